@@ -1,0 +1,62 @@
+"""The errors a caller can act on. Each message names the value, its origin and what to do."""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: the command ends with one line and exit code 2."""
+
+
+class StorageError(UserError):
+    """A URI that cannot be read or written."""
+
+
+class TaxonomyError(UserError):
+    """A taxonomy that is damaged, of another kind, or does not fit the model."""
+
+
+class CatalogError(UserError):
+    """A catalogue that cannot be read as the tables of `atlas_ray.records`."""
+
+
+class ArtifactError(UserError):
+    """A model folder that is damaged, incomplete or of another kind."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting out of its range."""
+
+
+class OutputError(UserError):
+    """An output folder that holds something else than what this run would write."""
+
+
+class ItemError(Exception):
+    """One input that cannot be processed; it becomes a quarantine row and the job goes on.
+
+    Attributes:
+        code: A short stable name, such as `not_found`; it is part of the interface.
+        message: A sentence for a person.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class FetchError(ItemError):
+    """An object that could not be read from storage."""
+
+
+class PictureError(ItemError):
+    """Bytes that are not a picture this project takes."""
+
+
+class RowError(ItemError):
+    """A row of an imported catalogue that cannot be used."""
+
+
+class AuditError(Exception):
+    """A run whose inputs and outputs do not balance."""

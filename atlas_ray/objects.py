@@ -1,0 +1,131 @@
+"""Reading many objects by URI, each with its own outcome."""
+
+import os
+import random
+import stat
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+import obstore
+from obstore.exceptions import (
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import S3Store
+
+from atlas_ray import storage
+from atlas_ray.errors import FetchError
+
+
+class ObjectReader:
+    """Reads local files and S3 objects with threads; failures are told apart and retried.
+
+    The codes of `FetchError`: not_found, forbidden, timeout, server_error, unreachable, too_large,
+    unsupported_uri, unreadable. All but the first two and the last three are retried.
+    """
+
+    def __init__(
+        self, *, threads: int = 32, timeout_s: float = 30.0, attempts: int = 4, max_bytes: int = 32 * 1024 * 1024
+    ) -> None:
+        """Start the threads; the stores are opened when their bucket is first seen.
+
+        Args:
+            threads: Objects read at a time.
+            timeout_s: For one request.
+            attempts: How often an object is asked for; each of them is itself retried by the
+                client where the server answers 5xx.
+            max_bytes: The largest object; a larger one is refused before it is read.
+        """
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
+        self._stores: dict[str, S3Store] = {}
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._max_bytes = max_bytes
+
+    def read_many(self, uris: Sequence[str]) -> list[bytes | FetchError]:
+        """Read objects at the same time; each one's bytes or what went wrong, in their order."""
+        return list(self._pool.map(self._outcome, uris))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _outcome(self, uri: str) -> bytes | FetchError:
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return self.read(uri)
+            except FetchError as error:
+                if attempt == self._attempts or error.code not in ("timeout", "server_error", "unreachable"):
+                    return error
+                time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
+        raise AssertionError("unreachable: attempts is at least 1")
+
+    def read(self, uri: str) -> bytes:
+        """Read one object.
+
+        Raises:
+            FetchError: with its code.
+        """
+        if storage.is_s3(uri):
+            return self._read_s3(uri)
+        scheme, separator, rest = uri.partition("://")
+        if separator and scheme != "file":
+            raise FetchError(
+                "unsupported_uri", f"{uri[:200]}: scheme {scheme[:20]!r}; expected a local path or s3://"
+            )
+        return self._read_file(rest if separator else uri)
+
+    def _read_file(self, path: str) -> bytes:
+        try:
+            with open(path, "rb") as stream:
+                status = os.fstat(stream.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise FetchError("unreadable", f"{path}: not a regular file")
+                self._check_size(path, status.st_size)
+                return stream.read()
+        except FileNotFoundError:
+            raise FetchError("not_found", f"{path}: no such file") from None
+        except PermissionError:
+            raise FetchError("forbidden", f"{path}: permission denied") from None
+        except (OSError, ValueError) as error:
+            raise FetchError("unreadable", f"{path}: {error}") from None
+
+    def _read_s3(self, uri: str) -> bytes:
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        if not bucket or not key:
+            raise FetchError("unsupported_uri", f"{uri!r}: expected s3://bucket/key")
+        try:
+            store = self._stores.get(bucket)
+            if store is None:
+                store = self._stores[bucket] = storage.s3_store(bucket, timeout_s=self._timeout_s)
+            found = obstore.get(store, key)
+            self._check_size(uri, found.meta["size"])
+            return bytes(found.bytes())
+        except (NotFoundError, FileNotFoundError):
+            raise FetchError("not_found", f"{uri}: no such object") from None
+        except (PermissionDeniedError, UnauthenticatedError):
+            raise FetchError("forbidden", f"{uri}: access denied; check the credentials") from None
+        except (BaseError, OSError, ValueError) as error:
+            text = " ".join(str(error).split())
+            lowered = text.lower()
+            if "timed out" in lowered or "timeout" in lowered:
+                code = "timeout"
+            elif "status 5" in lowered or "server error" in lowered or "status: 5" in lowered:
+                code = "server_error"
+            else:
+                code = "unreachable"
+            raise FetchError(code, f"{uri}: {text[:300]}") from None
+
+    def _check_size(self, uri: str, size: int) -> None:
+        if size > self._max_bytes:
+            raise FetchError("too_large", f"{uri}: {size} bytes; at most {self._max_bytes} are read")

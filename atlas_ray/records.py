@@ -1,0 +1,130 @@
+"""The tables this project reads and writes: Arrow schemas and the identity of a picture."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+CATEGORY_PATH = pa.list_(pa.string())
+ALTERNATIVE = pa.struct([("category_path", CATEGORY_PATH), ("probability", pa.float32())])
+
+PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("store", pa.string()),
+        ("url", pa.string()),
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("price", pa.float64()),
+        ("currency", pa.string()),
+        ("breadcrumb", pa.list_(pa.string())),
+        ("image_uris", pa.list_(pa.string())),
+        ("category_path", CATEGORY_PATH),
+        ("split", pa.string()),
+        ("crawled_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""One row a product; `category_path` is null where it has no label, `split` where it has no split."""
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
+"""One row a picture. `sha256`, `width` and `height` are null until someone reads the picture."""
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        ("sha256", pa.string()),
+        ("category_path", CATEGORY_PATH),
+        ("probability", pa.float32()),
+        ("level_probabilities", pa.list_(pa.float32())),
+        ("alternatives", pa.list_(ALTERNATIVE)),
+        ("outside_probability", pa.float32()),
+        ("model_id", pa.string()),
+        ("taxonomy_id", pa.string()),
+    ]
+)
+"""One row a scored picture.
+
+`probability` is normalized over the taxonomy; `outside_probability` is the mass that the model put
+outside it. `level_probabilities[i]` is the probability of the first `i + 1` names of the path.
+`alternatives` are the next best paths, best first, without the chosen one.
+"""
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        ("product_id", pa.string()),
+        ("image_uri", pa.string()),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("error_code", pa.string(), nullable=False),
+        ("message", pa.string()),
+    ]
+)
+"""One row an input that could not be processed.
+
+Rows of an import that never became a picture have `image_id` -1; their message names file and line.
+"""
+
+CATEGORIZED = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("category_path", CATEGORY_PATH),
+        ("probability", pa.float32()),
+        ("level_probabilities", pa.list_(pa.float32())),
+        ("alternatives", pa.list_(ALTERNATIVE)),
+        ("outside_probability", pa.float32()),
+        ("images_scored", pa.int32()),
+        ("images_quarantined", pa.int32()),
+        ("true_category_path", CATEGORY_PATH),
+        ("split", pa.string()),
+        ("model_id", pa.string()),
+        ("taxonomy_id", pa.string()),
+    ]
+)
+"""One row a product of the catalogue: its pictures' predictions combined into one path.
+
+`category_path` is null where no picture of the product could be scored. `true_category_path` and
+`split` are the catalogue's own, carried along so that an evaluation reads this one table.
+"""
+
+
+def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Return the stable ids of pictures, int64: the first 8 bytes of a hash of both names.
+
+    Among 100 million pictures two share an id with a probability of 0.0003.
+    """
+    digests = b"".join(
+        hashlib.blake2b(f"{product_id}\x1f{uri}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for product_id, uri in zip(product_ids, image_uris, strict=True)
+    )
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+
+def quarantine_row(
+    stage: str, code: str, message: str, *, image_id: int = -1, product_id: str | None = None, image_uri: str | None = None
+) -> dict[str, object]:
+    """Return one row of the quarantine table."""
+    return {
+        "image_id": image_id,
+        "product_id": product_id,
+        "image_uri": image_uri,
+        "stage": stage,
+        "error_code": code,
+        "message": message,
+    }
+
+
+def missing_columns(schema: pa.Schema, columns: Iterable[str]) -> list[str]:
+    """Return which of `columns` a table's schema lacks."""
+    return [column for column in columns if schema.get_field_index(column) < 0]

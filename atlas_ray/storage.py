@@ -1,0 +1,238 @@
+"""The one place that turns a URI into a filesystem and a path, local or S3."""
+
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+import obstore
+import pyarrow as pa
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store
+from pyarrow import fs
+
+from atlas_ray.errors import StorageError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+
+@dataclass(frozen=True)
+class Location:
+    """A URI, opened: a filesystem and the path on it."""
+
+    uri: str
+    filesystem: fs.FileSystem
+    path: str
+
+
+@functools.cache
+def _s3(endpoint: str, region: str) -> fs.S3FileSystem:
+    options: dict[str, object] = {"connect_timeout": 10.0, "request_timeout": 60.0}
+    if endpoint:
+        parts = urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise StorageError(
+                f"AWS_ENDPOINT_URL is {endpoint!r}; expected http://HOST:PORT or https://HOST"
+            )
+        options["endpoint_override"] = parts.netloc + parts.path.rstrip("/")
+        options["scheme"] = parts.scheme
+    if region:
+        options["region"] = region
+    return fs.S3FileSystem(**options)
+
+
+def is_s3(uri: str) -> bool:
+    """Tell whether a URI names an object in S3."""
+    return uri.startswith("s3://")
+
+
+def s3_endpoint() -> str:
+    """Return the endpoint of an S3-compatible service, or "" for AWS itself."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def s3_region() -> str:
+    """Return the region from the environment; behind an endpoint of its own any name will do."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    return region or ("us-east-1" if s3_endpoint() else "")
+
+
+def locate(uri: str) -> Location:
+    """Turn a local path, a `file://` or an `s3://bucket/key` URI into a `Location`.
+
+    An S3-compatible endpoint comes from `AWS_ENDPOINT_URL`, credentials from the usual AWS chain.
+
+    Raises:
+        StorageError: for an empty URI, another scheme, or an S3 URI without a bucket.
+    """
+    if not uri:
+        raise StorageError("an empty path was given; expected a local path or s3://bucket/key")
+    if is_s3(uri):
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise StorageError(f"{uri!r} names no bucket; expected s3://bucket/key")
+        return Location(uri, _s3(s3_endpoint(), s3_region()), f"{bucket}/{key}".rstrip("/"))
+    scheme, separator, rest = uri.partition("://")
+    if separator and scheme != "file":
+        raise StorageError(f"{uri!r}: scheme {scheme!r} is not supported; use a local path or s3://")
+    path = os.path.abspath(os.path.expanduser(rest if separator else uri))
+    return Location(path, fs.LocalFileSystem(), path)
+
+
+def absolute(uri: str) -> str:
+    """Return the URI with a local path made absolute, so that any worker process can open it."""
+    return locate(uri).uri.rstrip("/") if not is_s3(uri) else uri.rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return the URI of something below another one."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def exists(uri: str) -> bool:
+    """Tell whether a file or a folder is there."""
+    place = locate(uri)
+    with _named(uri):
+        return bool(place.filesystem.get_file_info(place.path).type != fs.FileType.NotFound)
+
+
+def is_folder(uri: str) -> bool:
+    """Tell whether the URI is a folder (in S3: a prefix that holds objects)."""
+    place = locate(uri)
+    with _named(uri):
+        return bool(place.filesystem.get_file_info(place.path).type == fs.FileType.Directory)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file."""
+    with open_input(uri) as stream:
+        return bytes(stream.read())
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """Open a file for reading, as a stream of bytes without decompression."""
+    place = locate(uri)
+    with _named(uri):
+        return place.filesystem.open_input_stream(place.path, compression=None)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file; a local one appears complete or not at all."""
+    place = locate(uri)
+    with _named(uri):
+        if isinstance(place.filesystem, fs.LocalFileSystem):
+            os.makedirs(os.path.dirname(place.path), exist_ok=True)
+            partial = f"{place.path}.{os.getpid()}.partial"
+            with open(partial, "wb") as stream:
+                stream.write(data)
+            os.replace(partial, place.path)
+        else:
+            with place.filesystem.open_output_stream(place.path) as stream:
+                stream.write(data)
+
+
+def make_folder(uri: str) -> None:
+    """Make a local folder and its parents; in S3 there is nothing to make."""
+    place = locate(uri)
+    if isinstance(place.filesystem, fs.LocalFileSystem):
+        with _named(uri):
+            os.makedirs(place.path, exist_ok=True)
+
+
+def files(uri: str, *, suffix: str = "") -> list[str]:
+    """Return the URIs of the files directly in a folder, sorted by name; [] where it is missing."""
+    place = locate(uri)
+    with _named(uri):
+        infos = place.filesystem.get_file_info(fs.FileSelector(place.path, allow_not_found=True))
+    names = sorted(
+        info.base_name
+        for info in infos
+        if info.type == fs.FileType.File and info.base_name.endswith(suffix)
+    )
+    return [join(place.uri, name) for name in names]
+
+
+def walk(uri: str) -> Iterator[tuple[str, int]]:
+    """Yield (path relative to the URI, bytes) of every file below it, streaming."""
+    with _named(uri):
+        if is_s3(uri):
+            bucket, _, key = uri.removeprefix("s3://").rstrip("/").partition("/")
+            for page in obstore.list(s3_store(bucket), prefix=key or None):
+                for item in page:
+                    yield item["path"][len(key) :].lstrip("/"), int(item["size"])
+        else:
+            root = locate(uri).path
+            for folder, below, names in os.walk(root):
+                below.sort()
+                for name in sorted(names):
+                    path = os.path.join(folder, name)
+                    if os.path.isfile(path):
+                        yield os.path.relpath(path, root), os.path.getsize(path)
+
+
+def s3_store(bucket: str, *, timeout_s: float = 30.0, retries: int = 8) -> S3Store:
+    """Open a bucket for reading many objects: one request each, retried with backoff.
+
+    Credentials come from the usual AWS chain; where it finds none, requests are not signed.
+    """
+    session = boto3.Session()
+    signed = session.get_credentials() is not None
+    config: "S3Config" = {"virtual_hosted_style_request": False, "skip_signature": not signed}
+    if endpoint := s3_endpoint():
+        config["endpoint"] = endpoint
+    if region := s3_region():
+        config["region"] = region
+    return S3Store(
+        bucket,
+        config=config,
+        client_options={
+            "allow_http": endpoint.startswith("http://"),
+            "timeout": timedelta(seconds=timeout_s),
+            "connect_timeout": timedelta(seconds=min(10.0, timeout_s)),
+        },
+        retry_config={
+            "max_retries": retries,
+            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+            "retry_timeout": timedelta(seconds=timeout_s * 4),
+        },
+        credential_provider=Boto3CredentialProvider(session) if signed else None,
+    )
+
+
+def delete_file(uri: str) -> None:
+    """Delete a file; one that is not there is no error."""
+    place = locate(uri)
+    try:
+        place.filesystem.delete_file(place.path)
+    except FileNotFoundError:
+        return
+
+
+def delete_folder(uri: str) -> None:
+    """Delete a folder and all below it; one that is not there is no error."""
+    place = locate(uri)
+    try:
+        place.filesystem.delete_dir(place.path)
+    except FileNotFoundError:
+        return
+
+
+class _named:  # noqa: N801 - reads as a statement
+    """Turn what a filesystem raises into a `StorageError` that names the URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise StorageError(f"{self.uri}: no such file or folder") from error
+        if isinstance(error, OSError):
+            raise StorageError(f"{self.uri}: {str(error).splitlines()[0]}") from error
