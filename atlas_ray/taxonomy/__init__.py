@@ -1,0 +1,18 @@
+"""Taxonomies: the tree of category paths, its readers, and its compiled trie."""
+
+from atlas_ray.taxonomy.readers import read_taxonomy
+from atlas_ray.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy, format_path, parse_path
+from atlas_ray.taxonomy.trie import Trie, compile_trie
+from atlas_ray.taxonomy.vocabulary import Vocabulary
+
+__all__ = [
+    "SEPARATOR",
+    "CategoryPath",
+    "Taxonomy",
+    "Trie",
+    "Vocabulary",
+    "compile_trie",
+    "format_path",
+    "parse_path",
+    "read_taxonomy",
+]

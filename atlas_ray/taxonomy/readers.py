@@ -1,0 +1,224 @@
+"""Readers of taxonomy files: CSV, this project's JSON, the Atlas JSON, Google's and Shopify's text.
+
+A reader yields (line, path) pairs; `read_taxonomy` turns what is wrong into an error that names the
+file, the line and the reason.
+"""
+
+import csv
+import importlib.resources
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+
+from atlas_ray import storage
+from atlas_ray.errors import TaxonomyError
+from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, check_path, format_path, parse_path
+
+Lines = Iterator[tuple[int, CategoryPath]]
+BUILT_IN = {"atlas-52": "atlas-52.csv"}
+GOOGLE_HEADER = re.compile(r"#\s*Google_Product_Taxonomy_Version:\s*(\S+)")
+SHOPIFY_HEADER = re.compile(r"#\s*Shopify Product Taxonomy - Categories:\s*(\S+)")
+MAX_BYTES = 256 * 1024 * 1024
+
+
+def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
+    """Read a taxonomy from a file, or one that ships with the package by its name (`atlas-52`).
+
+    The kind is told from the content: this project's `taxonomy.json`, an Atlas catalogue JSON, a
+    CSV (columns `level_1, level_2, ...`, or `category_path`, or `id, parent_id, name`), Google's
+    and Shopify's published text files, or plain text with a path a line.
+
+    Raises:
+        TaxonomyError: with the file, the line and the reason.
+        StorageError: where the file cannot be read.
+    """
+    if source in BUILT_IN:
+        packaged = importlib.resources.files("atlas_ray.taxonomy") / "data" / BUILT_IN[source]
+        return _build(source, "", _read_csv(packaged.read_text("utf-8")), source)
+    data = storage.read_bytes(source)
+    title = name or source.rstrip("/").rpartition("/")[2].rpartition(".")[0] or source
+    if len(data) > MAX_BYTES:
+        raise TaxonomyError(f"{source}: {len(data)} bytes; a taxonomy file has at most {MAX_BYTES}")
+    if data[:1] in b"{[" and data[:1]:
+        return _read_json(data, source, title)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TaxonomyError(
+            f"{source}: byte {error.start} is not UTF-8; expected a CSV, JSON or text file"
+        ) from None
+    if "\0" in text:
+        raise TaxonomyError(f"{source}: a binary file; expected a CSV, JSON or text file")
+    head = text.split("\n", 1)[0]
+    if match := GOOGLE_HEADER.match(head):
+        return _build(title, match[1], _read_text(text, _google_path), source)
+    if match := SHOPIFY_HEADER.match(head):
+        return _build(title, match[1], _read_text(text, _shopify_path), source)
+    if source.lower().endswith((".csv", ".tsv")):
+        return _build(title, "", _read_csv(text, "\t" if source.lower().endswith(".tsv") else ","), source)
+    return _build(title, "", _read_text(text, parse_path), source)
+
+
+def _build(name: str, version: str, lines: Lines, source: str) -> Taxonomy:
+    """Collect the paths, so that a duplicate names both of its lines."""
+    seen: dict[CategoryPath, int] = {}
+    line = 0
+    while True:
+        try:
+            line, path = next(lines)
+            check_path(path)
+        except StopIteration:
+            break
+        except _LineError as error:
+            raise TaxonomyError(f"{source}, line {error.line}: {error.reason}") from None
+        except TaxonomyError as error:
+            raise TaxonomyError(f"{source}, line {line}: {error}") from None
+        if path in seen:
+            raise TaxonomyError(
+                f"{source}, line {line}: {format_path(path)!r} stands already in line {seen[path]}"
+            )
+        seen[path] = line
+    if not seen:
+        raise TaxonomyError(f"{source}: no category path in it")
+    return Taxonomy(seen, name=name, version=version)
+
+
+class _LineError(Exception):
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(line, reason)
+        self.line = line
+        self.reason = reason
+
+
+def _google_path(line: str) -> CategoryPath:
+    """Read `3237 - Animals & Pet Supplies > Live Animals`, or the same without its id."""
+    match = re.match(r"\d+ - ", line)
+    return parse_path(line[match.end() :] if match else line)
+
+
+def _shopify_path(line: str) -> CategoryPath:
+    """Read `gid://shopify/TaxonomyCategory/ap-1 : Animals & Pet Supplies > Live Animals`."""
+    gid, separator, path = line.partition(" : ")
+    if not separator or not gid.startswith("gid://"):
+        raise TaxonomyError(f"expected 'gid://... : A > B', found {line[:80]!r}")
+    return parse_path(path)
+
+
+def _read_text(text: str, parse: Callable[[str], CategoryPath]) -> Lines:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            try:
+                path = parse(line)
+            except TaxonomyError as error:
+                raise _LineError(number, str(error)) from None
+            yield number, path
+
+
+def _read_csv(text: str, delimiter: str = ",") -> Lines:
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = [column.strip().lower() for column in next(rows, [])]
+    except csv.Error as error:
+        raise _LineError(1, f"not a CSV: {error}") from None
+    levels = [index for index, column in enumerate(header) if re.fullmatch(r"level[_ ]?\d+", column)]
+    if levels:
+        take = _level_columns(levels)
+    elif "category_path" in header:
+        at = header.index("category_path")
+        take = lambda cells: parse_path(cells[at])  # noqa: E731
+    elif {"id", "parent_id", "name"} <= set(header):
+        yield from _adjacency(rows, header.index("id"), header.index("parent_id"), header.index("name"))
+        return
+    else:
+        raise _LineError(
+            1,
+            f"the columns are {header[:8]}; expected level_1, level_2, ... or category_path or id, "
+            "parent_id, name",
+        )
+    for cells in _cells(rows, len(header)):
+        try:
+            yield rows.line_num, take(cells)
+        except TaxonomyError as error:
+            raise _LineError(rows.line_num, str(error)) from None
+
+
+def _cells(rows: "csv._reader", width: int) -> Iterator[list[str]]:
+    while True:
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _LineError(rows.line_num, f"not a CSV: {error}") from None
+        if not cells:
+            continue
+        if len(cells) != width:
+            raise _LineError(rows.line_num, f"{len(cells)} cells where the header has {width}")
+        yield cells
+
+
+def _level_columns(levels: list[int]) -> Callable[[list[str]], CategoryPath]:
+    def take(cells: list[str]) -> CategoryPath:
+        names = [cells[index].strip() for index in levels]
+        while names and not names[-1]:  # a path may end above the deepest level
+            names.pop()
+        path = tuple(names)
+        check_path(path)
+        return path
+
+    return take
+
+
+def _adjacency(rows: "csv._reader", id_at: int, parent_at: int, name_at: int) -> Lines:
+    nodes: dict[str, tuple[int, str, str]] = {}
+    for cells in _cells(rows, max(id_at, parent_at, name_at) + 1):
+        node = cells[id_at].strip()
+        if node in nodes:
+            raise _LineError(rows.line_num, f"the id {node!r} stands already in line {nodes[node][0]}")
+        nodes[node] = (rows.line_num, cells[parent_at].strip(), cells[name_at].strip())
+    paths: dict[str, CategoryPath] = {"": ()}
+    for node, (line, _, _) in nodes.items():
+        chain: list[str] = []
+        at = node
+        while at not in paths:
+            if at not in nodes:
+                raise _LineError(nodes[chain[-1]][0], f"the parent_id {at!r} is the id of no row")
+            if at in chain:
+                raise _LineError(line, f"a cycle: {' -> '.join([*chain[chain.index(at) :], at])}")
+            chain.append(at)
+            at = nodes[at][1]
+        for below in reversed(chain):
+            paths[below] = (*paths[nodes[below][1]], nodes[below][2])
+        yield line, paths[node]
+
+
+def _read_json(data: bytes, source: str, title: str) -> Taxonomy:
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise TaxonomyError(f"{source}: not JSON: {error}") from None
+    if isinstance(document, dict) and "paths" in document:
+        return Taxonomy.from_json(data, source=source)
+    if isinstance(document, dict) and "images" in document:
+        return _build(title, "", _atlas_paths(document["images"]), source)
+    found = sorted(document)[:8] if isinstance(document, dict) else type(document).__name__
+    raise TaxonomyError(
+        f"{source}: JSON of another kind (found {found}); expected 'paths' (taxonomy.json) or "
+        "'images' (an Atlas catalogue)"
+    )
+
+
+def _atlas_paths(images: object) -> Lines:
+    """Yield each path of an Atlas catalogue once; the "line" is the image's position."""
+    seen: set[CategoryPath] = set()
+    position = 0
+    try:
+        for position, image in enumerate(images, 1):  # type: ignore[arg-type, var-annotated]
+            for sentence in image.get("sentences", ()):
+                path = tuple(str(token).strip() for token in sentence["tokens"])
+                if path not in seen:
+                    seen.add(path)
+                    yield position, path
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _LineError(position, f"not an image of an Atlas catalogue: {error!r}") from None
