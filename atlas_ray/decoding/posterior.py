@@ -1,0 +1,45 @@
+"""What a search found: paths, their probabilities, and the mass outside the taxonomy."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atlas_ray.decoding.tree import TrieTensors
+
+
+@dataclass
+class Posterior:
+    """The best paths of each picture. K paths are kept."""
+
+    leaf: Tensor
+    """(batch, K) positions in the trie's leaves, best first; -1 past the end."""
+    probability: Tensor
+    """(batch, K) float32, normalized over the taxonomy; 0 past the end."""
+    level_probability: Tensor
+    """(batch, depth) the probability of each prefix of the best path; 0 past its end."""
+    outside: Tensor
+    """(batch,) the mass that the model put on paths outside the taxonomy."""
+
+
+def posterior(leaf: Tensor, log_mass: Tensor, log_inside: Tensor, tree: TrieTensors, top_k: int) -> Posterior:
+    """Normalize what a search found.
+
+    Args:
+        leaf: (batch, found) leaves in increasing order, -1 where there is none, which come last.
+        log_mass: (batch, found) log p(leaf | picture) as the model gives it; -inf for none.
+        log_inside: (batch,) log of the mass inside the taxonomy.
+        tree: The trie.
+        top_k: How many paths to keep.
+    """
+    probability = (log_mass - log_inside[:, None]).exp()  # (batch, found)
+    probability = probability.masked_fill(log_mass == float("-inf"), 0.0)
+    # A stable sort over leaves in their order breaks ties by index.
+    order = log_mass.sort(dim=1, descending=True, stable=True).indices[:, :top_k]
+    best_leaf, best = leaf.gather(1, order), probability.gather(1, order)
+    found_ancestors = tree.ancestors[leaf.clamp(min=0)]  # (batch, found, depth)
+    path = tree.ancestors[best_leaf[:, 0]]  # (batch, depth)
+    shared = (found_ancestors == path[:, None]) & (path[:, None] >= 0)  # (batch, found, depth)
+    level_probability = (probability[:, :, None] * shared).sum(1).clamp(max=1.0)
+    outside = (1 - log_inside.exp()).clamp(min=0.0)
+    return Posterior(best_leaf, best, level_probability, outside)
