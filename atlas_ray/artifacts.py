@@ -1,0 +1,157 @@
+"""Artifacts: a folder that holds one trained model.
+
+    weights.safetensors   the network's tensors
+    model.json            kind, configuration, vocabulary, content id; written last
+    taxonomy.json         the taxonomy it was trained on
+    metrics.json          what its training measured
+
+No pickle is ever loaded from an artifact.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from atlas_ray import __version__, storage
+from atlas_ray.errors import ArtifactError, ConfigError, StorageError, TaxonomyError
+from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
+from atlas_ray.taxonomy import Taxonomy, Vocabulary
+
+FORMAT = 1
+KIND = "encoder-decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A trained model with all that is needed to use it."""
+
+    id: str
+    """The content id: of weights, configuration, vocabulary and taxonomy."""
+    model: EncoderDecoder
+    vocabulary: Vocabulary
+    taxonomy: Taxonomy
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def save_artifact(
+    uri: str,
+    model: EncoderDecoder,
+    *,
+    vocabulary: Vocabulary,
+    taxonomy: Taxonomy,
+    metrics: dict[str, Any],
+) -> str:
+    """Write an artifact and return its content id; `model.json` comes last and completes it."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": KIND,
+        "config": model.config.to_dict(),
+        "vocabulary": list(vocabulary.tokens),
+        "taxonomy_id": taxonomy.id,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    document["id"] = _content_id(document)
+    document["written_by"] = f"atlas_ray {__version__}"
+    storage.write_bytes(storage.join(uri, "weights.safetensors"), weights)
+    storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
+    storage.write_bytes(storage.join(uri, "metrics.json"), json.dumps(metrics, indent=1).encode())
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    storage.write_bytes(storage.join(uri, "model.json"), text.encode())
+    return str(document["id"])
+
+
+def load_artifact(uri: str) -> Artifact:
+    """Read an artifact, on the CPU.
+
+    Raises:
+        ArtifactError: where the folder holds no artifact, one of another kind or format, or a
+            damaged one; with the reason.
+    """
+    document = _read_json(uri, "model.json")
+    if document.get("format") != FORMAT or document.get("kind") != KIND:
+        raise ArtifactError(
+            f"{uri}: model.json says format {document.get('format')!r}, kind {document.get('kind')!r}; "
+            f"this version reads format {FORMAT}, kind {KIND!r}"
+        )
+    try:
+        config = EncoderDecoderConfig(**document["config"])
+        vocabulary = Vocabulary(document["vocabulary"])
+        stated_id, stated_sha, taxonomy_id = (
+            document[key] for key in ("id", "weights_sha256", "taxonomy_id")
+        )
+    except (KeyError, TypeError, ConfigError, TaxonomyError) as error:
+        raise ArtifactError(f"{uri}: model.json is damaged: {error}") from None
+    if _content_id(document) != stated_id:
+        raise ArtifactError(f"{uri}: model.json was changed: its content does not give its id {stated_id}")
+    if config.vocabulary_size != len(vocabulary):
+        raise ArtifactError(f"{uri}: vocabulary_size is {config.vocabulary_size}, its tokens {len(vocabulary)}")
+    taxonomy = Taxonomy.from_json(_read(uri, "taxonomy.json"), source=storage.join(uri, "taxonomy.json"))
+    if taxonomy.id != taxonomy_id:
+        raise ArtifactError(f"{uri}: taxonomy.json is {taxonomy.id}, the model was trained on {taxonomy_id}")
+    weights = _read(uri, "weights.safetensors")
+    if hashlib.sha256(weights).hexdigest() != stated_sha:
+        raise ArtifactError(f"{uri}: weights.safetensors is damaged: its sha256 is not the one in model.json")
+    try:
+        state = safetensors.torch.load(weights)
+        model = EncoderDecoder(config)
+        model.load_state_dict(state)
+    except (SafetensorError, RuntimeError, ConfigError) as error:
+        raise ArtifactError(f"{uri}: the weights do not fit the model: {str(error).splitlines()[-1]}") from None
+    return Artifact(
+        id=str(stated_id),
+        model=model.eval(),
+        vocabulary=vocabulary,
+        taxonomy=taxonomy,
+        metrics=_read_json(uri, "metrics.json"),
+    )
+
+
+def read_state_dict(uri: str) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors`, or from `.pth`/`.pt` without executing anything.
+
+    Raises:
+        ArtifactError: for a file of another kind, or one that holds more than tensors.
+    """
+    import io
+    import pickle
+
+    data = storage.read_bytes(uri)
+    try:
+        if uri.endswith(".safetensors"):
+            return dict(safetensors.torch.load(data))
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ArtifactError(f"{uri}: not a state dict of tensors: {str(error).splitlines()[0]}") from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ArtifactError(f"{uri}: holds something else than a dict of tensors")
+    return loaded
+
+
+def _content_id(document: dict[str, Any]) -> str:
+    parts = {key: value for key, value in document.items() if key not in ("id", "written_by")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(uri: str, name: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.join(uri, name))
+    except StorageError as error:
+        raise ArtifactError(f"{uri}: not a complete model folder: {error}") from None
+
+
+def _read_json(uri: str, name: str) -> dict[str, Any]:
+    try:
+        document = json.loads(_read(uri, name))
+    except ValueError as error:
+        raise ArtifactError(f"{uri}: {name} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{uri}: {name} holds a {type(document).__name__}; expected an object")
+    return document

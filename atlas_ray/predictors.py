@@ -1,0 +1,227 @@
+"""A batch-callable class per model: bytes of pictures in, columns of predictions out.
+
+Scoring, evaluation and serving use the same predictor; it knows nothing of Ray.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from atlas_ray.artifacts import Artifact
+from atlas_ray.decoding import Posterior, TrieTensors, beam_search, exact_search
+from atlas_ray.errors import ConfigError, PictureError
+from atlas_ray.images import decode_batch
+from atlas_ray.models.backbone import fuse_batch_norm
+from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, compile_trie
+
+EXACT_NODE_BUDGET = 256
+"""`auto` searches exactly while the trie has at most this many inner nodes."""
+
+PREDICTED = ("category_path", "probability", "level_probabilities", "alternatives", "outside_probability")
+"""The columns of the predictions table that a predictor fills."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    """How a model is run."""
+
+    search: str = "auto"
+    """`exact`, `beam`, or `auto`: exact while the trie is small."""
+    beam_width: int = 5
+    """Prefixes that the beam keeps a picture."""
+    top_k: int = 5
+    """Paths kept a picture, the chosen one included."""
+    precision: str = "auto"
+    """`float32`, `bfloat16`, or `auto`: bfloat16 where the device computes in it."""
+    batch_size: int = 32
+    """Pictures the model takes at once."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, or `auto`."""
+    compile: bool = False
+    """Compile the encoder; it costs a minute at the start."""
+    threads: int = 0
+    """Threads of PyTorch on the CPU; 0 leaves its own choice."""
+    decode_threads: int = 2
+    """Threads that decode pictures while the model runs."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for field, choices in (
+            ("search", ("auto", "exact", "beam")),
+            ("precision", ("auto", "float32", "bfloat16")),
+        ):
+            if getattr(self, field) not in choices:
+                raise ConfigError(f"{field} is {getattr(self, field)!r}; expected one of {', '.join(choices)}")
+        for field, low, high in (
+            ("beam_width", 1, 1000),
+            ("top_k", 1, 1000),
+            ("batch_size", 1, 8192),
+            ("threads", 0, 1024),
+            ("decode_threads", 1, 256),
+        ):
+            if not low <= getattr(self, field) <= high:
+                raise ConfigError(f"{field} is {getattr(self, field)}; expected {low} to {high}")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Turn `auto` into the device at hand.
+
+    Raises:
+        ConfigError: for a name that is no device, or one that is not there.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigError(f"device {wanted!r}; expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {wanted!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Turn `auto` into bfloat16 where the device has instructions for it."""
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            flags: dict[str, Any] = torch.cpu.get_capabilities()
+            native = bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+class PathPredictor:
+    """The encoder-decoder over batches: pictures to category paths."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        config: PredictorConfig | None = None,
+        *,
+        taxonomy: Taxonomy | None = None,
+        within: CategoryPath = (),
+    ) -> None:
+        """Prepare a model for inference; the artifact's network is taken over.
+
+        Args:
+            artifact: The model.
+            config: How to run it.
+            taxonomy: What may be predicted, where it is not what the model was trained on.
+            within: Predict below this node alone.
+
+        Raises:
+            TaxonomyError: where the taxonomy has names that the model does not know, or no node
+                `within`.
+            ConfigError: where the device is not there.
+        """
+        self.config = config = config or PredictorConfig()
+        self.device = choose_device(config.device)
+        self.dtype = choose_dtype(config.precision, self.device)
+        taxonomy = taxonomy or artifact.taxonomy
+        self.taxonomy = taxonomy.within(within) if within else taxonomy
+        self.model_id = artifact.id
+        self.image_size_px = artifact.model.config.image_size_px
+        self.tree = TrieTensors(compile_trie(self.taxonomy, artifact.vocabulary), self.device)
+        small = self.tree.trie.inner_count <= EXACT_NODE_BUDGET
+        self.search = config.search if config.search != "auto" else "exact" if small else "beam"
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.model = artifact.model.eval().requires_grad_(False)
+        fuse_batch_norm(self.model.encoder)
+        self.model.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+        self._encoder = torch.compile(self.model.encoder) if config.compile else self.model.encoder
+        self._pool = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="decode-ahead")
+        self._paths = pa.array([list(path) for path in self.tree.trie.leaves], CATEGORY_PATH)
+        self._lengths = self.tree.leaf_length.cpu().numpy()
+
+    def decode(self, contents: Sequence[bytes]) -> tuple[Tensor, dict[int, PictureError]]:
+        """Decode pictures to (count, 3, size, size) uint8; refusals by index."""
+        return decode_batch(contents, self.image_size_px, pool=self._pool)
+
+    def __call__(self, contents: Sequence[bytes]) -> tuple[pa.Table, dict[int, PictureError]]:
+        """Decode and predict; while the model runs on one batch, the next one is decoded.
+
+        Returns:
+            A table of `PREDICTED` with a row for each of `contents`, null where it was refused,
+            and the refusals by index.
+        """
+        size = self.config.batch_size
+        batches = [contents[start : start + size] for start in range(0, len(contents), size)]
+        refused: dict[int, PictureError] = {}
+        found: list[Posterior] = []
+        rows: list[int] = []
+        ahead: Future[tuple[Tensor, dict[int, PictureError]]] | None = None
+        for position, batch in enumerate(batches):
+            pictures, errors = ahead.result() if ahead else self.decode(batch)
+            if position + 1 < len(batches):
+                ahead = self._ahead.submit(self.decode, batches[position + 1])
+            start = position * size
+            refused |= {start + index: error for index, error in errors.items()}
+            good = [index for index in range(len(batch)) if index not in errors]
+            if good:
+                rows += [start + index for index in good]
+                found.append(self.infer(pictures if len(good) == len(batch) else pictures[good]))
+        table = self._table(found)
+        if refused:
+            where = np.full(len(contents), -1)
+            where[rows] = np.arange(len(rows))
+            table = table.take(pa.array(where, mask=where < 0))
+        return table, refused
+
+    def predict(self, pictures: Tensor) -> pa.Table:
+        """Predict for decoded pictures, (count, 3, size, size) uint8: a table of `PREDICTED`."""
+        return self._table([self.infer(batch) for batch in pictures.split(self.config.batch_size)])
+
+    @torch.inference_mode()
+    def infer(self, pictures: Tensor) -> Posterior:
+        """Run the network and the search over one batch of decoded pictures."""
+        features = self._encoder(pictures.to(self.device, non_blocking=True))
+        step = DecoderStep(self.model, self.model.decoder.attention.grid(features))
+        if self.search == "exact":
+            return exact_search(step, self.tree, top_k=self.config.top_k)
+        return beam_search(step, self.tree, width=self.config.beam_width, top_k=self.config.top_k)
+
+    def _table(self, found: Sequence[Posterior]) -> pa.Table:
+        """Turn posteriors into columns, without a loop over pictures."""
+        schema = pa.schema([PREDICTIONS.field(name) for name in PREDICTED])
+        if not found:
+            return schema.empty_table()
+
+        def column(name: str) -> Any:
+            return torch.cat([getattr(part, name) for part in found]).cpu().numpy()
+
+        leaf, probability = column("leaf"), column("probability")
+        best = leaf[:, 0]
+        levels = column("level_probability")
+        level_mask = np.arange(levels.shape[1]) < self._lengths[best][:, None]
+        kept = leaf[:, 1:] >= 0
+        alternatives = pa.StructArray.from_arrays(
+            [self._paths.take(pa.array(leaf[:, 1:][kept])), pa.array(probability[:, 1:][kept])],
+            fields=list(ALTERNATIVE),
+        )
+        return pa.table(
+            [
+                self._paths.take(pa.array(best)),
+                pa.array(probability[:, 0]),
+                pa.ListArray.from_arrays(_offsets(level_mask), pa.array(levels[level_mask])),
+                pa.ListArray.from_arrays(_offsets(kept), alternatives),
+                pa.array(column("outside")),
+            ],
+            schema=schema,
+        )
+
+
+def _offsets(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> pa.Array:
+    """Return the list offsets of rows that keep what their mask says."""
+    return pa.array(np.concatenate([[0], mask.sum(1).cumsum()]).astype(np.int32))
