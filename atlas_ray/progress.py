@@ -1,0 +1,114 @@
+"""Progress of long work: workers report to a small actor, the driver shows what it holds."""
+
+import sys
+import threading
+import time
+from collections import Counter
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 10.0
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
+class _Board:
+    """What workers reported; a restarted one starts from nothing, which only the display sees."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lines: list[str] = []
+
+    def add(self, counts: dict[str, int]) -> None:
+        self._counts.update(counts)
+
+    def say(self, line: str) -> None:
+        self._lines.append(line)
+
+    def read(self) -> tuple[dict[str, int], list[str]]:
+        lines, self._lines = self._lines, []
+        return dict(self._counts), lines
+
+
+class ProgressDisplay:
+    """Shows progress while its `with` block runs: a bar on a terminal, plain lines in a log.
+
+    Attributes:
+        board: The actor; pass it to workers, who call `board.add.remote({...})` with counts of
+            items done by outcome, and `board.say.remote(line)`.
+    """
+
+    def __init__(self, title: str, unit: str, *, total: int | None = None, done: int = 0) -> None:
+        """Prepare the display.
+
+        Args:
+            title: What runs.
+            unit: What is counted, in the plural.
+            total: How many there are; without it only lines are shown.
+            done: How many an earlier run did.
+        """
+        self.board: Any = _Board.remote()
+        self._title, self._unit, self._total, self._done = title, unit, total, done
+        self._console = Console(stderr=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        if self._total is None or not self._console.is_terminal:
+            self._plain()
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console) as bar:
+            task = bar.add_task(self._title, total=self._total, completed=self._done, rate="")
+            while True:
+                last = self._stop.wait(0.5)
+                counts, _ = self._read()
+                new = sum(counts.values())
+                bar.update(task, completed=self._done + new, rate=f"{self._rate(new):.0f} {self._unit}/s")
+                if last:
+                    return
+
+    def _plain(self) -> None:
+        shown = time.monotonic()
+        while True:
+            last = self._stop.wait(1.0)
+            counts, lines = self._read()
+            for line in lines:
+                print(line, file=sys.stderr, flush=True)
+            new = sum(counts.values())
+            if self._total and new and (last or time.monotonic() - shown >= LINE_EVERY_S):
+                shown = time.monotonic()
+                rate = self._rate(new)
+                left = max(self._total - self._done - new, 0) / rate if rate else 0.0
+                text = f"{self._title}: {self._done + new}/{self._total} {self._unit}, {rate:.0f}/s, {left:.0f} s left"
+                print(text, file=sys.stderr, flush=True)
+            if last:
+                return
+
+    def _rate(self, new: int) -> float:
+        return new / max(time.monotonic() - self._started, 1e-3)
+
+    def _read(self) -> tuple[dict[str, int], list[str]]:
+        try:
+            counts, lines = ray.get(self.board.read.remote(), timeout=5)
+        except RayError:  # a display must not end the job
+            return {}, []
+        return counts, lines

@@ -1,0 +1,38 @@
+"""The connection to Ray: the cluster that is there, or a local one that starts by itself."""
+
+import logging
+import os
+import warnings
+
+import ray
+
+MIN_LOGICAL_CPUS = 4
+"""A local Ray counts at least so many CPUs: with fewer, stages of a stream wait for each other."""
+
+
+def connect() -> None:
+    """Connect to the cluster of `RAY_ADDRESS`, or start a Ray on this machine.
+
+    Calling it again does nothing. Ray's own progress bars and logs are turned down: the jobs say
+    themselves what they do. Warnings and errors still come through.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray Train reports to a usage-statistics host by default; a catalogue's jobs should not.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                num_cpus=max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)

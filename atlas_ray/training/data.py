@@ -1,0 +1,113 @@
+"""Labelled pictures as a stream: the products table to decoded, labelled batches."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import ray.data
+from ray.data import RandomSeedConfig
+
+from atlas_ray import storage
+from atlas_ray.errors import CatalogError, FetchError, PictureError
+from atlas_ray.images import decode_batch
+from atlas_ray.objects import ObjectReader
+from atlas_ray.taxonomy import Taxonomy
+
+DECODE_ROWS = 64
+"""Pictures that one decoding task takes."""
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """A split's pictures: rows of (image_uri, label), label being a leaf's position."""
+
+    dataset: ray.data.Dataset
+    count: int
+    """Pictures in it."""
+    unusable: int
+    """Products left out since their label is no leaf of the taxonomy."""
+
+
+def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy) -> LabelledPictures:
+    """Open a split of a catalogue's labelled products.
+
+    Raises:
+        CatalogError: where there is no products table.
+    """
+    uri = storage.join(catalog, "products")
+    if not storage.files(uri, suffix=".parquet"):
+        raise CatalogError(f"{catalog}: no products table; make one with `atlas-ray import`")
+    place = storage.locate(uri)
+    labels = {path: position for position, path in enumerate(taxonomy.leaves)}
+    explode = functools.partial(_explode, split=split, labels=labels)
+    # One pass over the small columns, batch by batch, to know the length of an epoch.
+    count = unusable = 0
+    columns = ["image_uris", "category_path", "split"]
+    for batch in ds.dataset(place.path, filesystem=place.filesystem).to_batches(columns=columns):
+        table = _labelled(pa.Table.from_batches([batch]), split)
+        count += explode(table).num_rows
+        unusable += sum(tuple(path) not in labels for path in table["category_path"].to_pylist())
+    dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, columns=columns)
+    return LabelledPictures(
+        dataset.map_batches(explode, batch_format="pyarrow", batch_size=None), count, unusable
+    )
+
+
+def _labelled(table: pa.Table, split: str) -> pa.Table:
+    return table.filter(pc.and_(pc.equal(table["split"], split), pc.is_valid(table["category_path"])))
+
+
+def _explode(table: pa.Table, split: str, labels: dict[tuple[str, ...], int]) -> pa.Table:
+    """Products to pictures of one split; a label that is no leaf drops out."""
+    chosen = _labelled(table, split).combine_chunks()
+    paths = chosen["category_path"].to_pylist()
+    label = np.array([labels.get(tuple(path), -1) for path in paths], dtype=np.int64)
+    uris = chosen["image_uris"].combine_chunks()
+    owner = uris.value_parent_indices().to_numpy()
+    keep = label[owner] >= 0
+    return pa.table(
+        {"image_uri": uris.flatten().filter(pa.array(keep)), "label": pa.array(label[owner][keep])}
+    )
+
+
+def decoded(pictures: LabelledPictures, image_size_px: int, *, shuffle_seed: int | None) -> ray.data.Dataset:
+    """Add the fetching and decoding of the pictures, shuffled anew each epoch where a seed is given.
+
+    Rows: `pixels` (3, size, size) uint8, `label` int64, `image_uri`, and `refused`, "" or the code
+    and message of why the picture is only zeros.
+    """
+    dataset = pictures.dataset
+    if shuffle_seed is not None:
+        # The rows are names and labels, a few bytes each: shuffling all of them is cheap.
+        dataset = dataset.random_shuffle(
+            seed=RandomSeedConfig(seed=shuffle_seed, reseed_after_execution=True)
+        )
+    return dataset.repartition(target_num_rows_per_block=DECODE_ROWS).map_batches(
+        _decode_rows, batch_size=None, batch_format="pyarrow", fn_kwargs={"image_size_px": image_size_px}
+    )
+
+
+@functools.cache
+def _reader() -> ObjectReader:
+    """The reader of this worker process: its threads and connections serve many tasks."""
+    return ObjectReader(threads=8)
+
+
+def _decode_rows(table: pa.Table, image_size_px: int) -> dict[str, Any]:
+    uris = table["image_uri"].to_pylist()
+    contents = _reader().read_many(uris)
+    pixels, refused = decode_batch(
+        [content if isinstance(content, bytes) else b"" for content in contents], image_size_px
+    )
+    errors: dict[int, FetchError | PictureError] = dict(refused)
+    errors |= {i: content for i, content in enumerate(contents) if isinstance(content, FetchError)}
+    return {
+        "pixels": pixels.numpy(),
+        "label": table["label"].to_numpy(),
+        "image_uri": np.array(uris, dtype=object),
+        "refused": np.array([str(errors.get(i, "")) for i in range(len(uris))], dtype=object),
+    }
