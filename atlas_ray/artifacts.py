@@ -84,9 +84,7 @@ def load_artifact(uri: str) -> Artifact:
     try:
         config = EncoderDecoderConfig(**document["config"])
         vocabulary = Vocabulary(document["vocabulary"])
-        stated_id, stated_sha, taxonomy_id = (
-            document[key] for key in ("id", "weights_sha256", "taxonomy_id")
-        )
+        stated_id, stated_sha, taxonomy_id = (document[key] for key in ("id", "weights_sha256", "taxonomy_id"))
     except (KeyError, TypeError, ConfigError, TaxonomyError) as error:
         raise ArtifactError(f"{uri}: model.json is damaged: {error}") from None
     if _content_id(document) != stated_id:

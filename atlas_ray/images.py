@@ -97,7 +97,16 @@ def decode(data: bytes, size_px: int, limits: PictureLimits = DEFAULT_LIMITS) ->
         raise _unidentified(data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError("too_many_pixels", str(error)) from None
-    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, OverflowError, IndexError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        RuntimeError,
+        EOFError,
+        OverflowError,
+        IndexError,
+        TypeError,
+    ) as error:
         # What Pillow's decoders raise on damaged files, seen on real ones.
         text = (str(error).splitlines() or [type(error).__name__])[0]
         cut = "truncated" in text or "incomplete" in text
@@ -142,9 +151,7 @@ def _check_header(image: Image.Image, data: bytes, limits: PictureLimits) -> Non
     if width < 1 or height < 1:
         raise PictureError("corrupt", f"the header declares {width}x{height} pixels")
     if width * height > limits.max_pixels:
-        raise PictureError(
-            "too_many_pixels", f"{width}x{height} pixels; at most {limits.max_pixels} are decoded"
-        )
+        raise PictureError("too_many_pixels", f"{width}x{height} pixels; at most {limits.max_pixels} are decoded")
     if image.format == "GIF":
         # Each frame but the first follows a block terminator, so this is an upper bound; counting
         # them truly would decode them.

@@ -29,7 +29,12 @@ class ObjectReader:
     """
 
     def __init__(
-        self, *, threads: int = 32, timeout_s: float = 30.0, attempts: int = 4, max_bytes: int = 32 * 1024 * 1024
+        self,
+        *,
+        threads: int = 32,
+        timeout_s: float = 30.0,
+        attempts: int = 4,
+        max_bytes: int = 32 * 1024 * 1024,
     ) -> None:
         """Start the threads; the stores are opened when their bucket is first seen.
 
@@ -65,7 +70,11 @@ class ObjectReader:
             try:
                 return self.read(uri)
             except FetchError as error:
-                if attempt == self._attempts or error.code not in ("timeout", "server_error", "unreachable"):
+                if attempt == self._attempts or error.code not in (
+                    "timeout",
+                    "server_error",
+                    "unreachable",
+                ):
                     return error
                 time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
         raise AssertionError("unreachable: attempts is at least 1")
@@ -81,7 +90,8 @@ class ObjectReader:
         scheme, separator, rest = uri.partition("://")
         if separator and scheme != "file":
             raise FetchError(
-                "unsupported_uri", f"{uri[:200]}: scheme {scheme[:20]!r}; expected a local path or s3://"
+                "unsupported_uri",
+                f"{uri[:200]}: scheme {scheme[:20]!r}; expected a local path or s3://",
             )
         return self._read_file(rest if separator else uri)
 

@@ -25,7 +25,13 @@ from atlas_ray.taxonomy import CategoryPath, Taxonomy, compile_trie
 EXACT_NODE_BUDGET = 256
 """`auto` searches exactly while the trie has at most this many inner nodes."""
 
-PREDICTED = ("category_path", "probability", "level_probabilities", "alternatives", "outside_probability")
+PREDICTED = (
+    "category_path",
+    "probability",
+    "level_probabilities",
+    "alternatives",
+    "outside_probability",
+)
 """The columns of the predictions table that a predictor fills."""
 
 

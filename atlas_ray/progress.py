@@ -21,12 +21,20 @@ class _Board:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._lines: list[str] = []
+        self._spans: dict[str, tuple[float, float, float]] = {}
 
     def add(self, counts: dict[str, int]) -> None:
         self._counts.update(counts)
 
     def say(self, line: str) -> None:
         self._lines.append(line)
+
+    def span(self, stage: str, start: float, end: float) -> None:
+        first, last, busy = self._spans.get(stage, (start, end, 0.0))
+        self._spans[stage] = (min(first, start), max(last, end), busy + end - start)
+
+    def spans(self) -> dict[str, tuple[float, float, float]]:
+        return self._spans
 
     def read(self) -> tuple[dict[str, int], list[str]]:
         lines, self._lines = self._lines, []
@@ -38,7 +46,8 @@ class ProgressDisplay:
 
     Attributes:
         board: The actor; pass it to workers, who call `board.add.remote({...})` with counts of
-            items done by outcome, and `board.say.remote(line)`.
+            items done by outcome, `board.say.remote(line)`, and `board.span.remote(stage, start,
+            end)` with times of the clock in seconds.
     """
 
     def __init__(self, title: str, unit: str, *, total: int | None = None, done: int = 0) -> None:
@@ -64,6 +73,14 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=10)
+
+    def spans(self) -> dict[str, tuple[float, float, float]]:
+        """Return each stage's first start, last end, and the seconds that its workers were busy."""
+        try:
+            spans: dict[str, tuple[float, float, float]] = ray.get(self.board.spans.remote(), timeout=30)
+        except RayError:
+            return {}
+        return spans
 
     def _run(self) -> None:
         if self._total is None or not self._console.is_terminal:

@@ -112,7 +112,13 @@ def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndar
 
 
 def quarantine_row(
-    stage: str, code: str, message: str, *, image_id: int = -1, product_id: str | None = None, image_uri: str | None = None
+    stage: str,
+    code: str,
+    message: str,
+    *,
+    image_id: int = -1,
+    product_id: str | None = None,
+    image_uri: str | None = None,
 ) -> dict[str, object]:
     """Return one row of the quarantine table."""
     return {

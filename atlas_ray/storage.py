@@ -36,9 +36,7 @@ def _s3(endpoint: str, region: str) -> fs.S3FileSystem:
     if endpoint:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise StorageError(
-                f"AWS_ENDPOINT_URL is {endpoint!r}; expected http://HOST:PORT or https://HOST"
-            )
+            raise StorageError(f"AWS_ENDPOINT_URL is {endpoint!r}; expected http://HOST:PORT or https://HOST")
         options["endpoint_override"] = parts.netloc + parts.path.rstrip("/")
         options["scheme"] = parts.scheme
     if region:
@@ -150,9 +148,7 @@ def files(uri: str, *, suffix: str = "") -> list[str]:
     with _named(uri):
         infos = place.filesystem.get_file_info(fs.FileSelector(place.path, allow_not_found=True))
     names = sorted(
-        info.base_name
-        for info in infos
-        if info.type == fs.FileType.File and info.base_name.endswith(suffix)
+        info.base_name for info in infos if info.type == fs.FileType.File and info.base_name.endswith(suffix)
     )
     return [join(place.uri, name) for name in names]
 
@@ -182,7 +178,7 @@ def s3_store(bucket: str, *, timeout_s: float = 30.0, retries: int = 8) -> S3Sto
     """
     session = boto3.Session()
     signed = session.get_credentials() is not None
-    config: "S3Config" = {"virtual_hosted_style_request": False, "skip_signature": not signed}
+    config: S3Config = {"virtual_hosted_style_request": False, "skip_signature": not signed}
     if endpoint := s3_endpoint():
         config["endpoint"] = endpoint
     if region := s3_region():
@@ -197,7 +193,11 @@ def s3_store(bucket: str, *, timeout_s: float = 30.0, retries: int = 8) -> S3Sto
         },
         retry_config={
             "max_retries": retries,
-            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": timedelta(seconds=5),
+                "base": 2,
+            },
             "retry_timeout": timedelta(seconds=timeout_s * 4),
         },
         credential_provider=Boto3CredentialProvider(session) if signed else None,

@@ -83,7 +83,10 @@ class RowReader:
         if not text:
             raise RowError("missing_product_id", "the row has no product id")
         if len(text) > MAX_ID_CHARACTERS:
-            raise RowError("bad_value", f"the product id has {len(text)} characters; at most {MAX_ID_CHARACTERS}")
+            raise RowError(
+                "bad_value",
+                f"the product id has {len(text)} characters; at most {MAX_ID_CHARACTERS}",
+            )
         return text
 
     def _image_uris(self, value: Any) -> list[str]:
@@ -111,7 +114,8 @@ class RowReader:
         path = os.path.normpath(os.path.join(base or "/", name))
         if os.path.commonpath([path, base or "/"]) != (base or "/"):
             raise RowError(
-                "bad_image_uri", f"{name[:120]!r} leads out of {base}; name another folder with --image-base"
+                "bad_image_uri",
+                f"{name[:120]!r} leads out of {base}; name another folder with --image-base",
             )
         return path
 
@@ -133,7 +137,8 @@ class RowReader:
             raise RowError("bad_category_path", str(error)) from None
         if self.taxonomy is not None and path not in self.taxonomy.leaf_set:
             raise RowError(
-                "unknown_category", f"{format_path(path)!r} is no leaf of the taxonomy {self.taxonomy.name!r}"
+                "unknown_category",
+                f"{format_path(path)!r} is no leaf of the taxonomy {self.taxonomy.name!r}",
             )
         return path
 

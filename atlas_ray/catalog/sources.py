@@ -189,7 +189,11 @@ def _folder(source: str) -> Iterator[RawRow]:
             *folders, _ = name.split("/")
             yield RawRow(
                 name,
-                {"product_id": name.rpartition(".")[0], "image_uris": [name], "category_path": folders or None},
+                {
+                    "product_id": name.rpartition(".")[0],
+                    "image_uris": [name],
+                    "category_path": folders or None,
+                },
             )
     if empty:
         raise CatalogError(f"{source}: no file in it")

@@ -39,9 +39,7 @@ class TrieTensors:
         """(N, C) the children of each node, -1 past their end."""
         trie = self.trie
         column = np.arange(max(int(trie.child_count.max()), 1))
-        table = np.where(
-            column < trie.child_count[:, None], trie.first_child[:, None] + column, -1
-        )
+        table = np.where(column < trie.child_count[:, None], trie.first_child[:, None] + column, -1)
         return torch.from_numpy(table).to(self.device)
 
     @cached_property

@@ -48,7 +48,13 @@ class Attention(nn.Module):
     region: Tensor
 
     def __init__(
-        self, *, encoder_dim: int, decoder_dim: int, attention_dim: int, image_size_px: int, pooled_size: int
+        self,
+        *,
+        encoder_dim: int,
+        decoder_dim: int,
+        attention_dim: int,
+        image_size_px: int,
+        pooled_size: int,
     ) -> None:
         """Build the layers and the pooling for pictures of one size."""
         super().__init__()

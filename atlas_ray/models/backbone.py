@@ -77,9 +77,7 @@ def load_backbone_weights(backbone: Backbone, name: str, weights: str) -> None:
         return
     if weights == "imagenet":
         try:
-            state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(
-                progress=False, check_hash=True
-            )
+            state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
         except (URLError, OSError) as error:
             raise ArtifactError(
                 f"the ImageNet weights of {name} could not be downloaded ({error}); copy torchvision's "

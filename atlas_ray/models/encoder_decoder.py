@@ -44,7 +44,13 @@ class EncoderDecoderConfig:
         """Refuse what no network can be built from."""
         if self.backbone not in FEATURES:
             raise ConfigError(f"backbone {self.backbone!r} is unknown; expected one of {', '.join(FEATURES)}")
-        for field in ("image_size_px", "pooled_size", "embedding_dim", "attention_dim", "decoder_dim"):
+        for field in (
+            "image_size_px",
+            "pooled_size",
+            "embedding_dim",
+            "attention_dim",
+            "decoder_dim",
+        ):
             if not 1 <= getattr(self, field) <= 8192:
                 raise ConfigError(f"{field} is {getattr(self, field)!r}; expected 1 to 8192")
         if self.image_size_px < 32:

@@ -45,9 +45,7 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TaxonomyError(
-            f"{source}: byte {error.start} is not UTF-8; expected a CSV, JSON or text file"
-        ) from None
+        raise TaxonomyError(f"{source}: byte {error.start} is not UTF-8; expected a CSV, JSON or text file") from None
     if "\0" in text:
         raise TaxonomyError(f"{source}: a binary file; expected a CSV, JSON or text file")
     head = text.split("\n", 1)[0]
@@ -75,9 +73,7 @@ def _build(name: str, version: str, lines: Lines, source: str) -> Taxonomy:
         except TaxonomyError as error:
             raise TaxonomyError(f"{source}, line {line}: {error}") from None
         if path in seen:
-            raise TaxonomyError(
-                f"{source}, line {line}: {format_path(path)!r} stands already in line {seen[path]}"
-            )
+            raise TaxonomyError(f"{source}, line {line}: {format_path(path)!r} stands already in line {seen[path]}")
         seen[path] = line
     if not seen:
         raise TaxonomyError(f"{source}: no category path in it")
@@ -133,8 +129,7 @@ def _read_csv(text: str, delimiter: str = ",") -> Lines:
     else:
         raise _LineError(
             1,
-            f"the columns are {header[:8]}; expected level_1, level_2, ... or category_path or id, "
-            "parent_id, name",
+            f"the columns are {header[:8]}; expected level_1, level_2, ... or category_path or id, parent_id, name",
         )
     for cells in _cells(rows, len(header)):
         try:

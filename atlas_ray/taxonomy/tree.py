@@ -39,9 +39,7 @@ def check_path(path: CategoryPath) -> None:
         if not name or name != name.strip():
             raise TaxonomyError(f"empty or padded name {name!r} in the path {format_path(path)!r}")
         if ">" in name:
-            raise TaxonomyError(
-                f"the name {name!r} holds the separator '>'; write it without, or split the path"
-            )
+            raise TaxonomyError(f"the name {name!r} holds the separator '>'; write it without, or split the path")
         if any(ord(letter) < 32 for letter in name):
             raise TaxonomyError(f"the name {name!r} holds a control character")
 

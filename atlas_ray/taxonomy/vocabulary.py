@@ -47,6 +47,4 @@ class Vocabulary:
         try:
             return [self._index[name] for name in path]
         except KeyError as error:
-            raise TaxonomyError(
-                f"the model has no token for {error.args[0]!r} of {format_path(path)!r}"
-            ) from None
+            raise TaxonomyError(f"the model has no token for {error.args[0]!r} of {format_path(path)!r}") from None

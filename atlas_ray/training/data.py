@@ -52,9 +52,9 @@ def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy) -> LabelledP
         count += explode(table).num_rows
         unusable += sum(tuple(path) not in labels for path in table["category_path"].to_pylist())
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, columns=columns)
-    return LabelledPictures(
-        dataset.map_batches(explode, batch_format="pyarrow", batch_size=None), count, unusable
-    )
+    # Read once: the rows are names and labels, and each epoch starts from them in the object store.
+    rows = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None).materialize()
+    return LabelledPictures(rows, count, unusable)
 
 
 def _labelled(table: pa.Table, split: str) -> pa.Table:
@@ -69,9 +69,7 @@ def _explode(table: pa.Table, split: str, labels: dict[tuple[str, ...], int]) ->
     uris = chosen["image_uris"].combine_chunks()
     owner = uris.value_parent_indices().to_numpy()
     keep = label[owner] >= 0
-    return pa.table(
-        {"image_uri": uris.flatten().filter(pa.array(keep)), "label": pa.array(label[owner][keep])}
-    )
+    return pa.table({"image_uri": uris.flatten().filter(pa.array(keep)), "label": pa.array(label[owner][keep])})
 
 
 def decoded(pictures: LabelledPictures, image_size_px: int, *, shuffle_seed: int | None) -> ray.data.Dataset:
@@ -83,11 +81,12 @@ def decoded(pictures: LabelledPictures, image_size_px: int, *, shuffle_seed: int
     dataset = pictures.dataset
     if shuffle_seed is not None:
         # The rows are names and labels, a few bytes each: shuffling all of them is cheap.
-        dataset = dataset.random_shuffle(
-            seed=RandomSeedConfig(seed=shuffle_seed, reseed_after_execution=True)
-        )
+        dataset = dataset.random_shuffle(seed=RandomSeedConfig(seed=shuffle_seed, reseed_after_execution=True))
     return dataset.repartition(target_num_rows_per_block=DECODE_ROWS).map_batches(
-        _decode_rows, batch_size=None, batch_format="pyarrow", fn_kwargs={"image_size_px": image_size_px}
+        _decode_rows,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"image_size_px": image_size_px},
     )
 
 

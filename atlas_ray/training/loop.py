@@ -91,9 +91,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 class _Worker:
     """The state of one worker."""
 
-    def __init__(
-        self, plan: Plan, model: EncoderDecoder, tree: TrieTensors, device: torch.device, board: Any
-    ) -> None:
+    def __init__(self, plan: Plan, model: EncoderDecoder, tree: TrieTensors, device: torch.device, board: Any) -> None:
         self.config = config = plan.config
         self.steps_per_epoch = plan.steps_per_epoch
         self.board = board
@@ -114,9 +112,7 @@ class _Worker:
             )
         self.total_steps = config.epochs * plan.steps_per_epoch
         dtype = choose_dtype(config.precision, device)
-        self.autocast = (
-            torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
-        )
+        self.autocast = torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
         leaf_tokens = torch.from_numpy(tree.trie.leaf_tokens)
         ended = torch.cat([leaf_tokens, torch.full_like(leaf_tokens[:, :1], PAD)], 1)
         ended[torch.arange(len(ended)), tree.leaf_length.cpu()] = END
@@ -142,7 +138,13 @@ class _Worker:
         refused: list[tuple[str, str]] = []
         for pictures, labels in self._batches(shard, refused, drop_last=True):
             loss = self._step(pictures, labels)
-            totals += torch.stack([loss * len(labels), torch.tensor(len(labels), device=self.device), totals.new_ones(())])
+            totals += torch.stack(
+                [
+                    loss * len(labels),
+                    torch.tensor(len(labels), device=self.device),
+                    totals.new_ones(()),
+                ]
+            )
             progress.show(totals)
             if self.schedule is not None and self.schedule.last_epoch < self.total_steps:
                 self.schedule.step()
@@ -165,7 +167,10 @@ class _Worker:
         with self.autocast:
             logits, weights = self.model(pictures, tokens)
         loss = cross_entropy(
-            logits.float().flatten(0, 1), tokens.flatten(), ignore_index=PAD, label_smoothing=config.label_smoothing
+            logits.float().flatten(0, 1),
+            tokens.flatten(),
+            ignore_index=PAD,
+            label_smoothing=config.label_smoothing,
         )
         count = self.plain.decoder.attention.count  # (regions,)
         looked = weights.float().sum(1) / count  # (batch, regions), over all steps
@@ -215,7 +220,10 @@ class _Worker:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pictures uint8, labels) on the device; refused pictures are put aside."""
         batches = shard.iter_batches(
-            batch_size=self.batch_size, batch_format="numpy", prefetch_batches=2, drop_last=drop_last
+            batch_size=self.batch_size,
+            batch_format="numpy",
+            prefetch_batches=2,
+            drop_last=drop_last,
         )
         for batch in batches:
             good = batch["refused"] == ""
@@ -255,7 +263,11 @@ def _parameter_groups(model: EncoderDecoder, config: TrainConfig) -> list[dict[s
     for part, rate in ((model.encoder, config.encoder_lr), (model.decoder, config.decoder_lr)):
         parameters = list(part.parameters())
         groups += [
-            {"params": [p for p in parameters if p.ndim > 1], "lr": rate, "weight_decay": config.weight_decay},
+            {
+                "params": [p for p in parameters if p.ndim > 1],
+                "lr": rate,
+                "weight_decay": config.weight_decay,
+            },
             {"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
         ]
     return groups

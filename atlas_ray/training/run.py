@@ -60,7 +60,11 @@ def train(config: TrainConfig) -> TrainReport:
             f"{config.catalog}: {found.count} labelled pictures in the split 'train' "
             f"({found.unusable} products' labels are no leaves of the taxonomy); a batch needs {config.batch_size}"
         )
-    plan = Plan(config, taxonomy.to_json(), found.count // config.workers // (config.batch_size // config.workers))
+    plan = Plan(
+        config,
+        taxonomy.to_json(),
+        found.count // config.workers // (config.batch_size // config.workers),
+    )
     use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
     place = storage.locate(output)
     display = ProgressDisplay("training", "pictures")
@@ -78,7 +82,9 @@ def train(config: TrainConfig) -> TrainReport:
             storage_filesystem=place.filesystem,
             failure_config=FailureConfig(max_failures=3),
             checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute="val_accuracy", checkpoint_score_order="max"
+                num_to_keep=2,
+                checkpoint_score_attribute="val_accuracy",
+                checkpoint_score_order="max",
             ),
         ),
     )
@@ -94,7 +100,9 @@ def _taxonomy(config: TrainConfig) -> Taxonomy:
         return read_taxonomy(config.taxonomy)
     uri = storage.join(config.catalog, "taxonomy.json")
     if not storage.exists(uri):
-        raise CatalogError(f"{config.catalog} holds no taxonomy.json (no product is labelled); name one with --taxonomy")
+        raise CatalogError(
+            f"{config.catalog} holds no taxonomy.json (no product is labelled); name one with --taxonomy"
+        )
     return read_taxonomy(uri)
 
 
@@ -114,17 +122,20 @@ def _hold_settings(config: TrainConfig, output: str) -> None:
         storage.write_bytes(uri, json.dumps(settings, indent=1).encode())
 
 
-def _finish(
-    config: TrainConfig, output: str, taxonomy: Taxonomy, result: Any, unusable: int
-) -> TrainReport:
+def _finish(config: TrainConfig, output: str, taxonomy: Taxonomy, result: Any, unusable: int) -> TrainReport:
     """Write the artifact of the best epoch, then drop the checkpoints."""
+
     def load(checkpoint: Any) -> dict[str, Any]:
         with checkpoint.as_directory() as folder:
             return dict(torch.load(os.path.join(folder, STATE_FILE), map_location="cpu", weights_only=True))
 
     history = load(result.checkpoint)["history"]
     validated = [(checkpoint, metrics) for checkpoint, metrics in result.best_checkpoints if metrics["val_pictures"]]
-    best, metrics = max(validated, key=lambda item: item[1]["val_accuracy"], default=(result.checkpoint, history[-1]))
+    best, metrics = max(
+        validated,
+        key=lambda item: item[1]["val_accuracy"],
+        default=(result.checkpoint, history[-1]),
+    )
     vocabulary = Vocabulary.of(taxonomy)
     plan = Plan(config, taxonomy.to_json(), 0)
     model = EncoderDecoder(plan.model_config(vocabulary))

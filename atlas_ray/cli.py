@@ -1,0 +1,319 @@
+"""The command line: parse, configure, one library call a command.
+
+Heavy imports stand inside the commands, so that `--help` answers at once.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from atlas_ray import __version__
+from atlas_ray.errors import UserError
+
+EXIT_OK, EXIT_FAILED, EXIT_USER, EXIT_QUARANTINE = 0, 1, 2, 3
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    0: all well. 2: a mistake in what was given, said in one line. 3: finished, but with more
+    quarantined than allowed. 1: anything else.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except UserError as error:
+        print(f"atlas-ray {options.command}: {error}", file=sys.stderr)
+        return EXIT_USER
+    except KeyboardInterrupt:
+        print(
+            f"atlas-ray {options.command}: stopped; the same command goes on from here",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    except BrokenPipeError:  # the reader of a pipe went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="atlas-ray",
+        description="Put every product of a catalogue into its place in a taxonomy, on Ray.",
+        epilog="Every path is a local path or an s3://bucket/key URI. AWS_ENDPOINT_URL names an "
+        "S3-compatible service, RAY_ADDRESS a Ray cluster; without it a local Ray starts by itself.",
+    )
+    parser.add_argument("--version", action="version", version=f"atlas-ray {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Command, text: str, into: Any = commands) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = into.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_import(command("import", _import, "turn a catalogue of another layout into tables"))
+    _add_taxonomy(command("taxonomy", _taxonomy, "show a taxonomy as a tree, or check a file"))
+    train = commands.add_parser("train", help="train a model", description="train a model")
+    models = train.add_subparsers(dest="model_kind", required=True, metavar="MODEL")
+    _add_train(command("encoder-decoder", _train, "train the model that spells category paths", models))
+    _add_score(command("score", _score, "give every product of a catalogue its category path"))
+    _add_evaluate(command("evaluate", _evaluate, "compare scored products with their labels"))
+    demo = command("demo", _demo, "draw a sample catalogue, train on it, score and evaluate it")
+    demo.add_argument("--output", default="demo", help="folder of the demo (default: %(default)s)")
+    return parser
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="Atlas JSON, CSV, JSON Lines, or a folder of category folders")
+    parser.add_argument("--output", required=True, help="where the tables go")
+    parser.add_argument("--format", default="auto", help="auto, atlas-json, csv, jsonl or folder")
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="our field = the source's column",
+    )
+    parser.add_argument("--image-base", default="", help="folder that relative picture names are below")
+    parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
+    parser.add_argument("--split", default="65/5/30", help="train/val/test shares (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--store", help="store of rows that name none")
+    parser.add_argument("--path-separator", default=">", help="between names of a path (default: %(default)s)")
+
+
+def _import(options: argparse.Namespace) -> int:
+    from atlas_ray.catalog.importer import ImportConfig, import_catalog
+    from atlas_ray.errors import ConfigError
+    from atlas_ray.reports.terminal import print_import
+    from atlas_ray.taxonomy import read_taxonomy
+
+    columns = {}
+    for entry in options.map:
+        field, separator, column = entry.partition("=")
+        if not separator or not column:
+            raise ConfigError(f"--map {entry!r}; expected FIELD=COLUMN, such as title=product_name")
+        columns[field] = column
+    report = import_catalog(
+        ImportConfig(
+            source=options.source,
+            output=options.output,
+            format=options.format,
+            columns=columns,
+            image_base=options.image_base,
+            taxonomy=read_taxonomy(options.taxonomy) if options.taxonomy else None,
+            split=options.split,
+            seed=options.seed,
+            store=options.store,
+            path_separator=options.path_separator,
+        )
+    )
+    print_import(report)
+    return EXIT_OK
+
+
+def _add_taxonomy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("show", "check"), help="draw the tree, or only check it")
+    parser.add_argument("source", help="a taxonomy file, or the built-in atlas-52")
+    parser.add_argument("--within", help="only the part at and below this path")
+
+
+def _taxonomy(options: argparse.Namespace) -> int:
+    from atlas_ray.taxonomy import parse_path, read_taxonomy
+
+    taxonomy = read_taxonomy(options.source)
+    if options.within:
+        taxonomy = taxonomy.within(parse_path(options.within))
+    if options.action == "show":
+        for line in taxonomy.lines():
+            print(line)
+        print()
+    version = f" {taxonomy.version}" if taxonomy.version else ""
+    print(f"{taxonomy.name}{version}: {len(taxonomy.leaves)} leaves, {len(taxonomy.nodes)} nodes, id {taxonomy.id}")
+    for level, count in enumerate(taxonomy.count_by_level(), 1):
+        print(f"  level {level}: {count} nodes")
+    return EXIT_OK
+
+
+def _add_config(parser: argparse.ArgumentParser, fields: Sequence[tuple[str, type, Any, str]]) -> None:
+    for name, kind, default, text in fields:
+        flag = f"--{name.replace('_', '-')}"
+        shown = "" if default in (None, "", False) else f" (default: {default})"
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        else:
+            parser.add_argument(flag, type=kind, default=default, help=text + shown)
+
+
+TRAIN_FIELDS: Sequence[tuple[str, type, Any, str]] = (
+    ("taxonomy", str, None, "a taxonomy; the catalogue's own where none is given"),
+    ("backbone", str, "resnet101", "resnet18, resnet34, resnet50 or resnet101"),
+    ("weights", str, "none", "none, imagenet, or a path to a state dict of the backbone"),
+    ("image_size_px", int, 150, "side of the square that pictures become"),
+    ("hidden_dim", int, 512, "of the embedding, the attention and the LSTM"),
+    ("dropout", float, 0.5, "before the output layer"),
+    ("epochs", int, 3, "passes over the training split"),
+    ("batch_size", int, 128, "pictures a step, over all workers"),
+    ("encoder_lr", float, 1e-4, "learning rate of the encoder"),
+    ("decoder_lr", float, 4e-4, "learning rate of the decoder"),
+    ("schedule", str, "constant", "constant or one-cycle"),
+    ("weight_decay", float, 0.0, "decoupled weight decay"),
+    ("label_smoothing", float, 0.0, "share of the target spread over all tokens"),
+    ("attention_regularization", float, 1.0, "weight of the doubly stochastic regularization"),
+    ("clip", float, 5.0, "largest gradient norm"),
+    ("augment", bool, False, "crop, stretch and mirror training pictures at random"),
+    ("precision", str, "auto", "float32, bfloat16 or auto"),
+    ("workers", int, 1, "processes that train"),
+    ("seed", int, 0, "of weights and shuffling"),
+)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
+    parser.add_argument("--output", required=True, help="where the model goes")
+    _add_config(parser, TRAIN_FIELDS)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from atlas_ray.session import connect
+    from atlas_ray.training import TrainConfig, train
+
+    fields = {name: getattr(options, name) for name, *_ in TRAIN_FIELDS}
+    config = TrainConfig(catalog=options.catalog, output=options.output, **fields)
+    connect()
+    report = train(config)
+    print(f"model {report.model_id} in {report.output}")
+    print(
+        f"best epoch {report.metrics['epoch']} of {config.epochs}: validation accuracy "
+        f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_pictures']:.0f} pictures"
+    )
+    return EXIT_OK
+
+
+SCORE_FIELDS: Sequence[tuple[str, type, Any, str]] = (
+    ("taxonomy", str, None, "what may be predicted; the model's own taxonomy where none is given"),
+    ("within", str, None, "predict below this path alone: 'Women > Ethnic Wear'"),
+    ("workers", int, 0, "processes that hold a model; 0: one a GPU, or one"),
+    ("decode_stage", str, "auto", "actor, stage or auto: where pictures are decoded"),
+    ("fetch_threads", int, 32, "objects read at a time by each fetching process"),
+    ("timeout_s", float, 30.0, "for one request to the object store"),
+    ("rows_per_file", int, 2048, "pictures an output file: what a crash may cost"),
+    ("max_quarantine_fraction", float, 0.05, "exit with 3 where more are quarantined"),
+)
+PREDICTOR_FIELDS: Sequence[tuple[str, type, Any, str]] = (
+    ("search", str, "auto", "exact, beam or auto"),
+    ("beam_width", int, 5, "prefixes that the beam keeps"),
+    ("top_k", int, 5, "paths kept a picture, the chosen one included"),
+    ("precision", str, "auto", "float32, bfloat16 or auto"),
+    ("batch_size", int, 32, "pictures the model takes at once"),
+    ("device", str, "auto", "cpu, cuda or auto"),
+    ("compile", bool, False, "compile the encoder"),
+    ("threads", int, 0, "PyTorch threads a worker on CPUs; 0: all cores of the machine"),
+    ("decode_threads", int, 2, "threads that decode beside the model"),
+)
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--catalog", required=True, help="a catalogue: its products and images tables")
+    parser.add_argument("--model", required=True, help="a trained model")
+    parser.add_argument("--output", required=True, help="where the results go")
+    _add_config(parser, SCORE_FIELDS)
+    _add_config(parser, PREDICTOR_FIELDS)
+
+
+def _score(options: argparse.Namespace) -> int:
+    from atlas_ray.predictors import PredictorConfig
+    from atlas_ray.reports.terminal import print_score
+    from atlas_ray.scoring import ScoreConfig, score
+    from atlas_ray.session import connect
+
+    predictor = PredictorConfig(**{name: getattr(options, name) for name, *_ in PREDICTOR_FIELDS})
+    fields = {name: getattr(options, name) for name, *_ in SCORE_FIELDS}
+    config = ScoreConfig(
+        catalog=options.catalog,
+        model=options.model,
+        output=options.output,
+        predictor=predictor,
+        **fields,
+    )
+    connect()
+    report = score(config)
+    print_score(report)
+    if report.too_many_quarantined:
+        limit = config.max_quarantine_fraction
+        print(
+            f"atlas-ray score: more than {limit:.1%} of the pictures are in quarantine",
+            file=sys.stderr,
+        )
+        return EXIT_QUARANTINE
+    return EXIT_OK
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", dest="scored", required=True, help="the output of `atlas-ray score`")
+    parser.add_argument("--output", help="where evaluation/ goes; the run itself by default")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from atlas_ray import storage
+    from atlas_ray.reports.evaluation import evaluate
+    from atlas_ray.reports.terminal import print_evaluation
+
+    metrics = evaluate(options.scored, options.output)
+    print_evaluation(metrics, storage.join(options.output or options.scored, "evaluation"))
+    return EXIT_OK
+
+
+def _demo(options: argparse.Namespace) -> int:
+    """Run the commands that a user would run, on a catalogue drawn here."""
+    from atlas_ray import storage
+    from atlas_ray.catalog.sample import draw_catalog
+
+    root = storage.absolute(options.output)
+    if storage.exists(root):
+        storage.delete_folder(root)
+    shop, catalog, model, run = (storage.join(root, name) for name in ("shop", "catalog", "model", "run"))
+    print(f"drawing a sample catalogue in {shop}")
+    source = draw_catalog(shop)
+    columns = [
+        "--map",
+        "product_id=id",
+        "--map",
+        "image_uris=image",
+        "--map",
+        "category_path=category",
+    ]
+    taxonomy = storage.join(shop, "taxonomy.csv")
+    small = ["--backbone", "resnet18", "--image-size-px", "64", "--hidden-dim", "128", "--augment"]
+    rates = [
+        "--encoder-lr",
+        "1e-3",
+        "--decoder-lr",
+        "1e-3",
+        "--schedule",
+        "one-cycle",
+        "--weight-decay",
+        "0.05",
+    ]
+    steps = (
+        ["import", source, "--output", catalog, "--taxonomy", taxonomy, *columns],
+        ["train", "encoder-decoder", "--catalog", catalog, "--output", model, "--epochs", "14",
+         "--batch-size", "32", *small, *rates],
+        ["score", "--catalog", catalog, "--model", model, "--output", run],
+        ["evaluate", "--run", run],
+    )  # fmt: skip
+    for step in steps:
+        print(f"\n$ atlas-ray {shlex.join(step)}", flush=True)
+        code = main(step)
+        if code != EXIT_OK:
+            return code
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

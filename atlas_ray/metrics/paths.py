@@ -1,0 +1,109 @@
+"""Accuracy of category paths: exact, per level, hierarchical, and per path."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from atlas_ray.taxonomy import CategoryPath
+
+
+@dataclass(frozen=True)
+class PathRow:
+    """How one category path fares."""
+
+    path: CategoryPath
+    precision: float
+    """Of the products predicted as this path; 0 where none was."""
+    recall: float
+    """Of the products whose path it is; 0 where there is none."""
+    f1: float
+    support: int
+    """Products whose path it is."""
+    predicted: int
+    """Products predicted as it."""
+
+
+@dataclass(frozen=True)
+class PathMetrics:
+    """How a set of products fares."""
+
+    products: int
+    unscored: int
+    """Products without a prediction; they count as wrong."""
+    exact: float
+    """Share of products with the whole path right: micro-F1 for one path a product."""
+    levels: tuple[float, ...]
+    """Share of the products that have a level whose names down to it are right, level 1 first."""
+    hierarchical_f1: float
+    """Micro-averaged over the names of the longest common prefix (MLPerf product catalogue)."""
+    macro_f1: float
+    """Mean F1 over the paths with support."""
+    paths: tuple[PathRow, ...]
+    """One row a path that is true or predicted somewhere, most support first."""
+
+
+def measure(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int]) -> PathMetrics:
+    """Compute the metrics from counts of (true path, predicted path).
+
+    Args:
+        pairs: How many products have each pair; the prediction is None where there is none.
+
+    Raises:
+        ValueError: for no products at all.
+    """
+    products = sum(pairs.values())
+    if products == 0:
+        raise ValueError("no product with a true path to measure on")
+    depth = max(len(true) for true, _ in pairs)
+    right, have = [0] * depth, [0] * depth
+    exact = common = true_names = predicted_names = unscored = 0
+    support: Counter[CategoryPath] = Counter()
+    predicted: Counter[CategoryPath] = Counter()
+    hits: Counter[CategoryPath] = Counter()
+    for (true, guess), count in pairs.items():
+        prefix = common_prefix(true, guess or ())
+        for level in range(len(true)):
+            have[level] += count
+            right[level] += count * (prefix > level)
+        support[true] += count
+        common += prefix * count
+        true_names += len(true) * count
+        if guess is None:
+            unscored += count
+            continue
+        predicted_names += len(guess) * count
+        predicted[guess] += count
+        if guess == true:
+            exact += count
+            hits[true] += count
+    rows = []
+    for path in sorted(support.keys() | predicted.keys(), key=lambda path: (-support[path], path)):
+        precision, recall = _ratio(hits[path], predicted[path]), _ratio(hits[path], support[path])
+        rows.append(PathRow(path, precision, recall, _f1(precision, recall), support[path], predicted[path]))
+    return PathMetrics(
+        products=products,
+        unscored=unscored,
+        exact=exact / products,
+        levels=tuple(_ratio(a, b) for a, b in zip(right, have, strict=True)),
+        hierarchical_f1=_f1(_ratio(common, predicted_names), _ratio(common, true_names)),
+        macro_f1=sum(row.f1 for row in rows if row.support) / len(support),
+        paths=tuple(rows),
+    )
+
+
+def common_prefix(one: CategoryPath, other: CategoryPath) -> int:
+    """Return how many names two paths share from the top."""
+    shared = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        shared += 1
+    return shared
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _f1(precision: float, recall: float) -> float:
+    return _ratio(2 * precision * recall, precision + recall)

@@ -1,0 +1,121 @@
+"""What the commands print when they are done."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from atlas_ray.metrics import PathMetrics
+from atlas_ray.taxonomy import format_path
+
+SHOWN = 10
+
+
+def print_import(report: Any) -> None:
+    """Print what an import did (`atlas_ray.catalog.importer.ImportReport`)."""
+    console = _console()
+    splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
+    console.print(f"{report.products} products, {report.images} pictures; {report.labelled} labelled: {splits}")
+    if report.taxonomy is not None:
+        console.print(f"taxonomy: {len(report.taxonomy.leaves)} leaves, id {report.taxonomy.id}")
+    if report.quarantined:
+        codes = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common())
+        console.print(f"quarantined rows: {report.quarantined.total()} ({codes}); see {report.output}/quarantine")
+    _some(console, "category paths with fewer than 20 products", report.few)
+    _some(console, "labels that are no leaf of the taxonomy, so not trained on", report.not_leaves)
+    console.print(f"catalogue in {report.output}")
+
+
+def print_score(report: Any) -> None:
+    """Print what a scoring run did (`atlas_ray.scoring.ScoreReport`)."""
+    console = _console()
+    counts, run = report.counts, report.run
+    if report.already_done:
+        console.print(f"{report.output} holds this run already, finished {run['finished_at'][:19]}; nothing to do")
+    table = Table("pictures", "count", title=f"model {run['identity']['model_id']}")
+    table.columns[1].justify = "right"
+    for name in ("input", "scored", "filtered", "quarantined"):
+        table.add_row(name, str(counts[name]))
+    for code, count in sorted(run["quarantined_by_code"].items(), key=lambda item: -item[1]):
+        table.add_row(f"  {code}", str(count))
+    console.print(table)
+    console.print(f"{counts['products_categorized']} of {counts['products']} products have a category path")
+    seconds = run["seconds"]
+    if not report.already_done:
+        console.print(f"{seconds['total']:.0f} s in all; {_rate(run)}")
+    for name in ("products", "predictions", "quarantine", "run.json"):
+        console.print(f"  {report.output}/{name}")
+
+
+def _rate(run: dict[str, Any]) -> str:
+    seconds = run["seconds"].get("first_read_to_last_write")
+    scored = run["counts"]["input"] - run["resumed_from"]
+    return (
+        f"{scored / seconds:.0f} pictures/s from first read to last write" if seconds else "nothing was left to score"
+    )
+
+
+def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
+    """Print the metrics by split, and the paths that fare worst."""
+    console = _console()
+    depth = max(len(one.levels) for one in metrics.values())
+    table = Table(
+        "split",
+        "products",
+        "exact path",
+        *(f"level {n + 1}" for n in range(depth)),
+        "hierarchical F1",
+        "macro F1",
+        "unscored",
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for split, one in metrics.items():
+        levels = [f"{value:.4f}" for value in one.levels] + ["-"] * (depth - len(one.levels))
+        table.add_row(
+            split,
+            str(one.products),
+            f"{one.exact:.4f}",
+            *levels,
+            f"{one.hierarchical_f1:.4f}",
+            f"{one.macro_f1:.4f}",
+            str(one.unscored),
+        )
+    console.print(table)
+    split = "test" if "test" in metrics else "all"
+    paths = Table(
+        "category path",
+        "precision",
+        "recall",
+        "F1",
+        "support",
+        title=f"most products, split {split}",
+    )
+    for column in paths.columns[1:]:
+        column.justify = "right"
+    for row in metrics[split].paths[:SHOWN]:
+        paths.add_row(
+            format_path(row.path),
+            f"{row.precision:.3f}",
+            f"{row.recall:.3f}",
+            f"{row.f1:.3f}",
+            str(row.support),
+        )
+    console.print(paths)
+    console.print(f"every path in {folder}/paths.parquet")
+
+
+def _some(console: Console, title: str, items: list[tuple[Any, int]]) -> None:
+    if not items:
+        return
+    console.print(f"{len(items)} {title}:")
+    for path, count in items[:SHOWN]:
+        console.print(f"  {format_path(path)}: {count}", markup=False)
+    if len(items) > SHOWN:
+        console.print(f"  and {len(items) - SHOWN} more, in run.json")
+
+
+def _console() -> Console:
+    """Return a console that does not cut lines where the output is no terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)

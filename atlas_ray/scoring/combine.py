@@ -1,0 +1,208 @@
+"""A product's pictures combined into one path, and the audit that nothing was lost.
+
+One shuffle by product brings together a product's row, its pictures, their predictions and their
+quarantine rows. The product's probability of a path is the mean over its scored pictures (the mean
+rule of late fusion, Wirojwatanakul and Wangperawong 2019); a path that a picture does not list
+among its alternatives counts as 0 there.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_ray.errors import AuditError
+from atlas_ray.records import CATEGORIZED, CATEGORY_PATH
+
+PRODUCT, IMAGE, PREDICTION, QUARANTINED = range(4)
+SEPARATOR = "\x1f"
+Ints = "np.ndarray[Any, np.dtype[np.int64]]"
+
+JOINED = pa.schema(
+    [
+        ("kind", pa.int8()),
+        ("product_id", pa.string()),
+        ("image_id", pa.int64()),
+        ("split", pa.string()),
+        *(CATEGORIZED.field(name) for name in ("category_path", "probability", "level_probabilities", "alternatives")),
+        ("outside_probability", pa.float32()),
+    ]
+)
+"""What is shuffled: rows of four tables in one shape."""
+
+
+def tagged(table: pa.Table, kind: int) -> pa.Table:
+    """Bring a block of one of the four tables into the shape of `JOINED`."""
+    columns = []
+    for field in JOINED:
+        if field.name == "kind":
+            columns.append(pa.array(np.full(len(table), kind, dtype=np.int8)))
+        elif field.name in table.column_names:
+            columns.append(table[field.name].cast(field.type))
+        else:
+            columns.append(pa.nulls(len(table), field.type))
+    return pa.table(columns, schema=JOINED)
+
+
+def combine(table: pa.Table, model_id: str, taxonomy_id: str, top_k: int) -> pa.Table:
+    """Turn all rows of some products into `CATEGORIZED`, one row a product.
+
+    Raises:
+        AuditError: where a picture is neither scored nor quarantined, is both, or stands more
+            often than in the catalogue.
+    """
+    table = table.sort_by([("product_id", "ascending"), ("kind", "ascending"), ("image_id", "ascending")])
+    table = table.combine_chunks()
+    products = pc.unique(table["product_id"])
+    owner = pc.index_in(table["product_id"], products).to_numpy()
+    kind = table["kind"].to_numpy()
+    image_id = table["image_id"].fill_null(0).to_numpy()
+    rows = _audited(owner, kind, image_id, products)
+    count = len(products)
+    scored, failed = rows[kind[rows] == PREDICTION], rows[kind[rows] == QUARANTINED]
+    per_product = np.bincount(owner[scored], minlength=count)
+    listed = np.flatnonzero(kind == PRODUCT)
+    at = np.full(count, -1)
+    at[owner[listed]] = listed
+    own = pa.array(at, mask=at < 0)
+    merged = _merged(table.take(pa.array(scored)), owner[scored], per_product, top_k)
+    return pa.table(
+        {
+            "product_id": products,
+            **merged,
+            "images_scored": per_product,
+            "images_quarantined": np.bincount(owner[failed], minlength=count),
+            "true_category_path": table["category_path"].take(own),
+            "split": table["split"].take(own),
+            "model_id": pa.repeat(pa.scalar(model_id), count),
+            "taxonomy_id": pa.repeat(pa.scalar(taxonomy_id), count),
+        }
+    ).cast(CATEGORIZED)
+
+
+def _audited(owner: Any, kind: Any, image_id: Any, products: pa.Array) -> Any:
+    """Check that pictures and outcomes balance; return the rows of each picture's outcome, once."""
+    pictures = np.flatnonzero(kind == IMAGE)
+    outcomes = np.flatnonzero((kind == PREDICTION) | (kind == QUARANTINED))
+    # A picture is (product, id); a catalogue may hold the same one twice, then so may the outcome.
+    wanted, wanted_count = np.unique(np.stack([owner[pictures], image_id[pictures]]), axis=1, return_counts=True)
+    found, first, found_count = np.unique(
+        np.stack([owner[outcomes], image_id[outcomes]]),
+        axis=1,
+        return_index=True,
+        return_counts=True,
+    )
+    if wanted.shape != found.shape or (wanted != found).any() or (found_count > wanted_count).any():
+        expected = {(int(a), int(b)): int(n) for a, b, n in zip(*wanted, wanted_count, strict=True)}
+        got = {(int(a), int(b)): int(n) for a, b, n in zip(*found, found_count, strict=True)}
+        wrong = [key for key in expected.keys() | got.keys() if got.get(key, 0) != expected.get(key, 0)]
+        product, image = min(wrong)
+        raise AuditError(
+            f"{len(wrong)} pictures do not balance; the first: image_id {image} of product "
+            f"{products[product].as_py()!r} stands {expected.get((product, image), 0)} times in the "
+            f"catalogue and {got.get((product, image), 0)} times in the output"
+        )
+    return outcomes[first]
+
+
+def _merged(scored: pa.Table, owner: Any, per_product: Any, top_k: int) -> dict[str, Any]:
+    """Return the combined columns, null for products without a scored picture."""
+    count = len(per_product)
+    rows = len(scored)
+    alternatives = scored["alternatives"].combine_chunks()
+    more = alternatives.flatten()
+    parent = alternatives.value_parent_indices().to_numpy()
+    # Candidates: each picture's own path, then its alternatives.
+    picture = np.concatenate([np.arange(rows), parent])
+    path = pa.concat_arrays([scored["category_path"].combine_chunks(), more.field("category_path").cast(CATEGORY_PATH)])
+    weight = np.concatenate(
+        [scored["probability"].to_numpy(), more.field("probability").to_numpy(zero_copy_only=False)]
+    ).astype(np.float64)
+    keys = pc.binary_join(path, SEPARATOR).dictionary_encode()
+    key = keys.indices.to_numpy()
+    names = keys.dictionary.to_pylist()
+    # Sum over the pictures of a product: (product, path) pairs, best first, ties by name.
+    rank = np.argsort(np.argsort(np.array(names, dtype=object))) if names else np.zeros(0, np.int64)
+    pair = owner[picture] * max(len(names), 1) + rank[key]
+    pairs, inverse = np.unique(pair, return_inverse=True)
+    total = np.bincount(inverse, weights=weight, minlength=len(pairs))
+    product = pairs // max(len(names), 1)
+    mean = total / np.maximum(per_product[product], 1)
+    order = np.lexsort((pairs, -mean, product))
+    product, mean, chosen = product[order], mean[order], (pairs % max(len(names), 1))[order]
+    place = np.arange(len(product)) - np.searchsorted(product, product)  # 0 for each product's best
+    by_rank = np.empty(len(names), dtype=np.int64)
+    by_rank[rank] = np.arange(len(names))
+    paths = pa.array([name.split(SEPARATOR) for name in names], CATEGORY_PATH)
+    best = np.full(count, -1)
+    best[product[place == 0]] = by_rank[chosen[place == 0]]
+    probability = np.zeros(count)
+    probability[product[place == 0]] = mean[place == 0]
+    none = best < 0
+    rest = (place > 0) & (place < top_k)
+    offsets = np.concatenate([[0], np.bincount(product[rest], minlength=count).cumsum()]).astype(np.int32)
+    outside = np.bincount(owner, weights=scored["outside_probability"].to_numpy(), minlength=count)
+    level_values, level_offsets = _levels(
+        scored["level_probabilities"].combine_chunks(),
+        names,
+        key,
+        picture,
+        weight,
+        owner,
+        best,
+        per_product,
+    )
+    return {
+        "category_path": paths.take(pa.array(best, mask=none)),
+        "probability": pa.array(probability, mask=none),
+        "level_probabilities": pa.ListArray.from_arrays(
+            pa.array(level_offsets), pa.array(level_values), mask=pa.array(none)
+        ),
+        "alternatives": pa.ListArray.from_arrays(
+            pa.array(offsets),
+            pa.StructArray.from_arrays(
+                [paths.take(pa.array(by_rank[chosen[rest]])), pa.array(mean[rest])],
+                names=["category_path", "probability"],
+            ),
+            mask=pa.array(none),
+        ),
+        "outside_probability": pa.array(outside / np.maximum(per_product, 1), mask=none),
+    }
+
+
+def _levels(
+    levels: pa.ListArray,
+    names: list[str],
+    key: Any,
+    picture: Any,
+    weight: Any,
+    owner: Any,
+    best: Any,
+    per_product: Any,
+) -> tuple[Any, Any]:
+    """Return the probability of each prefix of the products' paths, as list values and offsets.
+
+    For a picture whose own path shares the prefix it is the picture's own; for another, the sum of
+    its listed paths that share it.
+    """
+    parts = [name.split(SEPARATOR) for name in names]
+    depth = max((len(part) for part in parts), default=0)
+    code: dict[str, int] = {}
+    table = np.full((len(parts) + 1, depth), -1)  # the last row stands for no path
+    for row, part in enumerate(parts):
+        table[row, : len(part)] = [code.setdefault(name, len(code)) for name in part]
+    count, rows = len(per_product), len(owner)
+    own = np.zeros((rows, depth))
+    lengths = levels.value_lengths().to_numpy(zero_copy_only=False)
+    own[np.arange(depth) < lengths[:, None]] = levels.flatten().to_numpy(zero_copy_only=False)
+    target = table[best]  # (products, depth)
+    mean = np.zeros((count, depth))
+    same = np.ones(len(key), dtype=bool)
+    for level in range(depth):
+        same = same & (table[key, level] == target[owner[picture], level])
+        shared = np.bincount(picture, weights=weight * same, minlength=rows)
+        shared = np.where(same[:rows], own[:, level], shared)  # the first rows are the pictures' own
+        mean[:, level] = np.bincount(owner, weights=shared, minlength=count) / np.maximum(per_product, 1)
+    keep = (target >= 0) & (best >= 0)[:, None]
+    return mean[keep], np.concatenate([[0], keep.sum(1).cumsum()]).astype(np.int32)

@@ -1,0 +1,301 @@
+"""A scoring run: plan, stream, combine, audit, account."""
+
+import json
+import platform
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.checkpoint import CheckpointConfig
+
+from atlas_ray import __version__, storage
+from atlas_ray.artifacts import load_artifact
+from atlas_ray.errors import AuditError, CatalogError, OutputError
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.records import CATEGORIZED, IMAGES, PRODUCTS, missing_columns
+from atlas_ray.scoring.combine import IMAGE, PREDICTION, PRODUCT, QUARANTINED, combine, tagged
+from atlas_ray.scoring.config import ScoreConfig
+from atlas_ray.scoring.resume import CHECKPOINT, hold_identity, recover, rows_done
+from atlas_ray.scoring.sink import OutcomeSink
+from atlas_ray.scoring.stages import KEYS, Fetch, Predict, PredictorSpec, decode_block
+from atlas_ray.taxonomy import Taxonomy, compile_trie, parse_path, read_taxonomy
+
+SMALL_CLUSTER_CPUS = 8
+PRODUCTS_A_PARTITION = 100_000
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What a run did; `run.json` holds the same."""
+
+    output: str
+    run: dict[str, Any]
+    already_done: bool = False
+    """The output held a finished run of the same settings, and nothing was done."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """input, scored, filtered, quarantined, products, products_categorized."""
+        return dict(self.run["counts"])
+
+    @property
+    def too_many_quarantined(self) -> bool:
+        """Whether the quarantined share passes the limit."""
+        counts = self.counts
+        allowed = self.run["config"]["max_quarantine_fraction"] * counts["input"]
+        return counts["quarantined"] > allowed
+
+
+def score(config: ScoreConfig) -> ScoreReport:
+    """Give every picture and every product of a catalogue a category path.
+
+    Output: `predictions/`, `quarantine/` and `products/` (Parquet; see `atlas_ray.records`), and
+    `run.json` when all is done. After a crash the same call goes on from what was written.
+
+    Raises:
+        CatalogError: where the catalogue has no tables of the right columns.
+        ArtifactError, TaxonomyError: where the model or the taxonomy cannot be used.
+        OutputError: where the output holds a run of another model, taxonomy or catalogue.
+        AuditError: where inputs and outputs do not balance.
+    """
+    began = time.time()
+    output = storage.absolute(config.output)
+    catalog = storage.absolute(config.catalog)
+    images = _open_table(catalog, "images", (*KEYS,), IMAGES)
+    _open_table(catalog, "products", ("product_id",), PRODUCTS)
+    total = images.count_rows()
+    if total == 0:
+        raise CatalogError(f"{catalog}: its images table has no row")
+    spec, identity = _identity(config, catalog)
+    _same_or_new(output, identity)
+    hold_identity(output, identity)
+    if storage.exists(storage.join(output, "run.json")):
+        run = json.loads(storage.read_bytes(storage.join(output, "run.json")))
+        return ScoreReport(output, run, already_done=True)
+    recover(output)
+    done = rows_done(output)
+    with ProgressDisplay("scoring", "pictures", total=total, done=done) as display:
+        if done < total:
+            _stream(config, catalog, output, spec, display)
+        streamed = time.time()
+        spans = display.spans()
+    counts = _combine(config, catalog, output, identity, total)
+    run = {
+        "job": "score",
+        "written_by": f"atlas_ray {__version__}",
+        "versions": {
+            "ray": ray.__version__,
+            "python": platform.python_version(),
+            "pyarrow": pa.__version__,
+        },
+        "started_at": datetime.fromtimestamp(began, UTC).isoformat(),
+        "finished_at": datetime.now(UTC).isoformat(),
+        "config": config.to_dict(),
+        "identity": identity,
+        "counts": counts,
+        "quarantined_by_code": _codes(output),
+        "resumed_from": done,
+        "seconds": {
+            "total": time.time() - began,
+            "stream": streamed - began,
+            "combine": time.time() - streamed,
+            **_timings(spans),
+        },
+    }
+    text = json.dumps(run, indent=1, ensure_ascii=False)
+    storage.write_bytes(storage.join(output, "run.json"), text.encode())
+    storage.delete_folder(storage.join(output, CHECKPOINT))
+    return ScoreReport(output, run)
+
+
+def _open_table(catalog: str, name: str, needed: tuple[str, ...], schema: pa.Schema) -> ds.Dataset:
+    uri = storage.join(catalog, name)
+    if not storage.files(uri, suffix=".parquet"):
+        raise CatalogError(f"{catalog}: no {name} table; make one with `atlas-ray import`")
+    place = storage.locate(uri)
+    try:
+        table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{uri}: not Parquet: {str(error).splitlines()[0]}") from None
+    if missing := missing_columns(table.schema, needed):
+        raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
+    for column in needed:
+        if table.schema.field(column).type != schema.field(column).type:
+            found = table.schema.field(column).type
+            raise CatalogError(f"{uri}: column {column!r} is {found}; expected {schema.field(column).type}")
+    return table
+
+
+def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[str, Any]]:
+    """Check model and taxonomy here, before any worker starts, and name what the run is made of."""
+    artifact = load_artifact(config.model)
+    taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else artifact.taxonomy
+    within = parse_path(config.within) if config.within else ()
+    spec = PredictorSpec(
+        model=storage.absolute(config.model),
+        taxonomy_json=taxonomy.to_json(),
+        within=within,
+        config=config.predictor,
+    )
+    predicted: Taxonomy = taxonomy.within(within) if within else taxonomy
+    compile_trie(predicted, artifact.vocabulary)
+    return spec, {
+        "catalog": catalog,
+        "model_id": artifact.id,
+        "taxonomy_id": predicted.id,
+        "search": config.predictor.search,
+        "beam_width": config.predictor.beam_width,
+        "top_k": config.predictor.top_k,
+        "precision": config.predictor.precision,
+    }
+
+
+def _same_or_new(output: str, identity: dict[str, Any]) -> None:
+    if storage.exists(storage.join(output, "model.json")) or storage.exists(storage.join(output, "taxonomy.json")):
+        raise OutputError(f"{output} holds a model or a catalogue; score into a folder of its own")
+    if output == identity["catalog"]:
+        raise OutputError(f"{output} is the catalogue itself; score into a folder of its own")
+
+
+def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec, display: ProgressDisplay) -> None:
+    """Read, fetch, decode, predict, write; what an earlier run committed is left out."""
+    cluster = ray.cluster_resources()
+    gpus, cpus = int(cluster.get("GPU", 0)), cluster.get("CPU", 1)
+    workers = config.workers or max(gpus, 1)
+    small = cpus < SMALL_CLUSTER_CPUS  # there, actors that hold CPUs would starve the reading tasks
+    apart = config.decode_stage == "stage" or (
+        config.decode_stage == "auto"
+        and gpus > 0
+        and any(not n["Resources"].get("GPU") for n in ray.nodes() if n["Alive"])
+    )
+    block_rows = config.predictor.batch_size * (8 if gpus else 4)
+    checkpoint = storage.locate(storage.join(output, CHECKPOINT))
+    for folder in ("predictions", "quarantine", CHECKPOINT):
+        storage.make_folder(storage.join(output, folder))
+    context = DataContext.get_current().copy()
+    context.checkpoint_config = CheckpointConfig(
+        id_column="image_id",
+        checkpoint_path=checkpoint.path,
+        override_filesystem=checkpoint.filesystem,
+        delete_checkpoint_on_success=False,
+    )
+    context.wait_for_min_actors_s = 1800  # nothing is read before the models are loaded
+    with DataContext.current(context):
+        place = storage.locate(storage.join(catalog, "images"))
+        stream = ray.data.read_parquet(place.path, filesystem=place.filesystem, columns=list(KEYS))
+        stream = stream.repartition(target_num_rows_per_block=block_rows)
+        stream = stream.map_batches(
+            Fetch,
+            fn_constructor_args=(display.board,),
+            fn_constructor_kwargs={"threads": config.fetch_threads, "timeout_s": config.timeout_s},
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(min_size=1, max_size=max(1, workers)),
+            num_cpus=0 if small else 1,
+        )
+        if apart:
+            stream = stream.map_batches(
+                decode_block,
+                fn_kwargs={"image_size_px": load_artifact(config.model).model.config.image_size_px},
+                batch_size=None,
+                batch_format="pyarrow",
+            )
+        stream = stream.map_batches(
+            Predict,
+            fn_constructor_args=(display.board, spec),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=0 if small else max(config.predictor.threads, 1),
+            num_gpus=1 if gpus else 0,
+        )
+        sink = OutcomeSink(output, display.board, rows_per_file=config.rows_per_file)
+        stream.write_datasink(sink)
+
+
+def _combine(config: ScoreConfig, catalog: str, output: str, identity: dict[str, Any], total: int) -> dict[str, int]:
+    """Write the products table and return the run's counts, checked."""
+    storage.delete_folder(storage.join(output, "products"))
+
+    def rows(root: str, name: str, kind: int, columns: list[str]) -> Dataset | None:
+        uri = storage.join(root, name)
+        if not storage.files(uri, suffix=".parquet"):
+            return None
+        place = storage.locate(uri)
+        dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, columns=columns)
+        return dataset.map_batches(tagged, fn_kwargs={"kind": kind}, batch_format="pyarrow", batch_size=None)
+
+    predicted = ["product_id", "image_id", "category_path", "probability", "level_probabilities"]
+    parts = [
+        rows(catalog, "products", PRODUCT, ["product_id", "category_path", "split"]),
+        rows(catalog, "images", IMAGE, ["product_id", "image_id"]),
+        rows(output, "predictions", PREDICTION, [*predicted, "alternatives", "outside_probability"]),
+        rows(output, "quarantine", QUARANTINED, ["product_id", "image_id"]),
+    ]
+    first, *others = [part for part in parts if part is not None]
+    partitions = max(1, -(-total // PRODUCTS_A_PARTITION))
+    combined = (
+        first.union(*others)
+        .repartition(partitions, keys=["product_id"])
+        .map_batches(
+            combine,
+            fn_kwargs={
+                "model_id": identity["model_id"],
+                "taxonomy_id": identity["taxonomy_id"],
+                "top_k": config.predictor.top_k,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+        )
+    )
+    place = storage.locate(storage.join(output, "products"))
+    combined.write_parquet(place.path, filesystem=place.filesystem)
+    return _counts(output, total)
+
+
+def _counts(output: str, total: int) -> dict[str, int]:
+    """Add up the products table and hold it against the input."""
+    place = storage.locate(storage.join(output, "products"))
+    table = ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
+    counts = Counter[str]()
+    for batch in table.to_batches(columns=["images_scored", "images_quarantined", "category_path"]):
+        counts["products"] += len(batch)
+        counts["products_categorized"] += len(batch) - batch["category_path"].null_count
+        counts["scored"] += pc.sum(batch["images_scored"]).as_py() or 0
+        counts["quarantined"] += pc.sum(batch["images_quarantined"]).as_py() or 0
+    counts["filtered"] = 0
+    counts["input"] = counts["scored"] + counts["filtered"] + counts["quarantined"]
+    counts["repeated_input_rows"] = total - counts["input"]
+    if counts["repeated_input_rows"] < 0:
+        raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
+    return dict(counts)
+
+
+def _codes(output: str) -> dict[str, int]:
+    """Count the quarantine by error code."""
+    uri = storage.join(output, "quarantine")
+    codes = Counter[str]()
+    for file in storage.files(uri, suffix=".parquet"):
+        place = storage.locate(file)
+        column = pq.read_table(place.path, filesystem=place.filesystem, columns=["error_code"])
+        codes.update(column["error_code"].to_pylist())
+    return dict(codes)
+
+
+def _timings(spans: dict[str, tuple[float, float, float]]) -> dict[str, float]:
+    """Return how long each stage's workers were busy, and the stream from first read to last write."""
+    busy = {f"{stage}_busy": span[2] for stage, span in spans.items()}
+    if "fetch" in spans and "write" in spans:
+        busy["first_read_to_last_write"] = spans["write"][1] - spans["fetch"][0]
+    return busy

@@ -1,0 +1,58 @@
+"""Where outcomes go: one write task makes a predictions file and a quarantine file."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ray.data.block import Block, BlockAccessor
+from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider
+
+from atlas_ray import storage
+from atlas_ray.scoring.stages import split_outcomes
+
+
+class _Names(FilenameProvider):
+    """The same name for a task's first try and its retries, so that a retry replaces its files."""
+
+    def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
+        return f"{write_uuid}_{task_index:06d}.parquet"
+
+
+class OutcomeSink(BlockBasedFileDatasink):
+    """Writes `OUTCOMES` blocks below a run's folder.
+
+    It is a file sink to Ray Data, so that Ray's checkpoint commits a task's picture ids after its
+    files are written.
+    """
+
+    def __init__(self, output: str, board: Any, *, rows_per_file: int) -> None:
+        place = storage.locate(output)
+        super().__init__(
+            place.path,
+            filesystem=place.filesystem,
+            filename_provider=_Names(),
+            file_format="parquet",
+            min_rows_per_file=rows_per_file,
+        )
+        self._output = output
+        self._board = board
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> None:
+        """Write one task's outcomes."""
+        started = time.time()
+        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        tables = [table for table in tables if len(table)]
+        if not tables:
+            return
+        name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
+        predictions, quarantine = split_outcomes(pa.concat_tables(tables))
+        for folder, rows in (("predictions", predictions), ("quarantine", quarantine)):
+            uri = storage.join(self._output, folder, name)
+            if len(rows):
+                place = storage.locate(uri)
+                pq.write_table(rows, place.path, filesystem=place.filesystem)
+            else:
+                storage.delete_file(uri)  # an earlier try of this task may have had some
+        self._board.span.remote("write", started, time.time())

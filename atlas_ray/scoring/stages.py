@@ -1,0 +1,157 @@
+"""The stages of the stream: fetch bytes, decode, predict. One call takes a block of pictures.
+
+A row that fails carries `stage`, `error_code` and `message` from there on, and the later stages
+leave it alone.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from atlas_ray.artifacts import Artifact, load_artifact
+from atlas_ray.errors import ItemError
+from atlas_ray.images import decode_batch
+from atlas_ray.objects import ObjectReader
+from atlas_ray.predictors import PREDICTED, PathPredictor, PredictorConfig
+from atlas_ray.records import PREDICTIONS, QUARANTINE
+from atlas_ray.taxonomy import CategoryPath, Taxonomy
+
+KEYS = ("image_id", "product_id", "image_uri")
+ERROR = pa.schema([("stage", pa.string()), ("error_code", pa.string()), ("message", pa.string())])
+OUTCOMES = pa.unify_schemas([PREDICTIONS, ERROR])
+"""A scored picture or a failed one: the columns of both tables."""
+
+
+class Fetch:
+    """Reads the bytes of each picture."""
+
+    def __init__(self, board: Any, *, threads: int, timeout_s: float) -> None:
+        self._board = board
+        self._reader = ObjectReader(threads=threads, timeout_s=timeout_s)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Add `bytes`, null where they could not be had, and the error columns."""
+        started = time.time()
+        contents = self._reader.read_many(table["image_uri"].to_pylist())
+        self._board.span.remote("fetch", started, time.time())
+        found = [content if isinstance(content, bytes) else None for content in contents]
+        errors = {i: content for i, content in enumerate(contents) if isinstance(content, ItemError)}
+        sha256 = [hashlib.sha256(content).hexdigest() if content is not None else None for content in found]
+        out = table.select(KEYS).append_column("sha256", pa.array(sha256, pa.string()))
+        out = out.append_column("bytes", pa.array(found, pa.large_binary()))
+        return _with_errors(out, "fetch", errors)
+
+
+def decode_block(table: pa.Table, image_size_px: int) -> pa.Table:
+    """Replace `bytes` by `pixels`, size x size x 3 bytes a picture, for a model elsewhere."""
+    good = _good(table)
+    contents = [table["bytes"][int(i)].as_py() for i in good]
+    pixels, refused = decode_batch(contents, image_size_px)
+    length = 3 * image_size_px**2
+    flat = pa.FixedSizeBinaryArray.from_buffers(pa.binary(length), len(good), [None, pa.py_buffer(pixels.numpy())])
+    where = np.full(len(table), -1)
+    where[good] = np.arange(len(good))
+    out = table.drop_columns(["bytes"]).append_column("pixels", flat.take(pa.array(where, mask=where < 0)))
+    return _with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorSpec:
+    """What a predicting process builds its predictor from."""
+
+    model: str
+    taxonomy_json: str
+    within: CategoryPath
+    config: PredictorConfig
+
+    def build(self, artifact: Artifact | None = None) -> PathPredictor:
+        """Load the model, or take the one at hand, and prepare it."""
+        return PathPredictor(
+            artifact or load_artifact(self.model),
+            self.config,
+            taxonomy=Taxonomy.from_json(self.taxonomy_json, source="the scoring run"),
+            within=self.within,
+        )
+
+
+class Predict:
+    """Holds the model; decodes too, unless a stage before has done so."""
+
+    def __init__(self, board: Any, spec: PredictorSpec) -> None:
+        self._board = board
+        if not spec.config.threads and not torch.cuda.is_available():
+            # Ray gives a process one thread a CPU it asked for; a model alone on its node takes all.
+            torch.set_num_threads(os.cpu_count() or 1)
+        self._predictor = spec.build()
+        size = self._predictor.image_size_px
+        warm = torch.zeros((spec.config.batch_size, 3, size, size), dtype=torch.uint8)
+        for _ in range(2):
+            self._predictor.infer(warm)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Turn a block into `OUTCOMES`."""
+        started = time.time()
+        predictor = self._predictor
+        good = _good(table)
+        refused: Mapping[int, ItemError] = {}
+        if "pixels" in table.column_names:
+            size = predictor.image_size_px
+            column = table["pixels"].take(pa.array(good)).combine_chunks()
+            pixels = np.frombuffer(column.buffers()[1], np.uint8)[: len(good) * 3 * size**2]
+            predicted = predictor.predict(torch.from_numpy(pixels.copy()).view(-1, 3, size, size))
+        else:
+            predicted, refused = predictor(table["bytes"].take(pa.array(good)).to_pylist())
+        where = np.full(len(table), -1)
+        where[good] = np.arange(len(good))
+        predicted = predicted.take(pa.array(where, mask=where < 0))
+        columns = {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
+        columns |= {name: predicted[name] for name in PREDICTED}
+        columns["model_id"] = pa.repeat(pa.scalar(predictor.model_id), len(table))
+        columns["taxonomy_id"] = pa.repeat(pa.scalar(predictor.taxonomy.id), len(table))
+        out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
+        out = _with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
+        failed = len(out) - out["error_code"].null_count
+        self._board.add.remote({"scored": len(out) - failed, "quarantined": failed})
+        self._board.span.remote("predict", started, time.time())
+        return out
+
+
+def _good(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the rows that no stage has given up."""
+    return np.flatnonzero(table["error_code"].is_null().to_numpy())
+
+
+def _with_errors(table: pa.Table, stage: str, errors: Mapping[int, ItemError]) -> pa.Table:
+    """Fill the error columns of some rows, keeping what earlier stages wrote."""
+    if "error_code" not in table.column_names:
+        for name in ERROR.names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    if not errors:
+        return table
+    for name, value in (
+        ("stage", lambda _: stage),
+        ("error_code", lambda error: error.code),
+        ("message", lambda error: error.message[:500]),
+    ):
+        cells = table[name].to_pylist()
+        for row, error in errors.items():
+            cells[row] = value(error)
+        table = table.set_column(table.column_names.index(name), name, pa.array(cells, pa.string()))
+    return table
+
+
+def split_outcomes(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the predictions and the quarantine rows of a block of outcomes."""
+    scored = table["error_code"].is_null()
+    failed = table["error_code"].is_valid()
+    return (
+        table.filter(scored).select(PREDICTIONS.names).cast(PREDICTIONS),
+        table.filter(failed).select(QUARANTINE.names).cast(QUARANTINE),
+    )

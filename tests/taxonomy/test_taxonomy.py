@@ -1,0 +1,148 @@
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas_ray.errors import TaxonomyError
+from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie, format_path, parse_path, read_taxonomy
+
+names = st.text(st.characters(codec="utf-8", exclude_characters=">", min_codepoint=33), min_size=1, max_size=4)
+clean = names.filter(lambda name: name == name.strip())
+path_sets = st.sets(st.lists(clean, min_size=1, max_size=4).map(tuple), min_size=1, max_size=20)
+
+
+def write(tmp_path: Path, name: str, text: str | bytes) -> str:
+    file = tmp_path / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(file)
+
+
+def test_the_atlas_paths_ship_with_the_package() -> None:
+    atlas = read_taxonomy("atlas-52")
+    assert len(atlas.leaves) == 52
+    assert atlas.count_by_level() == [2, 6, 52]
+    trie = compile_trie(atlas, Vocabulary.of(atlas))
+    assert trie.inner_count == 9
+
+
+def test_a_repeated_name_stays_two_paths_and_one_token() -> None:
+    atlas = read_taxonomy("atlas-52")
+    jackets = [path for path in atlas.leaves if path[-1] == "Jackets"]
+    assert jackets == [("Men", "Ethnic Wear", "Jackets"), ("Men", "Western Wear", "Jackets")]
+    vocabulary = Vocabulary.of(atlas)
+    assert vocabulary.tokens.count("Jackets") == 1
+    assert vocabulary.encode(jackets[0]) != vocabulary.encode(jackets[1])
+
+
+@given(path_sets)
+def test_the_id_is_that_of_the_set_of_paths(paths: set[tuple[str, ...]]) -> None:
+    one = Taxonomy(sorted(paths), name="a", version="1")
+    other = Taxonomy(sorted(paths, reverse=True), name="b")
+    assert one.id == other.id
+    assert Taxonomy.from_json(one.to_json(), source="memory").id == one.id
+    assert Taxonomy([*sorted(paths), ("new-name",) * 6], name="a").id != one.id
+
+
+@given(path_sets)
+def test_the_trie_holds_every_leaf_and_nothing_else(paths: set[tuple[str, ...]]) -> None:
+    taxonomy = Taxonomy(sorted(paths), name="t")
+    vocabulary = Vocabulary.of(taxonomy)
+    trie = compile_trie(taxonomy, vocabulary)
+    for row, leaf in enumerate(taxonomy.leaves):
+        tokens = trie.leaf_tokens[row]
+        assert [vocabulary.tokens[token] for token in tokens[tokens > 0]] == list(leaf)
+        node = 0
+        for token in tokens[tokens > 0]:  # walk down from the root
+            children = np.arange(trie.first_child[node], trie.first_child[node] + trie.child_count[node])
+            (node,) = children[trie.token[children] == token]
+        assert trie.leaf[node] == row
+    assert (trie.leaf >= 0).sum() == len(taxonomy.leaves)
+
+
+def test_within_narrows_and_names_the_choices() -> None:
+    atlas = read_taxonomy("atlas-52")
+    ethnic = atlas.within(parse_path("Women > Ethnic Wear"))
+    assert len(ethnic.leaves) == 9
+    assert all(path[:2] == ("Women", "Ethnic Wear") for path in ethnic.leaves)
+    with pytest.raises(TaxonomyError, match="'Women > Footwear' is not in the taxonomy.*below 'Women' it has"):
+        atlas.within(("Women", "Footwear"))
+
+
+def test_a_name_without_a_token_is_refused_by_name() -> None:
+    atlas = read_taxonomy("atlas-52")
+    other = Taxonomy([("Men", "Footwear")], name="other")
+    with pytest.raises(TaxonomyError, match="no token for 'Footwear'"):
+        compile_trie(other, Vocabulary.of(atlas))
+
+
+GOOD = {
+    "levels.csv": "level_1,level_2,images\nA,B,3\nA,C,4\nD,,1\n",
+    "paths.csv": "category_path\nA > B\nA > C\nD\n",
+    "adjacency.csv": "id,parent_id,name\n3,1,C\n1,,A\n2,1,B\n4,,D\n",
+    "paths.txt": "A > B\nA > C\nD\n",
+    "google.txt": "# Google_Product_Taxonomy_Version: 2021-09-21\n1 - A\n2 - A > B\n3 - A > C\n9 - D\n",
+    "shopify.txt": "# Shopify Product Taxonomy - Categories: 2025-08\n\n"
+    "gid://shopify/TaxonomyCategory/a    : A\ngid://shopify/TaxonomyCategory/a-1  : A > B\n"
+    "gid://shopify/TaxonomyCategory/a-2  : A > C\ngid://shopify/TaxonomyCategory/d    : D\n",
+    "atlas.json": '{"images": [{"sentences": [{"tokens": ["A", "B"]}]}, {"sentences": [{"tokens": ["A", "C"]}]},'
+    '{"sentences": [{"tokens": ["A", "B"]}]}, {"sentences": [{"tokens": ["D"]}]}]}',
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_kind_gives_the_same_taxonomy(tmp_path: Path, name: str) -> None:
+    taxonomy = read_taxonomy(write(tmp_path, name, GOOD[name]))
+    assert set(taxonomy.leaves) == {("A", "B"), ("A", "C"), ("D",)}
+    assert taxonomy.version == {"google.txt": "2021-09-21", "shopify.txt": "2025-08"}.get(name, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.csv", "level_1,level_2\nA,B\nA,B\n", "line 3: 'A > B' stands already in line 2"),
+        ("a.csv", "level_1,level_2\nA,\n,B\n", "line 3: empty or padded name ''"),
+        ("a.csv", "level_1,level_2\nA,B > C\n", "line 2: the name 'B > C' holds the separator"),
+        ("a.csv", "level_1,level_2\nA,B,C\n", "line 2: 3 cells where the header has 2"),
+        ("a.csv", "size,color\nA,B\n", "line 1: the columns are"),
+        ("a.csv", "id,parent_id,name\n1,2,A\n2,1,B\n", "line 2: a cycle: 1 -> 2 -> 1"),
+        ("a.csv", "id,parent_id,name\n1,7,A\n", "line 2: the parent_id '7' is the id of no row"),
+        ("a.csv", "id,parent_id,name\n1,,A\n1,,B\n", "line 3: the id '1' stands already in line 2"),
+        ("a.txt", "A > B\nA >  > C\n", "line 2: empty or padded name ''"),
+        ("a.txt", "# Shopify Product Taxonomy - Categories: 1\nA > B\n", "line 2: expected 'gid://... : A > B'"),
+        ("a.txt", "", "no category path in it"),
+        ("a.txt", b"\xff\xfe\x00", "byte 0 is not UTF-8"),
+        ("a.json", '{"mappings": []}', "JSON of another kind"),
+        ("a.json", '{"images": [{"sentences": [{}]}]}', "line 1: not an image of an Atlas catalogue"),
+        ("a.json", '{"paths": [["A"]], "name": "n", "version": "", "id": "0"}', "the file was changed"),
+        ("a.json", '{"images": [', "not JSON"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, name: str, text: str | bytes, reason: str) -> None:
+    source = write(tmp_path, name, text)
+    with pytest.raises(TaxonomyError) as error:
+        read_taxonomy(source)
+    assert str(error.value).startswith(source)
+    assert reason in str(error.value)
+
+
+def test_published_files(test_data: Path) -> None:
+    folder = test_data / "taxonomies"
+    google = read_taxonomy(str(folder / "taxonomy-with-ids.en-US.2019-07-10.txt"))
+    assert (google.version, len(google.nodes)) == ("2019-07-10", 5582)
+    shopify = read_taxonomy(str(folder / "categories.en.txt"))
+    assert (shopify.version, len(shopify.nodes), shopify.depth) == ("2025-08-unstable", 10595, 8)
+    vocabulary = Vocabulary.of(shopify)
+    started = time.perf_counter()
+    compile_trie(shopify, vocabulary)
+    assert time.perf_counter() - started < 1.0
+    with pytest.raises(TaxonomyError, match="JSON of another kind"):
+        read_taxonomy(str(folder / "shopify_2024-10_to_2025-08.json"))
+
+
+def test_the_tree_is_drawn() -> None:
+    taxonomy = Taxonomy([("A", "B", "C"), ("A", "D"), ("E",)], name="t")
+    assert list(taxonomy.lines()) == ["A", "├─ B", "│  └─ C", "└─ D", "E"]
+    assert format_path(("A", "B")) == "A > B"

@@ -1,0 +1,27 @@
+import pyarrow as pa
+
+from atlas_ray import records
+
+
+def test_image_ids_are_stable_and_distinct() -> None:
+    ids = records.image_ids(["p1", "p1", "p2"], ["a.jpg", "b.jpg", "a.jpg"])
+    assert ids.dtype == "int64"
+    assert len(set(ids.tolist())) == 3
+    # written down: output of an earlier run must keep its meaning
+    assert records.image_ids(["10001"], ["s3://shop/1.jpg"]).tolist() == [7655596630552606088]
+
+
+
+
+def test_contract_columns() -> None:
+    assert records.PREDICTIONS.names == [
+        "image_id", "product_id", "image_uri", "sha256", "category_path", "probability",
+        "level_probabilities", "alternatives", "outside_probability", "model_id", "taxonomy_id",
+    ]  # fmt: skip
+    assert records.QUARANTINE.names == ["image_id", "product_id", "image_uri", "stage", "error_code", "message"]
+    assert records.IMAGES.field("image_id").type == pa.int64()
+    assert records.PRODUCTS.field("image_uris").type == pa.list_(pa.string())
+
+
+def test_missing_columns() -> None:
+    assert records.missing_columns(records.IMAGES, ["image_id", "bytes"]) == ["bytes"]

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import boto3
+import pytest
+
+from atlas_ray import storage
+from atlas_ray.errors import FetchError, StorageError
+from atlas_ray.objects import ObjectReader
+
+
+def test_a_local_path_and_s3_work_alike(tmp_path: Path, s3: str) -> None:
+    for root in (str(tmp_path), f"{s3}/storage"):
+        uri = storage.join(root, "a", "b.txt")
+        assert not storage.exists(uri)
+        storage.write_bytes(uri, b"hello")
+        assert storage.read_bytes(uri) == b"hello"
+        assert storage.files(storage.join(root, "a")) == [uri]
+        assert storage.files(storage.join(root, "missing")) == []
+        assert list(storage.walk(root)) == [("a/b.txt", 5)]
+        assert storage.is_folder(storage.join(root, "a"))
+        storage.delete_file(uri)
+        storage.delete_file(uri)
+        assert not storage.exists(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"), [("", "empty path"), ("s3://", "names no bucket"), ("ftp://x/y", "scheme 'ftp'")]
+)
+def test_a_bad_uri_is_refused_with_its_reason(uri: str, reason: str) -> None:
+    with pytest.raises(StorageError, match=reason):
+        storage.locate(uri)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="nothing.txt: no such file"):
+        storage.read_bytes(str(tmp_path / "nothing.txt"))
+
+
+def test_a_bad_endpoint_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL is 'localhost:9000'"):
+        storage.locate("s3://bucket/key")
+
+
+def test_each_object_has_its_own_outcome(tmp_path: Path, s3: str) -> None:
+    boto3.client("s3").put_object(Bucket="shop", Key="objects/a.jpg", Body=b"abc")
+    (tmp_path / "b.jpg").write_bytes(b"def")
+    (tmp_path / "big.jpg").write_bytes(b"x" * 2000)
+    uris = [
+        f"{s3}/objects/a.jpg",
+        str(tmp_path / "b.jpg"),
+        f"{s3}/objects/none.jpg",
+        str(tmp_path / "none.jpg"),
+        str(tmp_path / "big.jpg"),
+        "/dev/zero",
+        str(tmp_path),
+        "http://127.0.0.1/a.jpg",
+        "s3://bucket-that-is-not-there/a.jpg",
+        "s3://shop",
+        "bad\0name",
+    ]
+    with ObjectReader(max_bytes=1000) as reader:
+        outcomes = reader.read_many(uris)
+    codes = [outcome.code if isinstance(outcome, FetchError) else outcome for outcome in outcomes]
+    assert codes == [
+        b"abc", b"def", "not_found", "not_found", "too_large", "unreadable", "unreadable",
+        "unsupported_uri", "not_found", "unsupported_uri", "unreadable",
+    ]  # fmt: skip
+
+
+def test_a_dead_server_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with ObjectReader(attempts=1, timeout_s=1) as reader:
+        (outcome,) = reader.read_many(["s3://shop/a.jpg"])
+    assert isinstance(outcome, FetchError)
+    assert outcome.code in ("unreachable", "timeout")
