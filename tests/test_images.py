@@ -37,8 +37,7 @@ def outcome(data: bytes) -> str:
     try:
         picture = decode(data, 64)
     except PictureError as error:
-        assert error.message
-        return error.code
+        return error.code if error.message else "no message"
     assert picture.pixels.shape == (3, 64, 64)
     assert picture.pixels.dtype == torch.uint8
     return "decodable"

@@ -11,8 +11,6 @@ def test_image_ids_are_stable_and_distinct() -> None:
     assert records.image_ids(["10001"], ["s3://shop/1.jpg"]).tolist() == [7655596630552606088]
 
 
-
-
 def test_contract_columns() -> None:
     assert records.PREDICTIONS.names == [
         "image_id", "product_id", "image_uri", "sha256", "category_path", "probability",

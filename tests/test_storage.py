@@ -32,7 +32,7 @@ def test_a_bad_uri_is_refused_with_its_reason(uri: str, reason: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="nothing.txt: no such file"):
+    with pytest.raises(StorageError, match=r"nothing.txt: no such file"):
         storage.read_bytes(str(tmp_path / "nothing.txt"))
 
 

@@ -70,9 +70,8 @@ class RowReader:
         return product
 
     def _get(self, fields: Mapping[str, Any], name: str) -> Any:
-        if name in self.columns:
-            return fields.get(self.columns[name])
-        for column in SYNONYMS.get(name, (name,)):
+        columns = (self.columns[name],) if name in self.columns else SYNONYMS.get(name, (name,))
+        for column in columns:
             value = fields.get(column)
             if value not in (None, "", []):
                 return value

@@ -67,7 +67,7 @@ def test_within_narrows_and_names_the_choices() -> None:
     ethnic = atlas.within(parse_path("Women > Ethnic Wear"))
     assert len(ethnic.leaves) == 9
     assert all(path[:2] == ("Women", "Ethnic Wear") for path in ethnic.leaves)
-    with pytest.raises(TaxonomyError, match="'Women > Footwear' is not in the taxonomy.*below 'Women' it has"):
+    with pytest.raises(TaxonomyError, match=r"'Women > Footwear' is not in the taxonomy.*below 'Women' it has"):
         atlas.within(("Women", "Footwear"))
 
 

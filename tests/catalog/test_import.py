@@ -1,0 +1,214 @@
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+
+from atlas_ray import storage
+from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
+from atlas_ray.catalog.split import StratifiedSplit, parse_shares
+from atlas_ray.errors import CatalogError, ConfigError, OutputError
+from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
+from atlas_ray.taxonomy import Taxonomy, read_taxonomy
+
+
+def run(source: Path | str, output: Path, **fields: Any) -> ImportReport:
+    return import_catalog(ImportConfig(source=str(source), output=str(output), **fields))
+
+
+def rows(output: Path, table: str) -> list[dict[str, Any]]:
+    return list(pq.read_table(output / table).to_pylist())
+
+
+def test_a_drawn_catalogue(catalog: str) -> None:
+    root = Path(catalog)
+    products, images = pq.read_table(root / "products"), pq.read_table(root / "images")
+    assert products.schema.equals(PRODUCTS)
+    assert images.schema.equals(IMAGES)
+    assert len(products) == len(images) == 117
+    assert (
+        images["image_id"].to_numpy().tolist()
+        == image_ids(images["product_id"].to_pylist(), images["image_uri"].to_pylist()).tolist()
+    )
+    labelled = [row for row in products.to_pylist() if row["category_path"]]
+    assert Counter(row["split"] for row in labelled).keys() == {"train", "val", "test"}
+    assert all(row["split"] is None for row in products.to_pylist() if not row["category_path"])
+    (bad,) = rows(root, "quarantine")
+    assert pq.read_schema(next((root / "quarantine").iterdir())).equals(QUARANTINE)
+    assert bad["error_code"] == "missing_images"
+    assert "products.jsonl, line 118: " in bad["message"]
+    assert len(read_taxonomy(str(root / "taxonomy.json")).leaves) == 8
+    assert json.loads((root / "run.json").read_text())["counts"]["products"] == 117
+
+
+def test_the_atlas_layout(test_data: Path, tmp_path: Path) -> None:
+    report = run(test_data / "myntra" / "catalog.json", tmp_path / "out")
+    assert report.products == report.images == 7692
+    assert report.splits == {"train": 5418, "val": 744, "test": 1530}
+    assert report.taxonomy is not None
+    assert len(report.taxonomy.leaves) == 158
+    assert not report.quarantined
+    assert report.few[0][1] == 1
+    first = rows(tmp_path / "out", "products")[0]
+    assert first["product_id"] == "10001"
+    assert first["category_path"] == ["Women", "Apparel", "Bottomwear", "Skirts"]
+    assert first["image_uris"] == [str(test_data / "myntra" / "images" / "10001.jpg")]
+
+
+CSV = """sku,name,cost,photo,where,kind
+1,One,"1,299.50",a.jpg|b.jpg,s,A > B
+2,Two,,s3://bucket/c.jpg,s,A > C
+2,Again,5,d.jpg,s,A > B
+,No id,5,d.jpg,s,A > B
+3,No photo,5,,s,A > B
+4,Bad price,cheap,e.jpg,s,A > B
+5,Out,5,../../etc/passwd,s,A > B
+6,Elsewhere,5,/etc/passwd,s,A > B
+7,Scheme,5,file:///etc/passwd,s,A > B
+8,Empty name,5,f.jpg,s,A > > B
+9,Unlabelled,5,g.jpg,s,
+10,short,5
+11,"quoted
+line",5,h.jpg,s,A > B
+"""
+COLUMNS = {"product_id": "sku", "title": "name", "price": "cost", "image_uris": "photo", "category_path": "kind"}
+
+
+def test_a_csv_with_a_column_map(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text(CSV)
+    report = run(tmp_path / "shop.csv", tmp_path / "out", columns=COLUMNS, store="mine")
+    products = {row["product_id"]: row for row in rows(tmp_path / "out", "products")}
+    assert products.keys() == {"1", "2", "9", "11"}
+    assert products["1"]["price"] == 1299.5
+    assert products["1"]["image_uris"] == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+    assert products["2"]["image_uris"] == ["s3://bucket/c.jpg"]
+    assert products["9"]["category_path"] is None
+    assert products["11"]["title"] == "quoted\nline"
+    assert {row["store"] for row in products.values()} == {"mine"}
+    lines = {
+        row["message"].partition(": ")[0].rpartition(" ")[2]: row["error_code"]
+        for row in rows(tmp_path / "out", "quarantine")
+    }
+    assert lines == {
+        "4": "duplicate_product", "5": "missing_product_id", "6": "missing_images", "7": "bad_value",
+        "8": "bad_image_uri", "9": "bad_image_uri", "10": "bad_image_uri", "11": "bad_category_path",
+        "13": "bad_row",
+    }  # fmt: skip
+    assert report.quarantined.total() == 9
+
+
+def test_jsonl_with_broken_lines(tmp_path: Path) -> None:
+    lines = [
+        b'{"id": "1", "image": "a.jpg", "category_path": ["A", "B"], "split": "validation"}',
+        b"{not json", b"[1, 2]", b"\xff\xfe", b"", b'{"id": "2", "images": ["b.jpg", "b.jpg", "c.jpg"]}',
+        b'{"id": "3", "image": 7}', b'{"id": "4", "image": "d.jpg", "split": "middle"}',
+        b"[" * 100_000,
+    ]  # fmt: skip
+    (tmp_path / "shop.jsonl").write_bytes(b"\n".join(lines))
+    report = run(tmp_path / "shop.jsonl", tmp_path / "out")
+    assert (report.products, report.images) == (2, 3)
+    assert report.splits == {"val": 1}
+    assert report.quarantined == {"bad_row": 3, "bad_encoding": 1, "bad_image_uri": 1, "bad_value": 1}
+
+
+def test_category_folders_local_and_in_s3(tmp_path: Path, s3: str) -> None:
+    names = ["Men/Shirts/1.jpg", "Men/Shirts/2.PNG", "Women/Sarees/3.webp", "Women/notes.txt", "Women/Sarees/zero.jpg"]
+    client = boto3.client("s3")
+    for name in names:
+        body = b"" if "zero" in name else b"x"
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_bytes(body)
+        client.put_object(Bucket="shop", Key=f"folders/tree/{name}", Body=body)
+    (tmp_path / "tree" / ".DS_Store").write_bytes(b"x")
+    found = []
+    for source, output in ((tmp_path / "tree", tmp_path / "out"), (f"{s3}/folders/tree", tmp_path / "out-s3")):
+        report = run(source, output)
+        assert report.quarantined == {"not_a_picture": 1, "empty": 1}
+        found.append([(row["product_id"], row["category_path"]) for row in rows(output, "products")])
+        assert rows(output, "images")[0]["image_uri"] == f"{source}/Men/Shirts/1.jpg"
+    assert sorted(found[0]) == sorted(found[1])
+    assert ("Men/Shirts/1", ["Men", "Shirts"]) in found[0]
+
+
+def test_the_output_may_be_in_s3(shop: str, s3: str) -> None:
+    report = import_catalog(
+        ImportConfig(source=shop, output=f"{s3}/imported", columns={"product_id": "id", "image_uris": "image"})
+    )
+    assert report.products == 117
+    assert storage.files(f"{s3}/imported/images") == [f"{s3}/imported/images/part-00000.parquet"]
+
+
+def test_labels_outside_a_taxonomy(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("id,image,category\n1,a.jpg,A > B\n2,b.jpg,A\n3,c.jpg,Z\n")
+    report = run(tmp_path / "shop.csv", tmp_path / "out", taxonomy=Taxonomy([("A", "B")], name="t"))
+    assert report.quarantined == {"unknown_category": 2}
+    free = run(tmp_path / "shop.csv", tmp_path / "free")
+    assert free.not_leaves == [(("A",), 1)]  # a label above another label
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.csv", "", "an empty file"),
+        ("a.csv", "id,id\n1,2\n", "a column stands twice"),
+        ("a.csv", "id,image\n,\n,x.jpg\n", "not one row could be used"),
+        ("a.json", "{}", "no 'images' in it"),
+        ("a.json", '{"images": [{"filename": "a.jpg"}, ', "after image 1: not JSON"),
+        ("a.bin", "x", "cannot tell its format"),
+    ],
+)
+def test_a_source_of_another_kind_is_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CatalogError, match=reason):
+        run(tmp_path / name, tmp_path / "out")
+
+
+def test_mistakes_in_the_settings(tmp_path: Path, catalog: str, shop: str) -> None:
+    with pytest.raises(CatalogError, match="no such file or folder"):
+        run(tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(ConfigError, match="'colour' is no field of a product"):
+        run(shop, tmp_path / "out", columns={"colour": "c"})
+    with pytest.raises(ConfigError, match="split '70/30'"):
+        run(shop, tmp_path / "out", split="70/30")
+    with pytest.raises(OutputError, match="already holds a catalogue"):
+        run(shop, Path(catalog))
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 1000])
+def test_the_split_is_stratified_and_seeded(count: int) -> None:
+    shares = parse_shares("65/5/30")
+    for path in (("A", "B"), ("A", "C"), ("D",)):
+        one, again, other = (StratifiedSplit(shares, seed) for seed in (1, 1, 2))
+        assigned = [one.assign(path) for _ in range(count)]
+        assert assigned == [again.assign(path) for _ in range(count)]
+        got = Counter(assigned)
+        assert assigned[0] == "train"
+        for name, share in zip(("train", "val", "test"), shares, strict=True):
+            assert abs(got[name] - share * count) <= 3
+        if count > 30:
+            assert assigned != [other.assign(path) for _ in range(count)]
+
+
+def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
+    """Ten times the rows, about the same peak memory, each measured in a process of its own."""
+    peaks = []
+    for count in (100_000, 400_000):
+        source = tmp_path / f"{count}.csv"
+        with source.open("w") as stream:
+            stream.write("id,title,image,category\n")
+            for number in range(count):
+                stream.write(f"{number},A title of some words {number},{number}.jpg,A > B{number % 50}\n")
+        code = (
+            "import resource, sys\n"
+            "from atlas_ray.catalog.importer import ImportConfig, import_catalog\n"
+            f"import_catalog(ImportConfig(source={str(source)!r}, output={str(tmp_path / f'out{count}')!r}))\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 80 * 1024  # KiB

@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from torch.nn.functional import adaptive_avg_pool2d
+
+from atlas_ray.errors import ArtifactError, ConfigError
+from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
+from atlas_ray.models.attention import Attention
+from atlas_ray.models.backbone import Backbone, fuse_batch_norm, load_backbone_weights
+from atlas_ray.models.encoder_decoder import DecoderStep
+
+
+def small(backbone: str = "resnet18", size: int = 64) -> EncoderDecoder:
+    torch.manual_seed(0)
+    config = EncoderDecoderConfig(
+        vocabulary_size=12, backbone=backbone, image_size_px=size, embedding_dim=8, attention_dim=24, decoder_dim=16
+    )
+    return EncoderDecoder(config).eval()
+
+
+@pytest.mark.parametrize(("side", "regions"), [(5, 81), (7, 49), (2, 4), (14, 196)])
+def test_attention_equals_the_papers_pooled_grid(side: int, regions: int) -> None:
+    torch.manual_seed(1)
+    attention = Attention(encoder_dim=6, decoder_dim=5, attention_dim=7, image_size_px=32 * side, pooled_size=14)
+    assert len(attention.count) == regions
+    features, hidden = torch.randn(3, 6, side, side), torch.randn(3, 2, 5)
+    grid = attention.grid(features)
+    context, weights = attention(grid, hidden)
+    # the paper's way: pool to 14 x 14 first, then attend over all 196 cells
+    pooled = adaptive_avg_pool2d(features, 14).flatten(2).transpose(1, 2)  # (batch, 196, encoder)
+    joined = attention.encoder_att(pooled)[:, None] + attention.decoder_att(hidden)[:, :, None]
+    alpha = attention.full_att(joined.relu()).squeeze(-1).softmax(-1)  # (batch, hypotheses, 196)
+    torch.testing.assert_close(attention.maps(weights).flatten(2), alpha)
+    torch.testing.assert_close(context, alpha @ pooled)
+    torch.testing.assert_close(grid.mean, pooled.mean(1))
+
+
+def test_teacher_forcing_and_steps_agree() -> None:
+    model = small()
+    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    tokens = torch.tensor([[3, 4, 2], [5, 6, 7]])
+    with torch.inference_mode():
+        logits, weights = model(pictures, tokens)
+        assert logits.shape == (2, 3, 12)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
+        step = DecoderStep(model, model.encode(pictures))
+        state = step.start()
+        for position, given in enumerate([[1, 1], [3, 5], [4, 6]]):
+            log_p, state = step(torch.tensor(given)[:, None], state)
+            torch.testing.assert_close(log_p[:, 0], logits[:, position].log_softmax(-1))
+        maps = model.attention_maps(model.encode(pictures), tokens)
+    assert maps.shape == (2, 3, 14, 14)
+    torch.testing.assert_close(maps.sum((-1, -2)), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_every_backbone_runs_in_bfloat16_and_stays_close(backbone: str) -> None:
+    model = small(backbone)
+    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    tokens = torch.tensor([[3, 4], [5, 6]])
+    with torch.inference_mode():
+        wanted = model(pictures, tokens)[0]
+        got = model.to(dtype=torch.bfloat16, memory_format=torch.channels_last)(pictures, tokens)[0]
+    assert got.dtype == torch.bfloat16
+    assert (got.float().softmax(-1) - wanted.softmax(-1)).abs().max() < 0.05
+
+
+def test_fused_normalization_changes_nothing() -> None:
+    model = small("resnet50")
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    pictures = torch.randint(0, 256, (2, 3, 64, 64)).float()
+    with torch.inference_mode():
+        wanted = model.encoder(pictures)
+    fuse_batch_norm(model.encoder)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.encoder.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encoder(pictures), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_backbone_weights_from_files(tmp_path: Path) -> None:
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    safe, pth = str(tmp_path / "w.safetensors"), str(tmp_path / "w.pth")
+    safetensors.torch.save_file(state, safe)
+    torch.save(state, pth)
+    for path in (safe, pth):
+        backbone = Backbone("resnet18")
+        load_backbone_weights(backbone, "resnet18", path)
+        torch.testing.assert_close(backbone.state_dict()["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
+    with pytest.raises(ArtifactError, match="not the weights of a resnet34"):
+        load_backbone_weights(Backbone("resnet34"), "resnet34", safe)
+
+
+def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (open, (str(tmp_path / "owned"), "w"))  # type: ignore[return-value]
+
+    path = tmp_path / "evil.pth"
+    torch.save({"conv1.weight": Evil()}, path)
+    with pytest.raises(ArtifactError, match="not a state dict"):
+        load_backbone_weights(Backbone("resnet18"), "resnet18", str(path))
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"backbone": "vgg"}, "backbone 'vgg' is unknown"),
+        ({"image_size_px": 16}, "a ResNet needs at least 32"),
+        ({"vocabulary_size": 2}, "vocabulary_size is 2"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"decoder_dim": 0}, "decoder_dim is 0"),
+    ],
+)
+def test_impossible_shapes_are_refused(change: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        EncoderDecoderConfig(**{"vocabulary_size": 10, **change})  # type: ignore[arg-type]

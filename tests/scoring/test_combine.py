@@ -1,0 +1,111 @@
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from atlas_ray.errors import AuditError
+from atlas_ray.records import CATEGORIZED
+from atlas_ray.scoring.combine import IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine, tagged
+
+S, T, D = ["M", "W", "S"], ["M", "W", "T"], ["W", "D"]
+
+
+def rows(kind: int, items: list[dict[str, Any]]) -> pa.Table:
+    names = [name for name in JOINED.names if any(name in item for item in items)]
+    return tagged(pa.Table.from_pylist(items, schema=pa.schema([JOINED.field(name) for name in names])), kind)
+
+
+def prediction(
+    product: str, image: int, path: list[str], levels: list[float], *others: tuple[list[str], float]
+) -> dict[str, Any]:
+    alternatives = [{"category_path": other, "probability": p} for other, p in others]
+    return {
+        "product_id": product, "image_id": image, "category_path": path, "probability": levels[-1],
+        "level_probabilities": levels, "alternatives": alternatives, "outside_probability": 0.1 * image,
+    }  # fmt: skip
+
+
+PRODUCTS = rows(PRODUCT, [
+    {"product_id": "a", "category_path": S, "split": "test"}, {"product_id": "b"}, {"product_id": "c"},
+    {"product_id": "no-picture"},
+])  # fmt: skip
+IMAGES = rows(IMAGE, [{"product_id": p, "image_id": i} for p, i in (("a", 1), ("a", 2), ("b", 3), ("c", 4), ("b", 5))])
+PREDICTIONS = rows(PREDICTION, [
+    prediction("a", 1, S, [0.9, 0.8, 0.6], (T, 0.2), (D, 0.1)),
+    prediction("a", 2, D, [0.6, 0.5], (S, 0.45)),
+    prediction("b", 3, D, [0.7, 0.7]),
+])  # fmt: skip
+FAILED = rows(QUARANTINED, [{"product_id": "c", "image_id": 4}, {"product_id": "b", "image_id": 5}])
+
+
+def combined(*tables: pa.Table, top_k: int = 5) -> dict[str, dict[str, Any]]:
+    table = combine(pa.concat_tables(tables), "m", "t", top_k)
+    assert table.schema.equals(CATEGORIZED)
+    return {row["product_id"]: row for row in table.to_pylist()}
+
+
+def test_pictures_of_a_product_become_one_path() -> None:
+    found = combined(PRODUCTS, IMAGES, PREDICTIONS, FAILED)
+    assert list(found) == ["a", "b", "c", "no-picture"]
+    a = found["a"]
+    assert a["category_path"] == S
+    assert a["probability"] == pytest.approx((0.6 + 0.45) / 2)
+    # picture 1 has its own levels, picture 2 lists 0.45 below M > W > S
+    assert a["level_probabilities"] == pytest.approx([(0.9 + 0.45) / 2, (0.8 + 0.45) / 2, (0.6 + 0.45) / 2])
+    assert [other["category_path"] for other in a["alternatives"]] == [D, T]
+    assert [other["probability"] for other in a["alternatives"]] == pytest.approx([0.3, 0.1])
+    assert a["outside_probability"] == pytest.approx(0.15)
+    assert (a["true_category_path"], a["split"], a["images_scored"]) == (S, "test", 2)
+    b = found["b"]
+    assert (b["category_path"], b["images_scored"], b["images_quarantined"]) == (D, 1, 1)
+    assert b["level_probabilities"] == pytest.approx([0.7, 0.7])
+    for name in ("c", "no-picture"):
+        assert found[name]["category_path"] is None
+        assert found[name]["probability"] is None
+        assert found[name]["alternatives"] is None
+    assert found["c"]["images_quarantined"] == 1
+
+
+def test_top_k_counts_the_chosen_path() -> None:
+    assert len(combined(PRODUCTS, IMAGES, PREDICTIONS, FAILED, top_k=2)["a"]["alternatives"]) == 1
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    whole = pa.concat_tables([PRODUCTS, IMAGES, PREDICTIONS, FAILED])
+    wanted = combine(whole, "m", "t", 5)
+    for seed in range(5):
+        mixed = whole.take(pa.array(np.random.default_rng(seed).permutation(len(whole))))
+        assert combine(mixed, "m", "t", 5).equals(wanted)
+
+
+TWICE = PREDICTIONS.slice(2)
+BOTH = rows(QUARANTINED, [{"product_id": "b", "image_id": 3}])
+
+
+@pytest.mark.parametrize(
+    ("tables", "reason"),
+    [
+        ((PRODUCTS, IMAGES, PREDICTIONS), "2 pictures do not balance"),  # lost
+        ((PRODUCTS, IMAGES, PREDICTIONS, FAILED, TWICE), "image_id 3 of product 'b'.*2 times in the output"),
+        ((PRODUCTS, IMAGES.slice(0, 3), PREDICTIONS, FAILED), "0 times in the catalogue"),  # from nowhere
+        ((PRODUCTS, IMAGES, PREDICTIONS, FAILED, BOTH), "image_id 3"),
+    ],
+)
+def test_what_does_not_balance_is_told(tables: tuple[pa.Table, ...], reason: str) -> None:
+    with pytest.raises(AuditError, match=reason):
+        combine(pa.concat_tables(tables), "m", "t", 5)
+
+
+def test_a_picture_that_the_catalogue_holds_twice_counts_once() -> None:
+    found = combined(PRODUCTS, IMAGES, IMAGES.slice(2, 1), PREDICTIONS, PREDICTIONS.slice(2), FAILED)
+    assert found["b"]["images_scored"] == 1
+
+
+def test_nothing_scored() -> None:
+    failed = rows(
+        QUARANTINED, [{"product_id": p, "image_id": i} for p, i in (("a", 1), ("a", 2), ("b", 3), ("c", 4), ("b", 5))]
+    )
+    found = combined(PRODUCTS, IMAGES, failed)
+    assert all(row["category_path"] is None for row in found.values())
+    assert found["a"]["images_quarantined"] == 2

@@ -1,0 +1,204 @@
+"""Scoring for real: a local Ray, pictures and tables in S3 and on disk."""
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from atlas_ray import storage
+from atlas_ray.catalog.importer import ImportConfig, import_catalog
+from atlas_ray.errors import ArtifactError, AuditError, CatalogError, ConfigError, OutputError, TaxonomyError
+from atlas_ray.predictors import PredictorConfig
+from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
+from atlas_ray.scoring import ScoreConfig, ScoreReport, score
+from atlas_ray.scoring.resume import recover
+from atlas_ray.taxonomy import Taxonomy
+from tests.conftest import SHOP_COLUMNS
+from tests.parts import make_artifact, rows
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def run(catalog: str, model: str, output: Path | str, **fields: Any) -> ScoreReport:
+    predictor = PredictorConfig(precision="float32", batch_size=8, **fields.pop("predictor", {}))
+    return score(ScoreConfig(catalog=catalog, model=model, output=str(output), predictor=predictor, **fields))
+
+
+def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
+    """Tell whether two tables are equal, probabilities to rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, abs_tol=1e-5)
+    return one == other
+
+
+@pytest.fixture(scope="session")
+def scored(catalog: str, small_model: str, tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+    output = tmp_path_factory.mktemp("scored") / "run"
+    report = run(catalog, small_model, output)
+    assert report.counts["input"] == 117
+    return output
+
+
+def test_every_picture_and_every_product_has_its_row(scored: Path, catalog: str) -> None:
+    predictions, quarantine, products = (rows(scored, name) for name in ("predictions", "quarantine", "products"))
+    images = rows(catalog, "images")
+    assert sorted(row["image_id"] for row in predictions + quarantine) == [row["image_id"] for row in images]
+    assert [row["product_id"] for row in products] == [row["product_id"] for row in rows(catalog, "products")]
+    assert sorted(row["error_code"] for row in quarantine) == [
+        "empty", "not_found", "too_many_pixels", "truncated", "unsupported_format",
+    ]  # fmt: skip
+    assert {row["error_code"]: row["stage"] for row in quarantine}["not_found"] == "fetch"
+    assert {row["error_code"]: row["stage"] for row in quarantine}["truncated"] == "decode"
+    assert all(row["message"] for row in quarantine)
+    for name, schema in (("predictions", PREDICTIONS), ("quarantine", QUARANTINE), ("products", CATEGORIZED)):
+        files = [file for file in (scored / name).iterdir() if file.suffix == ".parquet"]
+        assert files
+        assert all(pq.read_schema(file).equals(schema) for file in files)
+    picture = predictions[0]
+    assert picture["sha256"] == hashlib.sha256(Path(picture["image_uri"]).read_bytes()).hexdigest()
+    by_product = {row["product_id"]: row for row in products}
+    for row in predictions:
+        product = by_product[row["product_id"]]
+        assert product["category_path"] == row["category_path"]
+        assert product["probability"] == pytest.approx(row["probability"], abs=1e-6)
+        assert product["level_probabilities"] == pytest.approx(row["level_probabilities"], abs=1e-6)
+
+
+def test_the_account_is_written(scored: Path, small_model: str) -> None:
+    account = json.loads((scored / "run.json").read_text())
+    assert account["counts"] == {
+        "products": 117, "products_categorized": 112, "input": 117, "scored": 112, "filtered": 0,
+        "quarantined": 5, "repeated_input_rows": 0,
+    }  # fmt: skip
+    assert account["identity"]["model_id"] == json.loads((Path(small_model) / "model.json").read_text())["id"]
+    assert account["seconds"]["first_read_to_last_write"] > 0
+    assert account["quarantined_by_code"]["not_found"] == 1
+    assert not (scored / "checkpoint").exists()
+
+
+def test_a_finished_run_is_left_alone(scored: Path, catalog: str, small_model: str) -> None:
+    before = {file: file.stat().st_mtime_ns for file in scored.rglob("*")}
+    report = run(catalog, small_model, scored)
+    assert report.already_done
+    assert report.counts["scored"] == 112
+    assert {file: file.stat().st_mtime_ns for file in scored.rglob("*")} == before
+
+
+def test_two_models_or_taxonomies_never_mix(
+    scored: Path, catalog: str, small_model: str, garments: Taxonomy, tmp_path: Path
+) -> None:
+    make_artifact(str(tmp_path / "other"), garments, seed=9)
+    with pytest.raises(OutputError, match="holds a run with model_id = "):
+        run(catalog, str(tmp_path / "other"), scored)
+    with pytest.raises(OutputError, match="holds a run with taxonomy_id = "):
+        run(catalog, small_model, scored, within="Women")
+    with pytest.raises(OutputError, match="holds a run with top_k = 5"):
+        run(catalog, small_model, scored, predictor={"top_k": 2})
+
+
+def test_a_decoding_stage_of_its_own_gives_the_same(
+    scored: Path, catalog: str, small_model: str, tmp_path: Path
+) -> None:
+    run(catalog, small_model, tmp_path / "run", decode_stage="stage", workers=2)
+    for name in ("predictions", "products"):
+        assert same(rows(tmp_path / "run", name), rows(scored, name))
+    codes = [
+        [(row["image_id"], row["error_code"]) for row in rows(folder, "quarantine")]
+        for folder in (scored, tmp_path / "run")
+    ]
+    assert codes[0] == codes[1]
+
+
+def test_everything_in_s3(shop: str, small_model: str, scored: Path, s3: str, tmp_path: Path) -> None:
+    client = boto3.client("s3")
+    for file in Path(shop).parent.rglob("*"):
+        if file.is_file():
+            client.upload_file(str(file), "shop", f"all/shop/{file.relative_to(Path(shop).parent)}")
+    for file in Path(small_model).iterdir():
+        client.upload_file(str(file), "shop", f"all/model/{file.name}")
+    import_catalog(
+        ImportConfig(source=f"{s3}/all/shop/products.jsonl", output=f"{s3}/all/catalog", columns=SHOP_COLUMNS)
+    )
+    report = run(f"{s3}/all/catalog", f"{s3}/all/model", f"{s3}/all/run", rows_per_file=20)
+    assert report.counts["scored"] == 112
+    assert report.run["quarantined_by_code"]["not_found"] == 1
+    place = storage.locate(f"{s3}/all/run/products")
+    found = pq.read_table(place.path, filesystem=place.filesystem).sort_by("product_id").to_pylist()
+    assert same(found, rows(scored, "products"))
+
+
+def halfway(tmp_path: Path, scored: Path, catalog: str) -> Path:
+    """A run stopped between two files: half committed, one file written but not committed."""
+    output = tmp_path / "run"
+    shutil.copytree(scored, output, ignore=shutil.ignore_patterns("run.json", "products", "predictions"))
+    predictions = pq.read_table(scored / "predictions").sort_by("image_id")
+    quarantine = pq.read_table(scored / "quarantine")
+    (output / "predictions").mkdir()
+    (output / "checkpoint").mkdir()
+    pq.write_table(predictions.slice(0, 60), output / "predictions" / "old_000001.parquet")
+    pq.write_table(predictions.slice(60, 20), output / "predictions" / "old_000002.parquet")
+    committed = pa.concat_tables([predictions.slice(0, 60).select(["image_id"]), quarantine.select(["image_id"])])
+    pq.write_table(committed, output / "checkpoint" / "old_000001.parquet")
+    pq.write_table(committed, output / "checkpoint" / "old_000001.pending.parquet")  # a move cut in two
+    pending = predictions.slice(60, 20).select(["image_id"])
+    pq.write_table(pending, output / "checkpoint" / "old_000002.pending.parquet")
+    return output
+
+
+def test_a_stopped_run_goes_on(scored: Path, catalog: str, small_model: str, tmp_path: Path) -> None:
+    output = halfway(tmp_path, scored, catalog)
+    report = run(catalog, small_model, output)
+    assert report.run["resumed_from"] == 65
+    assert (output / "predictions" / "old_000001.parquet").exists()
+    assert not (output / "predictions" / "old_000002.parquet").exists()
+    for name in ("predictions", "quarantine", "products"):
+        assert same(rows(output, name), rows(scored, name))
+
+
+def test_recovery_undoes_only_what_was_not_committed(scored: Path, catalog: str, tmp_path: Path) -> None:
+    output = halfway(tmp_path, scored, catalog)
+    assert recover(str(output)) == 1
+    assert recover(str(output)) == 0
+    assert [file.name for file in (output / "checkpoint").iterdir()] == ["old_000001.parquet"]
+
+
+def test_a_lost_picture_fails_the_run(scored: Path, catalog: str, small_model: str, tmp_path: Path) -> None:
+    output = halfway(tmp_path, scored, catalog)
+    everything = pq.read_table(Path(catalog) / "images", columns=["image_id"])
+    pq.write_table(everything, output / "checkpoint" / "old_000001.parquet")  # claims what is not there
+    with pytest.raises(Exception, match="pictures do not balance") as error:
+        run(catalog, small_model, output)
+    assert "AuditError" in repr(error.value) or isinstance(error.value, AuditError)
+    assert not (output / "run.json").exists()
+
+
+def test_mistakes_are_told_before_anything_starts(
+    catalog: str, small_model: str, tmp_path: Path, garments: Taxonomy
+) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(CatalogError, match="no images table"):
+        run(str(tmp_path), small_model, output)
+    with pytest.raises(ArtifactError, match="not a complete model folder"):
+        run(catalog, str(tmp_path), output)
+    with pytest.raises(TaxonomyError, match="'Kids' is not in the taxonomy"):
+        run(catalog, small_model, output, within="Kids")
+    with pytest.raises(OutputError, match="is the catalogue itself|holds a model or a catalogue"):
+        run(catalog, small_model, catalog)
+    with pytest.raises(ConfigError, match="decode_stage is 'gpu'"):
+        run(catalog, small_model, output, decode_stage="gpu")
+    assert not output.exists()
+    (tmp_path / "odd" / "images").mkdir(parents=True)
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "odd" / "images" / "a.parquet")
+    with pytest.raises(CatalogError, match="no column 'image_id'"):
+        run(str(tmp_path / "odd"), small_model, output)
