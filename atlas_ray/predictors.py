@@ -100,7 +100,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            flags: dict[str, Any] = torch.cpu.get_capabilities()
+            flags = torch.cpu.get_capabilities()
             native = bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
         return torch.bfloat16 if native else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -144,7 +144,7 @@ class PathPredictor:
             torch.set_num_threads(config.threads)
         self.model = artifact.model.eval().requires_grad_(False)
         fuse_batch_norm(self.model.encoder)
-        self.model.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+        self.model.to(self.device, self.dtype).to(memory_format=torch.channels_last)
         self._encoder = torch.compile(self.model.encoder) if config.compile else self.model.encoder
         self._pool = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="decode-ahead")

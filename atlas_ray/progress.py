@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 LINE_EVERY_S = 10.0
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
 class _Board:
     """What workers reported; a restarted one starts from nothing, which only the display sees."""
 
@@ -59,7 +58,7 @@ class ProgressDisplay:
             total: How many there are; without it only lines are shown.
             done: How many an earlier run did.
         """
-        self.board: Any = _Board.remote()
+        self.board: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
         self._title, self._unit, self._total, self._done = title, unit, total, done
         self._console = Console(stderr=True)
         self._stop = threading.Event()

@@ -153,8 +153,8 @@ def _finish(
         name = source.rstrip("/").rpartition("/")[2].rpartition(".")[0] or "catalog"
         report.taxonomy = Taxonomy(labels, name=name)
     if report.taxonomy is not None:
-        text = report.taxonomy.to_json().encode()
-        storage.write_bytes(storage.join(report.output, "taxonomy.json"), text)
+        document = report.taxonomy.to_json().encode()
+        storage.write_bytes(storage.join(report.output, "taxonomy.json"), document)
         leaves = report.taxonomy.leaf_set
         report.not_leaves = [(path, count) for path, count in labels.items() if path not in leaves]
         counts = [(path, labels[path]) for path in report.taxonomy.leaves if labels[path] < FEW_PRODUCTS]

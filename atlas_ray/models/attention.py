@@ -99,4 +99,5 @@ class Attention(nn.Module):
     def maps(self, weights: Tensor) -> Tensor:
         """Spread weights over regions to the pooled grid: (..., pooled_size, pooled_size)."""
         each = weights / self.count
-        return each[..., self.region].unflatten(-1, (self.pooled_size, self.pooled_size))
+        spread = each[..., self.region]  # (..., pooled cells)
+        return spread.reshape(*spread.shape[:-1], self.pooled_size, self.pooled_size)

@@ -1,6 +1,5 @@
 """ResNet backbones: pictures to a grid of features."""
 
-from typing import Any, cast
 from urllib.error import URLError
 
 import torch
@@ -38,7 +37,7 @@ class Backbone(nn.Module):
         if name not in FEATURES:
             raise ConfigError(f"backbone {name!r} is unknown; expected one of {', '.join(FEATURES)}")
         self.features = FEATURES[name]
-        resnet = cast("Any", torchvision.models).__dict__[name](weights=None)
+        resnet = torchvision.models.get_model(name, weights=None)
         # torchvision's own attribute names, so that its state dicts load as they are
         for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(part, getattr(resnet, part))
@@ -54,7 +53,7 @@ class Backbone(nn.Module):
         Returns:
             (batch, features, rows, columns), one cell for 32 x 32 pixels.
         """
-        x = ((pictures - self.mean) / self.std).to(self.conv1.weight.dtype)
+        x = ((pictures - self.mean) / self.std).to(next(self.parameters()).dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         for part in self.children():
             x = part(x)
@@ -102,7 +101,8 @@ def fuse_batch_norm(backbone: Backbone) -> Backbone:
     for module in list(backbone.modules()):
         for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")):
             children = dict(module.named_children())
-            if isinstance(children.get(conv), nn.Conv2d) and isinstance(children.get(norm), nn.BatchNorm2d):
-                setattr(module, conv, fuse_conv_bn_eval(children[conv], children[norm]))
+            first, second = children.get(conv), children.get(norm)
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(module, conv, fuse_conv_bn_eval(first, second))
                 setattr(module, norm, nn.Identity())
     return backbone

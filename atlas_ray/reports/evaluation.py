@@ -68,7 +68,7 @@ def evaluate(run: str, output: str | None = None) -> dict[str, PathMetrics]:
     if not splits:
         raise CatalogError(f"{run}: no product of its catalogue has a label, so there is nothing to compare")
     order = [name for name in ("train", "val", "test", "none", "all") if name in splits]
-    metrics = {name: measure(splits[name]) for name in order}
+    metrics: dict[str, PathMetrics] = {name: measure(splits[name]) for name in order}
     _write(storage.join(storage.absolute(output) if output else run, "evaluation"), metrics)
     return metrics
 

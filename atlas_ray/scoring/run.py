@@ -1,5 +1,6 @@
 """A scoring run: plan, stream, combine, audit, account."""
 
+import functools
 import json
 import platform
 import time
@@ -52,7 +53,7 @@ class ScoreReport:
         """Whether the quarantined share passes the limit."""
         counts = self.counts
         allowed = self.run["config"]["max_quarantine_fraction"] * counts["input"]
-        return counts["quarantined"] > allowed
+        return bool(counts["quarantined"] > allowed)
 
 
 def score(config: ScoreConfig) -> ScoreReport:
@@ -204,9 +205,9 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
             num_cpus=0 if small else 1,
         )
         if apart:
+            size = load_artifact(config.model).model.config.image_size_px
             stream = stream.map_batches(
-                decode_block,
-                fn_kwargs={"image_size_px": load_artifact(config.model).model.config.image_size_px},
+                functools.partial(decode_block, image_size_px=size),
                 batch_size=None,
                 batch_format="pyarrow",
             )
@@ -234,7 +235,7 @@ def _combine(config: ScoreConfig, catalog: str, output: str, identity: dict[str,
             return None
         place = storage.locate(uri)
         dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, columns=columns)
-        return dataset.map_batches(tagged, fn_kwargs={"kind": kind}, batch_format="pyarrow", batch_size=None)
+        return dataset.map_batches(functools.partial(tagged, kind=kind), batch_format="pyarrow", batch_size=None)
 
     predicted = ["product_id", "image_id", "category_path", "probability", "level_probabilities"]
     parts = [
@@ -249,12 +250,12 @@ def _combine(config: ScoreConfig, catalog: str, output: str, identity: dict[str,
         first.union(*others)
         .repartition(partitions, keys=["product_id"])
         .map_batches(
-            combine,
-            fn_kwargs={
-                "model_id": identity["model_id"],
-                "taxonomy_id": identity["taxonomy_id"],
-                "top_k": config.predictor.top_k,
-            },
+            functools.partial(
+                combine,
+                model_id=identity["model_id"],
+                taxonomy_id=identity["taxonomy_id"],
+                top_k=config.predictor.top_k,
+            ),
             batch_size=None,
             batch_format="pyarrow",
         )

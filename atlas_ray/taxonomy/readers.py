@@ -10,10 +10,14 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from atlas_ray import storage
 from atlas_ray.errors import TaxonomyError
 from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, check_path, format_path, parse_path
+
+if TYPE_CHECKING:
+    import _csv
 
 Lines = Iterator[tuple[int, CategoryPath]]
 BUILT_IN = {"atlas-52": "atlas-52.csv"}
@@ -138,7 +142,7 @@ def _read_csv(text: str, delimiter: str = ",") -> Lines:
             raise _LineError(rows.line_num, str(error)) from None
 
 
-def _cells(rows: "csv._reader", width: int) -> Iterator[list[str]]:
+def _cells(rows: "_csv.Reader", width: int) -> Iterator[list[str]]:
     while True:
         try:
             cells = next(rows)
@@ -165,7 +169,7 @@ def _level_columns(levels: list[int]) -> Callable[[list[str]], CategoryPath]:
     return take
 
 
-def _adjacency(rows: "csv._reader", id_at: int, parent_at: int, name_at: int) -> Lines:
+def _adjacency(rows: "_csv.Reader", id_at: int, parent_at: int, name_at: int) -> Lines:
     nodes: dict[str, tuple[int, str, str]] = {}
     for cells in _cells(rows, max(id_at, parent_at, name_at) + 1):
         node = cells[id_at].strip()

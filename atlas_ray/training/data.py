@@ -82,12 +82,9 @@ def decoded(pictures: LabelledPictures, image_size_px: int, *, shuffle_seed: int
     if shuffle_seed is not None:
         # The rows are names and labels, a few bytes each: shuffling all of them is cheap.
         dataset = dataset.random_shuffle(seed=RandomSeedConfig(seed=shuffle_seed, reseed_after_execution=True))
-    return dataset.repartition(target_num_rows_per_block=DECODE_ROWS).map_batches(
-        _decode_rows,
-        batch_size=None,
-        batch_format="pyarrow",
-        fn_kwargs={"image_size_px": image_size_px},
-    )
+    decode = functools.partial(_decode_rows, image_size_px=image_size_px)
+    dataset = dataset.repartition(target_num_rows_per_block=DECODE_ROWS)
+    return dataset.map_batches(decode, batch_size=None, batch_format="pyarrow")
 
 
 @functools.cache

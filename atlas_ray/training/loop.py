@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -100,7 +100,7 @@ class _Worker:
         self.plain = model.to(device)
         world = ray.train.get_context().get_world_size()
         self.batch_size = config.batch_size // world
-        self.model = cast("nn.Module", ray.train.torch.prepare_model(model)) if world > 1 else model
+        self.model: nn.Module = ray.train.torch.prepare_model(model) if world > 1 else model
         self.optimizer = torch.optim.AdamW(_parameter_groups(model, config))
         self.schedule = None
         if config.schedule == "one-cycle":
@@ -150,11 +150,11 @@ class _Worker:
                 self.schedule.step()
         if epoch == 0:
             self._quarantine(refused)
-        loss_sum, pictures, _ = self._sum(totals)
+        loss_sum, count, _ = self._sum(totals)
         rates = [group["lr"] for group in self.optimizer.param_groups]
         return {
-            "train_loss": loss_sum / max(pictures, 1),
-            "pictures": pictures,
+            "train_loss": loss_sum / max(count, 1.0),
+            "pictures": count,
             "refused_pictures": self._sum(torch.tensor([float(len(refused))], device=self.device))[0],
             "encoder_lr": rates[0],
             "decoder_lr": rates[-1],
@@ -193,7 +193,7 @@ class _Worker:
             same = (ancestors[best] == ancestors[labels]) & (ancestors[labels] >= 0)  # (batch, depth)
             totals += torch.cat([totals.new_tensor([len(labels)]), (best == labels).sum()[None], same.sum(0)])
         count, exact, *levels = self._sum(totals)
-        lengths = max(count, 1)
+        lengths = max(count, 1.0)
         return {
             "val_pictures": count,
             "val_accuracy": exact / lengths,

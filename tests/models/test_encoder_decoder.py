@@ -63,7 +63,7 @@ def test_every_backbone_runs_in_bfloat16_and_stays_close(backbone: str) -> None:
     tokens = torch.tensor([[3, 4], [5, 6]])
     with torch.inference_mode():
         wanted = model(pictures, tokens)[0]
-        got = model.to(dtype=torch.bfloat16, memory_format=torch.channels_last)(pictures, tokens)[0]
+        got = model.to(torch.bfloat16).to(memory_format=torch.channels_last)(pictures, tokens)[0]
     assert got.dtype == torch.bfloat16
     assert (got.float().softmax(-1) - wanted.softmax(-1)).abs().max() < 0.05
 

@@ -31,7 +31,7 @@ def run(catalog: str, model: str, output: Path | str, **fields: Any) -> ScoreRep
     return score(ScoreConfig(catalog=catalog, model=model, output=str(output), predictor=predictor, **fields))
 
 
-def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Tell whether two tables are equal, probabilities to rounding."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
@@ -39,7 +39,7 @@ def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, abs_tol=1e-5)
-    return one == other
+    return bool(one == other)
 
 
 @pytest.fixture(scope="session")
@@ -193,7 +193,7 @@ def test_mistakes_are_told_before_anything_starts(
         run(catalog, str(tmp_path), output)
     with pytest.raises(TaxonomyError, match="'Kids' is not in the taxonomy"):
         run(catalog, small_model, output, within="Kids")
-    with pytest.raises(OutputError, match="is the catalogue itself|holds a model or a catalogue"):
+    with pytest.raises(OutputError, match=r"is the catalogue itself|holds a model or a catalogue"):
         run(catalog, small_model, catalog)
     with pytest.raises(ConfigError, match="decode_stage is 'gpu'"):
         run(catalog, small_model, output, decode_stage="gpu")
