@@ -181,7 +181,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from atlas_ray.session import connect
-    from atlas_ray.training import TrainConfig, train
+    from atlas_ray.training.config import TrainConfig
+    from atlas_ray.training.run import train
 
     fields = {name: getattr(options, name) for name, *_ in TRAIN_FIELDS}
     config = TrainConfig(catalog=options.catalog, output=options.output, **fields)
@@ -229,7 +230,8 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 def _score(options: argparse.Namespace) -> int:
     from atlas_ray.predictors import PredictorConfig
     from atlas_ray.reports.terminal import print_score
-    from atlas_ray.scoring import ScoreConfig, score
+    from atlas_ray.scoring.config import ScoreConfig
+    from atlas_ray.scoring.run import score
     from atlas_ray.session import connect
 
     predictor = PredictorConfig(**{name: getattr(options, name) for name, *_ in PREDICTOR_FIELDS})

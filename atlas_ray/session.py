@@ -19,8 +19,7 @@ def connect() -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray Train reports to a usage-statistics host by default; a catalogue's jobs should not.
+    # Ray reports usage statistics to its makers by default; a catalogue's jobs should not.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
     with warnings.catch_warnings():
@@ -28,6 +27,10 @@ def connect() -> None:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
+            # A local Ray on few cores starts more processes than it expects to, and warns of each
+            # dozen; its C++ log would go to the terminal.
+            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(
                 num_cpus=max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
                 include_dashboard=False,

@@ -23,7 +23,7 @@ def test_help_answers_at_once() -> None:
 def test_importing_does_nothing() -> None:
     code = (
         "import sys, os; before = set(os.listdir('.'))\n"
-        "import atlas_ray.scoring, atlas_ray.training, atlas_ray.predictors, ray, torch\n"
+        "import atlas_ray.scoring.run, atlas_ray.training.run, atlas_ray.predictors, ray, torch\n"
         "assert not ray.is_initialized() and not torch.cuda.is_initialized()\n"
         "assert set(os.listdir('.')) == before\n"
     )

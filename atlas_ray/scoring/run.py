@@ -25,9 +25,11 @@ from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, IMAGES, PRODUCTS, missing_columns
 from atlas_ray.scoring.combine import IMAGE, PREDICTION, PRODUCT, QUARANTINED, combine, tagged
 from atlas_ray.scoring.config import ScoreConfig
+from atlas_ray.scoring.fetch import Fetch
+from atlas_ray.scoring.outcomes import KEYS
+from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block
 from atlas_ray.scoring.resume import CHECKPOINT, hold_identity, recover, rows_done
 from atlas_ray.scoring.sink import OutcomeSink
-from atlas_ray.scoring.stages import KEYS, Fetch, Predict, PredictorSpec, decode_block
 from atlas_ray.taxonomy import Taxonomy, compile_trie, parse_path, read_taxonomy
 
 SMALL_CLUSTER_CPUS = 8

@@ -10,7 +10,7 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider
 
 from atlas_ray import storage
-from atlas_ray.scoring.stages import split_outcomes
+from atlas_ray.scoring.outcomes import split_outcomes
 
 
 class _Names(FilenameProvider):

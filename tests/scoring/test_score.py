@@ -17,8 +17,9 @@ from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.errors import ArtifactError, AuditError, CatalogError, ConfigError, OutputError, TaxonomyError
 from atlas_ray.predictors import PredictorConfig
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
-from atlas_ray.scoring import ScoreConfig, ScoreReport, score
+from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.resume import recover
+from atlas_ray.scoring.run import ScoreReport, score
 from atlas_ray.taxonomy import Taxonomy
 from tests.conftest import SHOP_COLUMNS
 from tests.parts import make_artifact, rows

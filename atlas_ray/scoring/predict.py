@@ -1,10 +1,5 @@
-"""The stages of the stream: fetch bytes, decode, predict. One call takes a block of pictures.
+"""The stages that decode pictures and run the model over them."""
 
-A row that fails carries `stage`, `error_code` and `message` from there on, and the later stages
-leave it alone.
-"""
-
-import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -18,40 +13,14 @@ import torch
 from atlas_ray.artifacts import Artifact, load_artifact
 from atlas_ray.errors import ItemError
 from atlas_ray.images import decode_batch
-from atlas_ray.objects import ObjectReader
 from atlas_ray.predictors import PREDICTED, PathPredictor, PredictorConfig
-from atlas_ray.records import PREDICTIONS, QUARANTINE
+from atlas_ray.scoring.outcomes import ERROR, KEYS, OUTCOMES, good_rows, with_errors
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
-
-KEYS = ("image_id", "product_id", "image_uri")
-ERROR = pa.schema([("stage", pa.string()), ("error_code", pa.string()), ("message", pa.string())])
-OUTCOMES = pa.unify_schemas([PREDICTIONS, ERROR])
-"""A scored picture or a failed one: the columns of both tables."""
-
-
-class Fetch:
-    """Reads the bytes of each picture."""
-
-    def __init__(self, board: Any, *, threads: int, timeout_s: float) -> None:
-        self._board = board
-        self._reader = ObjectReader(threads=threads, timeout_s=timeout_s)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Add `bytes`, null where they could not be had, and the error columns."""
-        started = time.time()
-        contents = self._reader.read_many(table["image_uri"].to_pylist())
-        self._board.span.remote("fetch", started, time.time())
-        found = [content if isinstance(content, bytes) else None for content in contents]
-        errors = {i: content for i, content in enumerate(contents) if isinstance(content, ItemError)}
-        sha256 = [hashlib.sha256(content).hexdigest() if content is not None else None for content in found]
-        out = table.select(KEYS).append_column("sha256", pa.array(sha256, pa.string()))
-        out = out.append_column("bytes", pa.array(found, pa.large_binary()))
-        return _with_errors(out, "fetch", errors)
 
 
 def decode_block(table: pa.Table, image_size_px: int) -> pa.Table:
     """Replace `bytes` by `pixels`, size x size x 3 bytes a picture, for a model elsewhere."""
-    good = _good(table)
+    good = good_rows(table)
     contents = [table["bytes"][int(i)].as_py() for i in good]
     pixels, refused = decode_batch(contents, image_size_px)
     length = 3 * image_size_px**2
@@ -59,7 +28,7 @@ def decode_block(table: pa.Table, image_size_px: int) -> pa.Table:
     where = np.full(len(table), -1)
     where[good] = np.arange(len(good))
     out = table.drop_columns(["bytes"]).append_column("pixels", flat.take(pa.array(where, mask=where < 0)))
-    return _with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
+    return with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +68,7 @@ class Predict:
         """Turn a block into `OUTCOMES`."""
         started = time.time()
         predictor = self._predictor
-        good = _good(table)
+        good = good_rows(table)
         refused: Mapping[int, ItemError] = {}
         if "pixels" in table.column_names:
             size = predictor.image_size_px
@@ -116,42 +85,8 @@ class Predict:
         columns["model_id"] = pa.repeat(pa.scalar(predictor.model_id), len(table))
         columns["taxonomy_id"] = pa.repeat(pa.scalar(predictor.taxonomy.id), len(table))
         out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
-        out = _with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
+        out = with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
         failed = len(out) - out["error_code"].null_count
         self._board.add.remote({"scored": len(out) - failed, "quarantined": failed})
         self._board.span.remote("predict", started, time.time())
         return out
-
-
-def _good(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Return the rows that no stage has given up."""
-    return np.flatnonzero(table["error_code"].is_null().to_numpy())
-
-
-def _with_errors(table: pa.Table, stage: str, errors: Mapping[int, ItemError]) -> pa.Table:
-    """Fill the error columns of some rows, keeping what earlier stages wrote."""
-    if "error_code" not in table.column_names:
-        for name in ERROR.names:
-            table = table.append_column(name, pa.nulls(len(table), pa.string()))
-    if not errors:
-        return table
-    for name, value in (
-        ("stage", lambda _: stage),
-        ("error_code", lambda error: error.code),
-        ("message", lambda error: error.message[:500]),
-    ):
-        cells = table[name].to_pylist()
-        for row, error in errors.items():
-            cells[row] = value(error)
-        table = table.set_column(table.column_names.index(name), name, pa.array(cells, pa.string()))
-    return table
-
-
-def split_outcomes(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Return the predictions and the quarantine rows of a block of outcomes."""
-    scored = table["error_code"].is_null()
-    failed = table["error_code"].is_valid()
-    return (
-        table.filter(scored).select(PREDICTIONS.names).cast(PREDICTIONS),
-        table.filter(failed).select(QUARANTINE.names).cast(QUARANTINE),
-    )

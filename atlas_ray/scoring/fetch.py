@@ -1,0 +1,31 @@
+"""The stage that reads the bytes of pictures."""
+
+import hashlib
+import time
+from typing import Any
+
+import pyarrow as pa
+
+from atlas_ray.errors import ItemError
+from atlas_ray.objects import ObjectReader
+from atlas_ray.scoring.outcomes import KEYS, with_errors
+
+
+class Fetch:
+    """Reads the bytes of each picture."""
+
+    def __init__(self, board: Any, *, threads: int, timeout_s: float) -> None:
+        self._board = board
+        self._reader = ObjectReader(threads=threads, timeout_s=timeout_s)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Add `bytes`, null where they could not be had, and the error columns."""
+        started = time.time()
+        contents = self._reader.read_many(table["image_uri"].to_pylist())
+        self._board.span.remote("fetch", started, time.time())
+        found = [content if isinstance(content, bytes) else None for content in contents]
+        errors = {i: content for i, content in enumerate(contents) if isinstance(content, ItemError)}
+        sha256 = [hashlib.sha256(content).hexdigest() if content is not None else None for content in found]
+        out = table.select(KEYS).append_column("sha256", pa.array(sha256, pa.string()))
+        out = out.append_column("bytes", pa.array(found, pa.large_binary()))
+        return with_errors(out, "fetch", errors)

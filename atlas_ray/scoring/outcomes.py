@@ -1,0 +1,53 @@
+"""What becomes of a picture on its way: bytes, a prediction, or the reason why not.
+
+A row that fails carries `stage`, `error_code` and `message` from there on, and the later stages
+leave it alone. Nothing here needs PyTorch, so that the processes that only read and write start fast.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from atlas_ray.errors import ItemError
+from atlas_ray.records import PREDICTIONS, QUARANTINE
+
+KEYS = ("image_id", "product_id", "image_uri")
+ERROR = pa.schema([("stage", pa.string()), ("error_code", pa.string()), ("message", pa.string())])
+OUTCOMES = pa.unify_schemas([PREDICTIONS, ERROR])
+"""A scored picture or a failed one: the columns of both tables."""
+
+
+def good_rows(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the rows that no stage has given up."""
+    return np.flatnonzero(table["error_code"].is_null().to_numpy())
+
+
+def with_errors(table: pa.Table, stage: str, errors: Mapping[int, ItemError]) -> pa.Table:
+    """Fill the error columns of some rows, keeping what earlier stages wrote."""
+    if "error_code" not in table.column_names:
+        for name in ERROR.names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    if not errors:
+        return table
+    for name, value in (
+        ("stage", lambda _: stage),
+        ("error_code", lambda error: error.code),
+        ("message", lambda error: error.message[:500]),
+    ):
+        cells = table[name].to_pylist()
+        for row, error in errors.items():
+            cells[row] = value(error)
+        table = table.set_column(table.column_names.index(name), name, pa.array(cells, pa.string()))
+    return table
+
+
+def split_outcomes(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the predictions and the quarantine rows of a block of outcomes."""
+    scored = table["error_code"].is_null()
+    failed = table["error_code"].is_valid()
+    return (
+        table.filter(scored).select(PREDICTIONS.names).cast(PREDICTIONS),
+        table.filter(failed).select(QUARANTINE.names).cast(QUARANTINE),
+    )

@@ -1,0 +1,21 @@
+"""SIGKILL of the driver, of a scoring process and of a node's Ray; then the same command again."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill_resume import Bench
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(str(tmp_path_factory.mktemp("kill")), 800, "resnet18", 96)
+
+
+@pytest.mark.parametrize("kind", ["driver", "actor", "raylet"])
+def test_nothing_is_lost_and_nothing_twice(bench: Bench, kind: str) -> None:
+    line = bench.case(kind, random.random(), kind)
+    assert "lost 0, twice 0, tables equal" in line
+    assert (Path(bench.scratch) / kind / "run.json").exists()
+    assert not (Path(bench.scratch) / kind / "checkpoint").exists()

@@ -1,0 +1,118 @@
+"""Training for real, on a local Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from atlas_ray import storage
+from atlas_ray.artifacts import load_artifact
+from atlas_ray.catalog.importer import ImportConfig, import_catalog
+from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.training.augment import augment
+from atlas_ray.training.config import TrainConfig
+from atlas_ray.training.run import train
+from tests.parts import rows
+
+SMALL: dict[str, Any] = {
+    "backbone": "resnet18", "image_size_px": 32, "hidden_dim": 32, "batch_size": 16, "epochs": 2,
+    "encoder_lr": 1e-3, "decoder_lr": 1e-3, "schedule": "one-cycle", "augment": True,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_from_a_catalogue_to_an_artifact(shop: str, tmp_path: Path) -> None:
+    source = Path(shop).with_name("broken.jsonl")
+    lines = Path(shop).read_text().splitlines()
+    first = json.loads(lines[0])
+    broken = first | {"id": "broken", "image": "images/P00112.jpg", "split": "train"}  # an empty file
+    source.write_text("\n".join([*lines, json.dumps(broken)]) + "\n")
+    columns = {"product_id": "id", "image_uris": "image", "category_path": "category"}
+    report = import_catalog(ImportConfig(source=str(source), output=str(tmp_path / "catalog"), columns=columns))
+    assert report.splits["train"] > 48
+    config = TrainConfig(catalog=str(tmp_path / "catalog"), output=str(tmp_path / "model"), **SMALL)
+    done = train(config)
+    artifact = load_artifact(str(tmp_path / "model"))
+    assert artifact.id == done.model_id
+    assert len(artifact.taxonomy.leaves) == 8
+    history = pq.read_table(tmp_path / "model" / "history.parquet").to_pylist()
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history[1]["train_loss"] < history[0]["train_loss"]
+    assert artifact.metrics["val_accuracy"] == max(row["val_accuracy"] for row in history)
+    assert artifact.metrics["refused_pictures"] == 1
+    (refused,) = rows(tmp_path / "model", "quarantine")
+    assert (refused["stage"], refused["error_code"]) == ("train", "empty")
+    assert refused["image_uri"].endswith("P00112.jpg")
+    assert not (tmp_path / "model" / "checkpoints").exists()
+    picture = (Path(shop).parent / "images" / "P00000.jpg").read_bytes()
+    table, _ = PathPredictor(artifact, PredictorConfig())([picture])
+    assert tuple(table["category_path"][0].as_py()) in artifact.taxonomy.leaf_set
+    with pytest.raises(OutputError, match="holds a finished model"):
+        train(config)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_two_workers_to_s3(catalog: str, s3: str) -> None:
+    settings = SMALL | {"epochs": 1, "workers": 2, "precision": "float32"}
+    done = train(TrainConfig(catalog=catalog, output=f"{s3}/trained", **settings))
+    assert load_artifact(f"{s3}/trained").id == done.model_id
+    assert not storage.files(f"{s3}/trained/checkpoints")
+    (epoch,) = done.metrics["history"]
+    assert epoch["val_pictures"] == done.metrics["val_pictures"] > 0
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
+    with pytest.raises(CatalogError, match="a batch needs 4096"):
+        train(TrainConfig(catalog=catalog, output=str(tmp_path / "a"), **(SMALL | {"batch_size": 4096})))
+    with pytest.raises(OutputError, match="holds a run with batch_size = 4096, this one has 16"):
+        train(TrainConfig(catalog=catalog, output=str(tmp_path / "a"), **SMALL))
+    columns = {"product_id": "id", "image_uris": "image", "category_path": "none"}
+    import_catalog(ImportConfig(source=shop, output=str(tmp_path / "unlabelled"), columns=columns))
+    with pytest.raises(CatalogError, match="no product is labelled"):
+        train(TrainConfig(catalog=str(tmp_path / "unlabelled"), output=str(tmp_path / "b"), **SMALL))
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(catalog: str, tmp_path: Path) -> None:
+    flags = [
+        f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name not in ("augment", "epochs")
+    ]
+    command = [sys.executable, "-m", "atlas_ray.cli", "train", "encoder-decoder", "--catalog", catalog]
+    command += ["--output", str(tmp_path / "model"), "--epochs=40", *flags]
+    with (tmp_path / "log").open("wb") as log:
+        run = subprocess.Popen(command, stdout=log, stderr=log)
+        checkpoints = tmp_path / "model" / "checkpoints"
+        end = time.monotonic() + 120
+        while len(list(checkpoints.glob("checkpoint_*/state.pt"))) < 2 and time.monotonic() < end:
+            assert run.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    assert not (tmp_path / "model" / "model.json").exists()
+    states = [torch.load(file, weights_only=True) for file in checkpoints.glob("checkpoint_*/state.pt")]
+    before = max((state["history"] for state in states), key=len)
+    subprocess.run(command, check=True, capture_output=True)
+    history = load_artifact(str(tmp_path / "model")).metrics["history"]
+    assert [row["epoch"] for row in history] == list(range(1, 41))
+    assert history[: len(before)] == before  # not trained again: even their seconds are the same
+
+
+def test_augmentation_keeps_shape_and_range() -> None:
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 256, (8, 3, 40, 40), dtype=torch.uint8)
+    changed = augment(pictures)
+    assert changed.shape == pictures.shape
+    assert changed.dtype == torch.float32
+    assert 0 <= changed.min() <= changed.max() <= 255
+    assert (changed - pictures).abs().mean((1, 2, 3)).min() > 1  # each picture changed
+    flat = torch.full((2, 3, 16, 16), 7, dtype=torch.uint8)
+    torch.testing.assert_close(augment(flat), flat.float())
