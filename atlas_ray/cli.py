@@ -199,7 +199,7 @@ def _train(options: argparse.Namespace) -> int:
 SCORE_FIELDS: Sequence[tuple[str, type, Any, str]] = (
     ("taxonomy", str, None, "what may be predicted; the model's own taxonomy where none is given"),
     ("within", str, None, "predict below this path alone: 'Women > Ethnic Wear'"),
-    ("workers", int, 0, "processes that hold a model; 0: one a GPU, or one"),
+    ("workers", int, 0, "processes that hold a model; 0: one a GPU, or one a core, at most 8 a machine"),
     ("decode_stage", str, "auto", "actor, stage or auto: where pictures are decoded"),
     ("fetch_threads", int, 32, "objects read at a time by each fetching process"),
     ("timeout_s", float, 30.0, "for one request to the object store"),
@@ -214,8 +214,8 @@ PREDICTOR_FIELDS: Sequence[tuple[str, type, Any, str]] = (
     ("batch_size", int, 32, "pictures the model takes at once"),
     ("device", str, "auto", "cpu, cuda or auto"),
     ("compile", bool, False, "compile the encoder"),
-    ("threads", int, 0, "PyTorch threads a worker on CPUs; 0: all cores of the machine"),
-    ("decode_threads", int, 2, "threads that decode beside the model"),
+    ("threads", int, 0, "PyTorch threads a worker on CPUs; 0: the cores shared among the workers"),
+    ("decode_threads", int, 0, "threads that decode; 0: one a core, at most 16"),
 )
 
 
@@ -275,10 +275,13 @@ def _demo(options: argparse.Namespace) -> int:
     """Run the commands that a user would run, on a catalogue drawn here."""
     from atlas_ray import storage
     from atlas_ray.catalog.sample import draw_catalog
+    from atlas_ray.errors import OutputError
 
     root = storage.absolute(options.output)
-    if storage.exists(root):
-        storage.delete_folder(root)
+    if storage.exists(storage.join(root, "shop", "products.jsonl")):
+        storage.delete_folder(root)  # an earlier demo
+    elif storage.exists(root) and next(storage.walk(root), None):
+        raise OutputError(f"{root} holds something else than a demo; name another folder with --output")
     shop, catalog, model, run = (storage.join(root, name) for name in ("shop", "catalog", "model", "run"))
     print(f"drawing a sample catalogue in {shop}")
     source = draw_catalog(shop)

@@ -29,6 +29,10 @@ class OutputError(UserError):
     """An output folder that holds something else than what this run would write."""
 
 
+class ClusterError(UserError):
+    """A Ray cluster that cannot be reached."""
+
+
 class ItemError(Exception):
     """One input that cannot be processed; it becomes a quarantine row and the job goes on.
 

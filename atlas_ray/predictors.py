@@ -3,6 +3,7 @@
 Scoring, evaluation and serving use the same predictor; it knows nothing of Ray.
 """
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ class PredictorConfig:
     """Compile the encoder; it costs a minute at the start."""
     threads: int = 0
     """Threads of PyTorch on the CPU; 0 leaves its own choice."""
-    decode_threads: int = 2
-    """Threads that decode pictures while the model runs."""
+    decode_threads: int = 0
+    """Threads that decode pictures; 0 for one a core of this machine, at most 16."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -71,7 +72,7 @@ class PredictorConfig:
             ("top_k", 1, 1000),
             ("batch_size", 1, 8192),
             ("threads", 0, 1024),
-            ("decode_threads", 1, 256),
+            ("decode_threads", 0, 256),
         ):
             if not low <= getattr(self, field) <= high:
                 raise ConfigError(f"{field} is {getattr(self, field)}; expected {low} to {high}")
@@ -146,8 +147,11 @@ class PathPredictor:
         fuse_batch_norm(self.model.encoder)
         self.model.to(self.device, self.dtype).to(memory_format=torch.channels_last)
         self._encoder = torch.compile(self.model.encoder) if config.compile else self.model.encoder
-        self._pool = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="decode-ahead")
+        threads = config.decode_threads or min(os.cpu_count() or 1, 16)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        # On a CPU the model keeps every core busy, and a thread that decodes beside it makes all of
+        # them wait at the next barrier: there the batches take turns.
+        self._ahead = ThreadPoolExecutor(1, "decode-ahead") if self.device.type == "cuda" else None
         self._paths = pa.array([list(path) for path in self.tree.trie.leaves], CATEGORY_PATH)
         self._lengths = self.tree.leaf_length.cpu().numpy()
 
@@ -156,7 +160,7 @@ class PathPredictor:
         return decode_batch(contents, self.image_size_px, pool=self._pool)
 
     def __call__(self, contents: Sequence[bytes]) -> tuple[pa.Table, dict[int, PictureError]]:
-        """Decode and predict; while the model runs on one batch, the next one is decoded.
+        """Decode and predict; while a GPU runs the model on one batch, the next one is decoded.
 
         Returns:
             A table of `PREDICTED` with a row for each of `contents`, null where it was refused,
@@ -170,7 +174,8 @@ class PathPredictor:
         ahead: Future[tuple[Tensor, dict[int, PictureError]]] | None = None
         for position, batch in enumerate(batches):
             pictures, errors = ahead.result() if ahead else self.decode(batch)
-            if position + 1 < len(batches):
+            ahead = None
+            if self._ahead and position + 1 < len(batches):
                 ahead = self._ahead.submit(self.decode, batches[position + 1])
             start = position * size
             refused |= {start + index: error for index, error in errors.items()}

@@ -61,11 +61,11 @@ class ProgressDisplay:
         self.board: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
         self._title, self._unit, self._total, self._done = title, unit, total, done
         self._console = Console(stderr=True)
+        self._first_done, self._first_at = 0, 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
-        self._started = time.monotonic()
         self._thread.start()
         return self
 
@@ -120,7 +120,13 @@ class ProgressDisplay:
                 return
 
     def _rate(self, new: int) -> float:
-        return new / max(time.monotonic() - self._started, 1e-3)
+        """Return items a second since the first ones were done: starting up does not count."""
+        now = time.monotonic()
+        if not new:
+            return 0.0
+        if not self._first_done:
+            self._first_done, self._first_at = new, now
+        return (new - self._first_done) / max(now - self._first_at, 1e-3)
 
     def _read(self) -> tuple[dict[str, int], list[str]]:
         try:

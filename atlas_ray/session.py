@@ -6,6 +6,8 @@ import warnings
 
 import ray
 
+from atlas_ray.errors import ClusterError
+
 MIN_LOGICAL_CPUS = 4
 """A local Ray counts at least so many CPUs: with fewer, stages of a stream wait for each other."""
 
@@ -25,7 +27,11 @@ def connect() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise ClusterError(f"RAY_ADDRESS is {address!r}, and no Ray answers there: {reason}") from error
         else:
             # A local Ray on few cores starts more processes than it expects to, and warns of each
             # dozen; its C++ log would go to the terminal.

@@ -54,12 +54,25 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]", timeout_s: float = 30
     raise RuntimeError(f"{url} did not answer within {timeout_s:.0f} s")
 
 
+class Server:
+    """A server process and its URL."""
+
+    def __init__(self, url: str, process: "subprocess.Popen[bytes]") -> None:
+        self.url = url
+        self.process = process
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that it has used, on Linux."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def s3_server(bucket: str = "shop") -> Iterator[str]:
+def s3_server(bucket: str = "shop") -> Iterator[Server]:
     """Run moto as a process of its own, with one bucket; set the environment to it.
 
     Yields:
-        The URL of the server.
+        The server.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -72,7 +85,7 @@ def s3_server(bucket: str = "shop") -> Iterator[str]:
         wait_for(url, server)
         os.environ["AWS_ENDPOINT_URL"] = url
         boto3.client("s3").create_bucket(Bucket=bucket)
-        yield url
+        yield Server(url, server)
     finally:
         os.environ.pop("AWS_ENDPOINT_URL", None)
         if before:

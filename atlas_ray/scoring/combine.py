@@ -6,18 +6,21 @@ rule of late fusion, Wirojwatanakul and Wangperawong 2019); a path that a pictur
 among its alternatives counts as 0 there.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from atlas_ray import storage
 from atlas_ray.errors import AuditError
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH
 
 PRODUCT, IMAGE, PREDICTION, QUARANTINED = range(4)
 SEPARATOR = "\x1f"
-Ints = "np.ndarray[Any, np.dtype[np.int64]]"
+READ_ROWS = 50_000
 
 JOINED = pa.schema(
     [
@@ -43,6 +46,17 @@ def tagged(table: pa.Table, kind: int) -> pa.Table:
         else:
             columns.append(pa.nulls(len(table), field.type))
     return pa.table(columns, schema=JOINED)
+
+
+def read_tagged(files: pa.Table) -> Iterator[pa.Table]:
+    """Read files, rows of (uri, kind), in the shape of `JOINED`, some row groups at a time."""
+    for row in files.to_pylist():
+        place = storage.locate(row["uri"])
+        with place.filesystem.open_input_file(place.path) as stream:
+            parquet = pq.ParquetFile(stream)
+            columns = [name for name in JOINED.names if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(batch_size=READ_ROWS, columns=columns):
+                yield tagged(pa.Table.from_batches([batch]), row["kind"])
 
 
 def combine(table: pa.Table, model_id: str, taxonomy_id: str, top_k: int) -> pa.Table:

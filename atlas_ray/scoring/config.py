@@ -24,7 +24,8 @@ class ScoreConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     """How the model runs."""
     workers: int = 0
-    """Processes that hold a model; 0 for one a GPU, or one a machine without GPUs."""
+    """Processes that hold a model; 0 for one a GPU, or without GPUs one a core, at most 8 a machine.
+    Several processes of few threads lose less to whatever else runs than one of many."""
     decode_stage: str = "auto"
     """Where pictures are decoded: `actor`, in threads beside the model; `stage`, in CPU tasks of
     their own that scale apart; `auto`, a stage of its own where the cluster has GPUs and CPU nodes

@@ -1,6 +1,5 @@
 """The stages that decode pictures and run the model over them."""
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from atlas_ray.artifacts import Artifact, load_artifact
+from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import ItemError
 from atlas_ray.images import decode_batch
 from atlas_ray.predictors import PREDICTED, PathPredictor, PredictorConfig
@@ -39,11 +38,12 @@ class PredictorSpec:
     taxonomy_json: str
     within: CategoryPath
     config: PredictorConfig
+    image_size_px: int
 
-    def build(self, artifact: Artifact | None = None) -> PathPredictor:
-        """Load the model, or take the one at hand, and prepare it."""
+    def build(self) -> PathPredictor:
+        """Load the model and prepare it."""
         return PathPredictor(
-            artifact or load_artifact(self.model),
+            load_artifact(self.model),
             self.config,
             taxonomy=Taxonomy.from_json(self.taxonomy_json, source="the scoring run"),
             within=self.within,
@@ -55,9 +55,6 @@ class Predict:
 
     def __init__(self, board: Any, spec: PredictorSpec) -> None:
         self._board = board
-        if not spec.config.threads and not torch.cuda.is_available():
-            # Ray gives a process one thread a CPU it asked for; a model alone on its node takes all.
-            torch.set_num_threads(os.cpu_count() or 1)
         self._predictor = spec.build()
         size = self._predictor.image_size_px
         warm = torch.zeros((spec.config.batch_size, 3, size, size), dtype=torch.uint8)

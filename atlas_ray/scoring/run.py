@@ -2,10 +2,11 @@
 
 import functools
 import json
+import os
 import platform
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext
 from ray.data.checkpoint import CheckpointConfig
 
 from atlas_ray import __version__, storage
@@ -23,7 +24,7 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import AuditError, CatalogError, OutputError
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, IMAGES, PRODUCTS, missing_columns
-from atlas_ray.scoring.combine import IMAGE, PREDICTION, PRODUCT, QUARANTINED, combine, tagged
+from atlas_ray.scoring.combine import IMAGE, PREDICTION, PRODUCT, QUARANTINED, combine, read_tagged
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.fetch import Fetch
 from atlas_ray.scoring.outcomes import KEYS
@@ -33,7 +34,9 @@ from atlas_ray.scoring.sink import OutcomeSink
 from atlas_ray.taxonomy import Taxonomy, compile_trie, parse_path, read_taxonomy
 
 SMALL_CLUSTER_CPUS = 8
+CPU_WORKERS_A_NODE = 8
 PRODUCTS_A_PARTITION = 100_000
+MAX_READ_TASKS = 1_000
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         taxonomy_json=taxonomy.to_json(),
         within=within,
         config=config.predictor,
+        image_size_px=artifact.model.config.image_size_px,
     )
     predicted: Taxonomy = taxonomy.within(within) if within else taxonomy
     compile_trie(predicted, artifact.vocabulary)
@@ -171,16 +175,19 @@ def _same_or_new(output: str, identity: dict[str, Any]) -> None:
 
 def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec, display: ProgressDisplay) -> None:
     """Read, fetch, decode, predict, write; what an earlier run committed is left out."""
-    cluster = ray.cluster_resources()
-    gpus, cpus = int(cluster.get("GPU", 0)), cluster.get("CPU", 1)
-    workers = config.workers or max(gpus, 1)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    cpus = sum(node.get("CPU", 0) for node in nodes)
+    # A local Ray counts more CPUs than there are cores, so that the stages never wait for each other.
+    cores = min(cpus, os.cpu_count() or 1) if len(nodes) == 1 else cpus
+    workers = config.workers or gpus or int(max(1, min(cores, CPU_WORKERS_A_NODE * len(nodes))))
+    threads = config.predictor.threads or int(max(1, cores // workers))
+    spec = replace(spec, config=replace(spec.config, threads=threads))
     small = cpus < SMALL_CLUSTER_CPUS  # there, actors that hold CPUs would starve the reading tasks
     apart = config.decode_stage == "stage" or (
-        config.decode_stage == "auto"
-        and gpus > 0
-        and any(not n["Resources"].get("GPU") for n in ray.nodes() if n["Alive"])
+        config.decode_stage == "auto" and gpus > 0 and any(not node.get("GPU") for node in nodes)
     )
-    block_rows = config.predictor.batch_size * (8 if gpus else 4)
+    block_rows = config.predictor.batch_size * (8 if gpus else 2)
     checkpoint = storage.locate(storage.join(output, CHECKPOINT))
     for folder in ("predictions", "quarantine", CHECKPOINT):
         storage.make_folder(storage.join(output, folder))
@@ -191,10 +198,11 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
         override_filesystem=checkpoint.filesystem,
         delete_checkpoint_on_success=False,
     )
+    context.use_datasource_v2 = False  # it starts a pool of actors for footers that hold no news here
     context.wait_for_min_actors_s = 1800  # nothing is read before the models are loaded
     with DataContext.current(context):
         place = storage.locate(storage.join(catalog, "images"))
-        stream = ray.data.read_parquet(place.path, filesystem=place.filesystem, columns=list(KEYS))
+        stream = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(list(KEYS))
         stream = stream.repartition(target_num_rows_per_block=block_rows)
         stream = stream.map_batches(
             Fetch,
@@ -207,9 +215,8 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
             num_cpus=0 if small else 1,
         )
         if apart:
-            size = load_artifact(config.model).model.config.image_size_px
             stream = stream.map_batches(
-                functools.partial(decode_block, image_size_px=size),
+                functools.partial(decode_block, image_size_px=spec.image_size_px),
                 batch_size=None,
                 batch_format="pyarrow",
             )
@@ -220,7 +227,7 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(size=workers),
-            num_cpus=0 if small else max(config.predictor.threads, 1),
+            num_cpus=0 if small else threads,
             num_gpus=1 if gpus else 0,
         )
         sink = OutcomeSink(output, display.board, rows_per_file=config.rows_per_file)
@@ -231,25 +238,21 @@ def _combine(config: ScoreConfig, catalog: str, output: str, identity: dict[str,
     """Write the products table and return the run's counts, checked."""
     storage.delete_folder(storage.join(output, "products"))
 
-    def rows(root: str, name: str, kind: int, columns: list[str]) -> Dataset | None:
-        uri = storage.join(root, name)
-        if not storage.files(uri, suffix=".parquet"):
-            return None
-        place = storage.locate(uri)
-        dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, columns=columns)
-        return dataset.map_batches(functools.partial(tagged, kind=kind), batch_format="pyarrow", batch_size=None)
-
-    predicted = ["product_id", "image_id", "category_path", "probability", "level_probabilities"]
-    parts = [
-        rows(catalog, "products", PRODUCT, ["product_id", "category_path", "split"]),
-        rows(catalog, "images", IMAGE, ["product_id", "image_id"]),
-        rows(output, "predictions", PREDICTION, [*predicted, "alternatives", "outside_probability"]),
-        rows(output, "quarantine", QUARANTINED, ["product_id", "image_id"]),
+    tables = (
+        (catalog, "products", PRODUCT),
+        (catalog, "images", IMAGE),
+        (output, "predictions", PREDICTION),
+        (output, "quarantine", QUARANTINED),
+    )
+    files = [
+        {"uri": uri, "kind": kind}
+        for root, name, kind in tables
+        for uri in storage.files(storage.join(root, name), suffix=".parquet")
     ]
-    first, *others = [part for part in parts if part is not None]
     partitions = max(1, -(-total // PRODUCTS_A_PARTITION))
     combined = (
-        first.union(*others)
+        ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
+        .map_batches(read_tagged, batch_size=1, batch_format="pyarrow")
         .repartition(partitions, keys=["product_id"])
         .map_batches(
             functools.partial(

@@ -51,7 +51,7 @@ def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy) -> LabelledP
         table = _labelled(pa.Table.from_batches([batch]), split)
         count += explode(table).num_rows
         unusable += sum(tuple(path) not in labels for path in table["category_path"].to_pylist())
-    dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, columns=columns)
+    dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(columns)
     # Read once: the rows are names and labels, and each epoch starts from them in the object store.
     rows = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None).materialize()
     return LabelledPictures(rows, count, unusable)
