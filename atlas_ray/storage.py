@@ -32,7 +32,11 @@ class Location:
 
 @functools.cache
 def _s3(endpoint: str, region: str) -> fs.S3FileSystem:
-    options: dict[str, object] = {"connect_timeout": 10.0, "request_timeout": 60.0}
+    options: dict[str, object] = {
+        "connect_timeout": 10.0,
+        "request_timeout": 60.0,
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=10),
+    }
     if endpoint:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:

@@ -230,7 +230,7 @@ class _Worker:
             if not good.all():
                 bad = np.flatnonzero(~good)
                 refused += [(str(batch["image_uri"][i]), str(batch["refused"][i])) for i in bad]
-            if good.sum() < 2:  # batch normalization needs two
+            if good.sum() < (2 if self.model.training else 1):  # batch normalization needs two
                 continue
             pictures = torch.from_numpy(batch["pixels"][good])
             labels = torch.from_numpy(batch["label"][good])

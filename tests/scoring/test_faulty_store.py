@@ -36,7 +36,9 @@ def keys(s3: str, shop: str) -> list[str]:
     pictures = sorted((Path(shop).parent / "images").iterdir())[:112]
     for number, picture in enumerate(pictures):
         client.upload_file(str(picture), "shop", f"faulty/{number}.jpg")
-    return [f"{s3}/faulty/{'missing' if n % 100 == 7 else ''}{n % len(pictures)}.jpg" for n in range(600)]
+    uris = [f"{s3}/faulty/{'missing' if n % 100 == 7 else ''}{n % len(pictures)}.jpg" for n in range(600)]
+    write_catalog("s3://shop/faulty-catalog", uris)
+    return uris
 
 
 @pytest.mark.usefixtures("faulty_s3")
@@ -50,7 +52,7 @@ def test_the_reader_gets_all_that_is_there(keys: list[str]) -> None:
 
 @pytest.mark.usefixtures("faulty_s3")
 def test_a_run_quarantines_only_what_is_missing(keys: list[str], small_model: str, tmp_path: Path) -> None:
-    write_catalog("s3://shop/faulty-catalog", keys)
+    assert len(keys) == 600
     command = [sys.executable, "-m", "atlas_ray.cli", "score", "--catalog", "s3://shop/faulty-catalog"]
     command += ["--model", small_model, "--output", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True)
