@@ -141,8 +141,6 @@ class PathPredictor:
         self.tree = TrieTensors(compile_trie(self.taxonomy, artifact.vocabulary), self.device)
         small = self.tree.trie.inner_count <= EXACT_NODE_BUDGET
         self.search = config.search if config.search != "auto" else "exact" if small else "beam"
-        if config.threads:
-            torch.set_num_threads(config.threads)
         self.model = artifact.model.eval().requires_grad_(False)
         fuse_batch_norm(self.model.encoder)
         self.model.to(self.device, self.dtype).to(memory_format=torch.channels_last)
@@ -197,6 +195,8 @@ class PathPredictor:
     @torch.inference_mode()
     def infer(self, pictures: Tensor) -> Posterior:
         """Run the network and the search over one batch of decoded pictures."""
+        if self.config.threads:  # OpenMP keeps this setting for each calling thread
+            torch.set_num_threads(self.config.threads)
         features = self._encoder(pictures.to(self.device, non_blocking=True))
         step = DecoderStep(self.model, self.model.decoder.attention.grid(features))
         if self.search == "exact":
