@@ -30,15 +30,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"atlas-ray {options.command}: {error}", file=sys.stderr)
         return EXIT_USER
+    except BrokenPipeError:  # the reader of a pipe went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        cause = _user_error(error)
+        if cause is None:
+            raise
+        print(f"atlas-ray {options.command}: {cause}", file=sys.stderr)
+        return EXIT_USER
     except KeyboardInterrupt:
         print(
             f"atlas-ray {options.command}: stopped; the same command goes on from here",
             file=sys.stderr,
         )
         return EXIT_FAILED
-    except BrokenPipeError:  # the reader of a pipe went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+
+
+def _user_error(error: BaseException) -> UserError | None:
+    """Find the user's mistake behind an error that came out of a worker process."""
+    pending: list[Any] = [error]
+    seen: set[int] = set()
+    while pending:
+        one = pending.pop()
+        if isinstance(one, UserError):
+            return one
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            pending += [one.__cause__, getattr(one, "cause", None)]
+            pending += list(getattr(one, "worker_failures", {}).values())
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -189,6 +210,8 @@ def _train(options: argparse.Namespace) -> int:
     connect()
     report = train(config)
     print(f"model {report.model_id} in {report.output}")
+    if refused := report.metrics["refused_pictures"]:
+        print(f"{refused:.0f} pictures could not be used; see {report.output}/quarantine")
     print(
         f"best epoch {report.metrics['epoch']} of {config.epochs}: validation accuracy "
         f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_pictures']:.0f} pictures"
@@ -278,11 +301,13 @@ def _demo(options: argparse.Namespace) -> int:
     from atlas_ray.errors import OutputError
 
     root = storage.absolute(options.output)
-    if storage.exists(storage.join(root, "shop", "products.jsonl")):
-        storage.delete_folder(root)  # an earlier demo
-    elif storage.exists(root) and next(storage.walk(root), None):
+    marker = storage.join(root, "made-by-atlas-ray-demo")
+    if storage.exists(root) and next(storage.walk(root), None) and not storage.exists(marker):
         raise OutputError(f"{root} holds something else than a demo; name another folder with --output")
     shop, catalog, model, run = (storage.join(root, name) for name in ("shop", "catalog", "model", "run"))
+    for folder in (shop, catalog, model, run):
+        storage.delete_folder(folder)  # of an earlier demo
+    storage.write_bytes(marker, b"")
     print(f"drawing a sample catalogue in {shop}")
     source = draw_catalog(shop)
     columns = [

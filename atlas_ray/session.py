@@ -38,6 +38,7 @@ def connect() -> None:
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(
+                address="local",  # not a Ray that happens to run on this machine
                 num_cpus=max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
                 include_dashboard=False,
                 log_to_driver=False,

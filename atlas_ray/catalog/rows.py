@@ -100,6 +100,7 @@ class RowReader:
         return list(uris)
 
     def _image_uri(self, name: str) -> str:
+        _check_encoding(name)
         if re.match(r"(s3|https?)://[^/]+/.", name):
             return name
         if "://" in name or "\0" in name:
@@ -124,7 +125,9 @@ class RowReader:
         names = value.split(self.path_separator) if isinstance(value, str) else value
         if not isinstance(names, list):
             raise RowError("bad_category_path", f"{str(value)[:80]!r}; expected text or a list of names")
-        return tuple(str(name).strip() for name in names)
+        path = tuple(str(name).strip() for name in names)
+        _check_encoding("".join(path))
+        return path
 
     def _category_path(self, value: Any) -> CategoryPath:
         path = self._names(value)
@@ -140,6 +143,13 @@ class RowReader:
                 f"{format_path(path)!r} is no leaf of the taxonomy {self.taxonomy.name!r}",
             )
         return path
+
+
+def _check_encoding(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RowError("bad_encoding", f"{text[:80]!r} is not valid Unicode text") from None
 
 
 def _text(value: Any) -> str | None:

@@ -21,7 +21,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from atlas_ray import __version__, storage
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.errors import AuditError, CatalogError, OutputError
+from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, IMAGES, PRODUCTS, missing_columns
 from atlas_ray.scoring.combine import IMAGE, PREDICTION, PRODUCT, QUARANTINED, combine, read_tagged
@@ -78,10 +78,14 @@ def score(config: ScoreConfig) -> ScoreReport:
     catalog = storage.absolute(config.catalog)
     images = _open_table(catalog, "images", (*KEYS,), IMAGES)
     _open_table(catalog, "products", ("product_id",), PRODUCTS)
-    total = images.count_rows()
+    try:
+        total = images.count_rows()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{catalog}/images: not Parquet: {str(error).splitlines()[0]}") from None
     if total == 0:
         raise CatalogError(f"{catalog}: its images table has no row")
     spec, identity = _identity(config, catalog)
+    identity["input_rows"] = total
     _same_or_new(output, identity)
     hold_identity(output, identity)
     if storage.exists(storage.join(output, "run.json")):
@@ -134,7 +138,8 @@ def _open_table(catalog: str, name: str, needed: tuple[str, ...], schema: pa.Sch
         raise CatalogError(f"{uri}: not Parquet: {str(error).splitlines()[0]}") from None
     if missing := missing_columns(table.schema, needed):
         raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
-    for column in needed:
+    optional = [column for column in ("category_path", "split") if column in table.schema.names]
+    for column in (*needed, *optional):
         if table.schema.field(column).type != schema.field(column).type:
             found = table.schema.field(column).type
             raise CatalogError(f"{uri}: column {column!r} is {found}; expected {schema.field(column).type}")
@@ -178,12 +183,23 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     cpus = sum(node.get("CPU", 0) for node in nodes)
+    if config.predictor.device.startswith("cuda") and not gpus:
+        raise ConfigError(f"device is {config.predictor.device!r}, but the Ray cluster has no GPU")
+    if config.predictor.device == "cpu":
+        gpus = 0
+    # Actors that hold CPUs would starve the reading tasks of a small cluster, and a GPU's worker
+    # needs few; elsewhere a quarter of the CPUs is left to them.
+    free = gpus > 0 or cpus < SMALL_CLUSTER_CPUS
     # A local Ray counts more CPUs than there are cores, so that the stages never wait for each other.
     cores = min(cpus, os.cpu_count() or 1) if len(nodes) == 1 else cpus
+    cores = cores if free else int(cores * 0.75)
     workers = config.workers or gpus or int(max(1, min(cores, CPU_WORKERS_A_NODE * len(nodes))))
-    threads = config.predictor.threads or int(max(1, cores // workers))
+    threads = config.predictor.threads or (0 if gpus else int(max(1, cores // workers)))
+    if workers > (gpus or max(cores, config.workers if free else 0)) or (not free and workers * threads > cores):
+        raise ConfigError(
+            f"{workers} workers of {threads} threads do not fit the cluster's {cpus:.0f} CPUs and {gpus} GPUs"
+        )
     spec = replace(spec, config=replace(spec.config, threads=threads))
-    small = cpus < SMALL_CLUSTER_CPUS  # there, actors that hold CPUs would starve the reading tasks
     apart = config.decode_stage == "stage" or (
         config.decode_stage == "auto" and gpus > 0 and any(not node.get("GPU") for node in nodes)
     )
@@ -212,7 +228,7 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(min_size=1, max_size=max(1, workers)),
-            num_cpus=0 if small else 1,
+            num_cpus=0 if free else 1,
         )
         if apart:
             stream = stream.map_batches(
@@ -227,7 +243,7 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(size=workers),
-            num_cpus=0 if small else threads,
+            num_cpus=0 if free else threads,
             num_gpus=1 if gpus else 0,
         )
         sink = OutcomeSink(output, display.board, rows_per_file=config.rows_per_file)

@@ -15,6 +15,7 @@ from atlas_ray import storage
 from atlas_ray.errors import CatalogError, FetchError, PictureError
 from atlas_ray.images import decode_batch
 from atlas_ray.objects import ObjectReader
+from atlas_ray.records import missing_columns
 from atlas_ray.taxonomy import Taxonomy
 
 DECODE_ROWS = 64
@@ -47,10 +48,13 @@ def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy) -> LabelledP
     # One pass over the small columns, batch by batch, to know the length of an epoch.
     count = unusable = 0
     columns = ["image_uris", "category_path", "split"]
-    for batch in ds.dataset(place.path, filesystem=place.filesystem).to_batches(columns=columns):
-        table = _labelled(pa.Table.from_batches([batch]), split)
-        count += explode(table).num_rows
-        unusable += sum(tuple(path) not in labels for path in table["category_path"].to_pylist())
+    table = ds.dataset(place.path, filesystem=place.filesystem)
+    if missing := missing_columns(table.schema, columns):
+        raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
+    for batch in table.to_batches(columns=columns):
+        labelled = _labelled(pa.Table.from_batches([batch]), split)
+        count += explode(labelled).num_rows
+        unusable += sum(tuple(path) not in labels for path in labelled["category_path"].to_pylist())
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(columns)
     # Read once: the rows are names and labels, and each epoch starts from them in the object store.
     rows = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None).materialize()

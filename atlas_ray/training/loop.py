@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from atlas_ray import storage
-from atlas_ray.decoding import TrieTensors, exact_search
+from atlas_ray.decoding import TrieTensors, beam_search, exact_search
+from atlas_ray.errors import CatalogError
 from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
 from atlas_ray.models.backbone import load_backbone_weights
 from atlas_ray.models.encoder_decoder import DecoderStep
-from atlas_ray.predictors import choose_dtype
+from atlas_ray.predictors import EXACT_NODE_BUDGET, choose_dtype
 from atlas_ray.records import QUARANTINE, quarantine_row
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
@@ -136,12 +137,13 @@ class _Worker:
         totals = torch.zeros(3, device=self.device)  # loss, pictures, steps
         progress = _Progress(self.board, f"epoch {epoch + 1}/{self.config.epochs}", self.steps_per_epoch)
         refused: list[tuple[str, str]] = []
-        for pictures, labels in self._batches(shard, refused, drop_last=True):
-            loss = self._step(pictures, labels)
+        for pictures, labels, usable in self._batches(shard, refused, drop_last=True):
+            # Every worker takes every step, or the others would wait for it: an unusable batch weighs 0.
+            loss = self._step(pictures, labels, float(usable))
             totals += torch.stack(
                 [
-                    loss * len(labels),
-                    torch.tensor(len(labels), device=self.device),
+                    loss * len(labels) * usable,
+                    torch.tensor(len(labels) * usable, device=self.device),
                     totals.new_ones(()),
                 ]
             )
@@ -151,6 +153,9 @@ class _Worker:
         if epoch == 0:
             self._quarantine(refused)
         loss_sum, count, _ = self._sum(totals)
+        if count == 0:
+            uri, reason = refused[0] if refused else ("", "no picture came")
+            raise CatalogError(f"no picture of the split 'train' could be used; the first: {uri}: {reason}")
         rates = [group["lr"] for group in self.optimizer.param_groups]
         return {
             "train_loss": loss_sum / max(count, 1.0),
@@ -160,7 +165,7 @@ class _Worker:
             "decoder_lr": rates[-1],
         }
 
-    def _step(self, pictures: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, pictures: Tensor, labels: Tensor, weight: float) -> Tensor:
         config = self.config
         tokens = self.targets[labels]  # (batch, steps)
         pictures = augment(pictures) if config.augment else pictures
@@ -176,7 +181,7 @@ class _Worker:
         looked = weights.float().sum(1) / count  # (batch, regions), over all steps
         uneven = ((1 - looked) ** 2 * count).sum(1).mean() / count.sum()
         self.optimizer.zero_grad(set_to_none=True)
-        (loss + config.attention_regularization * uneven).backward()
+        (weight * (loss + config.attention_regularization * uneven)).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         return loss.detach()
@@ -186,9 +191,13 @@ class _Worker:
         self.model.eval()
         totals = torch.zeros(2 + self.tree.trie.depth, device=self.device)
         ancestors = self.tree.ancestors
-        for pictures, labels in self._batches(shard, [], drop_last=False):
+        for pictures, labels, usable in self._batches(shard, [], drop_last=False):
+            if not usable:
+                continue
             with self.autocast:
-                found = exact_search(DecoderStep(self.plain, self.plain.encode(pictures)), self.tree, top_k=1)
+                step = DecoderStep(self.plain, self.plain.encode(pictures))
+                small = self.tree.trie.inner_count <= EXACT_NODE_BUDGET
+                found = (exact_search if small else beam_search)(step, self.tree, top_k=1)
             best = found.leaf[:, 0]
             same = (ancestors[best] == ancestors[labels]) & (ancestors[labels] >= 0)  # (batch, depth)
             totals += torch.cat([totals.new_tensor([len(labels)]), (best == labels).sum()[None], same.sum(0)])
@@ -217,8 +226,11 @@ class _Worker:
 
     def _batches(
         self, shard: Any, refused: list[tuple[str, str]], *, drop_last: bool
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (pictures uint8, labels) on the device; refused pictures are put aside."""
+    ) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """Yield (pictures uint8, labels, usable) on the device; refused pictures are put aside.
+
+        A batch with too few good pictures comes whole, blank ones included, and is not usable.
+        """
         batches = shard.iter_batches(
             batch_size=self.batch_size,
             batch_format="numpy",
@@ -230,11 +242,12 @@ class _Worker:
             if not good.all():
                 bad = np.flatnonzero(~good)
                 refused += [(str(batch["image_uri"][i]), str(batch["refused"][i])) for i in bad]
-            if good.sum() < (2 if self.model.training else 1):  # batch normalization needs two
-                continue
+            usable = bool(good.sum() >= (2 if self.model.training else 1))  # batch normalization needs two
+            if not usable:
+                good[:] = True
             pictures = torch.from_numpy(batch["pixels"][good])
             labels = torch.from_numpy(batch["label"][good])
-            yield pictures.to(self.device, non_blocking=True), labels.to(self.device)
+            yield pictures.to(self.device, non_blocking=True), labels.to(self.device), usable
 
     def _quarantine(self, refused: list[tuple[str, str]]) -> None:
         if not refused:

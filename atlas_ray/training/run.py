@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from atlas_ray import storage
 from atlas_ray.artifacts import save_artifact
 from atlas_ray.errors import CatalogError, OutputError
 from atlas_ray.models import EncoderDecoder
+from atlas_ray.models.backbone import Backbone, load_backbone_weights
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, read_taxonomy
 from atlas_ray.training.config import TrainConfig
@@ -48,11 +49,16 @@ def train(config: TrainConfig) -> TrainReport:
         OutputError: where the output holds a finished model, or a run with other settings.
         CatalogError: where the catalogue has no taxonomy or too few labelled pictures to train on.
     """
-    output = storage.absolute(config.output)
+    # Ray Train moves its workers to a folder of their own: no relative path would hold there.
+    weights = config.weights if config.weights in ("none", "imagenet") else storage.absolute(config.weights)
+    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
+    config = replace(config, output=output, catalog=catalog, weights=weights)
     if storage.exists(storage.join(output, "model.json")):
         raise OutputError(f"{output} holds a finished model; train into a new folder, or delete it")
-    _hold_settings(config, output)
+    if storage.exists(storage.join(output, "products")):
+        raise OutputError(f"{output} holds a catalogue or a scoring run; train into a folder of its own")
     taxonomy = _taxonomy(config)
+    load_backbone_weights(Backbone(config.backbone), config.backbone, config.weights)  # fails here, not in a worker
     pictures = {split: labelled_pictures(config.catalog, split, taxonomy) for split in ("train", "val")}
     found = pictures["train"]
     if found.count < config.batch_size:
@@ -137,6 +143,7 @@ def _finish(config: TrainConfig, output: str, taxonomy: Taxonomy, result: Any, u
         default=(result.checkpoint, history[-1]),
     )
     vocabulary = Vocabulary.of(taxonomy)
+    _hold_settings(config, output)
     plan = Plan(config, taxonomy.to_json(), 0)
     model = EncoderDecoder(plan.model_config(vocabulary))
     model.load_state_dict(load(best)["model"])

@@ -106,6 +106,7 @@ def test_jsonl_with_broken_lines(tmp_path: Path) -> None:
     lines = [
         b'{"id": "1", "image": "a.jpg", "category_path": ["A", "B"], "split": "validation"}',
         b"{not json", b"[1, 2]", b"\xff\xfe", b"", b'{"id": "2", "images": ["b.jpg", "b.jpg", "c.jpg"]}',
+        b'{"id": "5", "image": "a.jpg", "category": "Shoes \\ud83d"}', b'{"id": "6", "image": "a\\ud83d.jpg"}',
         b'{"id": "3", "image": 7}', b'{"id": "4", "image": "d.jpg", "split": "middle"}',
         b"[" * 100_000,
     ]  # fmt: skip
@@ -113,7 +114,7 @@ def test_jsonl_with_broken_lines(tmp_path: Path) -> None:
     report = run(tmp_path / "shop.jsonl", tmp_path / "out")
     assert (report.products, report.images) == (2, 3)
     assert report.splits == {"val": 1}
-    assert report.quarantined == {"bad_row": 3, "bad_encoding": 1, "bad_image_uri": 1, "bad_value": 1}
+    assert report.quarantined == {"bad_row": 3, "bad_encoding": 3, "bad_image_uri": 1, "bad_value": 1}
 
 
 def test_category_folders_local_and_in_s3(tmp_path: Path, s3: str) -> None:

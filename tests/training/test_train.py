@@ -74,7 +74,10 @@ def test_two_workers_to_s3(catalog: str, s3: str) -> None:
 def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
     with pytest.raises(CatalogError, match="a batch needs 4096"):
         train(TrainConfig(catalog=catalog, output=str(tmp_path / "a"), **(SMALL | {"batch_size": 4096})))
-    with pytest.raises(OutputError, match="holds a run with batch_size = 4096, this one has 16"):
+    assert not (tmp_path / "a").exists()  # a mistake does not take the folder
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "train.json").write_text(json.dumps(SMALL | {"catalog": catalog, "batch_size": 4096}))
+    with pytest.raises(OutputError, match="holds a run with"):
         train(TrainConfig(catalog=catalog, output=str(tmp_path / "a"), **SMALL))
     columns = {"product_id": "id", "image_uris": "image", "category_path": "none"}
     import_catalog(ImportConfig(source=shop, output=str(tmp_path / "unlabelled"), columns=columns))
