@@ -269,12 +269,9 @@ def _score(options: argparse.Namespace) -> int:
     connect()
     report = score(config)
     print_score(report)
-    if report.too_many_quarantined:
-        limit = config.max_quarantine_fraction
-        print(
-            f"atlas-ray score: more than {limit:.1%} of the pictures are in quarantine",
-            file=sys.stderr,
-        )
+    if report.quarantined_fraction > config.max_quarantine_fraction:
+        found, limit = report.quarantined_fraction, config.max_quarantine_fraction
+        print(f"atlas-ray score: {found:.1%} of the pictures are in quarantine, over {limit:.1%}", file=sys.stderr)
         return EXIT_QUARANTINE
     return EXIT_OK
 

@@ -146,7 +146,9 @@ class PathPredictor:
         self.model.to(self.device, self.dtype).to(memory_format=torch.channels_last)
         self._encoder = torch.compile(self.model.encoder) if config.compile else self.model.encoder
         threads = config.decode_threads or min(os.cpu_count() or 1, 16)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        # Each of these threads would start OpenMP threads of its own to resize, which then spin
+        # beside the model's.
+        self._pool = ThreadPoolExecutor(threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
         # On a CPU the model keeps every core busy, and a thread that decodes beside it makes all of
         # them wait at the next barrier: there the batches take turns.
         self._ahead = ThreadPoolExecutor(1, "decode-ahead") if self.device.type == "cuda" else None

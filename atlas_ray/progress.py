@@ -113,8 +113,9 @@ class ProgressDisplay:
             if self._total and new and (last or time.monotonic() - shown >= LINE_EVERY_S):
                 shown = time.monotonic()
                 rate = self._rate(new)
-                left = max(self._total - self._done - new, 0) / rate if rate else 0.0
-                text = f"{self._title}: {self._done + new}/{self._total} {self._unit}, {rate:.0f}/s, {left:.0f} s left"
+                text = f"{self._title}: {self._done + new}/{self._total} {self._unit}"
+                if rate:
+                    text += f", {rate:.0f}/s, {max(self._total - self._done - new, 0) / rate:.0f} s left"
                 print(text, file=sys.stderr, flush=True)
             if last:
                 return

@@ -183,4 +183,4 @@ class DecoderStep:
     def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Return log p(next token) in float32 and the new state."""
         logits, state, _ = self._decoder.step(tokens, state, self._grid)
-        return logits.float().log_softmax(-1), state
+        return logits.log_softmax(-1, dtype=torch.float32), state

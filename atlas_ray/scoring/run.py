@@ -54,11 +54,9 @@ class ScoreReport:
         return dict(self.run["counts"])
 
     @property
-    def too_many_quarantined(self) -> bool:
-        """Whether the quarantined share passes the limit."""
-        counts = self.counts
-        allowed = self.run["config"]["max_quarantine_fraction"] * counts["input"]
-        return bool(counts["quarantined"] > allowed)
+    def quarantined_fraction(self) -> float:
+        """The share of the pictures that is in quarantine."""
+        return float(self.counts["quarantined"] / max(self.counts["input"], 1))
 
 
 def score(config: ScoreConfig) -> ScoreReport:

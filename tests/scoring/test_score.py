@@ -15,6 +15,7 @@ from ray.exceptions import UserCodeException
 
 from atlas_ray import storage
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
+from atlas_ray.cli import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError, TaxonomyError
 from atlas_ray.predictors import PredictorConfig
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
@@ -95,6 +96,15 @@ def test_a_finished_run_is_left_alone(scored: Path, catalog: str, small_model: s
     assert report.already_done
     assert report.counts["scored"] == 112
     assert {file: file.stat().st_mtime_ns for file in scored.rglob("*")} == before
+
+
+@pytest.mark.parametrize(("limit", "code"), [("0.05", 0), ("0.01", 3)])
+def test_too_much_quarantine_is_an_exit_code(
+    scored: Path, catalog: str, small_model: str, limit: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["score", "--catalog", catalog, "--model", small_model, "--output", str(scored)]
+    assert main([*command, "--precision", "float32", "--max-quarantine-fraction", limit]) == code
+    assert ("4.3% of the pictures are in quarantine, over 1.0%" in capsys.readouterr().err) == (code == 3)
 
 
 def test_two_models_or_taxonomies_never_mix(
