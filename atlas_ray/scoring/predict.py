@@ -1,5 +1,6 @@
 """The stages that decode pictures and run the model over them."""
 
+import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,6 +61,10 @@ class Predict:
         warm = torch.zeros((spec.config.batch_size, 3, size, size), dtype=torch.uint8)
         for _ in range(2):
             self._predictor.infer(warm)
+        # Ray collects garbage in its workers now and then, which holds the interpreter for as long as
+        # there are objects to look at: PyTorch's and the model's stay, and need no looking at.
+        gc.collect()
+        gc.freeze()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Turn a block into `OUTCOMES`."""
