@@ -20,11 +20,15 @@ from torch import Tensor
 
 from atlas_ray import __version__, storage
 from atlas_ray.errors import ArtifactError, ConfigError, StorageError, TaxonomyError
-from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
+from atlas_ray.models import Classifier, ClassifierConfig, EncoderDecoder, EncoderDecoderConfig, PathModel
 from atlas_ray.taxonomy import Taxonomy, Vocabulary
 
 FORMAT = 1
-KIND = "encoder-decoder"
+KINDS: dict[str, tuple[Any, Any]] = {
+    "classifier": (ClassifierConfig, Classifier),
+    "encoder-decoder": (EncoderDecoderConfig, EncoderDecoder),
+}
+"""What an artifact can hold: the configuration and the network of each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class Artifact:
 
     id: str
     """The content id: of weights, configuration, vocabulary and taxonomy."""
-    model: EncoderDecoder
+    model: PathModel
     vocabulary: Vocabulary
     taxonomy: Taxonomy
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +45,7 @@ class Artifact:
 
 def save_artifact(
     uri: str,
-    model: EncoderDecoder,
+    model: PathModel,
     *,
     vocabulary: Vocabulary,
     taxonomy: Taxonomy,
@@ -52,7 +56,7 @@ def save_artifact(
     weights = safetensors.torch.save(state)
     document: dict[str, Any] = {
         "format": FORMAT,
-        "kind": KIND,
+        "kind": next(kind for kind, (_, network) in KINDS.items() if isinstance(model, network)),
         "config": model.config.to_dict(),
         "vocabulary": list(vocabulary.tokens),
         "taxonomy_id": taxonomy.id,
@@ -76,30 +80,36 @@ def load_artifact(uri: str) -> Artifact:
             damaged one; with the reason.
     """
     document = _read_json(uri, "model.json")
-    if document.get("format") != FORMAT or document.get("kind") != KIND:
+    if document.get("format") != FORMAT or document.get("kind") not in KINDS:
         raise ArtifactError(
             f"{uri}: model.json says format {document.get('format')!r}, kind {document.get('kind')!r}; "
-            f"this version reads format {FORMAT}, kind {KIND!r}"
+            f"this version reads format {FORMAT}, kinds {', '.join(KINDS)}"
         )
     try:
-        config = EncoderDecoderConfig(**document["config"])
+        config_class, network = KINDS[document["kind"]]
+        config = config_class(**document["config"])
         vocabulary = Vocabulary(document["vocabulary"])
         stated_id, stated_sha, taxonomy_id = (document[key] for key in ("id", "weights_sha256", "taxonomy_id"))
     except (KeyError, TypeError, ConfigError, TaxonomyError) as error:
         raise ArtifactError(f"{uri}: model.json is damaged: {error}") from None
     if _content_id(document) != stated_id:
         raise ArtifactError(f"{uri}: model.json was changed: its content does not give its id {stated_id}")
-    if config.vocabulary_size != len(vocabulary):
-        raise ArtifactError(f"{uri}: vocabulary_size is {config.vocabulary_size}, its tokens {len(vocabulary)}")
     taxonomy = Taxonomy.from_json(_read(uri, "taxonomy.json"), source=storage.join(uri, "taxonomy.json"))
     if taxonomy.id != taxonomy_id:
         raise ArtifactError(f"{uri}: taxonomy.json is {taxonomy.id}, the model was trained on {taxonomy_id}")
+    name, stated, there = (
+        ("classes", config.classes, len(taxonomy.leaves))
+        if isinstance(config, ClassifierConfig)
+        else ("vocabulary_size", config.vocabulary_size, len(vocabulary))
+    )
+    if stated != there:
+        raise ArtifactError(f"{uri}: {name} is {stated}, but there are {there}")
     weights = _read(uri, "weights.safetensors")
     if hashlib.sha256(weights).hexdigest() != stated_sha:
         raise ArtifactError(f"{uri}: weights.safetensors is damaged: its sha256 is not the one in model.json")
     try:
         state = safetensors.torch.load(weights)
-        model = EncoderDecoder(config)
+        model = network(config)
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError, ConfigError) as error:
         raise ArtifactError(f"{uri}: the weights do not fit the model: {str(error).splitlines()[-1]}") from None

@@ -4,10 +4,12 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 """
 
 import argparse
+import functools
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from atlas_ray import __version__
@@ -62,8 +64,21 @@ def _user_error(error: BaseException) -> UserError | None:
     return None
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose flags are added when its command is chosen: some come from slow imports."""
+
+    flags: Callable[["_Parser"], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Add the flags, then parse."""
+        if self.flags is not None:
+            add, self.flags = self.flags, None
+            add(self)
+        return super().parse_known_args(args, namespace)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="atlas-ray",
         description="Put every product of a catalogue into its place in a taxonomy, on Ray.",
         epilog="Every path is a local path or an s3://bucket/key URI. AWS_ENDPOINT_URL names an "
@@ -72,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"atlas-ray {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Command, text: str, into: Any = commands) -> argparse.ArgumentParser:
-        sub: argparse.ArgumentParser = into.add_parser(name, help=text, description=text)
+    def command(name: str, run: Command, text: str, into: Any = commands) -> "_Parser":
+        sub: _Parser = into.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         return sub
 
@@ -81,8 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_taxonomy(command("taxonomy", _taxonomy, "show a taxonomy as a tree, or check a file"))
     train = commands.add_parser("train", help="train a model", description="train a model")
     models = train.add_subparsers(dest="model_kind", required=True, metavar="MODEL")
-    _add_train(command("encoder-decoder", _train, "train the model that spells category paths", models))
-    _add_score(command("score", _score, "give every product of a catalogue its category path"))
+    for kind, text in (
+        ("classifier", "train the model that tells leaf paths apart"),
+        ("encoder-decoder", "train the model that spells category paths"),
+    ):
+        command(kind, _train, text, models).flags = functools.partial(_add_train, kind=kind)
+    command("score", _score, "give every product of a catalogue its category path").flags = _add_score
     _add_evaluate(command("evaluate", _evaluate, "compare scored products with their labels"))
     demo = command("demo", _demo, "draw a sample catalogue, train on it, score and evaluate it")
     demo.add_argument("--output", default="demo", help="folder of the demo (default: %(default)s)")
@@ -161,111 +180,61 @@ def _taxonomy(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _add_config(parser: argparse.ArgumentParser, fields: Sequence[tuple[str, type, Any, str]]) -> None:
-    for name, kind, default, text in fields:
-        flag = f"--{name.replace('_', '-')}"
-        shown = "" if default in (None, "", False) else f" (default: {default})"
-        if kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-        else:
-            parser.add_argument(flag, type=kind, default=default, help=text + shown)
+def _add_train(parser: argparse.ArgumentParser, kind: str) -> None:
+    from atlas_ray.config import add_flags
+    from atlas_ray.training.config import TRAININGS
 
-
-TRAIN_FIELDS: Sequence[tuple[str, type, Any, str]] = (
-    ("taxonomy", str, None, "a taxonomy; the catalogue's own where none is given"),
-    ("backbone", str, "resnet101", "resnet18, resnet34, resnet50 or resnet101"),
-    ("weights", str, "none", "none, imagenet, or a path to a state dict of the backbone"),
-    ("image_size_px", int, 150, "side of the square that pictures become"),
-    ("hidden_dim", int, 512, "of the embedding, the attention and the LSTM"),
-    ("dropout", float, 0.5, "before the output layer"),
-    ("epochs", int, 3, "passes over the training split"),
-    ("batch_size", int, 128, "pictures a step, over all workers"),
-    ("encoder_lr", float, 1e-4, "learning rate of the encoder"),
-    ("decoder_lr", float, 4e-4, "learning rate of the decoder"),
-    ("schedule", str, "constant", "constant or one-cycle"),
-    ("weight_decay", float, 0.0, "decoupled weight decay"),
-    ("label_smoothing", float, 0.0, "share of the target spread over all tokens"),
-    ("attention_regularization", float, 1.0, "weight of the doubly stochastic regularization"),
-    ("clip", float, 5.0, "largest gradient norm"),
-    ("augment", bool, False, "crop, stretch and mirror training pictures at random"),
-    ("precision", str, "auto", "float32, bfloat16 or auto"),
-    ("workers", int, 1, "processes that train"),
-    ("seed", int, 0, "of weights and shuffling"),
-)
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
-    parser.add_argument("--output", required=True, help="where the model goes")
-    _add_config(parser, TRAIN_FIELDS)
+    parser.add_argument("--config", metavar="FILE", help="a YAML file of the settings below; a flag wins over it")
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in the output and start anew")
+    add_flags(parser, TRAININGS[kind])
 
 
 def _train(options: argparse.Namespace) -> int:
+    from atlas_ray.config import build_settings, given, read_settings
     from atlas_ray.session import connect
-    from atlas_ray.training.config import TrainConfig
+    from atlas_ray.training.config import TRAININGS
+
+    kind = TRAININGS[options.model_kind]
+    file = read_settings(options.config) if options.config else {}
+    config = build_settings(kind, {**file, **given(options, kind)}, options.config or "the command line")
+
     from atlas_ray.training.run import train
 
-    fields = {name: getattr(options, name) for name, *_ in TRAIN_FIELDS}
-    config = TrainConfig(catalog=options.catalog, output=options.output, **fields)
     connect()
-    report = train(config)
+    report = train(config, fresh=options.fresh)
+    if report.already_done:
+        print(f"{report.output} holds this run, finished; nothing to do (--fresh trains it anew)")
     print(f"model {report.model_id} in {report.output}")
     if refused := report.metrics["refused_pictures"]:
         print(f"{refused:.0f} pictures could not be used; see {report.output}/quarantine")
     print(
-        f"best epoch {report.metrics['epoch']} of {config.epochs}: validation accuracy "
-        f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_pictures']:.0f} pictures"
+        f"best epoch {report.metrics['epoch']} of {len(report.metrics['history'])}: validation accuracy "
+        f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_pictures']:.0f} pictures; "
+        f"curves in {report.output}/curves.png"
     )
     return EXIT_OK
 
 
-SCORE_FIELDS: Sequence[tuple[str, type, Any, str]] = (
-    ("taxonomy", str, None, "what may be predicted; the model's own taxonomy where none is given"),
-    ("within", str, None, "predict below this path alone: 'Women > Ethnic Wear'"),
-    ("workers", int, 0, "processes that hold a model; 0: one a GPU, or one a core, at most 8 a machine"),
-    ("decode_stage", str, "auto", "actor, stage or auto: where pictures are decoded"),
-    ("fetch_threads", int, 32, "objects read at a time by each fetching process"),
-    ("timeout_s", float, 30.0, "for one request to the object store"),
-    ("rows_per_file", int, 2048, "pictures an output file: what a crash may cost"),
-    ("max_quarantine_fraction", float, 0.05, "exit with 3 where more are quarantined"),
-)
-PREDICTOR_FIELDS: Sequence[tuple[str, type, Any, str]] = (
-    ("search", str, "auto", "exact, beam or auto"),
-    ("beam_width", int, 5, "prefixes that the beam keeps"),
-    ("top_k", int, 5, "paths kept a picture, the chosen one included"),
-    ("precision", str, "auto", "float32, bfloat16 or auto"),
-    ("batch_size", int, 32, "pictures the model takes at once"),
-    ("device", str, "auto", "cpu, cuda or auto"),
-    ("compile", bool, False, "compile the encoder"),
-    ("threads", int, 0, "PyTorch threads a worker on CPUs; 0: the cores shared among the workers"),
-    ("decode_threads", int, 0, "threads that decode; 0: one a core, at most 16"),
-)
-
-
 def _add_score(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--catalog", required=True, help="a catalogue: its products and images tables")
-    parser.add_argument("--model", required=True, help="a trained model")
-    parser.add_argument("--output", required=True, help="where the results go")
-    _add_config(parser, SCORE_FIELDS)
-    _add_config(parser, PREDICTOR_FIELDS)
+    from atlas_ray.config import add_flags
+    from atlas_ray.predictors import PredictorConfig
+    from atlas_ray.scoring.config import ScoreConfig
+
+    add_flags(parser, ScoreConfig)
+    add_flags(parser, PredictorConfig)
 
 
 def _score(options: argparse.Namespace) -> int:
+    from atlas_ray.config import build_settings, given
     from atlas_ray.predictors import PredictorConfig
     from atlas_ray.reports.terminal import print_score
     from atlas_ray.scoring.config import ScoreConfig
     from atlas_ray.scoring.run import score
     from atlas_ray.session import connect
 
-    predictor = PredictorConfig(**{name: getattr(options, name) for name, *_ in PREDICTOR_FIELDS})
-    fields = {name: getattr(options, name) for name, *_ in SCORE_FIELDS}
-    config = ScoreConfig(
-        catalog=options.catalog,
-        model=options.model,
-        output=options.output,
-        predictor=predictor,
-        **fields,
-    )
+    source = "the command line"
+    predictor = build_settings(PredictorConfig, given(options, PredictorConfig), source)
+    config = replace(build_settings(ScoreConfig, given(options, ScoreConfig), source), predictor=predictor)
     connect()
     report = score(config)
     print_score(report)

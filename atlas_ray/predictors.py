@@ -15,17 +15,21 @@ import torch
 from torch import Tensor
 
 from atlas_ray.artifacts import Artifact
-from atlas_ray.decoding import Posterior, TrieTensors, beam_search, exact_search
-from atlas_ray.errors import ConfigError, PictureError
+from atlas_ray.config import check_settings, setting
+from atlas_ray.decoding import Posterior, TrieTensors, beam_search, classes_search, exact_search
+from atlas_ray.errors import ConfigError, PictureError, TaxonomyError
 from atlas_ray.images import decode_batch
+from atlas_ray.models import Classifier
 from atlas_ray.models.backbone import fuse_batch_norm
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
-from atlas_ray.taxonomy import CategoryPath, Taxonomy, compile_trie
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, compile_trie, format_path
 
 EXACT_NODE_BUDGET = 256
 """`auto` searches exactly while the trie has at most this many inner nodes."""
 
+SEARCHES = ("auto", "exact", "beam")
+PRECISIONS = ("auto", "float32", "bfloat16")
 PREDICTED = (
     "category_path",
     "probability",
@@ -40,42 +44,26 @@ PREDICTED = (
 class PredictorConfig:
     """How a model is run."""
 
-    search: str = "auto"
-    """`exact`, `beam`, or `auto`: exact while the trie is small."""
-    beam_width: int = 5
-    """Prefixes that the beam keeps a picture."""
-    top_k: int = 5
-    """Paths kept a picture, the chosen one included."""
-    precision: str = "auto"
-    """`float32`, `bfloat16`, or `auto`: bfloat16 where the device computes in it."""
-    batch_size: int = 32
-    """Pictures the model takes at once."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:N`, or `auto`."""
-    compile: bool = False
-    """Compile the encoder; it costs a minute at the start."""
-    threads: int = 0
-    """Threads of PyTorch on the CPU; 0 leaves its own choice."""
-    decode_threads: int = 0
-    """Threads that decode pictures; 0 for one a core of this machine, at most 16."""
+    search: str = setting("exact, beam, or auto: exact while the trie is small", "auto", choices=SEARCHES)
+    beam_width: int = setting("prefixes that the beam keeps a picture", 5, low=1, high=1000)
+    top_k: int = setting("paths kept a picture, the chosen one included", 5, low=1, high=1000)
+    precision: str = setting(
+        "float32, bfloat16, or auto: bfloat16 where the device computes in it", "auto", choices=PRECISIONS
+    )
+    batch_size: int = setting("pictures the model takes at once", 32, low=1, high=8192)
+    device: str = setting("cpu, cuda, cuda:N or auto", "auto")
+    compile: bool = setting("compile the encoder; it costs a minute at the start", False)
+    threads: int = setting(
+        "PyTorch threads on the CPU; 0: its own choice, or in a scoring run the cores shared among the workers",
+        0,
+        low=0,
+        high=1024,
+    )
+    decode_threads: int = setting("threads that decode; 0: one a core, at most 16", 0, low=0, high=256)
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        for field, choices in (
-            ("search", ("auto", "exact", "beam")),
-            ("precision", ("auto", "float32", "bfloat16")),
-        ):
-            if getattr(self, field) not in choices:
-                raise ConfigError(f"{field} is {getattr(self, field)!r}; expected one of {', '.join(choices)}")
-        for field, low, high in (
-            ("beam_width", 1, 1000),
-            ("top_k", 1, 1000),
-            ("batch_size", 1, 8192),
-            ("threads", 0, 1024),
-            ("decode_threads", 0, 256),
-        ):
-            if not low <= getattr(self, field) <= high:
-                raise ConfigError(f"{field} is {getattr(self, field)}; expected {low} to {high}")
+        check_settings(self)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -108,7 +96,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 class PathPredictor:
-    """The encoder-decoder over batches: pictures to category paths."""
+    """A model over batches: pictures to category paths."""
 
     def __init__(
         self,
@@ -140,6 +128,9 @@ class PathPredictor:
         self.image_size_px = artifact.model.config.image_size_px
         self.tree = TrieTensors(compile_trie(self.taxonomy, artifact.vocabulary), self.device)
         small = self.tree.trie.inner_count <= EXACT_NODE_BUDGET
+        self._classes: Tensor | None = None
+        if isinstance(artifact.model, Classifier):
+            self._classes = _classes_of(self.tree.trie.leaves, artifact).to(self.device)
         self.search = config.search if config.search != "auto" else "exact" if small else "beam"
         self.model = artifact.model.eval().requires_grad_(False)
         fuse_batch_norm(self.model.encoder)
@@ -200,7 +191,10 @@ class PathPredictor:
         if self.config.threads:  # OpenMP keeps this setting for each calling thread
             torch.set_num_threads(self.config.threads)
         features = self._encoder(pictures.to(self.device, non_blocking=True))
-        step = DecoderStep(self.model, self.model.decoder.attention.grid(features))
+        if isinstance(self.model, Classifier):
+            assert self._classes is not None
+            return classes_search(self.model.classify(features), self._classes, self.tree, top_k=self.config.top_k)
+        step = DecoderStep(self.model, self.model.decoder.grid(features))
         if self.search == "exact":
             return exact_search(step, self.tree, top_k=self.config.top_k)
         return beam_search(step, self.tree, width=self.config.beam_width, top_k=self.config.top_k)
@@ -233,6 +227,15 @@ class PathPredictor:
             ],
             schema=schema,
         )
+
+
+def _classes_of(leaves: Sequence[CategoryPath], artifact: Artifact) -> Tensor:
+    """Return the class of each leaf, which is its position in the taxonomy trained on."""
+    known = {path: position for position, path in enumerate(artifact.taxonomy.leaves)}
+    for path in leaves:
+        if path not in known:
+            raise TaxonomyError(f"the model has no class for {format_path(path)!r}; it was not trained on it")
+    return torch.tensor([known[path] for path in leaves])
 
 
 def _offsets(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> pa.Array:

@@ -1,6 +1,7 @@
 """Searches over a step function and a trie; they know no model."""
 
 from atlas_ray.decoding.beam import beam_search
+from atlas_ray.decoding.classes import classes_search
 from atlas_ray.decoding.exact import exact_search
 from atlas_ray.decoding.posterior import Posterior
 from atlas_ray.decoding.step import StepFunction
@@ -13,6 +14,7 @@ __all__ = [
     "StepFunction",
     "TrieTensors",
     "beam_search",
+    "classes_search",
     "exact_search",
     "unconstrained_search",
 ]

@@ -33,6 +33,8 @@ def beam_search(step: StepFunction, tree: TrieTensors, *, width: int = 5, top_k:
         log_p, state = step(tree.token[node.clamp(min=0)], state)  # (batch, beams, vocabulary)
         child = tree.children[node.clamp(min=0)].masked_fill(node[:, :, None] < 0, -1)
         gain = log_p.gather(2, tree.token[child.clamp(min=0)])  # (batch, beams, children)
+        if step.normalized_by_taxonomy:
+            gain = gain.masked_fill(child < 0, NEVER).log_softmax(2)
         child_score = (score[:, :, None] + gain).masked_fill(child < 0, NEVER).flatten(1)
         # Ended paths and new children compete; ended ones stand first, so that they win ties.
         all_score = torch.cat([done_score, child_score], 1)

@@ -19,6 +19,9 @@ class StepFunction(Protocol):
     batch: int
     """How many pictures."""
     device: torch.device
+    normalized_by_taxonomy: bool
+    """Whether the next token's probabilities are meant to sum to 1 over those that the taxonomy
+    allows there; the searches then renormalize them so, and nothing is outside."""
 
     def start(self) -> State:
         """Return the state of the empty prefix, tensors of (batch, 1, ...)."""

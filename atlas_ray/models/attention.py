@@ -39,13 +39,43 @@ class Grid:
     """(batch, encoder_dim), over the pooled grid."""
 
 
-class Attention(nn.Module):
-    """Additive attention with the gate of the paper's decoder left to the decoder."""
+class Regions(nn.Module):
+    """The different cells of the pooled grid, and how they come out of the encoder's own cells."""
 
     pool: Tensor
     count: Tensor
     mean_weight: Tensor
     region: Tensor
+
+    def __init__(self, image_size_px: int, pooled_size: int) -> None:
+        """Lay out the pooling for pictures of one size."""
+        super().__init__()
+        self.pooled_size = pooled_size
+        side = pooling_matrix(grid_size(image_size_px), pooled_size)
+        full = torch.kron(side, side)  # (pooled cells, cells)
+        regions, region, count = full.unique(dim=0, return_inverse=True, return_counts=True)
+        self.register_buffer("pool", regions, persistent=False)  # (regions, cells)
+        self.register_buffer("count", count, persistent=False)  # (regions,) how often each stands
+        self.register_buffer("mean_weight", full.mean(0), persistent=False)  # (cells,)
+        self.register_buffer("region", region, persistent=False)  # (pooled cells,)
+
+    def pooled(self, cells: Tensor) -> Tensor:
+        """Pool (batch, cells, dim) to (batch, regions, dim)."""
+        return torch.matmul(self.pool.to(cells.dtype), cells)
+
+    def mean(self, cells: Tensor) -> Tensor:
+        """Average (batch, cells, dim) over the pooled grid."""
+        return torch.einsum("bce,c->be", cells, self.mean_weight.to(cells.dtype))
+
+    def maps(self, weights: Tensor) -> Tensor:
+        """Spread weights over regions to the pooled grid: (..., pooled_size, pooled_size)."""
+        each = weights / self.count
+        spread = each[..., self.region]  # (..., pooled cells)
+        return spread.reshape(*spread.shape[:-1], self.pooled_size, self.pooled_size)
+
+
+class Attention(nn.Module):
+    """Additive attention with the gate of the paper's decoder left to the decoder."""
 
     def __init__(
         self,
@@ -61,21 +91,12 @@ class Attention(nn.Module):
         self.encoder_att = nn.Linear(encoder_dim, attention_dim)
         self.decoder_att = nn.Linear(decoder_dim, attention_dim)
         self.full_att = nn.Linear(attention_dim, 1)
-        self.pooled_size = pooled_size
-        side = pooling_matrix(grid_size(image_size_px), pooled_size)
-        full = torch.kron(side, side)  # (pooled cells, cells)
-        regions, region, count = full.unique(dim=0, return_inverse=True, return_counts=True)
-        self.register_buffer("pool", regions, persistent=False)  # (regions, cells)
-        self.register_buffer("count", count, persistent=False)  # (regions,) how often each stands
-        self.register_buffer("mean_weight", full.mean(0), persistent=False)  # (cells,)
-        self.register_buffer("region", region, persistent=False)  # (pooled cells,)
+        self.regions = Regions(image_size_px, pooled_size)
 
     def grid(self, features: Tensor) -> Grid:
         """Prepare the encoder's output, (batch, encoder_dim, rows, columns), for many steps."""
         cells = features.flatten(2).transpose(1, 2).contiguous()  # (batch, cells, encoder_dim)
-        keys = torch.matmul(self.pool.to(cells.dtype), self.encoder_att(cells))
-        mean = torch.einsum("bce,c->be", cells, self.mean_weight.to(cells.dtype))
-        return Grid(cells, keys, mean)
+        return Grid(cells, self.regions.pooled(self.encoder_att(cells)), self.regions.mean(cells))
 
     def forward(self, grid: Grid, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Attend.
@@ -90,14 +111,8 @@ class Attention(nn.Module):
         """
         query = self.decoder_att(hidden)  # (batch, hypotheses, attention_dim)
         joined = (grid.keys[:, None] + query[:, :, None]).relu_()  # (batch, hypotheses, regions, attention_dim)
-        energy = self.full_att(joined).squeeze(-1).float() + self.count.log()
+        energy = self.full_att(joined).squeeze(-1).float() + self.regions.count.log()
         weights = energy.softmax(-1)  # (batch, hypotheses, regions)
         dtype = grid.features.dtype
-        over_cells = torch.matmul(weights.to(dtype), self.pool.to(dtype))  # (batch, hypotheses, cells)
+        over_cells = torch.matmul(weights.to(dtype), self.regions.pool.to(dtype))  # (batch, hypotheses, cells)
         return torch.matmul(over_cells, grid.features), weights
-
-    def maps(self, weights: Tensor) -> Tensor:
-        """Spread weights over regions to the pooled grid: (..., pooled_size, pooled_size)."""
-        each = weights / self.count
-        spread = each[..., self.region]  # (..., pooled cells)
-        return spread.reshape(*spread.shape[:-1], self.pooled_size, self.pooled_size)

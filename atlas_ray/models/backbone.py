@@ -59,6 +59,11 @@ class Backbone(nn.Module):
             x = part(x)
         return x
 
+    def parts_before(self, block: int) -> list[nn.Module]:
+        """Return what comes before a block: 0 nothing, 1 the stem, 2 also the first block, 5 all."""
+        parts = list(self.children())
+        return parts[: 0 if block == 0 else 3 + block]
+
 
 def load_backbone_weights(backbone: Backbone, name: str, weights: str) -> None:
     """Fill a backbone with weights.

@@ -13,59 +13,54 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atlas_ray.config import BACKBONES, check_settings, setting
 from atlas_ray.errors import ConfigError
-from atlas_ray.models.attention import Attention, Grid
+from atlas_ray.models.attention import Attention, Grid, Regions
 from atlas_ray.models.backbone import FEATURES, Backbone
+from atlas_ray.models.transformer import TransformerDecoder
 from atlas_ray.taxonomy.vocabulary import START
 
 State = tuple[Tensor, ...]
 """The decoder's memory of a prefix: tensors of (batch, hypotheses, ...)."""
 
 
+DECODERS = ("lstm", "transformer")
+NORMALIZATIONS = ("vocabulary", "taxonomy")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig:
     """The shape of the network; it is stored in the artifact."""
 
-    vocabulary_size: int
-    """Tokens, the three special ones included."""
-    backbone: str = "resnet101"
-    """resnet18, resnet34, resnet50 or resnet101."""
-    image_size_px: int = 150
-    """The side of the square picture that the encoder takes."""
-    pooled_size: int = 14
-    """The side of the grid that attention looks at."""
-    embedding_dim: int = 512
-    attention_dim: int = 512
-    decoder_dim: int = 512
-    dropout: float = 0.5
-    """Dropout before the decoder's output layer."""
+    vocabulary_size: int = setting("tokens, the three special ones included", low=4, high=10_000_000)
+    backbone: str = setting("the encoder", "resnet101", choices=BACKBONES)
+    image_size_px: int = setting("side of the square picture that the encoder takes", 150, low=32, high=8192)
+    pooled_size: int = setting("side of the grid that attention looks at", 14, low=1, high=8192)
+    decoder: str = setting("what spells the path", "lstm", choices=DECODERS)
+    embedding_dim: int = setting("of a token", 512, low=1, high=8192)
+    attention_dim: int = setting("of the LSTM's attention", 512, low=1, high=8192)
+    decoder_dim: int = setting("of the decoder's state", 512, low=1, high=8192)
+    layers: int = setting("of the transformer", 2, low=1, high=64)
+    heads: int = setting("of the transformer's attention", 4, low=1, high=64)
+    dropout: float = setting("before the decoder's output layer", 0.5, low=0, high=0.99)
+    normalization: str = setting(
+        "what the probabilities of a next token sum to 1 over: all tokens, or those that the taxonomy allows there",
+        "vocabulary",
+        choices=NORMALIZATIONS,
+    )
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
-        if self.backbone not in FEATURES:
-            raise ConfigError(f"backbone {self.backbone!r} is unknown; expected one of {', '.join(FEATURES)}")
-        for field in (
-            "image_size_px",
-            "pooled_size",
-            "embedding_dim",
-            "attention_dim",
-            "decoder_dim",
-        ):
-            if not 1 <= getattr(self, field) <= 8192:
-                raise ConfigError(f"{field} is {getattr(self, field)!r}; expected 1 to 8192")
-        if self.image_size_px < 32:
-            raise ConfigError(f"image_size_px is {self.image_size_px}; a ResNet needs at least 32")
-        if self.vocabulary_size < 4:
-            raise ConfigError(f"vocabulary_size is {self.vocabulary_size}; expected 3 special tokens and names")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}; expected 0 up to, but not including, 1")
+        check_settings(self)
+        if self.decoder == "transformer" and self.decoder_dim % self.heads:
+            raise ConfigError(f"decoder_dim is {self.decoder_dim}; expected a multiple of the {self.heads} heads")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return asdict(self)
 
 
-class Decoder(nn.Module):
+class LstmDecoder(nn.Module):
     """The LSTM with attention and gate."""
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
@@ -88,6 +83,15 @@ class Decoder(nn.Module):
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         nn.init.uniform_(self.fc.weight, -0.1, 0.1)
         nn.init.zeros_(self.fc.bias)
+
+    @property
+    def regions(self) -> Regions:
+        """What attention weights are over."""
+        return self.attention.regions
+
+    def grid(self, features: Tensor) -> Grid:
+        """Prepare the encoder's output, (batch, encoder_dim, rows, columns), for many steps."""
+        return self.attention.grid(features)
 
     def start(self, grid: Grid) -> State:
         """Return the state before <start>: (batch, 1, decoder_dim), twice."""
@@ -117,6 +121,19 @@ class Decoder(nn.Module):
         return self.fc(self.dropout(hidden)), (hidden, memory), weights
 
 
+def _transformer(config: EncoderDecoderConfig) -> TransformerDecoder:
+    return TransformerDecoder(
+        encoder_dim=FEATURES[config.backbone],
+        dim=config.decoder_dim,
+        layers=config.layers,
+        heads=config.heads,
+        dropout=config.dropout,
+        vocabulary_size=config.vocabulary_size,
+        image_size_px=config.image_size_px,
+        pooled_size=config.pooled_size,
+    )
+
+
 class EncoderDecoder(nn.Module):
     """Encoder and decoder together."""
 
@@ -124,11 +141,11 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Backbone(config.backbone)
-        self.decoder = Decoder(config)
+        self.decoder: Any = LstmDecoder(config) if config.decoder == "lstm" else _transformer(config)
 
-    def encode(self, pictures: Tensor) -> Grid:
-        """Encode (batch, 3, size, size) pictures, RGB 0 to 255."""
-        return self.decoder.attention.grid(self.encoder(pictures))
+    def encode(self, pictures: Tensor) -> Any:
+        """Encode (batch, 3, size, size) pictures, RGB 0 to 255, into what the decoder reads of them."""
+        return self.decoder.grid(self.encoder(pictures))
 
     def forward(self, pictures: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Run with teacher forcing.
@@ -143,7 +160,7 @@ class EncoderDecoder(nn.Module):
         """
         return self.spell(self.encode(pictures), tokens)
 
-    def spell(self, grid: Grid, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def spell(self, grid: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Run the decoder alone over given paths; as `forward`, from encoded pictures."""
         state = self.decoder.start(grid)
         given = torch.cat([torch.full_like(tokens[:, :1], START), tokens[:, :-1]], dim=1)
@@ -154,7 +171,7 @@ class EncoderDecoder(nn.Module):
             weights.append(weight)
         return torch.cat(logits, dim=1), torch.cat(weights, dim=1)
 
-    def attention_maps(self, grid: Grid, tokens: Tensor) -> Tensor:
+    def attention_maps(self, grid: Any, tokens: Tensor) -> Tensor:
         """Return where the decoder looked while it spelled a path.
 
         Args:
@@ -164,21 +181,24 @@ class EncoderDecoder(nn.Module):
         Returns:
             (batch, steps, pooled_size, pooled_size); each map sums to 1.
         """
-        return self.decoder.attention.maps(self.spell(grid, tokens)[1])
+        maps: Tensor = self.decoder.regions.maps(self.spell(grid, tokens)[1])
+        return maps
 
 
 class DecoderStep:
     """The decoder over a batch of pictures as the step function that a search takes."""
 
-    def __init__(self, model: EncoderDecoder, grid: Grid) -> None:
+    def __init__(self, model: EncoderDecoder, grid: Any) -> None:
         self._decoder = model.decoder
         self._grid = grid
         self.batch = grid.features.shape[0]
         self.device = grid.features.device
+        self.normalized_by_taxonomy = model.config.normalization == "taxonomy"
 
     def start(self) -> State:
         """Return the state of the empty prefix."""
-        return self._decoder.start(self._grid)
+        state: State = self._decoder.start(self._grid)
+        return state
 
     def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Return log p(next token) in float32 and the new state."""

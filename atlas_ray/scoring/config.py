@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from atlas_ray.errors import ConfigError
+from atlas_ray.config import check_settings, setting
 from atlas_ray.predictors import PredictorConfig
 
 
@@ -11,47 +11,30 @@ from atlas_ray.predictors import PredictorConfig
 class ScoreConfig:
     """What to score, with what, and how."""
 
-    catalog: str
-    """A catalogue: its products and images tables."""
-    model: str
-    """An artifact."""
-    output: str
-    """Where predictions, quarantine, products and run.json go."""
-    taxonomy: str | None = None
-    """What may be predicted; the model's own taxonomy where none is given."""
-    within: str | None = None
-    """Predict at and below this path alone, written `Women > Ethnic Wear`."""
+    catalog: str = setting("a catalogue: its products and images tables")
+    model: str = setting("a trained model")
+    output: str = setting("where predictions, quarantine, products and run.json go")
+    taxonomy: str | None = setting("what may be predicted; the model's own taxonomy where none is given", None)
+    within: str | None = setting("predict at and below this path alone: 'Women > Ethnic Wear'", None)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    """How the model runs."""
-    workers: int = 0
-    """Processes that hold a model; 0 for one a GPU, or without GPUs one a core, at most 8 a machine.
-    Several processes of few threads lose less to whatever else runs than one of many."""
-    decode_stage: str = "auto"
-    """Where pictures are decoded: `actor`, in threads beside the model; `stage`, in CPU tasks of
-    their own that scale apart; `auto`, a stage of its own where the cluster has GPUs and CPU nodes
-    without one."""
-    fetch_threads: int = 32
-    """Objects read at a time by each fetching process."""
-    timeout_s: float = 30.0
-    """For one request to the object store."""
-    rows_per_file: int = 2048
-    """Pictures an output file; what a crash may cost is what was not yet in a file."""
-    max_quarantine_fraction: float = 0.05
-    """A larger share of pictures in quarantine is reported as such."""
+    # Several processes of few threads lose less to whatever else runs than one of many.
+    workers: int = setting(
+        "processes that hold a model; 0: one a GPU, or one a core, at most 8 a machine", 0, low=0, high=10_000
+    )
+    decode_stage: str = setting(
+        "where pictures are decoded: beside the model, in a stage of CPU tasks that scales apart, or "
+        "auto: apart where the cluster has GPUs and CPU nodes without one",
+        "auto",
+        choices=("auto", "actor", "stage"),
+    )
+    fetch_threads: int = setting("objects read at a time by each fetching process", 32, low=1, high=1_000)
+    timeout_s: float = setting("seconds for one request to the object store", 30.0, low=0.1, high=3_600)
+    rows_per_file: int = setting("pictures an output file: what a crash may cost", 2048, low=1, high=10_000_000)
+    max_quarantine_fraction: float = setting("exit with 3 where more are quarantined", 0.05, low=0, high=1)
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        if self.decode_stage not in ("auto", "actor", "stage"):
-            raise ConfigError(f"decode_stage is {self.decode_stage!r}; expected auto, actor or stage")
-        for name, low, high in (
-            ("workers", 0, 10_000),
-            ("fetch_threads", 1, 1_000),
-            ("timeout_s", 0.1, 3_600),
-            ("rows_per_file", 1, 10_000_000),
-            ("max_quarantine_fraction", 0.0, 1.0),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected {low} to {high}")
+        check_settings(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

@@ -5,10 +5,10 @@ pending file to X.parquet. So data beside a pending file alone is not committed 
 here; where both exist the data is whole and the pending file is a leftover.
 """
 
-import json
 from typing import Any
 
 from atlas_ray import storage
+from atlas_ray.config import hold_settings
 from atlas_ray.errors import OutputError
 
 CHECKPOINT = "checkpoint"
@@ -23,20 +23,11 @@ def hold_identity(output: str, identity: dict[str, Any]) -> None:
         OutputError: naming the first difference: one output never holds two models, taxonomies or
             catalogues.
     """
-    uri = storage.join(output, IDENTITY)
-    if storage.exists(uri):
-        before = json.loads(storage.read_bytes(uri))
-        for name, value in identity.items():
-            if before.get(name) != value:
-                raise OutputError(
-                    f"{output} holds a run with {name} = {before.get(name)!r}, this one has {value!r}; "
-                    "score into a new folder, or with the same settings"
-                )
-        return
-    for name in ("predictions", "quarantine", "products"):
-        if storage.files(storage.join(output, name)):
-            raise OutputError(f"{output} holds {name} of another origin; score into a new folder")
-    storage.write_bytes(uri, json.dumps(identity, indent=1, ensure_ascii=False).encode())
+    if not storage.exists(storage.join(output, IDENTITY)):
+        for name in ("predictions", "quarantine", "products"):
+            if storage.files(storage.join(output, name)):
+                raise OutputError(f"{output} holds {name} of another origin; score into a new folder")
+    hold_settings(output, IDENTITY, identity)
 
 
 def recover(output: str) -> int:

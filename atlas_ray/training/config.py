@@ -1,87 +1,146 @@
-"""The settings of a training run."""
+"""The settings of a training run: what both models share, and what each adds.
+
+The defaults are the Atlas paper's (section 5) where it names a value; `configs/` holds its two
+recipes as files.
+"""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from atlas_ray.config import BACKBONES, check_settings, setting
 from atlas_ray.errors import ConfigError
-from atlas_ray.models.backbone import FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What to train on, and how. The defaults are the Atlas paper's (section 5.2)."""
+    """What to train on, and how."""
 
-    catalog: str
-    """A catalogue with labelled products."""
-    output: str
-    """Where the artifact goes; the run's checkpoints lie below it until it is done."""
-    taxonomy: str | None = None
-    """A taxonomy; the catalogue's own where none is given."""
-    backbone: str = "resnet101"
-    """resnet18, resnet34, resnet50 or resnet101."""
-    weights: str = "none"
-    """What the backbone starts from: none, imagenet, or a path to a state dict."""
-    image_size_px: int = 150
-    """Pictures are squashed to this square."""
-    hidden_dim: int = 512
-    """Of the embedding, the attention and the LSTM."""
-    dropout: float = 0.5
-    """Before the decoder's output layer."""
-    epochs: int = 3
-    batch_size: int = 128
-    """Pictures a step, over all workers together."""
-    encoder_lr: float = 1e-4
-    decoder_lr: float = 4e-4
-    schedule: str = "constant"
-    """`constant`, or `one-cycle` (Smith): up to the learning rates given and down again."""
-    weight_decay: float = 0.0
-    """Decoupled, of all but biases and normalizations."""
-    label_smoothing: float = 0.0
-    attention_regularization: float = 1.0
-    """Weight of the doubly stochastic regularization."""
-    clip: float = 5.0
-    """Gradients are scaled down to this norm."""
-    augment: bool = False
-    """Random crops, stretches and mirrored pictures; from scratch one needs them."""
-    precision: str = "auto"
-    """float32, bfloat16 (autocast), or auto."""
-    workers: int = 1
-    """Processes that train, each on a GPU where there are GPUs."""
-    seed: int = 0
+    model: ClassVar[str]
+    """The kind of network that comes out."""
+
+    catalog: str = setting("a catalogue with labelled products")
+    output: str = setting("where the model goes; the run's checkpoints lie below it until it is done")
+    taxonomy: str | None = setting("a taxonomy; the catalogue's own where none is given", None)
+    backbone: str = setting("the picture encoder", "resnet101", choices=BACKBONES)
+    weights: str = setting("what the backbone starts from: none, imagenet, or a path to a state dict", "none")
+    image_size_px: int = setting("side of the square that pictures become", 150, low=32, high=2048)
+    hidden_dim: int = setting("width of the decoder or the head", 512, low=1, high=8192)
+    dropout: float = setting("before the output layer", 0.5, low=0, high=0.99)
+    epochs: int = setting("passes over the training split", 3, low=1, high=10_000)
+    batch_size: int = setting("pictures an optimizer step, over all workers together", 128, low=2, high=65_536)
+    accumulate: int = setting("parts that each worker's share of a batch is computed in", 1, low=1, high=1024)
+    encoder_lr: float = setting("learning rate of the encoder", 1e-4, low=0, high=10)
+    decoder_lr: float = setting("learning rate of the decoder or the head", 4e-4, low=0, high=10)
+    schedule: str = setting(
+        "the rates as they are, or up to them and down again (Smith)", "constant", choices=("constant", "one-cycle")
+    )
+    head_epochs: int = setting("first epochs in which the encoder keeps still, with a cycle of their own", 0, low=0,
+                               high=10_000)  # fmt: skip
+    train_from_block: int = setting(
+        "first block of the ResNet that is trained: 0 all with the stem, 2 the paper's blocks 2 to 4, 5 none",
+        0,
+        low=0,
+        high=5,
+    )
+    weight_decay: float = setting("decoupled, of all but biases and normalizations", 0.0, low=0, high=10)
+    label_smoothing: float = setting("share of the target that goes to other labels", 0.0, low=0, high=0.99)
+    smoothing: str = setting(
+        "which other labels: all alike, or along the tree, the nearer the more", "uniform", choices=("uniform", "tree")
+    )
+    balance: str = setting(
+        "help for rare paths: none, weights (loss by 1/sqrt of the count), or sampling (shown more often, likewise)",
+        "none",
+        choices=("none", "weights", "sampling"),
+    )
+    clip: float = setting("gradients are scaled down to this norm", 5.0, low=1e-6, high=1e6)
+    augment: bool = setting("crop, stretch and mirror training pictures at random; from scratch one needs it", False)
+    patience: int = setting("epochs without progress of the validation loss before it ends; 0: never", 0, low=0,
+                            high=10_000)  # fmt: skip
+    min_delta: float = setting("by how much that loss must fall to count as progress", 0.0, low=0, high=100)
+    precision: str = setting(
+        "float32, bfloat16 (autocast), or auto: bfloat16 where the device computes in it",
+        "auto",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    compile: bool = setting("compile the network; it costs a minute or two at the start", False)
+    workers: str = setting("processes that train, each on a GPU where there are GPUs; MIN:MAX trains elastically", "1")
+    checkpoint_steps: int = setting("a checkpoint after so many steps; 0: after each epoch alone", 0, low=0,
+                                    high=10_000_000)  # fmt: skip
+    seed: int = setting("of weights and shuffling", 0, low=0, high=2**31)
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        choices = {
-            "backbone": tuple(FEATURES),
-            "schedule": ("constant", "one-cycle"),
-            "precision": ("auto", "float32", "bfloat16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
-        ranges: dict[str, tuple[float, float]] = {
-            "image_size_px": (32, 2048),
-            "hidden_dim": (1, 8192),
-            "dropout": (0, 0.99),
-            "epochs": (1, 10_000),
-            "batch_size": (2, 65_536),
-            "encoder_lr": (0, 10),
-            "decoder_lr": (0, 10),
-            "weight_decay": (0, 10),
-            "label_smoothing": (0, 0.99),
-            "attention_regularization": (0, 100),
-            "clip": (1e-6, 1e6),
-            "workers": (1, 4096),
-        }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected {low} to {high}")
-        if self.batch_size % self.workers or self.batch_size // self.workers < 2:
+        check_settings(self)
+        least, most = self.worker_range
+        if self.batch_size // most < 2 * self.accumulate:
             raise ConfigError(
-                f"batch_size {self.batch_size} cannot be shared by {self.workers} workers; "
-                "it must be a multiple, with at least 2 pictures for each"
+                f"batch_size {self.batch_size} cannot be shared by {most} workers in {self.accumulate} parts; "
+                "each part needs at least 2 pictures"
             )
+        if self.head_epochs >= self.epochs:
+            raise ConfigError(f"head_epochs is {self.head_epochs}, of {self.epochs} epochs in all; expected fewer")
+        assert least <= most
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the most workers.
+
+        Raises:
+            ConfigError: for a text that is neither a number nor MIN:MAX.
+        """
+        least, separator, most = self.workers.partition(":")
+        try:
+            low = int(least)
+            high = int(most) if separator else low
+        except ValueError:
+            raise ConfigError(f"workers is {self.workers!r}; expected a number, or MIN:MAX") from None
+        if not 1 <= low <= high <= 4096:
+            raise ConfigError(f"workers is {self.workers!r}; expected 1 to 4096, the least before the most")
+        return low, high
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderTraining(TrainConfig):
+    """The model that spells category paths (Atlas, section 5.2)."""
+
+    model: ClassVar[str] = "encoder-decoder"
+    decoder: str = setting("what spells the path", "lstm", choices=("lstm", "transformer"))
+    layers: int = setting("of the transformer", 2, low=1, high=64)
+    heads: int = setting("of the transformer's attention", 4, low=1, high=64)
+    normalization: str = setting(
+        "loss over all tokens, or over those alone that the taxonomy allows at each place",
+        "vocabulary",
+        choices=("vocabulary", "taxonomy"),
+    )
+    attention_regularization: float = setting("weight of the doubly stochastic regularization", 1.0, low=0, high=100)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        super().__post_init__()
+        if self.decoder == "transformer" and self.hidden_dim % self.heads:
+            raise ConfigError(f"hidden_dim is {self.hidden_dim}; expected a multiple of the {self.heads} heads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierTraining(TrainConfig):
+    """The model that tells leaf paths apart (Atlas, section 5.1)."""
+
+    model: ClassVar[str] = "classifier"
+    backbone: str = setting("the picture encoder", "resnet34", choices=BACKBONES)
+    epochs: int = setting("passes over the training split", 17, low=1, high=10_000)
+    batch_size: int = setting("pictures an optimizer step, over all workers together", 64, low=2, high=65_536)
+    decoder_lr: float = setting("learning rate of the head", 3e-3, low=0, high=10)
+    schedule: str = setting(
+        "the rates as they are, or up to them and down again (Smith)", "one-cycle", choices=("constant", "one-cycle")
+    )
+    patience: int = setting("epochs without progress of the validation loss before it ends; 0: never", 3, low=0,
+                            high=10_000)  # fmt: skip
+    min_delta: float = setting("by how much that loss must fall to count as progress", 0.001, low=0, high=100)
+
+
+TRAININGS: dict[str, type[TrainConfig]] = {kind.model: kind for kind in (EncoderDecoderTraining, ClassifierTraining)}
+"""The settings by the kind of model."""

@@ -20,6 +20,7 @@ from atlas_ray.taxonomy import Taxonomy
 
 DECODE_ROWS = 64
 """Pictures that one decoding task takes."""
+MOST_REPEATS = 10
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,19 @@ class LabelledPictures:
     """Pictures in it."""
     unusable: int
     """Products left out since their label is no leaf of the taxonomy."""
+    leaf_counts: tuple[int, ...]
+    """Its pictures by leaf, before any of them is repeated."""
 
 
-def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy) -> LabelledPictures:
+def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> LabelledPictures:
     """Open a split of a catalogue's labelled products.
+
+    Args:
+        catalog: Its URI.
+        split: train, val or test.
+        taxonomy: Its leaves are the labels.
+        repeat_rare: Show pictures of leaves below the mean count n times as often, n being
+            sqrt(mean / count), at most `MOST_REPEATS`.
 
     Raises:
         CatalogError: where there is no products table.
@@ -46,34 +56,49 @@ def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy) -> LabelledP
     labels = {path: position for position, path in enumerate(taxonomy.leaves)}
     explode = functools.partial(_explode, split=split, labels=labels)
     # One pass over the small columns, batch by batch, to know the length of an epoch.
-    count = unusable = 0
+    counts = np.zeros(len(labels), np.int64)
+    unusable = 0
     columns = ["image_uris", "category_path", "split"]
     table = ds.dataset(place.path, filesystem=place.filesystem)
     if missing := missing_columns(table.schema, columns):
         raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
     for batch in table.to_batches(columns=columns):
         labelled = _labelled(pa.Table.from_batches([batch]), split)
-        count += explode(labelled).num_rows
+        counts += np.bincount(explode(labelled)["label"].to_numpy(), minlength=len(labels))
         unusable += sum(tuple(path) not in labels for path in labelled["category_path"].to_pylist())
+    count = int(counts.sum())
+    if repeat_rare and count:
+        there = np.maximum(counts, 1)
+        repeats = np.clip(np.rint(np.sqrt(counts[counts > 0].mean() / there)), 1, MOST_REPEATS).astype(np.int64)
+        explode = functools.partial(_explode, split=split, labels=labels, repeats=repeats)
+        count = int((counts * repeats).sum())
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(columns)
     # Read once: the rows are names and labels, and each epoch starts from them in the object store.
     rows = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None).materialize()
-    return LabelledPictures(rows, count, unusable)
+    return LabelledPictures(rows, count, unusable, tuple(counts.tolist()))
 
 
 def _labelled(table: pa.Table, split: str) -> pa.Table:
     return table.filter(pc.and_(pc.equal(table["split"], split), pc.is_valid(table["category_path"])))
 
 
-def _explode(table: pa.Table, split: str, labels: dict[tuple[str, ...], int]) -> pa.Table:
-    """Products to pictures of one split; a label that is no leaf drops out."""
+def _explode(
+    table: pa.Table,
+    split: str,
+    labels: dict[tuple[str, ...], int],
+    repeats: "np.ndarray[Any, np.dtype[np.int64]] | None" = None,
+) -> pa.Table:
+    """Products to pictures of one split, repeated by leaf; a label that is no leaf drops out."""
     chosen = _labelled(table, split).combine_chunks()
     paths = chosen["category_path"].to_pylist()
     label = np.array([labels.get(tuple(path), -1) for path in paths], dtype=np.int64)
     uris = chosen["image_uris"].combine_chunks()
     owner = uris.value_parent_indices().to_numpy()
     keep = label[owner] >= 0
-    return pa.table({"image_uri": uris.flatten().filter(pa.array(keep)), "label": pa.array(label[owner][keep])})
+    kept = np.flatnonzero(keep)
+    if repeats is not None:
+        kept = np.repeat(kept, repeats[label[owner][kept]])
+    return pa.table({"image_uri": uris.flatten().take(pa.array(kept)), "label": pa.array(label[owner][kept])})
 
 
 def decoded(pictures: LabelledPictures, image_size_px: int, *, shuffle_seed: int | None) -> ray.data.Dataset:

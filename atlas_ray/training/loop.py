@@ -1,34 +1,32 @@
-"""What each training worker runs: one model, its optimizer, its share of the pictures."""
+"""What each training worker runs: one network, its optimizer, its share of the pictures."""
 
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.train
 import ray.train.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from atlas_ray import storage
-from atlas_ray.decoding import TrieTensors, beam_search, exact_search
 from atlas_ray.errors import CatalogError
-from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
 from atlas_ray.models.backbone import load_backbone_weights
-from atlas_ray.models.encoder_decoder import DecoderStep
-from atlas_ray.predictors import EXACT_NODE_BUDGET, choose_dtype
+from atlas_ray.predictors import choose_dtype
 from atlas_ray.records import QUARANTINE, quarantine_row
-from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie
-from atlas_ray.taxonomy.vocabulary import END, PAD
+from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.augment import augment
+from atlas_ray.training.batches import Batches, Pictures
 from atlas_ray.training.config import TrainConfig
+from atlas_ray.training.objectives import Objective, build_objective
+from atlas_ray.training.schedule import apply_rate, rate_at
+from atlas_ray.training.tracker import Tracker
 
 STATE_FILE = "state.pt"
 
@@ -40,272 +38,286 @@ class Plan:
     config: TrainConfig
     taxonomy_json: str
     steps_per_epoch: int
-
-    def model_config(self, vocabulary: Vocabulary) -> EncoderDecoderConfig:
-        """Return the shape of the network."""
-        config = self.config
-        return EncoderDecoderConfig(
-            vocabulary_size=len(vocabulary),
-            backbone=config.backbone,
-            image_size_px=config.image_size_px,
-            embedding_dim=config.hidden_dim,
-            attention_dim=config.hidden_dim,
-            decoder_dim=config.hidden_dim,
-            dropout=config.dropout,
-        )
+    leaf_counts: tuple[int, ...] = ()
+    """Training pictures by leaf."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """What MLflow's client reads from the driver's environment."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train for the epochs that are left, reporting a checkpoint after each."""
+    """Train for the epochs that are left; Ray Train runs this in each worker."""
     plan: Plan = settings["plan"]
-    config = plan.config
     context = ray.train.get_context()
-    threads = max(1, (os.cpu_count() or 1) // context.get_local_world_size())
-    torch.set_num_threads(threads)  # Ray gives a worker one thread a CPU it asked for
-    torch.manual_seed(config.seed + context.get_world_rank())
-    taxonomy = Taxonomy.from_json(plan.taxonomy_json, source="the training plan")
-    vocabulary = Vocabulary.of(taxonomy)
-    device = ray.train.torch.get_device()
-    model = EncoderDecoder(plan.model_config(vocabulary))
-    load_backbone_weights(model.encoder, config.backbone, config.weights)
-    model = model.to(memory_format=torch.channels_last)
-    tree = TrieTensors(compile_trie(taxonomy, vocabulary), device)
-    worker = _Worker(plan, model, tree, device, settings["board"])
-    history = worker.restore()
-    shard = {name: ray.train.get_dataset_shard(name) for name in ("train", "val")}
-    for epoch in range(len(history), config.epochs):
-        started = time.perf_counter()
-        metrics = worker.train_epoch(epoch, shard["train"])
-        trained = time.perf_counter() - started
-        metrics |= worker.validate(shard["val"])
-        metrics |= {"epoch": epoch + 1, "seconds": time.perf_counter() - started}
-        metrics["pictures_per_s"] = metrics.pop("pictures") / trained
-        history.append(metrics)
-        worker.report(history)
-        title = f"epoch {epoch + 1}/{config.epochs}"
-        _Progress(worker.board, title, plan.steps_per_epoch).say(
-            f"loss {metrics['train_loss']:.3f}, validation accuracy {metrics['val_accuracy']:.4f}, "
-            f"{metrics['seconds']:.0f} s"
-        )
+    # Ray gives a worker one thread a CPU it asked for.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    torch.manual_seed(plan.config.seed)
+    worker = Worker(plan, ray.train.torch.get_device(), settings["board"])
+    worker.restore()
+    worker.run()
 
 
-class _Worker:
+def share_of(batch_size: int, rank: int, world: int) -> int:
+    """Return how many pictures of each batch a worker takes."""
+    return batch_size // world + (rank < batch_size % world)
+
+
+def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float) -> bool:
+    """Tell whether the validation loss made no progress for so many epochs."""
+    best, since = float("inf"), 0
+    for epoch in history:
+        progress = epoch["val_loss"] < best - min_delta
+        since = 0 if progress else since + 1
+        best = min(best, epoch["val_loss"])
+    return 0 < patience <= since
+
+
+class Worker:
     """The state of one worker."""
 
-    def __init__(self, plan: Plan, model: EncoderDecoder, tree: TrieTensors, device: torch.device, board: Any) -> None:
+    def __init__(self, plan: Plan, device: torch.device, board: Any) -> None:
+        self.plan = plan
         self.config = config = plan.config
-        self.steps_per_epoch = plan.steps_per_epoch
-        self.board = board
         self.device = device
-        self.tree = tree
-        self.plain = model.to(device)
-        world = ray.train.get_context().get_world_size()
-        self.batch_size = config.batch_size // world
-        self.model: nn.Module = ray.train.torch.prepare_model(model) if world > 1 else model
-        self.optimizer = torch.optim.AdamW(_parameter_groups(model, config))
-        self.schedule = None
-        if config.schedule == "one-cycle":
-            self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer,
-                [group["lr"] for group in self.optimizer.param_groups],
-                total_steps=max(2, config.epochs * plan.steps_per_epoch + 1),
-                pct_start=0.2,
-            )
-        self.total_steps = config.epochs * plan.steps_per_epoch
+        self.board = board
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.chief = self.rank == 0
+        taxonomy = Taxonomy.from_json(plan.taxonomy_json, source="the training plan")
+        self.objective = build_objective(config, taxonomy, device)
+        load_backbone_weights(self.objective.network.encoder, config.backbone, config.weights)
+        if config.compile:
+            self.objective.network.encoder.compile()
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.objective, config))
         dtype = choose_dtype(config.precision, device)
-        self.autocast = torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
-        leaf_tokens = torch.from_numpy(tree.trie.leaf_tokens)
-        ended = torch.cat([leaf_tokens, torch.full_like(leaf_tokens[:, :1], PAD)], 1)
-        ended[torch.arange(len(ended)), tree.leaf_length.cpu()] = END
-        self.targets = ended.to(device)  # (leaves, depth + 1) each path's tokens, then <end>
+        self.autocast: AbstractContextManager[Any] = (
+            torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
+        )
+        counts = torch.tensor(plan.leaf_counts, dtype=torch.float32, device=device).clamp(min=1)
+        weight = counts.rsqrt() if config.balance == "weights" else torch.ones_like(counts)
+        self.leaf_weight = weight * counts.sum() / (weight * counts).sum()  # mean 1 over the pictures
+        self.wrapped: DistributedDataParallel | None = None
+        self.wrapped_head_only = False
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+        self.step = 0
+        self.tracker = Tracker(config, plan.environment) if self.chief else None
+        self.batch_size = share_of(config.batch_size, self.rank, self.world)
+        self.batches = {
+            name: Batches(ray.train.get_dataset_shard(name), size_px=config.image_size_px, device=device)
+            for name in ("train", "val")
+        }
 
-    def restore(self) -> list[dict[str, Any]]:
-        """Take up the last checkpoint; return the metrics of the epochs that are done."""
+    def restore(self) -> None:
+        """Take up the last checkpoint."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            return []
+            return
         with checkpoint.as_directory() as folder:
             state = torch.load(os.path.join(folder, STATE_FILE), map_location="cpu", weights_only=True)
-        self.plain.load_state_dict(state["model"])
+        self.objective.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        return list(state["history"])
+        self.history, self.best, self.step = state["history"], state["best"], state["step"]
 
-    def train_epoch(self, epoch: int, shard: Any) -> dict[str, Any]:
-        self.model.train()
-        totals = torch.zeros(3, device=self.device)  # loss, pictures, steps
-        progress = _Progress(self.board, f"epoch {epoch + 1}/{self.config.epochs}", self.steps_per_epoch)
-        refused: list[tuple[str, str]] = []
-        for pictures, labels, usable in self._batches(shard, refused, drop_last=True):
-            # Every worker takes every step, or the others would wait for it: an unusable batch weighs 0.
-            loss = self._step(pictures, labels, float(usable))
-            totals += torch.stack(
-                [
-                    loss * len(labels) * usable,
-                    torch.tensor(len(labels) * usable, device=self.device),
-                    totals.new_ones(()),
-                ]
+    def run(self) -> None:
+        """Train the epochs that are left."""
+        config, steps = self.config, self.plan.steps_per_epoch
+        for epoch in range(self.step // steps, config.epochs):
+            if stopped_early(self.history, config.patience, config.min_delta):
+                break
+            started = time.perf_counter()
+            metrics = self.train_epoch(epoch)
+            if epoch + 1 < config.epochs:
+                self.batches["train"].begin(self.batch_size)
+            metrics |= self.validate()
+            metrics |= {"epoch": epoch + 1, "step": self.step, "seconds": time.perf_counter() - started}
+            self.history.append(metrics)
+            best = not self.best or metrics["val_accuracy"] > self.best["metrics"]["val_accuracy"]
+            if (best or not metrics["val_pictures"]) and self.chief:
+                weights = {name: part.detach().cpu().clone() for name, part in self._network_state().items()}
+                self.best = {"metrics": metrics, "network": weights}
+            elif best:
+                self.best = {"metrics": metrics}
+            self.report(metrics)
+            if self.tracker:
+                self.tracker.epoch(metrics)
+            self.say(
+                f"epoch {epoch + 1}/{config.epochs}: loss {metrics['train_loss']:.3f}, validation loss "
+                f"{metrics['val_loss']:.3f}, accuracy {metrics['val_accuracy']:.4f}, {metrics['seconds']:.0f} s"
             )
-            progress.show(totals)
-            if self.schedule is not None and self.schedule.last_epoch < self.total_steps:
-                self.schedule.step()
+        if self.tracker:
+            self.tracker.close()
+
+    def train_epoch(self, epoch: int) -> dict[str, Any]:
+        """Run what is left of an epoch."""
+        config, steps = self.config, self.plan.steps_per_epoch
+        rate = rate_at(config, self.step, steps)
+        trained = self._trainable(rate.head_only)
+        # The pictures of an epoch and what dropout and augmentation draw depend on where it starts
+        # alone, so a resumed run draws nothing twice.
+        torch.manual_seed(config.seed + 7919 * self.rank + 104_729 * self.step)
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, pictures
+        seen = started = time.perf_counter()
+        begun = self.step
+        for batch in self.batches["train"].steps(self.batch_size, steps * (epoch + 1) - self.step):
+            rate = rate_at(config, self.step, steps)
+            apply_rate(self.optimizer, rate)
+            totals += self._step(trained, batch)
+            self.step += 1
+            now = time.perf_counter()
+            if self.chief and now - seen >= 10:
+                seen = now
+                self._show(epoch, totals, self.step - begun, now - started, rate.factor)
+            left = steps * (epoch + 1) - self.step
+            if config.checkpoint_steps and self.step % config.checkpoint_steps == 0 and left:
+                self.report({"step": self.step})
+        loss, count = self._sum(totals)
+        refused = self.batches["train"].refused
         if epoch == 0:
             self._quarantine(refused)
-        loss_sum, count, _ = self._sum(totals)
         if count == 0:
-            uri, reason = refused[0] if refused else ("", "no picture came")
+            uri, reason = next(iter(refused.items()), ("", "no picture came"))
             raise CatalogError(f"no picture of the split 'train' could be used; the first: {uri}: {reason}")
-        rates = [group["lr"] for group in self.optimizer.param_groups]
+        groups = self.optimizer.param_groups
         return {
-            "train_loss": loss_sum / max(count, 1.0),
-            "pictures": count,
-            "refused_pictures": self._sum(torch.tensor([float(len(refused))], device=self.device))[0],
-            "encoder_lr": rates[0],
-            "decoder_lr": rates[-1],
+            "train_loss": loss / count,
+            "pictures_per_s": count / (time.perf_counter() - started),
+            "refused_pictures": self._sum(torch.tensor([len(refused)], device=self.device))[0],
+            "encoder_lr": 0.0 if rate.head_only else groups[0]["lr"],
+            "decoder_lr": groups[-1]["lr"],
         }
 
-    def _step(self, pictures: Tensor, labels: Tensor, weight: float) -> Tensor:
-        config = self.config
-        tokens = self.targets[labels]  # (batch, steps)
-        pictures = augment(pictures) if config.augment else pictures
-        with self.autocast:
-            logits, weights = self.model(pictures, tokens)
-        loss = cross_entropy(
-            logits.float().flatten(0, 1),
-            tokens.flatten(),
-            ignore_index=PAD,
-            label_smoothing=config.label_smoothing,
-        )
-        count = self.plain.decoder.attention.count  # (regions,)
-        looked = weights.float().sum(1) / count  # (batch, regions), over all steps
-        uneven = ((1 - looked) ** 2 * count).sum(1).mean() / count.sum()
+    def _step(self, trained: Objective | DistributedDataParallel, batch: Pictures) -> Tensor:
+        """Take one optimizer step; return the sum of the losses and of their pictures, (2,).
+
+        Each worker's part counts by its weight among all workers', so the gradient is that of one
+        worker with the whole batch, however the pictures are shared.
+        """
+        weights = self.leaf_weight[batch.labels] * batch.usable
+        total = self._all_reduce(weights.sum()).clamp(min=1e-9)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        (weight * (loss + config.attention_regularization * uneven)).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        parts = self.config.accumulate
+        split = zip(*(x.tensor_split(parts) for x in (batch.pixels, batch.labels, weights)), strict=True)
+        for number, (pixels, labels, weight) in enumerate(split, 1):
+            pictures = augment(pixels) if self.config.augment else pixels
+            # Gradients travel between the workers once a step, after the last part.
+            apart = number < parts and isinstance(trained, DistributedDataParallel)
+            with cast(DistributedDataParallel, trained).no_sync() if apart else nullcontext():
+                with self.autocast:
+                    losses = trained(pictures, labels)
+                loss = (losses * weight).sum()
+                (loss * self.world / total).backward()
+            loss_sum += loss.detach()
+        nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip)
         self.optimizer.step()
-        return loss.detach()
+        return torch.stack([loss_sum, weights.sum().double()])
+
+    def _trainable(self, head_only: bool) -> Objective | DistributedDataParallel:
+        """Let the encoder learn, or its first blocks keep still; wrapped for several workers."""
+        self.objective.train().requires_grad_(True)
+        still = self.objective.network.encoder.parts_before(5 if head_only else self.config.train_from_block)
+        for part in still:
+            part.eval().requires_grad_(False)  # their normalizations keep their statistics too
+        if self.world == 1:
+            return self.objective
+        if self.wrapped is None or head_only != self.wrapped_head_only:
+            ids = [self.device.index or 0] if self.device.type == "cuda" else None
+            # Buffers are not sent around: each worker's normalizations see pictures of their own, and
+            # the first worker's statistics are those that the checkpoint keeps.
+            self.wrapped = DistributedDataParallel(self.objective, device_ids=ids, broadcast_buffers=False)
+            self.wrapped_head_only = head_only
+        return self.wrapped
 
     @torch.inference_mode()
-    def validate(self, shard: Any) -> dict[str, Any]:
-        self.model.eval()
-        totals = torch.zeros(2 + self.tree.trie.depth, device=self.device)
-        ancestors = self.tree.ancestors
-        for pictures, labels, usable in self._batches(shard, [], drop_last=False):
-            if not usable:
-                continue
+    def validate(self) -> dict[str, Any]:
+        """Measure loss and accuracy by level on the validation split."""
+        self.objective.eval()
+        paths = self.objective.tree.ancestors
+        depth = paths.shape[1]
+        totals = torch.zeros(3 + 2 * depth, dtype=torch.float64, device=self.device)
+        for batch in self.batches["val"].all(self.config.batch_size // self.world or 1):
             with self.autocast:
-                step = DecoderStep(self.plain, self.plain.encode(pictures))
-                small = self.tree.trie.inner_count <= EXACT_NODE_BUDGET
-                found = (exact_search if small else beam_search)(step, self.tree, top_k=1)
-            best = found.leaf[:, 0]
-            same = (ancestors[best] == ancestors[labels]) & (ancestors[labels] >= 0)  # (batch, depth)
-            totals += torch.cat([totals.new_tensor([len(labels)]), (best == labels).sum()[None], same.sum(0)])
-        count, exact, *levels = self._sum(totals)
-        lengths = max(count, 1.0)
+                losses, leaf = self.objective.evaluate(batch.pixels, batch.labels)
+            usable, labels = batch.usable, batch.labels
+            there = paths[labels] >= 0  # (batch, depth); nodes are the same only where all above them are
+            columns = [torch.ones_like(usable)[:, None], losses[:, None], (leaf == labels)[:, None]]
+            columns += [(paths[leaf] == paths[labels]) & there, there]
+            totals += (torch.cat([column.double() for column in columns], 1) * usable[:, None]).sum(0)
+        count, loss, exact, *levels = self._sum(totals)
+        accuracies = [right / max(have, 1.0) for right, have in zip(levels[:depth], levels[depth:], strict=True)]
         return {
             "val_pictures": count,
-            "val_accuracy": exact / lengths,
-            **{f"val_accuracy_level_{level}": right / lengths for level, right in enumerate(levels, 1)},
+            "val_loss": loss / max(count, 1.0),
+            "val_accuracy": exact / max(count, 1.0),
+            **{f"val_accuracy_level_{level}": accuracy for level, accuracy in enumerate(accuracies, 1)},
         }
 
-    def report(self, history: list[dict[str, Any]]) -> None:
-        """Hand Ray Train the metrics and, from rank 0, the checkpoint."""
-        if ray.train.get_context().get_world_rank() != 0:
-            ray.train.report(history[-1])
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Hand Ray Train the metrics and, from the first worker, the checkpoint."""
+        if not self.chief:
+            ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory(prefix="atlas-ray-") as folder:
             state = {
-                "model": self.plain.state_dict(),
+                "network": self._network_state(),
                 "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict() if self.schedule is not None else {},
-                "history": history,
+                "step": self.step,
+                "history": self.history,
+                "best": self.best,
             }
             torch.save(state, os.path.join(folder, STATE_FILE))
-            ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    def _batches(
-        self, shard: Any, refused: list[tuple[str, str]], *, drop_last: bool
-    ) -> Iterator[tuple[Tensor, Tensor, bool]]:
-        """Yield (pictures uint8, labels, usable) on the device; refused pictures are put aside.
+    def _network_state(self) -> dict[str, Tensor]:
+        return self.objective.network.state_dict()
 
-        A batch with too few good pictures comes whole, blank ones included, and is not usable.
-        """
-        batches = shard.iter_batches(
-            batch_size=self.batch_size,
-            batch_format="numpy",
-            prefetch_batches=2,
-            drop_last=drop_last,
+    def _show(self, epoch: int, totals: Tensor, steps: int, seconds: float, factor: float) -> None:
+        loss, pictures = totals.tolist()
+        rate = pictures / seconds
+        left = (self.plan.steps_per_epoch * self.config.epochs - self.step) * seconds / steps
+        mean = loss / max(pictures, 1)
+        self.say(
+            f"epoch {epoch + 1}/{self.config.epochs}: loss {mean:.3f}, {rate * self.world:.0f} pictures/s, "
+            f"at most {left:.0f} s left"
         )
-        for batch in batches:
-            good = batch["refused"] == ""
-            if not good.all():
-                bad = np.flatnonzero(~good)
-                refused += [(str(batch["image_uri"][i]), str(batch["refused"][i])) for i in bad]
-            usable = bool(good.sum() >= (2 if self.model.training else 1))  # batch normalization needs two
-            if not usable:
-                good[:] = True
-            pictures = torch.from_numpy(batch["pixels"][good])
-            labels = torch.from_numpy(batch["label"][good])
-            yield pictures.to(self.device, non_blocking=True), labels.to(self.device), usable
+        if self.tracker:
+            self.tracker.step(self.step, {"loss": mean, "pictures_per_s": rate * self.world, "lr_factor": factor})
 
-    def _quarantine(self, refused: list[tuple[str, str]]) -> None:
+    def say(self, text: str) -> None:
+        """Print a line on the driver, from the first worker alone."""
+        if self.chief:
+            self.board.say.remote(text)
+
+    def _quarantine(self, refused: dict[str, str]) -> None:
         if not refused:
             return
         rows = [
             quarantine_row("train", code, message, image_uri=uri)
-            for uri, (code, _, message) in ((uri, text.partition(": ")) for uri, text in refused)
+            for uri, (code, _, message) in ((uri, text.partition(": ")) for uri, text in refused.items())
         ]
-        rank = ray.train.get_context().get_world_rank()
         folder = storage.join(self.config.output, "quarantine")
         storage.make_folder(folder)
-        place = storage.locate(storage.join(folder, f"train-{rank:05d}.parquet"))
+        place = storage.locate(storage.join(folder, f"train-{self.rank:05d}.parquet"))
         pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), place.path, filesystem=place.filesystem)
+
+    def _all_reduce(self, values: Tensor) -> Tensor:
+        if self.world > 1:
+            torch.distributed.all_reduce(values)
+        return values
 
     def _sum(self, values: Tensor) -> list[float]:
         """Add up over all workers."""
-        values = values.double()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(values)
-        return [float(value) for value in values]
+        return [float(value) for value in self._all_reduce(values.double())]
 
 
-def _parameter_groups(model: EncoderDecoder, config: TrainConfig) -> list[dict[str, Any]]:
-    """Encoder and decoder with their own rates; weight decay for matrices alone."""
+def parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
+    """Encoder and the rest with their own rates; weight decay for matrices alone."""
     groups = []
-    for part, rate in ((model.encoder, config.encoder_lr), (model.decoder, config.decoder_lr)):
+    for part, rate in zip(objective.parts(), (config.encoder_lr, config.decoder_lr), strict=True):
         parameters = list(part.parameters())
-        groups += [
-            {
-                "params": [p for p in parameters if p.ndim > 1],
-                "lr": rate,
-                "weight_decay": config.weight_decay,
-            },
-            {"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
-        ]
+        for chosen, decay in (
+            ([p for p in parameters if p.ndim > 1], config.weight_decay),
+            ([p for p in parameters if p.ndim <= 1], 0.0),
+        ):
+            groups.append({"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay})
     return groups
-
-
-class _Progress:
-    """Says a line now and then, from the first worker."""
-
-    def __init__(self, board: Any, title: str, total: int, every_s: float = 10.0) -> None:
-        self._board = board
-        self._title = title
-        self._total = total
-        self._every_s = every_s
-        self._started = self._shown = time.perf_counter()
-        self._chief = ray.train.get_context().get_world_rank() == 0
-
-    def show(self, totals: Tensor) -> None:
-        now = time.perf_counter()
-        if self._chief and now - self._shown >= self._every_s:
-            self._shown = now
-            loss, pictures, steps = totals.tolist()
-            rate = pictures / (now - self._started)
-            left = (self._total - steps) * (now - self._started) / max(steps, 1)
-            self.say(f"loss {loss / max(pictures, 1):.3f}, {rate:.0f} pictures/s a worker, {left:.0f} s left")
-
-    def say(self, text: str) -> None:
-        if self._chief:
-            self._board.say.remote(f"{self._title}: {text}")

@@ -28,6 +28,8 @@ TRANSITIONS = torch.tensor(
 class MarkovStep:
     """A decoder whose next token depends on the last one alone, the same for every picture."""
 
+    normalized_by_taxonomy = False
+
     def __init__(self, table: Tensor, batch: int) -> None:
         self.table, self.batch, self.device = table, batch, torch.device("cpu")
         self.rows = 0
@@ -43,6 +45,8 @@ class MarkovStep:
 
 class RandomStep:
     """A decoder whose next token depends on the picture and on the whole prefix."""
+
+    normalized_by_taxonomy = False
 
     def __init__(self, seed: int, vocabulary: int, pictures: list[int]) -> None:
         self.seed, self.vocabulary = seed, vocabulary

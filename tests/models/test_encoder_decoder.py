@@ -25,7 +25,7 @@ def small(backbone: str = "resnet18", size: int = 64) -> EncoderDecoder:
 def test_attention_equals_the_papers_pooled_grid(side: int, regions: int) -> None:
     torch.manual_seed(1)
     attention = Attention(encoder_dim=6, decoder_dim=5, attention_dim=7, image_size_px=32 * side, pooled_size=14)
-    assert len(attention.count) == regions
+    assert len(attention.regions.count) == regions
     features, hidden = torch.randn(3, 6, side, side), torch.randn(3, 2, 5)
     grid = attention.grid(features)
     context, weights = attention(grid, hidden)
@@ -33,7 +33,7 @@ def test_attention_equals_the_papers_pooled_grid(side: int, regions: int) -> Non
     pooled = adaptive_avg_pool2d(features, 14).flatten(2).transpose(1, 2)  # (batch, 196, encoder)
     joined = attention.encoder_att(pooled)[:, None] + attention.decoder_att(hidden)[:, :, None]
     alpha = attention.full_att(joined.relu()).squeeze(-1).softmax(-1)  # (batch, hypotheses, 196)
-    torch.testing.assert_close(attention.maps(weights).flatten(2), alpha)
+    torch.testing.assert_close(attention.regions.maps(weights).flatten(2), alpha)
     torch.testing.assert_close(context, alpha @ pooled)
     torch.testing.assert_close(grid.mean, pooled.mean(1))
 
@@ -111,8 +111,8 @@ def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"backbone": "vgg"}, "backbone 'vgg' is unknown"),
-        ({"image_size_px": 16}, "a ResNet needs at least 32"),
+        ({"backbone": "vgg"}, "backbone is 'vgg'; expected one of"),
+        ({"image_size_px": 16}, "image_size_px is 16; expected 32 to"),
         ({"vocabulary_size": 2}, "vocabulary_size is 2"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"decoder_dim": 0}, "decoder_dim is 0"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.errors import CatalogError, OutputError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.training.augment import augment
-from atlas_ray.training.config import TrainConfig
+from atlas_ray.training.config import EncoderDecoderTraining
 from atlas_ray.training.run import train
 from tests.parts import rows
 
@@ -39,7 +40,7 @@ def test_from_a_catalogue_to_an_artifact(shop: str, tmp_path: Path) -> None:
     columns = {"product_id": "id", "image_uris": "image", "category_path": "category"}
     report = import_catalog(ImportConfig(source=str(source), output=str(tmp_path / "catalog"), columns=columns))
     assert report.splits["train"] > 48
-    config = TrainConfig(catalog=str(tmp_path / "catalog"), output=str(tmp_path / "model"), **SMALL)
+    config = EncoderDecoderTraining(catalog=str(tmp_path / "catalog"), output=str(tmp_path / "model"), **SMALL)
     done = train(config)
     artifact = load_artifact(str(tmp_path / "model"))
     assert artifact.id == done.model_id
@@ -56,14 +57,18 @@ def test_from_a_catalogue_to_an_artifact(shop: str, tmp_path: Path) -> None:
     picture = (Path(shop).parent / "images" / "P00000.jpg").read_bytes()
     table, _ = PathPredictor(artifact, PredictorConfig())([picture])
     assert tuple(table["category_path"][0].as_py()) in artifact.taxonomy.leaf_set
-    with pytest.raises(OutputError, match="holds a finished model"):
-        train(config)
+    assert (tmp_path / "model" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "model" / "tensorboard").glob("events.out.*"))
+    again = train(config)
+    assert (again.already_done, again.model_id) == (True, done.model_id)
+    with pytest.raises(OutputError, match="holds a run with epochs = 2, this one has 3"):
+        train(replace(config, epochs=3))
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_two_workers_to_s3(catalog: str, s3: str) -> None:
-    settings = SMALL | {"epochs": 1, "workers": 2, "precision": "float32"}
-    done = train(TrainConfig(catalog=catalog, output=f"{s3}/trained", **settings))
+    settings = SMALL | {"epochs": 1, "workers": "2", "precision": "float32"}
+    done = train(EncoderDecoderTraining(catalog=catalog, output=f"{s3}/trained", **settings))
     assert load_artifact(f"{s3}/trained").id == done.model_id
     assert not storage.files(f"{s3}/trained/checkpoints")
     (epoch,) = done.metrics["history"]
@@ -73,16 +78,16 @@ def test_two_workers_to_s3(catalog: str, s3: str) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
     with pytest.raises(CatalogError, match="a batch needs 4096"):
-        train(TrainConfig(catalog=catalog, output=str(tmp_path / "a"), **(SMALL | {"batch_size": 4096})))
+        train(EncoderDecoderTraining(catalog=catalog, output=str(tmp_path / "a"), **(SMALL | {"batch_size": 4096})))
     assert not (tmp_path / "a").exists()  # a mistake does not take the folder
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "train.json").write_text(json.dumps(SMALL | {"catalog": catalog, "batch_size": 4096}))
     with pytest.raises(OutputError, match="holds a run with"):
-        train(TrainConfig(catalog=catalog, output=str(tmp_path / "a"), **SMALL))
+        train(EncoderDecoderTraining(catalog=catalog, output=str(tmp_path / "a"), **SMALL))
     columns = {"product_id": "id", "image_uris": "image", "category_path": "none"}
     import_catalog(ImportConfig(source=shop, output=str(tmp_path / "unlabelled"), columns=columns))
     with pytest.raises(CatalogError, match="no product is labelled"):
-        train(TrainConfig(catalog=str(tmp_path / "unlabelled"), output=str(tmp_path / "b"), **SMALL))
+        train(EncoderDecoderTraining(catalog=str(tmp_path / "unlabelled"), output=str(tmp_path / "b"), **SMALL))
 
 
 def test_a_killed_run_goes_on_from_its_last_epoch(catalog: str, tmp_path: Path) -> None:

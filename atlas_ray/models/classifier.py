@@ -1,0 +1,62 @@
+"""The classifier: a picture to one of N leaf paths.
+
+A ResNet and the head that the Atlas paper takes from fastai (section 5.1): average and maximum of
+the feature grid side by side, then two blocks of batch normalization, dropout, linear and ReLU,
+without a ReLU after the last.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atlas_ray.config import BACKBONES, check_settings, setting
+from atlas_ray.models.backbone import FEATURES, Backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """The shape of the network; it is stored in the artifact."""
+
+    classes: int = setting("leaf paths, in the taxonomy's order", low=1, high=10_000_000)
+    backbone: str = setting("the encoder", "resnet34", choices=BACKBONES)
+    image_size_px: int = setting("side of the square picture that the encoder takes", 150, low=32, high=8192)
+    hidden_dim: int = setting("width between the head's two blocks", 512, low=1, high=8192)
+    dropout: float = setting("before the last layer; half of it before the first", 0.5, low=0, high=0.99)
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        check_settings(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+class Classifier(nn.Module):
+    """Encoder and head."""
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Backbone(config.backbone)
+        pooled = 2 * FEATURES[config.backbone]
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(pooled),
+            nn.Dropout(config.dropout / 2),
+            nn.Linear(pooled, config.hidden_dim),
+            nn.ReLU(),
+            nn.BatchNorm1d(config.hidden_dim),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_dim, config.classes),
+        )
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Turn encoded pictures, (batch, features, rows, columns), into logits (batch, classes)."""
+        logits: Tensor = self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+        return logits
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Turn (batch, 3, size, size) pictures, RGB 0 to 255, into logits (batch, classes)."""
+        return self.classify(self.encoder(pictures))

@@ -1,0 +1,144 @@
+"""A transformer decoder in the place of the LSTM: the Atlas paper's stated next step.
+
+Each layer attends to the prefix, then to the picture's regions, then runs a feed-forward block, each
+behind a layer normalization and beside a residual connection ("Attention Is All You Need", Vaswani
+et al. 2017; normalization first). It takes the same steps as the LSTM: a prefix's memory is the keys
+and values of its tokens in each layer, so every search works as it is.
+
+Dimensions: batch; hypotheses; heads; steps (tokens of a prefix); regions as in
+`atlas_ray.models.attention`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from atlas_ray.models.attention import Regions
+
+State = tuple[Tensor, ...]
+
+
+@dataclass
+class Memory:
+    """What the decoder needs of a batch of pictures."""
+
+    features: Tensor
+    """(batch, cells, encoder_dim); its first dimension is the batch's size."""
+    keys: list[Tensor]
+    """Of each layer, (batch, heads, regions, dim / heads)."""
+    values: list[Tensor]
+    """As `keys`."""
+    mean: Tensor
+    """(batch, dim), the picture as a whole."""
+
+
+class TransformerLayer(nn.Module):
+    """One layer, a token of each hypothesis at a time."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.prefix_norm, self.picture_norm, self.forward_norm = (nn.LayerNorm(dim) for _ in range(3))
+        self.prefix_in = nn.Linear(dim, 3 * dim)
+        self.prefix_out = nn.Linear(dim, dim)
+        self.picture_in = nn.Linear(dim, dim)
+        self.picture_out = nn.Linear(dim, dim)
+        self.widen = nn.Linear(dim, 4 * dim)
+        self.narrow = nn.Linear(4 * dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, log_count: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Read one token.
+
+        Args:
+            x: (batch, hypotheses, dim).
+            past: Keys and values of the prefix, (batch, hypotheses, steps, dim) each.
+            keys: Of the picture, (batch, heads, regions, dim / heads).
+            values: As `keys`.
+            log_count: (regions,) log of how often each region stands in the pooled grid.
+
+        Returns:
+            The new x, keys and values with this token's, and the attention to the picture's
+            regions, averaged over the heads, (batch, hypotheses, regions).
+        """
+        query, key, value = self.prefix_in(self.prefix_norm(x)).chunk(3, -1)
+        key, value = (torch.cat([old, new[:, :, None]], 2) for old, new in zip(past, (key, value), strict=True))
+        split = (self.heads, -1)
+        scores = torch.einsum(
+            "bnhd,bnthd->bnht", query.unflatten(-1, split), key.unflatten(-1, split)
+        )  # (batch, hypotheses, heads, steps)
+        scale = (x.shape[-1] / self.heads) ** -0.5
+        weights = (scores.float() * scale).softmax(-1).to(x.dtype)
+        seen = torch.einsum("bnht,bnthd->bnhd", weights, value.unflatten(-1, split)).flatten(-2)
+        x = x + self.dropout(self.prefix_out(seen))
+        query = self.picture_in(self.picture_norm(x)).unflatten(-1, split).transpose(1, 2)  # (batch, heads, hyp, d)
+        energy = (query @ keys.transpose(-1, -2)).float() * scale + log_count
+        attention = energy.softmax(-1)  # (batch, heads, hypotheses, regions)
+        looked = (attention.to(x.dtype) @ values).transpose(1, 2).flatten(-2)
+        x = x + self.dropout(self.picture_out(looked))
+        x = x + self.dropout(self.narrow(gelu(self.widen(self.forward_norm(x)))))
+        return x, (key, value), attention.mean(1)
+
+
+class TransformerDecoder(nn.Module):
+    """The decoder; its steps are those of `atlas_ray.models.encoder_decoder.LstmDecoder`."""
+
+    def __init__(
+        self,
+        *,
+        encoder_dim: int,
+        dim: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        vocabulary_size: int,
+        image_size_px: int,
+        pooled_size: int,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.regions = Regions(image_size_px, pooled_size)
+        self.embedding = nn.Embedding(vocabulary_size, dim)
+        self.position = nn.Embedding(64, dim)
+        self.picture = nn.Linear(encoder_dim, dim)
+        self.region_norm = nn.LayerNorm(dim)
+        self.memory = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(layers))
+        self.layers = nn.ModuleList(TransformerLayer(dim, heads, dropout / 5) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(dim, vocabulary_size)
+        for embedding in (self.embedding, self.position):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def grid(self, features: Tensor) -> Memory:
+        """Prepare the encoder's output, (batch, encoder_dim, rows, columns), for many steps."""
+        cells = features.flatten(2).transpose(1, 2).contiguous()  # (batch, cells, encoder_dim)
+        seen = self.picture(cells)
+        regions = self.region_norm(self.regions.pooled(seen))  # (batch, regions, dim)
+        keys, values = [], []
+        for layer in self.memory:
+            key, value = layer(regions).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2).chunk(2, 1)
+            keys.append(key)
+            values.append(value)
+        return Memory(cells, keys, values, self.regions.mean(seen))
+
+    def start(self, grid: Memory) -> State:
+        """Return the state before <start>: for each layer, keys and values of no token."""
+        empty = grid.mean[:, None, None, :].expand(-1, 1, 0, -1)
+        return (empty,) * (2 * len(self.layers))
+
+    def step(self, tokens: Tensor, state: State, grid: Memory) -> tuple[Tensor, State, Tensor]:
+        """Read one token of each hypothesis; as `LstmDecoder.step`."""
+        position = self.position.weight[state[0].shape[2]]
+        x = (self.embedding(tokens) + position).to(grid.mean.dtype) + grid.mean[:, None]
+        log_count = self.regions.count.log()
+        after: list[Tensor] = []
+        for number, layer in enumerate(self.layers):
+            past = (state[2 * number], state[2 * number + 1])
+            x, kept, weights = layer(x, past, grid.keys[number], grid.values[number], log_count)
+            after += kept
+        return self.fc(self.dropout(self.norm(x))), tuple(after), weights

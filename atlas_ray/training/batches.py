@@ -1,0 +1,100 @@
+"""A worker's share of the decoded pictures, batch by batch, on its device."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = dict[str, Any]
+
+
+@dataclass
+class Pictures:
+    """A batch on the device."""
+
+    pixels: Tensor
+    """(batch, 3, size, size) uint8."""
+    labels: Tensor
+    """(batch,) positions of leaves."""
+    usable: Tensor
+    """(batch,) float32: 1, or 0 for what only fills a place."""
+
+
+class Batches:
+    """The epochs of one dataset shard.
+
+    A picture that could not be decoded has its place filled by another one of weight 0, and so has a
+    whole batch where the shard ends early: every worker takes every step with batches of one shape,
+    and none waits for another that has no more.
+    """
+
+    def __init__(self, shard: Any, *, size_px: int, device: torch.device) -> None:
+        self._shard = shard
+        self._size_px = size_px
+        self._device = device
+        self._pool = ThreadPoolExecutor(1, "next-epoch")
+        self._begun: Future[tuple[Iterator[Batch], Batch | None]] | None = None
+        self.refused: dict[str, str] = {}
+        """Pictures that could not be used, and why."""
+
+    def begin(self, batch_size: int) -> None:
+        """Start the next epoch's stream in the background, such as while validation runs."""
+        self._begun = self._pool.submit(self._open, batch_size)
+
+    def _open(self, batch_size: int) -> tuple[Iterator[Batch], Batch | None]:
+        stream = iter(self._shard.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2))
+        return stream, next(stream, None)
+
+    def steps(self, batch_size: int, count: int) -> Iterator[Pictures]:
+        """Yield `count` batches of `batch_size`; what is left of the epoch after them is let go."""
+        last = self._blank(batch_size)
+        taken = 0
+        for batch in self._stream(batch_size):
+            if taken == count or len(batch["label"]) < batch_size:
+                continue  # a stream left halfway would keep its decoding tasks
+            last = self._place(batch)
+            taken += 1
+            yield last
+        last.usable = torch.zeros_like(last.usable)
+        for _ in range(count - taken):
+            yield last
+
+    def all(self, batch_size: int) -> Iterator[Pictures]:
+        """Yield the whole epoch once."""
+        for batch in self._stream(batch_size):
+            yield self._place(batch)
+
+    def _stream(self, batch_size: int) -> Iterator[Batch]:
+        begun, self._begun = self._begun, None
+        stream, first = begun.result() if begun else self._open(batch_size)
+        if first is not None:
+            yield first
+            yield from stream
+
+    def _place(self, batch: Batch) -> Pictures:
+        good = batch["refused"] == ""
+        pixels, labels = torch.from_numpy(batch["pixels"]), torch.from_numpy(batch["label"])
+        if not good.all():
+            bad = np.flatnonzero(~good)
+            self.refused |= {str(batch["image_uri"][i]): str(batch["refused"][i]) for i in bad}
+            if good.any():
+                fill = np.resize(np.flatnonzero(good), len(bad))
+                pixels, labels = pixels.clone(), labels.clone()
+                pixels[bad], labels[bad] = pixels[fill], labels[fill]
+        return Pictures(
+            pixels.to(self._device, non_blocking=True),
+            labels.to(self._device, non_blocking=True),
+            torch.from_numpy(good.astype(np.float32)).to(self._device),
+        )
+
+    def _blank(self, batch_size: int) -> Pictures:
+        size = self._size_px
+        return Pictures(
+            torch.zeros((batch_size, 3, size, size), dtype=torch.uint8, device=self._device),
+            torch.zeros(batch_size, dtype=torch.int64, device=self._device),
+            torch.zeros(batch_size, device=self._device),
+        )
