@@ -46,11 +46,13 @@ def recover(output: str) -> int:
 
 
 def rows_done(output: str) -> int:
-    """Count the pictures that earlier runs committed, from the checkpoint's footers."""
+    """Count the pictures that are committed, from the checkpoint's footers."""
     import pyarrow.parquet as pq
 
     count = 0
     for uri in storage.files(storage.join(output, CHECKPOINT), suffix=".parquet"):
+        if uri.endswith(PENDING):  # being written, or left by a crash
+            continue
         place = storage.locate(uri)
         count += pq.read_metadata(place.path, filesystem=place.filesystem).num_rows
     return count

@@ -49,7 +49,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     plan: Plan = settings["plan"]
     context = ray.train.get_context()
     # Ray gives a worker one thread a CPU it asked for.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // context.get_local_world_size()))
     torch.manual_seed(plan.config.seed)
     worker = Worker(plan, ray.train.torch.get_device(), settings["board"])
     worker.restore()
@@ -87,7 +88,7 @@ class Worker:
         load_backbone_weights(self.objective.network.encoder, config.backbone, config.weights)
         if config.compile:
             self.objective.network.encoder.compile()
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.objective, config))
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.objective, config), fused=True)
         dtype = choose_dtype(config.precision, device)
         self.autocast: AbstractContextManager[Any] = (
             torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
@@ -202,7 +203,7 @@ class Worker:
             pictures = augment(pixels) if self.config.augment else pixels
             # Gradients travel between the workers once a step, after the last part.
             apart = number < parts and isinstance(trained, DistributedDataParallel)
-            with cast(DistributedDataParallel, trained).no_sync() if apart else nullcontext():
+            with cast("DistributedDataParallel", trained).no_sync() if apart else nullcontext():
                 with self.autocast:
                     losses = trained(pictures, labels)
                 loss = (losses * weight).sum()
