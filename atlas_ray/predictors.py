@@ -19,11 +19,12 @@ from atlas_ray.config import check_settings, setting
 from atlas_ray.decoding import Posterior, TrieTensors, beam_search, classes_search, exact_search
 from atlas_ray.errors import ConfigError, PictureError, TaxonomyError
 from atlas_ray.images import decode_batch
-from atlas_ray.models import Classifier
+from atlas_ray.models import Classifier, EncoderDecoder
 from atlas_ray.models.backbone import fuse_batch_norm
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, compile_trie, format_path
+from atlas_ray.taxonomy.vocabulary import PAD
 
 EXACT_NODE_BUDGET = 256
 """`auto` searches exactly while the trie has at most this many inner nodes."""
@@ -130,7 +131,7 @@ class PathPredictor:
         small = self.tree.trie.inner_count <= EXACT_NODE_BUDGET
         self._classes: Tensor | None = None
         if isinstance(artifact.model, Classifier):
-            self._classes = _classes_of(self.tree.trie.leaves, artifact).to(self.device)
+            self._classes = torch.tensor(leaf_classes(artifact, taxonomy=self.taxonomy), device=self.device)
         self.search = config.search if config.search != "auto" else "exact" if small else "beam"
         self.model = artifact.model.eval().requires_grad_(False)
         fuse_batch_norm(self.model.encoder)
@@ -186,15 +187,49 @@ class PathPredictor:
         return self._table([self.infer(batch) for batch in pictures.split(self.config.batch_size)])
 
     @torch.inference_mode()
+    def explain(self, pictures: Tensor) -> tuple[pa.Table, Tensor]:
+        """Predict for decoded pictures, and say where the decoder looked while it spelled each path.
+
+        Args:
+            pictures: (count, 3, size, size) uint8.
+
+        Returns:
+            A table of `PREDICTED`, and maps (count, depth, rows, columns) in float32: each level's
+            sums to 1, and those past a path's end are 0.
+
+        Raises:
+            ConfigError: where the model is a classifier, which has no attention.
+        """
+        if isinstance(self.model, Classifier):
+            raise ConfigError(f"model {self.model_id} is a classifier; attention maps need an encoder-decoder")
+        leaf_tokens = torch.from_numpy(self.tree.trie.leaf_tokens).to(self.device)
+        found, maps = [], []
+        for batch in pictures.split(self.config.batch_size):
+            grid = self.model.decoder.grid(self._encode(batch))
+            found.append(self._search(grid))
+            tokens = leaf_tokens[found[-1].leaf[:, 0]]  # (batch, depth)
+            there = (tokens != PAD)[:, :, None, None]
+            maps.append((self.model.attention_maps(grid, tokens) * there).float().cpu())
+        return self._table(found), torch.cat(maps)
+
+    @torch.inference_mode()
     def infer(self, pictures: Tensor) -> Posterior:
         """Run the network and the search over one batch of decoded pictures."""
-        if self.config.threads:  # OpenMP keeps this setting for each calling thread
-            torch.set_num_threads(self.config.threads)
-        features = self._encoder(pictures.to(self.device, non_blocking=True))
+        features = self._encode(pictures)
         if isinstance(self.model, Classifier):
             assert self._classes is not None
             return classes_search(self.model.classify(features), self._classes, self.tree, top_k=self.config.top_k)
-        step = DecoderStep(self.model, self.model.decoder.grid(features))
+        return self._search(self.model.decoder.grid(features))
+
+    def _encode(self, pictures: Tensor) -> Tensor:
+        if self.config.threads:  # OpenMP keeps this setting for each calling thread
+            torch.set_num_threads(self.config.threads)
+        features: Tensor = self._encoder(pictures.to(self.device, non_blocking=True))
+        return features
+
+    def _search(self, grid: Any) -> Posterior:
+        assert isinstance(self.model, EncoderDecoder)
+        step = DecoderStep(self.model, grid)
         if self.search == "exact":
             return exact_search(step, self.tree, top_k=self.config.top_k)
         return beam_search(step, self.tree, width=self.config.beam_width, top_k=self.config.top_k)
@@ -229,13 +264,17 @@ class PathPredictor:
         )
 
 
-def _classes_of(leaves: Sequence[CategoryPath], artifact: Artifact) -> Tensor:
-    """Return the class of each leaf, which is its position in the taxonomy trained on."""
+def leaf_classes(artifact: Artifact, taxonomy: Taxonomy) -> list[int]:
+    """Return a classifier's class of each leaf: its position in the taxonomy that it was trained on.
+
+    Raises:
+        TaxonomyError: naming a leaf that it was not trained on.
+    """
     known = {path: position for position, path in enumerate(artifact.taxonomy.leaves)}
-    for path in leaves:
+    for path in taxonomy.leaves:
         if path not in known:
             raise TaxonomyError(f"the model has no class for {format_path(path)!r}; it was not trained on it")
-    return torch.tensor([known[path] for path in leaves])
+    return [known[path] for path in taxonomy.leaves]
 
 
 def _offsets(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> pa.Array:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
+PATH_KEY_SEPARATOR = "\x1f"
+"""Between the names of a category path where it must be one string, such as to group by it."""
 CATEGORY_PATH = pa.list_(pa.string())
 ALTERNATIVE = pa.struct([("category_path", CATEGORY_PATH), ("probability", pa.float32())])
 

@@ -49,7 +49,7 @@ def test_taxonomy_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         (["import", "nothing.csv", "--output", "out", "--map", "title"], "--map 'title'; expected FIELD=COLUMN"),
         (["score", "--catalog", "none", "--model", "none", "--output", "out", "--top-k", "0"], "top_k is 0"),
         (["train", "encoder-decoder", "--catalog", "c", "--output", "o", "--backbone", "vgg"], "backbone is 'vgg'"),
-        (["train", "encoder-decoder", "--catalog", "c", "--output", "o", "--workers", "12", "--batch-size", "16"], "cannot be shared by 12"),
+        (["train", "encoder-decoder", "--catalog", "c", "--output", "o", "--workers", "99"], "cannot be shared by 99"),
         (["evaluate", "--run", "nothing"], "is no finished scoring run"),
     ],
 )

@@ -120,3 +120,14 @@ def test_devices_and_precisions() -> None:
         assert choose_device("auto").type == "cpu"
         with pytest.raises(ConfigError, match="sees 0 CUDA devices"):
             choose_device("cuda")
+
+
+def test_attention_maps_come_with_the_paths(small_model: str) -> None:
+    chosen = predictor(small_model, batch_size=2)
+    decoded, _ = chosen.decode(pictures(3))
+    table, maps = chosen.explain(decoded)
+    assert table.equals(chosen.predict(decoded))
+    assert maps.shape == (3, chosen.tree.trie.depth, 4, 4)
+    lengths = [len(path) for path in table["category_path"].to_pylist()]
+    expected = [[float(level < length) for level in range(maps.shape[1])] for length in lengths]
+    torch.testing.assert_close(maps.sum((2, 3)), torch.tensor(expected))

@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.metrics import PathMetrics, measure
-from atlas_ray.records import CATEGORIZED
+from atlas_ray.records import CATEGORIZED, PATH_KEY_SEPARATOR
 from atlas_ray.taxonomy import CategoryPath
 
-SEPARATOR = "\x1f"
 Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
 
 PATH_ROWS = pa.schema(
@@ -55,14 +54,14 @@ def evaluate(run: str, output: str | None = None) -> dict[str, PathMetrics]:
         pairs = pa.table(
             {
                 "split": pc.fill_null(labelled["split"], "none"),
-                "true": pc.binary_join(labelled["true_category_path"], SEPARATOR),
-                "guess": pc.binary_join(labelled["category_path"], SEPARATOR),
+                "true": pc.binary_join(labelled["true_category_path"], PATH_KEY_SEPARATOR),
+                "guess": pc.binary_join(labelled["category_path"], PATH_KEY_SEPARATOR),
             }
         )
         counted = pairs.group_by(["split", "true", "guess"]).aggregate([([], "count_all")])
         for row in counted.to_pylist():
-            guess = tuple(row["guess"].split(SEPARATOR)) if row["guess"] is not None else None
-            pair = (tuple(row["true"].split(SEPARATOR)), guess)
+            guess = tuple(row["guess"].split(PATH_KEY_SEPARATOR)) if row["guess"] is not None else None
+            pair = (tuple(row["true"].split(PATH_KEY_SEPARATOR)), guess)
             for name in (row["split"], "all"):
                 splits.setdefault(name, Counter())[pair] += row["count_all"]
     if not splits:

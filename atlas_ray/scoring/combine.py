@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import AuditError
-from atlas_ray.records import CATEGORIZED, CATEGORY_PATH
+from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR
 
 PRODUCT, IMAGE, PREDICTION, QUARANTINED = range(4)
-SEPARATOR = "\x1f"
 READ_ROWS = 50_000
 
 JOINED = pa.schema(
@@ -133,7 +132,7 @@ def _merged(scored: pa.Table, owner: Any, per_product: Any, top_k: int) -> dict[
     weight = np.concatenate(
         [scored["probability"].to_numpy(), more.field("probability").to_numpy(zero_copy_only=False)]
     ).astype(np.float64)
-    keys = pc.binary_join(path, SEPARATOR).dictionary_encode()
+    keys = pc.binary_join(path, PATH_KEY_SEPARATOR).dictionary_encode()
     key = keys.indices.to_numpy()
     names = keys.dictionary.to_pylist()
     # Sum over the pictures of a product: (product, path) pairs, best first, ties by name.
@@ -148,7 +147,7 @@ def _merged(scored: pa.Table, owner: Any, per_product: Any, top_k: int) -> dict[
     place = np.arange(len(product)) - np.searchsorted(product, product)  # 0 for each product's best
     by_rank = np.empty(len(names), dtype=np.int64)
     by_rank[rank] = np.arange(len(names))
-    paths = pa.array([name.split(SEPARATOR) for name in names], CATEGORY_PATH)
+    paths = pa.array([name.split(PATH_KEY_SEPARATOR) for name in names], CATEGORY_PATH)
     best = np.full(count, -1)
     best[product[place == 0]] = by_rank[chosen[place == 0]]
     probability = np.zeros(count)
@@ -200,7 +199,7 @@ def _levels(
     For a picture whose own path shares the prefix it is the picture's own; for another, the sum of
     its listed paths that share it.
     """
-    parts = [name.split(SEPARATOR) for name in names]
+    parts = [name.split(PATH_KEY_SEPARATOR) for name in names]
     depth = max((len(part) for part in parts), default=0)
     code: dict[str, int] = {}
     table = np.full((len(parts) + 1, depth), -1)  # the last row stands for no path

@@ -5,15 +5,12 @@ import json
 import os
 import platform
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
@@ -21,10 +18,12 @@ from ray.data.checkpoint import CheckpointConfig
 
 from atlas_ray import __version__, storage
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
+from atlas_ray.errors import CatalogError, ConfigError, OutputError
+from atlas_ray.models import Classifier
+from atlas_ray.predictors import leaf_classes
 from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import CATEGORIZED, IMAGES, PRODUCTS, missing_columns
-from atlas_ray.scoring.combine import IMAGE, PREDICTION, PRODUCT, QUARANTINED, combine, read_tagged
+from atlas_ray.records import IMAGES, PRODUCTS, missing_columns
+from atlas_ray.scoring.account import combine_products, quarantine_codes
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.fetch import Fetch
 from atlas_ray.scoring.outcomes import KEYS
@@ -35,8 +34,6 @@ from atlas_ray.taxonomy import Taxonomy, compile_trie, parse_path, read_taxonomy
 
 SMALL_CLUSTER_CPUS = 8
 CPU_WORKERS_A_NODE = 8
-PRODUCTS_A_PARTITION = 100_000
-MAX_READ_TASKS = 1_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def score(config: ScoreConfig) -> ScoreReport:
             _stream(config, catalog, output, spec, display)
         streamed = time.time()
         spans = display.spans()
-    counts = _combine(config, catalog, output, identity, total)
+    counts = combine_products(config, catalog, output, identity, total)
     run = {
         "job": "score",
         "written_by": f"atlas_ray {__version__}",
@@ -110,7 +107,7 @@ def score(config: ScoreConfig) -> ScoreReport:
         "config": config.to_dict(),
         "identity": identity,
         "counts": counts,
-        "quarantined_by_code": _codes(output),
+        "quarantined_by_code": quarantine_codes(output),
         "resumed_from": done,
         "seconds": {
             "total": time.time() - began,
@@ -158,6 +155,8 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
     )
     predicted: Taxonomy = taxonomy.within(within) if within else taxonomy
     compile_trie(predicted, artifact.vocabulary)
+    if isinstance(artifact.model, Classifier):
+        leaf_classes(artifact, predicted)
     return spec, {
         "catalog": catalog,
         "model_id": artifact.id,
@@ -246,71 +245,6 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
         )
         sink = OutcomeSink(output, display.board, rows_per_file=config.rows_per_file)
         stream.write_datasink(sink)
-
-
-def _combine(config: ScoreConfig, catalog: str, output: str, identity: dict[str, Any], total: int) -> dict[str, int]:
-    """Write the products table and return the run's counts, checked."""
-    storage.delete_folder(storage.join(output, "products"))
-
-    tables = (
-        (catalog, "products", PRODUCT),
-        (catalog, "images", IMAGE),
-        (output, "predictions", PREDICTION),
-        (output, "quarantine", QUARANTINED),
-    )
-    files = [
-        {"uri": uri, "kind": kind}
-        for root, name, kind in tables
-        for uri in storage.files(storage.join(root, name), suffix=".parquet")
-    ]
-    partitions = max(1, -(-total // PRODUCTS_A_PARTITION))
-    combined = (
-        ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
-        .map_batches(read_tagged, batch_size=1, batch_format="pyarrow")
-        .repartition(partitions, keys=["product_id"])
-        .map_batches(
-            functools.partial(
-                combine,
-                model_id=identity["model_id"],
-                taxonomy_id=identity["taxonomy_id"],
-                top_k=config.predictor.top_k,
-            ),
-            batch_size=None,
-            batch_format="pyarrow",
-        )
-    )
-    place = storage.locate(storage.join(output, "products"))
-    combined.write_parquet(place.path, filesystem=place.filesystem)
-    return _counts(output, total)
-
-
-def _counts(output: str, total: int) -> dict[str, int]:
-    """Add up the products table and hold it against the input."""
-    place = storage.locate(storage.join(output, "products"))
-    table = ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
-    counts = Counter[str]()
-    for batch in table.to_batches(columns=["images_scored", "images_quarantined", "category_path"]):
-        counts["products"] += len(batch)
-        counts["products_categorized"] += len(batch) - batch["category_path"].null_count
-        counts["scored"] += pc.sum(batch["images_scored"]).as_py() or 0
-        counts["quarantined"] += pc.sum(batch["images_quarantined"]).as_py() or 0
-    counts["filtered"] = 0
-    counts["input"] = counts["scored"] + counts["filtered"] + counts["quarantined"]
-    counts["repeated_input_rows"] = total - counts["input"]
-    if counts["repeated_input_rows"] < 0:
-        raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
-    return dict(counts)
-
-
-def _codes(output: str) -> dict[str, int]:
-    """Count the quarantine by error code."""
-    uri = storage.join(output, "quarantine")
-    codes = Counter[str]()
-    for file in storage.files(uri, suffix=".parquet"):
-        place = storage.locate(file)
-        column = pq.read_table(place.path, filesystem=place.filesystem, columns=["error_code"])
-        codes.update(column["error_code"].to_pylist())
-    return dict(codes)
 
 
 def _timings(spans: dict[str, tuple[float, float, float]]) -> dict[str, float]:

@@ -101,6 +101,7 @@ class Worker:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.step = 0
+        self.resumed_at: list[int] = []
         self.tracker = Tracker(config, plan.environment) if self.chief else None
         self.batch_size = share_of(config.batch_size, self.rank, self.world)
         self.batches = {
@@ -118,6 +119,7 @@ class Worker:
         self.objective.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.best, self.step = state["history"], state["best"], state["step"]
+        self.resumed_at = [*state["resumed_at"], self.step]
 
     def run(self) -> None:
         """Train the epochs that are left."""
@@ -265,6 +267,7 @@ class Worker:
                 "step": self.step,
                 "history": self.history,
                 "best": self.best,
+                "resumed_at": self.resumed_at,
             }
             torch.save(state, os.path.join(folder, STATE_FILE))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

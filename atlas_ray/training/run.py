@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,7 +46,7 @@ class TrainReport:
     """The output held the finished run of the same settings, and nothing was done."""
 
 
-def train(config: TrainConfig, *, fresh: bool = False) -> TrainReport:
+def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] = ()) -> TrainReport:
     """Train a model and write its artifact.
 
     The same call on an output that was stopped goes on from its last checkpoint; on a finished one
@@ -55,6 +56,7 @@ def train(config: TrainConfig, *, fresh: bool = False) -> TrainReport:
     Args:
         config: The settings.
         fresh: Delete an earlier run in the output first.
+        callbacks: What Ray Train's controller calls at each report: `ray.train.UserCallback`s.
 
     Raises:
         OutputError: where the output holds a run with other settings, or something else.
@@ -101,6 +103,7 @@ def train(config: TrainConfig, *, fresh: bool = False) -> TrainReport:
             storage_filesystem=place.filesystem,
             failure_config=FailureConfig(max_failures=10),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=list(callbacks),
         ),
     )
     with display:
@@ -161,6 +164,7 @@ def _finish(config: TrainConfig, output: str, taxonomy: Taxonomy, result: Any, u
         "train_loss": best["metrics"]["train_loss"],
         "refused_pictures": history[0]["refused_pictures"],
         "products_without_a_leaf": unusable,
+        "resumed_at_steps": state["resumed_at"],
         "settings": {"model": config.model, **config.to_dict()},
         "history": history,
     }

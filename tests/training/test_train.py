@@ -1,11 +1,6 @@
 """Training for real, on a local Ray."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,32 +83,6 @@ def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
     import_catalog(ImportConfig(source=shop, output=str(tmp_path / "unlabelled"), columns=columns))
     with pytest.raises(CatalogError, match="no product is labelled"):
         train(EncoderDecoderTraining(catalog=str(tmp_path / "unlabelled"), output=str(tmp_path / "b"), **SMALL))
-
-
-def test_a_killed_run_goes_on_from_its_last_epoch(catalog: str, tmp_path: Path) -> None:
-    flags = [
-        f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name not in ("augment", "epochs")
-    ]
-    command = [sys.executable, "-m", "atlas_ray.cli", "train", "encoder-decoder", "--catalog", catalog]
-    command += ["--output", str(tmp_path / "model"), "--epochs=10", *flags]
-    with (tmp_path / "log").open("wb") as log:
-        run = subprocess.Popen(command, stdout=log, stderr=log)
-        checkpoints = tmp_path / "model" / "checkpoints"
-        end = time.monotonic() + 120
-        while len(list(checkpoints.glob("checkpoint_*/state.pt"))) < 2 and time.monotonic() < end:
-            assert run.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.1)
-        os.kill(run.pid, signal.SIGKILL)
-        run.wait()
-    assert not (tmp_path / "model" / "model.json").exists()
-    # The newest checkpoint may be cut in two by the kill; the oldest one is whole.
-    oldest = min(checkpoints.glob("checkpoint_*/state.pt"))
-    before = torch.load(oldest, weights_only=True)["history"]
-    assert before
-    subprocess.run(command, check=True, capture_output=True)
-    history = load_artifact(str(tmp_path / "model")).metrics["history"]
-    assert [row["epoch"] for row in history] == list(range(1, 11))
-    assert history[: len(before)] == before  # not trained again: even their seconds are the same
 
 
 def test_augmentation_keeps_shape_and_range() -> None:

@@ -1,0 +1,135 @@
+"""Training that is shared, cut and killed gives the curve of one that was left alone.
+
+The runs here see the whole training split in every step, with a still encoder and no chance in them,
+so their curves may be compared number by number.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atlas_ray.artifacts import load_artifact
+from atlas_ray.training.config import EncoderDecoderTraining
+from atlas_ray.training.run import TrainReport, train
+from benchmarks.kill_resume import CLUSTER, descendants
+
+EPOCHS = 6
+WHOLE: dict[str, Any] = {
+    "backbone": "resnet18", "image_size_px": 32, "hidden_dim": 16, "batch_size": 56, "epochs": EPOCHS,
+    "train_from_block": 5, "dropout": 0.0, "decoder_lr": 1e-2, "precision": "float32",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def curve(catalog: str, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    output = str(tmp_path_factory.mktemp("alone") / "model")
+    history: list[dict[str, Any]] = train(EncoderDecoderTraining(catalog=catalog, output=output, **WHOLE)).metrics[
+        "history"
+    ]
+    assert [epoch["step"] for epoch in history] == list(range(1, EPOCHS + 1))  # one step holds the whole split
+    assert history[-1]["val_loss"] < 0.9 * history[0]["val_loss"]
+    return history
+
+
+def same_curve(history: list[dict[str, Any]], curve: list[dict[str, Any]]) -> None:
+    assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))
+    for name in ("train_loss", "val_loss"):
+        assert [epoch[name] for epoch in history] == pytest.approx([epoch[name] for epoch in curve], rel=2e-3)
+
+
+def command(catalog: str, output: str) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in WHOLE.items()]
+    start = [sys.executable, "-m", "atlas_ray.cli", "train", "encoder-decoder", "--catalog", catalog]
+    return [*start, "--output", output, *flags]
+
+
+def wait_for(what: Callable[[], object], run: "subprocess.Popen[bytes] | threading.Thread", timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    while not what():
+        alive = run.is_alive() if isinstance(run, threading.Thread) else run.poll() is None
+        assert alive, "the run ended too early"
+        assert time.monotonic() < end, "nothing to kill yet"
+        time.sleep(0.05)
+
+
+def checkpoints(output: Path) -> list[Path]:
+    return sorted((output / "checkpoints").glob("checkpoint_*/state.pt"))
+
+
+def test_two_workers_in_parts_learn_as_one(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
+    settings = WHOLE | {"workers": "2", "accumulate": 2}
+    done = train(EncoderDecoderTraining(catalog=catalog, output=str(tmp_path / "model"), **settings))
+    same_curve(done.metrics["history"], curve)
+
+
+def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
+    catalog: str, local_ray: None, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    settings = WHOLE | {"batch_size": 7, "checkpoint_steps": 2, "workers": "1:2"}
+    found: list[TrainReport] = []
+    config = EncoderDecoderTraining(catalog=catalog, output=str(output), **settings)
+    run = threading.Thread(target=lambda: found.append(train(config)))
+    run.start()
+    # Ray Train's controller asks its workers every two seconds what they reported; what it does not
+    # know of when a worker dies is not gone on from.
+    known = output / "checkpoints" / "checkpoint_manager_snapshot.json"
+    wait_for(lambda: known.exists() and "checkpoint_2" in known.read_text(), run, 120)
+    workers = [pid for pid, title in descendants(os.getpid()) if "RayTrainWorker" in title]
+    os.kill(max(workers), signal.SIGKILL)  # the newest: earlier runs may have left idle ones
+    run.join(300)
+    (done,) = found
+    history = done.metrics["history"]
+    assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))
+    assert [epoch["step"] for epoch in history] == [8 * epoch["epoch"] for epoch in history]  # 56 // 7 steps each
+    (resumed,) = done.metrics["resumed_at_steps"]
+    assert resumed > 0
+    assert resumed % 2 == 0  # at one of the checkpoints: steps 2, 4, 6, 8, ...
+
+
+def test_a_killed_driver_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    with (tmp_path / "log").open("wb") as log:
+        run = subprocess.Popen(command(catalog, str(output)), stdout=log, stderr=log)
+        wait_for(lambda: len(checkpoints(output)) >= 2, run, 120)
+        run.kill()
+        run.wait()
+    assert not (output / "model.json").exists()
+    done = subprocess.run(command(catalog, str(output)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    metrics = load_artifact(str(output)).metrics
+    same_curve(metrics["history"], curve)
+    assert metrics["resumed_at_steps"]
+    again = subprocess.run(command(catalog, str(output)), capture_output=True, text=True)
+    assert "holds this run, finished; nothing to do" in again.stdout
+
+
+def test_a_killed_node_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    try:
+        address = cluster.stdout.readline().decode().strip()
+        with (tmp_path / "log").open("wb") as log:
+            environment = os.environ | {"RAY_ADDRESS": address}
+            run = subprocess.Popen(command(catalog, str(output)), stdout=log, stderr=log, env=environment)
+            wait_for(lambda: len(checkpoints(output)) >= 2, run, 120)
+            cluster.stdin.write(b"kill\n")
+            cluster.stdin.flush()
+            assert cluster.stdout.readline() == b"killed\n"
+            assert run.wait(300) == 0, (tmp_path / "log").read_text()
+    finally:
+        cluster.stdin.close()
+        cluster.wait(60)
+    same_curve(load_artifact(str(output)).metrics["history"], curve)
