@@ -101,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
         ("encoder-decoder", "train the model that spells category paths"),
     ):
         command(kind, _train, text, models).flags = functools.partial(_add_train, kind=kind)
+    tune = commands.add_parser("tune", help="search good settings", description="search good settings for a training")
+    models = tune.add_subparsers(dest="model_kind", required=True, metavar="MODEL")
+    for kind in ("classifier", "encoder-decoder"):
+        text = f"search learning rates, decay, dropout and smoothing of `train {kind}`"
+        command(kind, _tune, text, models).flags = functools.partial(_add_tune, kind=kind)
+    _add_import_checkpoint(
+        command("import-checkpoint", _import_checkpoint, "turn a published Atlas checkpoint into a model")
+    )
     command("score", _score, "give every product of a catalogue its category path").flags = _add_score
     _add_evaluate(command("evaluate", _evaluate, "compare scored products with their labels"))
     demo = command("demo", _demo, "draw a sample catalogue, train on it, score and evaluate it")
@@ -212,6 +220,69 @@ def _train(options: argparse.Namespace) -> int:
         f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_pictures']:.0f} pictures; "
         f"curves in {report.output}/curves.png"
     )
+    return EXIT_OK
+
+
+def _add_tune(parser: argparse.ArgumentParser, kind: str) -> None:
+    from atlas_ray.config import add_flags
+    from atlas_ray.training.config import TRAININGS, TuneConfig
+
+    parser.add_argument("--config", metavar="FILE", help="a YAML file of the training's settings; a flag wins over it")
+    add_flags(parser, TuneConfig)
+    add_flags(parser, TRAININGS[kind])
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from atlas_ray.config import build_settings, given, read_settings
+    from atlas_ray.session import connect
+    from atlas_ray.training.config import TRAININGS, TuneConfig
+
+    source = "the command line"
+    kind = TRAININGS[options.model_kind]
+    file = read_settings(options.config) if options.config else {}
+    training = build_settings(kind, {**file, **given(options, kind)}, options.config or source)
+    search = build_settings(TuneConfig, given(options, TuneConfig), source)
+
+    from atlas_ray.training.tune import tune
+
+    connect()
+    report = tune(search, training)
+    if report.already_done:
+        print(f"{report.output} holds this search, finished; nothing to do")
+    print(
+        f"best of {len(report.trials)} trials: number {report.best['trial']}, validation accuracy "
+        f"{report.best['val_accuracy']:.4f}; its model in {report.model}"
+    )
+    print(f"train with its settings: atlas-ray train {options.model_kind} --config {report.output}/best.yaml")
+    return EXIT_OK
+
+
+def _add_import_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="the .pth.tar file; nothing in it is executed")
+    parser.add_argument("--word-map", required=True, help="its WORDMAP_*.json")
+    parser.add_argument("--taxonomy", required=True, help="what it predicts: a file, or the built-in atlas-52")
+    parser.add_argument("--output", required=True, help="where the model goes")
+    parser.add_argument(
+        "--image-size-px", type=int, default=150, help="side of the pictures it was trained on (default: %(default)s)"
+    )
+
+
+def _import_checkpoint(options: argparse.Namespace) -> int:
+    from atlas_ray import storage
+    from atlas_ray.checkpoints import import_checkpoint
+    from atlas_ray.errors import OutputError
+    from atlas_ray.taxonomy import read_taxonomy
+
+    if storage.exists(storage.join(options.output, "model.json")):
+        raise OutputError(f"{options.output} holds a model; name another folder with --output")
+    model_id = import_checkpoint(
+        options.checkpoint,
+        options.word_map,
+        options.output,
+        taxonomy=read_taxonomy(options.taxonomy),
+        image_size_px=options.image_size_px,
+    )
+    print(f"model {model_id} in {options.output}")
     return EXIT_OK
 
 

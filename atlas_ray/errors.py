@@ -29,6 +29,10 @@ class OutputError(UserError):
     """An output folder that holds something else than what this run would write."""
 
 
+class SearchError(UserError):
+    """A search for settings of which no trial finished."""
+
+
 class ClusterError(UserError):
     """A Ray cluster that cannot be reached."""
 

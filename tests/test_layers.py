@@ -8,7 +8,7 @@ import atlas_ray
 ROOT = Path(atlas_ray.__file__).parent
 LAYERS = {
     "errors": 0, "records": 0, "config": 0, "storage": 0, "objects": 0, "taxonomy": 0,
-    "images": 1, "models": 1, "decoding": 1, "metrics": 1, "artifacts": 1,
+    "images": 1, "models": 1, "decoding": 1, "metrics": 1, "artifacts": 1, "checkpoints": 1, "pickles": 1,
     "predictors": 2, "reports": 2,
     "session": 3, "progress": 3, "catalog": 3, "crawl": 3, "cleaning": 3, "training": 3, "scoring": 3, "serving": 3,
     "cli": 4,

@@ -1,0 +1,119 @@
+"""What each trial of a search runs: a training whose epochs Ray Tune hears of, and may end."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray.train
+import ray.tune
+from ray.util.queue import Queue
+
+from atlas_ray import storage
+from atlas_ray.training.config import TrainConfig
+from atlas_ray.training.run import train
+
+END_S = 60.0
+"""How long a training that is stopped may take to end its workers."""
+
+
+def trial_folder(output: str, trial: int) -> str:
+    """Return where a trial's model goes."""
+    return storage.join(output, "trials", str(trial))
+
+
+class Trial(ray.tune.Trainable):
+    """A training in a thread, of which each step returns the next epoch.
+
+    Ray's own bridge (a trial that is a function, and `TuneReportCallback`) is not used, for two
+    reasons: it waits forever where a training ends while a report is on its way, and what it stops is
+    killed, which leaves the workers' CPUs and GPUs taken where Ray runs without its dashboard.
+    """
+
+    def setup(  # type: ignore[override]  # with_parameters adds them
+        self, config: Mapping[str, int], training: TrainConfig, drawn: Sequence[Mapping[str, float]], board: Any
+    ) -> None:
+        """Start to train.
+
+        Args:
+            config: `trial`, its number, from 1.
+            training: All the settings that are not searched; the output is the search's.
+            drawn: The searched settings of every trial.
+            board: Where lines for the terminal go.
+        """
+        number = config["trial"]
+        chosen: Mapping[str, Any] = drawn[number - 1]
+        own = replace(training, output=trial_folder(training.output, number), checkpoint_steps=0, **chosen)
+        name = f"trial {number}/{len(drawn)}"
+        board.say.remote(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in chosen.items()))
+        self._reports, self._answers = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+        self._asked = False
+        self._error: Exception | None = None
+        watcher = Watcher(name, own.epochs, self._reports, self._answers, board)
+        self._thread = threading.Thread(target=self._train, args=(own, watcher), daemon=True)
+        self._thread.start()
+
+    def _train(self, config: TrainConfig, watcher: "Watcher") -> None:
+        last = None
+        try:
+            found = train(config, callbacks=[watcher]).metrics
+            last = {"val_accuracy": found["val_accuracy"], "epoch": len(found["history"])}
+            last |= {"finished": True, "done": True}
+        except Exception as error:
+            self._error = error
+        self._reports.put(last)
+
+    def step(self) -> dict[str, Any]:
+        """Let the training go on, and return its next epoch."""
+        self._answer(go_on=True)
+        report: dict[str, Any] | None = self._reports.get()
+        if report is None:
+            assert self._error is not None
+            raise self._error
+        self._asked = "done" not in report
+        return report
+
+    def cleanup(self) -> None:
+        """End the training where it still goes."""
+        self._answer(go_on=False)
+        self._thread.join(timeout=END_S)
+
+    def _answer(self, *, go_on: bool) -> None:
+        if self._asked:
+            self._asked = False
+            self._answers.put(go_on)
+
+
+class Watcher(ray.train.UserCallback):
+    """Tells a trial of the epochs; it lives in the process that controls the training."""
+
+    def __init__(self, trial: str, epochs: int, reports: Queue, answers: Queue, board: Any) -> None:
+        self._trial, self._epochs, self._reports, self._answers, self._board = trial, epochs, reports, answers, board
+        self._best = 0.0
+
+    def after_report(
+        self,
+        run_context: Any,  # noqa: ARG002
+        metrics: Sequence[Mapping[str, Any]],
+        checkpoint: Any,  # noqa: ARG002
+    ) -> None:
+        """Pass an epoch on and wait for the answer, while the workers are at the next one."""
+        found = metrics[0]
+        if "val_accuracy" not in found:  # a checkpoint within an epoch
+            return
+        # A trial is worth its best epoch, which its model holds. Compared by that, one that is stopped
+        # was behind another, so the best of all is never one that was stopped.
+        self._best = max(self._best, found["val_accuracy"])
+        epoch = found["epoch"]
+        self._board.say.remote(
+            f"{self._trial}, epoch {epoch}/{self._epochs}: accuracy {found['val_accuracy']:.4f}, best {self._best:.4f}"
+        )
+        if epoch == self._epochs:  # Tune ends a trial here; it hears of it when the model is written
+            return
+        self._reports.put({"val_accuracy": self._best, "epoch": epoch})
+        if not self._answers.get():
+            raise Behind(f"{self._trial} fell behind in epoch {epoch}")
+
+
+class Behind(Exception):  # noqa: N818
+    """Raised in the process that controls a training, to end it in good order."""

@@ -1,0 +1,206 @@
+"""A search for good settings: trial trainings, of which Ray Tune ends early those that fall behind."""
+
+import contextlib
+import io
+import logging
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.tune
+import yaml
+from ray.tune.schedulers import ASHAScheduler
+
+from atlas_ray import storage
+from atlas_ray.config import hold_settings
+from atlas_ray.errors import CatalogError, OutputError, SearchError
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.taxonomy import read_taxonomy
+from atlas_ray.training.config import TrainConfig, TuneConfig
+from atlas_ray.training.data import labelled_pictures
+from atlas_ray.training.run import NOT_OF_THE_RESULT
+from atlas_ray.training.trial import Trial, trial_folder
+
+SPACE = {
+    "encoder_lr": ray.tune.loguniform(1e-5, 3e-3),
+    "decoder_lr": ray.tune.loguniform(1e-5, 1e-2),
+    "weight_decay": ray.tune.loguniform(1e-5, 0.3),
+    "dropout": ray.tune.uniform(0.0, 0.7),
+    "label_smoothing": ray.tune.uniform(0.0, 0.2),
+}
+"""The settings that are searched, and what their values are drawn from."""
+BEST, ROWS, SETTINGS, STATE = "best.yaml", "trials.parquet", "tune.json", "ray-tune"
+SCHEMA = pa.schema(
+    [
+        ("trial", pa.int32()),
+        ("status", pa.string()),  # finished; stopped, having fallen behind; failed
+        ("val_accuracy", pa.float64()),  # the best epoch's
+        ("epochs", pa.int32()),
+        *((name, pa.float64()) for name in SPACE),
+        ("reason", pa.string()),  # of a failure
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """What a search left: `best.yaml`, `trials.parquet`, and the best trial's model."""
+
+    output: str
+    trials: list[dict[str, Any]]
+    """The rows of `trials.parquet`."""
+    best: dict[str, Any]
+    """The best trial's row."""
+    model: str
+    """The folder of its model."""
+    already_done: bool = False
+    """The output held the finished search of the same settings, and nothing was done."""
+
+
+def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
+    """Search the settings of `SPACE` for the best accuracy on the validation split.
+
+    Each trial is a training run. The first one has the settings given, so that the best is never
+    worse than those. The same call on an output that was stopped goes on from there: trials that
+    ended are not run again, those that failed are; on a finished one it does nothing.
+
+    Args:
+        config: How long to search.
+        training: Where to search, and all the settings that are not searched; its output takes
+            `best.yaml`, a configuration of the training with the best settings.
+
+    Raises:
+        OutputError: where the output holds a search with other settings, or something else.
+        CatalogError: where the catalogue has no labelled pictures in its validation split.
+        SearchError: where no trial finished, naming why the first one failed.
+    """
+    training = _absolute(training)
+    output = training.output
+    for name in ("products", "train.json", "model.json"):
+        if storage.exists(storage.join(output, name)):
+            raise OutputError(f"{output} holds something else than a search; tune into a folder of its own")
+    held = {name: value for name, value in training.to_dict().items() if name not in NOT_OF_THE_RESULT}
+    held |= {"model": training.model, **asdict(config)}
+    if done := storage.exists(storage.join(output, BEST)):
+        hold_settings(output, SETTINGS, held)
+    else:
+        taxonomy = read_taxonomy(training.taxonomy or storage.join(training.catalog, "taxonomy.json"))
+        if not labelled_pictures(training.catalog, "val", taxonomy).count:
+            raise CatalogError(
+                f"{training.catalog}: no labelled pictures in the split 'val'; a search compares by them"
+            )
+        hold_settings(output, SETTINGS, held)
+        rows = _search(config, training)
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
+        storage.write_bytes(storage.join(output, ROWS), sink.getvalue().to_pybytes())
+    rows = pq.read_table(io.BytesIO(storage.read_bytes(storage.join(output, ROWS)))).to_pylist()
+    finished = [row for row in rows if row["status"] == "finished"]
+    if not finished:
+        reason = next((row["reason"] for row in rows if row["reason"]), "none")
+        raise SearchError(f"none of {len(rows)} trials finished; why the first one failed: {reason}")
+    best = max(finished, key=lambda row: row["val_accuracy"])
+    if not done:
+        _write_best(training, best, len(rows))
+    for row in rows:
+        if row is not best:
+            storage.delete_folder(trial_folder(output, row["trial"]))
+    storage.delete_folder(storage.join(output, STATE))
+    return TuneReport(output, rows, best, trial_folder(output, best["trial"]), already_done=done)
+
+
+def draw(config: TuneConfig, training: TrainConfig) -> list[dict[str, float]]:
+    """Return the settings of each trial: those given, then random ones, rounded so that a person can read them."""
+    rng = np.random.default_rng(config.search_seed)
+    return [
+        {name: float(getattr(training, name)) for name in SPACE},
+        *(
+            {name: float(f"{domain.sample(random_state=rng):.4g}") for name, domain in SPACE.items()}
+            for _ in range(config.trials - 1)
+        ),
+    ]
+
+
+def _search(config: TuneConfig, training: TrainConfig) -> list[dict[str, Any]]:
+    """Run the trials; return their rows."""
+    # A first Ctrl-C would end the search as if it were complete; and failures are told by the report.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    place = storage.locate(training.output)
+    drawn = draw(config, training)
+    display = ProgressDisplay("search", "trials")
+    # Ray Train's workers ask for CPUs themselves; a trial only waits for them.
+    trainable = ray.tune.with_resources(
+        ray.tune.with_parameters(Trial, training=training, drawn=drawn, board=display.board), {"cpu": 0.001}
+    )
+    state = f"{place.path}/{STATE}"
+    if ray.tune.Tuner.can_restore(state, storage_filesystem=place.filesystem):
+        tuner = ray.tune.Tuner.restore(
+            state, trainable=trainable, restart_errored=True, storage_filesystem=place.filesystem
+        )
+    else:
+        tuner = ray.tune.Tuner(
+            trainable,
+            param_space={"trial": ray.tune.grid_search(list(range(1, config.trials + 1)))},
+            tune_config=ray.tune.TuneConfig(
+                metric="val_accuracy",
+                mode="max",
+                scheduler=ASHAScheduler(
+                    "epoch",
+                    max_t=training.epochs,
+                    grace_period=min(config.grace_epochs, training.epochs),
+                    reduction_factor=config.reduction,
+                ),
+                max_concurrent_trials=config.concurrent,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=ray.tune.RunConfig(
+                name=STATE,
+                storage_path=place.path,
+                storage_filesystem=place.filesystem,
+                checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # a training has its own
+                verbose=0,
+            ),
+        )
+    # Even a silent Tune prints a table.
+    with display, contextlib.redirect_stdout(io.StringIO()):
+        grid = tuner.fit()
+    rows = [_row(grid[position], drawn) for position in range(len(grid))]
+    return sorted(rows, key=lambda row: row["trial"])
+
+
+def _row(result: Any, drawn: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    # Its folder alone tells whose a result is where a trial failed at its start.
+    number = int(posixpath.basename(result.path).partition("_")[0])
+    metrics = result.metrics or {}
+    status = "failed" if result.error else "finished" if metrics.get("finished") else "stopped"
+    reason = str(result.error).strip().splitlines()[-1].removeprefix("atlas_ray.errors.") if result.error else None
+    found = {"val_accuracy": metrics.get("val_accuracy"), "epochs": metrics.get("epoch", 0), "reason": reason}
+    return {"trial": number, "status": status, **found, **drawn[number - 1]}
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial"])
+
+
+def _absolute(training: TrainConfig) -> TrainConfig:
+    """Trials run in folders of their own, where no relative path would hold."""
+    local: dict[str, Any] = {name: storage.absolute(getattr(training, name)) for name in ("catalog", "output")}
+    if training.weights not in ("none", "imagenet"):
+        local["weights"] = storage.absolute(training.weights)
+    if training.taxonomy and storage.exists(training.taxonomy):  # else a built-in one, by its name
+        local["taxonomy"] = storage.absolute(training.taxonomy)
+    return replace(training, **local)
+
+
+def _write_best(training: TrainConfig, best: Mapping[str, Any], trials: int) -> None:
+    values = training.to_dict() | {name: best[name] for name in SPACE}
+    values = {name: value for name, value in values.items() if name not in ("catalog", "output")}
+    text = f"# Trial {best['trial']}, the best of {trials}: validation accuracy {best['val_accuracy']:.4f}.\n"
+    text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    storage.write_bytes(storage.join(training.output, BEST), text.encode())
