@@ -63,12 +63,16 @@ class Tracker:
         """Write an epoch's metrics, and bring the event file to the output."""
         self._write("epoch", metrics["step"], {name: float(value) for name, value in metrics.items()})
         self._writer.flush()
+        self._publish()
+
+    def _publish(self) -> None:
         for file in Path(self._folder.name).iterdir():
             storage.write_bytes(storage.join(self._output, file.name), file.read_bytes())
 
     def close(self) -> None:
         """End both."""
         self._writer.close()
+        self._publish()  # the writer's thread may have held the last values back until now
         if self._mlflow is not None:
             self._mlflow.end_run()
         self._folder.cleanup()
