@@ -102,7 +102,7 @@ def read_settings(uri: str) -> dict[str, Any]:
 
     try:
         values = yaml.safe_load(storage.read_bytes(uri))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
         raise ConfigError(f"{uri}: not YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}

@@ -21,7 +21,8 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in history]
-    levels = sorted(name for name in history[0] if name.startswith("val_accuracy_level_"))
+    levels = [name for name in history[0] if name.startswith("val_accuracy_level_")]
+    levels.sort(key=lambda name: int(name.rpartition("_")[2]))
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class Batches:
             last = self._place(batch)
             taken += 1
             yield last
-        last.usable = torch.zeros_like(last.usable)
+        last = replace(last, usable=torch.zeros_like(last.usable))
         for _ in range(count - taken):
             yield last
 

@@ -66,6 +66,8 @@ def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float
     """Tell whether the validation loss made no progress for so many epochs."""
     best, since = float("inf"), 0
     for epoch in history:
+        if not epoch["val_pictures"]:  # there is no validation split
+            return False
         progress = epoch["val_loss"] < best - min_delta
         since = 0 if progress else since + 1
         best = min(best, epoch["val_loss"])

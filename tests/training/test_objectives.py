@@ -1,0 +1,313 @@
+"""What networks learn from, against sums written out path by path."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from atlas_ray.decoding import exact_search
+from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary
+from atlas_ray.taxonomy.vocabulary import END, PAD
+from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining
+from atlas_ray.training.objectives import ClassifierObjective, EncoderDecoderObjective, build_objective
+from tests.models.tiny import tiny_encoder  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("tiny_encoder")
+
+# Paths of three depths, names at several places, and B > A > C with no choice after B.
+PATHS: list[CategoryPath] = [("A", "B"), ("A", "C"), ("B", "A", "C"), ("D", "E"), ("D", "F"), ("C",)]
+TAXONOMY = Taxonomy(PATHS, name="t")
+VOCABULARY = Vocabulary.of(TAXONOMY)
+EVERY = torch.arange(len(PATHS))
+CPU = torch.device("cpu")
+SMALL: dict[str, Any] = {
+    "catalog": "shop", "output": "model", "backbone": "resnet18", "image_size_px": 64, "hidden_dim": 8,
+}  # fmt: skip
+
+
+def token(name: str) -> int:
+    return VOCABULARY.encode((name,))[0]
+
+
+def spelling(taxonomy: Taxonomy = TAXONOMY, **settings: Any) -> EncoderDecoderObjective:
+    torch.manual_seed(0)
+    config = EncoderDecoderTraining(**{**SMALL, "attention_regularization": 0.0, **settings})
+    objective = build_objective(config, taxonomy, CPU).eval()
+    assert isinstance(objective, EncoderDecoderObjective)
+    with torch.no_grad():  # an untrained decoder is sure of nothing
+        objective.network.decoder.fc.weight.mul_(8)
+        objective.network.decoder.fc.bias.normal_()
+    return objective
+
+
+def classifying(taxonomy: Taxonomy = TAXONOMY, **settings: Any) -> ClassifierObjective:
+    torch.manual_seed(0)
+    objective = build_objective(ClassifierTraining(**{**SMALL, **settings}), taxonomy, CPU).eval()
+    assert isinstance(objective, ClassifierObjective)
+    last = objective.network.head[-1]
+    with torch.no_grad():
+        last.weight.mul_(4)  # type: ignore[operator]
+        last.bias.normal_()  # type: ignore[operator]
+    return objective
+
+
+def pictures(count: int = len(PATHS)) -> Tensor:
+    torch.manual_seed(1)
+    brightness = torch.linspace(40, 256, count)[:, None, None, None]
+    return (torch.rand(count, 3, 64, 64) * brightness).to(torch.uint8)
+
+
+def logits_of(objective: EncoderDecoderObjective, picture: Tensor, path: CategoryPath) -> Tensor:
+    """The logits of a path's tokens and its <end>, alone and not padded: (steps, vocabulary)."""
+    logits: Tensor = objective.network(picture[None], torch.tensor([[*VOCABULARY.encode(path), END]]))[0][0]
+    return logits
+
+
+def below(prefix: CategoryPath) -> list[int]:
+    """The tokens that the taxonomy allows after a prefix."""
+    return [token(path[-1]) for path in TAXONOMY.children.get(prefix, [])]
+
+
+def by_hand(
+    objective: EncoderDecoderObjective, normalization: str, share: float = 0.0, kind: str = "uniform"
+) -> Tensor:
+    """Each path's loss over its own picture, one token at a time; `share` of the target is smoothed."""
+    losses = []
+    for picture, path in zip(pictures(), PATHS, strict=True):
+        terms = []
+        for position, (logits, right) in enumerate(
+            zip(logits_of(objective, picture, path), [*VOCABULARY.encode(path), END], strict=True)
+        ):
+            allowed = below(path[:position])
+            if normalization == "taxonomy":
+                if allowed:
+                    where = torch.tensor(allowed.index(right))
+                    terms.append(cross_entropy(logits[allowed], where, label_smoothing=share))
+                continue
+            if kind == "uniform":
+                terms.append(cross_entropy(logits, torch.tensor(right), label_smoothing=share))
+                continue
+            target = torch.zeros(len(VOCABULARY))
+            target[right] = 1.0
+            if allowed:
+                target[right] -= share
+                target[allowed] += share / len(allowed)
+            terms.append(cross_entropy(logits, target))
+        losses.append(torch.stack(terms).mean())
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("decoder", ["lstm", "transformer"])
+def test_the_loss_is_the_cross_entropy_of_each_paths_tokens(decoder: str) -> None:
+    objective = spelling(decoder=decoder)
+    with torch.inference_mode():
+        found = objective(pictures(), EVERY)
+        wanted = by_hand(objective, "vocabulary")
+        # the same once more, with every step of each path in one call
+        whole = torch.stack(
+            [
+                cross_entropy(logits_of(objective, picture, path), torch.tensor([*VOCABULARY.encode(path), END]))
+                for picture, path in zip(pictures(), PATHS, strict=True)
+            ]
+        )
+    assert found.shape == (len(PATHS),)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
+    assert found.std() > 0.1
+
+
+def test_what_stands_past_a_paths_end_costs_nothing() -> None:
+    # The label C has one token and <end>; its two last steps are padding.
+    objective = spelling()
+    label = torch.tensor([PATHS.index(("C",))])
+    with torch.inference_mode():
+        before = objective(pictures(1), label)
+        objective.network.decoder.embedding.weight[[END, PAD]] += 3.0  # read at those steps alone
+        torch.testing.assert_close(objective(pictures(1), label), before)
+        objective.network.decoder.embedding.weight[token("C")] += 3.0
+        assert (objective(pictures(1), label) - before).abs() > 1e-4
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_attention_is_pulled_to_look_everywhere(weight: float) -> None:
+    objective = spelling(attention_regularization=weight)
+    with torch.inference_mode():
+        found = objective(pictures(), EVERY) - by_hand(objective, "vocabulary")
+        uneven = []
+        for picture, path in zip(pictures(), PATHS, strict=True):
+            tokens = torch.tensor([[*VOCABULARY.encode(path), END]])
+            maps = objective.network.attention_maps(objective.network.encode(picture[None]), tokens)[0]
+            uneven.append(((1 - maps.sum(0)) ** 2).mean())  # Show, Attend and Tell, equation 14
+    torch.testing.assert_close(found, weight * torch.stack(uneven), atol=1e-4, rtol=1e-4)
+
+
+def test_within_the_taxonomy_the_loss_is_over_what_may_follow() -> None:
+    objective = spelling(normalization="taxonomy")
+    with torch.inference_mode():
+        found = objective(pictures(), EVERY)
+        wanted = by_hand(objective, "taxonomy")
+        plain = by_hand(objective, "vocabulary")
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert (found - plain).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("name", ["A", "B", "C", "D", "E", "F", "<pad>", "<start>", "<end>"])
+def test_within_the_taxonomy_only_allowed_tokens_matter(name: str, smoothing: float) -> None:
+    objective = spelling(normalization="taxonomy", label_smoothing=smoothing)
+    raised = token(name)
+    with torch.inference_mode():
+        before = objective(pictures(), EVERY)
+        objective.network.decoder.fc.bias[raised] += 2.0
+        change = (objective(pictures(), EVERY) - before).abs()
+    for path, moved in zip(PATHS, change.tolist(), strict=True):
+        # where a token stands beside others, raising it alone shifts the choice between them
+        choices = [below(path[:position]) for position in range(len(path))]
+        matters = any(raised in allowed and len(allowed) > 1 for allowed in choices)
+        assert (moved > 1e-4) is matters, path
+        if not matters:
+            assert moved < 1e-6, path
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_where_the_taxonomy_leaves_no_choice_nothing_is_lost(smoothing: float) -> None:
+    objective = spelling(normalization="taxonomy", label_smoothing=smoothing)
+    label, path = PATHS.index(("B", "A", "C")), ("B", "A", "C")
+    with torch.inference_mode():
+        found = objective(pictures(), EVERY)[label]
+        root = below(())
+        logits = logits_of(objective, pictures()[label], path)[0, root]
+        first = cross_entropy(logits, torch.tensor(root.index(token("B"))), label_smoothing=smoothing)
+    torch.testing.assert_close(found, first / 3, atol=1e-4, rtol=1e-4)  # the mean over three tokens, two of them free
+    with torch.inference_mode():
+        only = spelling(Taxonomy([("A", "B", "C")], name="only"), normalization="taxonomy", label_smoothing=smoothing)(
+            pictures(2), torch.tensor([0, 0])
+        )
+    assert only.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("normalization", ["vocabulary", "taxonomy"])
+@pytest.mark.parametrize("kind", ["uniform", "tree"])
+def test_smoothing_shares_the_target(normalization: str, kind: str) -> None:
+    objective = spelling(normalization=normalization, label_smoothing=0.3, smoothing=kind)
+    with torch.inference_mode():
+        found = objective(pictures(), EVERY)
+        wanted = by_hand(objective, normalization, 0.3, kind)
+        plain = by_hand(objective, normalization)
+        evaluated, _ = objective.evaluate(pictures(), EVERY)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert (found - plain).abs().max() > 1e-2
+    torch.testing.assert_close(evaluated, plain, atol=1e-4, rtol=1e-4)  # validation is not smoothed
+
+
+@pytest.mark.parametrize("normalization", ["vocabulary", "taxonomy"])
+@pytest.mark.parametrize("kind", ["uniform", "tree"])
+@pytest.mark.parametrize("decoder", ["lstm", "transformer"])
+def test_every_loss_can_be_learned_from(normalization: str, kind: str, decoder: str) -> None:
+    objective = spelling(
+        normalization=normalization, label_smoothing=0.1, smoothing=kind, decoder=decoder, attention_regularization=1.0
+    )
+    objective(pictures(), EVERY).sum().backward()
+    encoder, rest = objective.parts()
+    for part in (encoder, rest):
+        gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+        assert max(float(gradient.abs().max()) for gradient in gradients) > 1e-6
+    assert len([*encoder.parameters(), *rest.parameters()]) == len(list(objective.parameters()))
+
+
+@pytest.mark.parametrize("normalization", ["vocabulary", "taxonomy"])
+@pytest.mark.parametrize("decoder", ["lstm", "transformer"])
+def test_evaluation_answers_what_an_exact_search_finds(normalization: str, decoder: str) -> None:
+    objective = spelling(normalization=normalization, decoder=decoder, attention_regularization=3.0)
+    images, labels = pictures(8), torch.arange(8) % len(PATHS)
+    with torch.inference_mode():
+        losses, leaf = objective.evaluate(images, labels)
+        step = DecoderStep(objective.network, objective.network.encode(images))
+        searched = exact_search(step, objective.tree, top_k=1).leaf[:, 0]
+        likelihood = torch.zeros(len(images), len(PATHS))
+        for column, path in enumerate(PATHS):
+            tokens = torch.tensor([VOCABULARY.encode(path)] * len(images))
+            logits, _ = objective.network(images, tokens)
+            for position, name in enumerate(path):
+                over = below(path[:position]) if normalization == "taxonomy" else list(range(len(VOCABULARY)))
+                likelihood[:, column] += logits[:, position, token(name)] - logits[:, position, over].logsumexp(1)
+        plain = objective(images, labels)
+    assert leaf.equal(searched)
+    assert leaf.equal(likelihood.argmax(1))
+    assert (losses < plain).all()  # without the attention's regularization
+
+
+@pytest.mark.parametrize(
+    ("share", "kind"), [(0.0, "uniform"), (0.3, "uniform"), (0.3, "tree")], ids=["plain", "uniform", "tree"]
+)
+def test_a_classifiers_loss(share: float, kind: str) -> None:
+    objective = classifying(label_smoothing=share, smoothing=kind)
+    with torch.inference_mode():
+        logits = objective.network(pictures())
+        found = objective(pictures(), EVERY)
+        evaluated, leaf = objective.evaluate(pictures(), EVERY)
+    if kind == "uniform":
+        wanted = cross_entropy(logits, EVERY, reduction="none", label_smoothing=share)
+    else:
+        target = torch.zeros(len(PATHS), len(PATHS))
+        for label, path in enumerate(PATHS):
+            near = torch.zeros(len(PATHS))
+            for other, another in enumerate(PATHS):
+                shared = 0
+                while shared < min(len(path), len(another)) and path[shared] == another[shared]:
+                    shared += 1
+                near[other] = 0.0 if other == label else 4.0**shared
+            target[label] = share * near / near.sum()
+            target[label, label] = 1 - share
+        # A > B: A > C counts four times as much as each of the four others
+        torch.testing.assert_close(target[0], torch.tensor([0.7, 0.15, 0.0375, 0.0375, 0.0375, 0.0375]))
+        wanted = cross_entropy(logits, target, reduction="none")
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    plain = cross_entropy(logits, EVERY, reduction="none")
+    torch.testing.assert_close(evaluated, plain, atol=1e-4, rtol=1e-4)
+    assert leaf.equal(logits.argmax(1))
+    assert share == 0 or (found - plain).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["uniform", "tree"])
+def test_a_classifier_of_one_class_loses_nothing(kind: str) -> None:
+    objective = classifying(Taxonomy([("A", "B")], name="only"), label_smoothing=0.2, smoothing=kind)
+    with torch.inference_mode():
+        assert objective(pictures(2), torch.tensor([0, 0])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"normalization": "taxonomy"},
+        {"normalization": "taxonomy", "label_smoothing": 0.2, "smoothing": "tree"},
+        {"label_smoothing": 0.2, "smoothing": "tree"},
+        {"decoder": "transformer", "label_smoothing": 0.2},
+    ],
+)
+def test_a_batch_is_its_pictures_one_by_one(settings: dict[str, Any]) -> None:
+    check_one_by_one(spelling(attention_regularization=1.0, **settings))
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.2}, {"label_smoothing": 0.2, "smoothing": "tree"}])
+def test_a_classifiers_batch_is_its_pictures_one_by_one(settings: dict[str, Any]) -> None:
+    check_one_by_one(classifying(**settings))
+
+
+def check_one_by_one(objective: EncoderDecoderObjective | ClassifierObjective) -> None:
+    images, labels = pictures(9), torch.tensor([5, 0, 2, 2, 3, 1, 4, 5, 0])
+    with torch.inference_mode():
+        together = objective(images, labels)
+        losses, leaf = objective.evaluate(images, labels)
+        for row in range(len(images)):
+            one = slice(row, row + 1)
+            torch.testing.assert_close(objective(images[one], labels[one]), together[one], atol=1e-4, rtol=1e-4)
+            loss, own = objective.evaluate(images[one], labels[one])
+            torch.testing.assert_close(loss, losses[one], atol=1e-4, rtol=1e-4)
+            assert own.equal(leaf[one])
+    assert together.std() > 0.01
