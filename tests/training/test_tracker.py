@@ -17,7 +17,7 @@ def scalars(folder: Path) -> dict[str, float]:
     """Read the scalars of the event files: records of length, checksum, protocol buffer, checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = {}
+    found: dict[str, float] = {}
     for file in folder.glob("events.out.*"):
         data, at = file.read_bytes(), 0
         while at < len(data):
