@@ -117,7 +117,11 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] =
         if field.name in skip:
             continue
         required = field.default is MISSING
-        shown = "" if required or field.default in (None, "", False) else f" (default: {field.default})"
+        shown = (
+            ""
+            if required or field.default is None or field.default is False or field.default == ""
+            else f" (default: {field.default})"
+        )
         text = (field.metadata["help"] + shown).replace("%", "%%")
         keywords: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS, "dest": field.name}
         if field_kind is bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, gelu, scaled_dot_product_attention
 
 from atlas_ray.artifacts import load_artifact, save_artifact
 from atlas_ray.decoding import TrieTensors, beam_search, exact_search
@@ -48,6 +49,45 @@ def pictures(count: int = 3) -> Tensor:
     torch.manual_seed(1)
     brightness = torch.linspace(40, 256, count)[:, None, None, None]
     return (torch.rand(count, 3, 64, 64) * brightness).to(torch.uint8)
+
+
+def reference(model: EncoderDecoder, images: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+    """A causal transformer over whole sequences and all cells of the pooled grid: logits, attention maps."""
+    decoder, heads = model.decoder, model.config.heads
+
+    def split(x: Tensor) -> Tensor:
+        parts: Tensor = x.unflatten(-1, (heads, -1))
+        return parts.transpose(1, 2)  # (batch, heads, length, dim / heads)
+
+    pooled = adaptive_avg_pool2d(model.encoder(images), 5).flatten(2).transpose(1, 2)  # (batch, 25, encoder_dim)
+    picture = decoder.picture(pooled)
+    x = decoder.embedding(given) + decoder.position.weight[: given.shape[1]] + picture.mean(1, keepdim=True)
+    for layer, memory in zip(decoder.layers, decoder.memory, strict=True):
+        query, key, value = (split(part) for part in layer.prefix_in(layer.prefix_norm(x)).chunk(3, -1))
+        seen = scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + layer.prefix_out(seen.transpose(1, 2).flatten(2))
+        query = split(layer.picture_in(layer.picture_norm(x)))
+        key, value = (split(part) for part in memory(decoder.region_norm(picture)).chunk(2, -1))
+        x = x + layer.picture_out(scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        x = x + layer.narrow(gelu(layer.widen(layer.forward_norm(x))))
+    weights: Tensor = (
+        (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1).mean(1)
+    )  # (batch, length, 25)
+    logits: Tensor = decoder.fc(decoder.norm(x))
+    return logits, weights.unflatten(-1, (5, 5))
+
+
+@pytest.mark.usefixtures("tiny_encoder")
+def test_its_steps_are_those_of_a_causal_transformer() -> None:
+    model = small()
+    tokens = torch.tensor([[3, 4, 2, 0], [4, 3, 5, 2], [5, 2, 0, 0]])
+    given = torch.cat([torch.full((3, 1), START), tokens[:, :-1]], 1)
+    with torch.inference_mode():
+        grid = model.encode(pictures())
+        logits, maps = reference(model, pictures(), given)
+        torch.testing.assert_close(model.spell(grid, tokens)[0], logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.attention_maps(grid, tokens), maps, atol=1e-4, rtol=1e-4)
+    assert maps.std() > 1e-3  # it looks somewhere
 
 
 @pytest.mark.usefixtures("tiny_encoder")
