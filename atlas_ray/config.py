@@ -116,12 +116,8 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] =
     for field, field_kind, _ in _fields(kind):
         if field.name in skip:
             continue
-        required = field.default is MISSING
-        shown = (
-            ""
-            if required or field.default is None or field.default is False or field.default == ""
-            else f" (default: {field.default})"
-        )
+        silent = field.default in (MISSING, None, "") or field.default is False
+        shown = "" if silent else f" (default: {field.default})"
         text = (field.metadata["help"] + shown).replace("%", "%%")
         keywords: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS, "dest": field.name}
         if field_kind is bool:
