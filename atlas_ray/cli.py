@@ -253,7 +253,10 @@ def _tune(options: argparse.Namespace) -> int:
         f"best of {len(report.trials)} trials: number {report.best['trial']}, validation accuracy "
         f"{report.best['val_accuracy']:.4f}; its model in {report.model}"
     )
-    print(f"train with its settings: atlas-ray train {options.model_kind} --config {report.output}/best.yaml")
+    print(
+        f"train with its settings: atlas-ray train {options.model_kind} --config {report.output}/best.yaml "
+        f"--catalog {training.catalog} --output FOLDER"
+    )
     return EXIT_OK
 
 

@@ -151,7 +151,12 @@ class TuneConfig:
     """How long a search for good settings goes, and how hard it is on its trials."""
 
     trials: int = setting("settings to try, the first of them those given", 16, low=1, high=10_000)
-    concurrent: int = setting("trials at a time; each takes the CPUs or GPUs of its workers", 1, low=1, high=10_000)
+    concurrent: int = setting(
+        "trials at a time; each takes the CPUs or GPUs of its workers, and decoding needs more CPUs",
+        1,
+        low=1,
+        high=10_000,
+    )
     grace_epochs: int = setting("epochs after which a trial is first compared with the others", 2, low=1, high=10_000)
     reduction: int = setting("one in so many goes on; compared again after so many times the epochs", 3, low=2,
                              high=100)  # fmt: skip

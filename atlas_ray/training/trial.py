@@ -1,5 +1,6 @@
 """What each trial of a search runs: a training whose epochs Ray Tune hears of, and may end."""
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +23,16 @@ def trial_folder(output: str, trial: int) -> str:
     return storage.join(output, "trials", str(trial))
 
 
+def trial_record(output: str, trial: int) -> str:
+    """Return the file of what a trial told Ray Tune so far."""
+    return storage.join(output, "trials", f"{trial}.json")
+
+
 class Trial(ray.tune.Trainable):
     """A training in a thread, of which each step returns the next epoch.
+
+    A trial that a stopped search ran before tells again what it told then, so that Ray Tune's
+    scheduler is where it was, and trains on from there.
 
     Ray's own bridge (a trial that is a function, and `TuneReportCallback`) is not used, for two
     reasons: it waits forever where a training ends while a report is on its way, and what it stops is
@@ -33,7 +42,7 @@ class Trial(ray.tune.Trainable):
     def setup(  # type: ignore[override]  # with_parameters adds them
         self, config: Mapping[str, int], training: TrainConfig, drawn: Sequence[Mapping[str, float]], board: Any
     ) -> None:
-        """Start to train.
+        """Prepare to train.
 
         Args:
             config: `trial`, its number, from 1.
@@ -43,53 +52,68 @@ class Trial(ray.tune.Trainable):
         """
         number = config["trial"]
         chosen: Mapping[str, Any] = drawn[number - 1]
-        own = replace(training, output=trial_folder(training.output, number), checkpoint_steps=0, **chosen)
-        name = f"trial {number}/{len(drawn)}"
-        board.say.remote(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in chosen.items()))
-        self._reports, self._answers = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
-        self._asked = False
+        folder = trial_folder(training.output, number)
+        self._training = replace(training, output=folder, checkpoint_steps=0, **chosen)
+        self._record = trial_record(training.output, number)
+        self._told: list[dict[str, Any]] = []
+        if storage.exists(self._record):
+            self._told = json.loads(storage.read_bytes(self._record))
+        self._again = list(self._told)
+        self._board, self._name = board, f"trial {number}/{len(drawn)}"
+        self._start = f"{self._name}: " + ", ".join(f"{name} {value:.3g}" for name, value in chosen.items())
+        self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        watcher = Watcher(name, own.epochs, self._reports, self._answers, board)
-        self._thread = threading.Thread(target=self._train, args=(own, watcher), daemon=True)
-        self._thread.start()
-
-    def _train(self, config: TrainConfig, watcher: "Watcher") -> None:
-        last = None
-        try:
-            found = train(config, callbacks=[watcher]).metrics
-            last = {"val_accuracy": found["val_accuracy"], "epoch": len(found["history"])}
-            last |= {"finished": True, "done": True}
-        except Exception as error:
-            self._error = error
-        self._reports.put(last)
+        self._asked = False
 
     def step(self) -> dict[str, Any]:
         """Let the training go on, and return its next epoch."""
+        if self._again:
+            return self._again.pop(0)
+        if self._thread is None:
+            self._board.say.remote(self._start)
+            self._reports, self._answers = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+            self._thread = threading.Thread(target=self._train, daemon=True)
+            self._thread.start()
         self._answer(go_on=True)
         report: dict[str, Any] | None = self._reports.get()
         if report is None:
             assert self._error is not None
             raise self._error
+        self._told.append(report)
+        storage.write_bytes(self._record, json.dumps(self._told).encode())
         self._asked = "done" not in report
         return report
 
     def cleanup(self) -> None:
         """End the training where it still goes."""
         self._answer(go_on=False)
-        self._thread.join(timeout=END_S)
+        if self._thread is not None:
+            self._thread.join(timeout=END_S)
 
     def _answer(self, *, go_on: bool) -> None:
         if self._asked:
             self._asked = False
             self._answers.put(go_on)
 
+    def _train(self) -> None:
+        last = None
+        best = max((report["val_accuracy"] for report in self._told), default=0.0)
+        watcher = Watcher(self._name, self._training.epochs, best, self._reports, self._answers, self._board)
+        try:
+            found = train(self._training, callbacks=[watcher]).metrics
+            last = {"val_accuracy": found["val_accuracy"], "epoch": len(found["history"])}
+            last |= {"finished": True, "done": True}
+        except Exception as error:
+            self._error = error
+        self._reports.put(last)
+
 
 class Watcher(ray.train.UserCallback):
     """Tells a trial of the epochs; it lives in the process that controls the training."""
 
-    def __init__(self, trial: str, epochs: int, reports: Queue, answers: Queue, board: Any) -> None:
+    def __init__(self, trial: str, epochs: int, best: float, reports: Queue, answers: Queue, board: Any) -> None:
         self._trial, self._epochs, self._reports, self._answers, self._board = trial, epochs, reports, answers, board
-        self._best = 0.0
+        self._best = best
 
     def after_report(
         self,

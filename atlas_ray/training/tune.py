@@ -24,7 +24,7 @@ from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.config import TrainConfig, TuneConfig
 from atlas_ray.training.data import labelled_pictures
 from atlas_ray.training.run import NOT_OF_THE_RESULT
-from atlas_ray.training.trial import Trial, trial_folder
+from atlas_ray.training.trial import Trial, trial_folder, trial_record
 
 SPACE = {
     "encoder_lr": ray.tune.loguniform(1e-5, 3e-3),
@@ -86,14 +86,13 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
             raise OutputError(f"{output} holds something else than a search; tune into a folder of its own")
     held = {name: value for name, value in training.to_dict().items() if name not in NOT_OF_THE_RESULT}
     held |= {"model": training.model, **asdict(config)}
+    del held["concurrent"]
     if done := storage.exists(storage.join(output, BEST)):
         hold_settings(output, SETTINGS, held)
     else:
         taxonomy = read_taxonomy(training.taxonomy or storage.join(training.catalog, "taxonomy.json"))
         if not labelled_pictures(training.catalog, "val", taxonomy).count:
-            raise CatalogError(
-                f"{training.catalog}: no labelled pictures in the split 'val'; a search compares by them"
-            )
+            raise CatalogError(f"{training.catalog}: no labelled pictures in the split 'val' to compare trials by")
         hold_settings(output, SETTINGS, held)
         rows = _search(config, training)
         sink = pa.BufferOutputStream()
@@ -110,7 +109,7 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
     for row in rows:
         if row is not best:
             storage.delete_folder(trial_folder(output, row["trial"]))
-    storage.delete_folder(storage.join(output, STATE))
+        storage.delete_file(trial_record(output, row["trial"]))
     return TuneReport(output, rows, best, trial_folder(output, best["trial"]), already_done=done)
 
 
@@ -138,38 +137,35 @@ def _search(config: TuneConfig, training: TrainConfig) -> list[dict[str, Any]]:
     trainable = ray.tune.with_resources(
         ray.tune.with_parameters(Trial, training=training, drawn=drawn, board=display.board), {"cpu": 0.001}
     )
-    state = f"{place.path}/{STATE}"
-    if ray.tune.Tuner.can_restore(state, storage_filesystem=place.filesystem):
-        tuner = ray.tune.Tuner.restore(
-            state, trainable=trainable, restart_errored=True, storage_filesystem=place.filesystem
-        )
-    else:
-        tuner = ray.tune.Tuner(
-            trainable,
-            param_space={"trial": ray.tune.grid_search(list(range(1, config.trials + 1)))},
-            tune_config=ray.tune.TuneConfig(
-                metric="val_accuracy",
-                mode="max",
-                scheduler=ASHAScheduler(
-                    "epoch",
-                    max_t=training.epochs,
-                    grace_period=min(config.grace_epochs, training.epochs),
-                    reduction_factor=config.reduction,
-                ),
-                max_concurrent_trials=config.concurrent,
-                trial_dirname_creator=_trial_name,
+    # Tune could go on from its own state of a stopped search, but would have forgotten its scheduler's.
+    storage.delete_folder(storage.join(training.output, STATE))
+    tuner = ray.tune.Tuner(
+        trainable,
+        param_space={"trial": ray.tune.grid_search(list(range(1, config.trials + 1)))},
+        tune_config=ray.tune.TuneConfig(
+            metric="val_accuracy",
+            mode="max",
+            scheduler=ASHAScheduler(
+                "epoch",
+                max_t=training.epochs,
+                grace_period=min(config.grace_epochs, training.epochs),
+                reduction_factor=config.reduction,
             ),
-            run_config=ray.tune.RunConfig(
-                name=STATE,
-                storage_path=place.path,
-                storage_filesystem=place.filesystem,
-                checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # a training has its own
-                verbose=0,
-            ),
-        )
+            max_concurrent_trials=config.concurrent,
+            trial_dirname_creator=lambda trial: str(trial.config["trial"]),
+        ),
+        run_config=ray.tune.RunConfig(
+            name=STATE,
+            storage_path=place.path,
+            storage_filesystem=place.filesystem,
+            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # a training has its own
+            verbose=0,
+        ),
+    )
     # Even a silent Tune prints a table.
     with display, contextlib.redirect_stdout(io.StringIO()):
         grid = tuner.fit()
+    storage.delete_folder(storage.join(training.output, STATE))
     rows = [_row(grid[position], drawn) for position in range(len(grid))]
     return sorted(rows, key=lambda row: row["trial"])
 
@@ -182,10 +178,6 @@ def _row(result: Any, drawn: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     reason = str(result.error).strip().splitlines()[-1].removeprefix("atlas_ray.errors.") if result.error else None
     found = {"val_accuracy": metrics.get("val_accuracy"), "epochs": metrics.get("epoch", 0), "reason": reason}
     return {"trial": number, "status": status, **found, **drawn[number - 1]}
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial"])
 
 
 def _absolute(training: TrainConfig) -> TrainConfig:

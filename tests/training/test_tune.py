@@ -1,0 +1,108 @@
+"""Searching settings for real, on a local Ray."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from atlas_ray import storage
+from atlas_ray.artifacts import load_artifact
+from atlas_ray.catalog.importer import ImportConfig, import_catalog
+from atlas_ray.config import build_settings, read_settings
+from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
+from atlas_ray.training.config import EncoderDecoderTraining, TuneConfig
+from atlas_ray.training.trial import Watcher
+from atlas_ray.training.tune import SPACE, draw, tune
+from tests.conftest import SHOP_COLUMNS
+from tests.training.test_train import SMALL
+
+
+def not_a_trial(folder: Path) -> None:
+    """Let a trial fail: its folder holds another model."""
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text("{}")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_search_keeps_the_best(catalog: str, tmp_path: Path) -> None:
+    output = tmp_path / "search"
+    training = EncoderDecoderTraining(catalog=catalog, output=str(output), checkpoint_steps=1, **SMALL)
+    config = TuneConfig(trials=3)
+    not_a_trial(output / "trials" / "2")
+    report = tune(config, training)
+    rows = pq.read_table(output / "trials.parquet").to_pylist()
+    assert report.trials == rows
+    assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
+    assert rows[1]["reason"].startswith("OutputError: ")
+    assert [row["epochs"] for row in rows] == [2, 0, 2]
+    assert [{name: row[name] for name in SPACE} for row in rows] == draw(config, training)
+    assert report.best == max((rows[0], rows[2]), key=lambda row: row["val_accuracy"])
+
+    found = read_settings(str(output / "best.yaml"))
+    again = build_settings(EncoderDecoderTraining, {**found, "catalog": catalog, "output": "x"}, "best.yaml")
+    assert again == replace(training, output="x", **{name: report.best[name] for name in SPACE})
+    assert load_artifact(report.model).metrics["val_accuracy"] == report.best["val_accuracy"]
+    assert [str(path) for path in (output / "trials").iterdir()] == [report.model]
+    assert sorted(path.name for path in output.iterdir()) == ["best.yaml", "trials", "trials.parquet", "tune.json"]
+
+    assert tune(replace(config, concurrent=2), training) == replace(report, already_done=True)
+    with pytest.raises(OutputError, match="holds a run with trials = 3, this one has 4"):
+        tune(replace(config, trials=4), training)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_stopped_search_goes_on_and_ends_what_falls_behind(catalog: str, s3: str) -> None:
+    output = f"{s3}/search"
+    told = [{"val_accuracy": 9.0, "epoch": 1}, {"val_accuracy": 9.0, "epoch": 2, "finished": True, "done": True}]
+    storage.write_bytes(f"{output}/trials/1.json", json.dumps(told).encode())
+    free = ray.cluster_resources()["CPU"]
+    training = EncoderDecoderTraining(catalog=catalog, output=output, **(SMALL | {"epochs": 20}))
+    report = tune(TuneConfig(trials=2, grace_epochs=1, reduction=2), training)
+    assert [row["status"] for row in report.trials] == ["finished", "stopped"]
+    assert [row["epochs"] for row in report.trials] == [2, 1]
+    assert report.best["val_accuracy"] == 9
+    assert {path for path, size in storage.walk(output) if size} == {"best.yaml", "trials.parquet", "tune.json"}
+    end = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0) < free and time.monotonic() < end:
+        time.sleep(0.5)
+    assert ray.available_resources()["CPU"] == free  # the training that was ended holds none
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
+    training = EncoderDecoderTraining(catalog=catalog, output=str(tmp_path / "a"), **SMALL)
+    not_a_trial(tmp_path / "a" / "trials" / "1")
+    with pytest.raises(SearchError, match=r"none of 1 trials finished; .* first .*: OutputError: .* holds a model"):
+        tune(TuneConfig(trials=1), training)
+    not_a_trial(tmp_path / "b")
+    with pytest.raises(OutputError, match="something else than a search"):
+        tune(TuneConfig(), replace(training, output=str(tmp_path / "b")))
+    unsplit = str(tmp_path / "unsplit")
+    import_catalog(ImportConfig(source=shop, output=unsplit, columns=SHOP_COLUMNS, split="70/0/30"))
+    with pytest.raises(CatalogError, match="no labelled pictures in the split 'val'"):
+        tune(TuneConfig(), replace(training, catalog=unsplit, output=str(tmp_path / "c")))
+    assert not (tmp_path / "c").exists()  # a mistake does not take the folder
+    with pytest.raises(ConfigError, match="trials is 0; expected 1 to 10000"):
+        TuneConfig(trials=0)
+
+
+def test_settings_are_drawn_from_the_seed_alone() -> None:
+    training = EncoderDecoderTraining(catalog="c", output="o", encoder_lr=5.0)
+    few, many = draw(TuneConfig(trials=3), training), draw(TuneConfig(trials=200), training)
+    assert few == many[:3]
+    assert few[0] == {name: getattr(training, name) for name in SPACE}
+    assert draw(TuneConfig(trials=3, search_seed=1), training)[1] != few[1]
+    for chosen in many[1:]:
+        values: dict[str, Any] = chosen
+        assert replace(training, **values)
+        assert all(SPACE[name].lower <= value <= SPACE[name].upper for name, value in values.items())
+
+
+def test_a_checkpoint_within_an_epoch_is_not_told() -> None:
+    nothing: Any = None
+    Watcher("trial 1/1", 2, 0.0, nothing, nothing, nothing).after_report(None, [{"step": 3}], None)
