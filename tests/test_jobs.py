@@ -28,7 +28,7 @@ EXCLUDES = json.dumps({"excludes": [".git", ".venv", "demo"]})
 def head(token: Path) -> Iterator[dict[str, str]]:
     """Start a Ray head of its own that asks for the token; give the environment of who may use it."""
     port = free_port()
-    folder = tempfile.mkdtemp(prefix="ar", dir="/tmp")  # short: it holds sockets
+    folder = tempfile.mkdtemp(prefix="ar")  # a short path: it holds sockets
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
