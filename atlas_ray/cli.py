@@ -10,12 +10,16 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atlas_ray import __version__
 from atlas_ray.errors import UserError
 
+if TYPE_CHECKING:
+    from atlas_ray.training.config import TrainConfig
+
 EXIT_OK, EXIT_FAILED, EXIT_USER, EXIT_QUARANTINE = 0, 1, 2, 3
+COMMAND_LINE = "the command line"
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -197,14 +201,20 @@ def _add_train(parser: argparse.ArgumentParser, kind: str) -> None:
     add_flags(parser, TRAININGS[kind])
 
 
-def _train(options: argparse.Namespace) -> int:
+def _training(options: argparse.Namespace) -> "TrainConfig":
+    """Return a training's settings: those of the file, and over them the flags given."""
     from atlas_ray.config import build_settings, given, read_settings
-    from atlas_ray.session import connect
     from atlas_ray.training.config import TRAININGS
 
     kind = TRAININGS[options.model_kind]
     file = read_settings(options.config) if options.config else {}
-    config = build_settings(kind, {**file, **given(options, kind)}, options.config or "the command line")
+    return build_settings(kind, {**file, **given(options, kind)}, options.config or COMMAND_LINE)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from atlas_ray.session import connect
+
+    config = _training(options)
 
     from atlas_ray.training.run import train
 
@@ -233,15 +243,12 @@ def _add_tune(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from atlas_ray.config import build_settings, given, read_settings
+    from atlas_ray.config import build_settings, given
     from atlas_ray.session import connect
-    from atlas_ray.training.config import TRAININGS, TuneConfig
+    from atlas_ray.training.config import TuneConfig
 
-    source = "the command line"
-    kind = TRAININGS[options.model_kind]
-    file = read_settings(options.config) if options.config else {}
-    training = build_settings(kind, {**file, **given(options, kind)}, options.config or source)
-    search = build_settings(TuneConfig, given(options, TuneConfig), source)
+    training = _training(options)
+    search = build_settings(TuneConfig, given(options, TuneConfig), COMMAND_LINE)
 
     from atlas_ray.training.tune import tune
 
@@ -306,9 +313,8 @@ def _score(options: argparse.Namespace) -> int:
     from atlas_ray.scoring.run import score
     from atlas_ray.session import connect
 
-    source = "the command line"
-    predictor = build_settings(PredictorConfig, given(options, PredictorConfig), source)
-    config = replace(build_settings(ScoreConfig, given(options, ScoreConfig), source), predictor=predictor)
+    predictor = build_settings(PredictorConfig, given(options, PredictorConfig), COMMAND_LINE)
+    config = replace(build_settings(ScoreConfig, given(options, ScoreConfig), COMMAND_LINE), predictor=predictor)
     connect()
     report = score(config)
     print_score(report)

@@ -138,7 +138,9 @@ class Worker:
             self.history.append(metrics)
             best = not self.best or metrics["val_accuracy"] > self.best["metrics"]["val_accuracy"]
             if (best or not metrics["val_pictures"]) and self.chief:
-                weights = {name: part.detach().cpu().clone() for name, part in self._network_state().items()}
+                weights = {
+                    name: part.detach().cpu().clone() for name, part in self.objective.network.state_dict().items()
+                }
                 self.best = {"metrics": metrics, "network": weights}
             elif best:
                 self.best = {"metrics": metrics}
@@ -264,7 +266,7 @@ class Worker:
             return
         with tempfile.TemporaryDirectory(prefix="atlas-ray-") as folder:
             state = {
-                "network": self._network_state(),
+                "network": self.objective.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "history": self.history,
@@ -273,9 +275,6 @@ class Worker:
             }
             torch.save(state, os.path.join(folder, STATE_FILE))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-    def _network_state(self) -> dict[str, Tensor]:
-        return self.objective.network.state_dict()
 
     def _show(self, epoch: int, totals: Tensor, steps: int, seconds: float, factor: float) -> None:
         loss, pictures = totals.tolist()
