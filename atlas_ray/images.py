@@ -71,6 +71,19 @@ class Picture:
     height_px: int
 
 
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Pictures that were decoded once and resized to several sizes."""
+
+    pixels: tuple[Tensor, ...]
+    """For each size (count, 3, size, size) uint8, RGB; zeros where a picture was refused."""
+    width_px: "np.ndarray[tuple[int], np.dtype[np.int32]]"
+    """(count,), of the file."""
+    height_px: "np.ndarray[tuple[int], np.dtype[np.int32]]"
+    refused: dict[int, PictureError]
+    """By index."""
+
+
 def decode(data: bytes, size_px: int, limits: PictureLimits = DEFAULT_LIMITS) -> Picture:
     """Decode a picture and resize it to a square.
 
@@ -83,33 +96,8 @@ def decode(data: bytes, size_px: int, limits: PictureLimits = DEFAULT_LIMITS) ->
         PictureError: with the code empty, too_large, too_many_pixels, too_many_frames, truncated,
             not_an_image, unsupported_format or corrupt.
     """
-    if not data:
-        raise PictureError("empty", "the file has no bytes")
-    if len(data) > limits.max_bytes:
-        raise PictureError("too_large", f"{len(data)} bytes; at most {limits.max_bytes} are read")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            _check_header(image, data, limits)
-            orientation = _orientation(image)
-            pixels = _pixels(image, size_px)
-    except UnidentifiedImageError:
-        raise _unidentified(data) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError("too_many_pixels", str(error)) from None
-    except PictureError:
-        raise
-    except Exception as error:  # hostile bytes: what the decoders raise on them is not documented
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        cut = "truncated" in text or "incomplete" in text
-        raise PictureError("truncated" if cut else "corrupt", text) from None
-    square = interpolate(pixels[None], (size_px, size_px), mode="bilinear", antialias=True)[0]
-    if orientation in ORIENTATIONS:
-        transpose, flip_height, flip_width = ORIENTATIONS[orientation]
-        square = square.transpose(1, 2) if transpose else square
-        flips = [axis for axis, flip in ((1, flip_height), (2, flip_width)) if flip]
-        square = square.flip(flips) if flips else square
-    return Picture(square, width, height)
+    (pixels,), width, height = _decode(data, (size_px,), limits)
+    return Picture(pixels, width, height)
 
 
 def decode_batch(
@@ -124,18 +112,71 @@ def decode_batch(
     Returns:
         (count, 3, size, size) uint8, zeros where a picture was refused, and the refusals by index.
     """
-    batch = torch.zeros((len(contents), 3, size_px, size_px), dtype=torch.uint8)
+    batch = decode_batch_at(contents, (size_px,), limits=limits, pool=pool)
+    return batch.pixels[0], batch.refused
+
+
+def decode_batch_at(
+    contents: Sequence[bytes],
+    sizes_px: Sequence[int],
+    *,
+    limits: PictureLimits = DEFAULT_LIMITS,
+    pool: Executor | None = None,
+) -> DecodedBatch:
+    """Decode many pictures, each once, for models that take different sizes."""
+    count = len(contents)
+    batches = tuple(torch.zeros((count, 3, size, size), dtype=torch.uint8) for size in sizes_px)
+    widths, heights = np.zeros(count, np.int32), np.zeros(count, np.int32)
     refused: dict[int, PictureError] = {}
 
     def one(index: int) -> None:
         try:
-            batch[index] = decode(contents[index], size_px, limits).pixels
+            squares, widths[index], heights[index] = _decode(contents[index], sizes_px, limits)
         except PictureError as error:
             refused[index] = error
+            return
+        for batch, square in zip(batches, squares, strict=True):
+            batch[index] = square
 
-    for _ in (pool.map if pool else map)(one, range(len(contents))):
+    for _ in (pool.map if pool else map)(one, range(count)):
         pass
-    return batch, refused
+    return DecodedBatch(batches, widths, heights, refused)
+
+
+def _decode(data: bytes, sizes_px: Sequence[int], limits: PictureLimits) -> tuple[list[Tensor], int, int]:
+    """Return the picture at each size, and the width and height of the file."""
+    if not data:
+        raise PictureError("empty", "the file has no bytes")
+    if len(data) > limits.max_bytes:
+        raise PictureError("too_large", f"{len(data)} bytes; at most {limits.max_bytes} are read")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            _check_header(image, data, limits)
+            orientation = _orientation(image)
+            pixels = _pixels(image, max(sizes_px))
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError("too_many_pixels", str(error)) from None
+    except PictureError:
+        raise
+    except Exception as error:  # hostile bytes: what the decoders raise on them is not documented
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        cut = "truncated" in text or "incomplete" in text
+        raise PictureError("truncated" if cut else "corrupt", text) from None
+    return [_square(pixels, size, orientation) for size in sizes_px], width, height
+
+
+def _square(pixels: Tensor, size_px: int, orientation: int) -> Tensor:
+    """Resize (3, height, width) to (3, size, size), upright."""
+    square = interpolate(pixels[None], (size_px, size_px), mode="bilinear", antialias=True)[0]
+    if orientation in ORIENTATIONS:
+        transpose, flip_height, flip_width = ORIENTATIONS[orientation]
+        square = square.transpose(1, 2) if transpose else square
+        flips = [axis for axis, flip in ((1, flip_height), (2, flip_width)) if flip]
+        square = square.flip(flips) if flips else square
+    return square
 
 
 def _check_header(image: Image.Image, data: bytes, limits: PictureLimits) -> None:

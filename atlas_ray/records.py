@@ -52,6 +52,7 @@ PREDICTIONS = pa.schema(
         ("level_probabilities", pa.list_(pa.float32())),
         ("alternatives", pa.list_(ALTERNATIVE)),
         ("outside_probability", pa.float32()),
+        ("zoomed_probability", pa.float32()),
         ("model_id", pa.string()),
         ("taxonomy_id", pa.string()),
     ]
@@ -60,8 +61,20 @@ PREDICTIONS = pa.schema(
 
 `probability` is normalized over the taxonomy; `outside_probability` is the mass that the model put
 outside it. `level_probabilities[i]` is the probability of the first `i + 1` names of the path.
-`alternatives` are the next best paths, best first, without the chosen one.
+`alternatives` are the next best paths, best first, without the chosen one. `zoomed_probability` is
+null where no zoom filter ran.
 """
+
+FILTERED = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        ("sha256", pa.string()),
+        ("zoomed_probability", pa.float32()),
+    ]
+)
+"""One row a picture that a scoring run left out as zoomed."""
 
 QUARANTINE = pa.schema(
     [
@@ -87,7 +100,9 @@ CATEGORIZED = pa.schema(
         ("alternatives", pa.list_(ALTERNATIVE)),
         ("outside_probability", pa.float32()),
         ("images_scored", pa.int32()),
+        ("images_filtered", pa.int32()),
         ("images_quarantined", pa.int32()),
+        ("only_zoomed", pa.bool_()),
         ("true_category_path", CATEGORY_PATH),
         ("split", pa.string()),
         ("model_id", pa.string()),
@@ -98,6 +113,7 @@ CATEGORIZED = pa.schema(
 
 `category_path` is null where no picture of the product could be scored. `true_category_path` and
 `split` are the catalogue's own, carried along so that an evaluation reads this one table.
+`only_zoomed`: all of its pictures were zoomed, and the least zoomed one was scored.
 """
 
 
@@ -111,6 +127,12 @@ def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndar
         for product_id, uri in zip(product_ids, image_uris, strict=True)
     )
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+
+def product_id_of(store: str, url: str) -> str:
+    """Return the stable id of a product that was found on a page, by its canonical URL."""
+    digest = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{store}-{digest}"
 
 
 def quarantine_row(

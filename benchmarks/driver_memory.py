@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from atlas_ray.scoring.resume import rows_done
+from atlas_ray.streaming.checkpoint import rows_done
 from benchmarks.parts import pictures, random_model, write_catalog
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from atlas_ray.scoring.resume import rows_done
+from atlas_ray.streaming.checkpoint import rows_done
 from benchmarks.parts import pictures, random_model, write_catalog
 
 KINDS = ("driver", "actor", "raylet")

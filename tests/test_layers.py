@@ -8,12 +8,15 @@ import atlas_ray
 ROOT = Path(atlas_ray.__file__).parent
 LAYERS = {
     "errors": 0, "records": 0, "config": 0, "storage": 0, "objects": 0, "taxonomy": 0,
+    "addresses": 0, "downloads": 0, "demo_shop": 0,
     "images": 1, "models": 1, "decoding": 1, "metrics": 1, "artifacts": 1, "checkpoints": 1, "pickles": 1,
-    "predictors": 2, "reports": 2,
-    "session": 3, "progress": 3, "catalog": 3, "crawl": 3, "cleaning": 3, "training": 3, "scoring": 3, "serving": 3,
-    "cli": 4,
+    "fingerprints": 1,
+    "predictors": 2, "zoom_predictor": 2, "reports": 2,
+    "session": 3, "progress": 3, "streaming": 3, "catalog": 3, "crawl": 3,
+    "cleaning": 3, "training": 3, "scoring": 3, "serving": 3,
+    "commands": 4, "cli": 4,
 }  # fmt: skip
-SHARED_BY_L3 = {"session", "progress"}
+SHARED_BY_L3 = {"session", "progress", "streaming"}
 ONLY_IN_L3 = {"ray", "scrapy"}
 NOT_IN_L0 = {"torch", "torchvision", "ray", "scrapy"}
 

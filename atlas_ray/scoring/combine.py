@@ -6,20 +6,16 @@ rule of late fusion, Wirojwatanakul and Wangperawong 2019); a path that a pictur
 among its alternatives counts as 0 there.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from atlas_ray import storage
 from atlas_ray.errors import AuditError
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR
 
-PRODUCT, IMAGE, PREDICTION, QUARANTINED = range(4)
-READ_ROWS = 50_000
+PRODUCT, IMAGE, PREDICTION, FILTERED, QUARANTINED = range(5)
 
 JOINED = pa.schema(
     [
@@ -29,41 +25,20 @@ JOINED = pa.schema(
         ("split", pa.string()),
         *(CATEGORIZED.field(name) for name in ("category_path", "probability", "level_probabilities", "alternatives")),
         ("outside_probability", pa.float32()),
+        ("zoomed_probability", pa.float32()),
     ]
 )
-"""What is shuffled: rows of four tables in one shape."""
+"""What is shuffled: rows of five tables in one shape."""
 
 
-def tagged(table: pa.Table, kind: int) -> pa.Table:
-    """Bring a block of one of the four tables into the shape of `JOINED`."""
-    columns = []
-    for field in JOINED:
-        if field.name == "kind":
-            columns.append(pa.array(np.full(len(table), kind, dtype=np.int8)))
-        elif field.name in table.column_names:
-            columns.append(table[field.name].cast(field.type))
-        else:
-            columns.append(pa.nulls(len(table), field.type))
-    return pa.table(columns, schema=JOINED)
-
-
-def read_tagged(files: pa.Table) -> Iterator[pa.Table]:
-    """Read files, rows of (uri, kind), in the shape of `JOINED`, some row groups at a time."""
-    for row in files.to_pylist():
-        place = storage.locate(row["uri"])
-        with place.filesystem.open_input_file(place.path) as stream:
-            parquet = pq.ParquetFile(stream)
-            columns = [name for name in JOINED.names if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(batch_size=READ_ROWS, columns=columns):
-                yield tagged(pa.Table.from_batches([batch]), row["kind"])
-
-
-def combine(table: pa.Table, model_id: str, taxonomy_id: str, top_k: int) -> pa.Table:
+def combine(
+    table: pa.Table, model_id: str, taxonomy_id: str, top_k: int, zoom_threshold: float | None = None
+) -> pa.Table:
     """Turn all rows of some products into `CATEGORIZED`, one row a product.
 
     Raises:
-        AuditError: where a picture is neither scored nor quarantined, is both, or stands more
-            often than in the catalogue.
+        AuditError: where a picture is not scored, filtered or quarantined, is more than one of
+            them, or stands more often than in the catalogue.
     """
     table = table.sort_by([("product_id", "ascending"), ("kind", "ascending"), ("image_id", "ascending")])
     table = table.combine_chunks()
@@ -71,9 +46,12 @@ def combine(table: pa.Table, model_id: str, taxonomy_id: str, top_k: int) -> pa.
     owner = pc.index_in(table["product_id"], products).to_numpy()
     kind = table["kind"].to_numpy()
     image_id = table["image_id"].fill_null(0).to_numpy()
-    rows = _audited(owner, kind, image_id, products)
     count = len(products)
-    scored, failed = rows[kind[rows] == PREDICTION], rows[kind[rows] == QUARANTINED]
+    rows = _audited(owner, kind, image_id, products)
+    scored, left_out, failed = (rows[kind[rows] == what] for what in (PREDICTION, FILTERED, QUARANTINED))
+    zoomed = table["zoomed_probability"].fill_null(0.0).to_numpy()
+    scored, dropped, only_zoomed = _without_zoomed(scored, owner, zoomed, zoom_threshold, count)
+    left_out = np.concatenate([left_out, dropped])
     per_product = np.bincount(owner[scored], minlength=count)
     listed = np.flatnonzero(kind == PRODUCT)
     at = np.full(count, -1)
@@ -85,7 +63,9 @@ def combine(table: pa.Table, model_id: str, taxonomy_id: str, top_k: int) -> pa.
             "product_id": products,
             **merged,
             "images_scored": per_product,
+            "images_filtered": np.bincount(owner[left_out], minlength=count),
             "images_quarantined": np.bincount(owner[failed], minlength=count),
+            "only_zoomed": only_zoomed,
             "true_category_path": table["category_path"].take(own),
             "split": table["split"].take(own),
             "model_id": pa.repeat(pa.scalar(model_id), count),
@@ -94,10 +74,32 @@ def combine(table: pa.Table, model_id: str, taxonomy_id: str, top_k: int) -> pa.
     ).cast(CATEGORIZED)
 
 
+def _without_zoomed(scored: Any, owner: Any, zoomed: Any, threshold: float | None, count: int) -> tuple[Any, Any, Any]:
+    """Leave out zoomed pictures of products that have others, and all but the least zoomed of those that have not.
+
+    A stream sees a product's pictures in several blocks where they stand apart; each block scored
+    its least zoomed one if it had no other.
+
+    Returns:
+        The rows that stay, the rows that go, and (count,) whether a product has only zoomed ones.
+    """
+    if threshold is None:
+        return scored, scored[:0], np.zeros(count, dtype=bool)
+    bad = zoomed[scored] >= threshold
+    has_normal = np.bincount(owner[scored[~bad]], minlength=count) > 0
+    order = np.lexsort((scored, zoomed[scored], owner[scored]))
+    _, first = np.unique(owner[scored][order], return_index=True)
+    least = np.zeros(len(scored), dtype=bool)
+    least[order[first]] = True
+    stays = ~bad | (least & ~has_normal[owner[scored]])
+    only_zoomed = (np.bincount(owner[scored[stays]], minlength=count) > 0) & ~has_normal
+    return scored[stays], scored[~stays], only_zoomed
+
+
 def _audited(owner: Any, kind: Any, image_id: Any, products: pa.Array) -> Any:
     """Check that pictures and outcomes balance; return the rows of each picture's outcome, once."""
     pictures = np.flatnonzero(kind == IMAGE)
-    outcomes = np.flatnonzero((kind == PREDICTION) | (kind == QUARANTINED))
+    outcomes = np.flatnonzero(kind >= PREDICTION)
     # A picture is (product, id); a catalogue may hold the same one twice, then so may the outcome.
     wanted, wanted_count = np.unique(np.stack([owner[pictures], image_id[pictures]]), axis=1, return_counts=True)
     found, first, found_count = np.unique(

@@ -13,6 +13,10 @@ class ScoreConfig:
 
     catalog: str = setting("a catalogue: its products and images tables")
     model: str = setting("a trained model")
+    zoom_model: str | None = setting("a zoom filter; pictures that it finds zoomed are left out", None)
+    zoom_threshold: float | None = setting(
+        "pictures of at least this probability are zoomed; the filter's own by default", None, low=0, high=1
+    )
     output: str = setting("where predictions, quarantine, products and run.json go")
     taxonomy: str | None = setting("what may be predicted; the model's own taxonomy where none is given", None)
     within: str | None = setting("predict at and below this path alone: 'Women > Ethnic Wear'", None)

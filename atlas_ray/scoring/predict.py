@@ -2,44 +2,63 @@
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
-from atlas_ray.artifacts import load_artifact
-from atlas_ray.errors import ItemError
-from atlas_ray.images import decode_batch
+from atlas_ray.artifacts import load_artifact, load_zoom_artifact
+from atlas_ray.errors import ItemError, PictureError
+from atlas_ray.images import decode_batch_at
 from atlas_ray.predictors import PREDICTED, PathPredictor, PredictorConfig
-from atlas_ray.scoring.outcomes import ERROR, KEYS, OUTCOMES, good_rows, with_errors
+from atlas_ray.records import FILTERED, PREDICTIONS
+from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, split_outcomes, with_errors
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
+from atlas_ray.zoom_predictor import ZoomPredictor
+
+OUTCOMES = pa.unify_schemas([PREDICTIONS, ERROR])
+"""A scored, filtered or failed picture: the columns of all three tables."""
+FILTER_STAGE = "filter"
 
 
-def decode_block(table: pa.Table, image_size_px: int) -> pa.Table:
-    """Replace `bytes` by `pixels`, size x size x 3 bytes a picture, for a model elsewhere."""
+def split_scored(table: pa.Table) -> dict[str, pa.Table]:
+    """Tell a block's predictions, filtered pictures and quarantine rows apart."""
+    filtered = pc.equal(table["stage"], FILTER_STAGE).fill_null(False)
+    tables = split_outcomes(table.filter(pc.invert(filtered)), "predictions", PREDICTIONS)
+    return {**tables, "filtered": table.filter(filtered).select(FILTERED.names).cast(FILTERED)}
+
+
+def decode_block(table: pa.Table, sizes_px: Sequence[int]) -> pa.Table:
+    """Replace `bytes` by a column of pixels for each size, size x size x 3 bytes a picture, for models elsewhere."""
     good = good_rows(table)
-    contents = [table["bytes"][int(i)].as_py() for i in good]
-    pixels, refused = decode_batch(contents, image_size_px)
-    length = 3 * image_size_px**2
-    flat = pa.FixedSizeBinaryArray.from_buffers(pa.binary(length), len(good), [None, pa.py_buffer(pixels.numpy())])
+    batch = decode_batch_at(table["bytes"].take(pa.array(good)).to_pylist(), sizes_px)
     where = np.full(len(table), -1)
     where[good] = np.arange(len(good))
-    out = table.drop_columns(["bytes"]).append_column("pixels", flat.take(pa.array(where, mask=where < 0)))
-    return with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
+    rows = pa.array(where, mask=where < 0)
+    out = table.drop_columns(["bytes"])
+    for size, pixels in zip(sizes_px, batch.pixels, strict=True):
+        buffers = [None, pa.py_buffer(pixels.numpy())]
+        flat = pa.FixedSizeBinaryArray.from_buffers(pa.binary(3 * size**2), len(good), buffers)
+        out = out.append_column(f"pixels_{size}", flat.take(rows))
+    return with_errors(out, "decode", {int(good[i]): error for i, error in batch.refused.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSpec:
-    """What a predicting process builds its predictor from."""
+    """What a predicting process builds its predictors from."""
 
     model: str
     taxonomy_json: str
     within: CategoryPath
     config: PredictorConfig
-    image_size_px: int
+    sizes_px: tuple[int, ...]
+    """What pictures are decoded to: the model's size, and the zoom filter's where it is another."""
+    zoom_model: str | None
+    zoom_threshold: float | None
 
     def build(self) -> PathPredictor:
         """Load the model and prepare it."""
@@ -50,13 +69,26 @@ class PredictorSpec:
             within=self.within,
         )
 
+    def build_zoom(self) -> ZoomPredictor | None:
+        """Load the zoom filter, where there is one."""
+        if self.zoom_model is None:
+            return None
+        config = self.config
+        return ZoomPredictor(
+            load_zoom_artifact(self.zoom_model),
+            device=config.device,
+            precision=config.precision,
+            batch_size=config.batch_size,
+        )
+
 
 class Predict:
-    """Holds the model; decodes too, unless a stage before has done so."""
+    """Holds the model, and the zoom filter; decodes too, unless a stage before has done so."""
 
     def __init__(self, board: Any, spec: PredictorSpec) -> None:
         self._board = board
-        self._predictor = spec.build()
+        self._spec = spec
+        self._predictor, self._zoom = spec.build(), spec.build_zoom()
         size = self._predictor.image_size_px
         warm = torch.zeros((spec.config.batch_size, 3, size, size), dtype=torch.uint8)
         for _ in range(2):
@@ -69,26 +101,62 @@ class Predict:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Turn a block into `OUTCOMES`."""
         started = time.time()
-        predictor = self._predictor
+        predictor, zoom = self._predictor, self._zoom
+        columns: dict[str, Any] = {}
+        if zoom is not None and "bytes" in table.column_names:
+            table = decode_block(table, self._spec.sizes_px)
+        if zoom is not None:
+            table, columns["zoomed_probability"] = self._filtered(table, zoom)
         good = good_rows(table)
         refused: Mapping[int, ItemError] = {}
-        if "pixels" in table.column_names:
-            size = predictor.image_size_px
-            column = table["pixels"].take(pa.array(good)).combine_chunks()
-            pixels = np.frombuffer(column.buffers()[1], np.uint8)[: len(good) * 3 * size**2]
-            predicted = predictor.predict(torch.from_numpy(pixels.copy()).view(-1, 3, size, size))
-        else:
+        if "bytes" in table.column_names:
             predicted, refused = predictor(table["bytes"].take(pa.array(good)).to_pylist())
+        else:
+            predicted = predictor.predict(_pixels(table, good, predictor.image_size_px))
         where = np.full(len(table), -1)
         where[good] = np.arange(len(good))
         predicted = predicted.take(pa.array(where, mask=where < 0))
-        columns = {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
+        columns |= {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
         columns |= {name: predicted[name] for name in PREDICTED}
         columns["model_id"] = pa.repeat(pa.scalar(predictor.model_id), len(table))
         columns["taxonomy_id"] = pa.repeat(pa.scalar(predictor.taxonomy.id), len(table))
+        columns.setdefault("zoomed_probability", pa.nulls(len(table), pa.float32()))
         out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
         out = with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
-        failed = len(out) - out["error_code"].null_count
-        self._board.add.remote({"scored": len(out) - failed, "quarantined": failed})
+        scored = out["error_code"].null_count
+        filtered = pc.sum(pc.equal(out["stage"], FILTER_STAGE)).as_py() or 0
+        self._board.add.remote({"scored": scored, "filtered": filtered, "quarantined": len(out) - scored - filtered})
         self._board.span.remote("predict", started, time.time())
         return out
+
+    def _filtered(self, table: pa.Table, zoom: ZoomPredictor) -> tuple[pa.Table, pa.Array]:
+        """Give up the zoomed pictures of a block, but for the least zoomed of a product that has no other in it.
+
+        Returns:
+            The block, and (rows,) the probabilities, null where the picture could not be had.
+        """
+        good = good_rows(table)
+        found = zoom(_pixels(table, good, zoom.image_size_px))
+        threshold = self._spec.zoom_threshold
+        assert threshold is not None
+        product = pc.index_in(table["product_id"], pc.unique(table["product_id"])).to_numpy()[good]
+        order = np.lexsort((good, found, product))
+        _, first = np.unique(product[order], return_index=True)
+        gone = found >= threshold
+        gone[order[first]] = False  # each product's least zoomed one stays, which is normal if any of them is
+        errors = {
+            int(row): PictureError("zoomed", f"zoomed with probability {p:.4f}, {threshold:.4f} or more")
+            for row, p in zip(good[gone], found[gone], strict=True)
+        }
+        probability = np.zeros(len(table), np.float32)
+        probability[good] = found
+        unknown = np.ones(len(table), dtype=bool)
+        unknown[good] = False
+        return with_errors(table, FILTER_STAGE, errors), pa.array(probability, mask=unknown)
+
+
+def _pixels(table: pa.Table, rows: Any, size_px: int) -> torch.Tensor:
+    """Return the decoded pictures of some rows, (rows, 3, size, size) uint8."""
+    column = table[f"pixels_{size_px}"].take(pa.array(rows)).combine_chunks()
+    pixels = np.frombuffer(column.buffers()[1], np.uint8)[: len(rows) * 3 * size_px**2]
+    return torch.from_numpy(pixels.copy()).view(-1, 3, size_px, size_px)

@@ -6,14 +6,15 @@ import pytest
 
 from atlas_ray.errors import AuditError
 from atlas_ray.records import CATEGORIZED
-from atlas_ray.scoring.combine import IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine, tagged
+from atlas_ray.scoring.combine import FILTERED, IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine
+from atlas_ray.streaming.shuffle import tagged
 
 S, T, D = ["M", "W", "S"], ["M", "W", "T"], ["W", "D"]
 
 
 def rows(kind: int, items: list[dict[str, Any]]) -> pa.Table:
     names = [name for name in JOINED.names if any(name in item for item in items)]
-    return tagged(pa.Table.from_pylist(items, schema=pa.schema([JOINED.field(name) for name in names])), kind)
+    return tagged(pa.Table.from_pylist(items, schema=pa.schema([JOINED.field(name) for name in names])), kind, JOINED)
 
 
 def prediction(
@@ -109,3 +110,20 @@ def test_nothing_scored() -> None:
     found = combined(PRODUCTS, IMAGES, failed)
     assert all(row["category_path"] is None for row in found.values())
     assert found["a"]["images_quarantined"] == 2
+
+
+def test_zoomed_pictures_count_only_where_a_product_has_no_other() -> None:
+    zoomed = {"a": (0.2, 0.9), "b": (0.95,)}
+    chances = [p for product in zoomed.values() for p in product]
+    column = pa.array(chances, pa.float32())
+    predictions = PREDICTIONS.set_column(
+        PREDICTIONS.schema.get_field_index("zoomed_probability"), "zoomed_probability", column
+    )
+    filtered = rows(FILTERED, [{"product_id": "b", "image_id": 5}])
+    failed = rows(QUARANTINED, [{"product_id": "c", "image_id": 4}])
+    table = combine(pa.concat_tables([PRODUCTS, IMAGES, predictions, filtered, failed]), "m", "t", 5, 0.8)
+    found = {row["product_id"]: row for row in table.to_pylist()}
+    counts = {p: (row["images_scored"], row["images_filtered"], row["only_zoomed"]) for p, row in found.items()}
+    assert counts == {"a": (1, 1, False), "b": (1, 1, True), "c": (0, 0, False), "no-picture": (0, 0, False)}
+    assert found["a"]["probability"] == pytest.approx(0.6)  # picture 1 alone
+    assert found["b"]["category_path"] == D

@@ -20,8 +20,8 @@ from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputErr
 from atlas_ray.predictors import PredictorConfig
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
 from atlas_ray.scoring.config import ScoreConfig
-from atlas_ray.scoring.resume import recover
-from atlas_ray.scoring.run import ScoreReport, score
+from atlas_ray.scoring.run import FOLDERS, ScoreReport, score
+from atlas_ray.streaming.checkpoint import recover
 from atlas_ray.taxonomy import Taxonomy
 from tests.conftest import SHOP_COLUMNS
 from tests.parts import make_artifact, rows
@@ -180,8 +180,8 @@ def test_a_stopped_run_goes_on(scored: Path, catalog: str, small_model: str, tmp
 
 def test_recovery_undoes_only_what_was_not_committed(scored: Path, catalog: str, tmp_path: Path) -> None:
     output = halfway(tmp_path, scored, catalog)
-    assert recover(str(output)) == 1
-    assert recover(str(output)) == 0
+    assert recover(str(output), FOLDERS) == 1
+    assert recover(str(output), FOLDERS) == 0
     assert [file.name for file in (output / "checkpoint").iterdir()] == ["old_000001.parquet"]
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from atlas_ray.errors import ItemError
 from atlas_ray.objects import ObjectReader
-from atlas_ray.scoring.outcomes import KEYS, with_errors
+from atlas_ray.streaming.outcomes import KEYS, with_errors
 
 
 class Fetch:

@@ -1,37 +1,45 @@
-"""What lets a run go on after a crash: its identity and the recovery of half-written files.
+"""What lets a stream go on after a crash: its identity and the recovery of half-written files.
 
 Ray Data commits in this order: X.pending.parquet (the ids), the data files X, then a move of the
 pending file to X.parquet. So data beside a pending file alone is not committed and is deleted
 here; where both exist the data is whole and the pending file is a leftover.
 """
 
-from typing import Any
+from collections.abc import Sequence
+
+import pyarrow.parquet as pq
+from ray.data import DataContext
+from ray.data.checkpoint import CheckpointConfig
 
 from atlas_ray import storage
-from atlas_ray.config import hold_settings
-from atlas_ray.errors import OutputError
 
 CHECKPOINT = "checkpoint"
-IDENTITY = "score.json"
 PENDING = ".pending.parquet"
 
 
-def hold_identity(output: str, identity: dict[str, Any]) -> None:
-    """Write what the run is made of, or check that the run in the output is made of the same.
+def checkpointed(output: str) -> DataContext:
+    """Return a context in which a stream commits picture ids after its files, and leaves out committed ones."""
+    storage.make_folder(storage.join(output, CHECKPOINT))
+    place = storage.locate(storage.join(output, CHECKPOINT))
+    context = DataContext.get_current().copy()
+    context.checkpoint_config = CheckpointConfig(
+        id_column="image_id",
+        checkpoint_path=place.path,
+        override_filesystem=place.filesystem,
+        delete_checkpoint_on_success=False,
+    )
+    context.use_datasource_v2 = False  # it starts a pool of actors for footers that hold no news here
+    context.wait_for_min_actors_s = 1800  # nothing is read before the models are loaded
+    return context
 
-    Raises:
-        OutputError: naming the first difference: one output never holds two models, taxonomies or
-            catalogues.
+
+def recover(output: str, folders: Sequence[str]) -> int:
+    """Put the output into the state of its last commit; return how many writes were undone.
+
+    Args:
+        output: The run's folder.
+        folders: What a write task makes files in.
     """
-    if not storage.exists(storage.join(output, IDENTITY)):
-        for name in ("predictions", "quarantine", "products"):
-            if storage.files(storage.join(output, name)):
-                raise OutputError(f"{output} holds {name} of another origin; score into a new folder")
-    hold_settings(output, IDENTITY, identity)
-
-
-def recover(output: str) -> int:
-    """Put the output into the state of its last commit; return how many writes were undone."""
     checkpoint = storage.join(output, CHECKPOINT)
     files = set(storage.files(checkpoint, suffix=".parquet"))
     undone = 0
@@ -39,7 +47,7 @@ def recover(output: str) -> int:
         name = pending.rpartition("/")[2].removesuffix(PENDING)
         if storage.join(checkpoint, f"{name}.parquet") not in files:
             undone += 1
-            for folder in ("predictions", "quarantine"):
+            for folder in folders:
                 storage.delete_file(storage.join(output, folder, f"{name}.parquet"))
         storage.delete_file(pending)
     return undone
@@ -47,8 +55,6 @@ def recover(output: str) -> int:
 
 def rows_done(output: str) -> int:
     """Count the pictures that are committed, from the checkpoint's footers."""
-    import pyarrow.parquet as pq
-
     count = 0
     for uri in storage.files(storage.join(output, CHECKPOINT), suffix=".parquet"):
         if uri.endswith(PENDING):  # being written, or left by a crash

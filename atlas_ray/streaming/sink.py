@@ -1,7 +1,7 @@
-"""Where outcomes go: one write task makes a predictions file and a quarantine file."""
+"""Where outcomes go: one write task makes a file for each way a picture can go."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -10,34 +10,46 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider
 
 from atlas_ray import storage
-from atlas_ray.scoring.outcomes import split_outcomes
+
+Split = Callable[[pa.Table], dict[str, pa.Table]]
 
 
-class _Names(FilenameProvider):
+class TaskNames(FilenameProvider):
     """The same name for a task's first try and its retries, so that a retry replaces its files."""
 
     def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
+        """Name the file of a write task."""
         return f"{write_uuid}_{task_index:06d}.parquet"
 
 
 class OutcomeSink(BlockBasedFileDatasink):
-    """Writes `OUTCOMES` blocks below a run's folder.
+    """Writes blocks of outcomes below a run's folder.
 
     It is a file sink to Ray Data, so that Ray's checkpoint commits a task's picture ids after its
     files are written.
     """
 
-    def __init__(self, output: str, board: Any, *, rows_per_file: int) -> None:
+    def __init__(self, output: str, board: Any, *, split: Split, rows_per_file: int) -> None:
+        """Prepare the sink.
+
+        Args:
+            output: The run's folder.
+            board: The run's progress.
+            split: Tells which rows of a block go to which folder below the output. It names every
+                folder each time, empty or not.
+            rows_per_file: Pictures a file, at least.
+        """
         place = storage.locate(output)
         super().__init__(
             place.path,
             filesystem=place.filesystem,
-            filename_provider=_Names(),
+            filename_provider=TaskNames(),
             file_format="parquet",
             min_rows_per_file=rows_per_file,
         )
         self._output = output
         self._board = board
+        self._split = split
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> None:
         """Write one task's outcomes."""
@@ -47,8 +59,7 @@ class OutcomeSink(BlockBasedFileDatasink):
         if not tables:
             return
         name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
-        predictions, quarantine = split_outcomes(pa.concat_tables(tables))
-        for folder, rows in (("predictions", predictions), ("quarantine", quarantine)):
+        for folder, rows in self._split(pa.concat_tables(tables)).items():
             uri = storage.join(self._output, folder, name)
             if len(rows):
                 place = storage.locate(uri)

@@ -1,4 +1,4 @@
-"""What becomes of a picture on its way: bytes, a prediction, or the reason why not.
+"""What becomes of a picture on its way: bytes, a result, or the reason why not.
 
 A row that fails carries `stage`, `error_code` and `message` from there on, and the later stages
 leave it alone. Nothing here needs PyTorch, so that the processes that only read and write start fast.
@@ -11,12 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from atlas_ray.errors import ItemError
-from atlas_ray.records import PREDICTIONS, QUARANTINE
+from atlas_ray.records import QUARANTINE
 
 KEYS = ("image_id", "product_id", "image_uri")
 ERROR = pa.schema([("stage", pa.string()), ("error_code", pa.string()), ("message", pa.string())])
-OUTCOMES = pa.unify_schemas([PREDICTIONS, ERROR])
-"""A scored picture or a failed one: the columns of both tables."""
 
 
 def good_rows(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
@@ -43,11 +41,10 @@ def with_errors(table: pa.Table, stage: str, errors: Mapping[int, ItemError]) ->
     return table
 
 
-def split_outcomes(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Return the predictions and the quarantine rows of a block of outcomes."""
-    scored = table["error_code"].is_null()
-    failed = table["error_code"].is_valid()
-    return (
-        table.filter(scored).select(PREDICTIONS.names).cast(PREDICTIONS),
-        table.filter(failed).select(QUARANTINE.names).cast(QUARANTINE),
-    )
+def split_outcomes(table: pa.Table, folder: str, schema: pa.Schema) -> dict[str, pa.Table]:
+    """Return the rows of a block that went well, in their folder and schema, and its quarantine rows."""
+    well, failed = table["error_code"].is_null(), table["error_code"].is_valid()
+    return {
+        folder: table.filter(well).select(schema.names).cast(schema),
+        "quarantine": table.filter(failed).select(QUARANTINE.names).cast(QUARANTINE),
+    }

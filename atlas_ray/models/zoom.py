@@ -1,0 +1,57 @@
+"""The zoom filter's network: a picture to whether it is a close-up that hides the product.
+
+The small convolutional network of the Atlas paper (SIGIR eCom 2020, section 3): three times
+convolution, ReLU and maximum pooling, then a hidden layer with dropout.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atlas_ray.config import check_settings, setting
+
+CHANNELS = (32, 32, 64)
+HIDDEN_DIM = 64
+DROPOUT = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZoomConfig:
+    """The shape of the network and the threshold of its decision; it is stored in the artifact."""
+
+    image_size_px: int = setting("side of the square picture that the network takes", 150, low=22, high=2048)
+    threshold: float = setting("a picture of at least this probability is zoomed", 0.5, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        check_settings(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+class ZoomNetwork(nn.Module):
+    """Pictures to the logit of being zoomed."""
+
+    def __init__(self, config: ZoomConfig) -> None:
+        super().__init__()
+        self.config = config
+        layers: list[nn.Module] = []
+        channels, side = 3, config.image_size_px
+        for wider in CHANNELS:
+            layers += [nn.Conv2d(channels, wider, 3), nn.ReLU(), nn.MaxPool2d(2)]
+            channels, side = wider, (side - 2) // 2
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * side * side, HIDDEN_DIM), nn.ReLU(), nn.Dropout(DROPOUT),
+            nn.Linear(HIDDEN_DIM, 1),
+        )  # fmt: skip
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Turn (batch, 3, size, size) pictures, RGB 0 to 255, into logits (batch,) of being zoomed."""
+        scaled = (pictures / 255).contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.head(self.features(scaled))  # (batch, 1)
+        return logits[:, 0].float()

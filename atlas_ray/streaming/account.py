@@ -1,0 +1,64 @@
+"""What a run says of itself when it is done."""
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from atlas_ray import __version__, storage
+
+RUN = "run.json"
+
+
+def read_run(output: str) -> dict[str, Any] | None:
+    """Return the account of a finished run, or None where there is none."""
+    uri = storage.join(output, RUN)
+    if not storage.exists(uri):
+        return None
+    run: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    return run
+
+
+def write_run(output: str, job: str, began: float, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `run.json`, which completes a run, and return it.
+
+    Args:
+        output: The run's folder.
+        job: Its verb.
+        began: When, in seconds of the clock.
+        fields: What else there is to say, JSON values by name.
+    """
+    run = {
+        "job": job,
+        "written_by": f"atlas_ray {__version__}",
+        "versions": {"ray": ray.__version__, "python": platform.python_version(), "pyarrow": pa.__version__},
+        "started_at": datetime.fromtimestamp(began, UTC).isoformat(),
+        "finished_at": datetime.now(UTC).isoformat(),
+        **fields,
+    }
+    storage.write_bytes(storage.join(output, RUN), json.dumps(run, indent=1, ensure_ascii=False).encode())
+    return run
+
+
+def timings(spans: Mapping[str, tuple[float, float, float]]) -> dict[str, float]:
+    """Return how long each stage's workers were busy, and the stream from first read to last write, in seconds."""
+    busy = {f"{stage}_busy": span[2] for stage, span in spans.items()}
+    if "fetch" in spans and "write" in spans:
+        busy["first_read_to_last_write"] = spans["write"][1] - spans["fetch"][0]
+    return busy
+
+
+def quarantine_codes(output: str) -> dict[str, int]:
+    """Count the quarantine by error code."""
+    codes = Counter[str]()
+    for file in storage.files(storage.join(output, "quarantine"), suffix=".parquet"):
+        place = storage.locate(file)
+        column = pq.read_table(place.path, filesystem=place.filesystem, columns=["error_code"])
+        codes.update(column["error_code"].to_pylist())
+    return dict(codes)

@@ -1,0 +1,60 @@
+"""Rows of several tables brought together by product."""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from atlas_ray import storage
+
+READ_ROWS = 50_000
+PRODUCTS_A_PARTITION = 100_000
+MAX_READ_TASKS = 1_000
+
+
+def by_product(tables: Sequence[tuple[str, str, int]], schema: pa.Schema, total: int) -> ray.data.Dataset:
+    """Read tables and bring all rows of a product into one block.
+
+    Args:
+        tables: Folder, name of the table in it, and the `kind` that its rows get.
+        schema: One shape for the rows of all of them, with `kind` (int8) and `product_id`; a column
+            that a table lacks is null.
+        total: About how many rows there are.
+    """
+    files = [
+        {"uri": uri, "kind": kind}
+        for root, name, kind in tables
+        for uri in storage.files(storage.join(root, name), suffix=".parquet")
+    ]
+    return (
+        ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
+        .map_batches(functools.partial(read_tagged, schema=schema), batch_size=1, batch_format="pyarrow")
+        .repartition(max(1, -(-total // PRODUCTS_A_PARTITION)), keys=["product_id"])
+    )
+
+
+def tagged(table: pa.Table, kind: int, schema: pa.Schema) -> pa.Table:
+    """Bring a block of one table into the common shape."""
+    columns = []
+    for field in schema:
+        if field.name == "kind":
+            columns.append(pa.array(np.full(len(table), kind, dtype=np.int8)))
+        elif field.name in table.column_names:
+            columns.append(table[field.name].cast(field.type))
+        else:
+            columns.append(pa.nulls(len(table), field.type))
+    return pa.table(columns, schema=schema)
+
+
+def read_tagged(files: pa.Table, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Read files, rows of (uri, kind), in the common shape, some row groups at a time."""
+    for row in files.to_pylist():
+        place = storage.locate(row["uri"])
+        with place.filesystem.open_input_file(place.path) as stream:
+            parquet = pq.ParquetFile(stream)
+            columns = [name for name in schema.names if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(batch_size=READ_ROWS, columns=columns):
+                yield tagged(pa.Table.from_batches([batch]), row["kind"], schema)

@@ -1,0 +1,45 @@
+"""A catalogue's tables, opened and checked before anything starts."""
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from atlas_ray import storage
+from atlas_ray.errors import CatalogError
+from atlas_ray.records import IMAGES, PRODUCTS, missing_columns
+from atlas_ray.streaming.outcomes import KEYS
+
+
+def count_images(catalog: str) -> int:
+    """Check a catalogue's images and products tables; return how many pictures it has.
+
+    Raises:
+        CatalogError: where a table is missing, damaged or empty, or lacks a column.
+    """
+    images = _open(catalog, "images", KEYS, IMAGES)
+    _open(catalog, "products", ("product_id",), PRODUCTS)
+    try:
+        total = int(images.count_rows())
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{catalog}/images: not Parquet: {str(error).splitlines()[0]}") from None
+    if total == 0:
+        raise CatalogError(f"{catalog}: its images table has no row")
+    return total
+
+
+def _open(catalog: str, name: str, needed: tuple[str, ...], schema: pa.Schema) -> ds.Dataset:
+    uri = storage.join(catalog, name)
+    if not storage.files(uri, suffix=".parquet"):
+        raise CatalogError(f"{catalog}: no {name} table; make one with `atlas-ray import`")
+    place = storage.locate(uri)
+    try:
+        table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{uri}: not Parquet: {str(error).splitlines()[0]}") from None
+    if missing := missing_columns(table.schema, needed):
+        raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
+    optional = [column for column in ("category_path", "split") if column in table.schema.names]
+    for column in (*needed, *optional):
+        if table.schema.field(column).type != schema.field(column).type:
+            found = table.schema.field(column).type
+            raise CatalogError(f"{uri}: column {column!r} is {found}; expected {schema.field(column).type}")
+    return table

@@ -1,0 +1,71 @@
+"""How many processes hold a model, and what of the cluster each takes."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from atlas_ray.errors import ConfigError
+
+SMALL_CLUSTER_CPUS = 8
+CPU_WORKERS_A_NODE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlan:
+    """The processes of a stream that hold a model."""
+
+    workers: int
+    threads: int
+    """Of PyTorch in each; 0: as many as it likes."""
+    gpus: int
+    """In the cluster, as far as they may be used."""
+    cpu_nodes: bool
+    """Whether there are nodes without a GPU."""
+    free: bool
+    """Whether the processes hold no CPUs in Ray's account: where they did, the reading tasks of a
+    small cluster would starve, and a GPU's worker needs few."""
+
+    @property
+    def actor_options(self) -> dict[str, Any]:
+        """What each process asks of Ray."""
+        return {"num_cpus": 0 if self.free else self.threads, "num_gpus": 1 if self.gpus else 0}
+
+
+def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
+    """Share the connected cluster out.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+        workers: How many processes; 0: one a GPU, or one a core, at most 8 a machine.
+        threads: Of each; 0: the cores shared evenly.
+
+    Raises:
+        ConfigError: where the cluster has no room for them.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    cpus = sum(node.get("CPU", 0) for node in nodes)
+    if device.startswith("cuda") and not gpus:
+        raise ConfigError(f"device is {device!r}, but the Ray cluster has no GPU")
+    if device == "cpu":
+        gpus = 0
+    # Where the processes hold CPUs, a quarter is left to the reading tasks.
+    free = gpus > 0 or cpus < SMALL_CLUSTER_CPUS
+    # A local Ray counts more CPUs than there are cores, so that the stages never wait for each other.
+    cores = min(cpus, os.cpu_count() or 1) if len(nodes) == 1 else cpus
+    cores = cores if free else int(cores * 0.75)
+    chosen = workers or gpus or int(max(1, min(cores, CPU_WORKERS_A_NODE * len(nodes))))
+    threads = threads or (0 if gpus else int(max(1, cores // chosen)))
+    if chosen > (gpus or max(cores, workers if free else 0)) or (not free and chosen * threads > cores):
+        raise ConfigError(
+            f"{chosen} workers of {threads} threads do not fit the cluster's {cpus:.0f} CPUs and {gpus} GPUs"
+        )
+    return WorkerPlan(
+        workers=chosen,
+        threads=threads,
+        gpus=gpus,
+        cpu_nodes=any(not node.get("GPU") for node in nodes),
+        free=free,
+    )
