@@ -1,0 +1,1 @@
+"""Cleaning a catalogue before a model is trained on it."""

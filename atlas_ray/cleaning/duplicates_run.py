@@ -1,0 +1,117 @@
+"""The search for duplicates over a whole catalogue, in a stream."""
+
+import functools
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from ray.data import DataContext
+
+from atlas_ray import storage
+from atlas_ray.cleaning.duplicates import FINGERPRINTED, DuplicateConfig, DuplicateReport, find_duplicates
+from atlas_ray.cleaning.duplicates import fingerprint_block as fingerprint
+from atlas_ray.config import hold_settings, setting
+from atlas_ray.errors import OutputError
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.streaming.account import quarantine_codes, timings, write_run
+from atlas_ray.streaming.checkpoint import checkpointed, recover, rows_done
+from atlas_ray.streaming.outcomes import split_outcomes
+from atlas_ray.streaming.pictures import fetched_pictures
+from atlas_ray.streaming.sink import OutcomeSink
+from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.workers import plan_workers
+
+IDENTITY = "duplicates.json"
+FOLDERS = ("fingerprints", "quarantine")
+BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicatesRunConfig(DuplicateConfig):
+    """Where to look for duplicates, and what counts as one."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    output: str = setting("where duplicates.parquet, groups.parquet, placeholders.parquet and catalog/ go")
+    fetch_threads: int = setting("objects read at a time by each fetching process", 32, low=1, high=1_000)
+    timeout_s: float = setting("seconds for one request to the object store", 30.0, low=0.1, high=3_600)
+    rows_per_file: int = setting("pictures an output file: what a crash may cost", 4096, low=1, high=10_000_000)
+    split: str = setting("train/val/test shares of labelled products that have no split yet", "65/5/30")
+    seed: int = setting("of that split", 0, low=0, high=2**31)
+    anew: bool = setting("draw the whole split anew", False)
+
+
+def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, dict[str, Any]]:
+    """Find the pictures of a catalogue that several products have.
+
+    Writes `duplicates.parquet`, `groups.parquet` and `placeholders.parquet` (see
+    `atlas_ray.cleaning.duplicates`), `quarantine/` and `run.json`; after a crash the same call goes
+    on. The fingerprints of all pictures are held in memory at the end: 2 GiB for a million.
+
+    Returns:
+        The tables, and the run's account.
+
+    Raises:
+        CatalogError: where the catalogue has no tables of the right columns.
+        OutputError: where the output holds a run of another catalogue.
+    """
+    began = time.time()
+    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
+    total = count_images(catalog)
+    if output == catalog or storage.exists(storage.join(output, "model.json")):
+        raise OutputError(f"{output} holds a model or a catalogue; name another folder with --output")
+    hold_settings(output, IDENTITY, {"catalog": catalog, "input_rows": total})
+    recover(output, FOLDERS)
+    done = rows_done(output)
+    with ProgressDisplay("fingerprinting", "pictures", total=total, done=done) as display:
+        if done < total:
+            _stream(config, catalog, output, display)
+        spans = display.spans()
+    place = storage.locate(storage.join(output, FOLDERS[0]))
+    pictures = ds.dataset(place.path, filesystem=place.filesystem, schema=FINGERPRINTED).to_table()
+    report = find_duplicates(pictures, config)
+    report.write(output)
+    codes = quarantine_codes(output)
+    fields = {
+        "config": asdict(config),
+        "counts": {
+            "input": total,
+            "fingerprinted": len(pictures),
+            "quarantined": sum(codes.values()),
+            "duplicate_pictures": len(report.duplicates),
+            "groups": len(set(report.groups["group"].to_pylist())),
+            "products_in_groups": len(report.groups),
+            "placeholders": len(report.placeholders),
+        },
+        "quarantined_by_code": codes,
+        "seconds": {"total": time.time() - began, **timings(spans)},
+    }
+    return report, write_run(output, "duplicates", began, fields)
+
+
+def _stream(config: DuplicatesRunConfig, catalog: str, output: str, display: ProgressDisplay) -> None:
+    plan = plan_workers(device="cpu", workers=0, threads=1)
+    for folder in FOLDERS:
+        storage.make_folder(storage.join(output, folder))
+    with DataContext.current(checkpointed(output)):
+        stream = fetched_pictures(
+            catalog,
+            display.board,
+            plan,
+            block_rows=BLOCK_ROWS,
+            fetch_threads=config.fetch_threads,
+            timeout_s=config.timeout_s,
+        )
+        stream = stream.map_batches(
+            functools.partial(_fingerprint, board=display.board), batch_size=None, batch_format="pyarrow"
+        )
+        split = functools.partial(split_outcomes, folder=FOLDERS[0], schema=FINGERPRINTED)
+        stream.write_datasink(OutcomeSink(output, display.board, split=split, rows_per_file=config.rows_per_file))
+
+
+def _fingerprint(table: pa.Table, board: Any) -> pa.Table:
+    out = fingerprint(table)
+    failed = len(out) - out["error_code"].null_count
+    board.add.remote({"fingerprinted": len(out) - failed, "quarantined": failed})
+    return out

@@ -1,0 +1,176 @@
+"""A contact sheet: pictures in a grid with captions, as one PNG and as one page that needs nothing else."""
+
+import base64
+import html
+import io
+import os.path
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+from atlas_ray import storage
+from atlas_ray.errors import PictureError
+from atlas_ray.images import decode
+
+MAX_CELLS = 300
+"""In one sheet; more cannot be looked at, and would not fit the page's size."""
+MAX_HTML_BYTES = 5_000_000
+MAX_CAPTION_CHARACTERS = 160
+COLUMNS = 6
+THUMBNAIL_PX = 160
+GAP_PX = 14
+LINE_PX = 16
+CAPTION_LINES = 3
+TITLE_PX = 40
+INK, PAPER, MISSING = "#1a1a1a", "#ffffff", "#e4e4e4"
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>Contact sheet</title><style>
+:root {{ color-scheme: light dark; font: 15px/1.35 system-ui, sans-serif; }}
+body {{ margin: 0 auto; max-width: 1200px; padding: 12px; }}
+h2 {{ font-size: 1.15rem; margin: 24px 0 8px; }}
+div {{ display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); }}
+figure {{ margin: 0; min-width: 0; }}
+img, .missing {{ aspect-ratio: 1; background: #8883; display: grid; place-items: center; width: 100%; }}
+figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture as its file's bytes, and what stands below it."""
+
+    picture: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Cells under a title."""
+
+    title: str
+    cells: Sequence[Cell]
+
+
+def write_contact_sheet(folder_uri: str, sections: Sequence[Section]) -> None:
+    """Write `contact-sheet.png` and `contact-sheet.html` into a folder.
+
+    Pictures are squashed to squares, as the models see them. One that cannot be decoded gets a cell
+    that says why. The page asks for nothing from outside, runs no script and is under 5 MB.
+
+    Raises:
+        ValueError: for more than `MAX_CELLS` cells.
+    """
+    count = sum(len(section.cells) for section in sections)
+    if count > MAX_CELLS:
+        raise ValueError(f"a contact sheet of {count} pictures; at most {MAX_CELLS} can be looked at")
+    drawn = [
+        (_plain(section.title), [(_thumbnail(cell.picture), _plain(cell.caption)) for cell in section.cells])
+        for section in sections
+    ]
+    storage.make_folder(folder_uri)
+    storage.write_bytes(storage.join(folder_uri, "contact-sheet.png"), _png(drawn))
+    storage.write_bytes(storage.join(folder_uri, "contact-sheet.html"), _html(drawn, max(count, 1)).encode())
+
+
+Drawn = Sequence[tuple[str, Sequence[tuple[Image.Image | str, str]]]]
+"""Titles, and below each the thumbnails (or the code of what was wrong with the picture) and captions."""
+
+
+def _plain(text: str) -> str:
+    """Return the text in one line of at most `MAX_CAPTION_CHARACTERS`, without what cannot be printed."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return text if len(text) <= MAX_CAPTION_CHARACTERS else text[: MAX_CAPTION_CHARACTERS - 1] + "…"
+
+
+def _thumbnail(data: bytes) -> Image.Image | str:
+    try:
+        return Image.fromarray(decode(data, THUMBNAIL_PX).pixels.permute(1, 2, 0).numpy())
+    except PictureError as error:
+        return error.code
+
+
+def _png(sections: Drawn) -> bytes:
+    folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
+    regular = ImageFont.truetype(os.path.join(folder, "DejaVuSans.ttf"), 12)
+    bold = ImageFont.truetype(os.path.join(folder, "DejaVuSans-Bold.ttf"), 16)
+    row_px = THUMBNAIL_PX + CAPTION_LINES * LINE_PX + GAP_PX
+    heights_px = [TITLE_PX + max(1, -(-len(cells) // COLUMNS)) * row_px for _, cells in sections]
+    width_px = GAP_PX + COLUMNS * (THUMBNAIL_PX + GAP_PX)
+    sheet = Image.new("RGB", (width_px, GAP_PX + sum(heights_px)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = GAP_PX
+    for (title, cells), height_px in zip(sections, heights_px, strict=True):
+        draw.text((GAP_PX, top), _lines(title, bold, width_px - 2 * GAP_PX, 1)[0], INK, bold)
+        if not cells:
+            draw.text((GAP_PX, top + TITLE_PX), "none", INK, regular)
+        for number, (thumbnail, caption) in enumerate(cells):
+            x = GAP_PX + number % COLUMNS * (THUMBNAIL_PX + GAP_PX)
+            y = top + TITLE_PX - GAP_PX + number // COLUMNS * row_px
+            if isinstance(thumbnail, str):
+                draw.rectangle((x, y, x + THUMBNAIL_PX - 1, y + THUMBNAIL_PX - 1), MISSING)
+                draw.text((x + THUMBNAIL_PX // 2, y + THUMBNAIL_PX // 2), thumbnail, INK, regular, anchor="mm")
+            else:
+                sheet.paste(thumbnail, (x, y))
+            for line, text in enumerate(_lines(caption, regular, THUMBNAIL_PX, CAPTION_LINES)):
+                draw.text((x, y + THUMBNAIL_PX + 2 + line * LINE_PX), text, INK, regular)
+        top += height_px
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _lines(text: str, font: ImageFont.FreeTypeFont, width_px: int, count: int) -> list[str]:
+    """Break a text into at most `count` lines, between words where it can be; the last may end in an ellipsis."""
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= width_px:
+            lines[-1] = joined
+            continue
+        lines += [""] if lines[-1] else []
+        for letter in word:
+            if font.getlength(lines[-1] + letter) > width_px:
+                lines.append("")
+            lines[-1] += letter
+    if len(lines) > count:
+        lines = lines[:count]
+        while font.getlength(lines[-1] + "…") > width_px:
+            lines[-1] = lines[-1][:-1]
+        lines[-1] += "…"
+    return lines
+
+
+def _html(sections: Drawn, count: int) -> str:
+    # Base64 makes 4 bytes of 3; 1,500 bytes a cell are for its caption (4 bytes a character, escaped) and tags.
+    budget_bytes = (MAX_HTML_BYTES // count - 1_500) * 3 // 4
+    parts = []
+    for title, cells in sections:
+        parts.append(f"<h2>{html.escape(title)}</h2>")
+        figures = []
+        for thumbnail, caption in cells:
+            if isinstance(thumbnail, str):
+                picture = f'<span class="missing">{html.escape(thumbnail)}</span>'
+            else:
+                data = base64.b64encode(_jpeg(thumbnail, budget_bytes)).decode()
+                picture = f'<img alt="" src="data:image/jpeg;base64,{data}">'
+            figures.append(f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>")
+        parts.append(f"<div>{''.join(figures)}</div>" if figures else "<p>none</p>")
+    return PAGE.format(body="\n".join(parts))
+
+
+def _jpeg(thumbnail: Image.Image, budget_bytes: int) -> bytes:
+    """Encode as well as the budget allows."""
+    for quality in (85, 60, 30, 10):
+        buffer = io.BytesIO()
+        thumbnail.save(buffer, "JPEG", quality=quality)
+        if buffer.tell() <= budget_bytes:
+            break
+    return buffer.getvalue()
