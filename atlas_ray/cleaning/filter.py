@@ -1,0 +1,292 @@
+"""The filter: a catalogue's zoomed pictures told from its normal ones, in a stream."""
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from ray.data import ActorPoolStrategy, DataContext
+from ray.data.block import Block, BlockAccessor
+from ray.data.datasource import BlockBasedFileDatasink
+
+from atlas_ray import storage
+from atlas_ray.artifacts import load_zoom_artifact
+from atlas_ray.cleaning.choose import CHOSEN, IMAGE, JOINED, KEPT, LISTED, LOOKED_AT, PRODUCT, QUARANTINED, REJECTED
+from atlas_ray.cleaning.choose import choose as choose_pictures
+from atlas_ray.cleaning.zoom_stage import ZOOMED, JudgeZoom
+from atlas_ray.config import check_settings, hold_settings, setting
+from atlas_ray.errors import AuditError, ItemError, OutputError
+from atlas_ray.objects import ObjectReader
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.records import PRODUCTS
+from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
+from atlas_ray.streaming.account import quarantine_codes, read_run, timings, write_run
+from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
+from atlas_ray.streaming.outcomes import split_outcomes
+from atlas_ray.streaming.pictures import fetched_pictures
+from atlas_ray.streaming.shuffle import by_product
+from atlas_ray.streaming.sink import OutcomeSink, TaskNames
+from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.workers import plan_workers
+
+IDENTITY = "filter.json"
+FOLDERS = ("zoom", "quarantine")
+"""What the stream writes in."""
+JUDGED = pa.schema([*ZOOMED, ("least_zoomed", pa.bool_())])
+"""A kept or rejected picture; `least_zoomed` where it is zoomed, and kept since its product has no other."""
+PLACES = {LISTED: ("kept/products", PRODUCTS), KEPT: ("kept/images", JUDGED), REJECTED: ("rejected", JUDGED)}
+SHEET_PICTURES = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """What to filter, with what, and how."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    model: str = setting("a zoom filter, from `atlas-ray train zoom`")
+    output: str = setting("where kept/ (a catalogue), rejected/, quarantine/, the contact sheet and run.json go")
+    threshold: float | None = setting(
+        "pictures of at least this probability are zoomed; the filter's own, from its target precision, by default",
+        None,
+        low=0,
+        high=1,
+    )
+    batch_size: int = setting("pictures the model takes at once", 64, low=1, high=8192)
+    device: str = setting("cpu, cuda, cuda:N or auto", "auto")
+    precision: str = setting(
+        "float32, bfloat16, or auto: bfloat16 where the device computes in it",
+        "auto",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    workers: int = setting(
+        "processes that hold a model; 0: one a GPU, or one a core, at most 8 a machine", 0, low=0, high=10_000
+    )
+    fetch_threads: int = setting("objects read at a time by each fetching process", 32, low=1, high=1_000)
+    timeout_s: float = setting("seconds for one request to the object store", 30.0, low=0.1, high=3_600)
+    rows_per_file: int = setting("pictures an output file: what a crash may cost", 2048, low=1, high=10_000_000)
+    max_quarantine_fraction: float = setting("exit with 3 where more are quarantined", 0.05, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """What a run did; `run.json` holds the same."""
+
+    output: str
+    run: dict[str, Any]
+    already_done: bool = False
+    """The output held a finished run of the same settings, and nothing was done."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """input, kept, kept_least_zoomed, rejected, quarantined, products."""
+        return dict(self.run["counts"])
+
+    @property
+    def quarantined_fraction(self) -> float:
+        """The share of the pictures that is in quarantine."""
+        return float(self.counts["quarantined"] / max(self.counts["input"], 1))
+
+
+def filter_catalog(config: FilterConfig) -> FilterReport:
+    """Tell the zoomed pictures of a catalogue from the normal ones.
+
+    Output: `kept/`, a catalogue without the rejected pictures (every product is in it), `rejected/`,
+    both with `zoomed_probability`; `quarantine/`; a contact sheet of the surest and the least sure
+    rejected pictures; `run.json` when all is done. After a crash the same call goes on.
+
+    Raises:
+        CatalogError: where the catalogue has no tables of the right columns.
+        ArtifactError: where the model is no zoom filter.
+        OutputError: where the output holds a run of another model, threshold or catalogue.
+        AuditError: where inputs and outputs do not balance.
+    """
+    began = time.time()
+    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
+    total = count_images(catalog)
+    artifact = load_zoom_artifact(config.model)
+    threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
+    identity = {"catalog": catalog, "model_id": artifact.id, "threshold": threshold, "input_rows": total}
+    _hold_identity(output, identity)
+    if (run := read_run(output)) is not None:
+        return FilterReport(output, run, already_done=True)
+    recover(output, FOLDERS)
+    done = rows_done(output)
+    with ProgressDisplay("filtering", "pictures", total=total, done=done) as display:
+        if done < total:
+            _stream(config, catalog, output, display)
+        streamed = time.time()
+        spans = display.spans()
+    counts = _choose(catalog, output, threshold, total)
+    taxonomy = storage.join(catalog, "taxonomy.json")
+    if storage.exists(taxonomy):
+        storage.write_bytes(storage.join(output, "kept", "taxonomy.json"), storage.read_bytes(taxonomy))
+    draw_sheet(output, threshold)
+    fields = {
+        "config": asdict(config),
+        "identity": identity,
+        "counts": counts,
+        "quarantined_by_code": quarantine_codes(output),
+        "resumed_from": done,
+        "seconds": {"total": time.time() - began, "stream": streamed - began, **timings(spans)},
+    }
+    run = write_run(output, "filter", began, fields)
+    for folder in (CHECKPOINT, "zoom"):  # kept and rejected hold the same
+        storage.delete_folder(storage.join(output, folder))
+    return FilterReport(output, run)
+
+
+def _hold_identity(output: str, identity: dict[str, Any]) -> None:
+    if storage.exists(storage.join(output, "model.json")) or storage.files(storage.join(output, "products")):
+        raise OutputError(f"{output} holds a model or a catalogue; filter into a folder of its own")
+    if not storage.exists(storage.join(output, IDENTITY)):
+        for name in (*FOLDERS, *(folder for folder, _ in PLACES.values())):
+            if storage.files(storage.join(output, name)):
+                raise OutputError(f"{output} holds {name} of another origin; filter into a new folder")
+    hold_settings(output, IDENTITY, identity)
+
+
+def _stream(config: FilterConfig, catalog: str, output: str, display: ProgressDisplay) -> None:
+    """Read, fetch, decode, judge, write; what an earlier run committed is left out."""
+    plan = plan_workers(device=config.device, workers=config.workers, threads=0)
+    for folder in FOLDERS:
+        storage.make_folder(storage.join(output, folder))
+    with DataContext.current(checkpointed(output)):
+        stream = fetched_pictures(
+            catalog,
+            display.board,
+            plan,
+            block_rows=config.batch_size * (8 if plan.gpus else 2),
+            fetch_threads=config.fetch_threads,
+            timeout_s=config.timeout_s,
+        )
+        stream = stream.map_batches(
+            JudgeZoom,
+            fn_constructor_args=(display.board,),
+            fn_constructor_kwargs={
+                "model": storage.absolute(config.model),
+                "device": config.device,
+                "precision": config.precision,
+                "batch_size": config.batch_size,
+                "threads": plan.threads,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=plan.workers),
+            **plan.actor_options,
+        )
+        split = functools.partial(split_outcomes, folder="zoom", schema=ZOOMED)
+        sink = OutcomeSink(output, display.board, split=split, rows_per_file=config.rows_per_file)
+        stream.write_datasink(sink)
+
+
+def _choose(catalog: str, output: str, threshold: float, total: int) -> dict[str, int]:
+    """Decide by product, write the tables, and return the run's counts, checked."""
+    for folder, _ in PLACES.values():
+        storage.delete_folder(storage.join(output, folder))
+        storage.make_folder(storage.join(output, folder))
+    tables = (
+        (catalog, "products", PRODUCT),
+        (catalog, "images", IMAGE),
+        (output, "zoom", LOOKED_AT),
+        (output, "quarantine", QUARANTINED),
+    )
+    chosen = by_product(tables, JOINED, total).map_batches(
+        functools.partial(choose_pictures, threshold=threshold), batch_size=None, batch_format="pyarrow"
+    )
+    chosen.write_datasink(_ChosenSink(output))
+    kept, rejected, products = (_count(output, PLACES[what][0]) for what in (KEPT, REJECTED, LISTED))
+    counts = Counter(kept=kept, rejected=rejected, products=products)
+    counts["quarantined"] = _distinct_quarantined(output)
+    counts["kept_least_zoomed"] = _least_zoomed(output)
+    counts["input"] = counts["kept"] + counts["rejected"] + counts["quarantined"]
+    counts["repeated_input_rows"] = total - counts["input"]
+    if counts["repeated_input_rows"] < 0:
+        raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
+    return dict(counts)
+
+
+def _count(output: str, folder: str) -> int:
+    place = storage.locate(storage.join(output, folder))
+    return int(ds.dataset(place.path, filesystem=place.filesystem, format="parquet").count_rows())
+
+
+def _least_zoomed(output: str) -> int:
+    place = storage.locate(storage.join(output, "kept/images"))
+    table = ds.dataset(place.path, filesystem=place.filesystem, schema=JUDGED)
+    return int(table.count_rows(filter=pc.field("least_zoomed")))
+
+
+def _distinct_quarantined(output: str) -> int:
+    """Count the pictures in quarantine; a catalogue may hold one twice."""
+    place = storage.locate(storage.join(output, "quarantine"))
+    table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+    if not table.files:
+        return 0
+    return int(pc.count_distinct(table.to_table(columns=["image_id"])["image_id"]).as_py())
+
+
+class _ChosenSink(BlockBasedFileDatasink):
+    """Writes blocks of `CHOSEN`, each kind of row to its place."""
+
+    def __init__(self, output: str) -> None:
+        place = storage.locate(output)
+        super().__init__(place.path, filesystem=place.filesystem, filename_provider=TaskNames(), file_format="parquet")
+        self._output = output
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> None:
+        """Write one task's rows; a task without any writes empty files, so that each table has a schema."""
+        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        table = pa.concat_tables([one for one in tables if len(one)] or [CHOSEN.empty_table()])
+        name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
+        for what, (folder, schema) in PLACES.items():
+            rows = table.filter(pc.equal(table["kind"], what)).select(schema.names).cast(schema)
+            place = storage.locate(storage.join(self._output, folder, name))
+            pq.write_table(rows, place.path, filesystem=place.filesystem)
+
+
+def draw_sheet(output: str, threshold: float) -> None:
+    """Draw the surest and the least sure rejected pictures of a run, and the surest of those saved."""
+    place = storage.locate(storage.join(output, "rejected"))
+    rejected = ds.dataset(place.path, filesystem=place.filesystem, schema=JUDGED)
+    place = storage.locate(storage.join(output, "kept/images"))
+    kept = ds.dataset(place.path, filesystem=place.filesystem, schema=JUDGED)
+    sections = [
+        (f"Least sure: rejected, just over {threshold:.3f}", rejected, None, "ascending"),
+        ("Surest: rejected", rejected, None, "descending"),
+        ("Kept though zoomed: their products have no other picture", kept, pc.field("least_zoomed"), "descending"),
+    ]
+    with ObjectReader() as reader:
+        drawn = []
+        for title, table, chosen, order in sections:
+            rows = _first(table, chosen, order)
+            contents = reader.read_many([row["image_uri"] for row in rows])
+            cells = [
+                Cell(
+                    b"" if isinstance(content, ItemError) else content,
+                    f"{row['zoomed_probability']:.3f} {row['product_id']}",
+                )
+                for row, content in zip(rows, contents, strict=True)
+            ]
+            drawn.append(Section(f"{title} ({len(cells)})", cells))
+    write_contact_sheet(output, drawn)
+
+
+def _first(table: ds.Dataset, chosen: Any, order: str) -> list[dict[str, Any]]:
+    """Return the first rows by probability, holding no more than a few at a time."""
+    best = JUDGED.empty_table()
+    for batch in table.to_batches(filter=chosen):
+        both = pa.concat_tables([best, pa.Table.from_batches([batch], schema=JUDGED)])
+        best = both.sort_by([("zoomed_probability", order), ("image_id", "ascending")]).slice(0, SHEET_PICTURES)
+    rows: list[dict[str, Any]] = best.to_pylist()
+    return rows

@@ -1,0 +1,136 @@
+"""Where the zoom filter's examples come from: a catalogue, two folders, or a JSON file of labels."""
+
+import json
+import os.path
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from atlas_ray import storage
+from atlas_ray.cleaning.config import ZoomTraining
+from atlas_ray.errors import CatalogError, RowError
+from atlas_ray.records import missing_columns, quarantine_row
+
+LABELS = {"zoomed": True, "normal": False, "1": True, "0": False}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture that may become an example."""
+
+    uri: str
+    product_id: str
+    """Pictures of one product go to one split."""
+    zoomed: bool
+    """What it is or, where close-ups are cut, what is to be made of it."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The pictures that were drawn from a source."""
+
+    drawn: list[Candidate]
+    cut: bool = False
+    """The source has no labels: the zoomed ones are still whole pictures, to be cut."""
+    refused: list[dict[str, object]] = field(default_factory=list)
+    """Rows of the quarantine table: entries of the source that cannot be used."""
+
+
+def draw_candidates(config: ZoomTraining) -> Candidates:
+    """Draw pictures from the source that the settings name, at most `config.pictures` of them.
+
+    Raises:
+        CatalogError: where the source is missing or of another kind.
+        StorageError: where it cannot be read.
+    """
+    rng = np.random.default_rng(config.seed)
+    if config.catalog is not None:
+        return _catalog(config.catalog, config.pictures, rng)
+    if config.labels is not None:
+        found, refused = _labels(config.labels, config.image_base)
+    else:
+        assert config.zoomed is not None
+        assert config.normal is not None
+        found, refused = [*_folder(config.zoomed, zoomed=True), *_folder(config.normal, zoomed=False)], []
+    drawn = rng.permutation(len(found))[: config.pictures]
+    return Candidates([found[index] for index in drawn], refused=refused)
+
+
+def _catalog(catalog: str, pictures: int, rng: np.random.Generator) -> Candidates:
+    """Draw rows of the images table by their position; no more than those stays in memory."""
+    uri = storage.join(storage.absolute(catalog), "images")
+    if not storage.files(uri, suffix=".parquet"):
+        raise CatalogError(f"{catalog}: no images table; make one with `atlas-ray import`")
+    place = storage.locate(uri)
+    table = ds.dataset(place.path, filesystem=place.filesystem)
+    columns = ["product_id", "image_uri"]
+    if missing := missing_columns(table.schema, columns):
+        raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
+    count = table.count_rows()
+    positions = rng.choice(count, min(pictures, count), replace=False)
+    rows = table.take(pa.array(np.sort(positions)), columns=columns).to_pylist()
+    return Candidates(
+        [
+            Candidate(rows[index]["image_uri"], rows[index]["product_id"], zoomed=position % 2 == 0)
+            for position, index in enumerate(rng.permutation(len(rows)))
+        ],
+        cut=True,
+    )
+
+
+def _folder(folder: str, *, zoomed: bool) -> Iterable[Candidate]:
+    """Yield the files below a folder; those of one name without its ending count as one product."""
+    base = storage.absolute(folder)
+    if not storage.is_folder(base):
+        raise CatalogError(f"{folder}: no such folder")
+    for name, _ in storage.walk(base):
+        if not name.rpartition("/")[2].startswith("."):
+            yield Candidate(storage.join(base, name), os.path.splitext(name)[0], zoomed)
+
+
+def _labels(source: str, image_base: str | None) -> tuple[list[Candidate], list[dict[str, object]]]:
+    """Read `[{filename, label, title}]`, as Atlas publishes it, or `{"images": [...]}` around it.
+
+    `file` and `class` are taken for filename and label too, 1 and 0 for zoomed and normal. The
+    files lie below the base, or in `zoomed` and `normal` there, where the script of Atlas puts
+    them. Pictures of one title count as one product.
+    """
+    source = storage.absolute(source)
+    try:
+        document = json.loads(storage.read_bytes(source))
+    except (ValueError, RecursionError) as error:
+        raise CatalogError(f"{source}: not JSON: {error}") from None
+    entries = document.get("images") if isinstance(document, dict) else document
+    if not isinstance(entries, list):
+        raise CatalogError(f'{source}: no list of pictures; expected [{{"filename": ..., "label": "zoomed"}}, ...]')
+    base = storage.absolute(image_base) if image_base else source.rpartition("/")[0]
+    in_folders = all(storage.is_folder(storage.join(base, name)) for name in ("zoomed", "normal"))
+    found: list[Candidate] = []
+    refused: list[dict[str, object]] = []
+    for position, entry in enumerate(entries, 1):
+        try:
+            found.append(_entry(entry, base, in_folders))
+        except RowError as error:
+            refused.append(quarantine_row("train", error.code, f"{source}, picture {position}: {error.message}"))
+    return found, refused
+
+
+def _entry(entry: Any, base: str, in_folders: bool) -> Candidate:
+    if not isinstance(entry, dict):
+        raise RowError("bad_row", f"a {type(entry).__name__}, not an object")
+    name = entry.get("filename", entry.get("file"))
+    label = entry.get("label", entry.get("class"))
+    zoomed = LABELS.get(str(label).lower())
+    if zoomed is None:
+        raise RowError("bad_value", f"label is {str(label)[:40]!r}; expected zoomed or normal")
+    if not isinstance(name, str) or not name:
+        raise RowError("missing_images", "the entry names no file")
+    inside = os.path.normpath(name)
+    if "://" in name or "\0" in name or inside.startswith(("/", "..")):
+        raise RowError("bad_image_uri", f"{name[:120]!r}; expected a name below {base}")
+    folder = storage.join(base, "zoomed" if zoomed else "normal") if in_folders else base
+    return Candidate(storage.join(folder, inside), str(entry.get("title") or inside), zoomed)

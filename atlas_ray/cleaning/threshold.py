@@ -1,0 +1,45 @@
+"""The decision threshold of the zoom filter."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which probability on a picture is zoomed, and what that gave where it was chosen."""
+
+    value: float
+    precision: float
+    """Share of truly zoomed pictures among those found zoomed."""
+    recall: float
+    """Share of the zoomed pictures that were found."""
+
+
+def choose_threshold(
+    probabilities: NDArray[np.float32], zoomed: NDArray[np.bool_], target_precision: float
+) -> Threshold:
+    """Return the smallest threshold that reaches a precision; where none does, the most precise.
+
+    "Smallest" as to what it finds: it stands in the middle between two pictures' probabilities.
+
+    Args:
+        probabilities: (count,) of being zoomed.
+        zoomed: (count,) what is true; at least one is.
+        target_precision: What to reach.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    sorted_probabilities = probabilities[order]
+    # Pictures of one probability are found together: a threshold stands at the last of each.
+    last = np.flatnonzero(np.append(sorted_probabilities[1:] != sorted_probabilities[:-1], True))
+    found = np.cumsum(zoomed[order])[last]  # (thresholds,) truly zoomed at or above each
+    precision = found / (last + 1)
+    reaching = np.flatnonzero(precision >= min(target_precision, precision.max()))
+    best = reaching[-1]
+    # Half-way down to the next picture it finds the same, with the widest margin to both.
+    candidates = np.append(sorted_probabilities[last], np.float32(0))
+    lowest, below = candidates[best], candidates[best + 1]
+    middle = np.float32((float(lowest) + float(below)) / 2)
+    value = float(middle if middle > below else lowest)
+    return Threshold(value, float(precision[best]), float(found[best] / zoomed.sum()))

@@ -1,0 +1,159 @@
+"""Training of the zoom filter: examples to an artifact and its report, in this process."""
+
+import copy
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from atlas_ray import storage
+from atlas_ray.artifacts import ZoomArtifact, save_zoom_artifact
+from atlas_ray.cleaning.config import ZoomTraining
+from atlas_ray.cleaning.examples import Examples, read_examples
+from atlas_ray.cleaning.sources import draw_candidates
+from atlas_ray.cleaning.svm import fit_baseline
+from atlas_ray.cleaning.threshold import choose_threshold
+from atlas_ray.errors import OutputError
+from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
+from atlas_ray.predictors import choose_device, choose_dtype
+from atlas_ray.records import QUARANTINE
+from atlas_ray.reports.zoom import zoom_scores
+from atlas_ray.zoom_predictor import ZoomPredictor
+
+
+@dataclass(frozen=True)
+class ZoomReport:
+    """What a training left."""
+
+    model_id: str
+    output: str
+    metrics: dict[str, Any]
+    """What metrics.json holds."""
+
+
+def train_zoom(config: ZoomTraining) -> ZoomReport:
+    """Train the zoom filter and its baseline; write the artifact and `quarantine/`.
+
+    The network is that of the epoch with the least loss on the validation split, its threshold the
+    smallest that reaches the target precision there. The scores are of the test split.
+
+    Raises:
+        OutputError: where the output holds a model or a catalogue.
+        CatalogError: where the source cannot be read, or has too few pictures.
+    """
+    output = storage.absolute(config.output)
+    for taken in ("model.json", "products"):
+        if storage.exists(storage.join(output, taken)):
+            raise OutputError(f"{output} holds {taken}; name another folder with --output")
+    device = choose_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    candidates = draw_candidates(config)
+    threads = config.threads or torch.get_num_threads()
+    splits, unreadable = read_examples(candidates, config.image_size_px, seed=config.seed, threads=threads)
+    refused = candidates.refused + unreadable
+    _write_quarantine(output, refused)
+
+    network, history = _fit(config, splits["train"], splits["val"], device)
+    predictor = ZoomPredictor(ZoomArtifact(id="", model=network, metrics={}), device=str(device),
+                              precision=config.precision)  # fmt: skip
+    val, test = splits["val"], splits["test"]
+    threshold = choose_threshold(predictor(val.pixels), val.zoomed, config.target_precision)
+    print("fitting the baseline", file=sys.stderr, flush=True)
+    baseline = fit_baseline(splits["train"], config.seed)
+    metrics = {
+        "test": {
+            "cnn": zoom_scores(test.zoomed, predictor(test.pixels) >= threshold.value),
+            "svm": zoom_scores(test.zoomed, baseline.find_zoomed(test)),
+        },
+        "threshold": threshold.value,
+        "target_precision": config.target_precision,
+        "val_precision": threshold.precision,
+        "val_recall": threshold.recall,
+        "svm_penalty": baseline.penalty,
+        "pictures": {
+            name: {"zoomed": int(part.zoomed.sum()), "normal": int((~part.zoomed).sum())}
+            for name, part in splits.items()
+        },
+        "refused_pictures": len(refused),
+        "history": history,
+        "settings": config.to_dict(),
+    }
+    network.config = replace(network.config, threshold=threshold.value)
+    return ZoomReport(save_zoom_artifact(output, network, metrics=metrics), output, metrics)
+
+
+def _fit(
+    config: ZoomTraining, train: Examples, val: Examples, device: torch.device
+) -> tuple[ZoomNetwork, list[dict[str, float]]]:
+    """Return the network of the best epoch, and the metrics of each."""
+    torch.manual_seed(config.seed)
+    network = ZoomNetwork(ZoomConfig(image_size_px=config.image_size_px)).to(device)
+    network.to(memory_format=torch.channels_last)
+    dtype = choose_dtype(config.precision, device)
+    autocast = torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16)
+    # Keras' RMSprop, which the paper uses: its mean forgets faster than PyTorch's default.
+    optimizer = torch.optim.RMSprop(network.parameters(), config.learning_rate, alpha=0.9, eps=1e-7)
+    truth = torch.from_numpy(train.zoomed).float()  # (count,)
+    history: list[dict[str, float]] = []
+    best = network.state_dict()
+    for epoch in range(1, config.epochs + 1):
+        started, total = time.monotonic(), 0.0
+        network.train()
+        for chosen in torch.randperm(len(train)).split(config.batch_size):
+            pictures = _mirror(train.pixels[chosen].to(device))
+            with autocast:
+                logits = network(pictures)
+            loss = binary_cross_entropy_with_logits(logits, truth[chosen].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(chosen)
+        seconds = time.monotonic() - started
+        with autocast:
+            val_loss, val_accuracy = _measure(network, val, config.batch_size, device)
+        history.append(
+            {"epoch": epoch, "train_loss": total / len(train), "val_loss": val_loss, "val_accuracy": val_accuracy}
+        )
+        print(
+            f"epoch {epoch} of {config.epochs}: loss {total / len(train):.4f}, validation loss {val_loss:.4f}, "
+            f"accuracy {val_accuracy:.4f}, {len(train) / seconds:.0f} pictures/s, "
+            f"{seconds * (config.epochs - epoch):.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+        if val_loss <= min(row["val_loss"] for row in history):
+            best = copy.deepcopy(network.state_dict())
+    network.load_state_dict(best)
+    return network, history
+
+
+def _mirror(pictures: torch.Tensor) -> torch.Tensor:
+    """Mirror each picture half of the time, (batch, 3, size, size)."""
+    chosen = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) < 0.5
+    return torch.where(chosen, pictures.flip(3), pictures)
+
+
+@torch.inference_mode()
+def _measure(network: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
+    """Return loss and accuracy."""
+    network.eval()
+    logits = torch.cat([network(batch.to(device)).cpu() for batch in examples.pixels.split(batch_size)])
+    truth = torch.from_numpy(examples.zoomed)
+    loss = binary_cross_entropy_with_logits(logits, truth.float())
+    return float(loss), float(((logits > 0) == truth).float().mean())
+
+
+def _write_quarantine(output: str, rows: list[dict[str, object]]) -> None:
+    folder = storage.join(output, "quarantine")
+    storage.delete_folder(folder)  # of a run that was stopped
+    if rows:
+        storage.make_folder(folder)
+        place = storage.locate(storage.join(folder, "train.parquet"))
+        pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), place.path, filesystem=place.filesystem)

@@ -1,0 +1,53 @@
+"""The report of the zoom filter: Table 1 of the Atlas paper (SIGIR eCom 2020), model beside model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+Scores = dict[str, dict[str, float]]
+"""By class, `zoomed` and `normal`: precision, recall, f1 and support."""
+
+
+def zoom_scores(zoomed: NDArray[np.bool_], found: NDArray[np.bool_]) -> Scores:
+    """Compare which pictures are zoomed, (count,), with which were found so, (count,).
+
+    A precision or recall of nothing is 0.
+    """
+    scores: Scores = {}
+    for name, true, guess in (("zoomed", zoomed, found), ("normal", ~zoomed, ~found)):
+        right, support, guessed = (int(part.sum()) for part in (true & guess, true, guess))
+        scores[name] = {
+            "precision": right / guessed if guessed else 0.0,
+            "recall": right / support if support else 0.0,
+            "f1": 2 * right / (support + guessed) if support + guessed else 0.0,
+            "support": support,
+        }
+    return scores
+
+
+def print_zoom(metrics: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the metrics of a zoom filter's artifact: the scores of both models on the test split."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    models: Mapping[str, Scores] = metrics["test"]
+    table = Table("", title="zoomed or normal, test split", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for model in models:
+        for measure in ("precision", "recall", "F-score"):
+            table.add_column(f"{model}\n{measure}", justify="right")
+    table.add_column("pictures", justify="right")
+    for name in ("zoomed", "normal"):
+        cells = [f"{scores[name][key]:.3f}" for scores in models.values() for key in ("precision", "recall", "f1")]
+        support = next(iter(models.values()))[name]["support"]
+        table.add_row(name, *cells, str(int(support)))
+    console.print(table)
+    threshold, target, reached = (metrics[key] for key in ("threshold", "target_precision", "val_precision"))
+    console.print(
+        f"threshold {threshold:.4f}: on the validation split {reached:.3f} of the pictures found zoomed are zoomed, "
+        f"and {metrics['val_recall']:.3f} of the zoomed ones are found"
+    )
+    if reached < target:
+        console.print(f"no threshold reaches the precision {target}; this is the most precise one")

@@ -1,0 +1,117 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atlas_ray.cleaning.config import ZoomTraining
+from atlas_ray.cleaning.sources import draw_candidates
+from atlas_ray.errors import CatalogError, ConfigError, StorageError
+
+
+def settings(**fields: Any) -> ZoomTraining:
+    return ZoomTraining(output="unused", **fields)
+
+
+def write(path: Path, data: str | bytes = b"x") -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return str(path)
+
+
+def test_a_catalogue_is_drawn_from_at_random(catalog: str) -> None:
+    every = draw_candidates(settings(catalog=catalog))
+    assert every.cut
+    assert len({one.uri for one in every.drawn}) == len(every.drawn) == 117
+    assert sum(one.zoomed for one in every.drawn) == 59  # every other one
+    some, same, other = (draw_candidates(settings(catalog=catalog, pictures=20, seed=seed)) for seed in (1, 1, 2))
+    assert some == same
+    assert len(some.drawn) == len(other.drawn) == 20
+    assert set(some.drawn) != set(other.drawn)
+    assert {(one.uri, one.product_id) for one in some.drawn} < {(one.uri, one.product_id) for one in every.drawn}
+
+
+def test_two_folders(tmp_path: Path) -> None:
+    for name in ("zoomed/a.jpg", "zoomed/deep/b.png", "normal/a.jpg", "normal/.DS_Store"):
+        write(tmp_path / name)
+    found = draw_candidates(settings(zoomed=str(tmp_path / "zoomed"), normal=str(tmp_path / "normal")))
+    assert sorted((one.uri, one.product_id, one.zoomed) for one in found.drawn) == [
+        (str(tmp_path / "normal/a.jpg"), "a", False),
+        (str(tmp_path / "zoomed/a.jpg"), "a", True),
+        (str(tmp_path / "zoomed/deep/b.png"), "deep/b", True),
+    ]
+    assert not found.cut
+
+
+def test_the_published_json(tmp_path: Path) -> None:
+    """A list, and the files in a folder a label, as the published script leaves them."""
+    entries = [
+        {"filename": "1.jpg", "image_url": "http://shop/1.jpg", "label": "zoomed", "title": "White shirt"},
+        {"filename": "2.jpg", "image_url": "http://shop/2.jpg", "label": "normal", "title": "White shirt"},
+    ]
+    source = write(tmp_path / "zvsn_data.json", json.dumps(entries))
+    write(tmp_path / "pictures/zoomed/1.jpg")
+    write(tmp_path / "pictures/normal/2.jpg")
+    found = draw_candidates(settings(labels=source, image_base=str(tmp_path / "pictures"))).drawn
+    assert sorted((one.uri, one.product_id, one.zoomed) for one in found) == [
+        (str(tmp_path / "pictures/normal/2.jpg"), "White shirt", False),
+        (str(tmp_path / "pictures/zoomed/1.jpg"), "White shirt", True),
+    ]
+
+
+def test_json_with_other_names_and_unusable_entries(tmp_path: Path) -> None:
+    images = [
+        {"file": "a.jpg", "class": 1},
+        {"file": "b/c.jpg", "class": 0},
+        {"file": "../../etc/passwd", "label": "zoomed"},
+        {"file": "/etc/passwd", "label": "zoomed"},
+        {"file": "http://shop/a.jpg", "label": "zoomed"},
+        {"file": "d.jpg", "label": "blurred"},
+        {"file": "d.jpg"},
+        {"label": "normal"},
+        "d.jpg",
+    ]
+    source = write(tmp_path / "labels.json", json.dumps({"images": images}))
+    found = draw_candidates(settings(labels=source))
+    assert {(one.uri, one.zoomed) for one in found.drawn} == {
+        (str(tmp_path / "a.jpg"), True),
+        (str(tmp_path / "b/c.jpg"), False),
+    }
+    assert [row["error_code"] for row in found.refused] == [
+        *["bad_image_uri"] * 3, "bad_value", "bad_value", "missing_images", "bad_row",
+    ]  # fmt: skip
+    assert str(found.refused[0]["message"]).startswith(f"{source}, picture 3: '../../etc/passwd'")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("{", "not JSON"), ("[" * 100_000, "not JSON"), ("{}", "no list of pictures"), ("7", "no list")],
+)
+def test_json_of_another_kind_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(CatalogError, match=reason):
+        draw_candidates(settings(labels=write(tmp_path / "labels.json", text)))
+
+
+def test_missing_sources(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    with pytest.raises(CatalogError, match="no images table"):
+        draw_candidates(settings(catalog=missing))
+    with pytest.raises(CatalogError, match="no such folder"):
+        draw_candidates(settings(zoomed=missing, normal=missing))
+    with pytest.raises(StorageError, match="no such file"):
+        draw_candidates(settings(labels=missing))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "expected one source"),
+        ({"catalog": "c", "labels": "l"}, "expected one source"),
+        ({"catalog": "c", "zoomed": "z"}, "zoomed and normal go together"),
+        ({"catalog": "c", "image_base": "b"}, "image_base is 'b'"),
+        ({"catalog": "c", "target_precision": 1.5}, "target_precision is 1.5"),
+    ],
+)
+def test_mistakes_in_the_settings(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        settings(**fields)

@@ -1,0 +1,143 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from atlas_ray.artifacts import load_zoom_artifact
+from atlas_ray.cleaning.config import ZoomTraining
+from atlas_ray.cleaning.examples import Examples, read_examples, split_of
+from atlas_ray.cleaning.sources import Candidate, Candidates, draw_candidates
+from atlas_ray.cleaning.svm import features, fit_baseline
+from atlas_ray.cleaning.zoom_training import train_zoom
+from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.records import QUARANTINE
+from atlas_ray.reports.zoom import print_zoom, zoom_scores
+from atlas_ray.zoom_predictor import ZoomPredictor
+
+SMALL: dict[str, Any] = {"image_size_px": 32, "batch_size": 8, "device": "cpu"}
+
+
+def draw(rng: np.random.Generator, *, zoomed: bool, side: int = 48) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Texture all over, or a patch of it on white."""
+    picture = np.full((side, side, 3), 255, np.uint8)
+    patch = slice(0, side) if zoomed else slice(side // 3, 2 * side // 3)
+    width = patch.stop - patch.start
+    picture[patch, patch] = rng.integers(0, 200, (width, width, 3))
+    return picture
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """120 labelled pictures, one of which is broken."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for name in ("zoomed", "normal"):
+        (root / name).mkdir()
+        for number in range(60):
+            Image.fromarray(draw(rng, zoomed=name == "zoomed")).save(root / name / f"{name}-{number}.png")
+    (root / "normal" / "normal-0.png").write_bytes(b"<html>404</html>")
+    return {name: str(root / name) for name in ("zoomed", "normal")}
+
+
+def examples(count: int, seed: int) -> Examples:
+    rng, zoomed = np.random.default_rng(seed), np.arange(count) % 2 == 0
+    pixels = np.stack([draw(rng, zoomed=one, side=64) for one in zoomed.tolist()])
+    return Examples(torch.from_numpy(pixels).permute(0, 3, 1, 2), zoomed, np.arange(count).astype(str))
+
+
+def test_close_ups_are_learnt_from_folders(folders: dict[str, Any], tmp_path: Path) -> None:
+    config = ZoomTraining(output=str(tmp_path / "model"), epochs=5, **folders, **SMALL)
+    report = train_zoom(config)
+    artifact = load_zoom_artifact(report.output)
+    assert artifact.id == report.model_id
+    metrics = artifact.metrics
+    assert metrics == json.loads(json.dumps(report.metrics))
+    for model in ("cnn", "svm"):
+        assert metrics["test"][model]["zoomed"]["f1"] >= 0.9
+        assert metrics["test"][model]["normal"]["support"] == metrics["pictures"]["test"]["normal"]
+    assert sum(sum(part.values()) for part in metrics["pictures"].values()) == 119
+    assert len(metrics["history"]) == 5
+    assert artifact.model.config.threshold == metrics["threshold"]
+    assert metrics["val_precision"] >= config.target_precision
+
+    quarantine = pq.read_table(tmp_path / "model" / "quarantine")
+    assert quarantine.schema.equals(QUARANTINE)
+    (row,) = quarantine.to_pylist()
+    assert row["image_uri"].endswith("normal-0.png")
+    assert (row["stage"], row["error_code"], row["product_id"]) == ("train", "unsupported_format", "normal-0")
+
+    splits, _ = read_examples(draw_candidates(config), 32, seed=config.seed)
+    predictor = ZoomPredictor(artifact, device="cpu")
+    found = predictor(splits["test"].pixels) >= predictor.threshold
+    assert zoom_scores(splits["test"].zoomed, found) == metrics["test"]["cnn"]
+    again = train_zoom(ZoomTraining(output=str(tmp_path / "again"), epochs=5, **folders, **SMALL)).metrics
+    assert [row["val_loss"] for row in again["history"]] == pytest.approx(
+        [row["val_loss"] for row in metrics["history"]], rel=1e-3
+    )
+    with pytest.raises(OutputError, match=r"holds model\.json"):
+        train_zoom(config)
+
+
+def test_a_catalogue_alone_is_enough(catalog: str, tmp_path: Path) -> None:
+    report = train_zoom(ZoomTraining(output=str(tmp_path), catalog=catalog, epochs=1, **SMALL))
+    counts = report.metrics["pictures"]
+    assert sum(sum(part.values()) for part in counts.values()) == 112
+    assert sum(part["zoomed"] for part in counts.values()) >= 45
+    codes = pq.read_table(tmp_path / "quarantine")["error_code"].to_pylist()
+    assert sorted(codes) == ["empty", "not_found", "too_many_pixels", "truncated", "unsupported_format"]
+
+
+def test_a_product_is_in_one_split_alone(folders: dict[str, str]) -> None:
+    uris = [f"{folders['zoomed']}/zoomed-{number}.png" for number in range(40)]
+    drawn = [Candidate(uri, f"product-{number % 20}", zoomed=number < 20) for number, uri in enumerate(uris)]
+    splits, refused = read_examples(Candidates(drawn), 24, seed=1)
+    assert not refused
+    products = {name: set(part.product_ids) for name, part in splits.items()}
+    assert all(products.values())
+    assert sum(len(part) for part in splits.values()) == 40
+    assert sum(len(part) for part in products.values()) == len(set.union(*products.values())) == 20
+    assert {split_of(f"product-{number}", seed=1) for number in range(20)} == products.keys()
+
+
+def test_one_kind_alone_is_refused(folders: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CatalogError, match=r"the split 'train' has \d+ zoomed and 0 normal pictures, of 60"):
+        train_zoom(ZoomTraining(output=str(tmp_path), zoomed=folders["zoomed"], normal=str(tmp_path / "none"), **SMALL))
+
+
+def test_the_baseline() -> None:
+    baseline = fit_baseline(examples(24, seed=0), seed=0)
+    test = examples(20, seed=1)
+    assert zoom_scores(test.zoomed, baseline.find_zoomed(test))["zoomed"]["f1"] >= 0.9
+    blank = Examples(torch.full((2, 3, 64, 64), 7, dtype=torch.uint8), np.array([True, False]), np.array(["a", "b"]))
+    assert np.isfinite(features(blank)).all()
+
+
+def test_the_scores_of_both_classes() -> None:
+    zoomed = np.array([True, True, True, False, False])
+    found = np.array([True, True, False, True, False])
+    assert zoom_scores(zoomed, found) == {
+        "zoomed": {"precision": pytest.approx(2 / 3), "recall": pytest.approx(2 / 3), "f1": pytest.approx(2 / 3),
+                   "support": 3},
+        "normal": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
+    }  # fmt: skip
+    assert zoom_scores(zoomed, np.zeros(5, bool))["zoomed"] == {"precision": 0, "recall": 0, "f1": 0, "support": 3}
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = zoom_scores(np.array([True, False, False]), np.array([True, True, False]))
+    metrics = {
+        "test": {"cnn": scores, "svm": scores}, "threshold": 0.25, "target_precision": 0.95, "val_precision": 0.9,
+        "val_recall": 1.0,
+    }  # fmt: skip
+    print_zoom(metrics, Console(width=80, soft_wrap=True))
+    shown = capsys.readouterr().out
+    row = "zoomed 0.500 1.000 0.667 0.500 1.000 0.667 1"
+    assert row in [" ".join(line.split()) for line in shown.splitlines()]
+    assert "threshold 0.2500" in shown
+    assert "no threshold reaches the precision 0.95" in shown
