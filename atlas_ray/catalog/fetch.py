@@ -1,0 +1,294 @@
+"""Fetch: the pictures of a catalogue of http(s) URLs, downloaded into a catalogue of its own.
+
+Workers append what became of each picture to a journal, `fetched/`; the tables are made from it at
+the end. So a stopped run goes on with the pictures that the journal lacks, and `retry_failed` with
+those that it has no stored copy of.
+"""
+
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from atlas_ray import __version__, storage
+from atlas_ray.addresses import AddressRule
+from atlas_ray.catalog.fetch_pictures import JOURNAL, PictureFetcher, write_outcomes
+from atlas_ray.catalog.fetch_tables import IMAGE, OUTCOME, PRODUCT, TABLES, read_joined, write_products
+from atlas_ray.config import check_settings, hold_settings, setting
+from atlas_ray.downloads import USER_AGENT, Downloader
+from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.records import IMAGES, missing_columns
+
+IDENTITY = "fetch.json"
+CALLS_A_WORKER = 4
+"""Blocks that a worker has on their way at a time: a slow picture in one does not hold up the others."""
+PICTURES_A_PARTITION = 50_000
+MAX_READ_TASKS = 1_000
+
+Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    """What to fetch, and how politely; the limits hold for all workers together."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    output: str = setting("where the pictures and the catalogue of them go")
+    workers: int = setting("processes that download; 0: one a machine", 0, low=0, high=10_000)
+    concurrency: int = setting("pictures on their way at a time", 128, low=1, high=100_000)
+    per_host_concurrency: int = setting("the same, of one host", 16, low=1, high=10_000)
+    per_host_rate: float = setting("requests a second to one host; 0: as many as it answers", 50.0, low=0, high=1e6)
+    timeout_s: float = setting("seconds for one request, from connecting to the last byte", 30.0, low=0.1, high=3_600)
+    attempts: int = setting("how often a picture is asked for", 3, low=1, high=100)
+    max_bytes: int = setting("the largest picture, decompressed", 32 * 1024 * 1024, low=1, high=2**31)
+    allow_private: str = setting("private addresses that may be asked: HOST:PORT, separated by commas", "")
+    user_agent: str = setting("what servers are told", USER_AGENT)
+    retry_failed: bool = setting("ask again for the pictures in quarantine", False)
+    rows_per_file: int = setting("pictures a journal file: what a crash may cost", 1024, low=1, high=1_000_000)
+    max_quarantine_fraction: float = setting("exit with 3 where more are quarantined", 0.05, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and more workers than can share what a host may be asked."""
+        check_settings(self)
+        least = min(self.concurrency, self.per_host_concurrency)
+        if self.workers > least:
+            raise ConfigError(
+                f"workers is {self.workers}; expected at most {least}, the lower of concurrency and "
+                "per_host_concurrency, which the workers share"
+            )
+        self.rule()
+
+    def rule(self) -> AddressRule:
+        """Return which addresses may be asked."""
+        places = (place.strip() for place in self.allow_private.split(","))
+        return AddressRule(allow_private=frozenset(place for place in places if place))
+
+
+@dataclass(frozen=True)
+class FetchReport:
+    """What a run did; `run.json` holds the same."""
+
+    output: str
+    run: dict[str, Any]
+    already_done: bool = False
+    """The output held a finished run with nothing left to ask for."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """pictures, stored (of which carried_over), quarantined, images, products, bytes and more."""
+        return dict(self.run["counts"])
+
+    @property
+    def quarantined_fraction(self) -> float:
+        """The share of the pictures that is in quarantine."""
+        return float(self.counts["quarantined"] / max(self.counts["pictures"], 1))
+
+
+def fetch(config: FetchConfig) -> FetchReport:
+    """Download the pictures of a catalogue and write a catalogue that holds the stored ones.
+
+    Output: `pictures/ab/abcdef....jpg` by hash of content, `products/`, `images/`, `quarantine/`
+    and `taxonomy.json` (see `atlas_ray.records`), the journal `fetched/`, and `run.json` when all
+    is done. A picture's `image_id` is that of its stored URI; in quarantine it is the source's.
+
+    Raises:
+        CatalogError: where the catalogue has no tables of the right columns.
+        OutputError: where the output holds something else, or a fetch of another catalogue.
+        StorageError: where a picture cannot be written.
+        AuditError: where pictures and outcomes do not balance.
+    """
+    began = time.time()
+    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
+    total = _count_pictures(catalog)
+    _hold_output(output, catalog, total)
+    report = storage.join(output, "run.json")
+    if storage.exists(report):
+        run = json.loads(storage.read_bytes(report))
+        if not (config.retry_failed and run["counts"]["quarantined"]):
+            return FetchReport(output, run, already_done=True)
+        storage.delete_file(report)
+    done = _journal_ids(output, stored_only=config.retry_failed)
+    with ProgressDisplay("fetching", "pictures", total=total, done=len(done)) as display:
+        if len(done) < total:
+            _stream(config, catalog, output, done, display)
+    streamed = time.time()
+    counts = _write_tables(catalog, output, total)
+    run = {
+        "job": "fetch",
+        "written_by": f"atlas_ray {__version__}",
+        "started_at": datetime.fromtimestamp(began, UTC).isoformat(),
+        "finished_at": datetime.now(UTC).isoformat(),
+        "config": asdict(config),
+        "counts": {name: count for name, count in counts.items() if not name.startswith("code:")},
+        "quarantined_by_code": {
+            name.removeprefix("code:"): count for name, count in counts.items() if name.startswith("code:")
+        },
+        "resumed_from": len(done),
+        "seconds": {
+            "total": time.time() - began,
+            "stream": streamed - began,
+            "tables": time.time() - streamed,
+        },
+    }
+    storage.write_bytes(report, json.dumps(run, indent=1, ensure_ascii=False).encode())
+    return FetchReport(output, run)
+
+
+def _count_pictures(catalog: str) -> int:
+    """Check the catalogue's tables, and return the rows of its images table."""
+    total = 0
+    for name, needed in (("products", ("product_id", "image_uris")), ("images", tuple(IMAGES.names))):
+        uri = storage.join(catalog, name)
+        if not storage.files(uri, suffix=".parquet"):
+            raise CatalogError(f"{catalog}: no {name} table; make one with `atlas-ray import`")
+        place = storage.locate(uri)
+        try:
+            table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+            total = table.count_rows()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CatalogError(f"{uri}: not Parquet: {str(error).splitlines()[0]}") from None
+        if missing := missing_columns(table.schema, needed):
+            raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
+    if not total:
+        raise CatalogError(f"{catalog}: its images table has no row")
+    return total
+
+
+def _hold_output(output: str, catalog: str, total: int) -> None:
+    """Refuse an output of another origin."""
+    if output == catalog:
+        raise OutputError(f"{output} is the catalogue itself; fetch into a folder of its own")
+    if not storage.exists(storage.join(output, IDENTITY)):
+        for name in ("run.json", "model.json", *TABLES):
+            if storage.exists(storage.join(output, name)):
+                raise OutputError(f"{output} holds {name} of another origin; fetch into a new folder")
+    hold_settings(output, IDENTITY, {"catalog": catalog, "input_rows": total})
+
+
+def _journal_ids(output: str, *, stored_only: bool) -> Ids:
+    """Return the pictures that need not be asked for, distinct and sorted: 8 bytes each."""
+    found = [np.zeros(0, np.int64)]
+    for file in storage.files(storage.join(output, JOURNAL), suffix=".parquet"):
+        place = storage.locate(file)
+        rows = pq.read_table(place.path, filesystem=place.filesystem, columns=["image_id", "error_code"])
+        rows = rows.filter(rows["error_code"].is_null()) if stored_only else rows
+        found.append(rows["image_id"].to_numpy())
+    return np.unique(np.concatenate(found))
+
+
+def _stream(config: FetchConfig, catalog: str, output: str, done: Ids, display: ProgressDisplay) -> None:
+    """Read the images table, download and store what is not done, and write the journal."""
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    workers = config.workers or min(nodes, config.concurrency, config.per_host_concurrency)
+    # Each worker gets its share of every limit, so that together they keep it whichever of them a
+    # host's pictures come to. Sending a host's pictures to one worker would need a shuffle first,
+    # and the one host that most catalogues have would keep one worker busy.
+    limits: dict[str, Any] = {
+        "rule": config.rule(),
+        "concurrency": config.concurrency // workers,
+        "per_host_concurrency": config.per_host_concurrency // workers,
+        "per_host_rate": config.per_host_rate / workers,
+        "timeout_s": config.timeout_s,
+        "attempts": config.attempts,
+        "max_bytes": config.max_bytes,
+        "user_agent": config.user_agent,
+    }
+    context = DataContext.get_current().copy()
+    context.use_datasource_v2 = False  # it starts a pool of actors for footers that hold no news here
+    context.execution_no_progress_timeout_s = -1  # a low rate makes blocks that take hours
+    with DataContext.current(context):
+        place = storage.locate(storage.join(catalog, "images"))
+        stream = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(IMAGES.names)
+        if len(done):
+            left = functools.partial(_left, done=ray.put(done))
+            stream = stream.map_batches(left, batch_size=None, batch_format="pyarrow")
+        stream = stream.repartition(target_num_rows_per_block=config.rows_per_file)
+        stream = stream.map_batches(
+            _Fetch,
+            fn_constructor_args=(display.board, output),
+            fn_constructor_kwargs=limits,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                size=workers,
+                max_tasks_in_flight_per_actor=2 * CALLS_A_WORKER,
+                max_concurrent_calls_per_actor=CALLS_A_WORKER,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=0,  # they wait, mostly; a small cluster's CPUs are left to the reading tasks
+        )
+        for _ in stream.iter_batches(batch_size=None, batch_format="pyarrow"):
+            pass
+
+
+def _left(images: pa.Table, done: Any) -> pa.Table:
+    """Leave out the pictures that are done."""
+    known: Ids = ray.get(done)  # sorted, and shared by the tasks of a machine
+    ids = images["image_id"].to_numpy()
+    at = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    return images.filter(pa.array(known[at] != ids))
+
+
+class _Fetch:
+    """The process that downloads: a block of pictures in, a file of the journal written."""
+
+    def __init__(self, board: Any, output: str, **limits: Any) -> None:
+        self._board = board
+        self._output = output
+        self._fetcher = PictureFetcher(output, Downloader(**limits))
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        outcomes = self._fetcher.fetch(images)
+        write_outcomes(self._output, outcomes)
+        self._board.add.remote({"pictures": len(outcomes)})
+        return pa.table({"pictures": [len(outcomes)]})
+
+
+def _write_tables(catalog: str, output: str, total: int) -> Counter[str]:
+    """Make the tables from the journal and the source, and return the counts, checked."""
+    for name in TABLES:
+        storage.delete_folder(storage.join(output, name))
+    taxonomy = storage.join(catalog, "taxonomy.json")
+    if storage.exists(taxonomy):
+        storage.write_bytes(storage.join(output, "taxonomy.json"), storage.read_bytes(taxonomy))
+    folders = (
+        (storage.join(catalog, "products"), PRODUCT),
+        (storage.join(catalog, "images"), IMAGE),
+        (storage.join(output, JOURNAL), OUTCOME),
+    )
+    files = [{"uri": uri, "kind": kind} for folder, kind in folders for uri in storage.files(folder, suffix=".parquet")]
+    partitions = -(-total // PICTURES_A_PARTITION)
+    rows: Iterable[dict[str, Any]]
+    if partitions == 1:  # to start a shuffle would take longer than the work
+        rows = write_products(pa.concat_tables(read_joined(pa.Table.from_pylist(files))), output).to_pylist()
+    else:
+        rows = (
+            ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
+            .map_batches(read_joined, batch_size=1, batch_format="pyarrow")
+            .repartition(partitions, keys=["product_id"])
+            .map_batches(functools.partial(write_products, output=output), batch_size=None, batch_format="pyarrow")
+            .iter_rows()
+        )
+    counts = Counter[str]()
+    for row in rows:
+        counts[row["name"]] += row["count"]
+    if counts["pictures"] != counts["stored"] + counts["quarantined"] or counts["pictures"] > total:
+        raise AuditError(
+            f"{output}: {counts['stored']} stored and {counts['quarantined']} quarantined of "
+            f"{counts['pictures']} pictures in {total} rows of input"
+        )
+    counts["repeated_input_rows"] = total - counts["pictures"]
+    return counts

@@ -1,0 +1,123 @@
+"""The stage of a fetch that downloads and stores: picture rows in, one outcome a row out."""
+
+import io
+import threading
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from atlas_ray import storage
+from atlas_ray.downloads import EXTENSIONS, Download, Downloader
+from atlas_ray.errors import ItemError, PictureError
+
+JOURNAL = "fetched"
+"""The folder of a fetch's output that holds its outcomes, as they were written."""
+MAX_PIXELS = 64_000_000  # as atlas_ray.images.PictureLimits has it, whose module imports torch
+
+OUTCOMES = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("product_id", pa.string()),
+        ("image_uri", pa.string()),
+        ("stored_uri", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bytes", pa.int64()),
+        ("error_code", pa.string()),
+        ("message", pa.string()),
+        ("asked_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""One row a time that a picture was asked for; the first three columns are those of the source catalogue.
+
+`bytes` is null for a picture that was in storage already; `error_code` for one that could be had.
+"""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture in storage, and what its header says."""
+
+    stored_uri: str
+    sha256: str
+    width: int
+    height: int
+    bytes: int
+
+
+class PictureFetcher:
+    """Downloads pictures into a folder, each under the hash of its content."""
+
+    def __init__(self, output: str, downloader: Downloader) -> None:
+        self._output = output
+        self._downloader = downloader
+        # Two threads must not write one file at a time; 256 locks share the work of one a file.
+        self._locks = [threading.Lock() for _ in range(256)]
+
+    def fetch(self, images: pa.Table) -> pa.Table:
+        """Return the `OUTCOMES` of rows of an images table; what is no http(s) URL is carried over."""
+        rows = images.to_pylist()
+        web = [row for row in rows if row["image_uri"].startswith(("http://", "https://"))]
+        found = dict(
+            zip(
+                (row["image_id"] for row in web),
+                self._downloader.map([row["image_uri"] for row in web], self._store),
+                strict=True,
+            )
+        )
+        now = datetime.now(UTC)
+        outcomes = [self._outcome(row, found.get(row["image_id"])) | {"asked_at": now} for row in rows]
+        return pa.Table.from_pylist(outcomes, schema=OUTCOMES)
+
+    def _outcome(self, row: dict[str, Any], found: Stored | ItemError | None) -> dict[str, Any]:
+        key = {name: row[name] for name in ("image_id", "product_id", "image_uri")}
+        if isinstance(found, ItemError):
+            return key | {"error_code": found.code, "message": found.message[:500]}
+        if isinstance(found, Stored):
+            return key | vars(found)
+        return key | {"stored_uri": row["image_uri"]} | {name: row[name] for name in ("sha256", "width", "height")}
+
+    def _store(self, download: Download) -> Stored:
+        width, height = picture_size(download)
+        digest = download.sha256
+        uri = storage.join(self._output, "pictures", digest[:2], f"{digest}.{EXTENSIONS[download.kind]}")
+        with self._locks[int(digest[:2], 16)]:
+            if storage.is_s3(uri) or not storage.exists(uri):  # in S3 writing costs no more than asking
+                storage.write_bytes(uri, download.content)
+        return Stored(uri, digest, width, height, len(download.content))
+
+
+def picture_size(download: Download) -> tuple[int, int]:
+    """Return width and height in pixels as the header has them; nothing is decoded.
+
+    Raises:
+        PictureError: with the code corrupt or too_many_pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(download.content), formats=(download.kind,)) as image:
+            width, height = image.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError("too_many_pixels", f"{download.final_url[:200]}: {error}") from None
+    except Exception as error:  # hostile bytes: what the readers raise on them is not documented
+        text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise PictureError("corrupt", f"{download.final_url[:200]}: {download.kind} header: {text}") from None
+    if width < 1 or height < 1:
+        raise PictureError("corrupt", f"{download.final_url[:200]}: the header declares {width}x{height} pixels")
+    if width * height > MAX_PIXELS:
+        raise PictureError(
+            "too_many_pixels", f"{download.final_url[:200]}: {width}x{height} pixels; at most {MAX_PIXELS} are decoded"
+        )
+    return width, height
+
+
+def write_outcomes(output: str, outcomes: pa.Table) -> None:
+    """Add outcomes to the journal: a file that appears whole or not at all, and so commits them."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(outcomes, buffer)
+    storage.write_bytes(storage.join(output, JOURNAL, f"{uuid.uuid4().hex}.parquet"), buffer.getvalue().to_pybytes())

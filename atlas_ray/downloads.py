@@ -1,0 +1,358 @@
+"""Downloading many pictures over HTTP, each with its own outcome.
+
+Nothing that a server sends is trusted: where a name leads is checked when the connection is made and
+again after each redirect, and bytes are counted as they arrive, after decompression.
+"""
+
+import asyncio
+import functools
+import hashlib
+import math
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Self, TypeVar
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from atlas_ray import __version__
+from atlas_ray.addresses import AddressRule
+from atlas_ray.errors import FetchError, ItemError
+
+Result = TypeVar("Result")
+USER_AGENT = f"atlas_ray/{__version__}"
+MAX_REDIRECTS = 5
+CONNECT_TIMEOUT_S = 10.0
+MAX_RETRY_AFTER_S = 60.0
+DEAD_AFTER_ROUNDS = 5
+DEAD_FOR_S = 60.0
+HEALING = ("dns", "timeout", "server_error", "rate_limited", "unreachable")
+STATUS_CODES = {
+    401: "forbidden",
+    403: "forbidden",
+    404: "not_found",
+    408: "timeout",
+    410: "not_found",
+    429: "rate_limited",
+}
+OCTET_STREAMS = ("application/octet-stream", "binary/octet-stream")  # the first is also what a missing type reads as
+EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "AVIF": "avif", "TIFF": "tiff"}
+"""The kinds of pictures that are taken, by Pillow's names (those of `atlas_ray.images.FORMATS`)."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A picture file as a server sent it."""
+
+    content: bytes
+    kind: str
+    """A key of `EXTENSIONS`, told from the first bytes."""
+    final_url: str
+    """Where the redirects led."""
+    content_type: str | None
+    """What the server called it."""
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The hash of the content, in hexadecimal digits."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def picture_kind(content: bytes) -> str | None:
+    """Tell the kind of a picture file from its first bytes; None where it is none that is taken."""
+    for kind, magic in (
+        ("JPEG", b"\xff\xd8\xff"),
+        ("PNG", b"\x89PNG\r\n\x1a\n"),
+        ("GIF", (b"GIF87a", b"GIF89a")),
+        ("BMP", b"BM"),
+        ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ):
+        if content.startswith(magic):
+            return kind
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "WEBP"
+    if content[4:8] == b"ftyp" and (b"avif" in content[8:64] or b"avis" in content[8:64]):
+        return "AVIF"
+    return None
+
+
+class Downloader:
+    """Downloads pictures in one event loop, in a thread of its own.
+
+    The codes of `FetchError`: dns, timeout, not_found, forbidden (also any other refusal of the
+    4xx kind), too_large, not_an_image, forbidden_address, server_error, rate_limited,
+    too_many_redirects, unreachable, unsupported_uri. Those of `HEALING` are asked for again. A host
+    that gives no answer to five requests one after the other, and has given none for a minute, is
+    left alone for a minute; its pictures are `unreachable` then, at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        rule: AddressRule,
+        concurrency: int = 64,
+        per_host_concurrency: int = 16,
+        per_host_rate: float = 0.0,
+        timeout_s: float = 30.0,
+        attempts: int = 3,
+        max_bytes: int = 32 * 1024 * 1024,
+        user_agent: str = USER_AGENT,
+    ) -> None:
+        """Start the event loop.
+
+        Args:
+            rule: Which addresses may be connected to.
+            concurrency: Pictures on their way at a time; so many are held in memory.
+            per_host_concurrency: The same, of one host.
+            per_host_rate: Requests a second to one host; 0: as many as it answers.
+            timeout_s: For one request, from connecting to the last byte.
+            attempts: How often a picture is asked for.
+            max_bytes: The largest picture, decompressed.
+            user_agent: What servers are told.
+        """
+        self._rule = rule
+        self._attempts = attempts
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._slots = asyncio.Semaphore(concurrency)
+        self._host = functools.partial(_Host, concurrency=per_host_concurrency, rate=per_host_rate)
+        self._hosts: dict[str, _Host] = {}
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="downloaded")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="downloads", daemon=True)
+        self._thread.start()
+        opened = asyncio.run_coroutine_threadsafe(self._open(user_agent), self._loop)
+        self._session: aiohttp.ClientSession = opened.result()
+
+    async def _open(self, user_agent: str) -> aiohttp.ClientSession:
+        connect_s = min(CONNECT_TIMEOUT_S, self._timeout_s)
+        self._loop.set_default_executor(ThreadPoolExecutor(32, thread_name_prefix="names"))
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, resolver=_CheckedResolver(self._rule, 0.8 * connect_s), ttl_dns_cache=300
+            ),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=connect_s),
+            headers={"User-Agent": user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    def fetch_many(self, urls: Sequence[str]) -> list[Download | ItemError]:
+        """Download pictures at the same time; each one or its `FetchError`, in their order."""
+        return self.map(urls, lambda download: download)
+
+    def map(self, urls: Sequence[str], use: Callable[[Download], Result]) -> list[Result | ItemError]:
+        """Download pictures and hand each to `use`, in a thread, as soon as it is there.
+
+        Returns:
+            What `use` returned, or the `ItemError` of the download or of `use`, in the order of
+            the URLs. Another error of `use` ends the call.
+        """
+        return asyncio.run_coroutine_threadsafe(self._all(urls, use), self._loop).result()
+
+    def close(self) -> None:
+        """Close the connections and end the threads."""
+        asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._loop.shutdown_default_executor(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _all(self, urls: Sequence[str], use: Callable[[Download], Result]) -> list[Result | ItemError]:
+        return await asyncio.gather(*(self._outcome(url, use) for url in urls))
+
+    async def _outcome(self, url: str, use: Callable[[Download], Result]) -> Result | ItemError:
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return await self._follow(url, use)
+            except _HostDownError as error:
+                return error
+            except ItemError as error:
+                if attempt == self._attempts or error.code not in HEALING:
+                    return error
+            await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.5 * 2**attempt, 30.0))
+        raise AssertionError("unreachable: attempts is at least 1")
+
+    async def _follow(self, url: str, use: Callable[[Download], Result]) -> Result:
+        """Ask for a URL, and for those that it redirects to."""
+        target = self._checked(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            name = target.host or ""
+            host = self._hosts.setdefault(name, self._host(name))
+            async with host.slots:
+                await host.turn()
+                async with self._slots:
+                    answer = await self._ask(host, target, use)
+            if not isinstance(answer, _Redirect):
+                return answer
+            target = self._checked(answer.url)
+        raise FetchError("too_many_redirects", f"{url[:200]}: more than {MAX_REDIRECTS}; the last to {target!s:.200}")
+
+    def _checked(self, text: str) -> URL:
+        """Read a URL; the rule sees it as the client reads it, so that no two readings differ."""
+        try:
+            url = URL(text)
+            if url.scheme not in ("http", "https") or not url.host:
+                raise ValueError("expected http://HOST/... or https://HOST/...")
+        except ValueError as error:
+            raise FetchError("unsupported_uri", f"{text[:200]!r}: {error}") from None
+        self._rule.check_url(str(url))
+        return url
+
+    async def _ask(self, host: "_Host", url: URL, use: Callable[[Download], Result]) -> "Result | _Redirect":
+        started = time.monotonic()
+        try:
+            async with self._session.get(url, allow_redirects=False) as answer:
+                if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
+                    host.answered()
+                    return _Redirect(str(url.join(URL(answer.headers["Location"]))))
+                content = await self._picture(host, url, answer)
+        except FetchError:
+            host.answered()
+            raise
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            host.failed(started)
+            raise self._explained(url, error) from None
+        host.answered()
+        kind = picture_kind(content)
+        if kind is None:
+            raise FetchError("not_an_image", f"{url!s:.200}: the first bytes are {content[:8]!r}")
+        download = Download(content, kind, str(url), answer.headers.get("Content-Type"))
+        return await self._loop.run_in_executor(self._pool, use, download)
+
+    async def _picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse) -> bytes:
+        """Check the head of an answer and read its body."""
+        status = answer.status
+        if not 200 <= status < 300:
+            if status in (429, 503):
+                host.pause(_retry_after_s(answer.headers.get("Retry-After", "")))
+            code = STATUS_CODES.get(status, "forbidden" if 400 <= status < 500 else "server_error")
+            raise FetchError(code, f"{url!s:.200}: HTTP {status} {answer.reason or ''}"[:300])
+        if not (answer.content_type.startswith("image/") or answer.content_type in OCTET_STREAMS):
+            raise FetchError("not_an_image", f"{url!s:.200}: the server calls it {answer.content_type[:80]!r}")
+        if (answer.content_length or 0) > self._max_bytes:
+            raise self._too_large(url, f"{answer.content_length} bytes")
+        content = bytearray()
+        async for chunk in answer.content.iter_any():
+            content += chunk
+            if len(content) > self._max_bytes:
+                raise self._too_large(url, "more bytes than that came")
+        return bytes(content)
+
+    def _too_large(self, url: URL, found: str) -> FetchError:
+        return FetchError("too_large", f"{url!s:.200}: {found}; at most {self._max_bytes} are read")
+
+    def _explained(self, url: URL, error: Exception) -> FetchError:
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        if isinstance(error, TimeoutError):
+            return FetchError("timeout", f"{url!s:.200}: no complete answer within {self._timeout_s:g} s")
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return FetchError("dns", f"{url!s:.200}: the host has no address: {text}")
+        if isinstance(error, ValueError):  # a name or a Location that cannot be one
+            return FetchError("unsupported_uri", f"{url!s:.200}: {text}")
+        return FetchError("unreachable", f"{url!s:.200}: {text}")
+
+
+@dataclass(frozen=True)
+class _Redirect:
+    url: str
+
+
+class _HostDownError(FetchError):
+    """A host that is not asked for now; asking again at once is of no use."""
+
+
+class _Host:
+    """One host: its slots, its pace, and whether it answers at all."""
+
+    def __init__(self, name: str, *, concurrency: int, rate: float) -> None:
+        self.slots = asyncio.Semaphore(concurrency)
+        self._name = name
+        self._interval_s = 1 / rate if rate else 0.0
+        self._next_at = 0.0
+        self._failed_rounds = 0
+        self._failed_at = 0.0
+        self._answered_at = -math.inf
+
+    async def turn(self) -> None:
+        """Wait until the host may be asked again."""
+        now = time.monotonic()
+        at = max(self._next_at, now)
+        self._next_at = at + self._interval_s
+        if at > now:
+            await asyncio.sleep(at - now)
+        if self._dead(time.monotonic()):
+            raise _HostDownError(
+                "unreachable",
+                f"{self._name[:200]} gave no answer {self._failed_rounds} times in a row; not asked again",
+            )
+
+    def _dead(self, now: float) -> bool:
+        """Tell whether to leave the host alone; one that has answered before is given a minute to come back."""
+        silent = self._failed_rounds >= DEAD_AFTER_ROUNDS and now >= self._answered_at + DEAD_FOR_S
+        return silent and now < self._failed_at + DEAD_FOR_S
+
+    def pause(self, seconds: float) -> None:
+        """Ask nothing of the host for a while."""
+        self._next_at = max(self._next_at, time.monotonic() + seconds)
+
+    def answered(self) -> None:
+        """Note an answer, of whatever kind."""
+        self._failed_rounds = 0
+        self._answered_at = time.monotonic()
+
+    def failed(self, started: float) -> None:
+        """Note a request without an answer; those that ran at the same time count as one."""
+        if started >= self._failed_at:
+            self._failed_rounds += 1
+            self._failed_at = time.monotonic()
+
+
+class _CheckedResolver(AbstractResolver):
+    """Names to addresses that the rule allows; the connection goes to what was checked.
+
+    It gives up before the request does, so that a silent name server is not taken for a silent shop.
+    """
+
+    def __init__(self, rule: AddressRule, timeout_s: float) -> None:
+        self._rule = rule
+        self._timeout_s = timeout_s
+        self._resolver = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                found = await self._resolver.resolve(host, port, family)
+        except TimeoutError:
+            raise socket.gaierror(socket.EAI_AGAIN, f"no name server answered within {self._timeout_s:g} s") from None
+        for address in found:
+            self._rule.check_address(host, port, address["host"])
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def _retry_after_s(text: str) -> float:
+    """Read a Retry-After header, seconds or a date; 0 where it is neither."""
+    try:
+        seconds = float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)

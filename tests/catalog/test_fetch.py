@@ -1,0 +1,187 @@
+"""Fetching a catalogue's pictures from a real server, which misbehaves; killed and run again."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from atlas_ray.addresses import AddressRule
+from atlas_ray.catalog.fetch import FetchConfig, FetchReport, fetch
+from atlas_ray.catalog.fetch_pictures import OUTCOMES, PictureFetcher, write_outcomes
+from atlas_ray.catalog.fetch_tables import IMAGE, OUTCOME, PRODUCT, read_joined, write_products
+from atlas_ray.downloads import Downloader
+from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
+from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
+from tests.parts import rows
+from tests.picture_server import PictureServer, jpeg
+
+
+@pytest.fixture
+def server() -> Iterator[PictureServer]:
+    with PictureServer() as server:
+        yield server
+
+
+def write_catalog(folder: Path, products: dict[str, list[str]]) -> None:
+    pairs = [(product, uri) for product, uris in products.items() for uri in uris]
+    ids = image_ids(*zip(*pairs, strict=True))
+    images = [
+        {"image_id": image_id, "product_id": product, "image_uri": uri}
+        for image_id, (product, uri) in zip(ids.tolist(), pairs, strict=True)
+    ]
+    listed = [
+        {"product_id": product, "title": f"a {product}", "image_uris": uris} for product, uris in products.items()
+    ]
+    for name, content, schema in (("products", listed, PRODUCTS), ("images", images, IMAGES)):
+        (folder / name).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(content, schema=schema), folder / name / "part-00000.parquet")
+    (folder / "taxonomy.json").write_text('{"made": "elsewhere"}')
+
+
+def joined(catalog: Path, output: Path) -> pa.Table:
+    folders = ((catalog / "products", PRODUCT), (catalog / "images", IMAGE), (output / "fetched", OUTCOME))
+    files = [{"uri": str(uri), "kind": kind} for folder, kind in folders for uri in folder.glob("*.parquet")]
+    return pa.concat_tables(list(read_joined(pa.Table.from_pylist(files))))
+
+
+def test_outcomes_become_tables_that_balance(server: PictureServer, tmp_path: Path) -> None:
+    catalog, output = tmp_path / "catalog", tmp_path / "output"
+    web = server.url
+    local = str(tmp_path / "own.jpg")
+    products = {
+        "A": [f"{web}/ok/1.jpg", f"{web}/status/404", f"{web}/ok/2.jpg", f"{web}/to/%2Fok%2F1.jpg"],
+        "B": [f"{web}/wide/", f"{web}/cut/"],
+        "C": [local, "s3://shop/a.jpg", f"{web}/ok/2.jpg"],
+    }
+    write_catalog(catalog, products)
+    rule = AddressRule(allow_private=frozenset({server.place}))
+    with Downloader(rule=rule, attempts=1) as downloader:
+        fetcher = PictureFetcher(str(output), downloader)
+        outcomes = fetcher.fetch(pq.read_table(catalog / "images"))
+        write_outcomes(str(output), outcomes)
+        write_outcomes(str(output), outcomes.slice(0, 2))  # what a repeated task may leave
+    assert outcomes.schema.equals(OUTCOMES)
+    counted = {row["name"]: row["count"] for row in write_products(joined(catalog, output), str(output)).to_pylist()}
+    size = len(jpeg(1)) * 2 + len(jpeg(2)) * 2
+    assert counted == {
+        "pictures": 9, "stored": 6, "carried_over": 2, "quarantined": 3, "images": 5, "products": 3,
+        "products_without_picture": 1, "bytes": size, "code:not_found": 1, "code:too_many_pixels": 1, "code:corrupt": 1,
+    }  # fmt: skip
+    for name, schema in (("products", PRODUCTS), ("images", IMAGES), ("quarantine", QUARANTINE)):
+        assert all(pq.read_schema(file).equals(schema) for file in (output / name).iterdir())
+    one, two = (hashlib.sha256(jpeg(number)).hexdigest() for number in (1, 2))
+    first, second = (f"{output}/pictures/{digest[:2]}/{digest}.jpg" for digest in (one, two))
+    assert [(row["product_id"], row["title"], row["image_uris"]) for row in rows(output, "products")] == [
+        ("A", "a A", [first, second]), ("B", "a B", []), ("C", "a C", [local, "s3://shop/a.jpg", second]),
+    ]  # fmt: skip
+    images = {(row["product_id"], row["image_uri"]): row for row in rows(output, "images")}
+    assert images.keys() == {("A", first), ("A", second), ("C", local), ("C", "s3://shop/a.jpg"), ("C", second)}
+    assert [row["image_id"] for row in images.values()] == image_ids(*zip(*images, strict=True)).tolist()
+    own = images[("A", first)]
+    assert (own["sha256"], own["width"], own["height"]) == (one, 32, 24)
+    assert sorted(path.name for path in (output / "pictures").rglob("*.*")) == sorted([f"{one}.jpg", f"{two}.jpg"])
+    assert Path(first).read_bytes() == jpeg(1)
+    source = {row["image_id"]: row["image_uri"] for row in rows(catalog, "images")}
+    for row in rows(output, "quarantine"):
+        assert row["stage"] == "fetch"
+        assert source[row["image_id"]] == row["image_uri"]
+        assert row["message"]
+
+
+def test_a_lost_picture_fails_the_account(tmp_path: Path) -> None:
+    write_catalog(tmp_path / "catalog", {"A": ["http://shop.example/1.jpg"]})
+    with pytest.raises(AuditError, match="stands in the catalogue and has no outcome"):
+        write_products(joined(tmp_path / "catalog", tmp_path / "output"), str(tmp_path / "output"))
+
+
+def test_mistakes_are_told_before_anything_starts(tmp_path: Path) -> None:
+    write_catalog(tmp_path / "catalog", {"A": ["http://shop.example/1.jpg"]})
+    settings: dict[str, Any] = {"catalog": str(tmp_path / "catalog"), "output": str(tmp_path / "output")}
+    with pytest.raises(CatalogError, match="no products table"):
+        fetch(FetchConfig(**settings | {"catalog": str(tmp_path)}))
+    with pytest.raises(OutputError, match="is the catalogue itself"):
+        fetch(FetchConfig(**settings | {"output": settings["catalog"]}))
+    with pytest.raises(ConfigError, match="workers is 8; expected at most 4"):
+        FetchConfig(**settings, workers=8, per_host_concurrency=4)
+    with pytest.raises(ConfigError, match="'a/b' names no private place"):
+        FetchConfig(**settings, allow_private="10.0.0.1:80, a/b")
+    assert not (tmp_path / "output").exists()
+    shutil.copytree(tmp_path / "catalog", tmp_path / "other")
+    with pytest.raises(OutputError, match="other holds products of another origin"):
+        fetch(FetchConfig(**settings | {"output": str(tmp_path / "other")}))
+
+
+RUN = """
+import json, sys
+from atlas_ray.catalog.fetch import FetchConfig, fetch
+from atlas_ray.session import connect
+connect()
+fetch(FetchConfig(**json.loads(sys.argv[1])))
+"""
+
+
+def test_killed_run_again_and_asked_again_for_what_failed(
+    server: PictureServer, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, output = tmp_path / "catalog", tmp_path / "output"
+    paths = [f"/{'later' if number % 10 == 0 else 'ok'}/{number}.jpg" for number in range(400)]
+    write_catalog(catalog, {f"P{n:03d}": [server.url + paths[n], server.url + paths[n + 1]] for n in range(0, 400, 2)})
+    settings: dict[str, Any] = {
+        "catalog": str(catalog), "output": str(output), "allow_private": server.place, "rows_per_file": 20,
+        "workers": 2, "concurrency": 8, "per_host_concurrency": 8, "per_host_rate": 0.0,
+    }  # fmt: skip
+
+    def run(**more: Any) -> FetchReport:
+        return fetch(FetchConfig(**settings | more))
+
+    def journal() -> list[Path]:
+        return list((output / "fetched").glob("*.parquet"))
+
+    server.delay_s = 0.05
+    killed = subprocess.Popen([sys.executable, "-c", RUN, json.dumps(settings)], env=dict(os.environ))
+    end = time.monotonic() + 60
+    while len(journal()) < 5:
+        assert killed.poll() is None, "the run ended too early"
+        assert time.monotonic() < end, "nothing was fetched"
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert server.busiest <= 8
+    done = [row["image_uri"].removeprefix(server.url) for file in journal() for row in pq.read_table(file).to_pylist()]
+    assert 0 < len(done) < 400
+    server.delay_s = 0.0
+
+    report = run()
+    assert report.run["resumed_from"] >= len(done)
+    assert report.counts["pictures"] == 400
+    assert report.counts["stored"] == 360
+    assert report.run["quarantined_by_code"] == {"not_found": 40}
+    assert {server.asked[path] for path in done} == {1}
+    assert len(rows(output, "images")) == 360
+    assert sorted(len(row["image_uris"]) for row in rows(output, "products")) == [1] * 40 + [2] * 160
+    assert json.loads((output / "taxonomy.json").read_text()) == {"made": "elsewhere"}
+
+    before = server.asked.copy()
+    assert run().already_done
+    assert server.asked == before
+    server.open = True
+    monkeypatch.setattr("atlas_ray.catalog.fetch.PICTURES_A_PARTITION", 150)  # from here on the tables are shuffled
+    again = run(retry_failed=True, timeout_s=5.0)
+    assert again.counts["stored"] == 400
+    assert again.counts["quarantined"] == 0
+    assert server.asked - before == {path: 1 for path in paths if path.startswith("/later")}
+    assert rows(output, "quarantine") == []
+    assert {len(row["image_uris"]) for row in rows(output, "products")} == {2}
+    assert run(retry_failed=True).already_done
+    with pytest.raises(OutputError, match="holds a run with catalog = "):
+        run(catalog=str(shutil.copytree(catalog, tmp_path / "other")))

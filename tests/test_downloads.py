@@ -1,0 +1,162 @@
+"""The downloader against a real server that misbehaves."""
+
+import hashlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from PIL import Image
+
+from atlas_ray.addresses import AddressRule, is_public
+from atlas_ray.downloads import EXTENSIONS, Download, Downloader, picture_kind
+from atlas_ray.errors import ItemError, PictureError, StorageError
+from atlas_ray.images import FORMATS
+from tests.picture_server import MIB, PictureServer, jpeg
+
+
+@pytest.fixture
+def server() -> Iterator[PictureServer]:
+    with PictureServer() as server:
+        yield server
+
+
+def downloader(*servers: PictureServer, **settings: Any) -> Downloader:
+    rule = AddressRule(allow_private=frozenset(server.place for server in servers))
+    return Downloader(rule=rule, **({"timeout_s": 30.0, "attempts": 2, "max_bytes": MIB} | settings))
+
+
+def code(outcome: Download | ItemError) -> str:
+    return outcome.code if isinstance(outcome, ItemError) else outcome.kind
+
+
+def test_every_kind_of_answer_has_its_outcome(server: PictureServer) -> None:
+    with PictureServer() as other:
+        cases = {
+            f"{server.url}/{path}": wanted
+            for path, wanted in {
+                "ok/7.jpg": "JPEG", "untyped/": "JPEG", "octets/": "JPEG", "heals/500": "JPEG", "heals/503": "JPEG",
+                "resets/": "JPEG", f"to/{quote('/ok/8.jpg')}": "JPEG",
+                "status/404": "not_found", "status/410": "not_found", "status/401": "forbidden",
+                "status/403": "forbidden", "status/451": "forbidden", "status/500": "server_error",
+                "status/302": "server_error", "status/429": "rate_limited",
+                "large/": "too_large", "flood/": "too_large", "bomb/": "too_large", "says-more/": "unreachable",
+                "says-less/": "unreachable",
+                "page/": "not_an_image", "page-as-jpeg/": "not_an_image", "empty/": "not_an_image",
+                "loop/": "too_many_redirects",
+                f"to/{quote('http://169.254.169.254/latest/meta-data/')}": "forbidden_address",
+                f"to/{quote(other.url + '/ok/1.jpg')}": "forbidden_address",
+                f"to/{quote('file:///etc/passwd')}": "unsupported_uri",
+            }.items()
+        } | {
+            other.url + "/ok/1.jpg": "forbidden_address",
+            "http://10.0.0.1/a.jpg": "forbidden_address",
+            "http://2130706433/a.jpg": "forbidden_address",
+            "http://no-such-shop.invalid/a.jpg": "dns",
+            "ftp://shop/a.jpg": "unsupported_uri",
+            "http:///a.jpg": "unsupported_uri",
+            f"http://{'a' * 70}.example/a.jpg": "unsupported_uri",
+            "http://[::1/a.jpg": "unsupported_uri",
+        }  # fmt: skip
+        with downloader(server) as client:
+            outcomes = dict(zip(cases, client.fetch_many(list(cases)), strict=True))
+        assert {url: code(outcome) for url, outcome in outcomes.items()} == cases
+        assert not other.asked
+    assert all(outcome.message for outcome in outcomes.values() if isinstance(outcome, ItemError))
+    redirected = outcomes[f"{server.url}/to/{quote('/ok/8.jpg')}"]
+    assert isinstance(redirected, Download)
+    assert redirected.final_url == f"{server.url}/ok/8.jpg"
+    assert redirected.content == jpeg(8)
+    assert redirected.sha256 == hashlib.sha256(jpeg(8)).hexdigest()
+    assert redirected.content_type == "image/jpeg"
+    assert server.asked["/status/500"] == server.asked["/says-more/"] == 2
+    assert server.asked["/status/404"] == server.asked["/large/"] == server.asked["/page/"] == 1
+
+
+def test_what_does_not_end_is_cut_off(server: PictureServer) -> None:
+    with downloader(server, timeout_s=0.5) as client:
+        outcomes = client.fetch_many([f"{server.url}/hang/", f"{server.url}/drip/"])
+    assert [code(outcome) for outcome in outcomes] == ["timeout", "timeout"]
+    assert server.asked == {"/hang/": 2, "/drip/": 2}
+
+
+def test_a_name_that_leads_to_a_private_address_is_refused_at_the_connection(server: PictureServer) -> None:
+    name = socket.gethostname()
+    try:
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)}
+    except OSError:
+        addresses = set()
+    if not any(not is_public(address) for address in addresses):
+        pytest.skip(f"this machine's name, {name!r}, has no private address")
+    AddressRule().check_url(f"http://{name}:{server.server_port}/")  # the text alone is innocent
+    with downloader(server) as client:
+        (outcome,) = client.fetch_many([f"http://{name}:{server.server_port}/ok/1.jpg"])
+    assert code(outcome) == "forbidden_address", addresses
+    assert not server.asked
+
+
+def test_a_server_is_left_alone_as_long_as_it_asks_for(server: PictureServer) -> None:
+    with downloader(server, attempts=3) as client:
+        assert code(client.fetch_many([f"{server.url}/heals/429"])[0]) == "JPEG"
+    first, second = server.asked_at
+    assert second - first >= 1.0
+
+
+def test_a_host_is_asked_no_faster_than_agreed(server: PictureServer) -> None:
+    urls = [f"{server.url}/ok/{number}.jpg" for number in range(30)]
+    server.delay_s = 0.05
+    with downloader(server, per_host_rate=20) as client:
+        assert [code(outcome) for outcome in client.fetch_many(urls)] == ["JPEG"] * 30
+    assert server.asked_at[-1] - server.asked_at[0] >= 29 / 20 - 0.05
+    assert server.busiest < 10
+    server.busiest = 0
+    with downloader(server, per_host_concurrency=3) as client:
+        client.fetch_many(urls)
+    assert server.busiest == 3
+
+
+def test_a_host_that_hangs_costs_little_and_nobody_else(server: PictureServer) -> None:
+    with PictureServer("127.0.0.2") as dead:
+        urls = [f"{dead.url}/hang/{number}" for number in range(500)]
+        urls[250:250] = [f"{server.url}/ok/{number}.jpg" for number in range(50)]
+        began = time.monotonic()
+        with downloader(server, dead, timeout_s=0.5, attempts=4, per_host_concurrency=4) as client:
+            codes = [code(outcome) for outcome in client.fetch_many(urls)]
+        assert time.monotonic() - began < 60  # without giving up: 500 x 4 x 0.5 s / 4 = 250 s
+        assert codes[250:300] == ["JPEG"] * 50
+        assert set(codes) - {"timeout"} == {"JPEG", "unreachable"}
+        assert dead.asked.total() <= 40
+
+
+def test_pictures_are_used_in_threads_as_they_come(server: PictureServer) -> None:
+    def use(download: Download) -> str:
+        if download.content == jpeg(1):
+            raise PictureError("corrupt", "not this one")
+        return threading.current_thread().name
+
+    urls = [f"{server.url}/ok/{number}.jpg" for number in range(3)]
+    with downloader(server) as client:
+        first, second, third = client.map(urls, use)
+        assert isinstance(second, PictureError)
+        assert str(first).startswith("downloaded")
+        assert str(third).startswith("downloaded")
+
+        def fail(download: Download) -> None:
+            raise StorageError("no room")
+
+        with pytest.raises(StorageError, match="no room"):
+            client.map(urls, fail)
+
+
+def test_the_kinds_taken_are_those_that_are_decoded() -> None:
+    assert tuple(EXTENSIONS) == FORMATS
+    for kind in FORMATS:
+        stream = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(stream, kind)
+        assert picture_kind(stream.getvalue()) == kind
+    for other in (b"", b"<svg xmlns=", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"%PDF-1.7"):
+        assert picture_kind(other) is None
