@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -136,6 +136,22 @@ def write_bytes(uri: str, data: bytes) -> None:
         else:
             with place.filesystem.open_output_stream(place.path) as stream:
                 stream.write(data)
+
+
+def write_lines(uri: str, lines: Iterable[str]) -> None:
+    """Write a text file piece by piece, each with its own line end; a local one appears complete or not at all."""
+    place = locate(uri)
+    with _named(uri):
+        if isinstance(place.filesystem, fs.LocalFileSystem):
+            os.makedirs(os.path.dirname(place.path), exist_ok=True)
+            partial = f"{place.path}.{os.getpid()}.partial"
+            with open(partial, "w", encoding="utf-8") as stream:
+                stream.writelines(lines)
+            os.replace(partial, place.path)
+        else:
+            with place.filesystem.open_output_stream(place.path) as stream:
+                for line in lines:
+                    stream.write(line.encode())
 
 
 def make_folder(uri: str) -> None:

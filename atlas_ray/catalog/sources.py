@@ -158,8 +158,20 @@ def _csv(source: str) -> Iterator[RawRow]:
 
 
 def _jsonl(source: str) -> Iterator[RawRow]:
+    """Read a file of JSON Lines, or all of them in a folder."""
+    if not storage.is_folder(source):
+        yield from _json_lines(source, "")
+        return
+    files = storage.files(source, suffix=".jsonl")
+    if not files:
+        raise CatalogError(f"{source}: no file in it whose name ends in .jsonl")
+    for file in files:
+        yield from _json_lines(file, f"{file.rpartition('/')[2]}, ")
+
+
+def _json_lines(source: str, name: str) -> Iterator[RawRow]:
     for number, line in _lines(source):
-        place = f"line {number}"
+        place = f"{name}line {number}"
         if isinstance(line, RowError):
             yield RawRow(place, error=line)
         elif line.strip():

@@ -1,0 +1,1 @@
+"""Collection: shop pages to products with breadcrumbs and category paths."""

@@ -1,0 +1,229 @@
+"""A saved page to the product it shows, or to the reason why it shows none."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parsel import Selector
+
+from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names
+from atlas_ray.crawl.offers import (
+    Offer,
+    best_offer,
+    offers_of,
+    parse_availability,
+    parse_currency,
+    parse_price,
+)
+from atlas_ray.crawl.page import Page, clean, text_of
+from atlas_ray.crawl.store import FIELDS, Store
+from atlas_ray.crawl.structured import Item, StructuredData, plain
+from atlas_ray.crawl.subject import is_page, main_product
+
+OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
+MAX_IMAGES = 100
+SKUS = ("sku", "productid", "identifier", "mpn")
+LABEL = re.compile(r"^[^:]{1,60}:\s+(?=\S)")
+"""What a shop writes before a value: `Brand: ACME`, `SKU: 77`."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A product that a page shows; what the page does not say is None or ().
+
+    Attributes:
+        url: The canonical URL on the page's own site, without fragment.
+        title: Its name.
+        description: Plain text.
+        price: At least 0, in `currency`.
+        currency: ISO 4217.
+        brand: The maker's name.
+        sku: The shop's number of it, or the maker's.
+        availability: schema.org's name: `InStock`, `OutOfStock`, ...
+        breadcrumb: The names from the shop's top category down, without "Home" and the product.
+        image_urls: Absolute http(s) URLs, in the page's order.
+        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph` or `markup`.
+    """
+
+    url: str
+    title: str
+    description: str | None
+    price: float | None
+    currency: str | None
+    brand: str | None
+    sku: str | None
+    availability: str | None
+    breadcrumb: tuple[str, ...]
+    image_urls: tuple[str, ...]
+    origins: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class NotAProduct:
+    """Why a page gives no product.
+
+    Attributes:
+        reason: `not_html`, `empty_page`, `no_product_data`, `several_products` (a listing),
+            `other_product` (what it describes has another page), `article` or `no_title`.
+    """
+
+    reason: str
+
+
+def extract(page: Page, store: Store) -> Extracted | NotAProduct:
+    """Read the product that a page shows.
+
+    A value comes from the store's selector where there is one, else from the first that has it of
+    JSON-LD, microdata, RDFa and OpenGraph; the breadcrumb also from the page's markup. Raises
+    nothing, whatever the page holds.
+    """
+    if not page.body.strip():
+        return NotAProduct("empty_page")
+    if not page.is_html:
+        return NotAProduct("not_html")
+    data = StructuredData(page)
+    values = _Values()
+    _read_selectors(page, store, values)
+    products = main_product(page, data)
+    if isinstance(products, str):
+        selected = "title" in values.found and values.found.keys() & {"price", "image_urls", "sku"}
+        if not selected and not (products == "no_product_data" and _is_opengraph_product(page)):
+            return NotAProduct(products)
+        products = []
+    for origin in dict.fromkeys(item.origin for item in products):
+        _read_items([item for item in products if item.origin == origin], page, values)
+    _read_opengraph(page, values)
+    title = values.found.get("title")
+    if not title:
+        return NotAProduct("no_title")
+    if "breadcrumb" not in values.found:
+        values.put("breadcrumb", *find_breadcrumb(page, data, title))
+    fields: dict[str, Any] = {name: values.found.get(name) for name in FIELDS}
+    fields["breadcrumb"] = fields["breadcrumb"] or ()
+    fields["image_urls"] = fields["image_urls"] or ()
+    url = page.addresses[0] if page.addresses else page.url
+    return Extracted(url=url, origins=values.origins, **fields)
+
+
+class _Values:
+    """Values by field, each with its origin; the first that is put stays."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+
+    def put(self, name: str, value: Any, origin: str) -> None:
+        if name not in self.found and value not in (None, "", ()):
+            self.found[name] = value
+            self.origins[name] = origin
+
+
+def _read_selectors(page: Page, store: Store, values: _Values) -> None:
+    for name, selector in store.fields.items():
+        matches = page.selector.css(selector)
+        texts = [text for match in matches if (text := _shown(match))]
+        if name == "image_urls":
+            values.put(name, _urls(page, (address for match in matches for address in _sources(match))), "selector")
+        elif name == "breadcrumb":
+            names = texts if len(texts) > 1 else split_names(texts[0]) if texts else []
+            values.put(name, tuple(names), "selector")
+        elif texts and name == "price":
+            values.put(name, parse_price(texts[0], by_machine=False), "selector")
+            values.put("currency", parse_currency(texts[0]) if "currency" not in store.fields else None, "selector")
+        elif texts and name == "currency":
+            values.put(name, parse_currency(texts[0]), "selector")
+        elif texts and name == "availability":
+            values.put(name, parse_availability(texts[0]), "selector")
+        elif texts:
+            values.put(name, texts[0], "selector")
+
+
+def _shown(match: Selector) -> str:
+    root = match.root
+    return clean(root) if isinstance(root, str) else clean(root.get("content") or "") or text_of(root)
+
+
+def _sources(match: Selector) -> list[str]:
+    """Return the picture addresses of a match: an attribute, or those of an element."""
+    if isinstance(match.root, str):
+        return [match.root]
+    for name in ("data-zoom-image", "data-large", "data-src", "src", "content", "href"):
+        if value := match.root.get(name):
+            return [value]
+    return match.xpath(".//img/@src").getall()
+
+
+def _read_items(items: list[Item], page: Page, values: _Values) -> None:
+    """Take the fields of one product as one syntax describes it, perhaps in several items (variants)."""
+    origin = items[0].origin
+    variants = [variant for item in items for variant in item.items("hasvariant", "model")]
+    exact = [variant for variant in variants if page.absolute(variant.text("url") or "") in page.addresses]
+    shown = exact or [variant for variant in variants if is_page(variant, page)]
+    everything = [*shown, *items, *(variant for variant in variants if variant not in shown)]
+
+    def first(*names: str) -> str | None:
+        return next((text for item in everything if (text := item.text(*names))), None)
+
+    # The group names the product; a variant is one of its sizes.
+    values.put("title", next((text for item in (*items, *shown) if (text := item.text("name"))), None), origin)
+    values.put("description", first("description"), origin)
+    values.put("brand", LABEL.sub("", first("brand", "manufacturer") or ""), origin)
+    values.put("sku", LABEL.sub("", first(*SKUS) or ""), origin)
+    values.put("image_urls", _urls(page, (url for item in everything for url in _pictures(item))), origin)
+    offers = [offer for item in (shown or items) for offer in offers_of(item)]
+    if not any(offer.price is not None for offer in offers):
+        offers = [offer for item in everything for offer in offers_of(item)]
+    own = [offer for offer in offers if page.absolute(offer.url or "") in page.addresses]
+    # Only where each offer has an address is that of this page the one that is meant.
+    _put_offer(best_offer(own if own and all(offer.url for offer in offers) else offers), origin, values)
+
+
+def _put_offer(offer: Offer, origin: str, values: _Values) -> None:
+    priced = "price" in values.found
+    values.put("price", offer.price, origin)
+    if not priced or values.origins.get("price") == "selector":  # no price takes another's currency
+        values.put("currency", offer.currency, origin)
+    values.put("availability", offer.availability, origin)
+
+
+def _pictures(item: Item) -> Iterable[str]:
+    for value in item.values("image"):
+        if isinstance(value, str):
+            yield value
+        elif url := value.text("contenturl", "url", "@id", "thumbnailurl"):
+            yield url
+
+
+def _urls(page: Page, addresses: Iterable[str]) -> tuple[str, ...]:
+    urls = (page.absolute(plain(address)) for address in addresses if address.strip())
+    return tuple(dict.fromkeys(url for url in urls if url))[:MAX_IMAGES]
+
+
+def _read_opengraph(page: Page, values: _Values) -> None:
+    metas = page.metas
+    values.put("title", metas.get("og:title"), "opengraph")
+    values.put("description", metas.get("og:description"), "opengraph")
+    values.put("brand", metas.get("product:brand") or metas.get("og:brand"), "opengraph")
+    values.put("sku", metas.get("product:retailer_item_id") or metas.get("product:retailer_part_no"), "opengraph")
+    values.put("image_urls", _urls(page, filter(None, map(metas.get, OG_IMAGES)))[:1], "opengraph")
+    availability = metas.get("product:availability") or metas.get("og:availability") or ""
+    _put_offer(Offer(_og_price(page), _og_currency(page), parse_availability(availability)), "opengraph", values)
+
+
+def _is_opengraph_product(page: Page) -> bool:
+    """Tell whether OpenGraph calls the page a product's (`product`, `product.item`) and says its price."""
+    declared = re.search(r"\bproduct\b", page.metas.get("og:type", "").lower())
+    return bool(declared) and _og_price(page) is not None
+
+
+def _og_price(page: Page) -> float | None:
+    for name in ("product:sale_price:amount", "product:price:amount", "og:price:amount"):
+        if (price := parse_price(page.metas.get(name, ""))) is not None:
+            return price
+    return None
+
+
+def _og_currency(page: Page) -> str | None:
+    names = ("product:sale_price:currency", "product:price:currency", "og:price:currency")
+    return next((code for name in names if (code := parse_currency(page.metas.get(name, "")))), None)

@@ -1,0 +1,157 @@
+"""What a crawl still has to fetch, what became of each URL, and the products found: one SQLite file.
+
+Scrapy's own job folder (JOBDIR) does not outlive SIGKILL: it notes a URL as seen when it is queued,
+but writes the queue's sizes and priorities only at a clean end, so a killed crawl forgets pages and
+never asks for them again. Here each page's outcome, the links found on it and its product are one
+transaction: what was not finished is asked for again, and a product cannot come twice.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from w3lib.url import canonicalize_url
+
+Kind = Literal["listing", "product"]
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS visits (
+    id INTEGER PRIMARY KEY, canonical TEXT NOT NULL UNIQUE, url TEXT NOT NULL, kind TEXT NOT NULL,
+    start INTEGER NOT NULL, outcome TEXT, message TEXT
+);
+CREATE TABLE IF NOT EXISTS products (url TEXT PRIMARY KEY, row TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One URL to ask for.
+
+    Attributes:
+        number: Its number in the frontier.
+        url: The URL as it was found.
+        kind: What it is expected to be.
+        start: The place, in the store's list, of the start URL that it was reached from.
+    """
+
+    number: int
+    url: str
+    kind: Kind
+    start: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a visit.
+
+    Attributes:
+        code: `listing`, `product`, `duplicate`, or what went wrong.
+        message: A sentence for a person where something went wrong.
+        links: URLs found on the page, each with what it is expected to be.
+        product: The row of a product; its `url` is its identity.
+    """
+
+    code: str
+    message: str | None = None
+    links: tuple[tuple[str, Kind], ...] = field(default=(), repr=False)
+    product: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+GOOD = ("listing", "product", "duplicate")
+PASSING = ("dns", "timeout", "unreachable", "truncated", "server_error", "too_many_requests", "render_failed")
+"""What may be otherwise next time: a crawl that is started again asks again."""
+
+
+class Frontier:
+    """The URLs of one store's crawl."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file, or make it; what an earlier process did not finish, or not get, is waiting again."""
+        self._database = sqlite3.connect(path)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.executescript(SCHEMA)
+        with self._database:
+            self._database.execute(f"UPDATE visits SET outcome = NULL, message = NULL WHERE outcome IN {PASSING}")
+        self._last = 0  # the highest number handed out by this process; later finds are higher
+
+    def add_starts(self, urls: Iterable[str]) -> None:
+        """Add the store's start URLs; those that are known already stay as they are."""
+        with self._database:
+            for start, url in enumerate(urls):
+                self._add(url, "listing", start)
+
+    def take(self, limit: int) -> list[Visit]:
+        """Return waiting visits, oldest first; each is handed out once by a process."""
+        rows = self._database.execute(
+            "SELECT id, url, kind, start FROM visits WHERE id > ? AND outcome IS NULL ORDER BY id LIMIT ?",
+            (self._last, limit),
+        ).fetchall()
+        visits = [Visit(*row) for row in rows]
+        self._last = max([self._last, *(visit.number for visit in visits)])
+        return visits
+
+    def finish(self, visit: Visit, outcome: Outcome) -> None:
+        """Keep a visit's outcome with all that was found; a product known already is a `duplicate`."""
+        code, message = outcome.code, outcome.message
+        with self._database:
+            if outcome.product is not None:
+                url, row = outcome.product["url"], json.dumps(outcome.product, ensure_ascii=False)
+                added = self._database.execute("INSERT OR IGNORE INTO products VALUES (?, ?)", (_text(url), _text(row)))
+                if not added.rowcount:
+                    code, message = "duplicate", f"of {url}"
+            for link, kind in outcome.links:
+                self._add(link, kind, visit.start)
+            self._database.execute(
+                "UPDATE visits SET outcome = ?, message = ? WHERE id = ?",
+                (code, None if message is None else _text(message), visit.number),
+            )
+
+    def waiting(self) -> int:
+        """Return how many visits have no outcome yet."""
+        return int(self._database.execute("SELECT count(*) FROM visits WHERE outcome IS NULL").fetchone()[0])
+
+    def finished(self) -> int:
+        """Return how many visits have an outcome."""
+        return int(self._database.execute("SELECT count(*) FROM visits WHERE outcome IS NOT NULL").fetchone()[0])
+
+    def outcomes(self) -> dict[str, int]:
+        """Return how often each outcome came, by its code."""
+        return dict(
+            self._database.execute(
+                "SELECT outcome, count(*) FROM visits WHERE outcome IS NOT NULL GROUP BY outcome ORDER BY 2 DESC, 1"
+            )
+        )
+
+    def products(self) -> Iterator[dict[str, Any]]:
+        """Yield the products' rows, in the order they were found."""
+        for (row,) in self._database.execute("SELECT row FROM products ORDER BY rowid"):
+            yield json.loads(row)
+
+    def failures(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (url, code, message) of each visit that gave neither a listing nor a product."""
+        yield from self._database.execute(
+            f"SELECT url, outcome, coalesce(message, '') FROM visits WHERE outcome NOT IN {GOOD} ORDER BY id"
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _add(self, url: str, kind: Kind, start: int) -> None:
+        url = _text(url)
+        try:
+            canonical = canonicalize_url(url)
+        except ValueError:  # such as an IPv6 address without its bracket; asking for it says so
+            canonical = url
+        self._database.execute(
+            "INSERT OR IGNORE INTO visits (canonical, url, kind, start) VALUES (?, ?, ?, ?)",
+            (canonical, url, kind, start),
+        )
+
+
+def _text(value: str) -> str:
+    """Return text that UTF-8 can hold; a page may give lone surrogates."""
+    return value.encode("utf-8", "replace").decode()

@@ -1,0 +1,167 @@
+"""What a product costs and whether it can be had: prices, currencies and availabilities as shops write them."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from price_parser import Price
+
+from atlas_ray.crawl.structured import Item
+
+T = TypeVar("T")
+MAX_PRICE = 1e12
+MAX_OFFERS = 500
+"""Offers of a product that are looked at."""
+CURRENCIES = frozenset(
+    re.findall(
+        "[A-Z]+",
+        "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF "
+        "CHF CLF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD "
+        "HKD HNL HRK HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD "
+        "LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP "
+        "PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SYP SZL THB TJS TMT TND TOP "
+        "TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ",
+    )
+)
+"""The codes of ISO 4217 that shops may ask."""
+CURRENCY_OF_SIGN = {
+    "€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "₩": "KRW", "원": "KRW", "₪": "ILS", "₺": "TRY", "₴": "UAH",
+    "₫": "VND", "₸": "KZT", "₱": "PHP", "฿": "THB", "zł": "PLN", "kč": "CZK", "lei": "RON", "руб": "RUB",
+    "us$": "USD", "ca$": "CAD", "c$": "CAD", "au$": "AUD", "a$": "AUD", "nz$": "NZD", "hk$": "HKD", "nt$": "TWD",
+    "s$": "SGD", "r$": "BRL", "mx$": "MXN", "ر.س": "SAR", "euro": "EUR", "rur": "RUB",
+}  # fmt: skip
+"""Signs that one currency alone has; `$`, `¥`, `kr` and `Rs` have several."""
+AVAILABILITIES = {
+    name.lower(): name
+    for name in (
+        "BackOrder", "Discontinued", "InStock", "InStoreOnly", "LimitedAvailability", "MadeToOrder",
+        "OnlineOnly", "OutOfStock", "PreOrder", "PreSale", "Reserved", "SoldOut",
+    )
+} | {"available": "InStock", "oos": "OutOfStock", "availableforbackorder": "BackOrder"}  # fmt: skip
+TO_BE_HAD = ("InStock", "LimitedAvailability", "OnlineOnly", "InStoreOnly")
+FORMER_PRICES = re.compile("listprice|strikethrough|msrp|srp", re.IGNORECASE)
+
+
+def parse_price(text: str, *, by_machine: bool = True) -> float | None:
+    """Read a price: `1299.00`, `1.299,00 €`, `Rs. 1,299`; None for what is none, negative or absurd.
+
+    Args:
+        text: The price, perhaps with words and signs around it.
+        by_machine: `1.299` means less than two, as in structured data; otherwise it is read as a
+            person writes it, who means more than a thousand.
+    """
+    text = text.strip()[:80]
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if math.isnan(price) or (not by_machine and price >= 0):
+        # The parser finds a price after any sign.
+        amount = None if re.match(r"[-−–]\s*\D{0,3}\d", text) else Price.fromstring(text).amount
+        price = math.nan if amount is None else float(amount)
+    return price if 0 <= price < MAX_PRICE else None  # false for not-a-number
+
+
+def parse_currency(text: str) -> str | None:
+    """Return the ISO 4217 code in a text, or that of a sign in it which one currency alone has, or None."""
+    text = text.strip()[:80]
+    words: list[str] = re.findall("[A-Z]+", text.upper())
+    for word in words:
+        if word in CURRENCIES:
+            return word
+    signs: tuple[str, ...] = (text, Price.fromstring(text).currency or "", *text)
+    for sign in signs:
+        if code := CURRENCY_OF_SIGN.get(sign.lower().strip(" .\u200f")):
+            return code
+    return None
+
+
+def parse_availability(text: str) -> str | None:
+    """Return schema.org's name of an availability: `http://schema.org/InStock`, `in stock` -> `InStock`."""
+    name = re.split(r"[/#]", text.strip().rstrip("/"))[-1]
+    return AVAILABILITIES.get(re.sub(r"[\W_]", "", name).lower())
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one offer says; a value that it does not give is None."""
+
+    price: float | None = None
+    currency: str | None = None
+    availability: str | None = None
+    url: str | None = None
+
+
+def offers_of(product: Item) -> list[Offer]:
+    """Return the offers of a product, and of its variants where it is a group without any."""
+    found = [_offer(item) for item in islice(_offer_items(product), MAX_OFFERS)]
+    if product.text("price", "lowprice"):
+        found.append(_offer(product))
+    return found
+
+
+def _offer_items(product: Item) -> Iterator[Item]:
+    for item in product.items("offers", "offer", "offerdetails"):
+        inner = item.items("offers")
+        # Without a price of its own it only holds the offers: an AggregateOffer, or an Offer written twice.
+        yield from inner if inner and not item.text("price", "lowprice") else [item]
+
+
+def _offer(item: Item) -> Offer:
+    sources = [item, *_current(item.items("pricespecification"))]
+    return Offer(
+        price=_first(parse_price(text) for text in _texts(sources, "price", "lowprice", "minprice")),
+        currency=_first(parse_currency(text) for text in _texts(sources, "pricecurrency", "currency", "price")),
+        availability=best_availability(
+            parse_availability(text) for text in _texts([item, *item.items("offers")], "availability")
+        ),
+        url=item.text("url", "@id"),
+    )
+
+
+def _current(specifications: Iterable[Item]) -> list[Item]:
+    """Return the prices that are asked now, not a former price or that of a unit of measure."""
+    return [
+        item
+        for item in specifications
+        if not FORMER_PRICES.search(item.text("pricetype") or "") and not item.items("referencequantity")
+    ]
+
+
+def _texts(items: Iterable[Item], *names: str) -> Iterator[str]:
+    items = list(items)
+    for name in names:
+        for item in items:
+            for value in item.values(name):
+                text = value.text("@value", "name", "@id") if isinstance(value, Item) else value
+                if text:
+                    yield text
+
+
+def _first(values: Iterable[T | None]) -> T | None:
+    return next((value for value in values if value is not None), None)
+
+
+def best_offer(offers: Iterable[Offer]) -> Offer:
+    """Return one offer for several: the lowest price of the first currency, and `InStock` where any is.
+
+    Shops write a former price and the present one as two offers, and sizes as many. A price of 0
+    counts only where there is no other.
+    """
+    offers = list(offers)
+    currency = _first(offer.currency for offer in offers)
+    prices = [offer.price for offer in offers if offer.price is not None and offer.currency in (currency, None)]
+    return Offer(
+        price=min((price for price in prices if price), default=min(prices, default=None)),
+        currency=currency,
+        availability=best_availability(offer.availability for offer in offers),
+    )
+
+
+def best_availability(states: Iterable[str | None]) -> str | None:
+    """Return the first state in which something can be had, else the first."""
+    known = [state for state in states if state]
+    return next((state for state in known if state in TO_BE_HAD), known[0] if known else None)

@@ -1,0 +1,170 @@
+"""A saved response: bytes to text to a tree, whatever the bytes are."""
+
+import codecs
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import lxml.etree
+import lxml.html
+from parsel import Selector
+from w3lib.encoding import html_to_unicode, read_bom
+
+MAX_BYTES = 5 * 1024 * 1024
+"""What of a body is read; the largest shop pages have 2 to 3 MiB."""
+MAX_TEXT = 20_000
+"""Characters of one text that are kept."""
+EMPTY = b"<html></html>"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A saved response.
+
+    Attributes:
+        url: Where it came from, after redirects; "" where that is not known.
+        body: The bytes, without transfer encoding; the first `MAX_BYTES` are read.
+        content_type: The Content-Type header as sent, or "".
+    """
+
+    url: str
+    body: bytes
+    content_type: str = ""
+
+    @property
+    def is_html(self) -> bool:
+        """Tell whether this is text with markup; where nobody says so, the bytes do."""
+        kind = self.content_type.partition(";")[0].strip().lower()
+        if kind and kind not in ("text/html", "application/xhtml+xml", "text/plain", "application/octet-stream"):
+            return False
+        return "<" in self.text[:4096]
+
+    @cached_property
+    def text(self) -> str:
+        """The body as text, without NUL characters.
+
+        A byte order mark is believed, then the bytes themselves where they are UTF-8, then what the
+        header and the page declare. A page that declares UTF-8 and has hardly a valid character of
+        it beyond ASCII is read as Windows-1252.
+        """
+        body = self.body[:MAX_BYTES]
+        if read_bom(body)[0] is None:
+            try:
+                # Incremental, since the limit may have cut the last character in two.
+                return codecs.getincrementaldecoder("utf-8")().decode(body).replace("\0", "")
+            except UnicodeDecodeError:
+                pass
+        encoding, text = html_to_unicode(self.content_type or None, body, default_encoding="cp1252")
+        if encoding == "utf-8" and read_bom(body)[0] is None:
+            broken = text.count("\ufffd")
+            if broken > sum(letter > "\x7f" for letter in text) - broken:
+                text = body.decode("cp1252", "replace")
+        return text.replace("\0", "")
+
+    @cached_property
+    def tree(self) -> lxml.html.HtmlElement:
+        """The root element, parsed once; an empty page has one without children."""
+        # Without `huge_tree`, libxml2 bounds the depth of what it builds.
+        parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+        try:
+            root = lxml.etree.fromstring(self.text.encode("utf-8", "replace") or EMPTY, parser)
+        except lxml.etree.LxmlError:
+            root = None
+        return lxml.etree.fromstring(EMPTY, parser) if root is None else root
+
+    @cached_property
+    def selector(self) -> Selector:
+        """The tree, for CSS selectors."""
+        return Selector(root=self.tree, type="html")
+
+    @cached_property
+    def base_url(self) -> str:
+        """What relative addresses on the page are relative to."""
+        (base,) = self.tree.xpath("//base/@href")[:1] or ("",)
+        return join_url(self.url, base) or self.url
+
+    def absolute(self, address: str) -> str | None:
+        """Return an address on the page as an absolute http(s) URL without fragment, or None."""
+        return join_url(self.base_url, address)
+
+    def same_site(self, url: str) -> bool:
+        """Tell whether a URL has the page's host, `www.` aside."""
+        return host_of(url) == host_of(self.url)
+
+    @cached_property
+    def metas(self) -> dict[str, str]:
+        """The `<meta>` elements: name or property in lower case -> content, the first that has one."""
+        found: dict[str, str] = {}
+        for element in self.tree.iterfind(".//meta[@content]"):
+            name = (element.get("property") or element.get("name") or "").strip().lower()
+            content = clean(element.get("content", ""))
+            if name and content:
+                found.setdefault(name, content)
+        return found
+
+    @cached_property
+    def titles(self) -> tuple[str, ...]:
+        """What the page calls itself: og:title, first-level headings, the title element."""
+        headings = [text_of(element) for element in self.tree.xpath("(//h1)[position() <= 3]")]
+        title = text_of(next(iter(self.tree.iterfind(".//title")), None))
+        return tuple(filter(None, (self.metas.get("og:title"), *headings, title)))
+
+    @cached_property
+    def addresses(self) -> tuple[str, ...]:
+        """The page's own URLs on its own site: rel=canonical, og:url, and where it came from.
+
+        A canonical URL that names the shop's front page for a page that is not is left out.
+        """
+        links = self.tree.xpath("//link[@rel='canonical']/@href")[:1]
+        found = []
+        for address in (*links, self.metas.get("og:url", "")):
+            url = self.absolute(address)
+            if url and (not self.url or (self.same_site(url) and is_front(url) <= is_front(self.url))):
+                found.append(url)
+        return tuple(dict.fromkeys((*found, urldefrag(self.url)[0])))
+
+
+def join_url(base: str, address: str) -> str | None:
+    """Return an address as an absolute http(s) URL without fragment, or None where it is not one."""
+    if not address.strip():
+        return None
+    try:
+        url = urldefrag(urljoin(base, "".join(address.split("\n")).strip()))[0]
+        parts = urlsplit(url)
+        # A host name may be no name at all, and a port no number.
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != -1
+    except ValueError:
+        return None
+    return url.encode("utf-8", "replace").decode() if valid else None
+
+
+def host_of(url: str) -> str:
+    """Return a URL's host in lower case without a leading `www.`, or ""."""
+    try:
+        return (urlsplit(url).hostname or "").lower().removeprefix("www.")
+    except ValueError:
+        return ""
+
+
+def is_front(url: str) -> bool:
+    """Tell whether a URL is that of a site's front page."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.path in ("", "/") and not parts.query
+
+
+def clean(text: str) -> str:
+    """Return text with white space collapsed, and without what cannot be stored or seen."""
+    text = " ".join(text[: 4 * MAX_TEXT].split())[:MAX_TEXT]
+    text = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cs"))
+    return text.strip()
+
+
+def text_of(element: lxml.html.HtmlElement | None) -> str:
+    """Return the text below an element that a reader sees."""
+    if element is None:
+        return ""
+    return clean(" ".join(element.xpath(".//text()[not(parent::script or parent::style or parent::noscript)]")))

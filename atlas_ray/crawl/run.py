@@ -1,0 +1,303 @@
+"""A crawl of several stores: one process a store, started by Ray tasks, and what they found together."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import ray
+
+from atlas_ray import storage
+from atlas_ray.config import hold_settings, setting
+from atlas_ray.crawl.mapping import BreadcrumbMapping
+from atlas_ray.crawl.settings import CrawlLimits
+from atlas_ray.crawl.store import read_stores
+from atlas_ray.errors import ConfigError, OutputError
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.records import PATH_KEY_SEPARATOR, product_id_of
+from atlas_ray.streaming.account import read_run, write_run
+from atlas_ray.taxonomy import format_path, read_taxonomy
+
+IDENTITY = "crawl.json"
+FRONTIER = "frontier.sqlite3"
+FORMATS = ("tables", "atlas-json")
+PR_SET_PDEATHSIG = 1
+LOOK_EVERY_S = 1.0
+SAVE_EVERY_S = 60.0
+MAX_UNMAPPED = 200
+"""Breadcrumbs that the report lists, the most frequent first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrawlRunConfig(CrawlLimits):
+    """Which stores to crawl, and where what they sell goes."""
+
+    stores: str = setting("the stores file: YAML, or an Atlas CSV of start URLs")
+    output: str = setting("where crawl/, urls/ and catalog/ go")
+    only: str | None = setting("names of stores to crawl, separated by commas; all by default", None)
+    taxonomy: str | None = setting("where breadcrumbs must lead: a file, or the built-in atlas-52", None)
+    mapping: str | None = setting("a CSV of store, breadcrumb_prefix, category_path", None)
+    format: str = setting("tables, or one Atlas JSON file", "tables", choices=FORMATS)
+    pictures: bool = setting("fetch the pictures too", True)
+
+    def __post_init__(self) -> None:
+        """Refuse a mapping to nowhere.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        super().__post_init__()
+        if self.mapping and not self.taxonomy:
+            raise ConfigError(f"mapping is {self.mapping!r}, but no taxonomy says where it may lead")
+
+
+@dataclass(frozen=True)
+class StoresFile:
+    """The stores file, as it travels to the machines that crawl."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class CrawlReport:
+    """What a crawl did; `run.json` holds the same."""
+
+    folder: str
+    """Holds rows/ (or atlas.json), stores/ and run.json."""
+    run: dict[str, Any]
+    already_done: bool = False
+    """The output held a finished crawl of the same settings, and nothing was done."""
+
+
+def crawl(config: CrawlRunConfig) -> CrawlReport:
+    """Crawl stores; the same call goes on after a stop.
+
+    Output, below `crawl/`: `rows/STORE.jsonl`, products as `atlas-ray import` reads them, or
+    `atlas.json`; `stores/STORE/` with what the pages said, the quarantine and a report a store;
+    `run.json` with the counts of pages, products, fields by origin, errors by code, and the
+    breadcrumbs that lead nowhere in the taxonomy.
+
+    Raises:
+        UserError: for a stores file, taxonomy or mapping that cannot be used, and an output of
+            other settings.
+    """
+    began = time.time()
+    output = storage.absolute(config.output)
+    folder = storage.join(output, "crawl")
+    names = _names(config)
+    taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else None
+    mapping = None
+    if taxonomy is not None:
+        mapping = BreadcrumbMapping.read(config.mapping, taxonomy) if config.mapping else BreadcrumbMapping(taxonomy)
+    # What lies on this machine's disk, other machines cannot read.
+    stores = StoresFile(config.stores.rpartition("/")[2], storage.read_bytes(config.stores))
+    if storage.exists(storage.join(output, "model.json")) or storage.files(storage.join(output, "products")):
+        raise OutputError(f"{output} holds a model or a catalogue; crawl into a folder of its own")
+    hold_settings(folder, IDENTITY, {name: value for name, value in asdict(config).items() if name != "pictures"})
+    if (run := read_run(folder)) is not None:
+        return CrawlReport(folder, run, already_done=True)
+    with ProgressDisplay("crawling", "pages") as display:
+        task = ray.remote(num_cpus=0 if len(names) == 1 else 1, max_retries=3)(_crawl_store)
+        found = ray.get([task.remote(config, stores, name, mapping, folder, display.board) for name in names])
+    if config.format == "atlas-json":
+        write_atlas_json(folder, names)
+    run = write_run(
+        folder, "crawl", began, {"config": asdict(config), **_together(dict(zip(names, found, strict=True)))}
+    )
+    return CrawlReport(folder, run)
+
+
+def _names(config: CrawlRunConfig) -> list[str]:
+    known = [store.name for store in read_stores(config.stores)]
+    chosen = [name.strip() for name in config.only.split(",")] if config.only else known
+    if unknown := [name for name in chosen if name not in known]:
+        raise ConfigError(f"{config.stores} has no store {unknown[0]!r}; it has {', '.join(known)}")
+    return chosen
+
+
+def _crawl_store(
+    config: CrawlRunConfig, stores: StoresFile, name: str, mapping: BreadcrumbMapping | None, folder: str, board: Any
+) -> dict[str, Any]:
+    """Crawl one store in a process of its own and write its rows; return its report."""
+    output = storage.join(folder, "stores", name)
+    with contextlib.ExitStack() as stack:
+        if storage.is_s3(folder):
+            # SQLite needs a disk. What another machine did of this crawl is taken from the copy.
+            job = stack.enter_context(tempfile.TemporaryDirectory(prefix="atlas-ray-crawl-"))
+            saved = storage.join(folder, "jobs", name, FRONTIER)
+            if storage.exists(saved):
+                storage.write_bytes(os.path.join(job, FRONTIER), storage.read_bytes(saved))
+        else:
+            job, saved = storage.join(folder, "jobs", name), None
+        _run_process(config, stores, name, job, saved, output, board)
+    report: dict[str, Any] = json.loads(storage.read_bytes(storage.join(output, "report.json")))
+    unmapped: Counter[tuple[str, ...]] = Counter()
+    rows = product_rows(output, mapping, unmapped)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    storage.write_lines(storage.join(folder, "rows", f"{name}.jsonl"), lines)
+    report["unmapped"] = {format_path(path): count for path, count in unmapped.most_common(MAX_UNMAPPED)}
+    report["labelled"] = report["products"] - unmapped.total() if mapping else 0
+    return report
+
+
+def _run_process(
+    config: CrawlRunConfig, stores: StoresFile, name: str, job: str, saved: str | None, output: str, board: Any
+) -> None:
+    os.makedirs(job, exist_ok=True)
+    stores_path = os.path.join(job, stores.name)
+    storage.write_bytes(stores_path, stores.content)
+    flags = {field.name: getattr(config, field.name) for field in fields(CrawlLimits)}
+    flags |= {"stores": stores_path, "store": name, "job": job, "output": output}
+    command = [sys.executable, "-m", "atlas_ray.crawl.process"]
+    command += [f"--{key.replace('_', '-')}={value}" for key, value in flags.items()]
+    log = os.path.join(job, "crawl.log")
+    done, saved_at = 0, time.monotonic()
+    with open(log, "ab") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, preexec_fn=_end_with_parent)
+    try:
+        while process.poll() is None:
+            time.sleep(LOOK_EVERY_S)
+            pages = _pages_done(os.path.join(job, FRONTIER))
+            board.add.remote({name: pages - done})
+            done = pages
+            if saved is not None and time.monotonic() - saved_at > SAVE_EVERY_S:
+                _save(os.path.join(job, FRONTIER), saved)
+                saved_at = time.monotonic()
+    finally:
+        if process.poll() is None:  # this task is cancelled: the process must not outlive it
+            process.terminate()
+            process.wait(60)
+        if saved is not None:
+            _save(os.path.join(job, FRONTIER), saved)
+    if process.returncode:
+        with open(log, encoding="utf-8", errors="replace") as lines:
+            last = [line.strip() for line in lines.readlines()[-20:] if line.strip()] or ["it said nothing"]
+        raise ConfigError(f"the crawl of {name!r} ended with {process.returncode}: {last[-1]}")
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent is gone, however it went: nothing else would stop the crawl then."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _pages_done(frontier: str) -> int:
+    if not os.path.exists(frontier):
+        return 0
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{frontier}?mode=ro", uri=True, timeout=1)) as database:
+            row = database.execute("SELECT count(*) FROM visits WHERE outcome IS NOT NULL").fetchone()
+    except sqlite3.OperationalError:  # just being made
+        return 0
+    return int(row[0])
+
+
+def _save(frontier: str, uri: str) -> None:
+    """Copy a database that is in use to storage."""
+    if not os.path.exists(frontier):
+        return
+    with tempfile.TemporaryDirectory(prefix="atlas-ray-crawl-") as folder:
+        copy = os.path.join(folder, FRONTIER)
+        with (
+            contextlib.closing(sqlite3.connect(frontier)) as source,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+        with open(copy, "rb") as stream:
+            storage.write_bytes(uri, stream.read())
+
+
+def product_rows(
+    output: str, mapping: BreadcrumbMapping | None, unmapped: Counter[tuple[str, ...]]
+) -> Iterator[dict[str, Any]]:
+    """Turn what a store's pages said into rows that `atlas-ray import` reads.
+
+    Args:
+        output: The store's folder.
+        mapping: Where breadcrumbs lead; None leaves products without a category path.
+        unmapped: Counts the breadcrumbs that lead nowhere.
+    """
+    for uri in storage.files(storage.join(output, "products"), suffix=".jsonl"):
+        for line in storage.read_bytes(uri).splitlines():
+            found = json.loads(line)
+            path = None
+            if mapping is not None:
+                given = tuple(found["category_path"] or ())
+                path = mapping.collapse(given) if given else mapping.map(found["store"], found["breadcrumb"])
+                if path is None:
+                    unmapped[tuple(given or found["breadcrumb"])] += 1
+            yield {
+                "product_id": product_id_of(found["store"], found["url"]),
+                **{name: found[name] for name in ("store", "url", "title", "description", "price", "currency")},
+                "breadcrumb": found["breadcrumb"] or None,
+                "image_uris": found["image_urls"],
+                "category_path": list(path) if path else None,
+                "crawled_at": found["crawled_at"],
+            }
+
+
+def write_atlas_json(folder: str, names: list[str]) -> None:
+    """Write all rows as one file of the Atlas layout, an entry a picture."""
+
+    def entries() -> Iterator[str]:
+        comma = ""
+        yield '{"images": [\n'
+        for name in names:
+            for line in storage.read_bytes(storage.join(folder, "rows", f"{name}.jsonl")).splitlines():
+                row = json.loads(line)
+                sentences = [{"tokens": row["category_path"]}] if row["category_path"] else []
+                for uri in row["image_uris"]:
+                    entry = {"filename": uri, "product_id": row["product_id"], "sentences": sentences}
+                    entry |= {key: row[key] for key in ("title", "description", "price", "currency", "url", "store")}
+                    yield comma + json.dumps(entry, ensure_ascii=False)
+                    comma = ",\n"
+        yield "\n]}\n"
+
+    storage.write_lines(storage.join(folder, "atlas.json"), entries())
+
+
+def _together(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Add the stores' reports up."""
+    outcomes, origins, reasons = Counter[str](), Counter[str](), Counter[str]()
+    unmapped = []
+    for name, report in reports.items():
+        outcomes.update(report["outcomes"])
+        reasons.update(report["not_a_product"])
+        for field, counts in report["origins"].items():
+            origins.update({f"{field}{PATH_KEY_SEPARATOR}{origin}": count for origin, count in counts.items()})
+        unmapped += [{"store": name, "breadcrumb": path, "products": n} for path, n in report["unmapped"].items()]
+    by_field: dict[str, dict[str, int]] = {}
+    for key, count in sorted(origins.items()):
+        field, _, origin = key.partition(PATH_KEY_SEPARATOR)
+        by_field.setdefault(field, {})[origin] = count
+    good = ("listing", "product", "duplicate")
+    return {
+        "counts": {
+            "stores": len(reports),
+            "pages": outcomes.total(),
+            "listings": outcomes["listing"],
+            "products": outcomes["product"],
+            "duplicates": outcomes["duplicate"],
+            "labelled": sum(report["labelled"] for report in reports.values()),
+            "quarantined": sum(count for code, count in outcomes.items() if code not in good),
+            "waiting": sum(report["waiting"] for report in reports.values()),
+        },
+        "quarantined_by_code": {code: count for code, count in outcomes.items() if code not in good},
+        "not_a_product": dict(reasons.most_common()),
+        "fields_by_origin": by_field,
+        "unmapped": sorted(unmapped, key=lambda row: -row["products"])[:MAX_UNMAPPED],
+        "stores": {
+            name: {"pages": sum(r["outcomes"].values()), "products": r["products"]} for name, r in reports.items()
+        },
+    }

@@ -1,0 +1,98 @@
+"""What the user may set of a crawl, and how Scrapy is set up for it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from atlas_ray import __version__
+from atlas_ray.addresses import AddressRule
+from atlas_ray.config import check_settings, setting
+from atlas_ray.crawl.store import Store
+from atlas_ray.errors import ConfigError
+
+MAX_URL_CHARACTERS = 2083
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrawlLimits:
+    """How politely each store is crawled, and what is refused."""
+
+    max_pages: int = setting("stop a store after this many pages", 1_000_000, low=1, high=10**9)
+    timeout_s: float = setting("seconds for one page, its redirects and retries not counted", 30.0, low=0.1, high=600)
+    max_bytes: int = setting("the largest page", 5 * 2**20, low=1024, high=2**30)
+    retries: int = setting("how often a page is asked for again after a timeout or a 5xx", 3, low=0, high=20)
+    backoff_s: float = setting("the pause before the first retry; it doubles each time", 1.0, low=0.0, high=60)
+    user_agent: str = setting("how the crawler calls itself, in requests and for robots.txt", "atlas_ray")
+    allow_private: str = setting("private places that may be asked: HOST:PORT, separated by commas", "")
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ConfigError: naming the field and its value.
+        """
+        check_settings(self)
+        if not re.fullmatch(r"[A-Za-z_-]+", self.user_agent):
+            raise ConfigError(f"user_agent is {self.user_agent!r}; robots.txt knows names of letters, - and _ only")
+        _ = self.address_rule
+
+    @property
+    def address_rule(self) -> AddressRule:
+        """Which addresses may be requested."""
+        return AddressRule(frozenset(place.strip() for place in self.allow_private.split(",") if place.strip()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrawlConfig(CrawlLimits):
+    """One store's crawl."""
+
+    stores: str = setting("the stores file, local or in S3")
+    store: str = setting("the name of the store to crawl")
+    job: str = setting("a local folder that holds how far the crawl is; the same one goes on after a stop")
+    output: str = setting("folder for products/, quarantine/ and report.json, local or in S3")
+
+
+def scrapy_settings(store: Store, config: CrawlConfig) -> dict[str, Any]:
+    """Return Scrapy's settings for one store."""
+    crawl = "atlas_ray.crawl"
+    return {
+        "USER_AGENT": f"{config.user_agent}/{__version__}",
+        "ROBOTSTXT_OBEY": True,
+        "ROBOTSTXT_USER_AGENT": config.user_agent,
+        # Speed: as many requests at once as the store allows, fewer when it answers slowly.
+        "CONCURRENT_REQUESTS": 2 * store.concurrency + 2,  # waiting retries take a place, too
+        "CONCURRENT_REQUESTS_PER_DOMAIN": store.concurrency,
+        "DOWNLOAD_DELAY": store.delay_s,
+        "AUTOTHROTTLE_ENABLED": True,
+        "AUTOTHROTTLE_START_DELAY": store.delay_s,
+        "AUTOTHROTTLE_TARGET_CONCURRENCY": float(store.concurrency),
+        # Limits against what is hostile or broken.
+        "DOWNLOAD_TIMEOUT": config.timeout_s,
+        "DOWNLOAD_MAXSIZE": config.max_bytes,
+        "DOWNLOAD_WARNSIZE": 0,
+        "DOWNLOAD_VERIFY_CERTIFICATES": True,
+        "REDIRECT_MAX_TIMES": 10,
+        "RETRY_TIMES": config.retries,
+        "RETRY_GIVE_UP_LOG_LEVEL": "INFO",
+        "ADDRESS_RULE": config.address_rule,
+        "STORE": store,
+        "TWISTED_DNS_RESOLVER": f"{crawl}.resolver.CheckedResolver",
+        "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),
+        # A proxy resolves names itself, out of the address rule's reach.
+        "HTTPPROXY_ENABLED": False,
+        "DOWNLOADER_MIDDLEWARES": {
+            f"{crawl}.middlewares.GateMiddleware": 10,
+            f"{crawl}.middlewares.RobotsMiddleware": 100,
+            f"{crawl}.middlewares.BackoffMiddleware": 550,
+            "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
+            "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
+            "scrapy.downloadermiddlewares.offsite.OffsiteMiddleware": None,  # the gate says which URL, and why
+        },
+        # The frontier knows what was seen, and drops nothing without a trace, as these would.
+        "DUPEFILTER_CLASS": "scrapy.dupefilters.BaseDupeFilter",
+        "URLLENGTH_LIMIT": 0,
+        "TELNETCONSOLE_ENABLED": False,
+        "REMOTE_CONTROL_ENABLED": False,
+        "LOG_LEVEL": "INFO",
+        "BACKOFF_S": config.backoff_s,
+    }

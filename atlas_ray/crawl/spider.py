@@ -1,0 +1,163 @@
+"""The spider: from a store's listings to its products, each page with an outcome in the frontier."""
+
+import dataclasses
+import re
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import scrapy
+from scrapy import Request, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import DontCloseSpider
+from scrapy.extensions.throttle import AutoThrottle
+from scrapy.http import Response
+from scrapy.robotstxt import RobotParser
+from twisted.python.failure import Failure
+
+from atlas_ray.crawl.browser import render_request
+from atlas_ray.crawl.extract import NotAProduct, extract
+from atlas_ray.crawl.failures import FORBIDDEN_BY_ROBOTS, outcome_of
+from atlas_ray.crawl.frontier import Frontier, Kind, Outcome, Visit
+from atlas_ray.crawl.links import next_page, product_links
+from atlas_ray.crawl.middlewares import GateMiddleware
+from atlas_ray.crawl.page import Page
+from atlas_ray.crawl.store import Store
+
+ROBOTS_META = "//meta[translate(@name, 'ROBTS', 'robts') = 'robots']/@content"
+MAX_CRAWL_DELAY_S = 60.0
+"""What a robots.txt may ask for; some ask for a day."""
+AHEAD = 4
+"""Requests given to Scrapy for each that may run at once, so that its memory does not grow with the shop."""
+
+
+class StoreSpider(scrapy.Spider):
+    """Crawls one store."""
+
+    name = "store"
+
+    def __init__(self, *, store: Store, frontier: Frontier, max_pages: int) -> None:
+        super().__init__()
+        self._store = store
+        self._frontier = frontier
+        self._left = max(0, max_pages - frontier.finished())
+        self._open = 0
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
+        """Make the spider of a crawl and let it hear of idle moments, failing callbacks and robots.txt."""
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider._idle, signals.spider_idle)
+        crawler.signals.connect(spider._callback_failed, signals.spider_error)
+        crawler.signals.connect(spider._robots_parsed, signals.robots_parsed)
+        return spider
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Begin with the oldest URLs that wait."""
+        for request in self._take():
+            yield request
+
+    def parse(self, response: Response, visit: Visit) -> list[Request]:
+        """Read a page; return the next requests."""
+        assert response.request is not None
+        content_type = (response.headers.get("Content-Type") or b"").decode("latin-1")
+        page = Page(url=response.request.url, body=response.body, content_type=content_type)
+        if not page.is_html:
+            return self._finish(visit, Outcome("not_html", f"{content_type or 'no content type'}"))
+        header = response.headers.getlist("X-Robots-Tag")
+        directives = _directives([*(value.decode("latin-1") for value in header), *page.tree.xpath(ROBOTS_META)])
+        if "noai" in directives:
+            return self._finish(visit, Outcome("noai", "the page asks not to be used for machine learning"))
+        if self._store.render and not response.meta.get("playwright"):
+            return [render_request(response)]
+        if visit.kind == "listing":
+            return self._finish(visit, self._read_listing(page))
+        return self._finish(visit, self._read_product(page, visit, with_pictures="noimageai" not in directives))
+
+    def failed(self, failure: Failure) -> list[Request]:
+        """Keep why a page did not come; return the next requests."""
+        request: Request = failure.request  # type: ignore[attr-defined]
+        assert failure.value is not None
+        outcome = outcome_of(failure.value, request)
+        if outcome.code == FORBIDDEN_BY_ROBOTS:
+            gate = self.crawler.get_downloader_middleware(GateMiddleware)
+            assert gate is not None
+            outcome = gate.unread_robots.get(urlsplit(request.url).netloc, outcome)
+        return self._finish(request.cb_kwargs["visit"], outcome)
+
+    def _read_listing(self, page: Page) -> Outcome:
+        links: list[tuple[str, Kind]] = [(url, "product") for url in product_links(page, self._store)]
+        following = next_page(page, self._store)
+        if following is not None:
+            links.append((following, "listing"))
+        if not links:
+            return Outcome("empty_listing", "no product and no next page; see the store's product_links and next_page")
+        return Outcome("listing", links=tuple(links))
+
+    def _read_product(self, page: Page, visit: Visit, *, with_pictures: bool) -> Outcome:
+        found = extract(page, self._store)
+        if isinstance(found, NotAProduct):
+            return Outcome("not_a_product", found.reason)
+        row = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)} | {
+            "origins": dict(found.origins),
+            "image_urls": found.image_urls if with_pictures else (),
+            "noimageai": not with_pictures,
+            "store": self._store.name,
+            "category_path": self._store.start_urls[visit.start].category_path or None,
+            "page_url": page.url,
+            "crawled_at": datetime.now(UTC).isoformat(),
+        }
+        return Outcome("product", product=row)
+
+    def _finish(self, visit: Visit, outcome: Outcome) -> list[Request]:
+        self._frontier.finish(visit, outcome)
+        self._open -= 1
+        return self._take()
+
+    def _take(self) -> list[Request]:
+        """Return requests for the next URLs that wait, as many as Scrapy should have."""
+        requests: list[Request] = []
+        room = min(AHEAD * self._store.concurrency - self._open, self._left)
+        while room > 0 and (visits := self._frontier.take(room)):
+            for visit in visits:
+                try:
+                    request = Request(visit.url, self.parse, errback=self.failed, cb_kwargs={"visit": visit})
+                except ValueError as error:
+                    self._frontier.finish(visit, Outcome("unsupported_uri", str(error)[:300]))
+                else:
+                    requests.append(request)
+                    self._open += 1
+                    self._left -= 1
+                    room -= 1
+        return requests
+
+    def _idle(self) -> None:
+        """Go on where callbacks have failed or left nothing to do."""
+        requests = self._take()
+        for request in requests:
+            self.crawler.engine.crawl(request)
+        if requests:
+            raise DontCloseSpider
+
+    def _callback_failed(self, failure: Failure, response: object) -> None:
+        """Keep a page on which the code itself failed; Scrapy has logged the traceback."""
+        if isinstance(response, Response):
+            outcome = Outcome("internal_error", f"{failure.type}: {str(failure.value)[:300]}")
+            self._frontier.finish(response.cb_kwargs["visit"], outcome)
+            self._open -= 1
+
+    def _robots_parsed(self, robotparser: RobotParser) -> None:
+        """Keep to the Crawl-delay of a robots.txt."""
+        delay_s = robotparser.crawl_delay(self.crawler.settings["ROBOTSTXT_USER_AGENT"])
+        throttle = self.crawler.get_extension(AutoThrottle)
+        if delay_s is None or throttle is None:
+            return
+        throttle.mindelay = max(throttle.mindelay, min(delay_s, MAX_CRAWL_DELAY_S))
+        for slot in self.crawler.engine.downloader.slots.values():
+            slot.delay = max(slot.delay, throttle.mindelay)
+
+
+def _directives(values: Iterable[str]) -> set[str]:
+    """Return the words of X-Robots-Tag headers and robots elements; whichever robot they name, we obey."""
+    return {word for value in values for word in re.findall(r"[a-z]+", value.lower())}

@@ -1,0 +1,347 @@
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlas_ray.crawl.extract import Extracted, NotAProduct, extract
+from atlas_ray.crawl.links import next_page, product_links
+from atlas_ray.crawl.offers import parse_availability, parse_currency, parse_price
+from atlas_ray.crawl.page import Page
+from atlas_ray.crawl.store import StartUrl, Store
+from benchmarks.extraction import measure
+
+URL = "https://www.shop.example/p/anvil"
+STORE = Store(name="shop", start_urls=(StartUrl("https://www.shop.example/"),))
+OFFER = {"@type": "Offer", "price": "119.99", "priceCurrency": "USD", "availability": "https://schema.org/InStock"}
+PRODUCT: dict[str, Any] = {
+    "@context": "https://schema.org",
+    "@type": "Product",
+    "name": "Executive &amp; Anvil",
+    "description": "Sleek,\n<b>heavy</b>",
+    "sku": 925872,
+    "brand": {"@type": "Brand", "name": "ACME"},
+    "image": ["/a.jpg", {"@type": "ImageObject", "url": "//cdn.example/b.jpg"}, "/a.jpg", "data:image/png;base64,AA"],
+    "offers": OFFER,
+}
+NEXT_TO_IT = {"@type": "Product", "name": "Travel Anvil", "url": "/p/travel", "offers": {"price": 5}}
+
+
+def page_of(*blocks: object, body: str = "", head: str = "", url: str = URL) -> Page:
+    texts = (block if isinstance(block, str) else json.dumps(block) for block in blocks)
+    scripts = "".join(f'<script type="application/ld+json">{text}</script>' for text in texts)
+    return Page(url, f"<html><head>{head}{scripts}</head><body>{body}</body></html>".encode(), "text/html")
+
+
+def product(page: Page, store: Store = STORE) -> Extracted:
+    found = extract(page, store)
+    assert isinstance(found, Extracted), found
+    return found
+
+
+def test_json_ld() -> None:
+    assert product(page_of(PRODUCT)) == Extracted(
+        url=URL,
+        title="Executive & Anvil",
+        description="Sleek, heavy",
+        price=119.99,
+        currency="USD",
+        brand="ACME",
+        sku="925872",
+        availability="InStock",
+        breadcrumb=(),
+        image_urls=("https://www.shop.example/a.jpg", "https://cdn.example/b.jpg"),
+        origins=dict.fromkeys(
+            ("title", "description", "price", "currency", "brand", "sku", "availability", "image_urls"), "json-ld"
+        ),
+    )
+
+
+TEXT = json.dumps(PRODUCT)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (TEXT.replace(r"\n", "\n"),),  # a raw line break inside a text
+        ("//<![CDATA[\n" + TEXT + "\n//]]>",),
+        ("/*<![CDATA[*/" + TEXT + "/*]]>*/",),
+        ("<!-- " + TEXT + " -->",),
+        ("<!-- the product -->\n" + TEXT,),
+        (TEXT.replace('"brand"', '// who\n "brand"').replace("}}", "},}"),),
+        (TEXT + ";",),
+        (TEXT.replace('"', "&quot;"),),
+        ("{not json", TEXT),
+        ("[" * 100_000, [PRODUCT]),
+        ({"@graph": [{"@id": "#o", **OFFER}, {**PRODUCT, "offers": {"@id": "#o"}}, {"@type": "WebSite"}]},),
+        ({"@type": "WebPage", "mainEntity": PRODUCT},),
+        ({**PRODUCT, "@type": "http://schema.org/product"},),
+        ({**PRODUCT, "@type": ["schema:Thing", "schema:Product"], "offers": [{"@type": "Demand"}, OFFER]},),
+        ({**PRODUCT, "offers": {**OFFER, "@type": "AggregateOffer", "price": None, "lowPrice": "119,99"}},),
+        ({**PRODUCT, "offers": [{**OFFER, "price": 150}, OFFER]},),  # what it was, and what it is
+        ({**PRODUCT, "offers": {**OFFER, "price": None, "priceSpecification": [
+            {"price": 200, "priceType": "https://schema.org/ListPrice"}, {"price": 119.99}]}},),
+        ({**PRODUCT, "@type": "ProductGroup", "offers": None, "hasVariant": [
+            {"@type": "Product", "name": "red", "url": "/p/anvil?c=red", "offers": {"price": 1}},
+            {"@type": "Product", "name": "blue", "url": URL, "offers": OFFER}]},),
+        (PRODUCT, {**NEXT_TO_IT, "@type": "Product", "isRelatedTo": PRODUCT}),
+        ({**PRODUCT, "isRelatedTo": [NEXT_TO_IT], "isSimilarTo": NEXT_TO_IT},),
+    ],
+)  # fmt: skip
+def test_json_ld_as_it_is_found(blocks: tuple[object, ...]) -> None:
+    found = product(page_of(*blocks, head="<title>Executive &amp; Anvil | Shop</title>"))
+    assert (found.title, found.price, found.currency) == ("Executive & Anvil", 119.99, "USD")
+    assert (found.brand, found.sku, found.availability) == ("ACME", "925872", "InStock")
+
+
+MICRODATA = """<div itemscope itemtype="http://schema.org/Product"><h1 itemprop="name">Executive Anvil</h1>
+<span itemprop="brand">ACME</span><img itemprop="image" src=" a.jpg
+"><div itemprop="offers" itemscope itemtype="https://schema.org/Offer">$<span itemprop="price">1,119.99</span>
+<meta itemprop="priceCurrency" content="usd"><link itemprop="availability" href="http://schema.org/OutOfStock"></div>
+<div itemprop="isRelatedTo" itemscope itemtype="http://schema.org/Product"><b itemprop="name">Hammer</b></div></div>"""
+RDFA = """<div vocab="http://schema.org/" typeof="Product"><h1 property="name">Executive Anvil</h1>
+<span property="brand">ACME</span><img property="image" src="a.jpg"><div property="offers" typeof="Offer">
+<meta property="price" content="1119.99"><meta property="priceCurrency" content="USD">
+<link property="availability" href="http://schema.org/OutOfStock"></div></div>
+<ol vocab="http://schema.org/" typeof="BreadcrumbList"><li property="itemListElement" typeof="ListItem">
+<a property="item" typeof="WebPage" href="/"><span property="name">Home</span></a><meta property="position" content="1">
+</li><li property="itemListElement" typeof="ListItem"><a property="item" typeof="WebPage" href="/tools">
+<span property="name">Tools</span></a><meta property="position" content="2"></li></ol>"""
+OPEN_GRAPH = """<meta property="og:type" content="product"><meta property="og:title" content="Executive Anvil">
+<meta property="product:brand" content="ACME"><meta name="og:image" content="/p/a.jpg">
+<meta property="product:price:amount" content="1119.99"><meta property="product:price:currency" content="USD">
+<meta property="product:availability" content="out of stock">"""
+
+
+@pytest.mark.parametrize(
+    ("page", "origin", "breadcrumb"),
+    [
+        (page_of(body=MICRODATA), "microdata", ()),
+        (page_of(body=RDFA), "rdfa", ("Tools",)),
+        (page_of(head=OPEN_GRAPH), "opengraph", ()),
+    ],
+)
+def test_other_syntaxes(page: Page, origin: str, breadcrumb: tuple[str, ...]) -> None:
+    found = product(page)
+    assert (found.title, found.brand, found.price, found.currency) == ("Executive Anvil", "ACME", 1119.99, "USD")
+    assert (found.availability, found.breadcrumb) == ("OutOfStock", breadcrumb)
+    assert found.image_urls == ("https://www.shop.example/p/a.jpg",)
+    assert set(found.origins.values()) == {origin}
+
+
+def test_selectors_win_and_origins_tell() -> None:
+    fields = {
+        "title": "h1",
+        "price": ".now::text",
+        "breadcrumb": ".path a",
+        "image_urls": "img.big",
+        "sku": "b::attr(data-id)",
+        "brand": ".missing",
+    }
+    store = Store(name="shop", start_urls=STORE.start_urls, fields=fields)
+    body = """<h1>Anvil <i>XL</i></h1><p class=now>Now 1.299 €</p><p class=path><a>Tools</a> / <a>Anvils</a></p>
+    <img class=big data-src=/big.jpg src=/dot.gif><b data-id=77>"""
+    found = product(page_of(PRODUCT, body=body), store)
+    assert (found.title, found.price, found.currency, found.sku) == ("Anvil XL", 1299, "EUR", "77")
+    assert (found.breadcrumb, found.image_urls) == (("Tools", "Anvils"), ("https://www.shop.example/big.jpg",))
+    assert found.brand == "ACME"
+    assert {name for name, origin in found.origins.items() if origin == "selector"} == {
+        "title", "price", "currency", "sku", "breadcrumb", "image_urls",
+    }  # fmt: skip
+    assert product(Page(URL, body.encode()), store).price == 1299  # without structured data
+
+
+def crumbs(*names: str) -> dict[str, Any]:
+    items = [{"position": n, "item": {"@id": f"/{n}", "name": name}} for n, name in enumerate(names)]
+    return {"@type": "BreadcrumbList", "itemListElement": items[::-1]}
+
+
+OLD = (
+    '<p itemscope itemtype="http://data-vocabulary.org/Breadcrumb">'
+    "<a itemprop=url href=/><b itemprop=title>{}</b></a></p>"
+)
+BREADCRUMBS = {
+    '<nav aria-label="Breadcrumb"><ol><li><a>Home</a></li><li><a>Tools</a></li><li>Anvils</li></ol></nav>': "markup",
+    '<ul class="c-breadcrumbs"><li><a>Tools</a><ul><li><a>Toys</a></li></ul></li><li>Anvils</li></ul>': "markup",
+    '<div id="bread-crumb">You are here: <a>Home</a> » <a>Tools</a> » Anvils » Executive Anvil</div>': "markup",
+    "<p><a>Shop</a> &gt; <a>Tools</a> › <a>Anvils</a></p>": "markup",
+    '<div class="crumbs"><a>Start</a><i>/</i><a>Tools</a><i>/</i><a>Anvils</a></div>': "markup",
+    OLD.format("Tools") + OLD.format("Anvils"): "microdata",
+}
+
+
+@pytest.mark.parametrize(("body", "origin"), BREADCRUMBS.items())
+def test_breadcrumbs(body: str, origin: str) -> None:
+    found = product(page_of({**PRODUCT, "name": "Executive Anvil"}, body=body))
+    assert (found.breadcrumb, found.origins["breadcrumb"]) == (("Tools", "Anvils"), origin)
+
+
+def test_breadcrumbs_in_json_ld_are_put_in_order() -> None:
+    found = product(page_of(PRODUCT, crumbs("Home", "Tools", "Anvils", "Executive & Anvil")))
+    assert (found.breadcrumb, found.origins["breadcrumb"]) == (("Tools", "Anvils"), "json-ld")
+
+
+TILE = """<div itemscope itemtype="http://schema.org/Product"><a itemprop=url href="/p/{0}">
+<b itemprop=name>No. {0}</b></a><i itemprop=offers itemscope itemtype="http://schema.org/Offer">
+<b itemprop=price>{0}</b></i></div>"""
+LISTED = {"@type": "ItemList", "itemListElement": [{"@type": "ListItem", "item": PRODUCT}]}
+ARTICLE = {"@type": "NewsArticle", "headline": "Anvils fall"}
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (page_of(body="".join(TILE.format(n) for n in range(1, 9)), url=URL + "s"), "several_products"),
+        (page_of(LISTED), "several_products"),
+        (page_of(NEXT_TO_IT), "other_product"),
+        (page_of(ARTICLE, {**PRODUCT, "name": "Hammer"}), "article"),
+        (page_of(ARTICLE), "no_product_data"),
+        (page_of({"@type": "Product", "name": "Shop", "aggregateRating": {"ratingValue": 5}}), "no_product_data"),
+        (page_of({**PRODUCT, "name": None}), "no_title"),
+        (page_of(head=OPEN_GRAPH.replace('content="product"', 'content="website"')), "no_product_data"),
+        (Page(URL, b" \n"), "empty_page"),
+        (Page(URL, b"%PDF-1.7", "application/pdf"), "not_html"),
+        (Page(URL, TEXT.encode(), "application/json"), "not_html"),
+        (Page(URL, b"\x89PNG\r\n"), "not_html"),
+    ],
+)
+def test_what_is_no_product(page: Page, reason: str) -> None:
+    assert extract(page, STORE) == NotAProduct(reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("1299.00", 1299), ("1,299.00", 1299), ("1.299,00 €", 1299), ("Rs. 1,299", 1299), ("12,5", 12.5), ("0", 0),
+        ("-5", None), ("-$5", None), ("1e999", None), ("inf", None), ("nan", None), ("9" * 400, None), ("", None),
+        ("ask", None),
+    ],
+)  # fmt: skip
+def test_prices(text: str, price: float | None) -> None:
+    assert parse_price(text) == price
+
+
+def test_a_price_that_a_person_wrote() -> None:
+    assert [parse_price(text, by_machine=False) for text in ("1.299", "1.29", "24.990 ")] == [1299, 1.29, 24990]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("EUR", "EUR"), ("usd", "USD"), ("€ 5", "EUR"), ("zł", "PLN"), ("₹1,299", "INR"), ("Lei", "RON"), ("$", None),
+     ("XXX", None)],
+)  # fmt: skip
+def test_currencies(text: str, code: str | None) -> None:
+    assert parse_currency(text) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("http://schema.org/InStock", "InStock"), ("in_stock", "InStock"), ("Out of stock", "OutOfStock"),
+     ("https://schema.org/PreOrder/", "PreOrder"), ("soon", None)],
+)  # fmt: skip
+def test_availabilities(text: str, name: str | None) -> None:
+    assert parse_availability(text) == name
+
+
+def hostile() -> Mapping[str, bytes]:
+    deep_json = b'{"@type":"Product","name":"a","isRelatedTo":' * 900 + b"1" + b"}" * 900
+    others = [{"@id": name} for name in "abcdef"]
+    loop = {"@graph": [{**other, "@type": "Product", "name": "a", "model": others} for other in others]}
+    numbers = {**PRODUCT, "offers": {"price": 10**400, "priceCurrency": ["\ud83d"]}, "sku": "\ud83d\0"}
+    microdata = b'<p itemscope itemtype="http://schema.org/Product"'
+    return {
+        "deep html": OPEN_GRAPH.encode() + b'<div class="breadcrumb">' * 200_000,
+        "wide html": OPEN_GRAPH.encode() + b'<div class="breadcrumb">' * 200 + b"<b></b>" * 100_000,
+        "deep json": b'<script type="application/ld+json">' + deep_json + b"</script>",
+        "unclosed json": b'<script type="application/ld+json">' + b'{"a":' * 200_000 + b"</script>",
+        "nested properties": microdata + b">" + b'<div itemprop="description">' * 200 + b"text " * 500_000,
+        "item references": (microdata + b' itemref="a a a" id="a"><b itemprop=x>') * 2000,
+        "references in a circle": page_of(loop).body,
+        "deep rdfa": b'<div vocab="http://schema.org/" typeof="Product" property="model">' * 5000,
+        "attributes": b"<a " + b"x=1 " * 200_000 + b">",
+        "numbers": page_of(numbers).body,
+        "addresses": b'<base href="http://["><link rel=canonical href="http://a:b/"><meta name="og:url" content="//[">',
+        "entities": b"<h1>&#xD800;&#0;&#x110000;&nosuch;" * 100,
+    }
+
+
+@pytest.mark.parametrize("name", hostile())
+def test_hostile_pages(name: str) -> None:
+    page = Page(URL, hostile()[name])
+    started = time.process_time()
+    found = extract(page, STORE)
+    assert (product_links(page, STORE), next_page(page, STORE)) == ([], None)
+    assert time.process_time() - started < 10
+    if name == "numbers":
+        assert isinstance(found, Extracted)
+        assert (found.price, found.currency, found.sku) == (None, None, None)
+    elif name in ("deep html", "wide html"):
+        assert isinstance(found, Extracted)
+        assert found.breadcrumb == ()
+
+
+PIECES = [
+    b"<", b">", b"[", b"{", b"}", b"\xff\xfe", b"\0", b"\x80", b"&#0;", b"null", b"1e999", b'"\\ud800"', b'"@graph":',
+    b'<script type="application/ld+json">', b'{"@type":"Product","name":"a","image":"b","offers":', b"5}", b"</script>",
+    b"<div itemscope itemtype=Product>", b"<b itemprop=", b"name>", b"offers>", b" itemref=a id=a ", b"<h1>a</h1>",
+    b'<p typeof="Product" vocab="http://schema.org/">', b'<p property="name">', b'<ol class="breadcrumb"><li>',
+    b"<base href=http://[>", b"<a href='http://[::1'>", b"<meta property=og:type content=product>",
+]  # fmt: skip
+
+
+@settings(deadline=None)  # a busy machine is no defect
+@given(
+    st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=8)), max_size=30),
+    st.sampled_from([URL, "", "http://["]),
+)
+def test_no_bytes_raise(pieces: list[bytes], url: str) -> None:
+    found = extract(Page(url, b"".join(pieces)), STORE)
+    if isinstance(found, Extracted):
+        found.title.encode()
+        assert found.title
+
+
+def test_links_of_a_listing() -> None:
+    url = "https://www.shop.example/tools?page=2"
+    listed = {"@type": "ItemList", "itemListElement": [
+        {"@type": "ListItem", "url": "/p/1#x"}, {"@type": "ListItem", "item": {"@id": "/p/2", "url": "/p/2"}},
+        {"@type": "ListItem", "url": "https://other.example/p/3"}]}  # fmt: skip
+    p1, p2 = "https://www.shop.example/p/1", "https://www.shop.example/p/2"
+    assert product_links(page_of(listed, url=url), STORE) == [p1, p2]
+    assert product_links(page_of(body=TILE.format(1) + TILE.format(2), url=url), STORE) == [p1, p2]
+    tiles = (
+        '<li class="product-tile"><a href="/p/1"><img></a><a href="/p/1#reviews"><img></a></li><a href="/x"><img></a>'
+    )
+    assert product_links(page_of(body=tiles, url=url), STORE) == [p1]
+    chosen = Store(name="shop", start_urls=STORE.start_urls, product_links=".all a", next_page="a.more::attr(href)")
+    body = '<ul class=all><li><a href="/p/2">two</a></li></ul><a class=more href="?page=3">'
+    assert product_links(page_of(listed, body=body, url=url), chosen) == [p2]
+    assert next_page(page_of(body=body, url=url), chosen) == "https://www.shop.example/tools?page=3"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '<link rel="next" href="?page=3">',
+        '<div class="pagination"><a href="?page=1">‹</a> <a href="?page=3">›</a></div>',
+        '<nav class="pages"><a aria-label="Next page" href="?page=3"><svg></svg></a></nav>',
+        '<ul class="pager"><li><a href="?p=1">1</a><li class="active"><a>2</a><li><a href="?page=3">3</a></ul>',
+    ],
+)
+def test_the_next_page(body: str) -> None:
+    page = page_of(body=body, url="https://www.shop.example/tools?page=2")
+    assert next_page(page, STORE) == "https://www.shop.example/tools?page=3"
+    assert next_page(page_of(body="<a href=/next>Next</a>"), STORE) is None
+
+
+def test_real_pages(test_data: Path) -> None:
+    report = measure(test_data / "pages")
+    assert report.others[0] == 0, report.differences
+    assert report.products == (57, 57), report.differences
+    assert report.breadcrumbs == (6, 6), report.differences
+    for name in ("price", "currency"):
+        assert report.equal[name] >= 0.9 * report.given[name], report.differences
