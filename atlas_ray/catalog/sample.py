@@ -162,9 +162,9 @@ def draw_catalog(output: str, *, products_a_leaf: int = 80, unlabelled_a_leaf: i
         for number in range(products_a_leaf + unlabelled_a_leaf):
             picture, color = draw_garment(path, rng)
             title = f"{color.title()} {path[-1].removesuffix('s').lower()} for {path[0].lower()}"
-            add(_jpeg(picture), title, path if number < products_a_leaf else None)
-    whole = _jpeg(draw_garment(next(iter(GARMENTS)), rng)[0])
-    bomb = bytearray(_jpeg(Image.new("RGB", (16, 16))))
+            add(to_jpeg(picture), title, path if number < products_a_leaf else None)
+    whole = to_jpeg(draw_garment(next(iter(GARMENTS)), rng)[0])
+    bomb = bytearray(to_jpeg(Image.new("RGB", (16, 16))))
     start = bomb.index(b"\xff\xc0")
     bomb[start + 5 : start + 9] = b"\xff\xf0\xff\xf0"  # the frame header: 65520 x 65520 pixels
     for title, broken in (
@@ -184,7 +184,8 @@ def draw_catalog(output: str, *, products_a_leaf: int = 80, unlabelled_a_leaf: i
     return uri
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def to_jpeg(picture: Image.Image) -> bytes:
+    """Encode a picture."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

@@ -1,0 +1,81 @@
+"""`import` and `taxonomy`."""
+
+import argparse
+
+from atlas_ray.commands.exits import EXIT_OK
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `import`."""
+    parser.add_argument("source", help="Atlas JSON, CSV, JSON Lines, or a folder of category folders")
+    parser.add_argument("--output", required=True, help="where the tables go")
+    parser.add_argument("--format", default="auto", help="auto, atlas-json, csv, jsonl or folder")
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="our field = the source's column",
+    )
+    parser.add_argument("--image-base", default="", help="folder that relative picture names are below")
+    parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
+    parser.add_argument("--split", default="65/5/30", help="train/val/test shares (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--store", help="store of rows that name none")
+    parser.add_argument("--path-separator", default=">", help="between names of a path (default: %(default)s)")
+
+
+def run_import(options: argparse.Namespace) -> int:
+    """Turn a catalogue of another layout into tables."""
+    from atlas_ray.catalog.importer import ImportConfig, import_catalog
+    from atlas_ray.errors import ConfigError
+    from atlas_ray.reports.terminal import print_import
+    from atlas_ray.taxonomy import read_taxonomy
+
+    columns = {}
+    for entry in options.map:
+        field, separator, column = entry.partition("=")
+        if not separator or not column:
+            raise ConfigError(f"--map {entry!r}; expected FIELD=COLUMN, such as title=product_name")
+        columns[field] = column
+    report = import_catalog(
+        ImportConfig(
+            source=options.source,
+            output=options.output,
+            format=options.format,
+            columns=columns,
+            image_base=options.image_base,
+            taxonomy=read_taxonomy(options.taxonomy) if options.taxonomy else None,
+            split=options.split,
+            seed=options.seed,
+            store=options.store,
+            path_separator=options.path_separator,
+        )
+    )
+    print_import(report)
+    return EXIT_OK
+
+
+def add_taxonomy(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `taxonomy`."""
+    parser.add_argument("action", choices=("show", "check"), help="draw the tree, or only check it")
+    parser.add_argument("source", help="a taxonomy file, or the built-in atlas-52")
+    parser.add_argument("--within", help="only the part at and below this path")
+
+
+def run_taxonomy(options: argparse.Namespace) -> int:
+    """Show or check a taxonomy."""
+    from atlas_ray.taxonomy import parse_path, read_taxonomy
+
+    taxonomy = read_taxonomy(options.source)
+    if options.within:
+        taxonomy = taxonomy.within(parse_path(options.within))
+    if options.action == "show":
+        for line in taxonomy.lines():
+            print(line)
+        print()
+    version = f" {taxonomy.version}" if taxonomy.version else ""
+    print(f"{taxonomy.name}{version}: {len(taxonomy.leaves)} leaves, {len(taxonomy.nodes)} nodes, id {taxonomy.id}")
+    for level, count in enumerate(taxonomy.count_by_level(), 1):
+        print(f"  level {level}: {count} nodes")
+    return EXIT_OK

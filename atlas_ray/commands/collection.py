@@ -1,0 +1,146 @@
+"""`crawl`, `fetch`, `filter` and `duplicates`: from shop pages to clean pictures."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+
+if TYPE_CHECKING:
+    from atlas_ray.crawl.run import CrawlRunConfig
+
+
+def add_crawl(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `crawl`."""
+    from atlas_ray.config import add_flags
+    from atlas_ray.crawl.run import CrawlRunConfig
+
+    add_flags(parser, CrawlRunConfig)
+
+
+def run_crawl(options: argparse.Namespace) -> int:
+    """Crawl shops, make a catalogue of what they sell, and fetch its pictures."""
+    from atlas_ray.config import build_settings, given
+    from atlas_ray.crawl.run import CrawlRunConfig, crawl
+    from atlas_ray.reports.collection import print_crawl
+    from atlas_ray.session import connect
+
+    config = build_settings(CrawlRunConfig, given(options, CrawlRunConfig), COMMAND_LINE)
+    connect()
+    report = crawl(config)
+    if report.already_done:
+        print(f"{report.folder} holds this crawl, finished; nothing to crawl")
+    print_crawl(report.folder, report.run)
+    if config.format == "atlas-json":
+        print(f"as one file: {report.folder}/atlas.json")
+        return EXIT_OK
+    return _make_catalog(config, report.folder)
+
+
+def _make_catalog(config: "CrawlRunConfig", folder: str) -> int:
+    """Import the rows of a crawl, and fetch their pictures."""
+    from atlas_ray import storage
+    from atlas_ray.catalog.fetch import FetchConfig, fetch
+    from atlas_ray.catalog.importer import ImportConfig, import_catalog
+    from atlas_ray.reports.collection import print_fetch
+    from atlas_ray.reports.terminal import print_import
+    from atlas_ray.taxonomy import read_taxonomy
+
+    output = storage.absolute(config.output)
+    urls = storage.join(output, "urls")
+    if not storage.exists(storage.join(urls, "run.json")):
+        storage.delete_folder(urls)  # of an import that was stopped
+        taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else None
+        source = storage.join(folder, "rows")
+        print_import(import_catalog(ImportConfig(source=source, output=urls, format="jsonl", taxonomy=taxonomy)))
+    if not config.pictures:
+        return EXIT_OK
+    fetching = FetchConfig(catalog=urls, output=storage.join(output, "catalog"), allow_private=config.allow_private)
+    report = fetch(fetching)
+    print_fetch(report.output, report.run)
+    return _exit("crawl", report.quarantined_fraction, fetching.max_quarantine_fraction)
+
+
+def add_fetch(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `fetch`."""
+    from atlas_ray.catalog.fetch import FetchConfig
+    from atlas_ray.config import add_flags
+
+    add_flags(parser, FetchConfig)
+
+
+def run_fetch(options: argparse.Namespace) -> int:
+    """Download the pictures of a catalogue of URLs."""
+    from atlas_ray.catalog.fetch import FetchConfig, fetch
+    from atlas_ray.config import build_settings, given
+    from atlas_ray.reports.collection import print_fetch
+    from atlas_ray.session import connect
+
+    config = build_settings(FetchConfig, given(options, FetchConfig), COMMAND_LINE)
+    connect()
+    report = fetch(config)
+    if report.already_done:
+        print(f"{report.output} holds this run, finished; nothing to do")
+    print_fetch(report.output, report.run)
+    return _exit("fetch", report.quarantined_fraction, config.max_quarantine_fraction)
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `filter`."""
+    from atlas_ray.cleaning.filter import FilterConfig
+    from atlas_ray.config import add_flags
+
+    add_flags(parser, FilterConfig)
+
+
+def run_filter(options: argparse.Namespace) -> int:
+    """Tell the zoomed pictures of a catalogue from the normal ones."""
+    from atlas_ray.cleaning.filter import FilterConfig, filter_catalog
+    from atlas_ray.config import build_settings, given
+    from atlas_ray.reports.collection import print_filter
+    from atlas_ray.session import connect
+
+    config = build_settings(FilterConfig, given(options, FilterConfig), COMMAND_LINE)
+    connect()
+    report = filter_catalog(config)
+    if report.already_done:
+        print(f"{report.output} holds this run, finished; nothing to do")
+    print_filter(report.output, report.run)
+    return _exit("filter", report.quarantined_fraction, config.max_quarantine_fraction)
+
+
+def add_duplicates(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `duplicates`."""
+    from atlas_ray.cleaning.duplicates_run import DuplicatesRunConfig
+    from atlas_ray.config import add_flags
+
+    add_flags(parser, DuplicatesRunConfig)
+
+
+def run_duplicates(options: argparse.Namespace) -> int:
+    """Find the pictures that several products have, and keep those products on one side of the split."""
+    from atlas_ray import storage
+    from atlas_ray.catalog.split import parse_shares, resplit_catalog
+    from atlas_ray.cleaning.duplicates_run import DuplicatesRunConfig, detect_duplicates
+    from atlas_ray.config import build_settings, given
+    from atlas_ray.reports.collection import print_duplicates
+    from atlas_ray.session import connect
+
+    config = build_settings(DuplicatesRunConfig, given(options, DuplicatesRunConfig), COMMAND_LINE)
+    shares = parse_shares(config.split)
+    connect()
+    report, run = detect_duplicates(config)
+    output = storage.absolute(config.output)
+    catalog = storage.join(output, "catalog")
+    straddling, changed = resplit_catalog(
+        storage.absolute(config.catalog), catalog, report.groups, shares, config.seed, anew=config.anew
+    )
+    print_duplicates(output, run, straddling, changed)
+    return EXIT_OK
+
+
+def _exit(command: str, found: float, limit: float) -> int:
+    if found <= limit:
+        return EXIT_OK
+    print(f"atlas-ray {command}: {found:.1%} of the pictures are in quarantine, over {limit:.1%}", file=sys.stderr)
+    return EXIT_QUARANTINE

@@ -1,0 +1,145 @@
+"""`train`, `tune` and `import-checkpoint`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK
+
+if TYPE_CHECKING:
+    from atlas_ray.training.config import TrainConfig
+
+
+def add_train(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Add the flags of `train` for a kind of model."""
+    from atlas_ray.config import add_flags
+    from atlas_ray.training.config import TRAININGS
+
+    parser.add_argument("--config", metavar="FILE", help="a YAML file of the settings below; a flag wins over it")
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in the output and start anew")
+    add_flags(parser, TRAININGS[kind])
+
+
+def _training(options: argparse.Namespace) -> "TrainConfig":
+    """Return a training's settings: those of the file, and over them the flags given."""
+    from atlas_ray.config import build_settings, given, read_settings
+    from atlas_ray.training.config import TRAININGS
+
+    kind = TRAININGS[options.model_kind]
+    file = read_settings(options.config) if options.config else {}
+    return build_settings(kind, {**file, **given(options, kind)}, options.config or COMMAND_LINE)
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Train a model."""
+    from atlas_ray.session import connect
+
+    config = _training(options)
+
+    from atlas_ray.training.run import train
+
+    connect()
+    report = train(config, fresh=options.fresh)
+    if report.already_done:
+        print(f"{report.output} holds this run, finished; nothing to do (--fresh trains it anew)")
+    print(f"model {report.model_id} in {report.output}")
+    if refused := report.metrics["refused_pictures"]:
+        print(f"{refused:.0f} pictures could not be used; see {report.output}/quarantine")
+    print(
+        f"best epoch {report.metrics['epoch']} of {len(report.metrics['history'])}: validation accuracy "
+        f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_pictures']:.0f} pictures; "
+        f"curves in {report.output}/curves.png"
+    )
+    return EXIT_OK
+
+
+def add_train_zoom(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `train zoom`."""
+    from atlas_ray.cleaning.config import ZoomTraining
+    from atlas_ray.config import add_flags
+
+    add_flags(parser, ZoomTraining)
+
+
+def run_train_zoom(options: argparse.Namespace) -> int:
+    """Train the filter that tells zoomed pictures from normal ones."""
+    from atlas_ray.cleaning.config import ZoomTraining
+    from atlas_ray.config import build_settings, given
+
+    config = build_settings(ZoomTraining, given(options, ZoomTraining), COMMAND_LINE)
+
+    from atlas_ray.cleaning.zoom_training import train_zoom
+    from atlas_ray.reports.zoom import print_zoom
+
+    report = train_zoom(config)
+    print_zoom(report.metrics)
+    if refused := report.metrics["refused_pictures"]:
+        print(f"{refused} pictures could not be used; see {report.output}/quarantine")
+    print(f"model {report.model_id} in {report.output}")
+    return EXIT_OK
+
+
+def add_tune(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Add the flags of `tune` for a kind of model."""
+    from atlas_ray.config import add_flags
+    from atlas_ray.training.config import TRAININGS, TuneConfig
+
+    parser.add_argument("--config", metavar="FILE", help="a YAML file of the training's settings; a flag wins over it")
+    add_flags(parser, TuneConfig)
+    add_flags(parser, TRAININGS[kind])
+
+
+def run_tune(options: argparse.Namespace) -> int:
+    """Search good settings."""
+    from atlas_ray.config import build_settings, given
+    from atlas_ray.session import connect
+    from atlas_ray.training.config import TuneConfig
+
+    training = _training(options)
+    search = build_settings(TuneConfig, given(options, TuneConfig), COMMAND_LINE)
+
+    from atlas_ray.training.tune import tune
+
+    connect()
+    report = tune(search, training)
+    if report.already_done:
+        print(f"{report.output} holds this search, finished; nothing to do")
+    print(
+        f"best of {len(report.trials)} trials: number {report.best['trial']}, validation accuracy "
+        f"{report.best['val_accuracy']:.4f}; its model in {report.model}"
+    )
+    print(
+        f"train with its settings: atlas-ray train {options.model_kind} --config {report.output}/best.yaml "
+        f"--catalog {training.catalog} --output FOLDER"
+    )
+    return EXIT_OK
+
+
+def add_import_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `import-checkpoint`."""
+    parser.add_argument("checkpoint", help="the .pth.tar file; nothing in it is executed")
+    parser.add_argument("--word-map", required=True, help="its WORDMAP_*.json")
+    parser.add_argument("--taxonomy", required=True, help="what it predicts: a file, or the built-in atlas-52")
+    parser.add_argument("--output", required=True, help="where the model goes")
+    parser.add_argument(
+        "--image-size-px", type=int, default=150, help="side of the pictures it was trained on (default: %(default)s)"
+    )
+
+
+def run_import_checkpoint(options: argparse.Namespace) -> int:
+    """Turn a published Atlas checkpoint into a model."""
+    from atlas_ray import storage
+    from atlas_ray.checkpoints import import_checkpoint
+    from atlas_ray.errors import OutputError
+    from atlas_ray.taxonomy import read_taxonomy
+
+    if storage.exists(storage.join(options.output, "model.json")):
+        raise OutputError(f"{options.output} holds a model; name another folder with --output")
+    model_id = import_checkpoint(
+        options.checkpoint,
+        options.word_map,
+        options.output,
+        taxonomy=read_taxonomy(options.taxonomy),
+        image_size_px=options.image_size_px,
+    )
+    print(f"model {model_id} in {options.output}")
+    return EXIT_OK

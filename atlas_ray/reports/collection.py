@@ -1,0 +1,86 @@
+"""What the commands that collect and clean pictures say at their end, from their accounts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = 10
+
+
+def print_crawl(folder: str, run: Mapping[str, Any]) -> None:
+    """Say what a crawl found.
+
+    Args:
+        folder: Of the crawl.
+        run: Its account.
+    """
+    counts = run["counts"]
+    print(
+        f"{counts['pages']} pages of {counts['stores']} stores: {counts['products']} products, "
+        f"{counts['duplicates']} seen twice, {counts['listings']} listings, {counts['quarantined']} in quarantine"
+    )
+    _print_codes(run)
+    for field, origins in run["fields_by_origin"].items():
+        print(f"  {field}: {', '.join(f'{count} from {origin}' for origin, count in origins.items())}")
+    if counts["waiting"]:
+        print(f"{counts['waiting']} pages were left: --max-pages was reached")
+    if unmapped := run["unmapped"]:
+        products = sum(row["products"] for row in unmapped)
+        print(f"{products} products have a breadcrumb that leads nowhere in the taxonomy; add rows to --mapping:")
+        for row in unmapped[:SHOWN]:
+            print(f"  {row['products']} of {row['store']}: {row['breadcrumb'] or '(none)'}")
+        if len(unmapped) > SHOWN:
+            print(f"  and {len(unmapped) - SHOWN} more, in {folder}/run.json")
+
+
+def print_fetch(output: str, run: Mapping[str, Any]) -> None:
+    """Say what a fetch stored.
+
+    Args:
+        output: Of the fetch.
+        run: Its account.
+    """
+    counts = run["counts"]
+    print(f"{counts['stored']} of {counts['pictures']} pictures stored, {counts['quarantined']} in quarantine")
+    _print_codes(run)
+    print(f"the catalogue of them: {output}")
+
+
+def print_filter(output: str, run: Mapping[str, Any]) -> None:
+    """Say what a filter kept.
+
+    Args:
+        output: Of the filter.
+        run: Its account.
+    """
+    counts = run["counts"]
+    print(
+        f"{counts['kept']} of {counts['input']} pictures kept ({counts['kept_least_zoomed']} of them zoomed, of "
+        f"products without another), {counts['rejected']} rejected, {counts['quarantined']} in quarantine"
+    )
+    _print_codes(run)
+    print(f"the catalogue without them: {output}/kept; a look at them: {output}/contact-sheet.html")
+
+
+def print_duplicates(output: str, run: Mapping[str, Any], straddling: int, changed: int) -> None:
+    """Say what a search for duplicates found.
+
+    Args:
+        output: Of the search.
+        run: Its account.
+        straddling: How many groups of products were on several sides of the split.
+        changed: How many products have another split now.
+    """
+    counts = run["counts"]
+    print(
+        f"{counts['duplicate_pictures']} of {counts['fingerprinted']} pictures stand under several products: "
+        f"{counts['groups']} groups of {counts['products_in_groups']} products; {counts['placeholders']} placeholders"
+    )
+    _print_codes(run)
+    print(f"{straddling} groups were on several sides of the split; {changed} products have another split now")
+    print(f"the catalogue with the new split: {output}/catalog; the pictures: {output}/duplicates.parquet")
+
+
+def _print_codes(run: Mapping[str, Any]) -> None:
+    codes = sorted(run["quarantined_by_code"].items(), key=lambda item: (-item[1], item[0]))
+    if codes:
+        print(f"  quarantine: {', '.join(f'{code} {count}' for code, count in codes)}")
