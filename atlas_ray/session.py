@@ -5,6 +5,7 @@ import os
 import warnings
 
 import ray
+import ray.data  # it sets up its log when it is first imported, so that has to be before it is turned down
 
 from atlas_ray.errors import ClusterError
 

@@ -1,0 +1,69 @@
+"""The whole of `atlas-ray crawl` for real: Ray, a crawl process, an HTTP shop, stored pictures."""
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from atlas_ray.catalog.sample import GARMENTS, draw_garment, to_jpeg
+from atlas_ray.cli import main
+from atlas_ray.demo_shop import ODD, ShopProduct, draw_shop, serve_shop
+from tests.parts import rows
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def products() -> list[ShopProduct]:
+    rng = random.Random(1)
+    trails = [*GARMENTS, ("Sale", "Last pieces")]
+    return [
+        ShopProduct(
+            title=f"Piece {number}",
+            description="Of cotton",
+            price=10 + number,
+            breadcrumb=trails[number % len(trails)],
+            picture=to_jpeg(draw_garment(list(GARMENTS)[number % 8], rng)[0]),
+        )
+        for number in range(18)
+    ]
+
+
+def test_a_shop_becomes_a_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_shop(str(tmp_path / "shop"), products())
+    taxonomy = tmp_path / "taxonomy.csv"
+    taxonomy.write_text("level_1,level_2,level_3\n" + "".join(",".join(path) + "\n" for path in GARMENTS))
+    mapping = tmp_path / "mapping.csv"
+    mapping.write_text("store,breadcrumb_prefix,category_path\ndemo,Women > Ethnic Wear,Women > Ethnic Wear > Sarees\n")
+    with serve_shop(str(tmp_path / "shop")) as shop:
+        shop.write_stores(str(tmp_path / "stores.yaml"))
+        command = ["crawl", "--stores", str(tmp_path / "stores.yaml"), "--only", "demo", "--taxonomy", str(taxonomy)]
+        command += ["--mapping", str(mapping), "--output", str(tmp_path / "out"), "--allow-private", shop.place]
+        command += ["--timeout-s", "3", "--retries", "1", "--backoff-s", "0.05"]
+        assert main(command) == 0
+        asked = len(shop.requests)
+        assert "/odd/forbidden.html" not in shop.requests
+        assert main(command) == 0  # all of it is done
+        assert len(shop.requests) == asked
+    said = capsys.readouterr().out
+    assert "2 of demo: Sale > Last pieces" in said
+    assert "holds this crawl, finished" in said
+    account = json.loads((tmp_path / "out" / "crawl" / "run.json").read_text())
+    assert account["counts"]["products"] == 18
+    assert account["counts"]["waiting"] == 0
+    assert account["counts"]["labelled"] == 16
+    assert set(account["quarantined_by_code"]) == set(ODD.values())
+    assert account["fields_by_origin"]["price"].keys() == {"json-ld", "microdata", "opengraph", "selector"}
+    found = rows(tmp_path / "out" / "catalog", "products")
+    assert {tuple(row["category_path"] or ()) for row in found} == {*GARMENTS, ()}
+    assert all(row["store"] == "demo" and row["currency"] == "EUR" for row in found)
+    images = rows(tmp_path / "out" / "catalog", "images")
+    # One product's pictures may not be used; it has no picture, and so it is in the import's quarantine.
+    assert len(found) == len(images) == 17
+    for row in images:
+        assert row["width"] == 128
+        assert row["sha256"] in row["image_uri"]
+        assert Path(row["image_uri"]).stat().st_size > 0
+    quarantine = pq.read_table(tmp_path / "out" / "urls" / "quarantine").to_pylist()
+    assert [row["error_code"] for row in quarantine] == ["missing_images"]
