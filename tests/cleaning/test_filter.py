@@ -165,7 +165,8 @@ def test_scoring_filters_in_its_own_stream(
     one, two = (rows(tmp_path / name, "products") for name in ("one", "two"))
     for row, other in zip(one, two, strict=True):
         assert row["category_path"] == other["category_path"]
-        assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)
+        # libjpeg decodes at the least size that serves both models, so the pixels differ a little.
+        assert row["probability"] == pytest.approx(other["probability"], abs=1e-3)
     saved = {row["product_id"] for row in rows(filtered.output, "kept/images") if row["least_zoomed"]}
     assert {row["product_id"] for row in one if row["only_zoomed"]} == saved
     identity = json.loads((tmp_path / "one" / "run.json").read_text())["identity"]
