@@ -51,7 +51,7 @@ def run_demo(options: argparse.Namespace) -> int:
         steps = (
             f"crawl --stores {stores_q} --only demo --taxonomy {taxonomy_q} --output {collected} "
             f"--allow-private {served.place} --timeout-s 3 --retries 1 --backoff-s 0.1",
-            f"train zoom --catalog {collected}/catalog --output {zoom} --pictures 400 --epochs 6",
+            f"train zoom --catalog {collected}/catalog --output {zoom} --pictures 800 --epochs 8",
             f"filter --catalog {collected}/catalog --model {zoom} --output {clean}",
             f"train encoder-decoder --catalog {clean}/kept --output {model} --epochs 14 --batch-size 32 "
             "--backbone resnet18 --image-size-px 64 --hidden-dim 128 --augment --encoder-lr 1e-3 --decoder-lr 1e-3 "
