@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from atlas_ray.errors import ConfigError
+from atlas_ray.session import KEEP_MEMORY
 
 SMALL_CLUSTER_CPUS = 8
 CPU_WORKERS_A_NODE = 8
@@ -30,7 +31,11 @@ class WorkerPlan:
     @property
     def actor_options(self) -> dict[str, Any]:
         """What each process asks of Ray."""
-        return {"num_cpus": 0 if self.free else self.threads, "num_gpus": 1 if self.gpus else 0}
+        return {
+            "num_cpus": 0 if self.free else self.threads,
+            "num_gpus": 1 if self.gpus else 0,
+            "runtime_env": {"env_vars": KEEP_MEMORY},
+        }
 
 
 def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:

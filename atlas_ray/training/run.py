@@ -21,6 +21,7 @@ from atlas_ray.errors import CatalogError, OutputError
 from atlas_ray.models.backbone import Backbone, load_backbone_weights
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.reports.curves import draw_curves
+from atlas_ray.session import KEEP_MEMORY
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, read_taxonomy
 from atlas_ray.training.config import TrainConfig
 from atlas_ray.training.data import decoded, labelled_pictures
@@ -28,13 +29,6 @@ from atlas_ray.training.loop import STATE_FILE, Plan, train_worker
 from atlas_ray.training.objectives import build_network
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-}
-"""For glibc in the training processes: what a step has freed is kept for the next one. On a CPU it otherwise
-goes back to the system and comes again as page faults, which cost a tenth of the time."""
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
 NOT_OF_THE_RESULT = ("output", "workers", "checkpoint_steps", "compile")
