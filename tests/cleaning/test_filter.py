@@ -52,13 +52,14 @@ def album(catalog: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def judged(album: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, float], float]:
     """An untrained filter, what it makes of each picture that can be decoded, and their 30% quantile."""
     torch.manual_seed(3)
+    # 30 and the model's 32 are both served by a JPEG decoded at half its size, so the pixels are the same.
     uri = str(tmp_path_factory.mktemp("zoom"))
-    save_zoom_artifact(uri, ZoomNetwork(ZoomConfig(image_size_px=40)), metrics={})
+    save_zoom_artifact(uri, ZoomNetwork(ZoomConfig(image_size_px=30)), metrics={})
     predictor = ZoomPredictor(load_zoom_artifact(uri), precision="float32")
     pixels, ids = [], []
     for row in rows(album, "images"):
         try:
-            pixels.append(decode(Path(row["image_uri"]).read_bytes(), 40).pixels)
+            pixels.append(decode(Path(row["image_uri"]).read_bytes(), 30).pixels)
             ids.append(row["image_id"])
         except (PictureError, FileNotFoundError):
             continue
@@ -165,8 +166,7 @@ def test_scoring_filters_in_its_own_stream(
     one, two = (rows(tmp_path / name, "products") for name in ("one", "two"))
     for row, other in zip(one, two, strict=True):
         assert row["category_path"] == other["category_path"]
-        # libjpeg decodes at the least size that serves both models, so the pixels differ a little.
-        assert row["probability"] == pytest.approx(other["probability"], abs=1e-3)
+        assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)
     saved = {row["product_id"] for row in rows(filtered.output, "kept/images") if row["least_zoomed"]}
     assert {row["product_id"] for row in one if row["only_zoomed"]} == saved
     identity = json.loads((tmp_path / "one" / "run.json").read_text())["identity"]
