@@ -25,12 +25,13 @@ from ray.data import ActorPoolStrategy, DataContext
 from atlas_ray import __version__, storage
 from atlas_ray.addresses import AddressRule
 from atlas_ray.catalog.fetch_pictures import JOURNAL, PictureFetcher, write_outcomes
-from atlas_ray.catalog.fetch_tables import IMAGE, OUTCOME, PRODUCT, TABLES, read_joined, write_products
+from atlas_ray.catalog.fetch_tables import IMAGE, JOINED, OUTCOME, PRODUCT, TABLES, write_products
 from atlas_ray.config import check_settings, hold_settings, setting
 from atlas_ray.downloads import USER_AGENT, Downloader
 from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import IMAGES, missing_columns
+from atlas_ray.streaming.shuffle import read_tagged
 
 IDENTITY = "fetch.json"
 CALLS_A_WORKER = 4
@@ -273,11 +274,11 @@ def _write_tables(catalog: str, output: str, total: int) -> Counter[str]:
     partitions = -(-total // PICTURES_A_PARTITION)
     rows: Iterable[dict[str, Any]]
     if partitions == 1:  # to start a shuffle would take longer than the work
-        rows = write_products(pa.concat_tables(read_joined(pa.Table.from_pylist(files))), output).to_pylist()
+        rows = write_products(pa.concat_tables(read_tagged(pa.Table.from_pylist(files), JOINED)), output).to_pylist()
     else:
         rows = (
             ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
-            .map_batches(read_joined, batch_size=1, batch_format="pyarrow")
+            .map_batches(functools.partial(read_tagged, schema=JOINED), batch_size=1, batch_format="pyarrow")
             .repartition(partitions, keys=["product_id"])
             .map_batches(functools.partial(write_products, output=output), batch_size=None, batch_format="pyarrow")
             .iter_rows()

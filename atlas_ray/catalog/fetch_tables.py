@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from atlas_ray.errors import AuditError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
 
 PRODUCT, IMAGE, OUTCOME = range(3)
-READ_ROWS = 50_000
 TABLES = {"products": PRODUCTS, "images": IMAGES, "quarantine": QUARANTINE}
 """What is written, and left to be written again where a run is stopped."""
 
@@ -24,21 +22,6 @@ JOINED = pa.schema(
     {"kind": pa.int8()} | {field.name: field.type for schema in (PRODUCTS, OUTCOMES) for field in schema}
 )
 """What is brought together by product: rows of products, of images and of outcomes in one shape."""
-
-
-def read_joined(files: pa.Table) -> Iterator[pa.Table]:
-    """Read files, rows of (uri, kind), in the shape of `JOINED`, some row groups at a time."""
-    for file in files.to_pylist():
-        place = storage.locate(file["uri"])
-        with place.filesystem.open_input_file(place.path) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(batch_size=READ_ROWS):
-                kind = pa.array(np.full(len(batch), file["kind"], dtype=np.int8))
-                known = dict(zip(batch.schema.names, batch.columns, strict=True)) | {"kind": kind}
-                columns = [
-                    known[field.name].cast(field.type) if field.name in known else pa.nulls(len(batch), field.type)
-                    for field in JOINED
-                ]
-                yield pa.table(columns, schema=JOINED)
 
 
 def write_products(table: pa.Table, output: str) -> pa.Table:

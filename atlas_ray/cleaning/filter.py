@@ -26,7 +26,7 @@ from atlas_ray.objects import ObjectReader
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import PRODUCTS
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
-from atlas_ray.streaming.account import quarantine_codes, read_run, timings, write_run
+from atlas_ray.streaming.account import RunReport, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
 from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
@@ -77,27 +77,7 @@ class FilterConfig:
         check_settings(self)
 
 
-@dataclass(frozen=True)
-class FilterReport:
-    """What a run did; `run.json` holds the same."""
-
-    output: str
-    run: dict[str, Any]
-    already_done: bool = False
-    """The output held a finished run of the same settings, and nothing was done."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """input, kept, kept_least_zoomed, rejected, quarantined, products."""
-        return dict(self.run["counts"])
-
-    @property
-    def quarantined_fraction(self) -> float:
-        """The share of the pictures that is in quarantine."""
-        return float(self.counts["quarantined"] / max(self.counts["input"], 1))
-
-
-def filter_catalog(config: FilterConfig) -> FilterReport:
+def filter_catalog(config: FilterConfig) -> RunReport:
     """Tell the zoomed pictures of a catalogue from the normal ones.
 
     Output: `kept/`, a catalogue without the rejected pictures (every product is in it), `rejected/`,
@@ -118,7 +98,7 @@ def filter_catalog(config: FilterConfig) -> FilterReport:
     identity = {"catalog": catalog, "model_id": artifact.id, "threshold": threshold, "input_rows": total}
     _hold_identity(output, identity)
     if (run := read_run(output)) is not None:
-        return FilterReport(output, run, already_done=True)
+        return RunReport(output, run, already_done=True)
     recover(output, FOLDERS)
     done = rows_done(output)
     with ProgressDisplay("filtering", "pictures", total=total, done=done) as display:
@@ -142,7 +122,7 @@ def filter_catalog(config: FilterConfig) -> FilterReport:
     run = write_run(output, "filter", began, fields)
     for folder in (CHECKPOINT, "zoom"):  # kept and rejected hold the same
         storage.delete_folder(storage.join(output, folder))
-    return FilterReport(output, run)
+    return RunReport(output, run)
 
 
 def _hold_identity(output: str, identity: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ def print_import(report: Any) -> None:
 
 
 def print_score(report: Any) -> None:
-    """Print what a scoring run did (`atlas_ray.scoring.ScoreReport`)."""
+    """Print what a scoring run did (`atlas_ray.streaming.account.RunReport`)."""
     console = _console()
     counts, run = report.counts, report.run
     if report.already_done:

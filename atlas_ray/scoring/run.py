@@ -2,7 +2,7 @@
 
 import functools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ray.data import ActorPoolStrategy, DataContext
@@ -17,7 +17,7 @@ from atlas_ray.progress import ProgressDisplay
 from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
-from atlas_ray.streaming.account import quarantine_codes, read_run, timings, write_run
+from atlas_ray.streaming.account import RunReport, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.sink import OutcomeSink
@@ -30,27 +30,7 @@ FOLDERS = ("predictions", "filtered", "quarantine")
 """What the stream writes in."""
 
 
-@dataclass(frozen=True)
-class ScoreReport:
-    """What a run did; `run.json` holds the same."""
-
-    output: str
-    run: dict[str, Any]
-    already_done: bool = False
-    """The output held a finished run of the same settings, and nothing was done."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """input, scored, filtered, quarantined, products, products_categorized."""
-        return dict(self.run["counts"])
-
-    @property
-    def quarantined_fraction(self) -> float:
-        """The share of the pictures that is in quarantine."""
-        return float(self.counts["quarantined"] / max(self.counts["input"], 1))
-
-
-def score(config: ScoreConfig) -> ScoreReport:
+def score(config: ScoreConfig) -> RunReport:
     """Give every picture and every product of a catalogue a category path.
 
     Output: `predictions/`, `quarantine/` and `products/` (Parquet; see `atlas_ray.records`), and
@@ -70,7 +50,7 @@ def score(config: ScoreConfig) -> ScoreReport:
     identity["input_rows"] = total
     _hold_identity(output, identity)
     if (run := read_run(output)) is not None:
-        return ScoreReport(output, run, already_done=True)
+        return RunReport(output, run, already_done=True)
     recover(output, FOLDERS)
     done = rows_done(output)
     with ProgressDisplay("scoring", "pictures", total=total, done=done) as display:
@@ -94,7 +74,7 @@ def score(config: ScoreConfig) -> ScoreReport:
     }
     run = write_run(output, "score", began, fields)
     storage.delete_folder(storage.join(output, CHECKPOINT))
-    return ScoreReport(output, run)
+    return RunReport(output, run)
 
 
 def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[str, Any]]:

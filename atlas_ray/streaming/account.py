@@ -4,6 +4,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,26 @@ import ray
 from atlas_ray import __version__, storage
 
 RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run over a catalogue's pictures did; `run.json` holds the same."""
+
+    output: str
+    run: dict[str, Any]
+    already_done: bool = False
+    """The output held a finished run of the same settings, and nothing was done."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many pictures came in (`input`), and what became of them."""
+        return dict(self.run["counts"])
+
+    @property
+    def quarantined_fraction(self) -> float:
+        """The share of the pictures that is in quarantine."""
+        return float(self.counts["quarantined"] / max(self.counts["input"], 1))
 
 
 def read_run(output: str) -> dict[str, Any] | None:

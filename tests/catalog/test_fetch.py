@@ -18,10 +18,11 @@ import pytest
 from atlas_ray.addresses import AddressRule
 from atlas_ray.catalog.fetch import FetchConfig, FetchReport, fetch
 from atlas_ray.catalog.fetch_pictures import OUTCOMES, PictureFetcher, write_outcomes
-from atlas_ray.catalog.fetch_tables import IMAGE, OUTCOME, PRODUCT, read_joined, write_products
+from atlas_ray.catalog.fetch_tables import IMAGE, JOINED, OUTCOME, PRODUCT, write_products
 from atlas_ray.downloads import Downloader
 from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
+from atlas_ray.streaming.shuffle import read_tagged
 from tests.parts import rows
 from tests.picture_server import PictureServer, jpeg
 
@@ -51,7 +52,7 @@ def write_catalog(folder: Path, products: dict[str, list[str]]) -> None:
 def joined(catalog: Path, output: Path) -> pa.Table:
     folders = ((catalog / "products", PRODUCT), (catalog / "images", IMAGE), (output / "fetched", OUTCOME))
     files = [{"uri": str(uri), "kind": kind} for folder, kind in folders for uri in folder.glob("*.parquet")]
-    return pa.concat_tables(list(read_joined(pa.Table.from_pylist(files))))
+    return pa.concat_tables(list(read_tagged(pa.Table.from_pylist(files), JOINED)))
 
 
 def test_outcomes_become_tables_that_balance(server: PictureServer, tmp_path: Path) -> None:

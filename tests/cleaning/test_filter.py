@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from atlas_ray.artifacts import load_zoom_artifact, save_zoom_artifact
-from atlas_ray.cleaning.filter import SHEET_PICTURES, FilterConfig, FilterReport, filter_catalog
+from atlas_ray.cleaning.filter import SHEET_PICTURES, FilterConfig, filter_catalog
 from atlas_ray.cleaning.zoom_stage import ZOOMED
 from atlas_ray.errors import OutputError, PictureError
 from atlas_ray.images import decode
@@ -21,6 +21,7 @@ from atlas_ray.predictors import PredictorConfig
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.run import score
+from atlas_ray.streaming.account import RunReport
 from atlas_ray.streaming.checkpoint import CHECKPOINT
 from atlas_ray.zoom_predictor import ZoomPredictor
 from tests.parts import rows
@@ -70,11 +71,11 @@ def judged(album: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, d
 @pytest.fixture(scope="module")
 def filtered(
     album: str, judged: tuple[str, dict[int, float], float], tmp_path_factory: pytest.TempPathFactory
-) -> FilterReport:
+) -> RunReport:
     return run(album, judged, tmp_path_factory.mktemp("filtered") / "run")
 
 
-def run(album: str, judged: tuple[str, dict[int, float], float], output: Path, **fields: Any) -> FilterReport:
+def run(album: str, judged: tuple[str, dict[int, float], float], output: Path, **fields: Any) -> RunReport:
     model, _, threshold = judged
     fields = {"threshold": threshold, "precision": "float32", "batch_size": 8, "rows_per_file": 16, **fields}
     return filter_catalog(FilterConfig(catalog=album, model=model, output=str(output), **fields))
@@ -97,7 +98,7 @@ def expected(album: str, judged: tuple[str, dict[int, float], float]) -> tuple[s
 
 
 def test_every_picture_is_kept_rejected_or_in_quarantine(
-    album: str, judged: tuple[str, dict[int, float], float], filtered: FilterReport
+    album: str, judged: tuple[str, dict[int, float], float], filtered: RunReport
 ) -> None:
     kept, rejected, quarantine = (rows(filtered.output, name) for name in ("kept/images", "rejected", "quarantine"))
     everything = [row["image_id"] for row in (*kept, *rejected, *quarantine)]
@@ -126,7 +127,7 @@ def test_every_picture_is_kept_rejected_or_in_quarantine(
 
 
 def test_a_stopped_run_goes_on_and_a_finished_one_is_left_alone(
-    album: str, judged: tuple[str, dict[int, float], float], filtered: FilterReport, tmp_path: Path
+    album: str, judged: tuple[str, dict[int, float], float], filtered: RunReport, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
     # As after a crash: one file committed, another one written and not committed.
@@ -153,7 +154,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_left_alone(
 
 
 def test_scoring_filters_in_its_own_stream(
-    album: str, judged: tuple[str, dict[int, float], float], filtered: FilterReport, small_model: str, tmp_path: Path
+    album: str, judged: tuple[str, dict[int, float], float], filtered: RunReport, small_model: str, tmp_path: Path
 ) -> None:
     fields: dict[str, Any] = {"predictor": PredictorConfig(precision="float32", batch_size=8), "model": small_model}
     zoom: dict[str, Any] = {"zoom_model": judged[0], "zoom_threshold": judged[2]}

@@ -20,7 +20,8 @@ from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputErr
 from atlas_ray.predictors import PredictorConfig
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
 from atlas_ray.scoring.config import ScoreConfig
-from atlas_ray.scoring.run import FOLDERS, ScoreReport, score
+from atlas_ray.scoring.run import FOLDERS, score
+from atlas_ray.streaming.account import RunReport
 from atlas_ray.streaming.checkpoint import recover
 from atlas_ray.taxonomy import Taxonomy
 from tests.conftest import SHOP_COLUMNS
@@ -29,7 +30,7 @@ from tests.parts import make_artifact, rows
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
-def run(catalog: str, model: str, output: Path | str, **fields: Any) -> ScoreReport:
+def run(catalog: str, model: str, output: Path | str, **fields: Any) -> RunReport:
     predictor = PredictorConfig(precision="float32", batch_size=8, **fields.pop("predictor", {}))
     return score(ScoreConfig(catalog=catalog, model=model, output=str(output), predictor=predictor, **fields))
 
