@@ -56,6 +56,15 @@ class AddressRule:
 
     allow_private: frozenset[str] = frozenset()
 
+    @classmethod
+    def parse(cls, places: str) -> "AddressRule":
+        """Read the private places from a text, separated by commas.
+
+        Raises:
+            ConfigError: naming a place that is neither HOST nor HOST:PORT.
+        """
+        return cls(frozenset(place.strip() for place in places.split(",") if place.strip()))
+
     def __post_init__(self) -> None:
         """Refuse what is neither HOST nor HOST:PORT."""
         for place in self.allow_private:

@@ -74,8 +74,7 @@ class FetchConfig:
 
     def rule(self) -> AddressRule:
         """Return which addresses may be asked."""
-        places = (place.strip() for place in self.allow_private.split(","))
-        return AddressRule(allow_private=frozenset(place for place in places if place))
+        return AddressRule.parse(self.allow_private)
 
 
 @dataclass(frozen=True)

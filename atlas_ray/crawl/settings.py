@@ -39,7 +39,7 @@ class CrawlLimits:
     @property
     def address_rule(self) -> AddressRule:
         """Which addresses may be requested."""
-        return AddressRule(frozenset(place.strip() for place in self.allow_private.split(",") if place.strip()))
+        return AddressRule.parse(self.allow_private)
 
 
 @dataclass(frozen=True, kw_only=True)
