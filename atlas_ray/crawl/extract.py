@@ -8,6 +8,7 @@ from typing import Any
 from parsel import Selector
 
 from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names
+from atlas_ray.crawl.labels import labelled, number_of
 from atlas_ray.crawl.offers import (
     Offer,
     best_offer,
@@ -23,7 +24,6 @@ from atlas_ray.crawl.subject import is_page, main_product
 
 OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
 MAX_IMAGES = 100
-SKUS = ("sku", "productid", "identifier", "mpn")
 LABEL = re.compile(r"^[^:]{1,60}:\s+(?=\S)")
 """What a shop writes before a value: `Brand: ACME`, `SKU: 77`."""
 
@@ -39,11 +39,11 @@ class Extracted:
         price: At least 0, in `currency`.
         currency: ISO 4217.
         brand: The maker's name.
-        sku: The shop's number of it, or the maker's.
+        sku: The shop's number of it, or the maker's, or the number in the page's address.
         availability: schema.org's name: `InStock`, `OutOfStock`, ...
         breadcrumb: The names from the shop's top category down, without "Home" and the product.
         image_urls: Absolute http(s) URLs, in the page's order.
-        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph` or `markup`.
+        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph`, `markup` or `url`.
     """
 
     url: str
@@ -75,8 +75,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     """Read the product that a page shows.
 
     A value comes from the store's selector where there is one, else from the first that has it of
-    JSON-LD, microdata, RDFa and OpenGraph; the breadcrumb also from the page's markup. Raises
-    nothing, whatever the page holds.
+    JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand and SKU also from the page's markup, and
+    the SKU at last from the page's address. Raises nothing, whatever the page holds.
     """
     if not page.body.strip():
         return NotAProduct("empty_page")
@@ -97,6 +97,9 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     title = values.found.get("title")
     if not title:
         return NotAProduct("no_title")
+    for name, text in labelled(page).items():
+        values.put(name, text, "markup")
+    values.put("sku", number_of(page), "url")
     if "breadcrumb" not in values.found:
         values.put("breadcrumb", *find_breadcrumb(page, data, title))
     fields: dict[str, Any] = {name: values.found.get(name) for name in FIELDS}
@@ -169,7 +172,7 @@ def _read_items(items: list[Item], page: Page, values: _Values) -> None:
     values.put("title", next((text for item in (*items, *shown) if (text := item.text("name"))), None), origin)
     values.put("description", first("description"), origin)
     values.put("brand", LABEL.sub("", first("brand", "manufacturer") or ""), origin)
-    values.put("sku", LABEL.sub("", first(*SKUS) or ""), origin)
+    values.put("sku", _number(first("sku", "productid", "identifier")) or _number(first("mpn")), origin)
     values.put("image_urls", _urls(page, (url for item in everything for url in _pictures(item))), origin)
     offers = [offer for item in (shown or items) for offer in offers_of(item)]
     if not any(offer.price is not None for offer in offers):
@@ -177,6 +180,15 @@ def _read_items(items: list[Item], page: Page, values: _Values) -> None:
     own = [offer for offer in offers if page.absolute(offer.url or "") in page.addresses]
     # Only where each offer has an address is that of this page the one that is meant.
     _put_offer(best_offer(own if own and all(offer.url for offer in offers) else offers), origin, values)
+
+
+def _number(text: str | None) -> str | None:
+    """Return a product's number without its label and without words after it; None for words alone."""
+    words = LABEL.sub("", text or "").split()
+    numbers = [word for word in words if re.search(r"\d", word)]
+    if len(words) > 2:
+        words = numbers[:1]
+    return " ".join(words) if numbers or len(words) == 1 else None
 
 
 def _put_offer(offer: Offer, origin: str, values: _Values) -> None:
