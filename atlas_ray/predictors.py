@@ -19,7 +19,7 @@ from atlas_ray.config import check_settings, setting
 from atlas_ray.decoding import Posterior, TrieTensors, beam_search, classes_search, exact_search
 from atlas_ray.errors import ConfigError, PictureError, TaxonomyError
 from atlas_ray.images import decode_batch
-from atlas_ray.models import Classifier, EncoderDecoder
+from atlas_ray.models import Classifier
 from atlas_ray.models.backbone import fuse_batch_norm
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
@@ -28,6 +28,9 @@ from atlas_ray.taxonomy.vocabulary import PAD
 
 EXACT_NODE_BUDGET = 256
 """`auto` searches exactly while the trie has at most this many inner nodes."""
+
+MAX_SCOPES = 64
+"""Parts of the taxonomy that a predictor keeps ready."""
 
 SEARCHES = ("auto", "exact", "beam")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -96,6 +99,22 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What a search may answer with, as tensors: the leaves of a taxonomy, or of a part of it."""
+
+    taxonomy: Taxonomy
+    tree: TrieTensors
+    search: str
+    """`exact` or `beam`."""
+    classes: Tensor | None
+    """(leaves,): a classifier's class of each leaf."""
+    paths: pa.Array
+    """Each leaf's path."""
+    lengths: "np.ndarray[Any, np.dtype[Any]]"
+    """(leaves,): each leaf's level."""
+
+
 class PathPredictor:
     """A model over batches: pictures to category paths."""
 
@@ -123,16 +142,14 @@ class PathPredictor:
         self.config = config = config or PredictorConfig()
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
-        taxonomy = taxonomy or artifact.taxonomy
-        self.taxonomy = taxonomy.within(within) if within else taxonomy
         self.model_id = artifact.id
         self.image_size_px = artifact.model.config.image_size_px
-        self.tree = TrieTensors(compile_trie(self.taxonomy, artifact.vocabulary), self.device)
-        small = self.tree.trie.inner_count <= EXACT_NODE_BUDGET
-        self._classes: Tensor | None = None
-        if isinstance(artifact.model, Classifier):
-            self._classes = torch.tensor(leaf_classes(artifact, taxonomy=self.taxonomy), device=self.device)
-        self.search = config.search if config.search != "auto" else "exact" if small else "beam"
+        self._artifact_taxonomy = artifact.taxonomy
+        self._vocabulary = artifact.vocabulary
+        self._is_classifier = isinstance(artifact.model, Classifier)
+        taxonomy = taxonomy or artifact.taxonomy
+        self.scope = self._scope_of(taxonomy.within(within) if within else taxonomy)
+        self._narrowed: dict[CategoryPath, Scope] = {}
         self.model = artifact.model.eval().requires_grad_(False)
         fuse_batch_norm(self.model.encoder)
         self.model.to(self.device, self.dtype).to(memory_format=torch.channels_last)
@@ -144,8 +161,40 @@ class PathPredictor:
         # On a CPU the model keeps every core busy, and a thread that decodes beside it makes all of
         # them wait at the next barrier: there the batches take turns.
         self._ahead = ThreadPoolExecutor(1, "decode-ahead") if self.device.type == "cuda" else None
-        self._paths = pa.array([list(path) for path in self.tree.trie.leaves], CATEGORY_PATH)
-        self._lengths = self.tree.leaf_length.cpu().numpy()
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """What may be predicted."""
+        return self.scope.taxonomy
+
+    def narrowed(self, within: CategoryPath) -> Scope:
+        """Return the part of the taxonomy at and below a node; the last ones asked for are kept.
+
+        Raises:
+            TaxonomyError: where there is no such node.
+        """
+        if not within:
+            return self.scope
+        scope = self._narrowed.pop(within, None) or self._scope_of(self.taxonomy.within(within))
+        self._narrowed[within] = scope
+        if len(self._narrowed) > MAX_SCOPES:
+            del self._narrowed[next(iter(self._narrowed))]
+        return scope
+
+    def _scope_of(self, taxonomy: Taxonomy) -> Scope:
+        tree = TrieTensors(compile_trie(taxonomy, self._vocabulary), self.device)
+        small = tree.trie.inner_count <= EXACT_NODE_BUDGET
+        classes = None
+        if self._is_classifier:
+            classes = torch.tensor(leaf_classes(self._artifact_taxonomy, taxonomy), device=self.device)
+        return Scope(
+            taxonomy=taxonomy,
+            tree=tree,
+            search=self.config.search if self.config.search != "auto" else "exact" if small else "beam",
+            classes=classes,
+            paths=pa.array([list(path) for path in tree.trie.leaves], CATEGORY_PATH),
+            lengths=tree.leaf_length.cpu().numpy(),
+        )
 
     def decode(self, contents: Sequence[bytes]) -> tuple[Tensor, dict[int, PictureError]]:
         """Decode pictures to (count, 3, size, size) uint8; refusals by index."""
@@ -175,7 +224,7 @@ class PathPredictor:
             if good:
                 rows += [start + index for index in good]
                 found.append(self.infer(pictures if len(good) == len(batch) else pictures[good]))
-        table = self._table(found)
+        table = _table(found, self.scope)
         if refused:
             where = np.full(len(contents), -1)
             where[rows] = np.arange(len(rows))
@@ -184,14 +233,38 @@ class PathPredictor:
 
     def predict(self, pictures: Tensor) -> pa.Table:
         """Predict for decoded pictures, (count, 3, size, size) uint8: a table of `PREDICTED`."""
-        return self._table([self.infer(batch) for batch in pictures.split(self.config.batch_size)])
+        return _table([self.infer(batch) for batch in pictures.split(self.config.batch_size)], self.scope)
 
     @torch.inference_mode()
-    def explain(self, pictures: Tensor) -> tuple[pa.Table, Tensor]:
+    def predict_within(self, pictures: Tensor, scopes: Sequence[Scope]) -> pa.Table:
+        """Predict for decoded pictures, each in a scope of its own; the network takes them together.
+
+        Args:
+            pictures: (count, 3, size, size) uint8.
+            scopes: For each picture, from `narrowed`.
+        """
+        tables, order = [], []
+        for start in range(0, len(pictures), self.config.batch_size):
+            features = self._encode(pictures[start : start + self.config.batch_size])
+            rows_of: dict[int, list[int]] = {}
+            for row in range(len(features)):
+                rows_of.setdefault(id(scopes[start + row]), []).append(row)
+            for rows in rows_of.values():
+                scope = scopes[start + rows[0]]
+                found = self._search(features if len(rows_of) == 1 else features[rows], scope)
+                tables.append(_table([found], scope))
+                order += [start + row for row in rows]
+        if not tables:
+            return _table([], self.scope)
+        return pa.concat_tables(tables).take(pa.array(np.argsort(order)))
+
+    @torch.inference_mode()
+    def explain(self, pictures: Tensor, scope: Scope | None = None) -> tuple[pa.Table, Tensor]:
         """Predict for decoded pictures, and say where the decoder looked while it spelled each path.
 
         Args:
             pictures: (count, 3, size, size) uint8.
+            scope: What may be answered, where it is not all.
 
         Returns:
             A table of `PREDICTED`, and maps (count, depth, rows, columns) in float32: each level's
@@ -202,24 +275,21 @@ class PathPredictor:
         """
         if isinstance(self.model, Classifier):
             raise ConfigError(f"model {self.model_id} is a classifier; attention maps need an encoder-decoder")
-        leaf_tokens = torch.from_numpy(self.tree.trie.leaf_tokens).to(self.device)
+        scope = scope or self.scope
+        leaf_tokens = torch.from_numpy(scope.tree.trie.leaf_tokens).to(self.device)
         found, maps = [], []
         for batch in pictures.split(self.config.batch_size):
-            grid = self.model.decoder.grid(self._encode(batch))
-            found.append(self._search(grid))
+            features = self._encode(batch)
+            found.append(self._search(features, scope))
             tokens = leaf_tokens[found[-1].leaf[:, 0]]  # (batch, depth)
             there = (tokens != PAD)[:, :, None, None]
-            maps.append((self.model.attention_maps(grid, tokens) * there).float().cpu())
-        return self._table(found), torch.cat(maps)
+            maps.append((self.model.attention_maps(self.model.decoder.grid(features), tokens) * there).float().cpu())
+        return _table(found, scope), torch.cat(maps)
 
     @torch.inference_mode()
     def infer(self, pictures: Tensor) -> Posterior:
         """Run the network and the search over one batch of decoded pictures."""
-        features = self._encode(pictures)
-        if isinstance(self.model, Classifier):
-            assert self._classes is not None
-            return classes_search(self.model.classify(features), self._classes, self.tree, top_k=self.config.top_k)
-        return self._search(self.model.decoder.grid(features))
+        return self._search(self._encode(pictures), self.scope)
 
     def _encode(self, pictures: Tensor) -> Tensor:
         if self.config.threads:  # OpenMP keeps this setting for each calling thread
@@ -227,50 +297,54 @@ class PathPredictor:
         features: Tensor = self._encoder(pictures.to(self.device, non_blocking=True))
         return features
 
-    def _search(self, grid: Any) -> Posterior:
-        assert isinstance(self.model, EncoderDecoder)
-        step = DecoderStep(self.model, grid)
-        if self.search == "exact":
-            return exact_search(step, self.tree, top_k=self.config.top_k)
-        return beam_search(step, self.tree, width=self.config.beam_width, top_k=self.config.top_k)
-
-    def _table(self, found: Sequence[Posterior]) -> pa.Table:
-        """Turn posteriors into columns, without a loop over pictures."""
-        schema = pa.schema([PREDICTIONS.field(name) for name in PREDICTED])
-        if not found:
-            return schema.empty_table()
-
-        def column(name: str) -> Any:
-            return torch.cat([getattr(part, name) for part in found]).cpu().numpy()
-
-        leaf, probability = column("leaf"), column("probability")
-        best = leaf[:, 0]
-        levels = column("level_probability")
-        level_mask = np.arange(levels.shape[1]) < self._lengths[best][:, None]
-        kept = leaf[:, 1:] >= 0
-        alternatives = pa.StructArray.from_arrays(
-            [self._paths.take(pa.array(leaf[:, 1:][kept])), pa.array(probability[:, 1:][kept])],
-            fields=list(ALTERNATIVE),
-        )
-        return pa.table(
-            [
-                self._paths.take(pa.array(best)),
-                pa.array(probability[:, 0]),
-                pa.ListArray.from_arrays(_offsets(level_mask), pa.array(levels[level_mask])),
-                pa.ListArray.from_arrays(_offsets(kept), alternatives),
-                pa.array(column("outside")),
-            ],
-            schema=schema,
-        )
+    def _search(self, features: Tensor, scope: Scope) -> Posterior:
+        model, top_k = self.model, self.config.top_k
+        if isinstance(model, Classifier):
+            assert scope.classes is not None
+            return classes_search(model.classify(features), scope.classes, scope.tree, top_k=top_k)
+        step = DecoderStep(model, model.decoder.grid(features))
+        if scope.search == "exact":
+            return exact_search(step, scope.tree, top_k=top_k)
+        return beam_search(step, scope.tree, width=self.config.beam_width, top_k=top_k)
 
 
-def leaf_classes(artifact: Artifact, taxonomy: Taxonomy) -> list[int]:
+def _table(found: Sequence[Posterior], scope: Scope) -> pa.Table:
+    """Turn posteriors into columns, without a loop over pictures."""
+    schema = pa.schema([PREDICTIONS.field(name) for name in PREDICTED])
+    if not found:
+        return schema.empty_table()
+
+    def column(name: str) -> Any:
+        return torch.cat([getattr(part, name) for part in found]).cpu().numpy()
+
+    leaf, probability = column("leaf"), column("probability")
+    best = leaf[:, 0]
+    levels = column("level_probability")
+    level_mask = np.arange(levels.shape[1]) < scope.lengths[best][:, None]
+    kept = leaf[:, 1:] >= 0
+    alternatives = pa.StructArray.from_arrays(
+        [scope.paths.take(pa.array(leaf[:, 1:][kept])), pa.array(probability[:, 1:][kept])],
+        fields=list(ALTERNATIVE),
+    )
+    return pa.table(
+        [
+            scope.paths.take(pa.array(best)),
+            pa.array(probability[:, 0]),
+            pa.ListArray.from_arrays(_offsets(level_mask), pa.array(levels[level_mask])),
+            pa.ListArray.from_arrays(_offsets(kept), alternatives),
+            pa.array(column("outside")),
+        ],
+        schema=schema,
+    )
+
+
+def leaf_classes(trained_on: Taxonomy, taxonomy: Taxonomy) -> list[int]:
     """Return a classifier's class of each leaf: its position in the taxonomy that it was trained on.
 
     Raises:
         TaxonomyError: naming a leaf that it was not trained on.
     """
-    known = {path: position for position, path in enumerate(artifact.taxonomy.leaves)}
+    known = {path: position for position, path in enumerate(trained_on.leaves)}
     for path in taxonomy.leaves:
         if path not in known:
             raise TaxonomyError(f"the model has no class for {format_path(path)!r}; it was not trained on it")

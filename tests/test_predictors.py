@@ -97,8 +97,8 @@ def test_a_large_tree_is_searched_by_beam(tmp_path_factory: pytest.TempPathFacto
     large = Taxonomy([(f"a{n}", f"b{m}") for n in range(300) for m in range(2)], name="large")
     uri = str(tmp_path_factory.mktemp("large"))
     make_artifact(uri, large)
-    assert predictor(uri).search == "beam"
-    assert predictor(uri, search="exact").search == "exact"
+    assert predictor(uri).scope.search == "beam"
+    assert predictor(uri, search="exact").scope.search == "exact"
     assert predictor(uri)(pictures(2))[0]["category_path"].null_count == 0
 
 
@@ -127,7 +127,24 @@ def test_attention_maps_come_with_the_paths(small_model: str) -> None:
     decoded, _ = chosen.decode(pictures(3))
     table, maps = chosen.explain(decoded)
     assert table.equals(chosen.predict(decoded))
-    assert maps.shape == (3, chosen.tree.trie.depth, 4, 4)
+    assert maps.shape == (3, chosen.scope.tree.trie.depth, 4, 4)
     lengths = [len(path) for path in table["category_path"].to_pylist()]
     expected = [[float(level < length) for level in range(maps.shape[1])] for length in lengths]
     torch.testing.assert_close(maps.sum((2, 3)), torch.tensor(expected))
+
+
+def test_each_picture_may_have_a_scope_of_its_own(small_model: str, garments: Taxonomy) -> None:
+    chosen = predictor(small_model, batch_size=3)
+    decoded, _ = chosen.decode(pictures(7))
+    nodes = [(), garments.leaves[0][:1], garments.leaves[-1], (), garments.leaves[0][:1], (), garments.leaves[0]]
+    together = chosen.predict_within(decoded, [chosen.narrowed(node) for node in nodes])
+    for row, (node, picture) in enumerate(zip(nodes, decoded, strict=True)):
+        (found,) = together.slice(row, 1).to_pylist()
+        (alone,) = predictor(small_model, within=node).predict(picture[None]).to_pylist()
+        assert found["category_path"] == alone["category_path"]
+        assert tuple(found["category_path"][: len(node)]) == node
+        assert found["probability"] == pytest.approx(alone["probability"], abs=1e-5)
+    assert chosen.narrowed(garments.leaves[0][:1]) is chosen.narrowed(garments.leaves[0][:1])
+    with pytest.raises(TaxonomyError, match="Hats"):
+        chosen.narrowed(("Hats",))
+    assert chosen.predict_within(decoded[:0], []).num_rows == 0

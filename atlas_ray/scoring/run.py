@@ -101,7 +101,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
     predicted: Taxonomy = taxonomy.within(within) if within else taxonomy
     compile_trie(predicted, artifact.vocabulary)
     if isinstance(artifact.model, Classifier):
-        leaf_classes(artifact, predicted)
+        leaf_classes(artifact.taxonomy, predicted)
     return spec, {
         "catalog": catalog,
         "model_id": artifact.id,
