@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,32 +15,18 @@ from torch import Tensor
 
 from atlas_ray.artifacts import Artifact
 from atlas_ray.config import check_settings, setting
-from atlas_ray.decoding import Posterior, TrieTensors, beam_search, classes_search, exact_search
-from atlas_ray.errors import ConfigError, PictureError, TaxonomyError
+from atlas_ray.decoding import SEARCHES, Posterior, Scope, beam_search, classes_search, exact_search
+from atlas_ray.errors import ConfigError, PictureError
 from atlas_ray.images import decode_batch
 from atlas_ray.models import Classifier
 from atlas_ray.models.backbone import fuse_batch_norm
 from atlas_ray.models.encoder_decoder import DecoderStep
-from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
-from atlas_ray.taxonomy import CategoryPath, Taxonomy, compile_trie, format_path
+from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.taxonomy.vocabulary import PAD
-
-EXACT_NODE_BUDGET = 256
-"""`auto` searches exactly while the trie has at most this many inner nodes."""
 
 MAX_SCOPES = 64
 """Parts of the taxonomy that a predictor keeps ready."""
-
-SEARCHES = ("auto", "exact", "beam")
 PRECISIONS = ("auto", "float32", "bfloat16")
-PREDICTED = (
-    "category_path",
-    "probability",
-    "level_probabilities",
-    "alternatives",
-    "outside_probability",
-)
-"""The columns of the predictions table that a predictor fills."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,22 +84,6 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-@dataclass(frozen=True)
-class Scope:
-    """What a search may answer with, as tensors: the leaves of a taxonomy, or of a part of it."""
-
-    taxonomy: Taxonomy
-    tree: TrieTensors
-    search: str
-    """`exact` or `beam`."""
-    classes: Tensor | None
-    """(leaves,): a classifier's class of each leaf."""
-    paths: pa.Array
-    """Each leaf's path."""
-    lengths: "np.ndarray[Any, np.dtype[Any]]"
-    """(leaves,): each leaf's level."""
-
-
 class PathPredictor:
     """A model over batches: pictures to category paths."""
 
@@ -144,9 +113,8 @@ class PathPredictor:
         self.dtype = choose_dtype(config.precision, self.device)
         self.model_id = artifact.id
         self.image_size_px = artifact.model.config.image_size_px
-        self._artifact_taxonomy = artifact.taxonomy
         self._vocabulary = artifact.vocabulary
-        self._is_classifier = isinstance(artifact.model, Classifier)
+        self._trained_on = artifact.taxonomy if isinstance(artifact.model, Classifier) else None
         taxonomy = taxonomy or artifact.taxonomy
         self.scope = self._scope_of(taxonomy.within(within) if within else taxonomy)
         self._narrowed: dict[CategoryPath, Scope] = {}
@@ -182,19 +150,7 @@ class PathPredictor:
         return scope
 
     def _scope_of(self, taxonomy: Taxonomy) -> Scope:
-        tree = TrieTensors(compile_trie(taxonomy, self._vocabulary), self.device)
-        small = tree.trie.inner_count <= EXACT_NODE_BUDGET
-        classes = None
-        if self._is_classifier:
-            classes = torch.tensor(leaf_classes(self._artifact_taxonomy, taxonomy), device=self.device)
-        return Scope(
-            taxonomy=taxonomy,
-            tree=tree,
-            search=self.config.search if self.config.search != "auto" else "exact" if small else "beam",
-            classes=classes,
-            paths=pa.array([list(path) for path in tree.trie.leaves], CATEGORY_PATH),
-            lengths=tree.leaf_length.cpu().numpy(),
-        )
+        return Scope.of(taxonomy, self._vocabulary, self.device, search=self.config.search, trained_on=self._trained_on)
 
     def decode(self, contents: Sequence[bytes]) -> tuple[Tensor, dict[int, PictureError]]:
         """Decode pictures to (count, 3, size, size) uint8; refusals by index."""
@@ -224,7 +180,7 @@ class PathPredictor:
             if good:
                 rows += [start + index for index in good]
                 found.append(self.infer(pictures if len(good) == len(batch) else pictures[good]))
-        table = _table(found, self.scope)
+        table = self.scope.table(found)
         if refused:
             where = np.full(len(contents), -1)
             where[rows] = np.arange(len(rows))
@@ -233,7 +189,7 @@ class PathPredictor:
 
     def predict(self, pictures: Tensor) -> pa.Table:
         """Predict for decoded pictures, (count, 3, size, size) uint8: a table of `PREDICTED`."""
-        return _table([self.infer(batch) for batch in pictures.split(self.config.batch_size)], self.scope)
+        return self.scope.table([self.infer(batch) for batch in pictures.split(self.config.batch_size)])
 
     @torch.inference_mode()
     def predict_within(self, pictures: Tensor, scopes: Sequence[Scope]) -> pa.Table:
@@ -252,10 +208,10 @@ class PathPredictor:
             for rows in rows_of.values():
                 scope = scopes[start + rows[0]]
                 found = self._search(features if len(rows_of) == 1 else features[rows], scope)
-                tables.append(_table([found], scope))
+                tables.append(scope.table([found]))
                 order += [start + row for row in rows]
         if not tables:
-            return _table([], self.scope)
+            return self.scope.table([])
         return pa.concat_tables(tables).take(pa.array(np.argsort(order)))
 
     @torch.inference_mode()
@@ -284,7 +240,7 @@ class PathPredictor:
             tokens = leaf_tokens[found[-1].leaf[:, 0]]  # (batch, depth)
             there = (tokens != PAD)[:, :, None, None]
             maps.append((self.model.attention_maps(self.model.decoder.grid(features), tokens) * there).float().cpu())
-        return _table(found, scope), torch.cat(maps)
+        return scope.table(found), torch.cat(maps)
 
     @torch.inference_mode()
     def infer(self, pictures: Tensor) -> Posterior:
@@ -306,51 +262,3 @@ class PathPredictor:
         if scope.search == "exact":
             return exact_search(step, scope.tree, top_k=top_k)
         return beam_search(step, scope.tree, width=self.config.beam_width, top_k=top_k)
-
-
-def _table(found: Sequence[Posterior], scope: Scope) -> pa.Table:
-    """Turn posteriors into columns, without a loop over pictures."""
-    schema = pa.schema([PREDICTIONS.field(name) for name in PREDICTED])
-    if not found:
-        return schema.empty_table()
-
-    def column(name: str) -> Any:
-        return torch.cat([getattr(part, name) for part in found]).cpu().numpy()
-
-    leaf, probability = column("leaf"), column("probability")
-    best = leaf[:, 0]
-    levels = column("level_probability")
-    level_mask = np.arange(levels.shape[1]) < scope.lengths[best][:, None]
-    kept = leaf[:, 1:] >= 0
-    alternatives = pa.StructArray.from_arrays(
-        [scope.paths.take(pa.array(leaf[:, 1:][kept])), pa.array(probability[:, 1:][kept])],
-        fields=list(ALTERNATIVE),
-    )
-    return pa.table(
-        [
-            scope.paths.take(pa.array(best)),
-            pa.array(probability[:, 0]),
-            pa.ListArray.from_arrays(_offsets(level_mask), pa.array(levels[level_mask])),
-            pa.ListArray.from_arrays(_offsets(kept), alternatives),
-            pa.array(column("outside")),
-        ],
-        schema=schema,
-    )
-
-
-def leaf_classes(trained_on: Taxonomy, taxonomy: Taxonomy) -> list[int]:
-    """Return a classifier's class of each leaf: its position in the taxonomy that it was trained on.
-
-    Raises:
-        TaxonomyError: naming a leaf that it was not trained on.
-    """
-    known = {path: position for position, path in enumerate(trained_on.leaves)}
-    for path in taxonomy.leaves:
-        if path not in known:
-            raise TaxonomyError(f"the model has no class for {format_path(path)!r}; it was not trained on it")
-    return [known[path] for path in taxonomy.leaves]
-
-
-def _offsets(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> pa.Array:
-    """Return the list offsets of rows that keep what their mask says."""
-    return pa.array(np.concatenate([[0], mask.sum(1).cumsum()]).astype(np.int32))

@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 
 from atlas_ray.artifacts import load_artifact
+from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import ConfigError, TaxonomyError
-from atlas_ray.predictors import PREDICTED, PathPredictor, PredictorConfig, choose_device, choose_dtype
+from atlas_ray.predictors import PathPredictor, PredictorConfig, choose_device, choose_dtype
 from atlas_ray.records import PREDICTIONS
 from atlas_ray.taxonomy import Taxonomy
 from tests.parts import make_artifact

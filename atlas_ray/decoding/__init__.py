@@ -4,17 +4,23 @@ from atlas_ray.decoding.beam import beam_search
 from atlas_ray.decoding.classes import classes_search
 from atlas_ray.decoding.exact import exact_search
 from atlas_ray.decoding.posterior import Posterior
+from atlas_ray.decoding.scope import EXACT_NODE_BUDGET, PREDICTED, SEARCHES, Scope, leaf_classes
 from atlas_ray.decoding.step import StepFunction
 from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.decoding.unconstrained import Proposals, unconstrained_search
 
 __all__ = [
+    "EXACT_NODE_BUDGET",
+    "PREDICTED",
+    "SEARCHES",
     "Posterior",
     "Proposals",
+    "Scope",
     "StepFunction",
     "TrieTensors",
     "beam_search",
     "classes_search",
     "exact_search",
+    "leaf_classes",
     "unconstrained_search",
 ]

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 import torch
 
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
+from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import ItemError, PictureError
 from atlas_ray.images import decode_batch_at
-from atlas_ray.predictors import PREDICTED, PathPredictor, PredictorConfig
+from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.records import FILTERED, PREDICTIONS
 from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, split_outcomes, with_errors
 from atlas_ray.taxonomy import CategoryPath, Taxonomy

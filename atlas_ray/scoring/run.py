@@ -10,9 +10,9 @@ from ray.data import ActorPoolStrategy, DataContext
 from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.config import hold_settings
+from atlas_ray.decoding import leaf_classes
 from atlas_ray.errors import OutputError
 from atlas_ray.models import Classifier
-from atlas_ray.predictors import leaf_classes
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.config import ScoreConfig

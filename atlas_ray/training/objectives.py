@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.decoding import TrieTensors, beam_search, classes_search, exact_search
+from atlas_ray.decoding import EXACT_NODE_BUDGET, TrieTensors, beam_search, classes_search, exact_search
 from atlas_ray.models import Classifier, ClassifierConfig, EncoderDecoder, EncoderDecoderConfig, PathModel
 from atlas_ray.models.encoder_decoder import DecoderStep
-from atlas_ray.predictors import EXACT_NODE_BUDGET
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, TrainConfig

@@ -1,0 +1,124 @@
+"""What a search may answer with, and its answers as columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from atlas_ray.decoding.posterior import Posterior
+from atlas_ray.decoding.tree import TrieTensors
+from atlas_ray.errors import TaxonomyError
+from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
+from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie, format_path
+
+EXACT_NODE_BUDGET = 256
+"""`auto` searches exactly while the trie has at most this many inner nodes."""
+SEARCHES = ("auto", "exact", "beam")
+PREDICTED = (
+    "category_path",
+    "probability",
+    "level_probabilities",
+    "alternatives",
+    "outside_probability",
+)
+"""The columns of the predictions table that a search fills."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The leaves of a taxonomy, or of a part of it, as tensors."""
+
+    taxonomy: Taxonomy
+    tree: TrieTensors
+    search: str
+    """`exact` or `beam`."""
+    classes: Tensor | None
+    """(leaves,): a classifier's class of each leaf."""
+    paths: pa.Array
+    """Each leaf's path."""
+    lengths: "np.ndarray[Any, np.dtype[Any]]"
+    """(leaves,): each leaf's level."""
+
+    @classmethod
+    def of(
+        cls,
+        taxonomy: Taxonomy,
+        vocabulary: Vocabulary,
+        device: torch.device,
+        *,
+        search: str = "auto",
+        trained_on: Taxonomy | None = None,
+    ) -> Self:
+        """Compile a taxonomy.
+
+        Args:
+            taxonomy: What may be answered.
+            vocabulary: The model's tokens.
+            device: Where the tensors go.
+            search: One of `SEARCHES`.
+            trained_on: For a classifier, the taxonomy whose leaves are its classes.
+
+        Raises:
+            TaxonomyError: naming a name or a leaf that the model does not know.
+        """
+        tree = TrieTensors(compile_trie(taxonomy, vocabulary), device)
+        small = tree.trie.inner_count <= EXACT_NODE_BUDGET
+        return cls(
+            taxonomy=taxonomy,
+            tree=tree,
+            search=search if search != "auto" else "exact" if small else "beam",
+            classes=torch.tensor(leaf_classes(trained_on, taxonomy), device=device) if trained_on else None,
+            paths=pa.array([list(path) for path in tree.trie.leaves], CATEGORY_PATH),
+            lengths=tree.leaf_length.cpu().numpy(),
+        )
+
+    def table(self, found: Sequence[Posterior]) -> pa.Table:
+        """Turn posteriors into the columns of `PREDICTED`, without a loop over pictures."""
+        schema = pa.schema([PREDICTIONS.field(name) for name in PREDICTED])
+        if not found:
+            return schema.empty_table()
+
+        def column(name: str) -> Any:
+            return torch.cat([getattr(part, name) for part in found]).cpu().numpy()
+
+        leaf, probability = column("leaf"), column("probability")
+        best = leaf[:, 0]
+        levels = column("level_probability")
+        level_mask = np.arange(levels.shape[1]) < self.lengths[best][:, None]
+        kept = leaf[:, 1:] >= 0
+        alternatives = pa.StructArray.from_arrays(
+            [self.paths.take(pa.array(leaf[:, 1:][kept])), pa.array(probability[:, 1:][kept])],
+            fields=list(ALTERNATIVE),
+        )
+        return pa.table(
+            [
+                self.paths.take(pa.array(best)),
+                pa.array(probability[:, 0]),
+                pa.ListArray.from_arrays(_offsets(level_mask), pa.array(levels[level_mask])),
+                pa.ListArray.from_arrays(_offsets(kept), alternatives),
+                pa.array(column("outside")),
+            ],
+            schema=schema,
+        )
+
+
+def leaf_classes(trained_on: Taxonomy, taxonomy: Taxonomy) -> list[int]:
+    """Return a classifier's class of each leaf: its position in the taxonomy that it was trained on.
+
+    Raises:
+        TaxonomyError: naming a leaf that it was not trained on.
+    """
+    known = {path: position for position, path in enumerate(trained_on.leaves)}
+    for path in taxonomy.leaves:
+        if path not in known:
+            raise TaxonomyError(f"the model has no class for {format_path(path)!r}; it was not trained on it")
+    return [known[path] for path in taxonomy.leaves]
+
+
+def _offsets(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> pa.Array:
+    """Return the list offsets of rows that keep what their mask says."""
+    return pa.array(np.concatenate([[0], mask.sum(1).cumsum()]).astype(np.int32))
