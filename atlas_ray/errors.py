@@ -37,6 +37,10 @@ class ClusterError(UserError):
     """A Ray cluster that cannot be reached."""
 
 
+class ServiceError(UserError):
+    """An endpoint that refuses, or does not answer."""
+
+
 class ItemError(Exception):
     """One input that cannot be processed; it becomes a quarantine row and the job goes on.
 

@@ -1,10 +1,14 @@
 """What the commands print when they are done."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from atlas_ray.client import Categorized
+from atlas_ray.errors import ItemError
 from atlas_ray.metrics import PathMetrics
 from atlas_ray.taxonomy import format_path
 
@@ -103,6 +107,25 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
         )
     console.print(paths)
     console.print(f"every path in {folder}/paths.parquet")
+
+
+def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> None:
+    """Print what an endpoint says of pictures: a row each."""
+    table = Table("picture", "category path", "probability", "next best", "")
+    table.columns[2].justify = table.columns[4].justify = "right"
+    for name, result in rows:
+        if isinstance(result, ItemError):
+            table.add_row(escape(name), f"[red]{escape(str(result))}[/red]", "", "", "")
+            continue
+        best = next(iter(result.alternatives), None)
+        table.add_row(
+            escape(name),
+            escape(format_path(result.category_path)),
+            f"{result.probability:.4f}",
+            escape(format_path(best.category_path)) if best else "",
+            f"{best.probability:.4f}" if best else "",
+        )
+    _console().print(table)
 
 
 def _some(console: Console, title: str, items: list[tuple[Any, int]]) -> None:

@@ -1,0 +1,198 @@
+"""A client of the endpoint, for programs that do not speak HTTP themselves."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from atlas_ray.errors import ItemError, ServiceError
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another path that a picture may belong to."""
+
+    category_path: tuple[str, ...]
+    probability: float
+
+
+@dataclass(frozen=True)
+class Categorized:
+    """What the endpoint says of one picture.
+
+    Attributes:
+        name: The file or object.
+        category_path: Its path.
+        probability: Of that path.
+        level_probabilities: Of the path down to each level.
+        alternatives: The next best paths.
+        outside_probability: What the model would give to no path of the taxonomy.
+        attention: With `explain`, a PNG for each level as a data URI.
+        model_id: The model that answered.
+        taxonomy_id: What it chose from.
+    """
+
+    name: str
+    category_path: tuple[str, ...]
+    probability: float
+    level_probabilities: tuple[float, ...]
+    alternatives: tuple[Alternative, ...]
+    outside_probability: float
+    attention: tuple[str, ...]
+    model_id: str
+    taxonomy_id: str
+
+
+class Client:
+    """Asks one endpoint; what has no room yet is asked again after the time that the endpoint names."""
+
+    def __init__(self, url: str, token: str = "", *, timeout_s: float = 60.0, attempts: int = 6) -> None:
+        """Open a session; nothing is asked yet.
+
+        Args:
+            url: Where the endpoint is: `http://127.0.0.1:8000`.
+            token: Who asks.
+            timeout_s: For one answer.
+            attempts: How often a request is sent while the endpoint is busy or not there.
+
+        Raises:
+            ServiceError: where `url` is none.
+        """
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ServiceError(f"{url!r} is not an address; expected http://HOST:PORT")
+        self._url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._session = requests.Session()
+        # Nothing that is asked changes anything, so it may be asked again whatever went wrong.
+        retry = Retry(
+            total=attempts - 1,
+            status_forcelist=(429, 502, 503, 504),
+            allowed_methods=None,
+            backoff_factor=0.2,
+            backoff_jitter=0.2,
+            respect_retry_after_header=True,
+            raise_on_status=False,
+            redirect=False,
+        )
+        self._session.mount(self._url, HTTPAdapter(max_retries=retry))
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def categorize(
+        self,
+        pictures: Sequence[str | Path | bytes],
+        *,
+        within: str = "",
+        top_k: int | None = None,
+        explain: bool = False,
+        model: str | None = None,
+    ) -> list[Categorized | ItemError]:
+        """Ask for picture files.
+
+        Args:
+            pictures: Local files, or their bytes; as many as one request may have.
+            within: Answer at or below this node: `Women > Ethnic Wear`.
+            top_k: Paths a picture.
+            explain: Ask where the model looked.
+            model: The model's name; the endpoint's first where none is given.
+
+        Returns:
+            What is said of each, in their order, or why it has no answer.
+
+        Raises:
+            ServiceError: where the endpoint refuses, or does not answer.
+            OSError: where a file cannot be read.
+        """
+        files = []
+        for number, picture in enumerate(pictures, 1):
+            name = f"picture {number}" if isinstance(picture, bytes) else os.fspath(picture)
+            files.append(("file", (name, picture if isinstance(picture, bytes) else Path(picture).read_bytes())))
+        fields = _given(within=within, top_k=top_k, explain=str(explain).lower())
+        return self._results(self._ask("POST", self._path(model, "categorize"), files=files, data=fields))
+
+    def categorize_uris(
+        self,
+        image_uris: Sequence[str],
+        *,
+        within: str = "",
+        top_k: int | None = None,
+        explain: bool = False,
+        model: str | None = None,
+    ) -> list[Categorized | ItemError]:
+        """Ask for objects that the endpoint reads itself; otherwise as `categorize`."""
+        wanted = _given(image_uri=list(image_uris), within=within, top_k=top_k, explain=explain)
+        return self._results(self._ask("POST", self._path(model, "categorize"), json=wanted))
+
+    def model(self, name: str | None = None) -> dict[str, Any]:
+        """Return what a model is.
+
+        Raises:
+            ServiceError: as `categorize`.
+        """
+        return self._ask("GET", f"/v1/models/{quote(name, safe='')}" if name else "/v1/model")
+
+    def taxonomy(self, name: str | None = None) -> list[tuple[str, ...]]:
+        """Return the category paths that a model chooses from.
+
+        Raises:
+            ServiceError: as `categorize`.
+        """
+        return [tuple(path) for path in self._ask("GET", self._path(name, "taxonomy"))["category_paths"]]
+
+    def _path(self, model: str | None, verb: str) -> str:
+        return f"/v1/models/{quote(model, safe='')}/{verb}" if model else f"/v1/{verb}"
+
+    def _results(self, answer: Mapping[str, Any]) -> list[Categorized | ItemError]:
+        return [_result(row) for row in answer["results"]]
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        url = self._url + path
+        try:
+            answer = self._session.request(method, url, timeout=self._timeout_s, allow_redirects=False, **arguments)
+        except requests.RequestException as error:
+            raise ServiceError(f"{url}: no answer: {error}") from None
+        try:
+            document = answer.json()
+        except ValueError:
+            document = {}
+        if answer.status_code != 200 or not isinstance(document, dict):
+            said = document.get("detail") if isinstance(document, dict) else None
+            raise ServiceError(f"{url} answers {answer.status_code}: {said or answer.reason}")
+        return document
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value not in ("", None)}
+
+
+def _result(row: Mapping[str, Any]) -> Categorized | ItemError:
+    if error := row.get("error"):
+        return ItemError(error["code"], error["message"])
+    others = (Alternative(tuple(other["category_path"]), other["probability"]) for other in row["alternatives"])
+    return Categorized(
+        name=row["name"],
+        category_path=tuple(row["category_path"]),
+        probability=row["probability"],
+        level_probabilities=tuple(row["level_probabilities"]),
+        alternatives=tuple(others),
+        outside_probability=row["outside_probability"],
+        attention=tuple(row.get("attention", ())),
+        model_id=row["model_id"],
+        taxonomy_id=row["taxonomy_id"],
+    )

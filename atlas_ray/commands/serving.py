@@ -1,0 +1,102 @@
+"""`serve`, `token` and `categorize`: the endpoint, who may ask it, and asking it."""
+
+import argparse
+import os
+import sys
+
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+
+TOKEN_VARIABLE = "ATLAS_RAY_TOKEN"
+PICTURES_A_REQUEST = 16
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `serve`."""
+    from atlas_ray.config import add_flags
+    from atlas_ray.predictors import PredictorConfig
+    from atlas_ray.serving.config import ServeConfig
+
+    parser.add_argument("--config", help="a YAML file of these settings; flags win")
+    parser.add_argument(
+        "--detach", action="store_true", help="deploy to the cluster of RAY_ADDRESS and return; it goes on there"
+    )
+    add_flags(parser, ServeConfig)
+    add_flags(parser, PredictorConfig)
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Answer over HTTP until stopped."""
+    from atlas_ray.config import given, read_settings
+    from atlas_ray.errors import ClusterError
+    from atlas_ray.predictors import PredictorConfig
+    from atlas_ray.serving.config import ServeConfig
+    from atlas_ray.serving.run import deploy, serve_until_stopped
+    from atlas_ray.session import connect
+
+    values = read_settings(options.config) if options.config else {}
+    values |= given(options, ServeConfig) | given(options, PredictorConfig)
+    config = ServeConfig.of(values, options.config or COMMAND_LINE)
+    if options.detach and not os.environ.get("RAY_ADDRESS"):
+        raise ClusterError("--detach leaves the endpoint on a cluster, and RAY_ADDRESS names none")
+    connect()
+    if options.detach:
+        print(f"serving at {deploy(config)}")
+        return EXIT_OK
+    serve_until_stopped(config, lambda url: print(f"serving at {url}; stop with Ctrl-C", flush=True))
+    return EXIT_OK
+
+
+def add_token(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `token`."""
+    parser.add_argument("name", metavar="NAME", help="whose token it is")
+
+
+def run_token(options: argparse.Namespace) -> int:
+    """Make a token, and the line that lets the endpoint know it."""
+    from atlas_ray.serving.access import new_token
+
+    token, line = new_token(options.name)
+    print(f"{line}")
+    print(f"the line above goes into tokens_file; the token, shown this once: {token}", file=sys.stderr)
+    return EXIT_OK
+
+
+def add_categorize(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `categorize`."""
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a picture: a file, or an s3:// or http(s) address")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="the endpoint (default: %(default)s)")
+    parser.add_argument("--token-file", help=f"a file that holds the token; ${TOKEN_VARIABLE} by default")
+    parser.add_argument("--within", default="", help="answer at or below this path: 'Women > Ethnic Wear'")
+    parser.add_argument("--top-k", type=int, help="paths a picture")
+    parser.add_argument("--model", help="the model's name, where several are served")
+
+
+def run_categorize(options: argparse.Namespace) -> int:
+    """Ask a running endpoint for the category paths of some pictures."""
+    from atlas_ray.client import Client
+    from atlas_ray.errors import ItemError, StorageError
+    from atlas_ray.reports.terminal import print_categorized
+
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if options.token_file:
+        try:
+            with open(options.token_file, encoding="utf-8") as stream:
+                token = stream.read().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"--token-file {options.token_file!r} cannot be read: {error}") from None
+    rows = []
+    asked = {"within": options.within, "top_k": options.top_k, "model": options.model}
+    with Client(options.url, token) as client:
+        for start in range(0, len(options.files), PICTURES_A_REQUEST):
+            names = options.files[start : start + PICTURES_A_REQUEST]
+            remote = [name for name in names if "://" in name]
+            local = [name for name in names if "://" not in name]
+            try:
+                found = dict(zip(local, client.categorize(local, **asked), strict=True)) if local else {}
+            except OSError as error:
+                raise StorageError(f"{error.filename}: {error.strerror}") from None
+            if remote:
+                found |= zip(remote, client.categorize_uris(remote, **asked), strict=True)
+            rows += [(name, found[name]) for name in names]
+    print_categorized(rows)
+    return EXIT_QUARANTINE if any(isinstance(result, ItemError) for _, result in rows) else EXIT_OK

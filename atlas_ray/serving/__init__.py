@@ -1,0 +1,1 @@
+"""The endpoint: constrained search over single pictures, batched, on Ray Serve."""

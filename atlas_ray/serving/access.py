@@ -1,0 +1,130 @@
+"""Who may ask, and how often: bearer tokens kept as hashes, and a bucket of requests for each."""
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from atlas_ray.errors import ConfigError
+
+LINE = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})")
+LOOK_EVERY_S = 1.0
+logger = logging.getLogger(__name__)
+
+
+def new_token(name: str) -> tuple[str, str]:
+    """Make a token of 256 random bits.
+
+    Returns:
+        The token, and the line that lets the endpoint know it: its name and hash.
+
+    Raises:
+        ConfigError: for a name that is none.
+    """
+    token = secrets.token_urlsafe(32)
+    line = f"{name}:{_hash(token)}"
+    if not LINE.fullmatch(line):
+        raise ConfigError(f"token name {name!r}; expected letters, digits, dots, - and _, at most 64")
+    return token, line
+
+
+class TokenTable:
+    """The tokens that are known, by name; those of a file are read again when it changes."""
+
+    def __init__(self, tokens: str = "", file: str = "") -> None:
+        """Read the tokens.
+
+        Args:
+            tokens: NAME:SHA256, separated by commas.
+            file: A local file of the same, a line each; empty lines and those with # are left out.
+
+        Raises:
+            ConfigError: for a line that is none, or a file that cannot be read.
+        """
+        self._given = _parse(tokens.split(","), "tokens")
+        self._file = file
+        self._looked_at = time.monotonic()
+        self._state = _state(file)
+        self._of_file = self._read() if file else {}
+
+    def name_of(self, token: str) -> str | None:
+        """Return whose token it is, or None. All are compared, each in the same time."""
+        self._look_again()
+        wanted = _hash(token)
+        found = None
+        for digest, name in (*self._given.items(), *self._of_file.items()):
+            if hmac.compare_digest(digest, wanted):
+                found = name
+        return found
+
+    def _look_again(self) -> None:
+        now = time.monotonic()
+        if not self._file or now - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        state = _state(self._file)
+        if state != self._state:
+            try:
+                self._of_file = self._read()
+            except ConfigError as error:  # a file that is being written: the tokens of before go on
+                logger.warning("%s", error)
+                return
+            self._state = state
+
+    def _read(self) -> dict[str, str]:
+        try:
+            with open(self._file, encoding="utf-8") as stream:
+                return _parse(stream, self._file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"tokens_file {self._file!r} cannot be read: {error}") from None
+
+
+def _parse(lines: object, source: str) -> dict[str, str]:
+    found = {}
+    for number, line in enumerate(lines, 1):  # type: ignore[arg-type, var-annotated]
+        text = line.strip()
+        if text and not text.startswith("#"):
+            match = LINE.fullmatch(text)
+            if match is None:  # the line is not shown: it may hold a token
+                raise ConfigError(
+                    f"{source}, entry {number}: expected NAME:SHA256, as `atlas-ray token NAME` prints it"
+                )
+            found[match[2]] = match[1]
+    return found
+
+
+def _state(file: str) -> tuple[float, int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_mtime, found.st_size, found.st_ino
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass
+class RateLimit:
+    """Requests a second for each caller, with some at once: a bucket that fills steadily."""
+
+    per_s: float
+    """0: any number."""
+    burst: int
+    _buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def wait_s(self, caller: str) -> float:
+        """Take one request out of a caller's bucket; return 0, or the seconds until there is one."""
+        if not self.per_s:
+            return 0.0
+        now = time.monotonic()
+        left, at = self._buckets.get(caller, (float(self.burst), now))
+        left = min(self.burst, left + (now - at) * self.per_s)
+        allowed = left >= 1
+        self._buckets[caller] = (left - allowed, now)
+        return 0.0 if allowed else (1 - left) / self.per_s

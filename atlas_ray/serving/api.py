@@ -1,0 +1,285 @@
+"""The HTTP interface: routes, their documents and their refusals."""
+
+import asyncio
+import importlib.resources
+import logging
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from atlas_ray import __version__
+from atlas_ray.serving.gateway import Ask, Gateway, NamedPicture
+from atlas_ray.serving.guard import Guard
+from atlas_ray.serving.problems import Problem
+
+logger = logging.getLogger(__name__)
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+MAX_FIELDS = 16
+Uri = Annotated[str, Field(max_length=2048)]
+
+
+class CategorizeRequest(BaseModel):
+    """Pictures in object storage to categorize."""
+
+    model_config = {"extra": "forbid"}
+
+    image_uri: Uri | list[Uri] = Field(description="an object under a folder that the endpoint reads, or several")
+    within: str = Field("", max_length=4096, description="answer at or below this node: `Women > Ethnic Wear`")
+    top_k: int | None = Field(None, ge=1, le=1000, description="paths a picture, at most those the endpoint keeps")
+    explain: bool = Field(False, description="add a map of where the model looked, for each level")
+
+
+class Alternative(BaseModel):
+    """Another path that the picture may belong to."""
+
+    category_path: list[str]
+    probability: float
+
+
+class PictureError(BaseModel):
+    """Why a picture has no answer."""
+
+    code: str
+    message: str
+
+
+class Result(BaseModel):
+    """What is said of one picture: its path and the rest, or an error."""
+
+    name: str
+    category_path: list[str] | None = None
+    probability: float | None = None
+    level_probabilities: list[float] | None = None
+    alternatives: list[Alternative] | None = None
+    outside_probability: float | None = None
+    attention: list[str] | None = Field(
+        None, description="a PNG for each level as a data URI, its opacity the attention"
+    )
+    picture: str | None = Field(
+        None, description="with the maps, the picture as the model sees it: a JPEG as a data URI"
+    )
+    model_id: str | None = None
+    taxonomy_id: str | None = None
+    error: PictureError | None = None
+
+
+class CategorizeAnswer(BaseModel):
+    """A result for each picture, in the request's order."""
+
+    results: list[Result]
+
+
+class ProblemDocument(BaseModel):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemDocument, "description": text}
+    for status, text in (
+        (401, "no known token"), (404, "no such model"), (408, "the body came too slowly"), (413, "too large"),
+        (422, "not a request of this kind, or an unknown category"), (429, "too many requests, or no room"),
+        (503, "no replica of the model answers"), (504, "took too long"),
+    )
+}  # fmt: skip
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": CategorizeRequest.model_json_schema()},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "within": {"type": "string"},
+                        "top_k": {"type": "integer"},
+                        "explain": {"type": "boolean"},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+def build_api(gateway: Gateway) -> ASGIApp:
+    """Return the application of one replica."""
+    api = FastAPI(
+        title="atlas_ray",
+        version=__version__,
+        description="Category paths for product pictures.",
+        responses=REFUSALS,
+    )
+    config = gateway.config
+
+    @api.post("/v1/categorize", response_model=CategorizeAnswer, openapi_extra=BODY)
+    async def categorize(request: Request) -> Response:
+        """Give each picture its category path, from the first model."""
+        return await answer(request, gateway.names[0])
+
+    @api.post("/v1/models/{name}/categorize", response_model=CategorizeAnswer, openapi_extra=BODY)
+    async def categorize_with(request: Request, name: str) -> Response:
+        """Give each picture its category path, from the model of this name."""
+        return await answer(request, name)
+
+    async def answer(request: Request, name: str) -> Response:
+        try:
+            async with asyncio.timeout(config.request_timeout_s):
+                pictures, ask = await read_request(request, gateway)
+                results = await gateway.categorize(name, pictures, ask)
+        except TimeoutError:
+            raise Problem(504, "timeout", f"no answer within {config.request_timeout_s:g} s") from None
+        return JSONResponse({"results": results})
+
+    @api.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """Name the models; the first is asked where none is named."""
+        return {"models": gateway.names}
+
+    @api.get("/v1/model")
+    async def model() -> dict[str, Any]:
+        """Describe the first model."""
+        return await gateway.describe(gateway.names[0])
+
+    @api.get("/v1/models/{name}")
+    async def model_of(name: str) -> dict[str, Any]:
+        """Describe the model of this name."""
+        return await gateway.describe(name)
+
+    @api.get("/v1/taxonomy")
+    async def taxonomy() -> dict[str, Any]:
+        """Return what the first model chooses from."""
+        return await gateway.taxonomy(gateway.names[0])
+
+    @api.get("/v1/models/{name}/taxonomy")
+    async def taxonomy_of(name: str) -> dict[str, Any]:
+        """Return what the model of this name chooses from."""
+        return await gateway.taxonomy(name)
+
+    @api.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Tell that this replica runs."""
+        return {"status": "ok"}
+
+    @api.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """Tell whether every model answers."""
+        if not await gateway.ready():
+            raise Problem(503, "not_ready", "a model is not there yet", {"Retry-After": "1"})
+        return {"status": "ready"}
+
+    @api.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return HTMLResponse(_read("index.html"), headers=PAGE_HEADERS)
+
+    @api.get("/page/{file}", include_in_schema=False)
+    async def page_file(file: str) -> Response:
+        if file not in FILES:
+            raise Problem(404, "not_found", f"no file {file[:100]!r}")
+        return Response(_read(file), media_type=FILES[file], headers=PAGE_HEADERS)
+
+    @api.exception_handler(Problem)
+    async def refuse(_: Request, problem: Problem) -> Response:
+        return problem.response()
+
+    @api.exception_handler(HTTPException)
+    async def refuse_route(request: Request, error: HTTPException) -> Response:
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        detail = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        return Problem(error.status_code, codes.get(error.status_code, "bad_request"), detail, error.headers).response()
+
+    @api.exception_handler(RequestValidationError)
+    async def refuse_value(_: Request, error: RequestValidationError) -> Response:
+        return Problem(422, "invalid_request", _first(error.errors())).response()
+
+    @api.exception_handler(Exception)
+    async def fail(request: Request, error: Exception) -> Response:
+        logger.error("%s %s", request.method, request.url.path, exc_info=error)
+        return Problem(500, "internal", "something of ours failed; the log of this replica says what").response()
+
+    return Guard(api, config)
+
+
+async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPicture], Ask]:
+    """Read files or object keys, and what is asked.
+
+    Raises:
+        Problem: where it is neither, or too much.
+    """
+    limit = gateway.config.max_pictures
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        wanted = _validated(await request.body())
+        uris = [wanted.image_uri] if isinstance(wanted.image_uri, str) else wanted.image_uri
+        _check_count(len(uris), limit)
+        pictures = await gateway.fetch(uris)
+    elif kind == "multipart/form-data":
+        pictures, fields = await _read_form(request, limit)
+        _check_count(len(pictures), limit)
+        wanted = _validated({"image_uri": [], **fields})
+    else:
+        raise Problem(
+            415,
+            "unsupported_media_type",
+            f"content type {kind[:100]!r}; expected multipart/form-data with files, or application/json with image_uri",
+        )
+    return pictures, Ask(within=wanted.within, top_k=wanted.top_k, explain=wanted.explain)
+
+
+async def _read_form(request: Request, limit: int) -> tuple[list[NamedPicture], dict[str, str]]:
+    """Read the files and the fields of a form."""
+    pictures: list[NamedPicture] = []
+    fields: dict[str, str] = {}
+    try:
+        async with request.form(max_files=limit, max_fields=MAX_FIELDS) as form:
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    pictures.append(NamedPicture(value.filename or f"file {len(pictures) + 1}", await value.read()))
+                else:
+                    fields[name] = value
+    except HTTPException as error:  # what the parser makes of a damaged form
+        raise Problem(422, "invalid_request", f"multipart/form-data: {error.detail}") from None
+    return pictures, fields
+
+
+def _validated(values: bytes | dict[str, Any]) -> CategorizeRequest:
+    try:
+        if isinstance(values, bytes):
+            return CategorizeRequest.model_validate_json(values)
+        return CategorizeRequest.model_validate(values)
+    except ValidationError as error:
+        raise Problem(422, "invalid_request", _first(error.errors())) from None
+
+
+def _check_count(count: int, limit: int) -> None:
+    if not 1 <= count <= limit:
+        raise Problem(422, "invalid_request", f"{count} pictures; a request has 1 to {limit}")
+
+
+def _first(errors: Any) -> str:
+    error = errors[0]
+    where = ".".join(str(part) for part in error["loc"]) or "the body"
+    return f"{where}: {error['msg']}"
+
+
+def _read(file: str) -> bytes:
+    return (importlib.resources.files("atlas_ray.serving") / "page" / file).read_bytes()

@@ -1,0 +1,85 @@
+"""The application that Serve deploys; a laptop and a cluster have the same."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+
+from atlas_ray.serving.access import TokenTable
+from atlas_ray.serving.config import ServeConfig
+from atlas_ray.serving.gateway import Gateway
+from atlas_ray.serving.model import Model
+from atlas_ray.session import KEEP_MEMORY
+
+BACKPRESSURE = BackpressureConfig(status_code=429, retry_after_s=1)
+
+
+def build(args: Mapping[str, Any]) -> Application:
+    """Make the application from the `args` of a Serve config file.
+
+    Args:
+        args: The fields of `ServeConfig` and `PredictorConfig`.
+
+    Raises:
+        ConfigError: naming a field that is unknown, missing or out of range.
+    """
+    return build_app(ServeConfig.of(args, "args of atlas_ray.serving.app:build"))
+
+
+def build_app(config: ServeConfig) -> Application:
+    """Make the application: a gateway, and a deployment for each model."""
+    if config.tokens:
+        TokenTable(config.tokens)  # a mistake is better found here than in a replica
+    predictor = config.predictor
+    if not config.model_gpus and not predictor.threads:
+        predictor = replace(predictor, threads=max(1, int(config.model_cpus)))
+    held = 2 * predictor.batch_size  # a batch that runs, and one that is ready
+    scaling = _scaling(config.min_replicas, config.max_replicas, float(predictor.batch_size))
+    models = {
+        name: serve.deployment(Model)  # type: ignore[attr-defined]
+        .options(
+            name=f"model-{name}",
+            max_ongoing_requests=held,
+            max_queued_requests=config.max_queued_requests,
+            graceful_shutdown_timeout_s=config.drain_s,
+            max_surge_percent=100,  # a new replica is ready before an old one goes
+            ray_actor_options={
+                "num_cpus": config.model_cpus,
+                "num_gpus": config.model_gpus,
+                "runtime_env": {"env_vars": KEEP_MEMORY},
+            },
+            **scaling,
+        )
+        .bind(uri, predictor, config.batch_wait_ms / 1000)
+        for name, uri in config.models().items()
+    }
+    most = len(models) * (config.max_replicas * held + config.max_queued_requests)
+    gateway: Application = (
+        serve.deployment(serve.ingress()(Gateway))  # type: ignore[attr-defined]
+        .options(
+            name="gateway",
+            max_ongoing_requests=most,
+            max_queued_requests=most,
+            backpressure_config=BACKPRESSURE,
+            graceful_shutdown_timeout_s=config.drain_s,
+            max_surge_percent=100,
+            ray_actor_options={"num_cpus": 1},
+            **_scaling(1, config.gateways, most / 2),
+        )
+        .bind(config, models)
+    )
+    return gateway
+
+
+def _scaling(least: int, most: int, target: float) -> dict[str, Any]:
+    """Return the replicas of a deployment, as many as its requests need."""
+    if least == most:
+        return {"num_replicas": most}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=least, max_replicas=most, initial_replicas=max(least, 1), target_ongoing_requests=target
+        )
+    }

@@ -1,0 +1,119 @@
+"""The settings of the endpoint."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from atlas_ray.addresses import AddressRule
+from atlas_ray.config import build_settings, check_settings, setting
+from atlas_ray.errors import ConfigError
+from atlas_ray.predictors import PredictorConfig
+
+MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+DEFAULT_MODEL = "default"
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What is served, to whom, and how much of it."""
+
+    model: str = setting("an artifact, or NAME=ARTIFACT for each of several, separated by commas; the first is asked")
+    image_prefixes: str = setting("folders that image_uri may point into, separated by commas; none by default", "")
+    http_images: bool = setting("let image_uri be a public http(s) address", False)
+    allow_private: str = setting("private places that http(s) may ask: HOST:PORT, separated by commas", "")
+    tokens: str = setting("who may ask: NAME:SHA256 of each token, separated by commas", "")
+    tokens_file: str = setting("a local file of them, a line each, read again when it changes", "")
+    allow_anonymous: bool = setting("let anyone on this machine ask without a token; on a loopback host alone", False)
+    requests_per_s: float = setting("requests a second that each token has; 0: any number", 0.0, low=0, high=1e6)
+    burst: int = setting("requests that a token may make at once, out of those", 20, low=1, high=1_000_000)
+    max_pictures: int = setting("pictures in one request", 64, low=1, high=10_000)
+    max_picture_mib: float = setting("MiB of one picture", 32.0, low=0.001, high=1024)
+    max_body_mib: float = setting("MiB of one request", 64.0, low=0.001, high=4096)
+    request_timeout_s: float = setting("seconds for one request, its body included", 30.0, low=0.1, high=3600)
+    fetch_timeout_s: float = setting("seconds for one object", 10.0, low=0.1, high=600)
+    batch_wait_ms: float = setting("milliseconds that a picture waits for others, while the model is idle", 5.0, low=0, high=10_000)  # fmt: skip # noqa: E501
+    min_replicas: int = setting("replicas of each model that are always there; 0: none while nobody asks", 1, low=0, high=10_000)  # fmt: skip # noqa: E501
+    max_replicas: int = setting("replicas of each model under load", 1, low=1, high=10_000)
+    gateways: int = setting("replicas that take requests, fetch and decode, under load", 1, low=1, high=10_000)
+    max_queued_requests: int = setting("requests that wait for each model; more are answered with 429", 64, low=1, high=1_000_000)  # fmt: skip # noqa: E501
+    model_cpus: float = setting("cores that Ray sets aside for a replica of a model", 1.0, low=0, high=1024)
+    model_gpus: float = setting("GPUs, or a share of one, for a replica of a model", 0.0, low=0, high=64)
+    drain_s: float = setting("seconds for requests that run when a replica has to go", 60.0, low=1, high=3600)
+    host: str = setting("the address to listen on", "127.0.0.1")
+    port: int = setting("the port to listen on", 8000, low=1, high=65535)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and an endpoint that is open to strangers."""
+        check_settings(self)
+        self.models()
+        self.address_rule()
+        if self.min_replicas > self.max_replicas:
+            raise ConfigError(f"min_replicas is {self.min_replicas}, and max_replicas {self.max_replicas}")
+        if self.allow_anonymous and not is_loopback(self.host):
+            raise ConfigError(f"allow_anonymous with host {self.host!r}: anyone on the network could ask; use tokens")
+        if not (self.allow_anonymous or self.tokens or self.tokens_file):
+            raise ConfigError(
+                "nobody could ask: give tokens or tokens_file (`atlas-ray token NAME` makes one), "
+                "or on this machine alone allow_anonymous"
+            )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Make settings from named values, those of the predictor among them.
+
+        Raises:
+            ConfigError: naming a field that is unknown, missing or out of range.
+        """
+        names = PredictorConfig.__dataclass_fields__
+        predictor = build_settings(PredictorConfig, {k: v for k, v in values.items() if k in names}, source)
+        own = build_settings(cls, {k: v for k, v in values.items() if k not in names}, source)
+        return cls(**{**vars(own), "predictor": predictor})
+
+    def models(self) -> dict[str, str]:
+        """Return the artifacts by name, in order; one without a name is `default`.
+
+        Raises:
+            ConfigError: for a name that is none, or that is there twice.
+        """
+        found: dict[str, str] = {}
+        for part in filter(None, (part.strip() for part in self.model.split(","))):
+            name, separator, uri = part.partition("=")
+            name, uri = (name, uri) if separator and "/" not in name else (DEFAULT_MODEL, part)
+            if not MODEL_NAME.fullmatch(name):
+                raise ConfigError(f"model name {name!r}; expected lower-case letters, digits, - and _, at most 63")
+            if name in found:
+                raise ConfigError(f"model {name!r} is there twice: {found[name]} and {uri}; give each NAME=ARTIFACT")
+            found[name] = uri
+        if not found:
+            raise ConfigError(f"model is {self.model!r}; expected an artifact")
+        return found
+
+    def prefixes(self) -> list[str]:
+        """Return the folders that image_uri may point into."""
+        return [part.strip() for part in self.image_prefixes.split(",") if part.strip()]
+
+    def address_rule(self) -> AddressRule:
+        """Return which http(s) addresses may be asked.
+
+        Raises:
+            ConfigError: for a place that is none.
+        """
+        return AddressRule.parse(self.allow_private)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values of YAML, as `of` takes them."""
+        values = asdict(self)
+        predictor = values.pop("predictor")
+        return {**values, **predictor}
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is this machine's own."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,210 @@
+"use strict";
+
+const at = (id) => document.getElementById(id);
+const state = { model: null, within: [], asked: 0, picture: null };
+
+function element(tag, text, properties = {}) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.textContent = text;
+  return made;
+}
+
+async function call(path, options) {
+  const answer = await fetch(path, options);
+  const body = await answer.json().catch(() => ({ detail: `the endpoint answered ${answer.status}` }));
+  if (!answer.ok) throw new Error(body.detail || `the endpoint answered ${answer.status}`);
+  return body;
+}
+
+const base = () => (state.model ? `v1/models/${encodeURIComponent(state.model)}` : "v1");
+
+// The taxonomy: a tree whose branches are made when they are opened.
+
+function grow(paths) {
+  const root = new Map();
+  for (const path of paths) {
+    let node = root;
+    for (const name of path) {
+      if (!node.has(name)) node.set(name, new Map());
+      node = node.get(name);
+    }
+  }
+  return root;
+}
+
+function show(list, node, prefix) {
+  for (const [name, children] of node) {
+    const path = [...prefix, name];
+    const item = document.createElement("li");
+    const row = document.createElement("div");
+    const choose = element("button", name, { type: "button" });
+    choose.setAttribute("aria-pressed", "false");
+    choose.addEventListener("click", () => narrow(path, choose));
+    if (children.size) {
+      const inner = document.createElement("ul");
+      const open = element("button", "▸", { type: "button", className: "open" });
+      open.setAttribute("aria-label", `open ${name}`);
+      open.setAttribute("aria-expanded", "false");
+      open.addEventListener("click", () => {
+        if (!inner.childElementCount) show(inner, children, path);
+        const hide = open.getAttribute("aria-expanded") === "true";
+        inner.hidden = hide;
+        open.setAttribute("aria-expanded", String(!hide));
+        open.setAttribute("aria-label", `${hide ? "open" : "close"} ${name}`);
+        open.textContent = hide ? "▸" : "▾";
+      });
+      row.append(open, choose);
+      item.append(row, inner);
+    } else {
+      row.append(element("span", "", { className: "open" }), choose);
+      item.append(row);
+    }
+    list.append(item);
+  }
+}
+
+function narrow(path, button) {
+  state.within = path;
+  for (const pressed of document.querySelectorAll("#tree [aria-pressed=true]")) pressed.setAttribute("aria-pressed", "false");
+  if (button) button.setAttribute("aria-pressed", "true");
+  at("within").textContent = path.length ? path.join(" > ") : "the whole taxonomy";
+  at("all").hidden = !path.length;
+  if (state.picture) ask(state.picture);
+}
+
+// Asking, and what comes back.
+
+async function ask(picture) {
+  state.picture = picture;
+  const number = ++state.asked;
+  at("answer").setAttribute("aria-busy", "true");
+  at("status").className = "";
+  at("status").textContent = "Looking …";
+  const within = state.within.join(" > ");
+  let options;
+  if (picture.file) {
+    const form = new FormData();
+    form.append("file", picture.file);
+    form.append("within", within);
+    form.append("explain", String(state.explains));
+    options = { method: "POST", body: form };
+  } else {
+    const body = JSON.stringify({ image_uri: picture.uri, within, explain: state.explains });
+    options = { method: "POST", body, headers: { "Content-Type": "application/json" } };
+  }
+  try {
+    const { results } = await call(`${base()}/categorize`, options);
+    if (number !== state.asked) return; // another one was asked for since
+    if (results[0].error) throw new Error(results[0].error.message);
+    draw(results[0], picture);
+  } catch (error) {
+    if (number !== state.asked) return;
+    at("result").hidden = true;
+    at("status").className = "wrong";
+    at("status").textContent = error.message;
+  } finally {
+    if (number === state.asked) at("answer").setAttribute("aria-busy", "false");
+  }
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+function bar(tag, text, share) {
+  const made = element(tag, "", { className: "bar" });
+  made.append(element("span", text), element("b", percent(share)));
+  made.style.setProperty("--share", `${100 * share}%`);
+  return made;
+}
+
+function draw(result, picture) {
+  at("status").textContent = `${percent(result.probability)} sure of`;
+  at("path").textContent = result.category_path.join(" > ");
+  const image = at("picture");
+  if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+  const source = picture.file ? URL.createObjectURL(picture.file) : result.picture;
+  at("canvas").hidden = !source;
+  if (source) image.src = source;
+  else image.removeAttribute("src");
+  const levels = result.category_path.map((name, level) => {
+    const item = document.createElement("li");
+    const shown = bar(result.attention ? "button" : "div", name, result.level_probabilities[level]);
+    if (result.attention) {
+      shown.type = "button";
+      shown.addEventListener("click", () => look(level, result));
+    }
+    item.append(shown);
+    return item;
+  });
+  at("levels").replaceChildren(...levels);
+  at("alternatives").replaceChildren(
+    ...result.alternatives.map((other) => {
+      const item = document.createElement("li");
+      item.append(bar("div", other.category_path.join(" > "), other.probability));
+      return item;
+    }),
+  );
+  at("ids").textContent = `model ${result.model_id} · taxonomy ${result.taxonomy_id}`;
+  at("result").hidden = false;
+  look(result.attention ? result.category_path.length - 1 : -1, result);
+}
+
+function look(level, result) {
+  [...at("levels").querySelectorAll("button")].forEach((button, index) => button.setAttribute("aria-pressed", String(index === level)));
+  const overlay = at("overlay");
+  overlay.hidden = level < 0;
+  if (level < 0) overlay.removeAttribute("src");
+  else overlay.src = result.attention[level];
+  overlay.alt = level < 0 ? "" : `where the model looked for ${result.category_path[level]}`;
+  at("caption").textContent = level < 0 ? "" : `Where the model looked for “${result.category_path[level]}”; choose a level to see its map.`;
+}
+
+// The page.
+
+async function start() {
+  const { models } = await call("v1/models");
+  at("models").hidden = models.length < 2;
+  at("name").replaceChildren(...models.map((name) => element("option", name, { value: name })));
+  state.model = models[0];
+  await use();
+}
+
+async function use() {
+  const model = await call(base());
+  const taxonomy = await call(`${base()}/taxonomy`);
+  state.explains = model.explains;
+  const count = taxonomy.category_paths.length;
+  at("model").textContent = `${model.kind}, ${count} category paths, ${model.image_size_px} px`;
+  at("tree").replaceChildren();
+  show(at("tree"), grow(taxonomy.category_paths), []);
+  narrow([], null);
+}
+
+function failed(error) {
+  at("status").className = "wrong";
+  at("status").textContent = error.message;
+}
+
+at("file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  if (file) ask({ file });
+  event.target.value = "";
+});
+at("key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const uri = at("uri").value.trim();
+  if (uri) ask({ uri });
+});
+at("all").addEventListener("click", () => narrow([], null));
+at("name").addEventListener("change", (event) => {
+  state.model = event.target.value;
+  use().catch(failed);
+});
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  at("drop").addEventListener(kind, (event) => {
+    event.preventDefault();
+    at("drop").classList.toggle("over", kind === "dragover");
+    const file = kind === "drop" && event.dataTransfer.files[0];
+    if (file) ask({ file });
+  });
+}
+start().catch(failed);

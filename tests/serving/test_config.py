@@ -1,0 +1,55 @@
+from typing import Any
+
+import pytest
+
+from atlas_ray.errors import ConfigError
+from atlas_ray.serving.config import ServeConfig, is_loopback
+
+LINE = "anna:" + "0" * 64
+
+
+def test_models_have_names() -> None:
+    def models(text: str) -> dict[str, str]:
+        return ServeConfig(model=text, tokens=LINE).models()
+
+    assert models("s3://shop/model") == {"default": "s3://shop/model"}
+    assert models("/m/a=b") == {"default": "/m/a=b"}
+    assert models("fashion=s3://shop/a, home=/b") == {"fashion": "s3://shop/a", "home": "/b"}
+    assert list(models("z=/z,a=/a")) == ["z", "a"]
+    for text, reason in (
+        ("", "expected an artifact"),
+        ("A B=/m", "model name 'A B'"),
+        ("a=/x,a=/y", "model 'a' is there twice: /x and /y"),
+        ("/x,/y", "model 'default' is there twice"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            models(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, "nobody could ask"),
+        ({"allow_anonymous": True, "host": "0.0.0.0"}, "anyone on the network could ask"),
+        ({"allow_anonymous": True, "host": "gateway.example"}, "anyone on the network could ask"),
+        ({"tokens": LINE, "min_replicas": 3}, "min_replicas is 3, and max_replicas 1"),
+        ({"tokens": LINE, "modell": "x"}, "no field 'modell'; did you mean 'model'"),
+        ({"tokens": LINE, "batch_size": 0}, "batch_size is 0; expected 1 to 8192"),
+        ({"tokens": LINE, "allow_private": "http://x/"}, "names no private place"),
+        ({"tokens": LINE, "max_pictures": 0}, "max_pictures is 0"),
+    ],
+)
+def test_mistakes_are_told(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        ServeConfig.of({"model": "/m", **values}, "serve.yaml")
+
+
+def test_settings_survive_yaml() -> None:
+    config = ServeConfig.of({"model": "/m", "tokens": LINE, "batch_size": 8, "top_k": 3, "max_body_mib": 1}, "x")
+    assert config.predictor.batch_size == 8
+    assert ServeConfig.of(config.to_dict(), "x") == config
+
+
+def test_this_machine() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.1", "::", "example.com", "")))

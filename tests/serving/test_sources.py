@@ -1,0 +1,96 @@
+"""Which objects a request may name."""
+
+import asyncio
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from atlas_ray.errors import ItemError
+from atlas_ray.serving.config import ServeConfig
+from atlas_ray.serving.sources import Sources
+from atlas_ray.storage import write_bytes
+from tests.picture_server import PictureServer, jpeg
+
+
+def outcomes(uris: list[str], **settings: object) -> list[str]:
+    config = ServeConfig.of({"model": "/m", "allow_anonymous": True, "fetch_timeout_s": 5, **settings}, "a test")
+    found = asyncio.run(Sources(config).read(uris))
+    return [one.code if isinstance(one, ItemError) else f"{len(one)} bytes" for one in found]
+
+
+def test_only_what_lies_in_a_folder(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "pictures", tmp_path / "secrets"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "1.jpg").write_bytes(b"abc")
+    (outside / "key").write_bytes(b"secret")
+    (tmp_path / "pictures-2").mkdir()
+    (tmp_path / "pictures-2" / "key").write_bytes(b"secret")
+    (inside / "link").symlink_to(outside)
+    os.mkfifo(inside / "pipe")
+    wanted = {
+        f"{inside}/1.jpg": "3 bytes",
+        f"file://{inside}/1.jpg": "3 bytes",
+        f"{inside}/none.jpg": "not_found",
+        f"{inside}/pipe": "unreadable",
+        f"{inside}": "forbidden_uri",
+        f"{inside}/": "forbidden_uri",
+        f"{inside}/../secrets/key": "forbidden_uri",
+        f"{inside}/%2e%2e/secrets/key": "forbidden_uri",
+        f"{inside}/..\\secrets\\key": "forbidden_uri",
+        f"{inside}/link/key": "forbidden_uri",
+        f"{tmp_path}/pictures-2/key": "forbidden_uri",
+        "pictures/1.jpg": "forbidden_uri",
+        "/etc/passwd": "forbidden_uri",
+        "file:///etc/passwd": "forbidden_uri",
+        "s3://shop/1.jpg": "forbidden_uri",
+        "ftp://shop/1.jpg": "forbidden_uri",
+        f"{inside}/1.jpg\0.png": "forbidden_uri",
+        "": "forbidden_uri",
+        "x" * 5000: "forbidden_uri",
+        "http://127.0.0.1/1.jpg": "forbidden_uri",
+    }
+    assert dict(zip(wanted, outcomes(list(wanted), image_prefixes=str(inside)), strict=True)) == wanted
+    assert set(outcomes(list(wanted))) == {"forbidden_uri"}
+
+
+def test_keys_of_a_bucket(s3: str) -> None:
+    write_bytes(f"{s3}/serving/pictures/1.jpg", b"abc")
+    write_bytes(f"{s3}/serving/secret", b"secret")
+    wanted = {
+        f"{s3}/serving/pictures/1.jpg": "3 bytes",
+        f"{s3}/serving/pictures/2.jpg": "not_found",
+        f"{s3}/serving/pictures/": "forbidden_uri",
+        f"{s3}/serving/pictures/../secret": "forbidden_uri",
+        f"{s3}/serving/pictures/%2E%2E/secret": "forbidden_uri",
+        f"{s3}/serving/secret": "forbidden_uri",
+        f"{s3}-2/serving/pictures/1.jpg": "forbidden_uri",
+    }
+    prefixes = f"/nowhere, {s3}/serving/pictures"
+    assert dict(zip(wanted, outcomes(list(wanted), image_prefixes=prefixes), strict=True)) == wanted
+
+
+def test_addresses_of_the_public_internet_alone() -> None:
+    with PictureServer() as allowed, PictureServer() as other:
+        wanted = {
+            f"{allowed.url}/ok/7.jpg": f"{len(jpeg(7))} bytes",
+            f"{allowed.url}/to/{quote('http://169.254.169.254/latest/meta-data/')}": "forbidden_address",
+            f"{allowed.url}/to/{quote(other.url + '/ok/1.jpg')}": "forbidden_address",
+            f"{allowed.url}/flood/": "too_large",
+            f"{other.url}/ok/1.jpg": "forbidden_address",
+            "http://10.0.0.1/1.jpg": "forbidden_address",
+        }
+        settings = {"http_images": True, "allow_private": allowed.place, "max_picture_mib": 1.0}
+        assert dict(zip(wanted, outcomes(list(wanted), **settings), strict=True)) == wanted
+        assert not other.asked
+        before = sum(allowed.asked.values())
+        assert outcomes([f"{allowed.url}/ok/7.jpg"], allow_private=allowed.place) == ["forbidden_uri"]
+        assert sum(allowed.asked.values()) == before
+
+
+@pytest.mark.parametrize("uri", ["s3://shop", "s3://shop/"])
+def test_a_whole_bucket_may_be_a_folder(s3: str, uri: str) -> None:
+    write_bytes(f"{s3}/serving/pictures/1.jpg", b"abc")
+    assert outcomes([f"{s3}/serving/pictures/1.jpg"], image_prefixes=uri) == ["3 bytes"]
