@@ -32,6 +32,8 @@ USER_AGENT = f"atlas_ray/{__version__}"
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 10.0
 MAX_RETRY_AFTER_S = 60.0
+MAX_HOSTS = 20_000
+"""Hosts whose pace is remembered: names come from catalogues and requests."""
 DEAD_AFTER_ROUNDS = 5
 DEAD_FOR_S = 60.0
 HEALING = ("dns", "timeout", "server_error", "rate_limited", "unreachable")
@@ -192,7 +194,10 @@ class Downloader:
         target = self._checked(url)
         for _ in range(MAX_REDIRECTS + 1):
             name = target.host or ""
-            host = self._hosts.setdefault(name, self._host(name))
+            host = self._hosts.pop(name, None) or self._host(name)
+            self._hosts[name] = host  # the one that was asked last stands last
+            if len(self._hosts) > MAX_HOSTS:
+                del self._hosts[next(iter(self._hosts))]
             async with host.slots:
                 await host.turn()
                 async with self._slots:

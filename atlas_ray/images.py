@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from atlas_ray.errors import PictureError
+from atlas_ray.picture_limits import DEFAULT_LIMITS, PictureLimits
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF", "TIFF")
 """What is decoded (a multi-picture MPO is a JPEG). Everything else is refused before any decoder sees it."""
@@ -44,21 +45,6 @@ KNOWN_OTHERS = {
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
     b"\x00\x00\x01\x00": "ICO",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureLimits:
-    """What is refused before decoding."""
-
-    max_bytes: int = 32 * 1024 * 1024
-    """The largest file."""
-    max_pixels: int = 64_000_000
-    """The most pixels that a header may declare, width times height."""
-    max_frames: int = 1_000
-    """The most frames of an animation."""
-
-
-DEFAULT_LIMITS = PictureLimits()
 
 
 @dataclass(frozen=True)
@@ -212,7 +198,7 @@ def _pixels(image: Image.Image, size_px: int) -> Tensor:
         image.draft(None, (2 * size_px, 2 * size_px))
     image.load()
     if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey
-        grey = np.asarray(image).astype(np.int64) >> 8
+        grey = np.asarray(image) >> 8
         array = np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
     elif image.mode == "F":
         raise PictureError("unsupported_format", "32-bit float pixels; convert it to 8 bits")

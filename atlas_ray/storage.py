@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -129,7 +130,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     with _named(uri):
         if isinstance(place.filesystem, fs.LocalFileSystem):
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
-            partial = f"{place.path}.{os.getpid()}.partial"
+            partial = _partial(place.path)
             with open(partial, "wb") as stream:
                 stream.write(data)
             os.replace(partial, place.path)
@@ -144,7 +145,7 @@ def write_lines(uri: str, lines: Iterable[str]) -> None:
     with _named(uri):
         if isinstance(place.filesystem, fs.LocalFileSystem):
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
-            partial = f"{place.path}.{os.getpid()}.partial"
+            partial = _partial(place.path)
             with open(partial, "w", encoding="utf-8") as stream:
                 stream.writelines(lines)
             os.replace(partial, place.path)
@@ -152,6 +153,11 @@ def write_lines(uri: str, lines: Iterable[str]) -> None:
             with place.filesystem.open_output_stream(place.path) as stream:
                 for line in lines:
                     stream.write(line.encode())
+
+
+def _partial(path: str) -> str:
+    """Return a name beside a file that no other process or thread takes."""
+    return f"{path}.{os.getpid()}.{threading.get_ident()}.partial"
 
 
 def make_folder(uri: str) -> None:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from atlas_ray.errors import PictureError
-from atlas_ray.images import PictureLimits, decode, decode_batch
+from atlas_ray.images import decode, decode_batch
+from atlas_ray.picture_limits import PictureLimits
 
 # What the CSV of the odd pictures leaves to us.
 POLICY = {

@@ -6,32 +6,31 @@ those that it has no stored copy of.
 """
 
 import functools
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from atlas_ray import __version__, storage
+from atlas_ray import storage
 from atlas_ray.addresses import AddressRule
 from atlas_ray.catalog.fetch_pictures import JOURNAL, PictureFetcher, write_outcomes
 from atlas_ray.catalog.fetch_tables import IMAGE, JOINED, OUTCOME, PRODUCT, TABLES, write_products
 from atlas_ray.config import check_settings, hold_settings, setting
 from atlas_ray.downloads import USER_AGENT, Downloader
-from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
+from atlas_ray.errors import AuditError, ConfigError, OutputError
 from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import IMAGES, missing_columns
+from atlas_ray.records import IMAGES
+from atlas_ray.streaming.account import RUN, RunReport, read_run, write_run
 from atlas_ray.streaming.shuffle import read_tagged
+from atlas_ray.streaming.tables import count_images
 
 IDENTITY = "fetch.json"
 CALLS_A_WORKER = 4
@@ -77,27 +76,7 @@ class FetchConfig:
         return AddressRule.parse(self.allow_private)
 
 
-@dataclass(frozen=True)
-class FetchReport:
-    """What a run did; `run.json` holds the same."""
-
-    output: str
-    run: dict[str, Any]
-    already_done: bool = False
-    """The output held a finished run with nothing left to ask for."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """pictures, stored (of which carried_over), quarantined, images, products, bytes and more."""
-        return dict(self.run["counts"])
-
-    @property
-    def quarantined_fraction(self) -> float:
-        """The share of the pictures that is in quarantine."""
-        return float(self.counts["quarantined"] / max(self.counts["pictures"], 1))
-
-
-def fetch(config: FetchConfig) -> FetchReport:
+def fetch(config: FetchConfig) -> RunReport:
     """Download the pictures of a catalogue and write a catalogue that holds the stored ones.
 
     Output: `pictures/ab/abcdef....jpg` by hash of content, `products/`, `images/`, `quarantine/`
@@ -112,25 +91,19 @@ def fetch(config: FetchConfig) -> FetchReport:
     """
     began = time.time()
     output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
-    total = _count_pictures(catalog)
+    total = count_images(catalog, images=IMAGES.names, products=("product_id", "image_uris"))
     _hold_output(output, catalog, total)
-    report = storage.join(output, "run.json")
-    if storage.exists(report):
-        run = json.loads(storage.read_bytes(report))
+    if (run := read_run(output)) is not None:
         if not (config.retry_failed and run["counts"]["quarantined"]):
-            return FetchReport(output, run, already_done=True)
-        storage.delete_file(report)
+            return RunReport(output, run, already_done=True)
+        storage.delete_file(storage.join(output, RUN))
     done = _journal_ids(output, stored_only=config.retry_failed)
     with ProgressDisplay("fetching", "pictures", total=total, done=len(done)) as display:
         if len(done) < total:
             _stream(config, catalog, output, done, display)
     streamed = time.time()
     counts = _write_tables(catalog, output, total)
-    run = {
-        "job": "fetch",
-        "written_by": f"atlas_ray {__version__}",
-        "started_at": datetime.fromtimestamp(began, UTC).isoformat(),
-        "finished_at": datetime.now(UTC).isoformat(),
+    fields = {
         "config": asdict(config),
         "counts": {name: count for name, count in counts.items() if not name.startswith("code:")},
         "quarantined_by_code": {
@@ -143,28 +116,7 @@ def fetch(config: FetchConfig) -> FetchReport:
             "tables": time.time() - streamed,
         },
     }
-    storage.write_bytes(report, json.dumps(run, indent=1, ensure_ascii=False).encode())
-    return FetchReport(output, run)
-
-
-def _count_pictures(catalog: str) -> int:
-    """Check the catalogue's tables, and return the rows of its images table."""
-    total = 0
-    for name, needed in (("products", ("product_id", "image_uris")), ("images", tuple(IMAGES.names))):
-        uri = storage.join(catalog, name)
-        if not storage.files(uri, suffix=".parquet"):
-            raise CatalogError(f"{catalog}: no {name} table; make one with `atlas-ray import`")
-        place = storage.locate(uri)
-        try:
-            table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
-            total = table.count_rows()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise CatalogError(f"{uri}: not Parquet: {str(error).splitlines()[0]}") from None
-        if missing := missing_columns(table.schema, needed):
-            raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
-    if not total:
-        raise CatalogError(f"{catalog}: its images table has no row")
-    return total
+    return RunReport(output, write_run(output, "fetch", began, fields))
 
 
 def _hold_output(output: str, catalog: str, total: int) -> None:
@@ -172,7 +124,7 @@ def _hold_output(output: str, catalog: str, total: int) -> None:
     if output == catalog:
         raise OutputError(f"{output} is the catalogue itself; fetch into a folder of its own")
     if not storage.exists(storage.join(output, IDENTITY)):
-        for name in ("run.json", "model.json", *TABLES):
+        for name in (RUN, "model.json", *TABLES):
             if storage.exists(storage.join(output, name)):
                 raise OutputError(f"{output} holds {name} of another origin; fetch into a new folder")
     hold_settings(output, IDENTITY, {"catalog": catalog, "input_rows": total})
@@ -285,10 +237,10 @@ def _write_tables(catalog: str, output: str, total: int) -> Counter[str]:
     counts = Counter[str]()
     for row in rows:
         counts[row["name"]] += row["count"]
-    if counts["pictures"] != counts["stored"] + counts["quarantined"] or counts["pictures"] > total:
+    if counts["input"] != counts["stored"] + counts["quarantined"] or counts["input"] > total:
         raise AuditError(
             f"{output}: {counts['stored']} stored and {counts['quarantined']} quarantined of "
-            f"{counts['pictures']} pictures in {total} rows of input"
+            f"{counts['input']} pictures in {total} rows of input"
         )
-    counts["repeated_input_rows"] = total - counts["pictures"]
+    counts["repeated_input_rows"] = total - counts["input"]
     return counts

@@ -14,10 +14,10 @@ from PIL import Image
 from atlas_ray import storage
 from atlas_ray.downloads import EXTENSIONS, Download, Downloader
 from atlas_ray.errors import ItemError, PictureError
+from atlas_ray.picture_limits import DEFAULT_LIMITS
 
 JOURNAL = "fetched"
 """The folder of a fetch's output that holds its outcomes, as they were written."""
-MAX_PIXELS = 64_000_000  # as atlas_ray.images.PictureLimits has it, whose module imports torch
 
 OUTCOMES = pa.schema(
     [
@@ -109,9 +109,10 @@ def picture_size(download: Download) -> tuple[int, int]:
         raise PictureError("corrupt", f"{download.final_url[:200]}: {download.kind} header: {text}") from None
     if width < 1 or height < 1:
         raise PictureError("corrupt", f"{download.final_url[:200]}: the header declares {width}x{height} pixels")
-    if width * height > MAX_PIXELS:
+    if width * height > DEFAULT_LIMITS.max_pixels:
         raise PictureError(
-            "too_many_pixels", f"{download.final_url[:200]}: {width}x{height} pixels; at most {MAX_PIXELS} are decoded"
+            "too_many_pixels",
+            f"{download.final_url[:200]}: {width}x{height} pixels; at most {DEFAULT_LIMITS.max_pixels} are decoded",
         )
     return width, height
 

@@ -47,7 +47,7 @@ def write_products(table: pa.Table, output: str) -> pa.Table:
         _write(rows, storage.join(output, name), table["product_id"])
     counts = Counter(
         {
-            "pictures": len(wanted),
+            "input": len(wanted),
             "stored": len(stored),
             "carried_over": stored["bytes"].null_count,
             "quarantined": len(failed),

@@ -40,7 +40,7 @@ def print_fetch(output: str, run: Mapping[str, Any]) -> None:
         run: Its account.
     """
     counts = run["counts"]
-    print(f"{counts['stored']} of {counts['pictures']} pictures stored, {counts['quarantined']} in quarantine")
+    print(f"{counts['stored']} of {counts['input']} pictures stored, {counts['quarantined']} in quarantine")
     _print_codes(run)
     print(f"the catalogue of them: {output}")
 

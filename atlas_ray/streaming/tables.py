@@ -1,5 +1,7 @@
 """A catalogue's tables, opened and checked before anything starts."""
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.dataset as ds
 
@@ -9,16 +11,21 @@ from atlas_ray.records import IMAGES, PRODUCTS, missing_columns
 from atlas_ray.streaming.outcomes import KEYS
 
 
-def count_images(catalog: str) -> int:
+def count_images(catalog: str, *, images: Sequence[str] = KEYS, products: Sequence[str] = ("product_id",)) -> int:
     """Check a catalogue's images and products tables; return how many pictures it has.
+
+    Args:
+        catalog: Its folder.
+        images: The columns that its images table has to have.
+        products: Those that its products table has to have.
 
     Raises:
         CatalogError: where a table is missing, damaged or empty, or lacks a column.
     """
-    images = _open(catalog, "images", KEYS, IMAGES)
-    _open(catalog, "products", ("product_id",), PRODUCTS)
+    table = _open(catalog, "images", images, IMAGES)
+    _open(catalog, "products", products, PRODUCTS)
     try:
-        total = int(images.count_rows())
+        total = int(table.count_rows())
     except (pa.ArrowInvalid, OSError) as error:
         raise CatalogError(f"{catalog}/images: not Parquet: {str(error).splitlines()[0]}") from None
     if total == 0:
@@ -26,7 +33,7 @@ def count_images(catalog: str) -> int:
     return total
 
 
-def _open(catalog: str, name: str, needed: tuple[str, ...], schema: pa.Schema) -> ds.Dataset:
+def _open(catalog: str, name: str, needed: Sequence[str], schema: pa.Schema) -> ds.Dataset:
     uri = storage.join(catalog, name)
     if not storage.files(uri, suffix=".parquet"):
         raise CatalogError(f"{catalog}: no {name} table; make one with `atlas-ray import`")

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.addresses import AddressRule
-from atlas_ray.catalog.fetch import FetchConfig, FetchReport, fetch
+from atlas_ray.catalog.fetch import FetchConfig, fetch
 from atlas_ray.catalog.fetch_pictures import OUTCOMES, PictureFetcher, write_outcomes
 from atlas_ray.catalog.fetch_tables import IMAGE, JOINED, OUTCOME, PRODUCT, write_products
 from atlas_ray.downloads import Downloader
 from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
+from atlas_ray.streaming.account import RunReport
 from atlas_ray.streaming.shuffle import read_tagged
 from tests.parts import rows
 from tests.picture_server import PictureServer, jpeg
@@ -75,7 +76,7 @@ def test_outcomes_become_tables_that_balance(server: PictureServer, tmp_path: Pa
     counted = {row["name"]: row["count"] for row in write_products(joined(catalog, output), str(output)).to_pylist()}
     size = len(jpeg(1)) * 2 + len(jpeg(2)) * 2
     assert counted == {
-        "pictures": 9, "stored": 6, "carried_over": 2, "quarantined": 3, "images": 5, "products": 3,
+        "input": 9, "stored": 6, "carried_over": 2, "quarantined": 3, "images": 5, "products": 3,
         "products_without_picture": 1, "bytes": size, "code:not_found": 1, "code:too_many_pixels": 1, "code:corrupt": 1,
     }  # fmt: skip
     for name, schema in (("products", PRODUCTS), ("images", IMAGES), ("quarantine", QUARANTINE)):
@@ -142,7 +143,7 @@ def test_killed_run_again_and_asked_again_for_what_failed(
         "workers": 2, "concurrency": 8, "per_host_concurrency": 8, "per_host_rate": 0.0,
     }  # fmt: skip
 
-    def run(**more: Any) -> FetchReport:
+    def run(**more: Any) -> RunReport:
         return fetch(FetchConfig(**settings | more))
 
     def journal() -> list[Path]:
@@ -164,7 +165,7 @@ def test_killed_run_again_and_asked_again_for_what_failed(
 
     report = run()
     assert report.run["resumed_from"] >= len(done)
-    assert report.counts["pictures"] == 400
+    assert report.counts["input"] == 400
     assert report.counts["stored"] == 360
     assert report.run["quarantined_by_code"] == {"not_found": 40}
     assert {server.asked[path] for path in done} == {1}
