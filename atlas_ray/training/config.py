@@ -64,6 +64,11 @@ class TrainConfig:
     )
     compile: bool = setting("compile the network; it costs a minute or two at the start", False)
     workers: str = setting("processes that train, each on a GPU where there are GPUs; MIN:MAX trains elastically", "1")
+    device: str = setting(
+        "auto: GPUs where the cluster has enough of them now; cuda: as many as workers, which it may bring; or cpu",
+        "auto",
+        choices=("auto", "cpu", "cuda"),
+    )
     checkpoint_steps: int = setting("a checkpoint after so many steps; 0: after each epoch alone", 0, low=0,
                                     high=10_000_000)  # fmt: skip
     seed: int = setting("of weights and shuffling", 0, low=0, high=2**31)

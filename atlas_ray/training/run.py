@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact, save_artifact
 from atlas_ray.config import hold_settings
-from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.errors import CatalogError, ConfigError, OutputError
 from atlas_ray.models.backbone import Backbone, load_backbone_weights
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.reports.curves import draw_curves
@@ -31,7 +31,7 @@ from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
-NOT_OF_THE_RESULT = ("output", "workers", "checkpoint_steps", "compile")
+NOT_OF_THE_RESULT = ("output", "workers", "device", "checkpoint_steps", "compile")
 """Settings that a stopped run may go on with other values of."""
 
 
@@ -87,7 +87,10 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
     least, most = config.worker_range
     workers: Any = least if least == most else (least, most)
     plan = Plan(config, taxonomy.to_json(), found.count // config.batch_size, found.leaf_counts, environment)
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= least
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if config.device == "cuda" and not gpus and "RAY_ADDRESS" not in os.environ:
+        raise ConfigError("device is 'cuda', but the Ray of this machine has no GPU")
+    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= least)
     place = storage.locate(output)
     display = ProgressDisplay("training", "pictures")
     trainer = TorchTrainer(
