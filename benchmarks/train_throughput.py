@@ -2,12 +2,13 @@
 
     python -m benchmarks.train_throughput loop      [--images FOLDER] [--pairs 3]
     python -m benchmarks.train_throughput workers   [--images FOLDER]
-    python -m benchmarks.train_throughput precision --catalog CATALOG [--epochs 3]
+    python -m benchmarks.train_throughput precision --catalog CATALOG [--epochs 3] [--pairs 3]
 
 `loop`: one Ray Train worker from JPEG bytes to the optimizer step, against a plain PyTorch loop of the
 same classifier, batch and precision over ready tensors in memory, on the same cores. `workers`: two
 workers on two cores against one on one core (`taskset`). `precision`: a catalogue's pictures trained
-on for the same steps in both. The first epoch of a run, in which PyTorch warms up, is left out.
+on for the same steps in both, with a seed for each pair. The first epoch of a run, in which PyTorch
+warms up, is left out.
 """
 
 import argparse
@@ -110,9 +111,17 @@ def main() -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
     flags += [f"--epochs={options.epochs}", "--patience=0"]
     if options.what == "precision":
-        for name in ("float32", "bfloat16"):
-            history = through_ray(options.catalog, [*flags, f"--precision={name}", "--augment"])
-            print(f"{name}: {rate(history):.1f} pictures/s, validation accuracy {history[-1]['val_accuracy']:.4f}")
+        accuracies: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+        rates: dict[str, list[float]] = {name: [] for name in accuracies}
+        for seed in range(options.pairs):
+            for name in accuracies:
+                history = through_ray(options.catalog, [*flags, f"--precision={name}", "--augment", f"--seed={seed}"])
+                rates[name].append(rate(history))
+                accuracies[name].append(float(history[-1]["val_accuracy"]))
+                print(f"seed {seed}, {name}: {rates[name][-1]:.1f} pictures/s, {accuracies[name][-1]:.4f}", flush=True)
+        speed = [new / old for old, new in zip(*rates.values(), strict=True)]
+        means = [statistics.mean(found) for found in accuracies.values()]
+        print(f"bfloat16: median {statistics.median(speed):.2f}x; validation accuracy {means[0]:.4f} -> {means[1]:.4f}")
         return
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as scratch:
         files = [str(file) for file in pictures(options.images, options.count, f"{scratch}/shop")]

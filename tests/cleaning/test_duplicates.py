@@ -1,5 +1,6 @@
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ from atlas_ray.cleaning.duplicates import (
     fingerprint_block,
     fingerprint_column,
 )
+from atlas_ray.cli import main
 from atlas_ray.errors import ConfigError, ItemError
 from atlas_ray.fingerprints import GRID_PX, WORDS, Fingerprints, fingerprint, near_pairs
 from atlas_ray.images import decode_batch
 from atlas_ray.objects import ObjectReader
-from atlas_ray.records import image_ids
+from atlas_ray.records import IMAGES, PRODUCTS, image_ids
 from atlas_ray.streaming.outcomes import with_errors
+from atlas_ray.taxonomy import Taxonomy
+from tests.parts import rows as catalog_rows
 
 
 def scene(seed: int, width: int = 240, height: int = 320) -> Image.Image:
@@ -229,3 +233,39 @@ def test_pictures_are_read_and_failures_kept(tmp_path: Path) -> None:
 def test_settings_out_of_range() -> None:
     with pytest.raises(ConfigError, match="max_distance is 33"):
         DuplicateConfig(max_distance=33)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_catalogue_gets_a_split_without_leaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures, products, images = tmp_path / "pictures", [], []
+    pictures.mkdir()
+    for number in range(20):
+        copied = number - 10 if 10 <= number < 13 else number
+        picture = scene(copied)
+        name = f"{number:02d}"
+        (pictures / name).write_bytes(encoded(picture) if copied == number else VARIANTS["another format"](picture))
+        uri, split = str(pictures / name), "train" if number < 10 else "test"
+        path = ["A", "B"]
+        products.append({"product_id": name, "image_uris": [uri], "category_path": path, "split": split})
+        images.append({"image_id": int(image_ids([name], [uri])[0]), "product_id": name, "image_uri": uri})
+    catalog = tmp_path / "catalog"
+    for table_name, content, schema in (("products", products, PRODUCTS), ("images", images, IMAGES)):
+        (catalog / table_name).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(content, schema=schema), catalog / table_name / "part-00000.parquet")
+    (catalog / "taxonomy.json").write_text(Taxonomy([("A", "B")], name="two").to_json())
+
+    def splits(output: Path, *flags: str) -> dict[str, str]:
+        assert main(["duplicates", "--catalog", str(catalog), "--output", str(output), *flags]) == 0
+        return {row["product_id"]: row["split"] for row in catalog_rows(output / "catalog", "products")}
+
+    found = splits(tmp_path / "kept")
+    assert "3 groups" in capsys.readouterr().out
+    for number in range(20):
+        alone = number >= 13 or 3 <= number < 10
+        assert not alone or found[f"{number:02d}"] == ("train" if number < 10 else "test")
+    assert all(found[f"{number:02d}"] == found[f"{number + 10:02d}"] for number in range(3))
+    assert splits(tmp_path / "kept") == found  # done before, and the same again
+    anew = splits(tmp_path / "anew", "--anew", "--split", "50/0/50")
+    assert all(anew[f"{number:02d}"] == anew[f"{number + 10:02d}"] for number in range(3))
+    assert Counter(anew.values()).keys() == {"train", "test"}
+    assert anew != found

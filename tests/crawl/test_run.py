@@ -3,10 +3,12 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from atlas_ray import storage
 from atlas_ray.catalog.sample import GARMENTS, draw_garment, to_jpeg
 from atlas_ray.cli import main
 from atlas_ray.demo_shop import ODD, ShopProduct, draw_shop, serve_shop
@@ -67,3 +69,38 @@ def test_a_shop_becomes_a_catalogue(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert Path(row["image_uri"]).stat().st_size > 0
     quarantine = pq.read_table(tmp_path / "out" / "urls" / "quarantine").to_pylist()
     assert [row["error_code"] for row in quarantine] == ["missing_images"]
+
+
+def test_two_shops_at_once_into_object_storage(tmp_path: Path, s3: str) -> None:
+    draw_shop(str(tmp_path / "shop"), products())
+    with serve_shop(str(tmp_path / "shop")) as one, serve_shop(str(tmp_path / "shop")) as two:
+        stores = []
+        for name, shop in (("one", one), ("two", two)):
+            shop.write_stores(str(tmp_path / "stores.json"))
+            stores.append(json.loads((tmp_path / "stores.json").read_text())["stores"][0] | {"name": name})
+        (tmp_path / "stores.json").write_text(json.dumps({"stores": stores}))
+        common = ["crawl", "--stores", str(tmp_path / "stores.json"), "--timeout-s", "3", "--retries", "1"]
+        common += ["--backoff-s", "0.05", "--allow-private", f"{one.place},{two.place}"]
+        assert main([*common, "--output", f"{s3}/two-shops"]) == 0
+        assert main([*common, "--output", f"{s3}/one-file", "--only", "two", "--format", "atlas-json"]) == 0
+    account = json.loads(storage.read_bytes(f"{s3}/two-shops/crawl/run.json"))
+    assert account["counts"]["products"] == 36
+    images = rows_of(f"{s3}/two-shops/catalog/images")
+    assert len(images) == 34
+    # Both shops have the same pictures: each is stored once.
+    assert len({row["image_uri"] for row in images}) == 17
+    for uri in {row["image_uri"] for row in images}:
+        assert uri.startswith(f"{s3}/two-shops/catalog/pictures/")
+        assert storage.exists(uri)
+    assert {row["store"] for row in rows_of(f"{s3}/two-shops/catalog/products")} == {"one", "two"}
+
+    output = str(tmp_path / "imported")
+    assert main(["import", f"{s3}/one-file/crawl/atlas.json", "--output", output]) == 0
+    assert len(rows(output, "products")) == 17
+    assert {row["title"] for row in rows(output, "products")} <= {f"Piece {number}" for number in range(18)}
+
+
+def rows_of(uri: str) -> list[dict[str, Any]]:
+    place = storage.locate(uri)
+    found: list[dict[str, Any]] = pq.read_table(place.path, filesystem=place.filesystem).to_pylist()
+    return found
