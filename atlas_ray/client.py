@@ -9,9 +9,12 @@ from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 from urllib3.util import Retry
 
 from atlas_ray.errors import ItemError, ServiceError
+
+MAX_RETRY_AFTER_S = 60
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,18 @@ class Categorized:
     taxonomy_id: str
 
 
+class _Bearer(AuthBase):
+    """Says who asks. Without it, requests would send what ~/.netrc has for the host."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
 class Client:
     """Asks one endpoint; what has no room yet is asked again after the time that the endpoint names."""
 
@@ -69,10 +84,13 @@ class Client:
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._session = requests.Session()
-        # Nothing that is asked changes anything, so it may be asked again whatever went wrong.
+        # Nothing that is asked changes anything, so it may be asked again. What took too long once
+        # would only add to the load.
         retry = Retry(
             total=attempts - 1,
-            status_forcelist=(429, 502, 503, 504),
+            read=1,
+            status_forcelist=(429, 502, 503),
+            retry_after_max=MAX_RETRY_AFTER_S,
             allowed_methods=None,
             backoff_factor=0.2,
             backoff_jitter=0.2,
@@ -81,8 +99,7 @@ class Client:
             redirect=False,
         )
         self._session.mount(self._url, HTTPAdapter(max_retries=retry))
-        if token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.auth = _Bearer(token)
 
     def close(self) -> None:
         """Close the connections."""

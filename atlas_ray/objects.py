@@ -35,6 +35,7 @@ class ObjectReader:
         timeout_s: float = 30.0,
         attempts: int = 4,
         max_bytes: int = 32 * 1024 * 1024,
+        store_retries: int = 8,
     ) -> None:
         """Start the threads; the stores are opened when their bucket is first seen.
 
@@ -44,12 +45,14 @@ class ObjectReader:
             attempts: How often an object is asked for; each of them is itself retried by the
                 client where the server answers 5xx.
             max_bytes: The largest object; a larger one is refused before it is read.
+            store_retries: How often the client itself asks again.
         """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
         self._stores: dict[str, S3Store] = {}
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._max_bytes = max_bytes
+        self._store_retries = store_retries
 
     def read_many(self, uris: Sequence[str]) -> list[bytes | FetchError]:
         """Read objects at the same time; each one's bytes or what went wrong, in their order."""
@@ -117,7 +120,9 @@ class ObjectReader:
         try:
             store = self._stores.get(bucket)
             if store is None:
-                store = self._stores[bucket] = storage.s3_store(bucket, timeout_s=self._timeout_s)
+                store = self._stores[bucket] = storage.s3_store(
+                    bucket, timeout_s=self._timeout_s, retries=self._store_retries
+                )
             found = obstore.get(store, key)
             self._check_size(uri, found.meta["size"])
             return bytes(found.bytes())

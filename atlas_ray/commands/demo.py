@@ -42,7 +42,7 @@ def run_demo(options: argparse.Namespace) -> int:
     taxonomy, stores = storage.join(root, "taxonomy.csv"), storage.join(root, "stores.yaml")
     levels = "level_1,level_2,level_3\n" + "".join(",".join(path) + "\n" for path in GARMENTS)
     storage.write_bytes(taxonomy, levels.encode())
-    draw_shop(shop, _products())
+    draw_shop(shop, draw_products())
     places = (stores, taxonomy, collected, zoom, clean, model, run)
     stores_q, taxonomy_q, collected, zoom, clean, model, run = map(shlex.quote, places)
     with serve_shop(shop) as served:
@@ -67,7 +67,7 @@ def run_demo(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _products() -> "list[ShopProduct]":
+def draw_products() -> "list[ShopProduct]":
     """Draw what the shop sells."""
     from atlas_ray.catalog.sample import GARMENTS, draw_garment, to_jpeg
     from atlas_ray.demo_shop import ShopProduct

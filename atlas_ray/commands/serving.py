@@ -30,7 +30,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from atlas_ray.errors import ClusterError
     from atlas_ray.predictors import PredictorConfig
     from atlas_ray.serving.config import ServeConfig
-    from atlas_ray.serving.run import deploy, serve_until_stopped
+    from atlas_ray.serving.run import check, deploy, serve_until_stopped
     from atlas_ray.session import connect
 
     values = read_settings(options.config) if options.config else {}
@@ -38,10 +38,13 @@ def run_serve(options: argparse.Namespace) -> int:
     config = ServeConfig.of(values, options.config or COMMAND_LINE)
     if options.detach and not os.environ.get("RAY_ADDRESS"):
         raise ClusterError("--detach leaves the endpoint on a cluster, and RAY_ADDRESS names none")
-    connect()
+    check(config)
     if options.detach:
+        connect()
         print(f"serving at {deploy(config)}")
         return EXIT_OK
+    if "RAY_ADDRESS" not in os.environ:
+        connect()
     serve_until_stopped(config, lambda url: print(f"serving at {url}; stop with Ctrl-C", flush=True))
     return EXIT_OK
 

@@ -3,12 +3,14 @@
 import asyncio
 import importlib.resources
 import logging
-from typing import Annotated, Any
+from collections.abc import Awaitable, Sequence
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, Field, ValidationError
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -27,18 +29,36 @@ PAGE_HEADERS = {
 }
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 MAX_FIELDS = 16
+MAX_NAME = 1024
+MAX_URI_BYTES = 2048 * 6
+"""A URI of the longest kind, each of its letters escaped."""
+MAX_ASKED = 65_536
+"""Bytes of a form's field, and of what a JSON says beside its objects."""
+Values = TypeVar("Values", bound=BaseModel)
+Result = TypeVar("Result")
 Uri = Annotated[str, Field(max_length=2048)]
 
 
-class CategorizeRequest(BaseModel):
-    """Pictures in object storage to categorize."""
+class Asked(BaseModel):
+    """What is asked of pictures, wherever they come from."""
 
     model_config = {"extra": "forbid"}
 
-    image_uri: Uri | list[Uri] = Field(description="an object under a folder that the endpoint reads, or several")
     within: str = Field("", max_length=4096, description="answer at or below this node: `Women > Ethnic Wear`")
     top_k: int | None = Field(None, ge=1, le=1000, description="paths a picture, at most those the endpoint keeps")
     explain: bool = Field(False, description="add a map of where the model looked, for each level")
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class CategorizeRequest(Asked):
+    """Pictures in object storage to categorize."""
+
+    image_uri: Annotated[list[Uri], FailFast(), BeforeValidator(_listed)] = Field(
+        description="objects under the folders that the endpoint reads; one may stand without the list"
+    )
 
 
 class Alternative(BaseModel):
@@ -55,7 +75,7 @@ class PictureError(BaseModel):
     message: str
 
 
-class Result(BaseModel):
+class Answered(BaseModel):
     """What is said of one picture: its path and the rest, or an error."""
 
     name: str
@@ -78,7 +98,7 @@ class Result(BaseModel):
 class CategorizeAnswer(BaseModel):
     """A result for each picture, in the request's order."""
 
-    results: list[Result]
+    results: list[Answered]
 
 
 class ProblemDocument(BaseModel):
@@ -110,9 +130,7 @@ BODY = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "within": {"type": "string"},
-                        "top_k": {"type": "integer"},
-                        "explain": {"type": "boolean"},
+                        **Asked.model_json_schema()["properties"],
                     },
                 }
             },
@@ -123,7 +141,9 @@ BODY = {
 
 def build_api(gateway: Gateway) -> ASGIApp:
     """Return the application of one replica."""
-    api = FastAPI(
+    # FastAPI's own documentation page takes its scripts from elsewhere.
+    api = FastAPIOffline(
+        redoc_url=None,
         title="atlas_ray",
         version=__version__,
         description="Category paths for product pictures.",
@@ -142,13 +162,18 @@ def build_api(gateway: Gateway) -> ASGIApp:
         return await answer(request, name)
 
     async def answer(request: Request, name: str) -> Response:
+        async def results() -> list[dict[str, Any]]:
+            pictures, ask = await read_request(request, gateway)
+            return await gateway.categorize(name, pictures, ask)
+
+        return JSONResponse({"results": await in_time(results())})
+
+    async def in_time(answer: Awaitable[Result]) -> Result:
         try:
             async with asyncio.timeout(config.request_timeout_s):
-                pictures, ask = await read_request(request, gateway)
-                results = await gateway.categorize(name, pictures, ask)
+                return await answer
         except TimeoutError:
             raise Problem(504, "timeout", f"no answer within {config.request_timeout_s:g} s") from None
-        return JSONResponse({"results": results})
 
     @api.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -158,22 +183,22 @@ def build_api(gateway: Gateway) -> ASGIApp:
     @api.get("/v1/model")
     async def model() -> dict[str, Any]:
         """Describe the first model."""
-        return await gateway.describe(gateway.names[0])
+        return await in_time(gateway.describe(gateway.names[0]))
 
     @api.get("/v1/models/{name}")
     async def model_of(name: str) -> dict[str, Any]:
         """Describe the model of this name."""
-        return await gateway.describe(name)
+        return await in_time(gateway.describe(name))
 
     @api.get("/v1/taxonomy")
     async def taxonomy() -> dict[str, Any]:
         """Return what the first model chooses from."""
-        return await gateway.taxonomy(gateway.names[0])
+        return await in_time(gateway.taxonomy(gateway.names[0]))
 
     @api.get("/v1/models/{name}/taxonomy")
     async def taxonomy_of(name: str) -> dict[str, Any]:
         """Return what the model of this name chooses from."""
-        return await gateway.taxonomy(name)
+        return await in_time(gateway.taxonomy(name))
 
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -216,7 +241,7 @@ def build_api(gateway: Gateway) -> ASGIApp:
         logger.error("%s %s", request.method, request.url.path, exc_info=error)
         return Problem(500, "internal", "something of ours failed; the log of this replica says what").response()
 
-    return Guard(api, config)
+    return Guard(api, gateway)
 
 
 async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPicture], Ask]:
@@ -227,22 +252,32 @@ async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPi
     """
     limit = gateway.config.max_pictures
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    asked: Asked
     if kind == "application/json":
-        wanted = _validated(await request.body())
-        uris = [wanted.image_uri] if isinstance(wanted.image_uri, str) else wanted.image_uri
-        _check_count(len(uris), limit)
-        pictures = await gateway.fetch(uris)
+        asked = wanted = _validated(CategorizeRequest, await _read_json(request, limit * MAX_URI_BYTES + MAX_ASKED))
+        _check_count(len(wanted.image_uri), limit)
+        pictures = await gateway.fetch(wanted.image_uri)
     elif kind == "multipart/form-data":
         pictures, fields = await _read_form(request, limit)
         _check_count(len(pictures), limit)
-        wanted = _validated({"image_uri": [], **fields})
+        asked = _validated(Asked, fields)
     else:
         raise Problem(
             415,
             "unsupported_media_type",
             f"content type {kind[:100]!r}; expected multipart/form-data with files, or application/json with image_uri",
         )
-    return pictures, Ask(within=wanted.within, top_k=wanted.top_k, explain=wanted.explain)
+    return pictures, Ask(within=asked.within, top_k=asked.top_k, explain=asked.explain)
+
+
+async def _read_json(request: Request, limit: int) -> bytes:
+    """Read a body that names objects; what is longer than names can be is not held."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise Problem(413, "too_large", f"the JSON has over {limit} bytes, more than max_pictures can need")
+    return bytes(body)
 
 
 async def _read_form(request: Request, limit: int) -> tuple[list[NamedPicture], dict[str, str]]:
@@ -250,24 +285,25 @@ async def _read_form(request: Request, limit: int) -> tuple[list[NamedPicture], 
     pictures: list[NamedPicture] = []
     fields: dict[str, str] = {}
     try:
-        async with request.form(max_files=limit, max_fields=MAX_FIELDS) as form:
+        async with request.form(max_files=limit, max_fields=MAX_FIELDS, max_part_size=MAX_ASKED) as form:
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
-                    pictures.append(NamedPicture(value.filename or f"file {len(pictures) + 1}", await value.read()))
+                    given = (value.filename or "").encode("utf-8", "replace").decode()[:MAX_NAME]
+                    pictures.append(NamedPicture(given or f"file {len(pictures) + 1}", await value.read()))
                 else:
                     fields[name] = value
     except HTTPException as error:  # what the parser makes of a damaged form
         raise Problem(422, "invalid_request", f"multipart/form-data: {error.detail}") from None
+    except ValueError as error:  # a character set that does not fit its text
+        raise Problem(422, "invalid_request", f"multipart/form-data: {str(error)[:200]}") from None
     return pictures, fields
 
 
-def _validated(values: bytes | dict[str, Any]) -> CategorizeRequest:
+def _validated(kind: type[Values], values: bytes | dict[str, str]) -> Values:
     try:
-        if isinstance(values, bytes):
-            return CategorizeRequest.model_validate_json(values)
-        return CategorizeRequest.model_validate(values)
+        return kind.model_validate_json(values) if isinstance(values, bytes) else kind.model_validate(values)
     except ValidationError as error:
-        raise Problem(422, "invalid_request", _first(error.errors())) from None
+        raise Problem(422, "invalid_request", _first(error.errors(include_url=False, include_context=False))) from None
 
 
 def _check_count(count: int, limit: int) -> None:
@@ -275,10 +311,10 @@ def _check_count(count: int, limit: int) -> None:
         raise Problem(422, "invalid_request", f"{count} pictures; a request has 1 to {limit}")
 
 
-def _first(errors: Any) -> str:
+def _first(errors: Sequence[Any]) -> str:
     error = errors[0]
-    where = ".".join(str(part) for part in error["loc"]) or "the body"
-    return f"{where}: {error['msg']}"
+    where = ".".join(str(part) for part in error["loc"])[:200] or "the body"
+    return f"{where}: {error['msg'][:200]}, found {error.get('input')!r:.100}"
 
 
 def _read(file: str) -> bytes:

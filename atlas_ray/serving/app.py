@@ -14,6 +14,7 @@ from atlas_ray.serving.gateway import Gateway
 from atlas_ray.serving.model import Model
 from atlas_ray.session import KEEP_MEMORY
 
+SPARE = 100
 BACKPRESSURE = BackpressureConfig(status_code=429, retry_after_s=1)
 
 
@@ -37,7 +38,7 @@ def build_app(config: ServeConfig) -> Application:
     if not config.model_gpus and not predictor.threads:
         predictor = replace(predictor, threads=max(1, int(config.model_cpus)))
     held = 2 * predictor.batch_size  # a batch that runs, and one that is ready
-    scaling = _scaling(config.min_replicas, config.max_replicas, float(predictor.batch_size))
+    wait_s = config.batch_wait_ms / 1000
     models = {
         name: serve.deployment(Model)  # type: ignore[attr-defined]
         .options(
@@ -51,12 +52,13 @@ def build_app(config: ServeConfig) -> Application:
                 "num_gpus": config.model_gpus,
                 "runtime_env": {"env_vars": KEEP_MEMORY},
             },
-            **scaling,
+            **_scaling(config.min_replicas, config.max_replicas, float(predictor.batch_size)),
         )
-        .bind(uri, predictor, config.batch_wait_ms / 1000)
+        .bind(uri, predictor, wait_s)
         for name, uri in config.models().items()
     }
-    most = len(models) * (config.max_replicas * held + config.max_queued_requests)
+    # The gateway has room for more than the models have, so that it is the gateway that refuses, with a reason.
+    most = len(models) * (config.max_replicas * held + config.max_queued_requests) + SPARE
     gateway: Application = (
         serve.deployment(serve.ingress()(Gateway))  # type: ignore[attr-defined]
         .options(

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 COLOR = (255, 96, 0)
+OPAQUE = 190  # of 255: what was looked at most stays to be seen
 SIDE_PX = 224
 
 
@@ -28,7 +29,7 @@ def seen(pixels: "np.ndarray[Any, np.dtype[np.uint8]]") -> str:
 
 def _overlay(level: "np.ndarray[Any, np.dtype[np.float32]]") -> str:
     peak = float(level.max())
-    shares = (255 * level / peak if peak > 0 else level).astype(np.uint8)
+    shares = (OPAQUE * level / peak if peak > 0 else level).astype(np.uint8)
     alpha = Image.fromarray(shares).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
     picture = Image.new("RGBA", (SIDE_PX, SIDE_PX), COLOR)
     picture.putalpha(alpha)

@@ -1,11 +1,13 @@
 """The settings of the endpoint."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
+from atlas_ray import storage
 from atlas_ray.addresses import AddressRule
 from atlas_ray.config import build_settings, check_settings, setting
 from atlas_ray.errors import ConfigError
@@ -28,9 +30,13 @@ class ServeConfig:
     tokens_file: str = setting("a local file of them, a line each, read again when it changes", "")
     allow_anonymous: bool = setting("let anyone on this machine ask without a token; on a loopback host alone", False)
     requests_per_s: float = setting("requests a second that each token has; 0: any number", 0.0, low=0, high=1e6)
+    requests_at_once: int = setting(
+        "requests that each token may have running; 0: any number", 0, low=0, high=1_000_000
+    )
     burst: int = setting("requests that a token may make at once, out of those", 20, low=1, high=1_000_000)
     max_pictures: int = setting("pictures in one request", 64, low=1, high=10_000)
     max_picture_mib: float = setting("MiB of one picture", 32.0, low=0.001, high=1024)
+    max_megapixels: float = setting("millions of pixels of one picture", 25.0, low=0.001, high=64)
     max_body_mib: float = setting("MiB of one request", 64.0, low=0.001, high=4096)
     request_timeout_s: float = setting("seconds for one request, its body included", 30.0, low=0.1, high=3600)
     fetch_timeout_s: float = setting("seconds for one object", 10.0, low=0.1, high=600)
@@ -51,6 +57,16 @@ class ServeConfig:
         check_settings(self)
         self.models()
         self.address_rule()
+        for prefix in self.prefixes():
+            scheme, separator, _ = prefix.partition("://")
+            if (separator and scheme not in ("s3", "file")) or prefix.strip("/") == "":
+                raise ConfigError(f"image_prefixes has {prefix!r}; expected folders: local paths or s3://bucket/key")
+        calls = -(-self.max_pictures // self.predictor.batch_size)
+        if calls > self.max_queued_requests:
+            raise ConfigError(
+                f"max_pictures {self.max_pictures} in batches of {self.predictor.batch_size} are {calls} calls, "
+                f"which never fit in max_queued_requests {self.max_queued_requests}"
+            )
         if self.min_replicas > self.max_replicas:
             raise ConfigError(f"min_replicas is {self.min_replicas}, and max_replicas {self.max_replicas}")
         if self.allow_anonymous and not is_loopback(self.host):
@@ -91,6 +107,13 @@ class ServeConfig:
         if not found:
             raise ConfigError(f"model is {self.model!r}; expected an artifact")
         return found
+
+    def absolute(self) -> Self:
+        """Return the same with absolute paths: other processes, in other folders, read them."""
+        models = ",".join(f"{name}={storage.absolute(uri)}" for name, uri in self.models().items())
+        prefixes = ",".join(storage.absolute(prefix) for prefix in self.prefixes())
+        tokens = os.path.abspath(self.tokens_file) if self.tokens_file else ""
+        return replace(self, model=models, image_prefixes=prefixes, tokens_file=tokens)
 
     def prefixes(self) -> list[str]:
         """Return the folders that image_uri may point into."""

@@ -1,13 +1,15 @@
 """The deployment that takes requests: it fetches and decodes pictures, and asks the models."""
 
 import asyncio
-import os
+import logging
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -15,17 +17,24 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 from starlette.types import ASGIApp
 
-from atlas_ray.errors import ItemError, TaxonomyError
-from atlas_ray.images import PictureLimits, decode_batch
+from atlas_ray.errors import ItemError, PictureError, TaxonomyError
+from atlas_ray.images import decode
+from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.serving.attention import overlays, seen
 from atlas_ray.serving.config import MIB, ServeConfig
-from atlas_ray.serving.model import STAGE_BOUNDARIES, Answer, Question
+from atlas_ray.serving.model import STAGE_BOUNDARIES, Answer, Pixels, Question
 from atlas_ray.serving.problems import Problem, busy
 from atlas_ray.serving.sources import Sources
 from atlas_ray.taxonomy import CategoryPath, parse_path
 
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+DECODE_THREADS = 2
 ATTEMPTS = 3
-"""How often a model is asked: a replica may die, or a new model take pictures of another size."""
+"""How often a model is called: its replica may die."""
+ANOTHER_SIZE_PAUSE_S = (0.05, 0.3)
+"""Between attempts while replicas of models of two sizes are there."""
+READY_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +71,16 @@ class Gateway:
 
     def __init__(self, config: ServeConfig, models: dict[str, DeploymentHandle[Any]]) -> None:
         self.config = config
-        self.sources = Sources(config)
+        self.draining = False
+        self.running = 0
+        """Requests that are being answered."""
+        self._sources = Sources(config)
         self._models = models
-        self._limits = PictureLimits(max_bytes=int(config.max_picture_mib * MIB))
+        self._limits = PictureLimits(
+            max_bytes=int(config.max_picture_mib * MIB), max_pixels=int(config.max_megapixels * 1_000_000)
+        )
         self._described: dict[str, dict[str, Any]] = {}
-        threads = min(os.cpu_count() or 1, 16)
+        threads = config.predictor.decode_threads or DECODE_THREADS
         # Each of these threads would start OpenMP threads of its own to resize.
         self._pool = ThreadPoolExecutor(threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
         tags: Any = ("model_name", "outcome")  # Ray's annotation allows but one
@@ -81,18 +95,31 @@ class Gateway:
 
         return build_api(self)
 
+    async def drain(self) -> None:
+        """Take no more requests, and return when nothing is being answered."""
+        self.draining = True
+        while self.running:
+            await asyncio.sleep(0.05)
+
     @property
     def names(self) -> list[str]:
         """The models that are served; the first is asked where none is named."""
         return list(self._models)
 
     async def ready(self) -> bool:
-        """Tell whether every model answers."""
+        """Tell whether requests are taken, and every model has answered once.
+
+        One that is too busy to answer is ready, and so is one that sleeps until it is asked.
+        """
+        missing = [name for name in self._models if name not in self._described and self.config.min_replicas]
         try:
-            await asyncio.wait_for(asyncio.gather(*(self.describe(name) for name in self._models)), 2.0)
-        except (Problem, TimeoutError):
+            async with asyncio.timeout(READY_S):
+                await _all(self.describe(name) for name in missing)
+        except Problem as problem:
+            return problem.status == 429 and not self.draining
+        except TimeoutError:
             return False
-        return True
+        return not self.draining
 
     async def describe(self, name: str) -> dict[str, Any]:
         """Return what a model is.
@@ -116,7 +143,7 @@ class Gateway:
     async def fetch(self, uris: Sequence[str]) -> list[NamedPicture]:
         """Read the objects that a request names."""
         started = time.monotonic()
-        contents = await self.sources.read(uris)
+        contents = await self._sources.read(uris)
         self._seconds.observe(time.monotonic() - started, tags={"stage": "fetch"})
         return [NamedPicture(uri, content) for uri, content in zip(uris, contents, strict=True)]
 
@@ -126,15 +153,11 @@ class Gateway:
         Raises:
             Problem: where the whole request is at fault, or the model has no room.
         """
-        self._check_name(name)
         node = ask.node()
         todo = [picture for picture in pictures if not isinstance(picture.content, ItemError)]
-        for _ in range(ATTEMPTS):
-            todo = await self._attempt(name, todo, node, ask)
-            if not todo:
-                break
-        else:
-            raise Problem(503, "unavailable", f"model {name!r} is being replaced; try again", {"Retry-After": "1"})
+        while todo := await self._attempt(name, todo, node, ask):
+            # Old and new replicas answer by turns; the request's own time limit ends this.
+            await asyncio.sleep(random.uniform(*ANOTHER_SIZE_PAUSE_S))
         for picture in pictures:
             if isinstance(picture.content, ItemError):
                 picture.result = {"error": {"code": picture.content.code, "message": picture.content.message}}
@@ -146,64 +169,90 @@ class Gateway:
         self, name: str, pictures: list[NamedPicture], node: CategoryPath, ask: Ask
     ) -> list[NamedPicture]:
         """Decode pictures and ask for them; return those that a model of another size has to see again."""
-        if not pictures:
-            return []
         if name not in self._described:
             await self.describe(name)
         size: int = self._described[name]["image_size_px"]
-        started = time.monotonic()
-        loop = asyncio.get_running_loop()
-        contents = [picture.content for picture in pictures if isinstance(picture.content, bytes)]
-        pixels, refused = await loop.run_in_executor(self._pool, self._decode, contents, size)
-        self._seconds.observe(time.monotonic() - started, tags={"stage": "decode"})
-        for index, error in refused.items():
-            pictures[index].content = error
-        good = [index for index in range(len(pictures)) if index not in refused]
+        good = await self._decode(pictures, size)
+        if not good:
+            return []
         limit = self.config.predictor.batch_size
         chunks = [good[start : start + limit] for start in range(0, len(good), limit)]
         started = time.monotonic()
-        answers: list[Answer] = await asyncio.gather(
-            *(self._call(name, "ask", Question(pixels[chunk].numpy(), node, ask.explain)) for chunk in chunks)
+        answers: list[Answer] = await _all(
+            self._call(name, "ask", Question(np.stack([pixels for _, pixels in chunk]), node, ask.explain))
+            for chunk in chunks
         )
         self._seconds.observe(time.monotonic() - started, tags={"stage": "ask"})
-        again = []
+        again: list[NamedPicture] = []
         for chunk, answer in zip(chunks, answers, strict=True):
             if answer.error:
-                code, message = answer.error
-                raise Problem(422, code, message)
+                raise Problem(422, *answer.error)
             if answer.rows is None:
                 self._described[name] = {**self._described[name], "image_size_px": answer.image_size_px}
-                again += [pictures[index] for index in chunk]
+                again += [picture for picture, _ in chunk]
                 continue
-            for place, index in enumerate(chunk):
-                pictures[index].result = _result(answer, place, ask)
+            for place, (picture, pixels) in enumerate(chunk):
+                picture.result = _result(answer, place, ask)
                 if answer.maps is not None:
-                    pictures[index].result["picture"] = seen(pixels[index].numpy())
+                    picture.result |= await asyncio.get_running_loop().run_in_executor(
+                        self._pool, _drawn, answer.maps[place], len(picture.result["category_path"]), pixels
+                    )
         return again
 
-    def _decode(self, contents: list[bytes], size_px: int) -> tuple[torch.Tensor, dict[int, Any]]:
-        return decode_batch(contents, size_px, limits=self._limits)
+    async def _decode(self, pictures: list[NamedPicture], size_px: int) -> list[tuple[NamedPicture, Pixels]]:
+        """Return the pictures that can be decoded, each with its pixels; the others get their error."""
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        # A job for each, so that what nobody waits for any more is not begun.
+        found = await _all(
+            loop.run_in_executor(self._pool, self._decode_one, picture.content, size_px) for picture in pictures
+        )
+        self._seconds.observe(time.monotonic() - started, tags={"stage": "decode"})
+        good = []
+        for picture, pixels in zip(pictures, found, strict=True):
+            if isinstance(pixels, ItemError):
+                picture.content = pixels
+            else:
+                good.append((picture, pixels))
+        return good
+
+    def _decode_one(self, content: Any, size_px: int) -> Pixels | PictureError:
+        try:
+            return decode(content, size_px, self._limits).pixels.contiguous().numpy()
+        except PictureError as error:
+            return error
 
     async def _call(self, name: str, method: str, *arguments: Any) -> Any:
         """Call a model's replica, another one where that dies; what it is asked changes nothing."""
-        self._check_name(name)
-        handle = getattr(self._models[name], method)
+        if name not in self._models:
+            raise Problem(404, "unknown_model", f"no model {name!r:.100}; there are {', '.join(self._models)}")
         for attempt in range(ATTEMPTS):
+            response = getattr(self._models[name], method).remote(*arguments)
             try:
-                return await handle.remote(*arguments)
+                return await response
+            except asyncio.CancelledError:
+                response.cancel()  # Serve does so only where the caller's own request was cancelled
+                raise
             except BackPressureError:
                 raise busy(f"model {name!r}") from None
             except (RayActorError, DeploymentUnavailableError) as error:
                 if attempt + 1 == ATTEMPTS:
-                    reason = str(error).splitlines()[0]
+                    logger.warning("model %r: %s", name, error)
                     raise Problem(
-                        503, "unavailable", f"model {name!r}: {reason}; try again", {"Retry-After": "5"}
+                        503, "unavailable", f"model {name!r} does not answer; try again", {"Retry-After": "5"}
                     ) from None
         raise AssertionError("unreachable: ATTEMPTS is at least 1")
 
-    def _check_name(self, name: str) -> None:
-        if name not in self._models:
-            raise Problem(404, "unknown_model", f"no model {name!r}; there are {', '.join(self._models)}")
+
+async def _all(awaitables: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Wait for all; where one fails, end the others."""
+    tasks = [asyncio.ensure_future(one) for one in awaitables]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
 
 
 def _result(answer: Answer, place: int, ask: Ask) -> dict[str, Any]:
@@ -211,6 +260,8 @@ def _result(answer: Answer, place: int, ask: Ask) -> dict[str, Any]:
     row = dict(answer.rows[place])
     if ask.top_k is not None:
         row["alternatives"] = row["alternatives"][: ask.top_k - 1]
-    if answer.maps is not None:
-        row["attention"] = overlays(answer.maps[place], len(row["category_path"]))
     return {**row, "model_id": answer.model_id, "taxonomy_id": answer.taxonomy_id}
+
+
+def _drawn(maps: Any, levels: int, pixels: Pixels) -> dict[str, Any]:
+    return {"attention": overlays(maps, levels), "picture": seen(pixels)}

@@ -4,6 +4,8 @@ import asyncio
 import base64
 import binascii
 import time
+from collections import Counter
+from typing import Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,12 +19,25 @@ OPEN = ("/healthz", "/readyz")
 ANYONE = "anonymous"
 
 
+class Served(Protocol):
+    """What the guard stands before."""
+
+    config: ServeConfig
+    draining: bool
+    """Whether it is about to go, and takes no more."""
+    running: int
+    """Requests that are being answered; the guard counts them."""
+
+
 class Guard:
     """An ASGI application that lets through to another one what may pass."""
 
-    def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
+    def __init__(self, app: ASGIApp, served: Served) -> None:
+        config = served.config
         self._app = app
+        self._served = served
         self._config = config
+        self._running = Counter[str]()
         self._tokens = TokenTable(config.tokens, config.tokens_file)
         self._rate = RateLimit(config.requests_per_s, config.burst)
         self._max_body = int(config.max_body_mib * MIB)
@@ -35,14 +50,20 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        self._served.running += 1
         try:
-            if scope["path"] not in OPEN:
-                self._check(scope)
-            await self._app(scope, self._bounded(receive), send)
+            if scope["path"] in OPEN:
+                await self._app(scope, self._bounded(receive), send)
+            else:
+                await self._let_through(scope, receive, send)
         except Problem as problem:
             await problem.response()(scope, receive, send)
+        finally:
+            self._served.running -= 1
 
-    def _check(self, scope: Scope) -> None:
+    async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._served.draining:
+            raise Problem(503, "draining", "this endpoint is about to end", {"Retry-After": "1", "Connection": "close"})
         headers = Headers(scope=scope)
         caller = self._caller(scope, headers)
         if wait := self._rate.wait_s(caller):
@@ -55,6 +76,14 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._max_body:
             raise self._too_large(f"Content-Length is {length[:20]}")
+        most = self._config.requests_at_once
+        if most and self._running[caller] >= most:
+            raise Problem(429, "too_many_requests", f"{caller!r} has {most} requests running", {"Retry-After": "1"})
+        self._running[caller] += 1
+        try:
+            await self._app(scope, self._bounded(receive), send)
+        finally:
+            self._running[caller] -= 1
 
     def _caller(self, scope: Scope, headers: Headers) -> str:
         """Return who asks."""
@@ -63,14 +92,14 @@ class Guard:
         if kind.lower() == "basic":  # a browser's password prompt, for the page
             token = _password(token)
             # A browser sends what it was told once to this address, also for a page of another site.
-            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            if scope["method"] != "GET" and not _from_here(headers):
                 raise Problem(403, "cross_site", "a page of another site asks; send a bearer token")
         if kind.lower() in ("basic", "bearer") and token:
             if name := self._tokens.name_of(token):
                 return name
         elif self._config.allow_anonymous:
             host = (scope.get("client") or ("", 0))[0]
-            if is_loopback(host) and _is_local(headers):
+            if is_loopback(host) and _is_local(headers) and (scope["method"] == "GET" or _from_here(headers)):
                 return ANYONE
         offers = 'Bearer realm="atlas_ray"'
         if "text/html" in headers.get("accept", ""):
@@ -113,10 +142,16 @@ def _password(encoded: str) -> str:
 
 
 def _is_local(headers: Headers) -> bool:
-    """Tell whether a request is for this machine by name, and from no page of another site.
+    """Tell whether a request names this machine: somebody's own name may be made to lead here."""
+    return is_loopback(headers.get("host", "").rsplit(":", 1)[0].strip("[]"))
 
-    Without a token nothing else would keep a page that somebody opens from asking, or a name of
-    somebody's that is made to lead here.
+
+def _from_here(headers: Headers) -> bool:
+    """Tell whether a request comes from no page, or from one of this endpoint's own.
+
+    What other sites' pages get by GET they cannot read.
     """
-    host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")
-    return is_loopback(host) and headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site in ("none", "same-origin")
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == headers.get("host")

@@ -1,11 +1,12 @@
 """The deployment that holds a model: it takes decoded pictures of many requests together."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,7 @@ from atlas_ray.taxonomy import CategoryPath
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 STAGE_BOUNDARIES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
-MERGED = 1_000
-"""Groups of requests that may wait for the model at a time; the queue of the deployment is shorter."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,26 @@ class Answer:
     error: tuple[str, str] | None = None
 
 
-def _count(questions: Sequence[Question]) -> int:
-    return sum(len(question.pixels) for question in questions)
+class _Waiting:
+    """A question that waits for the model, and where its answer goes."""
+
+    def __init__(self, question: Question, loop: asyncio.AbstractEventLoop) -> None:
+        self.question = question
+        self.answer: asyncio.Future[Answer] = loop.create_future()
+
+
+def _count(waiting: Sequence[_Waiting]) -> int:
+    return sum(len(one.question.pixels) for one in waiting)
+
+
+def _joined(answers: Sequence[Answer]) -> Answer:
+    """Return the answer to a question that was asked in parts."""
+    for answer in answers:
+        if len(answers) == 1 or answer.rows is None:
+            return answer
+    maps = [answer.maps for answer in answers if answer.maps is not None]
+    rows = [row for answer in answers for row in answer.rows or ()]
+    return replace(answers[0], rows=rows, maps=np.concatenate(maps) if maps else None)
 
 
 class Model:
@@ -71,7 +89,7 @@ class Model:
         self._predictor = PathPredictor(artifact, config)
         self._batch_size = config.batch_size
         self._thread = ThreadPoolExecutor(1, "model")
-        self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._running: asyncio.Task[None] | None = None
         self._sizes = Histogram(
             "atlas_ray_batch_pictures", "Pictures that the model took at once.", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
@@ -79,8 +97,8 @@ class Model:
         self._seconds = Histogram(
             "atlas_ray_stage_seconds", "Seconds of a stage.", STAGE_BOUNDARIES, tag_keys=("stage",)
         )
-        self._gather.set_max_batch_size(config.batch_size)  # type: ignore[attr-defined]
-        self._gather.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
+        self._enter.set_max_batch_size(config.batch_size)  # type: ignore[attr-defined]
+        self._enter.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
         size = self._predictor.image_size_px
         for count in (config.batch_size, 1, config.batch_size):  # warm before the first request
             self._thread.submit(self._predictor.infer, torch.zeros((count, 3, size, size), dtype=torch.uint8)).result()
@@ -111,53 +129,68 @@ class Model:
         }
 
     async def ask(self, question: Question) -> Answer:
-        """Answer a question of at most a batch of pictures."""
-        size = self._predictor.image_size_px
+        """Answer a question."""
+        size, limit = self._predictor.image_size_px, self._batch_size
         if question.pixels.shape[1:] != (3, size, size):
             return self._answer_with()
-        return await self._gather(question)
+        loop = asyncio.get_running_loop()
+        # An older or newer gateway may know another batch size.
+        parts = [
+            _Waiting(Question(question.pixels[start : start + limit], question.within, question.explain), loop)
+            for start in range(0, len(question.pixels), limit)
+        ]
+        try:
+            await asyncio.gather(*(self._enter(part) for part in parts))
+            return _joined(await asyncio.gather(*(part.answer for part in parts)))
+        finally:
+            for part in parts:
+                part.answer.cancel()  # where the caller went away, or another part failed
 
-    @serve.batch(batch_size_fn=_count, max_concurrent_batches=MERGED)
-    async def _gather(self, questions: list[Question]) -> list[Answer]:
+    @serve.batch(batch_size_fn=_count)
+    async def _enter(self, together: list[_Waiting]) -> list[None]:
         """Let questions that came together wait for the model together.
 
-        Serve closes a batch by the clock even while the model is busy with another one, so under load
-        they are small; those that wait are joined to full ones here.
+        Serve closes a batch by the clock, also while the model is busy with another one; under load
+        they would be small. Those that wait are joined to full ones when the model is free.
         """
-        loop = asyncio.get_running_loop()
-        mine = [(question, loop.create_future()) for question in questions]
-        self._waiting.extend(mine)
+        self._waiting.extend(together)
         if self._running is None:
-            self._running = loop.create_task(self._work())
-        answers: list[Answer] = await asyncio.gather(*(future for _, future in mine))
-        return answers
+            self._running = asyncio.get_running_loop().create_task(self._work())
+        return [None] * len(together)
 
     async def _work(self) -> None:
         """Run the model until nothing waits."""
+        loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
-                batch = [self._waiting.popleft()]
-                count = len(batch[0][0].pixels)
-                while self._waiting and count + len(self._waiting[0][0].pixels) <= self._batch_size:
-                    batch.append(self._waiting.popleft())
-                    count += len(batch[-1][0].pixels)
-                self._sizes.observe(count)
-                questions = [question for question, _ in batch]
+            while batch := self._next_batch():
+                self._sizes.observe(_count(batch))
                 try:
-                    answers: list[Any] = await asyncio.get_running_loop().run_in_executor(
-                        self._thread, self._answers, questions
+                    answers: list[Any] = await loop.run_in_executor(
+                        self._thread, self._answers, [one.question for one in batch]
                     )
                 except Exception as error:  # whatever it is, these requests end and the next ones are served
+                    logger.error("a batch of %d questions failed", len(batch), exc_info=error)
                     answers = [error] * len(batch)
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    if future.done():  # its caller went away
+                for one, answer in zip(batch, answers, strict=True):
+                    if one.answer.done():
                         continue
                     if isinstance(answer, Exception):
-                        future.set_exception(answer)
+                        one.answer.set_exception(answer)
                     else:
-                        future.set_result(answer)
+                        one.answer.set_result(answer)
         finally:
             self._running = None
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Take as many questions as fit in a batch, in their order, without those that nobody waits for."""
+        batch: list[_Waiting] = []
+        room = self._batch_size
+        while self._waiting and len(self._waiting[0].question.pixels) <= room:
+            one = self._waiting.popleft()
+            if not one.answer.done():
+                room -= len(one.question.pixels)
+                batch.append(one)
+        return batch
 
     def _answers(self, questions: list[Question]) -> list[Answer]:
         """Run the network over the pictures of all questions; those to be explained go one by one."""

@@ -1,18 +1,35 @@
 """The endpoint on this machine, or deployed to the cluster that is there."""
 
+import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable
+from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.context import _get_global_client
 
+from atlas_ray.errors import ClusterError, ConfigError
 from atlas_ray.serving.access import TokenTable
 from atlas_ray.serving.app import build_app
 from atlas_ray.serving.config import ServeConfig
 from atlas_ray.storage import read_bytes
 
 APP = "atlas_ray"
+
+
+def check(config: ServeConfig) -> None:
+    """Refuse what could not be served, before anything starts.
+
+    Raises:
+        UserError: for a model or a file of tokens that cannot be read.
+    """
+    for uri in config.absolute().models().values():
+        read_bytes(f"{uri.rstrip('/')}/model.json")
+    TokenTable(config.tokens, config.tokens_file)
 
 
 def deploy(config: ServeConfig) -> str:
@@ -22,35 +39,97 @@ def deploy(config: ServeConfig) -> str:
         Its address.
 
     Raises:
-        UserError: for a model or a file of tokens that cannot be read.
+        UserError: for a model or a file of tokens that cannot be read, a cluster without room, and
+            a Serve that listens elsewhere.
     """
-    for uri in config.models().values():
-        read_bytes(f"{uri.rstrip('/')}/model.json")
-    TokenTable(config.tokens, config.tokens_file)
+    config = config.absolute()
+    check(config)
+    if "RAY_ADDRESS" not in os.environ:
+        _check_room(config)
     # A body that comes slowly is refused by the gateway first, with a reason.
-    timeout_s = config.request_timeout_s + 5
-    serve.start(http_options=HTTPOptions(host=config.host, port=config.port, request_timeout_s=timeout_s))
-    serve.run(build_app(config), name=APP, route_prefix="/")
+    options = HTTPOptions(host=config.host, port=config.port, request_timeout_s=config.request_timeout_s + 5)
+    _check_running(options)
+    serve.start(http_options=options)
+    try:
+        serve.run(build_app(config), name=APP, route_prefix="/")
+    except RuntimeError as error:
+        raise ClusterError(f"the endpoint did not start: {_reason(error)}") from error
     host = f"[{config.host}]" if ":" in config.host else config.host
     return f"http://{host}:{config.port}"
 
 
 def serve_until_stopped(config: ServeConfig, started: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; requests that run then are answered first.
+    """Serve on a Ray of this process until SIGINT or SIGTERM; requests that run then are answered first.
 
     Args:
         config: What to serve.
         started: Called with the address once requests are answered.
 
     Raises:
-        UserError: as `deploy`.
+        UserError: as `deploy`, and where `RAY_ADDRESS` names a cluster, whose Serve is not ours to end.
     """
+    if "RAY_ADDRESS" in os.environ:
+        raise ClusterError(f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']!r}; add --detach to deploy to that cluster")
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         started(deploy(config))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
         stop.wait()
+        drain(config)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        serve.shutdown()
+        if _running() is not None:
+            serve.shutdown()
+
+
+def drain(config: ServeConfig) -> None:
+    """Let the gateways refuse new requests, and wait until those that run are answered, at most `drain_s`."""
+    handle = serve.get_app_handle(APP)
+
+    async def each() -> None:
+        # A call goes to one replica, that with the fewest calls on it; so many reach them all.
+        calls = [handle.drain.remote() for _ in range(4 * config.gateways)]
+        await asyncio.wait_for(asyncio.gather(*calls), config.drain_s)
+
+    try:
+        asyncio.run(each())
+    except TimeoutError:
+        return  # they had their time
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return what the replica that did not start said last."""
+    texts = [str(error)]
+    if (application := serve.status().applications.get(APP)) is not None:
+        texts += [f"{name}: {found.message}" for name, found in application.deployments.items() if found.message]
+    lines = [line.strip() for line in texts[-1].splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "no reason is known"
+
+
+def _check_room(config: ServeConfig) -> None:
+    """Refuse more than this machine's Ray has, which would wait for ever."""
+    there = ray.cluster_resources()
+    count = len(config.models()) * max(config.min_replicas, 1)
+    for kind, each, gateway in (("CPU", config.model_cpus, 1), ("GPU", config.model_gpus, 0)):
+        if each * count + gateway > there.get(kind, 0):
+            raise ConfigError(
+                f"{count} replicas of {each:g} {kind}s do not fit: this machine's Ray counts {there.get(kind, 0):g}, "
+                f"{gateway} of them for the gateway; see --model-cpus, --model-gpus and --min-replicas"
+            )
+
+
+def _check_running(options: HTTPOptions) -> None:
+    """Refuse to deploy to a Serve that listens elsewhere, since it goes on doing so."""
+    if (client := _running()) is not None:
+        found = client.http_config
+        for name in ("host", "port", "request_timeout_s"):
+            if getattr(found, name) != getattr(options, name):
+                raise ConfigError(
+                    f"Serve runs on this cluster with {name} {getattr(found, name)!r}, not {getattr(options, name)!r}; "
+                    "use the same, or end it with `serve shutdown`"
+                )
+
+
+def _running() -> Any:
+    """Return the client of the Serve that runs on the connected Ray, or None."""
+    return _get_global_client(raise_if_no_controller_running=False)

@@ -1,9 +1,11 @@
 """Where a request's pictures may come from: object storage under the configured folders, and public addresses."""
 
 import asyncio
+import logging
 import os
 import urllib.parse
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from atlas_ray import storage
 from atlas_ray.downloads import Download, Downloader
@@ -13,6 +15,15 @@ from atlas_ray.serving.config import MIB, ServeConfig
 
 MAX_URI = 2048
 READERS = 32
+INSIDE = {
+    "forbidden_address": "is no address of the public internet",
+    "forbidden": "may not be read",
+    "server_error": "could not be read: the store fails",
+    "unreachable": "could not be read: the store does not answer",
+    "dns": "names no host",
+}
+"""Codes whose own messages tell of addresses, endpoints and credentials, and what is said in their place."""
+logger = logging.getLogger(__name__)
 
 
 class Sources:
@@ -21,8 +32,13 @@ class Sources:
     def __init__(self, config: ServeConfig) -> None:
         """Start the readers; nothing is asked for yet."""
         self._prefixes = [_Prefix(text) for text in config.prefixes()]
+        self._timeout_s = config.fetch_timeout_s
+        self._pool = ThreadPoolExecutor(READERS, "sources")
         max_bytes = int(config.max_picture_mib * MIB)
-        self._objects = ObjectReader(threads=READERS, timeout_s=config.fetch_timeout_s, attempts=2, max_bytes=max_bytes)
+        # Somebody waits for the answer: who wants another attempt asks again.
+        self._objects = ObjectReader(
+            threads=1, timeout_s=config.fetch_timeout_s, attempts=1, store_retries=1, max_bytes=max_bytes
+        )
         self._downloads: Downloader | None = None
         if config.http_images:
             self._downloads = Downloader(
@@ -34,22 +50,29 @@ class Sources:
             )
 
     async def read(self, uris: Sequence[str]) -> list[bytes | ItemError]:
-        """Read pictures at the same time; each one's bytes or why it could not be had."""
-        return list(await asyncio.gather(*(asyncio.to_thread(self._read, uri) for uri in uris)))
+        """Read pictures at the same time; each one's bytes or why it could not be had in time."""
+        loop = asyncio.get_running_loop()
+        tasks = {uri: loop.run_in_executor(self._pool, self._read, uri) for uri in dict.fromkeys(uris)}
+        await asyncio.wait(tasks.values(), timeout=self._timeout_s)
+        found: dict[str, bytes | ItemError] = {}
+        for uri, task in tasks.items():
+            if task.done():
+                found[uri] = task.result()
+            else:
+                task.cancel()
+                found[uri] = FetchError("timeout", f"{uri[:200]!r} did not come within {self._timeout_s:g} s")
+        return [found[uri] for uri in uris]
 
     def _read(self, uri: str) -> bytes | ItemError:
         try:
-            if uri.partition("://")[0].lower() in ("http", "https"):
-                return self._download(uri)
-            return self._objects.read_many([self._allowed(uri)])[0]
+            if uri.partition("://")[0].lower() not in ("http", "https"):
+                return self._objects.read(self._allowed(uri))
+            if self._downloads is None:
+                raise FetchError("forbidden_uri", f"{uri[:200]!r}: this endpoint takes no http(s) addresses")
+            (found,) = self._downloads.fetch_many([uri])
+            return found.content if isinstance(found, Download) else _told(uri, found)
         except FetchError as error:
-            return error
-
-    def _download(self, uri: str) -> bytes | ItemError:
-        if self._downloads is None:
-            raise FetchError("forbidden_uri", f"{uri[:200]!r}: this endpoint takes no http(s) addresses")
-        (found,) = self._downloads.fetch_many([uri])
-        return found.content if isinstance(found, Download) else found
+            return _told(uri, error)
 
     def _allowed(self, uri: str) -> str:
         """Return a URI that lies under one of the folders.
@@ -62,6 +85,14 @@ class Sources:
                 if found := prefix.match(uri):
                     return found
         raise FetchError("forbidden_uri", f"{uri[:200]!r} is not below a folder that this endpoint reads")
+
+
+def _told(uri: str, error: ItemError) -> ItemError:
+    """Return what a caller is told: a stranger learns nothing of the network and the store behind."""
+    if error.code not in INSIDE:
+        return error
+    logger.warning("%s", error)
+    return FetchError(error.code, f"{uri[:200]!r} {INSIDE[error.code]}")
 
 
 class _Prefix:

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,9 @@ def test_models_have_names() -> None:
         ({"tokens": LINE, "batch_size": 0}, "batch_size is 0; expected 1 to 8192"),
         ({"tokens": LINE, "allow_private": "http://x/"}, "names no private place"),
         ({"tokens": LINE, "max_pictures": 0}, "max_pictures is 0"),
+        ({"tokens": LINE, "batch_size": 1, "max_queued_requests": 32}, "64 in batches of 1 are 64 calls"),
+        ({"tokens": LINE, "image_prefixes": "/a, gs://b"}, "image_prefixes has 'gs://b'"),
+        ({"tokens": LINE, "image_prefixes": "/"}, "image_prefixes has '/'"),
     ],
 )
 def test_mistakes_are_told(values: dict[str, Any], reason: str) -> None:
@@ -53,3 +57,13 @@ def test_settings_survive_yaml() -> None:
 def test_this_machine() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.1", "::", "example.com", "")))
+
+
+def test_paths_are_made_absolute_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"model": "a=m,b=s3://shop/m", "tokens_file": "tokens", "image_prefixes": "pictures,s3://shop/p"}
+    config = ServeConfig.of(values, "x").absolute()
+    assert config.models() == {"a": f"{tmp_path}/m", "b": "s3://shop/m"}
+    assert config.tokens_file == f"{tmp_path}/tokens"
+    assert config.prefixes() == [f"{tmp_path}/pictures", "s3://shop/p"]
+    assert config.absolute() == config

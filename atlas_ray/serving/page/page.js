@@ -1,7 +1,7 @@
 "use strict";
 
 const at = (id) => document.getElementById(id);
-const state = { model: null, within: [], asked: 0, picture: null };
+const state = { model: null, explains: false, within: [], asked: 0, used: 0, picture: null };
 
 function element(tag, text, properties = {}) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -145,6 +145,7 @@ function draw(result, picture) {
   );
   at("ids").textContent = `model ${result.model_id} · taxonomy ${result.taxonomy_id}`;
   at("result").hidden = false;
+  at("status").scrollIntoView({ block: "nearest" }); // on a phone it is below the tree
   look(result.attention ? result.category_path.length - 1 : -1, result);
 }
 
@@ -169,8 +170,11 @@ async function start() {
 }
 
 async function use() {
-  const model = await call(base());
-  const taxonomy = await call(`${base()}/taxonomy`);
+  const number = ++state.used;
+  state.explains = false;
+  state.within = [];
+  const [model, taxonomy] = await Promise.all([call(base()), call(`${base()}/taxonomy`)]);
+  if (number !== state.used) return; // another model was chosen since
   state.explains = model.explains;
   const count = taxonomy.category_paths.length;
   at("model").textContent = `${model.kind}, ${count} category paths, ${model.image_size_px} px`;

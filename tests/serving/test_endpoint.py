@@ -1,0 +1,334 @@
+"""The endpoint as a process of its own, over HTTP."""
+
+import base64
+import csv
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from PIL import Image
+
+from atlas_ray.artifacts import load_artifact
+from atlas_ray.cli import main
+from atlas_ray.client import Categorized, Client
+from atlas_ray.errors import ItemError, ServiceError
+from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.serving.access import new_token
+from atlas_ray.storage import write_bytes
+from atlas_ray.taxonomy import Taxonomy, format_path
+from benchmarks.endpoint import Endpoint, endpoint
+from tests.parts import make_artifact, picture
+from tests.picture_server import PictureServer
+
+TOKEN, LINE = new_token("tests")
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+TIMEOUT_S = 4
+FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("pictures")
+    for number in range(3):
+        (found / f"{number}.jpg").write_bytes(picture(number))
+    return found
+
+
+@pytest.fixture(scope="module")
+def running(small_model: str, folder: Path, s3: str, garments: Taxonomy) -> Iterator[Endpoint]:
+    other = folder.parent / "other"
+    make_artifact(str(other), Taxonomy(garments.leaves[:3], name="few"), seed=1)
+    tokens = folder.parent / "tokens"
+    tokens.write_text(f"{LINE}\n")
+    with endpoint(
+        f"--model=garments={small_model},few={other}",
+        f"--tokens-file={tokens}",
+        f"--image-prefixes={folder},{s3}/serving",
+        f"--request-timeout-s={TIMEOUT_S}",
+        "--max-pictures=8",
+        "--max-body-mib=2",
+        "--batch-size=4",
+        "--precision=float32",
+    ) as started:
+        yield started
+
+
+def post(running: Endpoint, path: str = "/v1/categorize", **arguments: Any) -> requests.Response:
+    return requests.post(running.url + path, headers=HEADERS, timeout=60, **arguments)
+
+
+def results(answer: requests.Response) -> list[dict[str, Any]]:
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["results"]
+    return found
+
+
+def uploads(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("file", (f"{number}.jpg", content)) for number, content in enumerate(contents)]
+
+
+def test_the_answers_are_those_of_the_predictor(running: Endpoint, small_model: str) -> None:
+    contents = [picture(number) for number in range(6)]
+    contents[2] = b"junk"
+    found = results(post(running, files=uploads(*contents)))
+    artifact = load_artifact(small_model)
+    table, _ = PathPredictor(artifact, PredictorConfig(precision="float32"))(contents)
+    for number, (result, row) in enumerate(zip(found, table.to_pylist(), strict=True)):
+        assert result["name"] == f"{number}.jpg"
+        if number == 2:
+            assert result["error"]["code"] == "not_an_image"
+            continue
+        assert result["category_path"] == row["category_path"]
+        assert result["probability"] == pytest.approx(row["probability"], abs=1e-4)
+        assert result["level_probabilities"] == pytest.approx(row["level_probabilities"], abs=1e-4)
+        assert len(result["alternatives"]) == 4
+        assert (result["model_id"], result["taxonomy_id"]) == (artifact.id, artifact.taxonomy.id)
+
+
+def test_a_part_of_the_taxonomy_fewer_paths_and_where_it_looked(running: Endpoint, garments: Taxonomy) -> None:
+    node = garments.leaves[-1][:1]
+    data = {"within": format_path(node), "top_k": "2", "explain": "true"}
+    (result,) = results(post(running, files=uploads(picture(1)), data=data))
+    assert tuple(result["category_path"][:1]) == node
+    assert len(result["alternatives"]) == 1
+    assert len(result["attention"]) == len(result["category_path"])
+    for overlay in (*result["attention"], result["picture"]):
+        kind, _, encoded = overlay.partition(";base64,")
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+            assert image.get_format_mimetype() == kind.removeprefix("data:")
+            assert image.mode == ("RGBA" if kind.endswith("png") else "RGB")
+            if kind.endswith("png"):
+                assert max(image.getchannel("A").tobytes()) > 150
+
+
+def test_objects_are_read_by_the_endpoint(running: Endpoint, folder: Path, s3: str) -> None:
+    write_bytes(f"{s3}/serving/1.jpg", picture(1))
+    uris = [
+        f"{folder}/1.jpg",
+        f"{s3}/serving/1.jpg",
+        f"{s3}/serving/none.jpg",
+        f"{folder}/../tokens",
+        "http://10.0.0.1/",
+    ]
+    found = results(post(running, json={"image_uri": uris}))
+    assert [result.get("error", {}).get("code") for result in found] == [
+        None, None, "not_found", "forbidden_uri", "forbidden_uri",
+    ]  # fmt: skip
+    assert [result["name"] for result in found] == uris
+    assert found[0]["category_path"] == found[1]["category_path"]
+    (one,) = results(post(running, json={"image_uri": uris[0], "top_k": 1}))
+    assert one["alternatives"] == []
+
+
+def test_several_models_by_name(running: Endpoint, garments: Taxonomy) -> None:
+    def get(path: str) -> Any:
+        return requests.get(running.url + path, headers=HEADERS, timeout=30).json()
+
+    assert get("/v1/models") == {"models": ["garments", "few"]}
+    assert get("/v1/model")["name"] == "garments"
+    few = get("/v1/models/few")
+    assert get("/v1/models/few/taxonomy")["category_paths"] == [list(path) for path in garments.leaves[:3]]
+    assert len(get("/v1/taxonomy")["category_paths"]) == len(garments.leaves)
+    (result,) = results(post(running, "/v1/models/few/categorize", files=uploads(picture(0))))
+    assert result["model_id"] == few["model_id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code", "said"),
+    [
+        ({"data": b"x", "headers": {}}, 415, "unsupported_media_type", "expected multipart/form-data"),
+        ({"json": {}}, 422, "invalid_request", "image_uri"),
+        ({"json": {"image_uri": []}}, 422, "invalid_request", "0 pictures; a request has 1 to 8"),
+        ({"json": {"image_uri": ["/a"] * 9}}, 422, "invalid_request", "9 pictures"),
+        ({"json": {"image_uri": ["/a", 5]}}, 422, "invalid_request", "image_uri.1: Input should be a valid string"),
+        ({"json": {"image_uri": [1] * 300_000}}, 413, "too_large", "more than max_pictures can need"),
+        ({"files": uploads(b"x"), "data": {"image_uri": "/a"}}, 422, "invalid_request", "image_uri"),
+        ({"json": {"image_uri": "/a", "topk": 1}}, 422, "invalid_request", "topk"),
+        ({"files": uploads(b"x"), "data": {"top_k": "none"}}, 422, "invalid_request", "top_k"),
+        ({"files": uploads(*[b"x"] * 9)}, 422, "invalid_request", "8"),
+        ({"files": uploads(picture(0)), "data": {"within": "Hats > Caps"}}, 422, "unknown_category", "Hats"),
+        ({"path": "/v1/models/none/categorize", "files": uploads(b"x")}, 404, "unknown_model", "garments, few"),
+        ({"path": "/v2/categorize"}, 404, "not_found", "/v2/categorize"),
+        ({"path": "/v1/model"}, 405, "method_not_allowed", "POST"),
+        ({"path": "/page/..%2f..%2fapi.py"}, 404, "not_found", ""),
+        ({"files": uploads(bytes(3 * 1024 * 1024))}, 413, "too_large", "2097152"),
+        ({"data": iter([FORM, *[bytes(1024 * 1024)] * 50])}, 413, "too_large", "2097152"),
+    ],
+)  # fmt: skip
+def test_refusals_have_a_code_and_a_sentence(
+    running: Endpoint, arguments: dict[str, Any], status: int, code: str, said: str
+) -> None:
+    arguments = dict(arguments)
+    headers = HEADERS | {"Content-Type": "application/octet-stream"} if "headers" in arguments else HEADERS
+    if "data" in arguments and not isinstance(arguments["data"], (dict, bytes)):
+        headers = HEADERS | {"Content-Type": "multipart/form-data; boundary=x"}
+    arguments.pop("headers", None)
+    answer = requests.post(
+        running.url + arguments.pop("path", "/v1/categorize"), headers=headers, timeout=60, **arguments
+    )
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert (document["code"], document["status"]) == (code, status)
+    assert said in document["detail"]
+    assert requests.get(f"{running.url}/readyz", timeout=30).status_code == 200
+
+
+def test_nothing_but_health_is_open(running: Endpoint) -> None:
+    for path in ("/", "/docs", "/openapi.json", "/page/page.js", "/v1/models", "/v1/model", "/v1/taxonomy", "/x"):
+        assert requests.get(running.url + path, timeout=30).status_code == 401, path
+        assert requests.get(running.url + path, headers={"Authorization": "Bearer x"}, timeout=30).status_code == 401
+    assert requests.post(f"{running.url}/v1/categorize", files=uploads(picture(0)), timeout=30).status_code == 401
+    assert requests.get(f"{running.url}/healthz", timeout=30).json() == {"status": "ok"}
+    assert requests.get(f"{running.url}/", auth=("me", TOKEN), timeout=30).status_code == 200
+    paths = requests.get(f"{running.url}/openapi.json", headers=HEADERS, timeout=30).json()["paths"]
+    assert {"/v1/categorize", "/v1/models/{name}/categorize", "/v1/taxonomy", "/readyz"} <= paths.keys()
+
+
+def test_a_body_that_does_not_end_is_cut_off(running: Endpoint) -> None:
+    place = urlsplit(running.url)
+    assert place.hostname
+    with socket.create_connection((place.hostname, place.port or 80), timeout=30) as connection:
+        head = f"POST /v1/categorize HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n".encode())
+        started = time.monotonic()
+        connection.settimeout(0.3)
+        answer = b""
+        while not answer and time.monotonic() - started < TIMEOUT_S + 10:
+            connection.sendall(b" ")
+            try:
+                answer = connection.recv(4096)
+            except TimeoutError:
+                continue
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert TIMEOUT_S - 1 < time.monotonic() - started < TIMEOUT_S + 5
+
+
+def test_strange_pictures(running: Endpoint, test_data: Path) -> None:
+    with (test_data / "odd_images" / "images.csv").open(newline="") as stream:
+        kinds = {row["file"]: row["expected"] for row in csv.DictReader(stream)}
+    for name, expected in kinds.items():
+        content = (test_data / "odd_images" / name).read_bytes()
+        if len(content) > 1024 * 1024:
+            continue
+        (result,) = results(post(running, files=uploads(content)))
+        assert ("error" in result) != ("category_path" in result)
+        if expected != "policy":
+            assert ("error" in result) == (expected == "must_reject"), name
+
+
+def test_the_client_and_its_command(running: Endpoint, folder: Path) -> None:
+    with Client(running.url, TOKEN) as client:
+        good, bad = client.categorize([folder / "1.jpg", b"junk"], top_k=2)
+        assert isinstance(good, Categorized)
+        assert len(good.alternatives) == 1
+        assert isinstance(bad, ItemError)
+        assert bad.code == "not_an_image"
+        (again,) = client.categorize_uris([f"{folder}/1.jpg"])
+        assert isinstance(again, Categorized)
+        assert again.category_path == good.category_path
+        assert again.category_path in client.taxonomy()
+        with pytest.raises(ServiceError, match=r"answers 422: .*'Hats'"):
+            client.categorize([folder / "1.jpg"], within="Hats")
+    with Client(running.url) as stranger, pytest.raises(ServiceError, match="answers 401: send a known token"):
+        stranger.model()
+
+    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, "-m", "atlas_ray.cli", "categorize", f"--url={running.url}", *arguments]
+        environment = os.environ | {"ATLAS_RAY_TOKEN": TOKEN}
+        return subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment)
+
+    done = command(f"{folder}/1.jpg", str(running.log))
+    assert done.returncode == 3
+    assert format_path(good.category_path) in done.stdout
+    assert "not_an_image" in done.stdout
+    done = command(f"{folder}/none.jpg")
+    assert (done.returncode, "No such file" in done.stderr) == (2, True)
+    assert "Traceback" not in done.stderr
+
+
+def test_what_does_not_fit_and_what_runs_at_the_end(tmp_path: Path, garments: Taxonomy) -> None:
+    make_artifact(str(tmp_path / "slow"), garments, image_size_px=384)
+    with PictureServer() as shop, endpoint(
+        f"--model={tmp_path}/slow", "--allow-anonymous", "--batch-size=1", "--max-pictures=1",
+        "--max-queued-requests=1",
+        "--http-images", f"--allow-private={shop.place}", "--fetch-timeout-s=6",
+    ) as running:  # fmt: skip
+
+        def ask(_: int) -> requests.Response:
+            return requests.post(f"{running.url}/v1/categorize", files=uploads(picture(0)), timeout=60)
+
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(ask, range(48)))
+            statuses = Counter(answer.status_code for answer in answers)
+            assert statuses.keys() == {200, 429}, statuses
+            for answer in answers:
+                if answer.status_code == 429:
+                    assert answer.json()["code"] == "busy"
+                    assert int(answer.headers["retry-after"]) >= 1
+            assert requests.get(f"{running.url}/readyz", timeout=30).status_code == 200
+
+            def patient(_: int) -> Any:
+                with Client(running.url, attempts=20) as client:
+                    return client.categorize([picture(0)])[0]
+
+            assert all(isinstance(found, Categorized) for found in pool.map(patient, range(12)))
+
+            # It reads an object that does not come, until its time is over.
+            body = {"image_uri": f"{shop.url}/hang/"}
+            asked = pool.submit(requests.post, f"{running.url}/v1/categorize", json=body, timeout=60)
+            time.sleep(1)
+            assert not asked.done()
+            started = time.monotonic()
+            ended = pool.submit(running.stop)
+            time.sleep(3)
+            late = requests.post(f"{running.url}/v1/categorize", files=uploads(picture(0)), timeout=30)
+            assert (late.status_code, late.json()["code"]) == (503, "draining")
+            assert not asked.done()
+            assert asked.result().json()["results"][0]["error"]["code"] == "timeout"
+            assert time.monotonic() - started > 4
+            assert ended.result() == 0
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{running.url}/healthz", timeout=5)
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "nobody could ask"),
+        (["--allow-anonymous", "--host=0.0.0.0"], "anyone on the network"),
+        (["--allow-anonymous", "--model=/none"], "/none/model.json"),
+        (["--tokens-file=/none"], "tokens_file '/none' cannot be read"),
+        (["--allow-anonymous", "--image-prefixes=gs://shop"], "image_prefixes has 'gs://shop'"),
+        (["--allow-anonymous", "--model-cpus=64"], "do not fit: this machine's Ray counts"),
+        (["--allow-anonymous", "--detach"], "RAY_ADDRESS names none"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    small_model: str, flags: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert main(["serve", f"--model={small_model}", *flags]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_cluster_of_others_is_not_ended(
+    small_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert main(["serve", f"--model={small_model}", "--allow-anonymous"]) == 2
+    assert "add --detach" in capsys.readouterr().err

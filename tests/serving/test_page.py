@@ -1,0 +1,132 @@
+"""The page in a real browser."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from atlas_ray.crawl.browser import find_chromium
+from atlas_ray.errors import ConfigError
+from benchmarks.endpoint import Endpoint, endpoint
+from tests.parts import picture
+
+ARTIFACTS = os.environ.get("ATLAS_RAY_TEST_ARTIFACTS")
+"""A folder for the screenshots; without it they go with the test's own."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        executable = find_chromium()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("pictures")
+    (found / "1.jpg").write_bytes(picture(1, 300))
+    (found / "junk.jpg").write_bytes(b"junk")
+    return found
+
+
+@pytest.fixture(scope="module")
+def running(browser: Browser, small_model: str, folder: Path) -> Iterator[Endpoint]:
+    with endpoint(f"--model={small_model}", "--allow-anonymous", f"--image-prefixes={folder}") as started:
+        yield started
+
+
+@pytest.fixture(params=[(1280, 900), (375, 812)], ids=["desk", "phone"])
+def page(request: pytest.FixtureRequest, browser: Browser, running: Endpoint) -> Iterator[Page]:
+    width, height = request.param
+    context = browser.new_context(viewport={"width": width, "height": height})
+    opened = context.new_page()
+    wrong: list[Any] = []
+    opened.on(
+        "request", lambda sent: None if sent.url.startswith((running.url, "blob:", "data:")) else wrong.append(sent.url)
+    )
+    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: wrong.append(error))
+    opened.goto(running.url)
+    expect(opened.locator("#model")).to_contain_text("category paths")
+    yield opened
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert [text for text in wrong if "422" not in str(text)] == []
+    context.close()
+
+
+def keep(page: Page, name: str, tmp_path: Path) -> None:
+    size = page.viewport_size
+    assert size
+    page.screenshot(path=Path(ARTIFACTS or tmp_path) / f"{name}-{size['width']}.png", full_page=True)
+
+
+def test_a_picture_and_where_the_model_looked(page: Page, folder: Path, tmp_path: Path) -> None:
+    keep(page, "empty", tmp_path)
+    page.locator("#file").set_input_files(folder / "1.jpg")
+    expect(page.locator("#result")).to_be_visible()
+    path = page.locator("#path").inner_text().split(" > ")
+    levels = page.locator("#levels button")
+    expect(levels).to_have_count(len(path))
+    assert [text.split("\n")[0] for text in levels.all_inner_texts()] == path
+    expect(page.locator("#alternatives li")).to_have_count(4)
+    expect(page.locator("#levels [aria-pressed=true]")).to_contain_text(path[-1])
+    overlay = page.locator("#overlay")
+    expect(overlay).to_have_attribute("alt", f"where the model looked for {path[-1]}")
+    levels.first.click()
+    expect(page.locator("#caption")).to_contain_text(path[0])
+    expect(overlay).to_have_attribute("alt", f"where the model looked for {path[0]}")
+    assert overlay.evaluate("image => image.naturalWidth") == 224
+    keep(page, "answer", tmp_path)
+
+
+def test_a_part_of_the_taxonomy_by_keyboard_alone(page: Page, folder: Path, tmp_path: Path) -> None:
+    page.keyboard.press("Tab")
+    expect(page.locator("#file")).to_be_focused()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(folder / "1.jpg")
+    expect(page.locator("#result")).to_be_visible()
+    branch = page.locator("#tree > li").last
+    name = branch.locator("button[aria-pressed]").first.inner_text()
+    for _ in range(30):
+        if page.evaluate("document.activeElement.textContent") == name:
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#within")).to_have_text(name)
+    expect(page.locator("#path")).to_contain_text(name)
+    assert page.locator("#path").inner_text().startswith(name)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")  # opens the branch
+    expect(branch.locator("ul button[aria-pressed]").first).to_be_visible()
+    keep(page, "narrowed", tmp_path)
+
+
+def test_an_object_key_and_what_cannot_be_had(page: Page, folder: Path) -> None:
+    page.locator("#uri").fill(str(folder / "1.jpg"))
+    page.locator("#uri").press("Enter")
+    expect(page.locator("#result")).to_be_visible()
+    shown = page.locator("#picture").get_attribute("src")
+    assert shown
+    assert shown.startswith("data:image/jpeg;base64,")
+    page.locator("#uri").fill("/etc/passwd")
+    page.get_by_role("button", name="Categorize").click()
+    expect(page.locator("#status")).to_contain_text("not below a folder")
+    expect(page.locator("#result")).to_be_hidden()
+    page.locator("#file").set_input_files(folder / "junk.jpg")
+    expect(page.locator("#status")).to_have_class("wrong")
+    expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
+
+
+def test_the_documentation_needs_nothing_from_elsewhere(page: Page, running: Endpoint) -> None:
+    page.goto(f"{running.url}/docs")
+    expect(page.locator(".opblock-summary-path").first).to_be_visible()
+    expect(page.get_by_text("/v1/categorize", exact=True).first).to_be_visible()
