@@ -2,13 +2,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test test-all check clean
 
 demo: $(READY)
 	$(BIN)/atlas-ray demo
 
 test: check
 	$(BIN)/pytest
+
+test-all: check
+	$(BIN)/pytest -m ""
 
 check: $(READY)
 	$(BIN)/ruff format --check .

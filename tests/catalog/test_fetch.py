@@ -109,7 +109,7 @@ def test_a_lost_picture_fails_the_account(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_starts(tmp_path: Path) -> None:
     write_catalog(tmp_path / "catalog", {"A": ["http://shop.example/1.jpg"]})
     settings: dict[str, Any] = {"catalog": str(tmp_path / "catalog"), "output": str(tmp_path / "output")}
-    with pytest.raises(CatalogError, match="no products table"):
+    with pytest.raises(CatalogError, match="no images table"):
         fetch(FetchConfig(**settings | {"catalog": str(tmp_path)}))
     with pytest.raises(OutputError, match="is the catalogue itself"):
         fetch(FetchConfig(**settings | {"output": settings["catalog"]}))

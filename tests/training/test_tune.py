@@ -28,6 +28,7 @@ def not_a_trial(folder: Path) -> None:
     (folder / "model.json").write_text("{}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_search_keeps_the_best(catalog: str, tmp_path: Path) -> None:
     output = tmp_path / "search"
@@ -58,6 +59,7 @@ def test_a_search_keeps_the_best(catalog: str, tmp_path: Path) -> None:
         tune(replace(config, trials=4), training)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_stopped_search_goes_on_and_ends_what_falls_behind(catalog: str, s3: str) -> None:
     output = f"{s3}/search"
