@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import requests
 
 from atlas_ray.serving.access import new_token
@@ -81,6 +82,7 @@ def missing_metrics(cluster: Cluster) -> set[str]:
     return names - set(re.findall(r"^(\w+)[{ ]", requests.get(cluster.metrics, timeout=30).text, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_requests_are_answered_while_replicas_models_and_nodes_go(tmp_path: Path, garments: Taxonomy) -> None:
     token = tmp_path / "token"
     token.write_text(secrets.token_hex(32))
