@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from atlas_ray.errors import ConfigError
@@ -83,9 +84,9 @@ class TokenTable:
             raise ConfigError(f"tokens_file {self._file!r} cannot be read: {error}") from None
 
 
-def _parse(lines: object, source: str) -> dict[str, str]:
+def _parse(lines: Iterable[str], source: str) -> dict[str, str]:
     found = {}
-    for number, line in enumerate(lines, 1):  # type: ignore[arg-type, var-annotated]
+    for number, line in enumerate(lines, 1):
         text = line.strip()
         if text and not text.startswith("#"):
             match = LINE.fullmatch(text)

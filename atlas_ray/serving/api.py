@@ -19,6 +19,7 @@ from atlas_ray import __version__
 from atlas_ray.serving.gateway import Ask, Gateway, NamedPicture
 from atlas_ray.serving.guard import Guard
 from atlas_ray.serving.problems import Problem
+from atlas_ray.serving.sources import MAX_URI
 
 logger = logging.getLogger(__name__)
 PAGE_HEADERS = {
@@ -30,13 +31,13 @@ PAGE_HEADERS = {
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 MAX_FIELDS = 16
 MAX_NAME = 1024
-MAX_URI_BYTES = 2048 * 6
+MAX_URI_BYTES = MAX_URI * 6
 """A URI of the longest kind, each of its letters escaped."""
 MAX_ASKED = 65_536
 """Bytes of a form's field, and of what a JSON says beside its objects."""
 Values = TypeVar("Values", bound=BaseModel)
 Result = TypeVar("Result")
-Uri = Annotated[str, Field(max_length=2048)]
+Uri = Annotated[str, Field(max_length=MAX_URI)]
 
 
 class Asked(BaseModel):

@@ -33,17 +33,15 @@ def check(config: ServeConfig) -> None:
 
 
 def deploy(config: ServeConfig) -> str:
-    """Start the endpoint, or bring a running one to these settings; wait until it is ready.
+    """Start the endpoint, or bring a running one to settings that `check` took; wait until it is ready.
 
     Returns:
         Its address.
 
     Raises:
-        UserError: for a model or a file of tokens that cannot be read, a cluster without room, and
-            a Serve that listens elsewhere.
+        UserError: for a cluster without room, and a Serve that listens elsewhere.
     """
     config = config.absolute()
-    check(config)
     if "RAY_ADDRESS" not in os.environ:
         _check_room(config)
     # A body that comes slowly is refused by the gateway first, with a reason.
