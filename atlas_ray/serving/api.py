@@ -3,6 +3,7 @@
 import asyncio
 import importlib.resources
 import logging
+import time
 from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -163,15 +164,14 @@ def build_api(gateway: Gateway) -> ASGIApp:
         return await answer(request, name)
 
     async def answer(request: Request, name: str) -> Response:
-        async def results() -> list[dict[str, Any]]:
-            pictures, ask = await read_request(request, gateway)
-            return await gateway.categorize(name, pictures, ask)
+        began = time.monotonic()
+        pictures, ask = await read_request(request, gateway)  # the guard holds its time
+        spent_s = time.monotonic() - began
+        return JSONResponse({"results": await in_time(gateway.categorize(name, pictures, ask), spent_s)})
 
-        return JSONResponse({"results": await in_time(results())})
-
-    async def in_time(answer: Awaitable[Result]) -> Result:
+    async def in_time(answer: Awaitable[Result], spent_s: float = 0.0) -> Result:
         try:
-            async with asyncio.timeout(config.request_timeout_s):
+            async with asyncio.timeout(config.request_timeout_s - spent_s):
                 return await answer
         except TimeoutError:
             raise Problem(504, "timeout", f"no answer within {config.request_timeout_s:g} s") from None

@@ -70,6 +70,7 @@ def test_two_workers_in_parts_learn_as_one(catalog: str, curve: list[dict[str, A
     same_curve(done.metrics["history"], curve)
 
 
+@pytest.mark.slow  # a node that is killed takes its worker along
 def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     catalog: str, local_ray: None, tmp_path: Path
 ) -> None:
