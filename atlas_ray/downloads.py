@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import Self, TypeVar
 
 import aiohttp
+import uvloop
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
@@ -128,7 +129,7 @@ class Downloader:
         self._host = functools.partial(_Host, concurrency=per_host_concurrency, rate=per_host_rate)
         self._hosts: dict[str, _Host] = {}
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="downloaded")
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="downloads", daemon=True)
         self._thread.start()
         opened = asyncio.run_coroutine_threadsafe(self._open(user_agent), self._loop)
