@@ -4,6 +4,8 @@
     model.json            kind, configuration, vocabulary, content id; written last
     taxonomy.json         the taxonomy it was trained on
     metrics.json          what its training measured
+    words.json            what a model of texts knows
+    picture/ title/ description/    of a fused model: the artifacts that it fuses
 
 A zoom filter has neither vocabulary nor taxonomy.
 
@@ -12,7 +14,7 @@ No pickle is ever loaded from an artifact.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,16 +25,32 @@ from torch import Tensor
 
 from atlas_ray import __version__, storage
 from atlas_ray.errors import ArtifactError, ConfigError, StorageError, TaxonomyError
-from atlas_ray.models import Classifier, ClassifierConfig, EncoderDecoder, EncoderDecoderConfig, PathModel
+from atlas_ray.metrics.calibration import BOUNDS
+from atlas_ray.models import (
+    Classifier,
+    ClassifierConfig,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    FusionConfig,
+    FusionNetwork,
+    PathModel,
+    TextConfig,
+    TextNetwork,
+)
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
+from atlas_ray.products import PICTURE
 from atlas_ray.taxonomy import Taxonomy, Vocabulary
+from atlas_ray.texts import WordIndex
 
 FORMAT = 1
-PATH_KINDS = ("classifier", "encoder-decoder")
+PATH_KINDS = ("classifier", "encoder-decoder", "text", "fusion")
 ZOOM_KIND = "zoom"
+WORDS = "words.json"
 KINDS: dict[str, tuple[Any, Any]] = {
     "classifier": (ClassifierConfig, Classifier),
     "encoder-decoder": (EncoderDecoderConfig, EncoderDecoder),
+    "text": (TextConfig, TextNetwork),
+    "fusion": (FusionConfig, FusionNetwork),
     ZOOM_KIND: (ZoomConfig, ZoomNetwork),
 }
 """What an artifact can hold: the configuration and the network of each kind."""
@@ -48,6 +66,36 @@ class Artifact:
     vocabulary: Vocabulary
     taxonomy: Taxonomy
     metrics: dict[str, Any] = field(default_factory=dict)
+    words: WordIndex | None = None
+    """Of a model of texts."""
+    members: "dict[str, Artifact]" = field(default_factory=dict)
+    """Of a fused model: the models that it fuses, by modality."""
+    temperature: float = 1.0
+    """What its log-probabilities are divided by, so that its probabilities can be trusted; 1 until calibrated."""
+
+    @property
+    def kind(self) -> str:
+        """What it holds, one of `PATH_KINDS`."""
+        return next(kind for kind in PATH_KINDS if isinstance(self.model, KINDS[kind][1]))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it looks at of a product: picture, title, description."""
+        if isinstance(self.model, FusionNetwork):
+            return self.model.config.names
+        return (self.model.config.field if isinstance(self.model, TextNetwork) else PICTURE,)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What it reads beside pictures: title, description."""
+        return tuple(name for name in self.reads if name != PICTURE)
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the square that pictures become; 0 where it looks at none."""
+        if isinstance(self.model, FusionNetwork):
+            return self.members[PICTURE].image_size_px if PICTURE in self.members else 0
+        return 0 if isinstance(self.model, TextNetwork) else self.model.config.image_size_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +115,61 @@ def save_artifact(
     vocabulary: Vocabulary,
     taxonomy: Taxonomy,
     metrics: dict[str, Any],
+    words: WordIndex | None = None,
 ) -> str:
     """Write an artifact and return its content id; `model.json` comes last and completes it."""
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
     names = {"vocabulary": list(vocabulary.tokens), "taxonomy_id": taxonomy.id}
+    if words is not None:
+        names["words_sha256"] = save_words(uri, words)
     return _save(uri, model, names, metrics)
+
+
+def save_fusion_artifact(
+    uri: str, model: FusionNetwork, members: Mapping[str, str], *, taxonomy: Taxonomy, metrics: dict[str, Any]
+) -> str:
+    """Write a fused model with copies of the artifacts that it fuses, and return its content id.
+
+    Args:
+        uri: The folder.
+        model: The policy.
+        members: The URI of each modality's artifact.
+        taxonomy: That of all of them.
+        metrics: What was measured.
+    """
+    storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
+    for name, member in members.items():
+        for file in ("weights.safetensors", "taxonomy.json", "metrics.json", WORDS, "model.json"):
+            if storage.exists(storage.join(member, file)):
+                storage.write_bytes(storage.join(uri, name, file), storage.read_bytes(storage.join(member, file)))
+    ids = {name: _read_json(member, "model.json")["id"] for name, member in members.items()}
+    vocabulary = list(Vocabulary.of(taxonomy).tokens)
+    return _save(uri, model, {"vocabulary": vocabulary, "taxonomy_id": taxonomy.id, "members": ids}, metrics)
+
+
+def save_words(uri: str, words: WordIndex) -> str:
+    """Write what a model of texts knows into its folder; return the file's SHA-256."""
+    data = json.dumps(words.words, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    storage.write_bytes(storage.join(uri, WORDS), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_words(uri: str, field_name: str, sha256: str | None = None) -> WordIndex:
+    """Read what `save_words` wrote.
+
+    Raises:
+        ArtifactError: where the file is missing, damaged, or not the one of that SHA-256.
+    """
+    data = _read(uri, WORDS)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ArtifactError(f"{uri}: {WORDS} is damaged: its sha256 is not the one in model.json")
+    try:
+        words = json.loads(data)
+    except ValueError as error:
+        raise ArtifactError(f"{uri}: {WORDS} is not JSON: {error}") from None
+    if not isinstance(words, list):
+        raise ArtifactError(f"{uri}: {WORDS} holds a {type(words).__name__}; expected a list")
+    return WordIndex(words, field_name)
 
 
 def save_zoom_artifact(uri: str, model: ZoomNetwork, *, metrics: dict[str, Any]) -> str:
@@ -95,20 +193,73 @@ def load_artifact(uri: str) -> Artifact:
     taxonomy = Taxonomy.from_json(_read(uri, "taxonomy.json"), source=storage.join(uri, "taxonomy.json"))
     if taxonomy.id != taxonomy_id:
         raise ArtifactError(f"{uri}: taxonomy.json is {taxonomy.id}, the model was trained on {taxonomy_id}")
-    name, stated, there = (
-        ("classes", config.classes, len(taxonomy.leaves))
-        if isinstance(config, ClassifierConfig)
-        else ("vocabulary_size", config.vocabulary_size, len(vocabulary))
-    )
-    if stated != there:
-        raise ArtifactError(f"{uri}: {name} is {stated}, but there are {there}")
+    words, members = None, {}
+    checks = {"vocabulary_size": len(vocabulary), "classes": len(taxonomy.leaves), "outputs": len(taxonomy.leaves)}
+    if isinstance(config, TextConfig):
+        words = load_words(uri, config.field, document.get("words_sha256", ""))
+        checks["words"] = len(words)
+    if isinstance(config, FusionConfig):
+        members = _members(uri, config, document, taxonomy)
+    for name, there in checks.items():
+        if (stated := getattr(config, name, there)) != there:
+            raise ArtifactError(f"{uri}: {name} is {stated}, but there are {there}")
     return Artifact(
         id=document["id"],
         model=model,
         vocabulary=vocabulary,
         taxonomy=taxonomy,
         metrics=_read_json(uri, "metrics.json"),
+        words=words,
+        members=members,
+        temperature=_temperature(uri, document),
     )
+
+
+def _temperature(uri: str, document: dict[str, Any]) -> float:
+    found = document.get("temperature", 1.0)
+    if not isinstance(found, int | float) or not BOUNDS[0] / 2 <= found <= BOUNDS[1] * 2:
+        raise ArtifactError(f"{uri}: model.json is damaged: its temperature is {found!r}")
+    return float(found)
+
+
+def set_temperature(uri: str, temperature: float, metrics: dict[str, Any]) -> str:
+    """Store the temperature of an artifact and what was measured with it; return its content id, which changes."""
+    document = _read_json(uri, "model.json") | {"temperature": temperature}
+    document["id"] = _content_id(document)
+    _write_json(uri, "metrics.json", _read_json(uri, "metrics.json") | {"calibration": metrics})
+    _write_json(uri, "model.json", document)
+    return str(document["id"])
+
+
+def _members(uri: str, config: FusionConfig, document: dict[str, Any], taxonomy: Taxonomy) -> dict[str, Artifact]:
+    """Read the artifacts that a fused model fuses, and hold them against what it was fitted on."""
+    stated = document.get("members")
+    if not isinstance(stated, dict) or set(stated) != set(config.names):
+        raise ArtifactError(f"{uri}: model.json is damaged: its members are not {config.modalities}")
+    members = {}
+    for name in config.names:
+        member = members[name] = load_artifact(storage.join(uri, name))
+        if member.id != stated[name]:
+            raise ArtifactError(f"{uri}: {name}/ holds model {member.id}, the policy was fitted on {stated[name]}")
+        check_member(name, member, taxonomy, storage.join(uri, name))
+    return members
+
+
+def check_member(name: str, member: Artifact, taxonomy: Taxonomy, source: str) -> None:
+    """Refuse to fuse what cannot be fused.
+
+    Raises:
+        ArtifactError: where a model is of another modality or taxonomy, or is itself a fused one.
+    """
+    if isinstance(member.model, FusionNetwork):
+        raise ArtifactError(f"{source}: a fused model cannot be fused again")
+    if member.reads != (name,):
+        raise ArtifactError(f"{source}: a model of the {member.reads[0]}; expected one of the {name}")
+    if member.taxonomy.leaves != taxonomy.leaves:
+        raise ArtifactError(
+            f"{source}: trained on taxonomy {member.taxonomy.id}, the others on {taxonomy.id}; "
+            "train all of them with the same --taxonomy"
+        )
 
 
 def load_zoom_artifact(uri: str) -> ZoomArtifact:
@@ -157,9 +308,8 @@ def _save(uri: str, model: PathModel | ZoomNetwork, names: dict[str, Any], metri
     document["id"] = _content_id(document)
     document["written_by"] = f"atlas_ray {__version__}"
     storage.write_bytes(storage.join(uri, "weights.safetensors"), weights)
-    storage.write_bytes(storage.join(uri, "metrics.json"), json.dumps(metrics, indent=1).encode())
-    text = json.dumps(document, indent=1, ensure_ascii=False)
-    storage.write_bytes(storage.join(uri, "model.json"), text.encode())
+    _write_json(uri, "metrics.json", metrics)
+    _write_json(uri, "model.json", document)
     return str(document["id"])
 
 
@@ -197,6 +347,10 @@ def _network(uri: str, document: dict[str, Any], config: Any) -> Any:
 def _content_id(document: dict[str, Any]) -> str:
     parts = {key: value for key, value in document.items() if key not in ("id", "written_by")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_json(uri: str, name: str, document: dict[str, Any]) -> None:
+    storage.write_bytes(storage.join(uri, name), json.dumps(document, indent=1, ensure_ascii=False).encode())
 
 
 def _read(uri: str, name: str) -> bytes:

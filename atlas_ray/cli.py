@@ -105,11 +105,31 @@ def _parser() -> argparse.ArgumentParser:
         add = functools.partial(training.add_tune, kind=kind)
         command(kind, training.run_tune, add, f"search learning rates, decay, dropout and smoothing of {text}", tune)
     command(
+        "text",
+        training.run_train,
+        functools.partial(training.add_train, kind="text"),
+        "train the model that reads titles, or descriptions",
+        train,
+    )
+    command(
+        "fusion",
+        training.run_train,
+        functools.partial(training.add_train, kind="fusion"),
+        "fit the policy that fuses models of pictures, titles and descriptions",
+        train,
+    )
+    command(
         "zoom",
         training.run_train_zoom,
         training.add_train_zoom,
         "train the filter that tells zoomed pictures from normal ones",
         train,
+    )
+    command(
+        "calibrate",
+        training.run_calibrate,
+        training.add_calibrate,
+        "make a model's probabilities ones that can be trusted, on products it was not trained on",
     )
     command(
         "import-checkpoint",

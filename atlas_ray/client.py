@@ -39,6 +39,7 @@ class Categorized:
         attention: With `explain`, a PNG for each level as a data URI.
         model_id: The model that answered.
         taxonomy_id: What it chose from.
+        picture_error: Why the answer goes by the texts alone, where the picture could not be had.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Categorized:
     attention: tuple[str, ...]
     model_id: str
     taxonomy_id: str
+    picture_error: str | None = None
 
 
 class _Bearer(AuthBase):
@@ -119,6 +121,8 @@ class Client:
         top_k: int | None = None,
         explain: bool = False,
         model: str | None = None,
+        titles: Sequence[str | None] | None = None,
+        descriptions: Sequence[str | None] | None = None,
     ) -> list[Categorized | ItemError]:
         """Ask for picture files.
 
@@ -128,6 +132,8 @@ class Client:
             top_k: Paths a picture.
             explain: Ask where the model looked.
             model: The model's name; the endpoint's first where none is given.
+            titles: Of each product, for a model that reads titles; None where it has none.
+            descriptions: Of each product, likewise.
 
         Returns:
             What is said of each, in their order, or why it has no answer.
@@ -141,19 +147,27 @@ class Client:
             name = f"picture {number}" if isinstance(picture, bytes) else os.fspath(picture)
             files.append(("file", (name, picture if isinstance(picture, bytes) else Path(picture).read_bytes())))
         fields = _given(within=within, top_k=top_k, explain=str(explain).lower())
+        # A form has no null.
+        fields |= {name: [text or "" for text in texts] for name, texts in _texts(titles, descriptions).items()}
         return self._results(self._ask("POST", self._path(model, "categorize"), files=files, data=fields))
 
     def categorize_uris(
         self,
-        image_uris: Sequence[str],
+        image_uris: Sequence[str | None],
         *,
         within: str = "",
         top_k: int | None = None,
         explain: bool = False,
         model: str | None = None,
+        titles: Sequence[str | None] | None = None,
+        descriptions: Sequence[str | None] | None = None,
     ) -> list[Categorized | ItemError]:
-        """Ask for objects that the endpoint reads itself; otherwise as `categorize`."""
+        """Ask for objects that the endpoint reads itself, None for a product without a picture.
+
+        Otherwise as `categorize`.
+        """
         wanted = _given(image_uri=list(image_uris), within=within, top_k=top_k, explain=explain)
+        wanted |= _texts(titles, descriptions)
         return self._results(self._ask("POST", self._path(model, "categorize"), json=wanted))
 
     def model(self, name: str | None = None) -> dict[str, Any]:
@@ -194,6 +208,13 @@ class Client:
         return document
 
 
+def _texts(
+    titles: Sequence[str | None] | None, descriptions: Sequence[str | None] | None
+) -> dict[str, list[str | None]]:
+    given = {"title": titles, "description": descriptions}
+    return {name: list(texts) for name, texts in given.items() if texts is not None}
+
+
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in ("", None)}
 
@@ -212,4 +233,5 @@ def _result(row: Mapping[str, Any]) -> Categorized | ItemError:
         attention=tuple(row.get("attention", ())),
         model_id=row["model_id"],
         taxonomy_id=row["taxonomy_id"],
+        picture_error=row.get("picture_error"),
     )

@@ -20,6 +20,10 @@ from atlas_ray.errors import ConfigError, OutputError
 Config = TypeVar("Config")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 """The picture encoders that models are built from."""
+MODALITIES = ("picture", "title", "description")
+"""What there is of a product for a model to look at."""
+POLICIES = ("max", "mean", "ridge", "network", "weighted", "early")
+"""The ways of making the decisions of several models one; `atlas_ray.models.fusion` says what they are."""
 
 
 def setting(

@@ -1,4 +1,4 @@
-"""A batch-callable class per model: bytes of pictures in, columns of predictions out.
+"""A batch-callable class per model: pictures and texts of products in, columns of predictions out.
 
 Scoring, evaluation and serving use the same predictor; it knows nothing of Ray.
 """
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from atlas_ray.artifacts import Artifact
 from atlas_ray.config import check_settings, setting
-from atlas_ray.decoding import SEARCHES, Posterior, Scope, beam_search, classes_search, exact_search
+from atlas_ray.decoding import SEARCHES, Posterior, Scope
 from atlas_ray.errors import ConfigError, PictureError
 from atlas_ray.images import decode_batch
-from atlas_ray.models import Classifier
-from atlas_ray.models.backbone import fuse_batch_norm
-from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.inference import build_inference
+from atlas_ray.models import EncoderDecoder
+from atlas_ray.products import PICTURE, Products, Texts
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.taxonomy.vocabulary import PAD
 
@@ -85,7 +85,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 class PathPredictor:
-    """A model over batches: pictures to category paths."""
+    """A model over batches: products to category paths."""
 
     def __init__(
         self,
@@ -112,16 +112,12 @@ class PathPredictor:
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
         self.model_id = artifact.id
-        self.image_size_px = artifact.model.config.image_size_px
         self._vocabulary = artifact.vocabulary
-        self._trained_on = artifact.taxonomy if isinstance(artifact.model, Classifier) else None
+        self._trained_on = None if isinstance(artifact.model, EncoderDecoder) else artifact.taxonomy
         taxonomy = taxonomy or artifact.taxonomy
         self.scope = self._scope_of(taxonomy.within(within) if within else taxonomy)
         self._narrowed: dict[CategoryPath, Scope] = {}
-        self.model = artifact.model.eval().requires_grad_(False)
-        fuse_batch_norm(self.model.encoder)
-        self.model.to(self.device, self.dtype).to(memory_format=torch.channels_last)
-        self._encoder = torch.compile(self.model.encoder) if config.compile else self.model.encoder
+        self._inference = build_inference(artifact, self.device, self.dtype, compiled=config.compile)
         threads = config.decode_threads or min(os.cpu_count() or 1, 16)
         # Each of these threads would start OpenMP threads of its own to resize, which then spin
         # beside the model's.
@@ -134,6 +130,21 @@ class PathPredictor:
     def taxonomy(self) -> Taxonomy:
         """What may be predicted."""
         return self.scope.taxonomy
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What the model looks at of a product: picture, title, description."""
+        return self._inference.reads
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the square that pictures become; 0 where the model looks at none."""
+        return self._inference.image_size_px
+
+    @property
+    def explains(self) -> bool:
+        """Whether the model can say where in the picture it looked."""
+        return self._inference.attends
 
     def narrowed(self, within: CategoryPath) -> Scope:
         """Return the part of the taxonomy at and below a node; the last ones asked for are kept.
@@ -156,12 +167,18 @@ class PathPredictor:
         """Decode pictures to (count, 3, size, size) uint8; refusals by index."""
         return decode_batch(contents, self.image_size_px, pool=self._pool)
 
-    def __call__(self, contents: Sequence[bytes]) -> tuple[pa.Table, dict[int, PictureError]]:
+    def __call__(
+        self, contents: Sequence[bytes | None], texts: Texts | None = None
+    ) -> tuple[pa.Table, dict[int, PictureError]]:
         """Decode and predict; while a GPU runs the model on one batch, the next one is decoded.
 
+        Args:
+            contents: The file of each picture; None where there is none.
+            texts: What else the model reads: a text for each of `contents`.
+
         Returns:
-            A table of `PREDICTED` with a row for each of `contents`, null where it was refused,
-            and the refusals by index.
+            A table of `PREDICTED` with a row for each of `contents`, null where there was nothing
+            that the model could go by, and the pictures that were refused, by index.
         """
         size = self.config.batch_size
         batches = [contents[start : start + size] for start in range(0, len(contents), size)]
@@ -170,56 +187,78 @@ class PathPredictor:
         rows: list[int] = []
         ahead: Future[tuple[Tensor, dict[int, PictureError]]] | None = None
         for position, batch in enumerate(batches):
-            pictures, errors = ahead.result() if ahead else self.decode(batch)
+            pictures, errors = ahead.result() if ahead else self._decoded(batch)
             ahead = None
             if self._ahead and position + 1 < len(batches):
-                ahead = self._ahead.submit(self.decode, batches[position + 1])
+                ahead = self._ahead.submit(self._decoded, batches[position + 1])
             start = position * size
-            refused |= {start + index: error for index, error in errors.items()}
-            good = [index for index in range(len(batch)) if index not in errors]
+            refused |= {start + index: error for index, error in errors.items() if batch[index] is not None}
+            there = torch.tensor([index not in errors for index in range(len(batch))], dtype=torch.bool)
+            part = {name: column[start : start + size] for name, column in (texts or {}).items()}
+            products = Products(pictures, part, None if not errors else there)
+            good = self.answerable(products)
             if good:
                 rows += [start + index for index in good]
-                found.append(self.infer(pictures if len(good) == len(batch) else pictures[good]))
+                found.append(self.infer(products if len(good) == len(batch) else products.take(good)))
         table = self.scope.table(found)
-        if refused:
+        if len(rows) < len(contents):
             where = np.full(len(contents), -1)
             where[rows] = np.arange(len(rows))
             table = table.take(pa.array(where, mask=where < 0))
         return table, refused
 
-    def predict(self, pictures: Tensor) -> pa.Table:
-        """Predict for decoded pictures, (count, 3, size, size) uint8: a table of `PREDICTED`."""
-        return self.scope.table([self.infer(batch) for batch in pictures.split(self.config.batch_size)])
+    def _decoded(self, batch: Sequence[bytes | None]) -> tuple[Tensor, dict[int, PictureError]]:
+        if PICTURE not in self.reads:
+            return torch.zeros((len(batch), 0), dtype=torch.uint8), {}
+        return self.decode([content or b"" for content in batch])
+
+    def answerable(self, products: Products) -> list[int]:
+        """Return which products have something that the model looks at."""
+        if products.seen is None and PICTURE in self.reads:
+            return list(range(len(products)))
+        there = products.seen if PICTURE in self.reads else None
+        for name in self.reads:
+            if name != PICTURE:
+                said = products.said(name)
+                there = said if there is None else there | said
+        assert there is not None
+        return there.nonzero()[:, 0].tolist()
+
+    def predict(self, products: Products) -> pa.Table:
+        """Predict for decoded products, each of which has something to go by: a table of `PREDICTED`."""
+        return self.scope.table([self.infer(batch) for batch in products.split(self.config.batch_size)])
 
     @torch.inference_mode()
-    def predict_within(self, pictures: Tensor, scopes: Sequence[Scope]) -> pa.Table:
-        """Predict for decoded pictures, each in a scope of its own; the network takes them together.
+    def predict_within(self, products: Products, scopes: Sequence[Scope]) -> pa.Table:
+        """Predict for decoded products, each in a scope of its own; the network takes them together.
 
         Args:
-            pictures: (count, 3, size, size) uint8.
-            scopes: For each picture, from `narrowed`.
+            products: Each of them with something to go by.
+            scopes: For each product, from `narrowed`.
         """
         tables, order = [], []
-        for start in range(0, len(pictures), self.config.batch_size):
-            features = self._encode(pictures[start : start + self.config.batch_size])
+        start = 0
+        for batch in products.split(self.config.batch_size):
+            encoded = self._encode(batch)
             rows_of: dict[int, list[int]] = {}
-            for row in range(len(features)):
+            for row in range(len(batch)):
                 rows_of.setdefault(id(scopes[start + row]), []).append(row)
             for rows in rows_of.values():
                 scope = scopes[start + rows[0]]
-                found = self._search(features if len(rows_of) == 1 else features[rows], scope)
+                found = self._search(encoded if len(rows_of) == 1 else encoded[rows], scope)
                 tables.append(scope.table([found]))
                 order += [start + row for row in rows]
+            start += len(batch)
         if not tables:
             return self.scope.table([])
         return pa.concat_tables(tables).take(pa.array(np.argsort(order)))
 
     @torch.inference_mode()
-    def explain(self, pictures: Tensor, scope: Scope | None = None) -> tuple[pa.Table, Tensor]:
-        """Predict for decoded pictures, and say where the decoder looked while it spelled each path.
+    def explain(self, products: Products, scope: Scope | None = None) -> tuple[pa.Table, Tensor]:
+        """Predict for decoded products, and say where the decoder looked while it spelled each path.
 
         Args:
-            pictures: (count, 3, size, size) uint8.
+            products: Each of them with a picture.
             scope: What may be answered, where it is not all.
 
         Returns:
@@ -227,38 +266,30 @@ class PathPredictor:
             sums to 1, and those past a path's end are 0.
 
         Raises:
-            ConfigError: where the model is a classifier, which has no attention.
+            ConfigError: where no encoder-decoder looks at the picture, so that there is no attention.
         """
-        if isinstance(self.model, Classifier):
-            raise ConfigError(f"model {self.model_id} is a classifier; attention maps need an encoder-decoder")
+        if not self.explains:
+            raise ConfigError(f"model {self.model_id} is no encoder-decoder, whose attention maps say where it looked")
         scope = scope or self.scope
         leaf_tokens = torch.from_numpy(scope.tree.trie.leaf_tokens).to(self.device)
         found, maps = [], []
-        for batch in pictures.split(self.config.batch_size):
-            features = self._encode(batch)
-            found.append(self._search(features, scope))
+        for batch in products.split(self.config.batch_size):
+            encoded = self._encode(batch)
+            found.append(self._search(encoded, scope))
             tokens = leaf_tokens[found[-1].leaf[:, 0]]  # (batch, depth)
             there = (tokens != PAD)[:, :, None, None]
-            maps.append((self.model.attention_maps(self.model.decoder.grid(features), tokens) * there).float().cpu())
+            maps.append((self._inference.maps(batch, encoded, tokens) * there).float().cpu())
         return scope.table(found), torch.cat(maps)
 
     @torch.inference_mode()
-    def infer(self, pictures: Tensor) -> Posterior:
-        """Run the network and the search over one batch of decoded pictures."""
-        return self._search(self._encode(pictures), self.scope)
+    def infer(self, products: Products) -> Posterior:
+        """Run the network and the search over one batch of decoded products."""
+        return self._search(self._encode(products), self.scope)
 
-    def _encode(self, pictures: Tensor) -> Tensor:
+    def _encode(self, products: Products) -> Tensor:
         if self.config.threads:  # OpenMP keeps this setting for each calling thread
             torch.set_num_threads(self.config.threads)
-        features: Tensor = self._encoder(pictures.to(self.device, non_blocking=True))
-        return features
+        return self._inference.encode(products)
 
-    def _search(self, features: Tensor, scope: Scope) -> Posterior:
-        model, top_k = self.model, self.config.top_k
-        if isinstance(model, Classifier):
-            assert scope.classes is not None
-            return classes_search(model.classify(features), scope.classes, scope.tree, top_k=top_k)
-        step = DecoderStep(model, model.decoder.grid(features))
-        if scope.search == "exact":
-            return exact_search(step, scope.tree, top_k=top_k)
-        return beam_search(step, scope.tree, width=self.config.beam_width, top_k=top_k)
+    def _search(self, encoded: Tensor, scope: Scope) -> Posterior:
+        return self._inference.search(encoded, scope, width=self.config.beam_width, top_k=self.config.top_k)

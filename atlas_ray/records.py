@@ -53,6 +53,7 @@ PREDICTIONS = pa.schema(
         ("alternatives", pa.list_(ALTERNATIVE)),
         ("outside_probability", pa.float32()),
         ("zoomed_probability", pa.float32()),
+        ("picture_error", pa.string()),
         ("model_id", pa.string()),
         ("taxonomy_id", pa.string()),
     ]
@@ -63,6 +64,9 @@ PREDICTIONS = pa.schema(
 outside it. `level_probabilities[i]` is the probability of the first `i + 1` names of the path.
 `alternatives` are the next best paths, best first, without the chosen one. `zoomed_probability` is
 null where no zoom filter ran.
+
+A model that reads texts answers also where the picture could not be had; `picture_error` then says
+why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
 """
 
 FILTERED = pa.schema(

@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.images import decode
 from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.products import Products
 
 
 def main() -> None:
@@ -26,12 +27,14 @@ def main() -> None:
     predictor = PathPredictor(load_artifact(options.model), PredictorConfig(batch_size=1))
     thread = ThreadPoolExecutor(1)  # one model, one picture at a time
     for _ in range(3):
-        predictor.infer(torch.zeros((1, 3, predictor.image_size_px, predictor.image_size_px), dtype=torch.uint8))
+        predictor.infer(
+            Products(torch.zeros((1, 3, predictor.image_size_px, predictor.image_size_px), dtype=torch.uint8))
+        )
     api = FastAPI()
 
     def categorize(content: bytes) -> dict[str, Any]:
         pixels = decode(content, predictor.image_size_px).pixels
-        row: dict[str, Any] = predictor.predict(pixels[None]).to_pylist()[0]
+        row: dict[str, Any] = predictor.predict(Products(pixels[None])).to_pylist()[0]
         return row
 
     @api.post("/v1/categorize")

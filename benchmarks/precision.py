@@ -15,6 +15,7 @@ import torch
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.products import Products
 from benchmarks.parts import pictures
 
 
@@ -39,12 +40,12 @@ def main() -> None:
     rates: dict[str, list[float]] = {name: [] for name in predictors}
     for _ in range(5):
         for name, predictor in predictors.items():
-            predictor.infer(batches[0])
+            predictor.infer(Products(batches[0]))
             started = time.perf_counter()
             for batch in batches[:10]:
-                predictor.infer(batch)
+                predictor.infer(Products(batch))
             rates[name].append(10 * options.batch_size / (time.perf_counter() - started))
-    paths = {name: p.predict(decoded)["category_path"].to_pylist() for name, p in predictors.items()}
+    paths = {name: p.predict(Products(decoded))["category_path"].to_pylist() for name, p in predictors.items()}
     same = sum(a == b for a, b in zip(paths["float32"], paths["auto"], strict=True))
     slow, fast = (statistics.median(rates[name]) for name in predictors)
     print(f"float32 {slow:.1f} pictures/s, default {fast:.1f} pictures/s: {fast / slow:.2f}x")

@@ -30,15 +30,16 @@ def bare(model: str, files: list[Path], batch_size: int) -> float:
 
     from atlas_ray.artifacts import load_artifact
     from atlas_ray.predictors import PathPredictor, PredictorConfig
+    from atlas_ray.products import Products
 
     torch.set_num_threads(os.cpu_count() or 1)
     predictor = PathPredictor(load_artifact(model), PredictorConfig(batch_size=batch_size))
     decoded, _ = predictor.decode([file.read_bytes() for file in files])
     for batch in decoded[: 4 * batch_size].split(batch_size):
-        predictor.infer(batch)
+        predictor.infer(Products(batch))
     started = time.perf_counter()
     for batch in decoded.split(batch_size):
-        predictor.infer(batch)
+        predictor.infer(Products(batch))
     return len(files) / (time.perf_counter() - started)
 
 

@@ -136,6 +136,7 @@ def bare(model: str, files: list[Path]) -> float:
 
     from atlas_ray.artifacts import load_artifact
     from atlas_ray.predictors import PathPredictor, PredictorConfig
+    from atlas_ray.products import Products
 
     torch.set_num_threads(os.cpu_count() or 1)
     predictor = PathPredictor(load_artifact(model), PredictorConfig())
@@ -144,10 +145,10 @@ def bare(model: str, files: list[Path]) -> float:
     for size in BATCHES:
         batches = decoded.split(size)
         for batch in batches[:4]:
-            predictor.infer(batch)
+            predictor.infer(Products(batch))
         started = time.perf_counter()
         for batch in batches:
-            predictor.infer(batch)
+            predictor.infer(Products(batch))
         best = max(best, len(decoded) / (time.perf_counter() - started))
     return best
 

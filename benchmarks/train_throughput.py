@@ -63,7 +63,7 @@ def through_ray(catalog: str, flags: list[str], prefix: list[str] | None = None)
 
 
 def rate(history: list[dict[str, Any]]) -> float:
-    return statistics.mean(float(epoch["pictures_per_s"]) for epoch in history[1:])
+    return statistics.mean(float(epoch["examples_per_s"]) for epoch in history[1:])
 
 
 def plain_loop(files: list[str], config: ClassifierTraining, steps: int) -> float:

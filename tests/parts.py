@@ -1,6 +1,7 @@
 """What several test modules build on."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,17 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from atlas_ray.artifacts import save_artifact
-from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
+from atlas_ray.artifacts import save_artifact, save_fusion_artifact
+from atlas_ray.models import (
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    FusionConfig,
+    FusionNetwork,
+    TextConfig,
+    TextNetwork,
+)
 from atlas_ray.taxonomy import Taxonomy, Vocabulary
+from atlas_ray.texts import WordIndex
 
 
 def make_artifact(uri: str, taxonomy: Taxonomy, seed: int = 0, image_size_px: int = 32) -> str:
@@ -27,6 +36,29 @@ def make_artifact(uri: str, taxonomy: Taxonomy, seed: int = 0, image_size_px: in
         decoder_dim=16,
     )
     return save_artifact(uri, EncoderDecoder(config), vocabulary=vocabulary, taxonomy=taxonomy, metrics={})
+
+
+def make_text_artifact(uri: str, taxonomy: Taxonomy, field: str, words: Sequence[str]) -> str:
+    """Write a small untrained model of titles or descriptions."""
+    torch.manual_seed(len(field))
+    index = WordIndex(words, field)
+    config = TextConfig(
+        field=field, words=len(index), outputs=len(taxonomy.leaves), embedding_dim=8, filters=8, hidden_dim=8
+    )
+    vocabulary = Vocabulary.of(taxonomy)
+    return save_artifact(uri, TextNetwork(config), vocabulary=vocabulary, taxonomy=taxonomy, metrics={}, words=index)
+
+
+def make_fused(folder: Path, taxonomy: Taxonomy) -> str:
+    """Write a model that takes the mean of small ones of picture, title and description; return its URI."""
+    members = {name: str(folder / f"of-{name}") for name in ("picture", "title", "description")}
+    make_artifact(members["picture"], taxonomy)
+    for field in ("title", "description"):
+        make_text_artifact(members[field], taxonomy, field, ["red", "blue", "shirt", "saree"])
+    shape = FusionConfig(modalities="+".join(members), outputs=len(taxonomy.leaves), policy="mean")
+    uri = str(folder / "fused")
+    save_fusion_artifact(uri, FusionNetwork(shape), members, taxonomy=taxonomy, metrics={})
+    return uri
 
 
 def rows(folder: str | Path, table: str) -> list[dict[str, Any]]:

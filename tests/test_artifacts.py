@@ -48,7 +48,7 @@ def test_damage_is_told(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"kind": "fusion"}, "kind 'fusion'"),
+        ({"kind": "other"}, "kind 'other'"),
         ({"format": 99}, "format 99"),
         ({"vocabulary": ["a"]}, "model.json is damaged"),
         ({"config": {"vocabulary_size": 5}}, "does not give its id"),

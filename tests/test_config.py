@@ -11,7 +11,7 @@ import pytest
 import atlas_ray
 from atlas_ray.config import add_flags, build_settings, check_settings, given, hold_settings, read_settings, setting
 from atlas_ray.errors import ConfigError, OutputError, StorageError
-from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, TrainConfig
+from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, PictureTraining
 
 CONFIGS = Path(atlas_ray.__file__).parents[1] / "configs"
 
@@ -200,7 +200,7 @@ def test_a_damaged_file_of_held_settings_is_refused(tmp_path: Path, content: byt
     assert file.read_bytes() == content
 
 
-RECIPES: list[tuple[str, type[TrainConfig]]] = [
+RECIPES: list[tuple[str, type[PictureTraining]]] = [
     ("atlas-encoder-decoder.yaml", EncoderDecoderTraining),
     ("atlas-classifier.yaml", ClassifierTraining),
 ]
@@ -211,7 +211,7 @@ def test_every_recipe_is_tested() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), RECIPES)
-def test_the_recipes_build(name: str, kind: type[TrainConfig]) -> None:
+def test_the_recipes_build(name: str, kind: type[PictureTraining]) -> None:
     file = read_settings(str(CONFIGS / name))
     config = build_settings(kind, {**file, "catalog": "shop", "output": "model"}, name)
     assert {field: getattr(config, field) for field in file} == file  # numbers are numbers, not text

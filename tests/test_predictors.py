@@ -8,6 +8,7 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.predictors import PathPredictor, PredictorConfig, choose_device, choose_dtype
+from atlas_ray.products import Products
 from atlas_ray.records import PREDICTIONS
 from atlas_ray.taxonomy import Taxonomy
 from tests.parts import make_artifact
@@ -126,8 +127,8 @@ def test_devices_and_precisions() -> None:
 def test_attention_maps_come_with_the_paths(small_model: str) -> None:
     chosen = predictor(small_model, batch_size=2)
     decoded, _ = chosen.decode(pictures(3))
-    table, maps = chosen.explain(decoded)
-    assert table.equals(chosen.predict(decoded))
+    table, maps = chosen.explain(Products(decoded))
+    assert table.equals(chosen.predict(Products(decoded)))
     assert maps.shape == (3, chosen.scope.tree.trie.depth, 4, 4)
     lengths = [len(path) for path in table["category_path"].to_pylist()]
     expected = [[float(level < length) for level in range(maps.shape[1])] for length in lengths]
@@ -138,14 +139,14 @@ def test_each_picture_may_have_a_scope_of_its_own(small_model: str, garments: Ta
     chosen = predictor(small_model, batch_size=3)
     decoded, _ = chosen.decode(pictures(7))
     nodes = [(), garments.leaves[0][:1], garments.leaves[-1], (), garments.leaves[0][:1], (), garments.leaves[0]]
-    together = chosen.predict_within(decoded, [chosen.narrowed(node) for node in nodes])
+    together = chosen.predict_within(Products(decoded), [chosen.narrowed(node) for node in nodes])
     for row, (node, picture) in enumerate(zip(nodes, decoded, strict=True)):
         (found,) = together.slice(row, 1).to_pylist()
-        (alone,) = predictor(small_model, within=node).predict(picture[None]).to_pylist()
+        (alone,) = predictor(small_model, within=node).predict(Products(picture[None])).to_pylist()
         assert found["category_path"] == alone["category_path"]
         assert tuple(found["category_path"][: len(node)]) == node
         assert found["probability"] == pytest.approx(alone["probability"], abs=1e-5)
     assert chosen.narrowed(garments.leaves[0][:1]) is chosen.narrowed(garments.leaves[0][:1])
     with pytest.raises(TaxonomyError, match="Hats"):
         chosen.narrowed(("Hats",))
-    assert chosen.predict_within(decoded[:0], []).num_rows == 0
+    assert chosen.predict_within(Products(decoded[:0]), []).num_rows == 0

@@ -96,7 +96,7 @@ def _stream(config: DuplicatesRunConfig, catalog: str, output: str, display: Pro
         storage.make_folder(storage.join(output, folder))
     with DataContext.current(checkpointed(output)):
         stream = fetched_pictures(
-            catalog,
+            storage.join(catalog, "images"),
             display.board,
             plan,
             block_rows=BLOCK_ROWS,

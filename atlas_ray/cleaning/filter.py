@@ -142,7 +142,7 @@ def _stream(config: FilterConfig, catalog: str, output: str, display: ProgressDi
         storage.make_folder(storage.join(output, folder))
     with DataContext.current(checkpointed(output)):
         stream = fetched_pictures(
-            catalog,
+            storage.join(catalog, "images"),
             display.board,
             plan,
             block_rows=config.batch_size * (8 if plan.gpus else 2),

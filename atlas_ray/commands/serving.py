@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from typing import Any
 
 from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
 
@@ -72,12 +73,16 @@ def add_categorize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--within", default="", help="answer at or below this path: 'Women > Ethnic Wear'")
     parser.add_argument("--top-k", type=int, help="paths a picture")
     parser.add_argument("--model", help="the model's name, where several are served")
+    for name in ("title", "description"):
+        parser.add_argument(
+            f"--{name}", action="append", help=f"the product's {name}; once for each picture, '' where it has none"
+        )
 
 
 def run_categorize(options: argparse.Namespace) -> int:
     """Ask a running endpoint for the category paths of some pictures."""
     from atlas_ray.client import Client
-    from atlas_ray.errors import ItemError, StorageError
+    from atlas_ray.errors import ConfigError, ItemError, StorageError
     from atlas_ray.reports.terminal import print_categorized
 
     token = os.environ.get(TOKEN_VARIABLE, "")
@@ -87,19 +92,28 @@ def run_categorize(options: argparse.Namespace) -> int:
                 token = stream.read().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise StorageError(f"--token-file {options.token_file!r} cannot be read: {error}") from None
+    texts = {f"{name}s": getattr(options, name) for name in ("title", "description") if getattr(options, name)}
+    for name, given in texts.items():
+        if len(given) != len(options.files):
+            raise ConfigError(f"--{name[:-1]} stands {len(given)} times for {len(options.files)} pictures")
     rows = []
     asked = {"within": options.within, "top_k": options.top_k, "model": options.model}
     with Client(options.url, token) as client:
         for start in range(0, len(options.files), PICTURES_A_REQUEST):
             names = options.files[start : start + PICTURES_A_REQUEST]
-            remote = [name for name in names if "://" in name]
-            local = [name for name in names if "://" not in name]
-            try:
-                found = dict(zip(local, client.categorize(local, **asked), strict=True)) if local else {}
-            except OSError as error:
-                raise StorageError(f"{error.filename}: {error.strerror}") from None
-            if remote:
-                found |= zip(remote, client.categorize_uris(remote, **asked), strict=True)
-            rows += [(name, found[name]) for name in names]
+            found: dict[int, Any] = {}
+            for ask, is_remote in ((client.categorize, False), (client.categorize_uris, True)):
+                places = [place for place, name in enumerate(names) if ("://" in name) == is_remote]
+                if not places:
+                    continue
+                said: dict[str, Any] = {
+                    name: [given[start + place] for place in places] for name, given in texts.items()
+                }
+                try:
+                    answers = ask([names[place] for place in places], **asked, **said)
+                except OSError as error:
+                    raise StorageError(f"{error.filename}: {error.strerror}") from None
+                found |= zip(places, answers, strict=True)
+            rows += [(name, found[place]) for place, name in enumerate(names)]
     print_categorized(rows)
     return EXIT_QUARANTINE if any(isinstance(result, ItemError) for _, result in rows) else EXIT_OK

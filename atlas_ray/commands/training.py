@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK
 
 if TYPE_CHECKING:
-    from atlas_ray.training.config import TrainConfig
+    from atlas_ray.training.config import FusionTraining, TrainConfig
 
 
 def add_train(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -32,23 +32,38 @@ def _training(options: argparse.Namespace) -> "TrainConfig":
 def run_train(options: argparse.Namespace) -> int:
     """Train a model."""
     from atlas_ray.session import connect
+    from atlas_ray.training.config import FusionTraining
 
     config = _training(options)
+    connect()
+    if isinstance(config, FusionTraining):
+        return _run_train_fusion(config, fresh=options.fresh)
 
     from atlas_ray.training.run import train
 
-    connect()
     report = train(config, fresh=options.fresh)
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do (--fresh trains it anew)")
     print(f"model {report.model_id} in {report.output}")
-    if refused := report.metrics["refused_pictures"]:
-        print(f"{refused:.0f} pictures could not be used; see {report.output}/quarantine")
+    if refused := report.metrics["refused_examples"]:
+        print(f"{refused:.0f} {config.examples} could not be used; see {report.output}/quarantine")
     print(
         f"best epoch {report.metrics['epoch']} of {len(report.metrics['history'])}: validation accuracy "
-        f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_pictures']:.0f} pictures; "
+        f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_examples']:.0f} {config.examples}; "
         f"curves in {report.output}/curves.png"
     )
+    return EXIT_OK
+
+
+def _run_train_fusion(config: "FusionTraining", *, fresh: bool) -> int:
+    from atlas_ray.training.fusion import train_fusion
+
+    report = train_fusion(config, fresh=fresh)
+    if report.already_done:
+        print(f"{report.output} holds this run, finished; nothing to do (--fresh fits it anew)")
+    print(f"model {report.model_id} in {report.output}")
+    shares = ", ".join(f"{name} {share:.4f}" for name, share in report.metrics["fit_accuracy"].items())
+    print(f"whole path right, of the {report.metrics['products']} products that it was fitted on: {shares}")
     return EXIT_OK
 
 
@@ -110,6 +125,30 @@ def run_tune(options: argparse.Namespace) -> int:
     print(
         f"train with its settings: atlas-ray train {options.model_kind} --config {report.output}/best.yaml "
         f"--catalog {training.catalog} --output FOLDER"
+    )
+    return EXIT_OK
+
+
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `calibrate`."""
+    parser.add_argument("--model", required=True, help="the model; its temperature and its id change")
+    parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
+    parser.add_argument(
+        "--split", default="val", choices=("val", "test", "train"), help="which of them (default: %(default)s)"
+    )
+
+
+def run_calibrate(options: argparse.Namespace) -> int:
+    """Fit the temperature of a model's probabilities, and store it in the model."""
+    from atlas_ray.session import connect
+    from atlas_ray.training.calibration import calibrate
+
+    connect()
+    found = calibrate(options.model, options.catalog, split=options.split)
+    print(f"model {found.model_id} in {options.model}: temperature {found.temperature:.3f}")
+    print(
+        f"expected calibration error of the whole path, on {found.products} products: {found.error_before:.4f} before, "
+        f"{found.error_after:.4f} after"
     )
     return EXIT_OK
 

@@ -2,7 +2,7 @@
 
 from atlas_ray.decoding.beam import beam_search
 from atlas_ray.decoding.classes import classes_search
-from atlas_ray.decoding.exact import exact_search
+from atlas_ray.decoding.exact import exact_log_mass, exact_search
 from atlas_ray.decoding.posterior import Posterior
 from atlas_ray.decoding.scope import EXACT_NODE_BUDGET, PREDICTED, SEARCHES, Scope, leaf_classes
 from atlas_ray.decoding.step import StepFunction
@@ -20,6 +20,7 @@ __all__ = [
     "TrieTensors",
     "beam_search",
     "classes_search",
+    "exact_log_mass",
     "exact_search",
     "leaf_classes",
     "unconstrained_search",

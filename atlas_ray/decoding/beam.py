@@ -9,7 +9,9 @@ from atlas_ray.decoding.tree import TrieTensors
 NEVER = float("-inf")
 
 
-def beam_search(step: StepFunction, tree: TrieTensors, *, width: int = 5, top_k: int = 5) -> Posterior:
+def beam_search(
+    step: StepFunction, tree: TrieTensors, *, width: int = 5, top_k: int = 5, temperature: float = 1.0
+) -> Posterior:
     """Keep the `width` best prefixes of each picture, level by level, masked before the top-k.
 
     A path that ends keeps its place in the beam with its score. Ties go to the lower index.
@@ -22,6 +24,7 @@ def beam_search(step: StepFunction, tree: TrieTensors, *, width: int = 5, top_k:
         tree: The taxonomy.
         width: Prefixes kept a picture.
         top_k: How many paths to return, at most `width`.
+        temperature: As in `posterior`.
     """
     batch, device = step.batch, step.device
     state = step.start()
@@ -56,12 +59,12 @@ def beam_search(step: StepFunction, tree: TrieTensors, *, width: int = 5, top_k:
         node = kept_node.masked_fill(~going, -1).gather(1, order)
         score = kept_score.masked_fill(~going, NEVER).gather(1, order)
         state = tuple(select(part, beam.gather(1, order)) for part in state)
-    log_inside = dropped.logaddexp(done_score.logsumexp(1))
     last = len(tree.trie.leaves)
     leaf = torch.where(done_node >= 0, tree.leaf[done_node.clamp(min=0)], last)
     leaf, order = leaf.sort(dim=1)
     leaf = leaf.masked_fill(leaf == last, -1)
-    return posterior(leaf, done_score.gather(1, order), log_inside, tree, top_k)
+    found = done_score.gather(1, order)
+    return posterior(leaf, found, tree, top_k=top_k, temperature=temperature, log_dropped=dropped)
 
 
 def select(part: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

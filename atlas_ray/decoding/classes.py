@@ -7,7 +7,9 @@ from atlas_ray.decoding.posterior import Posterior, posterior
 from atlas_ray.decoding.tree import TrieTensors
 
 
-def classes_search(logits: Tensor, classes: Tensor, tree: TrieTensors, *, top_k: int = 5) -> Posterior:
+def classes_search(
+    logits: Tensor, classes: Tensor, tree: TrieTensors, *, top_k: int = 5, temperature: float = 1.0
+) -> Posterior:
     """Take the probabilities of a classifier's classes as those of the taxonomy's leaves.
 
     Args:
@@ -15,7 +17,8 @@ def classes_search(logits: Tensor, classes: Tensor, tree: TrieTensors, *, top_k:
         classes: (leaves,) the class of each leaf of the taxonomy; classes of no leaf are outside.
         tree: The taxonomy.
         top_k: How many paths to keep.
+        temperature: As in `posterior`.
     """
     log_mass = logits.log_softmax(-1, dtype=torch.float32)[:, classes]
     leaves = torch.arange(len(classes), device=logits.device)
-    return posterior(leaves.expand_as(log_mass), log_mass, log_mass.logsumexp(1), tree, top_k)
+    return posterior(leaves.expand_as(log_mass), log_mass, tree, top_k=top_k, temperature=temperature)

@@ -8,7 +8,7 @@ from atlas_ray.decoding.step import StepFunction
 from atlas_ray.decoding.tree import TrieTensors
 
 
-def exact_search(step: StepFunction, tree: TrieTensors, *, top_k: int = 5) -> Posterior:
+def exact_search(step: StepFunction, tree: TrieTensors, *, top_k: int = 5, temperature: float = 1.0) -> Posterior:
     """Walk the trie level by level, expanding each inner node once for the whole batch.
 
     The cost is one step of the decoder a picture and inner node: 9 for the 52 Atlas paths.
@@ -17,10 +17,18 @@ def exact_search(step: StepFunction, tree: TrieTensors, *, top_k: int = 5) -> Po
         step: The decoder over a batch of pictures.
         tree: The taxonomy.
         top_k: How many paths to keep.
+        temperature: As in `posterior`.
 
     Returns:
         The true posterior over the taxonomy's leaves, its best `top_k`.
     """
+    log_mass = exact_log_mass(step, tree)
+    leaves = torch.arange(len(tree.trie.leaves), device=step.device)
+    return posterior(leaves.expand_as(log_mass), log_mass, tree, top_k=top_k, temperature=temperature)
+
+
+def exact_log_mass(step: StepFunction, tree: TrieTensors) -> Tensor:
+    """Return log p(leaf | picture) as the decoder gives it, (batch, leaves); what is outside is not in it."""
     state = step.start()
     mass = torch.zeros(step.batch, len(tree.token), device=step.device)  # log p(prefix), (batch, nodes)
     for inner, source, below, parent in tree.levels:
@@ -30,9 +38,7 @@ def exact_search(step: StepFunction, tree: TrieTensors, *, top_k: int = 5) -> Po
         if step.normalized_by_taxonomy:
             chosen = chosen - _log_sum_by(parent, chosen, len(inner))[:, parent]
         mass[:, below] = mass[:, inner][:, parent] + chosen
-    leaves = torch.arange(len(tree.trie.leaves), device=step.device)
-    log_mass = mass[:, torch.from_numpy(tree.trie.leaf_node).to(step.device)]  # (batch, leaves)
-    return posterior(leaves.expand_as(log_mass), log_mass, log_mass.logsumexp(1), tree, top_k)
+    return mass[:, torch.from_numpy(tree.trie.leaf_node).to(step.device)]
 
 
 def _log_sum_by(parent: Tensor, values: Tensor, count: int) -> Tensor:

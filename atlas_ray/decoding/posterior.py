@@ -21,16 +21,30 @@ class Posterior:
     """(batch,) the mass that the model put on paths outside the taxonomy."""
 
 
-def posterior(leaf: Tensor, log_mass: Tensor, log_inside: Tensor, tree: TrieTensors, top_k: int) -> Posterior:
+def posterior(
+    leaf: Tensor,
+    log_mass: Tensor,
+    tree: TrieTensors,
+    *,
+    top_k: int,
+    temperature: float = 1.0,
+    log_dropped: Tensor | None = None,
+) -> Posterior:
     """Normalize what a search found.
 
     Args:
         leaf: (batch, found) leaves in increasing order, -1 where there is none, which come last.
         log_mass: (batch, found) log p(leaf | picture) as the model gives it; -inf for none.
-        log_inside: (batch,) log of the mass inside the taxonomy.
         tree: The trie.
         top_k: How many paths to keep.
+        temperature: The log-probabilities are divided by it before they are normalized.
+        log_dropped: (batch,) log of the mass inside the taxonomy that is none of `leaf`; None for none.
     """
+    log_inside = _inside(log_mass, log_dropped)
+    outside = (1 - log_inside.exp()).clamp(min=0.0)
+    if temperature != 1.0:
+        log_mass = log_mass / temperature
+        log_inside = _inside(log_mass, None if log_dropped is None else log_dropped / temperature)
     probability = (log_mass - log_inside[:, None]).exp()  # (batch, found)
     probability = probability.masked_fill(log_mass == float("-inf"), 0.0)
     # A stable sort over leaves in their order breaks ties by index.
@@ -40,5 +54,9 @@ def posterior(leaf: Tensor, log_mass: Tensor, log_inside: Tensor, tree: TrieTens
     path = tree.ancestors[best_leaf[:, 0]]  # (batch, depth)
     shared = (found_ancestors == path[:, None]) & (path[:, None] >= 0)  # (batch, found, depth)
     level_probability = (probability[:, :, None] * shared).sum(1).clamp(max=1.0)
-    outside = (1 - log_inside.exp()).clamp(min=0.0)
     return Posterior(best_leaf, best, level_probability, outside)
+
+
+def _inside(log_mass: Tensor, log_dropped: Tensor | None) -> Tensor:
+    found = log_mass.logsumexp(1)
+    return found if log_dropped is None else found.logaddexp(log_dropped)

@@ -40,6 +40,10 @@ class PathMetrics:
     """Mean F1 over the paths with support."""
     paths: tuple[PathRow, ...]
     """One row a path that is true or predicted somewhere, most support first."""
+    calibration_error: float = 0.0
+    """Expected calibration error of the whole path's probability, over the scored products."""
+    level_calibration_errors: tuple[float, ...] = ()
+    """The same of each level's probability, level 1 first."""
 
 
 def measure(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int]) -> PathMetrics:

@@ -27,7 +27,7 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     loss, rate, accuracy = figure.subplots(1, 3)
-    validated = bool(history[0].get("val_pictures"))
+    validated = bool(history[0].get("val_examples"))
     curves = (
         (loss, "loss", [("training", "train_loss"), *([("validation", "val_loss")] if validated else [])]),
         (rate, "learning rate at the epoch's end", [("encoder", "encoder_lr"), ("decoder or head", "decoder_lr")]),

@@ -42,6 +42,10 @@ def print_score(report: Any) -> None:
         table.add_row(name, str(counts[name]))
     for code, count in sorted(run["quarantined_by_code"].items(), key=lambda item: -item[1]):
         table.add_row(f"  {code}", str(count))
+    if unseen := run.get("without_picture_by_code"):
+        table.add_row("scored by texts alone", str(sum(unseen.values())))
+        for code, count in sorted(unseen.items(), key=lambda item: -item[1]):
+            table.add_row(f"  {code}", str(count))
     console.print(table)
     console.print(f"{counts['products_categorized']} of {counts['products']} products have a category path")
     seconds = run["seconds"]
@@ -70,6 +74,7 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
         *(f"level {n + 1}" for n in range(depth)),
         "hierarchical F1",
         "macro F1",
+        "calibration error",
         "unscored",
     )
     for column in table.columns[1:]:
@@ -83,6 +88,7 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
             *levels,
             f"{one.hierarchical_f1:.4f}",
             f"{one.macro_f1:.4f}",
+            f"{one.calibration_error:.4f}",
             str(one.unscored),
         )
     console.print(table)

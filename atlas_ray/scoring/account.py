@@ -16,14 +16,23 @@ from atlas_ray.streaming.shuffle import by_product
 
 
 def combine_products(
-    config: ScoreConfig, catalog: str, output: str, identity: dict[str, Any], total: int
+    config: ScoreConfig, catalog: str, source: str, output: str, identity: dict[str, Any], total: int
 ) -> dict[str, int]:
-    """Write the products table and return the run's counts, checked."""
+    """Write the products table and return the run's counts, checked.
+
+    Args:
+        config: The run's settings.
+        catalog: Where the products table is.
+        source: The table of what was to be scored.
+        output: The run's folder.
+        identity: What the run is made of.
+        total: Rows of `source`.
+    """
     storage.delete_folder(storage.join(output, "products"))
 
     tables = (
         (catalog, "products", PRODUCT),
-        (catalog, "images", IMAGE),
+        (*split_name(source), IMAGE),
         (output, "predictions", PREDICTION),
         (output, "filtered", FILTERED),
         (output, "quarantine", QUARANTINED),
@@ -42,6 +51,12 @@ def combine_products(
     place = storage.locate(storage.join(output, "products"))
     combined.write_parquet(place.path, filesystem=place.filesystem)
     return _counts(output, total)
+
+
+def split_name(uri: str) -> tuple[str, str]:
+    """Return a table's folder and its name."""
+    folder, _, name = uri.rpartition("/")
+    return folder, name
 
 
 def _counts(output: str, total: int) -> dict[str, int]:

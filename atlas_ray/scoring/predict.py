@@ -16,8 +16,9 @@ from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import ItemError, PictureError
 from atlas_ray.images import decode_batch_at
 from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.products import Products
 from atlas_ray.records import FILTERED, PREDICTIONS
-from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, split_outcomes, with_errors
+from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, pictured_rows, split_outcomes, with_errors
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.zoom_predictor import ZoomPredictor
 
@@ -35,7 +36,7 @@ def split_scored(table: pa.Table) -> dict[str, pa.Table]:
 
 def decode_block(table: pa.Table, sizes_px: Sequence[int]) -> pa.Table:
     """Replace `bytes` by a column of pixels for each size, size x size x 3 bytes a picture, for models elsewhere."""
-    good = good_rows(table)
+    good = pictured_rows(table)
     batch = decode_batch_at(table["bytes"].take(pa.array(good)).to_pylist(), sizes_px)
     where = np.full(len(table), -1)
     where[good] = np.arange(len(good))
@@ -60,6 +61,8 @@ class PredictorSpec:
     """What pictures are decoded to: the model's size, and the zoom filter's where it is another."""
     zoom_model: str | None
     zoom_threshold: float | None
+    texts: tuple[str, ...] = ()
+    """What the model reads beside pictures: title, description."""
 
     def build(self) -> PathPredictor:
         """Load the model and prepare it."""
@@ -90,10 +93,10 @@ class Predict:
         self._board = board
         self._spec = spec
         self._predictor, self._zoom = spec.build(), spec.build_zoom()
-        size = self._predictor.image_size_px
-        warm = torch.zeros((spec.config.batch_size, 3, size, size), dtype=torch.uint8)
+        size, count = self._predictor.image_size_px, spec.config.batch_size
+        pixels = torch.zeros((count, 3, size, size), dtype=torch.uint8)
         for _ in range(2):
-            self._predictor.infer(warm)
+            self._predictor.infer(Products(pixels, {name: ["warm"] * count for name in spec.texts}))
         # Ray collects garbage in its workers now and then, which holds the interpreter for as long as
         # there are objects to look at: PyTorch's and the model's stay, and need no looking at.
         gc.collect()
@@ -108,27 +111,44 @@ class Predict:
             table = decode_block(table, self._spec.sizes_px)
         if zoom is not None:
             table, columns["zoomed_probability"] = self._filtered(table, zoom)
-        good = good_rows(table)
+        # A model that reads texts has something to say also where the picture could not be had.
+        rows = _not_filtered(table) if self._spec.texts else good_rows(table)
+        texts = {name: table[name].take(pa.array(rows)).to_pylist() for name in self._spec.texts}
         refused: Mapping[int, ItemError] = {}
         if "bytes" in table.column_names:
-            predicted, refused = predictor(table["bytes"].take(pa.array(good)).to_pylist())
+            predicted, refused = predictor(table["bytes"].take(pa.array(rows)).to_pylist(), texts)
         else:
-            predicted = predictor.predict(_pixels(table, good, predictor.image_size_px))
+            predicted = self._decoded(table, rows, texts)
         where = np.full(len(table), -1)
-        where[good] = np.arange(len(good))
+        where[rows] = np.arange(len(rows))
         predicted = predicted.take(pa.array(where, mask=where < 0))
+        table = with_errors(table, "decode", {int(rows[i]): error for i, error in refused.items()})
+        table, columns["picture_error"] = _answered(table, predicted["category_path"].is_valid())
         columns |= {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
         columns |= {name: predicted[name] for name in PREDICTED}
         columns["model_id"] = pa.repeat(pa.scalar(predictor.model_id), len(table))
         columns["taxonomy_id"] = pa.repeat(pa.scalar(predictor.taxonomy.id), len(table))
         columns.setdefault("zoomed_probability", pa.nulls(len(table), pa.float32()))
         out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
-        out = with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
         scored = out["error_code"].null_count
         filtered = pc.sum(pc.equal(out["stage"], FILTER_STAGE)).as_py() or 0
         self._board.add.remote({"scored": scored, "filtered": filtered, "quarantined": len(out) - scored - filtered})
         self._board.span.remote("predict", started, time.time())
         return out
+
+    def _decoded(self, table: pa.Table, rows: Any, texts: Mapping[str, Sequence[str | None]]) -> pa.Table:
+        """Predict for rows whose pictures are decoded: a row for each, null where there is nothing to go by."""
+        predictor, size = self._predictor, self._predictor.image_size_px
+        seen = np.isin(rows, pictured_rows(table))
+        pixels = torch.zeros((len(rows), 3, size, size), dtype=torch.uint8)
+        if size:
+            pixels[torch.from_numpy(seen)] = _pixels(table, rows[seen], size)
+        products = Products(pixels, texts, None if seen.all() else torch.from_numpy(seen))
+        good = predictor.answerable(products)
+        where = np.full(len(rows), -1)
+        where[good] = np.arange(len(good))
+        predicted = predictor.predict(products if len(good) == len(rows) else products.take(good))
+        return predicted.take(pa.array(where, mask=where < 0))
 
     def _filtered(self, table: pa.Table, zoom: ZoomPredictor) -> tuple[pa.Table, pa.Array]:
         """Give up the zoomed pictures of a block, but for the least zoomed of a product that has no other in it.
@@ -136,7 +156,7 @@ class Predict:
         Returns:
             The block, and (rows,) the probabilities, null where the picture could not be had.
         """
-        good = good_rows(table)
+        good = pictured_rows(table)
         found = zoom(_pixels(table, good, zoom.image_size_px))
         threshold = self._spec.zoom_threshold
         assert threshold is not None
@@ -154,6 +174,29 @@ class Predict:
         unknown = np.ones(len(table), dtype=bool)
         unknown[good] = False
         return with_errors(table, FILTER_STAGE, errors), pa.array(probability, mask=unknown)
+
+
+def _not_filtered(table: pa.Table) -> Any:
+    return np.flatnonzero(~pc.equal(table["stage"], FILTER_STAGE).fill_null(False).to_numpy())
+
+
+def _answered(table: pa.Table, answered: pa.ChunkedArray) -> tuple[pa.Table, pa.Array]:
+    """Take the errors from the rows that have an answer all the same, and give one to those that have neither.
+
+    Returns:
+        The block, and (rows,) what was wrong with the picture of a row that has an answer.
+    """
+    failed = table["error_code"].is_valid()
+    both = pc.and_(answered, failed)
+    errors = pc.binary_join_element_wise(table["error_code"], table["message"], ": ")
+    kept = pc.if_else(both, errors, pa.scalar(None, pa.string()))
+    if pc.any(both).as_py():
+        for name in ERROR.names:
+            column = pc.if_else(both, pa.scalar(None, pa.string()), table[name])
+            table = table.set_column(table.column_names.index(name), name, column)
+    nothing = np.flatnonzero(pc.invert(pc.or_(answered, failed)).to_numpy())
+    reason = ItemError("nothing_to_go_by", "the product has no picture, and no text that the model reads")
+    return with_errors(table, "predict", {int(row): reason for row in nothing}), kept
 
 
 def _pixels(table: pa.Table, rows: Any, size_px: int) -> torch.Tensor:

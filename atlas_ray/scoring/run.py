@@ -11,14 +11,16 @@ from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.config import hold_settings
 from atlas_ray.decoding import leaf_classes
-from atlas_ray.errors import OutputError
-from atlas_ray.models import Classifier
+from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.models import EncoderDecoder
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
-from atlas_ray.streaming.account import RunReport, quarantine_codes, read_run, timings, write_run
+from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
+from atlas_ray.streaming.inputs import INPUTS, write_inputs
+from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.sink import OutcomeSink
 from atlas_ray.streaming.tables import count_images
@@ -45,25 +47,33 @@ def score(config: ScoreConfig) -> RunReport:
     began = time.time()
     output = storage.absolute(config.output)
     catalog = storage.absolute(config.catalog)
-    total = count_images(catalog)
     spec, identity = _identity(config, catalog)
+    # A product without a picture still has its texts.
+    total = count_images(catalog, products=("product_id", *spec.texts), may_be_empty=bool(spec.texts))
     identity["input_rows"] = total
     _hold_identity(output, identity)
     if (run := read_run(output)) is not None:
         return RunReport(output, run, already_done=True)
     recover(output, FOLDERS)
+    source = storage.join(catalog, "images")
+    if spec.texts:
+        total = write_inputs(catalog, output, spec.texts, total)
+        source = storage.join(output, INPUTS)
+    if not total:
+        raise CatalogError(f"{catalog}: no product and no picture to score")
     done = rows_done(output)
     with ProgressDisplay("scoring", "pictures", total=total, done=done) as display:
         if done < total:
-            _stream(config, catalog, output, spec, display)
+            _stream(config, source, output, spec, display)
         streamed = time.time()
         spans = display.spans()
-    counts = combine_products(config, catalog, output, identity, total)
+    counts = combine_products(config, catalog, source, output, identity, total)
     fields = {
         "config": config.to_dict(),
         "identity": identity,
         "counts": counts,
         "quarantined_by_code": quarantine_codes(output),
+        "without_picture_by_code": picture_errors(output) if spec.texts else {},
         "resumed_from": done,
         "seconds": {
             "total": time.time() - began,
@@ -74,6 +84,7 @@ def score(config: ScoreConfig) -> RunReport:
     }
     run = write_run(output, "score", began, fields)
     storage.delete_folder(storage.join(output, CHECKPOINT))
+    storage.delete_folder(storage.join(output, INPUTS))
     return RunReport(output, run)
 
 
@@ -82,7 +93,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
     artifact = load_artifact(config.model)
     taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else artifact.taxonomy
     within = parse_path(config.within) if config.within else ()
-    sizes = [artifact.model.config.image_size_px]
+    sizes = [artifact.image_size_px] if artifact.image_size_px else []
     zoom_id, threshold = None, None
     if config.zoom_model:
         zoom = load_zoom_artifact(config.zoom_model)
@@ -97,10 +108,11 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         sizes_px=tuple(dict.fromkeys(sizes)),
         zoom_model=storage.absolute(config.zoom_model) if config.zoom_model else None,
         zoom_threshold=threshold,
+        texts=artifact.texts,
     )
     predicted: Taxonomy = taxonomy.within(within) if within else taxonomy
     compile_trie(predicted, artifact.vocabulary)
-    if isinstance(artifact.model, Classifier):
+    if not isinstance(artifact.model, EncoderDecoder):
         leaf_classes(artifact.taxonomy, predicted)
     return spec, {
         "catalog": catalog,
@@ -133,7 +145,7 @@ def _hold_identity(output: str, identity: dict[str, Any]) -> None:
     hold_settings(output, IDENTITY, identity)
 
 
-def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec, display: ProgressDisplay) -> None:
+def _stream(config: ScoreConfig, source: str, output: str, spec: PredictorSpec, display: ProgressDisplay) -> None:
     """Read, fetch, decode, predict, write; what an earlier run committed is left out."""
     predictor = config.predictor
     plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
@@ -143,12 +155,13 @@ def _stream(config: ScoreConfig, catalog: str, output: str, spec: PredictorSpec,
         storage.make_folder(storage.join(output, folder))
     with DataContext.current(checkpointed(output)):
         stream = fetched_pictures(
-            catalog,
+            source,
             display.board,
             plan,
             block_rows=predictor.batch_size * (8 if plan.gpus else 2),
             fetch_threads=config.fetch_threads,
             timeout_s=config.timeout_s,
+            columns=(*KEYS, *spec.texts),
         )
         if apart:
             stream = stream.map_batches(

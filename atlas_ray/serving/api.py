@@ -17,10 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from atlas_ray import __version__
-from atlas_ray.serving.gateway import Ask, Gateway, NamedPicture
+from atlas_ray.serving.gateway import Ask, Gateway, NamedProduct
 from atlas_ray.serving.guard import Guard
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.sources import MAX_URI
+from atlas_ray.texts import FIELDS
 
 logger = logging.getLogger(__name__)
 PAGE_HEADERS = {
@@ -34,6 +35,8 @@ MAX_FIELDS = 16
 MAX_NAME = 1024
 MAX_URI_BYTES = MAX_URI * 6
 """A URI of the longest kind, each of its letters escaped."""
+MAX_TEXTS = 2 * 65_536
+"""Bytes of a product's title and description in a JSON."""
 MAX_ASKED = 65_536
 """Bytes of a form's field, and of what a JSON says beside its objects."""
 Values = TypeVar("Values", bound=BaseModel)
@@ -41,26 +44,51 @@ Result = TypeVar("Result")
 Uri = Annotated[str, Field(max_length=MAX_URI)]
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[list[str | None] | None, BeforeValidator(_listed)]
+
+
 class Asked(BaseModel):
-    """What is asked of pictures, wherever they come from."""
+    """What is asked of products, wherever their pictures come from."""
 
     model_config = {"extra": "forbid"}
 
     within: str = Field("", max_length=4096, description="answer at or below this node: `Women > Ethnic Wear`")
     top_k: int | None = Field(None, ge=1, le=1000, description="paths a picture, at most those the endpoint keeps")
     explain: bool = Field(False, description="add a map of where the model looked, for each level")
+    title: Texts = Field(None, description="of each product, for a model that reads titles; null where there is none")
+    description: Texts = Field(None, description="of each product, likewise")
 
+    def texts(self, count: int) -> list[dict[str, str | None]]:
+        """Return the texts of each of `count` products.
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+        Raises:
+            Problem: where there are not as many.
+        """
+        given = {name: texts for name in FIELDS if (texts := getattr(self, name)) is not None}
+        for name, texts in given.items():
+            if len(texts) != count:
+                raise Problem(422, "invalid_request", f"{name}: {len(texts)} texts for {count} products")
+        return [{name: texts[row] for name, texts in given.items()} for row in range(count)]
 
 
 class CategorizeRequest(Asked):
-    """Pictures in object storage to categorize."""
+    """Products to categorize, their pictures in object storage."""
 
-    image_uri: Annotated[list[Uri], FailFast(), BeforeValidator(_listed)] = Field(
-        description="objects under the folders that the endpoint reads; one may stand without the list"
+    image_uri: Annotated[list[Uri | None] | None, FailFast(), BeforeValidator(_listed)] = Field(
+        None,
+        description="objects under the folders that the endpoint reads, null for a product without a picture; "
+        "one may stand without the list, and all may be left out where there are titles or descriptions",
     )
+
+    def uris(self) -> list[str | None]:
+        """Return the picture of each product."""
+        if self.image_uri is not None:
+            return self.image_uri
+        return [None] * max(len(self.title or ()), len(self.description or ()))
 
 
 class Alternative(BaseModel):
@@ -89,6 +117,7 @@ class Answered(BaseModel):
     attention: list[str] | None = Field(
         None, description="a PNG for each level as a data URI, its opacity the attention"
     )
+    picture_error: str | None = Field(None, description="why the answer goes by the texts alone")
     picture: str | None = Field(
         None, description="with the maps, the picture as the model sees it: a JPEG as a data URI"
     )
@@ -129,7 +158,6 @@ BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["file"],
                     "properties": {
                         "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         **Asked.model_json_schema()["properties"],
@@ -245,7 +273,7 @@ def build_api(gateway: Gateway) -> ASGIApp:
     return Guard(api, gateway)
 
 
-async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPicture], Ask]:
+async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedProduct], Ask]:
     """Read files or object keys, and what is asked.
 
     Raises:
@@ -255,20 +283,28 @@ async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPi
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     asked: Asked
     if kind == "application/json":
-        asked = wanted = _validated(CategorizeRequest, await _read_json(request, limit * MAX_URI_BYTES + MAX_ASKED))
-        _check_count(len(wanted.image_uri), limit)
-        pictures = await gateway.fetch(wanted.image_uri)
+        body = await _read_json(request, limit * (MAX_URI_BYTES + MAX_TEXTS) + MAX_ASKED)
+        asked = wanted = _validated(CategorizeRequest, body)
+        uris = wanted.uris()
+        _check_count(len(uris), limit)
+        asked.texts(len(uris))  # refused before anything is fetched
+        products = await gateway.fetch(uris)
     elif kind == "multipart/form-data":
-        pictures, fields = await _read_form(request, limit)
-        _check_count(len(pictures), limit)
+        products, fields = await _read_form(request, limit)
         asked = _validated(Asked, fields)
+        if not products:
+            count = max(len(asked.title or ()), len(asked.description or ()))
+            products = [NamedProduct(f"product {number}", None) for number in range(1, count + 1)]
+        _check_count(len(products), limit)
     else:
         raise Problem(
             415,
             "unsupported_media_type",
             f"content type {kind[:100]!r}; expected multipart/form-data with files, or application/json with image_uri",
         )
-    return pictures, Ask(within=asked.within, top_k=asked.top_k, explain=asked.explain)
+    for product, texts in zip(products, asked.texts(len(products)), strict=True):
+        product.texts = texts
+    return products, Ask(within=asked.within, top_k=asked.top_k, explain=asked.explain)
 
 
 async def _read_json(request: Request, limit: int) -> bytes:
@@ -281,16 +317,18 @@ async def _read_json(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _read_form(request: Request, limit: int) -> tuple[list[NamedPicture], dict[str, str]]:
-    """Read the files and the fields of a form."""
-    pictures: list[NamedPicture] = []
-    fields: dict[str, str] = {}
+async def _read_form(request: Request, limit: int) -> tuple[list[NamedProduct], dict[str, Any]]:
+    """Read the files and the fields of a form; texts come in the files' order, "" where there is none."""
+    pictures: list[NamedProduct] = []
+    fields: dict[str, Any] = {}
     try:
-        async with request.form(max_files=limit, max_fields=MAX_FIELDS, max_part_size=MAX_ASKED) as form:
+        async with request.form(max_files=limit, max_fields=MAX_FIELDS + 2 * limit, max_part_size=MAX_ASKED) as form:
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
                     given = (value.filename or "").encode("utf-8", "replace").decode()[:MAX_NAME]
-                    pictures.append(NamedPicture(given or f"file {len(pictures) + 1}", await value.read()))
+                    pictures.append(NamedProduct(given or f"file {len(pictures) + 1}", await value.read()))
+                elif name in FIELDS:
+                    fields.setdefault(name, []).append(value)
                 else:
                     fields[name] = value
     except HTTPException as error:  # what the parser makes of a damaged form
@@ -300,7 +338,7 @@ async def _read_form(request: Request, limit: int) -> tuple[list[NamedPicture], 
     return pictures, fields
 
 
-def _validated(kind: type[Values], values: bytes | dict[str, str]) -> Values:
+def _validated(kind: type[Values], values: bytes | dict[str, Any]) -> Values:
     try:
         return kind.model_validate_json(values) if isinstance(values, bytes) else kind.model_validate(values)
     except ValidationError as error:
@@ -309,7 +347,7 @@ def _validated(kind: type[Values], values: bytes | dict[str, str]) -> Values:
 
 def _check_count(count: int, limit: int) -> None:
     if not 1 <= count <= limit:
-        raise Problem(422, "invalid_request", f"{count} pictures; a request has 1 to {limit}")
+        raise Problem(422, "invalid_request", f"{count} products; a request has 1 to {limit}")
 
 
 def _first(errors: Sequence[Any]) -> str:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from atlas_ray.errors import ItemError, PictureError, TaxonomyError
 from atlas_ray.images import decode
 from atlas_ray.picture_limits import PictureLimits
+from atlas_ray.products import PICTURE
 from atlas_ray.serving.attention import overlays, seen
 from atlas_ray.serving.config import MIB, ServeConfig
 from atlas_ray.serving.model import STAGE_BOUNDARIES, Answer, Pixels, Question
@@ -35,6 +36,7 @@ ATTEMPTS = 3
 ANOTHER_SIZE_PAUSE_S = (0.05, 0.3)
 """Between attempts while replicas of models of two sizes are there."""
 READY_S = 2.0
+NOTHING = ItemError("nothing_to_go_by", "no picture, and no text that this model reads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,13 @@ class Ask:
 
 
 @dataclass
-class NamedPicture:
-    """A picture of a request: a file that came with it, or an object that it names."""
+class NamedProduct:
+    """A product of a request: a picture, a file that came with it or an object that it names, and texts."""
 
     name: str
-    content: bytes | ItemError
+    content: bytes | ItemError | None
+    """The picture; None where there is none."""
+    texts: dict[str, str | None] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
 
 
@@ -140,50 +144,60 @@ class Gateway:
         found: dict[str, Any] = await self._call(name, "taxonomy")
         return found
 
-    async def fetch(self, uris: Sequence[str]) -> list[NamedPicture]:
-        """Read the objects that a request names."""
+    async def fetch(self, uris: Sequence[str | None]) -> list[NamedProduct]:
+        """Read the objects that a request names, None for a product without a picture."""
         started = time.monotonic()
-        contents = await self._sources.read(uris)
+        named = [uri for uri in uris if uri is not None]
+        contents = iter(await self._sources.read(named) if named else [])
         self._seconds.observe(time.monotonic() - started, tags={"stage": "fetch"})
-        return [NamedPicture(uri, content) for uri, content in zip(uris, contents, strict=True)]
+        return [
+            NamedProduct(f"product {number}" if uri is None else uri, None if uri is None else next(contents))
+            for number, uri in enumerate(uris, 1)
+        ]
 
-    async def categorize(self, name: str, pictures: list[NamedPicture], ask: Ask) -> list[dict[str, Any]]:
-        """Answer for every picture: its category path, or why it has none.
+    async def categorize(self, name: str, products: list[NamedProduct], ask: Ask) -> list[dict[str, Any]]:
+        """Answer for every product: its category path, or why it has none.
 
         Raises:
             Problem: where the whole request is at fault, or the model has no room.
         """
         node = ask.node()
-        todo = [picture for picture in pictures if not isinstance(picture.content, ItemError)]
+        todo = products
         while todo := await self._attempt(name, todo, node, ask):
             # Old and new replicas answer by turns; the request's own time limit ends this.
             await asyncio.sleep(random.uniform(*ANOTHER_SIZE_PAUSE_S))
-        for picture in pictures:
-            if isinstance(picture.content, ItemError):
-                picture.result = {"error": {"code": picture.content.code, "message": picture.content.message}}
+        for picture in products:
             outcome = picture.result["error"]["code"] if "error" in picture.result else "answered"
             self._outcomes.inc(1, tags={"model_name": name, "outcome": outcome})
-        return [{"name": picture.name, **picture.result} for picture in pictures]
+        return [{"name": picture.name, **picture.result} for picture in products]
 
     async def _attempt(
-        self, name: str, pictures: list[NamedPicture], node: CategoryPath, ask: Ask
-    ) -> list[NamedPicture]:
-        """Decode pictures and ask for them; return those that a model of another size has to see again."""
+        self, name: str, products: list[NamedProduct], node: CategoryPath, ask: Ask
+    ) -> list[NamedProduct]:
+        """Decode pictures and ask about the products; return those that a model of another size has to see again."""
         if name not in self._described:
             await self.describe(name)
-        size: int = self._described[name]["image_size_px"]
-        good = await self._decode(pictures, size)
+        described = self._described[name]
+        size: int = described["image_size_px"]
+        texts = [text for text in described["reads"] if text != PICTURE]
+        good = []
+        for product, pixels in await self._decode(products, size):
+            said = any((product.texts.get(text) or "").strip() for text in texts)
+            if pixels is not None or (said and not ask.explain):
+                good.append((product, pixels))
+            else:
+                error = product.content if isinstance(product.content, ItemError) else NOTHING
+                product.result = {"error": {"code": error.code, "message": error.message}}
         if not good:
             return []
         limit = self.config.predictor.batch_size
         chunks = [good[start : start + limit] for start in range(0, len(good), limit)]
         started = time.monotonic()
         answers: list[Answer] = await _all(
-            self._call(name, "ask", Question(np.stack([pixels for _, pixels in chunk]), node, ask.explain))
-            for chunk in chunks
+            self._call(name, "ask", _question(chunk, size, texts, node, ask)) for chunk in chunks
         )
         self._seconds.observe(time.monotonic() - started, tags={"stage": "ask"})
-        again: list[NamedPicture] = []
+        again: list[NamedProduct] = []
         for chunk, answer in zip(chunks, answers, strict=True):
             if answer.error:
                 raise Problem(422, *answer.error)
@@ -193,28 +207,31 @@ class Gateway:
                 continue
             for place, (picture, pixels) in enumerate(chunk):
                 picture.result = _result(answer, place, ask)
-                if answer.maps is not None:
+                if isinstance(picture.content, ItemError):
+                    picture.result["picture_error"] = str(picture.content)
+                if answer.maps is not None and pixels is not None:
                     picture.result |= await asyncio.get_running_loop().run_in_executor(
                         self._pool, _drawn, answer.maps[place], len(picture.result["category_path"]), pixels
                     )
         return again
 
-    async def _decode(self, pictures: list[NamedPicture], size_px: int) -> list[tuple[NamedPicture, Pixels]]:
-        """Return the pictures that can be decoded, each with its pixels; the others get their error."""
+    async def _decode(self, products: list[NamedProduct], size_px: int) -> list[tuple[NamedProduct, Pixels | None]]:
+        """Return products each with its pixels, None where it has none; a picture that is refused becomes its error."""
         started = time.monotonic()
         loop = asyncio.get_running_loop()
+        todo = [product for product in products if size_px and isinstance(product.content, bytes)]
         # A job for each, so that what nobody waits for any more is not begun.
         found = await _all(
-            loop.run_in_executor(self._pool, self._decode_one, picture.content, size_px) for picture in pictures
+            loop.run_in_executor(self._pool, self._decode_one, product.content, size_px) for product in todo
         )
         self._seconds.observe(time.monotonic() - started, tags={"stage": "decode"})
-        good = []
-        for picture, pixels in zip(pictures, found, strict=True):
+        pixels_of: dict[int, Pixels] = {}
+        for product, pixels in zip(todo, found, strict=True):
             if isinstance(pixels, ItemError):
-                picture.content = pixels
+                product.content = pixels
             else:
-                good.append((picture, pixels))
-        return good
+                pixels_of[id(product)] = pixels
+        return [(product, pixels_of.get(id(product))) for product in products]
 
     def _decode_one(self, content: Any, size_px: int) -> Pixels | PictureError:
         try:
@@ -253,6 +270,24 @@ async def _all(awaitables: Iterable[Awaitable[Result]]) -> list[Result]:
         for task in tasks:
             task.cancel()
         raise
+
+
+def _question(
+    chunk: Sequence[tuple[NamedProduct, Pixels | None]],
+    size_px: int,
+    texts: Sequence[str],
+    node: CategoryPath,
+    ask: Ask,
+) -> Question:
+    seen = tuple(pixels is not None for _, pixels in chunk)
+    nothing = np.zeros((3, size_px, size_px), np.uint8)
+    return Question(
+        np.stack([nothing if pixels is None else pixels for _, pixels in chunk]),
+        node,
+        ask.explain,
+        {text: [product.texts.get(text) for product, _ in chunk] for text in texts},
+        () if all(seen) else seen,
+    )
 
 
 def _result(answer: Answer, place: int, ask: Ask) -> dict[str, Any]:

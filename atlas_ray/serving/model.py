@@ -6,8 +6,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from ray.serve.metrics import Histogram
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.decoding import Scope
 from atlas_ray.errors import ConfigError, TaxonomyError
-from atlas_ray.models import EncoderDecoder
 from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.products import PICTURE, Products, Texts
 from atlas_ray.taxonomy import CategoryPath
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -28,12 +28,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Question:
-    """Decoded pictures of one request."""
+    """Products of one request, their pictures decoded."""
 
     pixels: Pixels
-    """(count, 3, size, size)."""
+    """(count, 3, size, size); anything where there is no picture."""
     within: CategoryPath = ()
     explain: bool = False
+    texts: Texts = field(default_factory=dict)
+    """By field that the model reads: the text of each product."""
+    seen: tuple[bool, ...] = ()
+    """Whether each product has a picture; () where all have."""
+
+    def part(self, start: int, end: int) -> Self:
+        """Return the question about some of its products."""
+        texts = {name: column[start:end] for name, column in self.texts.items()}
+        return replace(self, pixels=self.pixels[start:end], texts=texts, seen=self.seen[start:end])
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,18 @@ def _count(waiting: Sequence[_Waiting]) -> int:
     return sum(len(one.question.pixels) for one in waiting)
 
 
+def _products(questions: Sequence[Question], reads: Sequence[str]) -> Products:
+    """Join the products of several questions."""
+    seen = None
+    if any(question.seen for question in questions):
+        each = [question.seen or (True,) * len(question.pixels) for question in questions]
+        seen = torch.tensor([one for some in each for one in some], dtype=torch.bool)
+    texts = {
+        name: [text for question in questions for text in question.texts[name]] for name in reads if name != PICTURE
+    }
+    return Products(torch.from_numpy(np.concatenate([question.pixels for question in questions])), texts, seen)
+
+
 def _joined(answers: Sequence[Answer]) -> Answer:
     """Return the answer to a question that was asked in parts."""
     for answer in answers:
@@ -84,7 +105,7 @@ class Model:
 
     def __init__(self, uri: str, config: PredictorConfig, batch_wait_s: float) -> None:
         artifact = load_artifact(uri)
-        self._kind = "encoder-decoder" if isinstance(artifact.model, EncoderDecoder) else "classifier"
+        self._kind = artifact.kind
         self._metrics = artifact.metrics
         self._predictor = PathPredictor(artifact, config)
         self._batch_size = config.batch_size
@@ -101,7 +122,9 @@ class Model:
         self._enter.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
         size = self._predictor.image_size_px
         for count in (config.batch_size, 1, config.batch_size):  # warm before the first request
-            self._thread.submit(self._predictor.infer, torch.zeros((count, 3, size, size), dtype=torch.uint8)).result()
+            texts = {name: ["warm"] * count for name in artifact.texts}
+            warm = Products(torch.zeros((count, 3, size, size), dtype=torch.uint8), texts)
+            self._thread.submit(self._predictor.infer, warm).result()
 
     async def describe(self) -> dict[str, Any]:
         """Return what the model is."""
@@ -114,7 +137,8 @@ class Model:
             "search": predictor.scope.search,
             "precision": str(predictor.dtype).removeprefix("torch."),
             "top_k": predictor.config.top_k,
-            "explains": self._kind == "encoder-decoder",
+            "reads": list(predictor.reads),
+            "explains": predictor.explains,
             "metrics": self._metrics,
         }
 
@@ -135,10 +159,7 @@ class Model:
             return self._answer_with()
         loop = asyncio.get_running_loop()
         # An older or newer gateway may know another batch size.
-        parts = [
-            _Waiting(Question(question.pixels[start : start + limit], question.within, question.explain), loop)
-            for start in range(0, len(question.pixels), limit)
-        ]
+        parts = [_Waiting(question.part(start, start + limit), loop) for start in range(0, len(question.pixels), limit)]
         try:
             await asyncio.gather(*(self._enter(part) for part in parts))
             return _joined(await asyncio.gather(*(part.answer for part in parts)))
@@ -204,9 +225,9 @@ class Model:
                 answers[index] = self._answer_with(error=("unknown_category", str(error)))
         together = [index for index in scopes if not questions[index].explain]
         if together:
-            pixels = torch.from_numpy(np.concatenate([questions[index].pixels for index in together]))
+            products = _products([questions[index] for index in together], self._predictor.reads)
             each = [scopes[index] for index in together for _ in range(len(questions[index].pixels))]
-            rows = self._predictor.predict_within(pixels, each).to_pylist()
+            rows = self._predictor.predict_within(products, each).to_pylist()
             start = 0
             for index in together:
                 end = start + len(questions[index].pixels)
@@ -214,7 +235,9 @@ class Model:
                 start = end
         for index in scopes.keys() - set(together):
             try:
-                table, maps = self._predictor.explain(torch.tensor(questions[index].pixels), scopes[index])
+                table, maps = self._predictor.explain(
+                    _products([questions[index]], self._predictor.reads), scopes[index]
+                )
             except ConfigError as error:
                 answers[index] = self._answer_with(error=("cannot_explain", str(error)))
                 continue

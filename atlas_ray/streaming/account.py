@@ -33,8 +33,9 @@ class RunReport:
 
     @property
     def quarantined_fraction(self) -> float:
-        """The share of the pictures that is in quarantine."""
-        return float(self.counts["quarantined"] / max(self.counts["input"], 1))
+        """The share of the pictures that is in quarantine, or was answered about without being seen."""
+        unseen = sum(self.run.get("without_picture_by_code", {}).values())
+        return float((self.counts["quarantined"] + unseen) / max(self.counts["input"], 1))
 
 
 def read_run(output: str) -> dict[str, Any] | None:
@@ -77,9 +78,18 @@ def timings(spans: Mapping[str, tuple[float, float, float]]) -> dict[str, float]
 
 def quarantine_codes(output: str) -> dict[str, int]:
     """Count the quarantine by error code."""
+    return _codes(storage.join(output, "quarantine"), "error_code")
+
+
+def picture_errors(output: str) -> dict[str, int]:
+    """Count the predictions whose picture could not be had, by error code."""
+    return _codes(storage.join(output, "predictions"), "picture_error")
+
+
+def _codes(table: str, name: str) -> dict[str, int]:
     codes = Counter[str]()
-    for file in storage.files(storage.join(output, "quarantine"), suffix=".parquet"):
+    for file in storage.files(table, suffix=".parquet"):
         place = storage.locate(file)
-        column = pq.read_table(place.path, filesystem=place.filesystem, columns=["error_code"])
-        codes.update(column["error_code"].to_pylist())
+        column = pq.read_table(place.path, filesystem=place.filesystem, columns=[name])[name].drop_null()
+        codes.update(text.partition(":")[0] for text in column.to_pylist())
     return dict(codes)

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from atlas_ray.errors import ItemError
 from atlas_ray.objects import ObjectReader
-from atlas_ray.streaming.outcomes import KEYS, with_errors
+from atlas_ray.streaming.inputs import NO_PICTURE
+from atlas_ray.streaming.outcomes import with_errors
 
 
 class Fetch:
@@ -19,13 +20,17 @@ class Fetch:
         self._reader = ObjectReader(threads=threads, timeout_s=timeout_s)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Add `bytes`, null where they could not be had, and the error columns."""
+        """Add `bytes`, null where they could not be had or there is no picture, and the error columns."""
         started = time.time()
-        contents = self._reader.read_many(table["image_uri"].to_pylist())
+        uris = table["image_uri"].to_pylist()
+        there = [row for row, uri in enumerate(uris) if uri != NO_PICTURE]
+        contents: list[bytes | ItemError | None] = [None] * len(uris)
+        for row, content in zip(there, self._reader.read_many([uris[row] for row in there]), strict=True):
+            contents[row] = content
         self._board.span.remote("fetch", started, time.time())
         found = [content if isinstance(content, bytes) else None for content in contents]
         errors = {i: content for i, content in enumerate(contents) if isinstance(content, ItemError)}
         sha256 = [hashlib.sha256(content).hexdigest() if content is not None else None for content in found]
-        out = table.select(KEYS).append_column("sha256", pa.array(sha256, pa.string()))
+        out = table.append_column("sha256", pa.array(sha256, pa.string()))
         out = out.append_column("bytes", pa.array(found, pa.large_binary()))
         return with_errors(out, "fetch", errors)

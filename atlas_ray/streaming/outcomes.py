@@ -22,6 +22,12 @@ def good_rows(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
     return np.flatnonzero(table["error_code"].is_null().to_numpy())
 
 
+def pictured_rows(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the rows that no stage has given up and that have a picture."""
+    picture = table["bytes" if "bytes" in table.column_names else "sha256"]
+    return np.flatnonzero((table["error_code"].is_null().to_numpy()) & picture.is_valid().to_numpy())
+
+
 def with_errors(table: pa.Table, stage: str, errors: Mapping[int, ItemError]) -> pa.Table:
     """Fill the error columns of some rows, keeping what earlier stages wrote."""
     if "error_code" not in table.column_names:

@@ -1,5 +1,6 @@
 """The start of every stream: a catalogue's pictures with their bytes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray.data
@@ -12,20 +13,28 @@ from atlas_ray.streaming.workers import WorkerPlan
 
 
 def fetched_pictures(
-    catalog: str, board: Any, plan: WorkerPlan, *, block_rows: int, fetch_threads: int, timeout_s: float
+    table: str,
+    board: Any,
+    plan: WorkerPlan,
+    *,
+    block_rows: int,
+    fetch_threads: int,
+    timeout_s: float,
+    columns: Sequence[str] = KEYS,
 ) -> ray.data.Dataset:
-    """Read the images table and the bytes of its pictures.
+    """Read a table of pictures and their bytes.
 
     Args:
-        catalog: Its URI.
+        table: Its URI: a catalogue's images, or another table with `KEYS`.
         board: The run's progress.
         plan: The processes that follow; as many fetch, at most.
         block_rows: Pictures a block.
         fetch_threads: Objects read at a time by each fetching process.
         timeout_s: Seconds for one request to the object store.
+        columns: What to read of the table.
     """
-    place = storage.locate(storage.join(catalog, "images"))
-    stream = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(list(KEYS))
+    place = storage.locate(table)
+    stream = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(list(columns))
     return stream.repartition(target_num_rows_per_block=block_rows).map_batches(
         Fetch,
         fn_constructor_args=(board,),

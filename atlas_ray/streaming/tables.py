@@ -11,13 +11,20 @@ from atlas_ray.records import IMAGES, PRODUCTS, missing_columns
 from atlas_ray.streaming.outcomes import KEYS
 
 
-def count_images(catalog: str, *, images: Sequence[str] = KEYS, products: Sequence[str] = ("product_id",)) -> int:
+def count_images(
+    catalog: str,
+    *,
+    images: Sequence[str] = KEYS,
+    products: Sequence[str] = ("product_id",),
+    may_be_empty: bool = False,
+) -> int:
     """Check a catalogue's images and products tables; return how many pictures it has.
 
     Args:
         catalog: Its folder.
         images: The columns that its images table has to have.
         products: Those that its products table has to have.
+        may_be_empty: Whether the images table may have no row.
 
     Raises:
         CatalogError: where a table is missing, damaged or empty, or lacks a column.
@@ -28,7 +35,7 @@ def count_images(catalog: str, *, images: Sequence[str] = KEYS, products: Sequen
         total = int(table.count_rows())
     except (pa.ArrowInvalid, OSError) as error:
         raise CatalogError(f"{catalog}/images: not Parquet: {str(error).splitlines()[0]}") from None
-    if total == 0:
+    if total == 0 and not may_be_empty:
         raise CatalogError(f"{catalog}: its images table has no row")
     return total
 

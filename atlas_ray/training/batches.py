@@ -1,4 +1,4 @@
-"""A worker's share of the decoded pictures, batch by batch, on its device."""
+"""A worker's share of the examples, batch by batch, on its device."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +13,11 @@ Batch = dict[str, Any]
 
 
 @dataclass
-class Pictures:
+class Examples:
     """A batch on the device."""
 
-    pixels: Tensor
-    """(batch, 3, size, size) uint8."""
+    inputs: Tensor
+    """(batch, ...): pictures (3, size, size) uint8, or words (length,) int32."""
     labels: Tensor
     """(batch,) positions of leaves."""
     usable: Tensor
@@ -32,14 +32,21 @@ class Batches:
     and none waits for another that has no more.
     """
 
-    def __init__(self, shard: Any, *, size_px: int, device: torch.device) -> None:
+    def __init__(self, shard: Any, *, blank: Tensor, device: torch.device) -> None:
+        """Take a shard.
+
+        Args:
+            shard: Ray Train's share of a dataset with `inputs`, `label`, `name` and `refused`.
+            blank: The input of an example that is none.
+            device: Where the batches go.
+        """
         self._shard = shard
-        self._size_px = size_px
+        self._blank_input = blank
         self._device = device
         self._pool = ThreadPoolExecutor(1, "next-epoch")
         self._begun: Future[tuple[Iterator[Batch], Batch | None]] | None = None
         self.refused: dict[str, str] = {}
-        """Pictures that could not be used, and why."""
+        """Examples that could not be used, and why."""
 
     def begin(self, batch_size: int) -> None:
         """Start the next epoch's stream in the background, such as while validation runs."""
@@ -49,7 +56,7 @@ class Batches:
         stream = iter(self._shard.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2))
         return stream, next(stream, None)
 
-    def steps(self, batch_size: int, count: int) -> Iterator[Pictures]:
+    def steps(self, batch_size: int, count: int) -> Iterator[Examples]:
         """Yield `count` batches of `batch_size`; what is left of the epoch after them is let go."""
         last = self._blank(batch_size)
         taken = 0
@@ -63,7 +70,7 @@ class Batches:
         for _ in range(count - taken):
             yield last
 
-    def all(self, batch_size: int) -> Iterator[Pictures]:
+    def all(self, batch_size: int) -> Iterator[Examples]:
         """Yield the whole epoch once."""
         for batch in self._stream(batch_size):
             yield self._place(batch)
@@ -75,26 +82,25 @@ class Batches:
             yield first
             yield from stream
 
-    def _place(self, batch: Batch) -> Pictures:
+    def _place(self, batch: Batch) -> Examples:
         good = batch["refused"] == ""
-        pixels, labels = torch.from_numpy(batch["pixels"]), torch.from_numpy(batch["label"])
+        inputs, labels = torch.from_numpy(batch["inputs"]), torch.from_numpy(batch["label"])
         if not good.all():
             bad = np.flatnonzero(~good)
-            self.refused |= {str(batch["image_uri"][i]): str(batch["refused"][i]) for i in bad}
+            self.refused |= {str(batch["name"][i]): str(batch["refused"][i]) for i in bad}
             if good.any():
                 fill = np.resize(np.flatnonzero(good), len(bad))
-                pixels, labels = pixels.clone(), labels.clone()
-                pixels[bad], labels[bad] = pixels[fill], labels[fill]
-        return Pictures(
-            pixels.to(self._device, non_blocking=True),
+                inputs, labels = inputs.clone(), labels.clone()
+                inputs[bad], labels[bad] = inputs[fill], labels[fill]
+        return Examples(
+            inputs.to(self._device, non_blocking=True),
             labels.to(self._device, non_blocking=True),
             torch.from_numpy(good.astype(np.float32)).to(self._device),
         )
 
-    def _blank(self, batch_size: int) -> Pictures:
-        size = self._size_px
-        return Pictures(
-            torch.zeros((batch_size, 3, size, size), dtype=torch.uint8, device=self._device),
+    def _blank(self, batch_size: int) -> Examples:
+        return Examples(
+            self._blank_input.expand(batch_size, *self._blank_input.shape).to(self._device),
             torch.zeros(batch_size, dtype=torch.int64, device=self._device),
             torch.zeros(batch_size, device=self._device),
         )

@@ -1,14 +1,16 @@
-"""The settings of a training run: what both models share, and what each adds.
+"""The settings of a training run: what all models share, and what each adds.
 
 The defaults are the Atlas paper's (section 5) where it names a value; `configs/` holds its two
 recipes as files.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
 
-from atlas_ray.config import BACKBONES, check_settings, setting
+from atlas_ray import storage
+from atlas_ray.config import BACKBONES, MODALITIES, POLICIES, check_settings, setting
 from atlas_ray.errors import ConfigError
+from atlas_ray.texts import FIELDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,30 +19,23 @@ class TrainConfig:
 
     model: ClassVar[str]
     """The kind of network that comes out."""
+    examples: ClassVar[str] = "pictures"
+    """What it learns from, in the plural."""
+    starts_from: ClassVar[str] = "weights"
+    """The field that names a file to start from."""
 
     catalog: str = setting("a catalogue with labelled products")
     output: str = setting("where the model goes; the run's checkpoints lie below it until it is done")
     taxonomy: str | None = setting("a taxonomy; the catalogue's own where none is given", None)
-    backbone: str = setting("the picture encoder", "resnet101", choices=BACKBONES)
-    weights: str = setting("what the backbone starts from: none, imagenet, or a path to a state dict", "none")
-    image_size_px: int = setting("side of the square that pictures become", 150, low=32, high=2048)
     hidden_dim: int = setting("width of the decoder or the head", 512, low=1, high=8192)
     dropout: float = setting("before the output layer", 0.5, low=0, high=0.99)
     epochs: int = setting("passes over the training split", 3, low=1, high=10_000)
     batch_size: int = setting("pictures an optimizer step, over all workers together", 128, low=2, high=65_536)
     accumulate: int = setting("parts that each worker's share of a batch is computed in", 1, low=1, high=1024)
-    encoder_lr: float = setting("learning rate of the encoder", 1e-4, low=0, high=10)
+    encoder_lr: float = setting("learning rate of the encoder, a text's word vectors", 1e-4, low=0, high=10)
     decoder_lr: float = setting("learning rate of the decoder or the head", 4e-4, low=0, high=10)
     schedule: str = setting(
         "the rates as they are, or up to them and down again (Smith)", "constant", choices=("constant", "one-cycle")
-    )
-    head_epochs: int = setting("first epochs in which the encoder keeps still, with a cycle of their own", 0, low=0,
-                               high=10_000)  # fmt: skip
-    train_from_block: int = setting(
-        "first block of the ResNet that is trained: 0 all with the stem, 2 the paper's blocks 2 to 4, 5 none",
-        0,
-        low=0,
-        high=5,
     )
     weight_decay: float = setting("decoupled, of all but biases and normalizations", 0.0, low=0, high=10)
     label_smoothing: float = setting("share of the target that goes to other labels", 0.0, low=0, high=0.99)
@@ -53,7 +48,6 @@ class TrainConfig:
         choices=("none", "weights", "sampling"),
     )
     clip: float = setting("gradients are scaled down to this norm", 5.0, low=1e-6, high=1e6)
-    augment: bool = setting("crop, stretch and mirror training pictures at random; from scratch one needs it", False)
     patience: int = setting("epochs without progress of the validation loss before it ends; 0: never", 0, low=0,
                             high=10_000)  # fmt: skip
     min_delta: float = setting("by how much that loss must fall to count as progress", 0.0, low=0, high=100)
@@ -82,8 +76,6 @@ class TrainConfig:
                 f"batch_size {self.batch_size} cannot be shared by {most} workers in {self.accumulate} parts; "
                 "each part needs at least 2 pictures"
             )
-        if self.head_epochs >= self.epochs:
-            raise ConfigError(f"head_epochs is {self.head_epochs}, of {self.epochs} epochs in all; expected fewer")
         assert least <= most
 
     @property
@@ -103,13 +95,57 @@ class TrainConfig:
             raise ConfigError(f"workers is {self.workers!r}; expected 1 to 4096, the least before the most")
         return low, high
 
+    @property
+    def title_of_run(self) -> str:
+        """What a person calls the run."""
+        return self.model
+
+    def absolute(self) -> Self:
+        """Return these settings with absolute paths, which hold in any folder."""
+        names = ["catalog", "output"]
+        if self.starts_from and getattr(self, self.starts_from) not in ("none", "imagenet"):
+            names.append(self.starts_from)
+        if self.taxonomy and storage.exists(self.taxonomy):  # else a built-in one, by its name
+            names.append("taxonomy")
+        changed: dict[str, Any] = {name: storage.absolute(getattr(self, name)) for name in names}
+        return replace(self, **changed)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderDecoderTraining(TrainConfig):
+class PictureTraining(TrainConfig):
+    """What models of pictures share."""
+
+    backbone: str = setting("the picture encoder", "resnet101", choices=BACKBONES)
+    weights: str = setting("what the backbone starts from: none, imagenet, or a path to a state dict", "none")
+    image_size_px: int = setting("side of the square that pictures become", 150, low=32, high=2048)
+    head_epochs: int = setting("first epochs in which the encoder keeps still, with a cycle of their own", 0, low=0,
+                               high=10_000)  # fmt: skip
+    train_from_block: int = setting(
+        "first block of the ResNet that is trained: 0 all with the stem, 2 the paper's blocks 2 to 4, 5 none",
+        0,
+        low=0,
+        high=5,
+    )
+    augment: bool = setting("crop, stretch and mirror training pictures at random; from scratch one needs it", False)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        super().__post_init__()
+        if self.head_epochs >= self.epochs:
+            raise ConfigError(f"head_epochs is {self.head_epochs}, of {self.epochs} epochs in all; expected fewer")
+
+    @property
+    def title_of_run(self) -> str:
+        """What a person calls the run."""
+        return f"{self.model}, {self.backbone}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderTraining(PictureTraining):
     """The model that spells category paths (Atlas, section 5.2)."""
 
     model: ClassVar[str] = "encoder-decoder"
@@ -131,7 +167,7 @@ class EncoderDecoderTraining(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierTraining(TrainConfig):
+class ClassifierTraining(PictureTraining):
     """The model that tells leaf paths apart (Atlas, section 5.1)."""
 
     model: ClassVar[str] = "classifier"
@@ -147,7 +183,102 @@ class ClassifierTraining(TrainConfig):
     min_delta: float = setting("by how much that loss must fall to count as progress", 0.001, low=0, high=100)
 
 
-TRAININGS: dict[str, type[TrainConfig]] = {kind.model: kind for kind in (EncoderDecoderTraining, ClassifierTraining)}
+@dataclass(frozen=True, kw_only=True)
+class TextTraining(TrainConfig):
+    """The model that reads titles or descriptions (late fusion, section 3)."""
+
+    model: ClassVar[str] = "text"
+    examples: ClassVar[str] = "texts"
+    starts_from: ClassVar[str] = "word_vectors"
+    field: str = setting("what it reads of a product", choices=tuple(FIELDS))
+    word_vectors: str = setting(
+        "what the words start from: none (at random), or a text file of GloVe's layout, a word and its numbers a line",
+        "none",
+    )
+    embedding_dim: int = setting("width of a word's vector", 300, low=1, high=8192)
+    filters: int = setting("of the convolution", 200, low=1, high=8192)
+    width: int = setting("words that a filter sees", 5, low=1, high=57)
+    hidden_dim: int = setting("width of the dense layer", 170, low=1, high=8192)
+    max_words: int = setting("words known, the most common ones", 50_000, low=1, high=5_000_000)
+    min_count: int = setting("training texts that a word must stand in to be known", 2, low=1, high=1_000_000)
+    epochs: int = setting("passes over the training split", 20, low=1, high=10_000)
+    batch_size: int = setting("texts an optimizer step, over all workers together", 32, low=2, high=65_536)
+    encoder_lr: float = setting("learning rate of the word vectors", 1e-3, low=0, high=10)
+    decoder_lr: float = setting("learning rate of the rest", 1e-3, low=0, high=10)
+    weight_decay: float = setting("decoupled, of all but biases and normalizations", 0.01, low=0, high=10)
+    label_smoothing: float = setting("share of the target that goes to other labels", 0.1, low=0, high=0.99)
+    schedule: str = setting(
+        "the rates as they are, or up to them and down again (Smith)", "one-cycle", choices=("constant", "one-cycle")
+    )
+
+    @property
+    def title_of_run(self) -> str:
+        """What a person calls the run."""
+        return f"{self.model}, {self.field}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionTraining(TrainConfig):
+    """The policy that fuses the models of several modalities (late fusion, section 4)."""
+
+    model: ClassVar[str] = "fusion"
+    examples: ClassVar[str] = "products"
+    starts_from: ClassVar[str] = ""
+    picture: str | None = setting("a trained classifier or encoder-decoder", None)
+    title: str | None = setting("a trained model of titles", None)
+    description: str | None = setting("a trained model of descriptions", None)
+    policy: str = setting("how the models' decisions become one", "weighted", choices=POLICIES)
+    fit_split: str = setting(
+        "what the policy is fitted on; on what the models were trained on, they are surer than elsewhere",
+        "val",
+        choices=("train", "val"),
+    )
+    hidden_dim: int = setting("width of a network policy's first layer", 200, low=1, high=65_536)
+    second_dim: int = setting("width of a network policy's second layer", 150, low=1, high=65_536)
+    modality_dropout: float = setting("how often each modality is left out while a policy learns", 0.3, low=0, high=0.9)
+    ridge_penalty: float = setting("of the squared weights of the ridge regression", 1.0, low=1e-9, high=1e9)
+    epochs: int = setting("passes over the split", 60, low=1, high=10_000)
+    batch_size: int = setting("products an optimizer step, over all workers together", 32, low=2, high=65_536)
+    decoder_lr: float = setting("learning rate", 3e-3, low=0, high=10)
+    schedule: str = setting(
+        "the rates as they are, or up to them and down again (Smith)", "one-cycle", choices=("constant", "one-cycle")
+    )
+    precision: str = setting(
+        "float32, bfloat16 (autocast), or auto", "float32", choices=("auto", "float32", "bfloat16")
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and fewer than two models."""
+        super().__post_init__()
+        if len(self.members) < 2:
+            raise ConfigError("fusion needs two models or more; give them with --picture, --title and --description")
+
+    @property
+    def members(self) -> dict[str, str]:
+        """The URI of each modality's model."""
+        given = {name: getattr(self, name) for name in MODALITIES}
+        return {name: uri for name, uri in given.items() if uri}
+
+    @property
+    def title_of_run(self) -> str:
+        """What a person calls the run."""
+        return f"{self.model}, {self.policy}"
+
+    def absolute(self) -> Self:
+        """Return these settings with absolute paths, which hold in any folder."""
+        changed: dict[str, Any] = {name: storage.absolute(uri) for name, uri in self.members.items()}
+        return replace(super().absolute(), **changed)
+
+
+PICTURE_TRAININGS: dict[str, type[PictureTraining]] = {
+    kind.model: kind for kind in (EncoderDecoderTraining, ClassifierTraining)
+}
+"""The settings by the kind of model, of those that look at pictures."""
+TRAININGS: dict[str, type[TrainConfig]] = {
+    **PICTURE_TRAININGS,
+    TextTraining.model: TextTraining,
+    FusionTraining.model: FusionTraining,
+}
 """The settings by the kind of model."""
 
 

@@ -1,4 +1,4 @@
-"""What each training worker runs: one network, its optimizer, its share of the pictures."""
+"""What each training worker runs: one network, its optimizer, its share of the examples."""
 
 import os
 import tempfile
@@ -17,14 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
-from atlas_ray.models.backbone import load_backbone_weights
+from atlas_ray.models import FusionConfig
+from atlas_ray.models.backbone import Backbone
 from atlas_ray.predictors import choose_dtype
 from atlas_ray.records import QUARANTINE, quarantine_row
 from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.texts import WordIndex
 from atlas_ray.training.augment import augment
-from atlas_ray.training.batches import Batches, Pictures
-from atlas_ray.training.config import TrainConfig
-from atlas_ray.training.objectives import Objective, build_objective
+from atlas_ray.training.batches import Batches, Examples
+from atlas_ray.training.config import PictureTraining, TrainConfig
+from atlas_ray.training.objectives import Objective, build_objective, load_weights, opinion_width
 from atlas_ray.training.schedule import apply_rate, rate_at
 from atlas_ray.training.tracker import Tracker
 
@@ -38,8 +40,12 @@ class Plan:
     config: TrainConfig
     taxonomy_json: str
     steps_per_epoch: int
+    words: WordIndex | None = None
+    """What a model of texts knows."""
+    fusion: FusionConfig | None = None
+    """The shape of a policy that fuses models."""
     leaf_counts: tuple[int, ...] = ()
-    """Training pictures by leaf."""
+    """Training examples by leaf."""
     environment: dict[str, str] = field(default_factory=dict)
     """What MLflow's client reads from the driver's environment."""
 
@@ -57,6 +63,17 @@ def train_worker(settings: dict[str, Any]) -> None:
     worker.run()
 
 
+def blank_input(plan: Plan) -> Tensor:
+    """Return the input of an example that only fills a place."""
+    if plan.words is not None:
+        return torch.zeros(plan.words.length, dtype=torch.int32)
+    if plan.fusion is not None:
+        return torch.ones(opinion_width(plan.fusion))
+    assert isinstance(plan.config, PictureTraining)
+    size = plan.config.image_size_px
+    return torch.zeros((3, size, size), dtype=torch.uint8)
+
+
 def share_of(batch_size: int, rank: int, world: int) -> int:
     """Return how many pictures of each batch a worker takes."""
     return batch_size // world + (rank < batch_size % world)
@@ -66,7 +83,7 @@ def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float
     """Tell whether the validation loss made no progress for so many epochs."""
     best, since = float("inf"), 0
     for epoch in history:
-        if not epoch["val_pictures"]:  # there is no validation split
+        if not epoch["val_examples"]:  # there is no validation split
             return False
         progress = epoch["val_loss"] < best - min_delta
         since = 0 if progress else since + 1
@@ -86,10 +103,10 @@ class Worker:
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.chief = self.rank == 0
         taxonomy = Taxonomy.from_json(plan.taxonomy_json, source="the training plan")
-        self.objective = build_objective(config, taxonomy, device)
-        load_backbone_weights(self.objective.network.encoder, config.backbone, config.weights)
+        self.objective = build_objective(config, taxonomy, device, plan.words, plan.fusion)
+        load_weights(self.objective.network, config, plan.words)
         if config.compile:
-            self.objective.network.encoder.compile()
+            self.objective.parts()[0].compile()
         self.optimizer = torch.optim.AdamW(parameter_groups(self.objective, config), fused=True)
         dtype = choose_dtype(config.precision, device)
         self.autocast: AbstractContextManager[Any] = (
@@ -97,7 +114,7 @@ class Worker:
         )
         counts = torch.tensor(plan.leaf_counts, dtype=torch.float32, device=device).clamp(min=1)
         weight = counts.rsqrt() if config.balance == "weights" else torch.ones_like(counts)
-        self.leaf_weight = weight * counts.sum() / (weight * counts).sum()  # mean 1 over the pictures
+        self.leaf_weight = weight * counts.sum() / (weight * counts).sum()  # mean 1 over the examples
         self.wrapped: DistributedDataParallel | None = None
         self.wrapped_head_only = False
         self.history: list[dict[str, Any]] = []
@@ -106,8 +123,9 @@ class Worker:
         self.resumed_at: list[int] = []
         self.tracker = Tracker(config, plan.environment) if self.chief else None
         self.batch_size = share_of(config.batch_size, self.rank, self.world)
+        self._augments = isinstance(config, PictureTraining) and config.augment
         self.batches = {
-            name: Batches(ray.train.get_dataset_shard(name), size_px=config.image_size_px, device=device)
+            name: Batches(ray.train.get_dataset_shard(name), blank=blank_input(plan), device=device)
             for name in ("train", "val")
         }
 
@@ -137,7 +155,7 @@ class Worker:
             metrics |= {"epoch": epoch + 1, "step": self.step, "seconds": time.perf_counter() - started}
             self.history.append(metrics)
             best = not self.best or metrics["val_accuracy"] > self.best["metrics"]["val_accuracy"]
-            if (best or not metrics["val_pictures"]) and self.chief:
+            if (best or not metrics["val_examples"]) and self.chief:
                 weights = {
                     name: part.detach().cpu().clone() for name, part in self.objective.network.state_dict().items()
                 }
@@ -182,18 +200,18 @@ class Worker:
         if epoch == 0:
             self._quarantine(refused)
         if count == 0:
-            uri, reason = next(iter(refused.items()), ("", "no picture came"))
-            raise CatalogError(f"no picture of the split 'train' could be used; the first: {uri}: {reason}")
+            uri, reason = next(iter(refused.items()), ("", "none came"))
+            raise CatalogError(f"no example of the split 'train' could be used; the first: {uri}: {reason}")
         groups = self.optimizer.param_groups
         return {
             "train_loss": loss / count,
-            "pictures_per_s": count / (time.perf_counter() - started),
-            "refused_pictures": self._sum(torch.tensor([len(refused)], device=self.device))[0],
+            "examples_per_s": count / (time.perf_counter() - started),
+            "refused_examples": self._sum(torch.tensor([len(refused)], device=self.device))[0],
             "encoder_lr": 0.0 if rate.head_only else groups[0]["lr"],
             "decoder_lr": groups[-1]["lr"],
         }
 
-    def _step(self, trained: Objective | DistributedDataParallel, batch: Pictures) -> Tensor:
+    def _step(self, trained: Objective | DistributedDataParallel, batch: Examples) -> Tensor:
         """Take one optimizer step; return the sum of the losses and of their pictures, (2,).
 
         Each worker's part counts by its weight among all workers', so the gradient is that of one
@@ -204,14 +222,14 @@ class Worker:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.config.accumulate
-        split = zip(*(x.tensor_split(parts) for x in (batch.pixels, batch.labels, weights)), strict=True)
-        for number, (pixels, labels, weight) in enumerate(split, 1):
-            pictures = augment(pixels) if self.config.augment else pixels
+        split = zip(*(x.tensor_split(parts) for x in (batch.inputs, batch.labels, weights)), strict=True)
+        for number, (part, labels, weight) in enumerate(split, 1):
+            inputs = augment(part) if self._augments else part
             # Gradients travel between the workers once a step, after the last part.
             apart = number < parts and isinstance(trained, DistributedDataParallel)
             with cast("DistributedDataParallel", trained).no_sync() if apart else nullcontext():
                 with self.autocast:
-                    losses = trained(pictures, labels)
+                    losses = trained(inputs, labels)
                 loss = (losses * weight).sum()
                 (loss * self.world / total).backward()
             loss_sum += loss.detach()
@@ -222,7 +240,11 @@ class Worker:
     def _trainable(self, head_only: bool) -> Objective | DistributedDataParallel:
         """Let the encoder learn, or its first blocks keep still; wrapped for several workers."""
         self.objective.train().requires_grad_(True)
-        still = self.objective.network.encoder.parts_before(5 if head_only else self.config.train_from_block)
+        config = self.config
+        still: list[nn.Module] = []
+        encoder = self.objective.parts()[0]
+        if isinstance(config, PictureTraining) and isinstance(encoder, Backbone):
+            still = encoder.parts_before(5 if head_only else config.train_from_block)
         for part in still:
             part.eval().requires_grad_(False)  # their normalizations keep their statistics too
         if self.world == 1:
@@ -244,7 +266,7 @@ class Worker:
         totals = torch.zeros(3 + 2 * depth, dtype=torch.float64, device=self.device)
         for batch in self.batches["val"].all(self.config.batch_size // self.world or 1):
             with self.autocast:
-                losses, leaf = self.objective.evaluate(batch.pixels, batch.labels)
+                losses, leaf = self.objective.evaluate(batch.inputs, batch.labels)
             usable, labels = batch.usable, batch.labels
             there = paths[labels] >= 0  # (batch, depth); nodes are the same only where all above them are
             columns = [torch.ones_like(usable)[:, None], losses[:, None], (leaf == labels)[:, None]]
@@ -253,7 +275,7 @@ class Worker:
         count, loss, exact, *levels = self._sum(totals)
         accuracies = [right / max(have, 1.0) for right, have in zip(levels[:depth], levels[depth:], strict=True)]
         return {
-            "val_pictures": count,
+            "val_examples": count,
             "val_loss": loss / max(count, 1.0),
             "val_accuracy": exact / max(count, 1.0),
             **{f"val_accuracy_level_{level}": accuracy for level, accuracy in enumerate(accuracies, 1)},
@@ -282,11 +304,11 @@ class Worker:
         left = (self.plan.steps_per_epoch * self.config.epochs - self.step) * seconds / steps
         mean = loss / max(pictures, 1)
         self.say(
-            f"epoch {epoch + 1}/{self.config.epochs}: loss {mean:.3f}, {rate * self.world:.0f} pictures/s, "
-            f"at most {left:.0f} s left"
+            f"epoch {epoch + 1}/{self.config.epochs}: loss {mean:.3f}, {rate * self.world:.0f} "
+            f"{self.config.examples}/s, at most {left:.0f} s left"
         )
         if self.tracker:
-            self.tracker.step(self.step, {"loss": mean, "pictures_per_s": rate * self.world, "lr_factor": factor})
+            self.tracker.step(self.step, {"loss": mean, "examples_per_s": rate * self.world, "lr_factor": factor})
 
     def say(self, text: str) -> None:
         """Print a line on the driver, from the first worker alone."""

@@ -1,4 +1,4 @@
-"""What each kind of network learns from: a loss a picture, and the path it would answer.
+"""What each kind of network learns from: a loss an example, and the path it would answer.
 
 Dimensions: batch; steps (tokens of a path and its <end>); leaves; children (the most of any node).
 """
@@ -9,11 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from atlas_ray.decoding import EXACT_NODE_BUDGET, TrieTensors, beam_search, classes_search, exact_search
-from atlas_ray.models import Classifier, ClassifierConfig, EncoderDecoder, EncoderDecoderConfig, PathModel
+from atlas_ray.models import (
+    Classifier,
+    ClassifierConfig,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    FusionConfig,
+    FusionNetwork,
+    PathModel,
+    TextConfig,
+    TextNetwork,
+)
+from atlas_ray.models.backbone import load_backbone_weights
 from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.models.text import load_word_vectors
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
-from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, TrainConfig
+from atlas_ray.texts import WordIndex
+from atlas_ray.training.config import (
+    ClassifierTraining,
+    EncoderDecoderTraining,
+    FusionTraining,
+    PictureTraining,
+    TextTraining,
+    TrainConfig,
+)
 
 NEARER = 4.0
 """Of a classifier's smoothing along the tree: how much more a leaf gets for each level it shares."""
@@ -22,30 +42,56 @@ NEARER = 4.0
 class Objective(nn.Module):
     """A network with its loss; as one module, so that DDP may wrap it.
 
-    `forward(pictures, labels)` returns each picture's loss, (batch,). Pictures are (batch, 3, size,
-    size) RGB 0 to 255, labels (batch,) positions of leaves.
+    `forward(inputs, labels)` returns each example's loss, (batch,). Inputs are what the network
+    takes: pictures (batch, 3, size, size) RGB 0 to 255, or words (batch, length). Labels are (batch,)
+    positions of leaves.
     """
 
     network: PathModel
 
-    def __init__(self, config: TrainConfig, taxonomy: Taxonomy, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
         super().__init__()
         self.smoothing = config.label_smoothing
         self.along_tree = config.smoothing == "tree"
         self.tree = TrieTensors(compile_trie(taxonomy, Vocabulary.of(taxonomy)), device)
-        self.network = build_network(config, taxonomy)
+        self.network = network
 
     def parts(self) -> tuple[nn.Module, nn.Module]:
         """Return the encoder and the rest, which learn at rates of their own."""
         raise NotImplementedError
 
-    def evaluate(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each picture's plain loss and the leaf that the network would answer, (batch,)."""
+    def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each example's plain loss and the leaf that the network would answer, (batch,)."""
         raise NotImplementedError
 
 
-def build_network(config: TrainConfig, taxonomy: Taxonomy) -> PathModel:
-    """Build the network that settings ask for, with random weights."""
+def build_network(
+    config: TrainConfig, taxonomy: Taxonomy, words: WordIndex | None = None, fusion: FusionConfig | None = None
+) -> PathModel:
+    """Build the network that settings ask for, with random weights.
+
+    Args:
+        config: The settings.
+        taxonomy: Its leaves are the classes, its names the tokens.
+        words: What a model of texts knows.
+        fusion: The shape of a policy.
+    """
+    if fusion is not None:
+        return FusionNetwork(fusion)
+    if isinstance(config, TextTraining):
+        assert words is not None
+        return TextNetwork(
+            TextConfig(
+                field=config.field,
+                words=len(words),
+                outputs=len(taxonomy.leaves),
+                embedding_dim=config.embedding_dim,
+                filters=config.filters,
+                width=config.width,
+                hidden_dim=config.hidden_dim,
+                dropout=config.dropout,
+            )
+        )
     if isinstance(config, ClassifierTraining):
         return Classifier(
             ClassifierConfig(
@@ -74,27 +120,56 @@ def build_network(config: TrainConfig, taxonomy: Taxonomy) -> PathModel:
     )
 
 
-def build_objective(config: TrainConfig, taxonomy: Taxonomy, device: torch.device) -> Objective:
+def load_weights(network: PathModel, config: TrainConfig, words: WordIndex | None = None) -> None:
+    """Fill a new network with the weights that settings name: a backbone's, or word vectors.
+
+    Raises:
+        ArtifactError: where they cannot be had, or do not fit.
+    """
+    if isinstance(config, PictureTraining):
+        assert isinstance(network, Classifier | EncoderDecoder)
+        load_backbone_weights(network.encoder, config.backbone, config.weights)
+    elif isinstance(config, TextTraining) and config.word_vectors != "none":
+        assert isinstance(network, TextNetwork)
+        assert words is not None
+        load_word_vectors(network, words, config.word_vectors)
+
+
+def build_objective(
+    config: TrainConfig,
+    taxonomy: Taxonomy,
+    device: torch.device,
+    words: WordIndex | None = None,
+    fusion: FusionConfig | None = None,
+) -> Objective:
     """Build the network that settings ask for with its loss, on a device."""
-    kind: type[Objective] = ClassifierObjective if isinstance(config, ClassifierTraining) else EncoderDecoderObjective
-    objective = kind(config, taxonomy, device)
-    objective.network.to(memory_format=torch.channels_last)
+    network = build_network(config, taxonomy, words, fusion)
+    kind: type[Objective] = EncoderDecoderObjective if isinstance(network, EncoderDecoder) else ClassesObjective
+    kind = FusionObjective if isinstance(network, FusionNetwork) else kind
+    objective = kind(config, taxonomy, network, device)
+    if isinstance(config, PictureTraining):
+        network.to(memory_format=torch.channels_last)
     objective.to(device)
     return objective
 
 
-class ClassifierObjective(Objective):
+class ClassesObjective(Objective):
     """Categorical cross-entropy over the leaves."""
 
-    network: Classifier
+    network: Any  # one whose answer is a logit a leaf
 
     def parts(self) -> tuple[nn.Module, nn.Module]:
-        """Return the encoder and the head."""
+        """Return the encoder, which of a text is its embedding, and the head."""
         return self.network.encoder, self.network.head
 
-    def forward(self, pictures: Tensor, labels: Tensor) -> Tensor:
-        """Return each picture's loss, (batch,)."""
-        log_p = self.network(pictures).log_softmax(-1, dtype=torch.float32)  # (batch, leaves)
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Run the network, (batch, leaves)."""
+        logits: Tensor = self.network(inputs)
+        return logits
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return each example's loss, (batch,)."""
+        log_p = self.logits(inputs).log_softmax(-1, dtype=torch.float32)  # (batch, leaves)
         loss: Tensor = -log_p.gather(1, labels[:, None])[:, 0]
         if not self.smoothing:
             return loss
@@ -108,12 +183,58 @@ class ClassifierObjective(Objective):
         smoothed: Tensor = (1 - self.smoothing) * loss + self.smoothing * other
         return smoothed
 
-    def evaluate(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each picture's plain loss and the leaf that the network would answer, (batch,)."""
-        logits = self.network(pictures)
+    def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each example's plain loss and the leaf that the network would answer, (batch,)."""
+        logits = self.logits(inputs)
         loss = -logits.log_softmax(-1, dtype=torch.float32).gather(1, labels[:, None])[:, 0]
         classes = torch.arange(logits.shape[1], device=logits.device)
         return loss, classes_search(logits, classes, self.tree, top_k=1).leaf[:, 0]
+
+
+class FusionObjective(ClassesObjective):
+    """The same over the fused posterior.
+
+    Inputs are (batch, `opinion_width`) float32, one row what `pack_opinions` made of a product.
+    """
+
+    def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
+        super().__init__(config, taxonomy, network, device)
+        assert isinstance(config, FusionTraining)
+        self.drop = config.modality_dropout
+
+    def parts(self) -> tuple[nn.Module, nn.Module]:
+        """Return what has no encoder."""
+        return nn.Identity(), self.network
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Fuse; while training, modalities are left out at random, so that the policy learns to do without."""
+        log_p, features, there = unpack_opinions(inputs, self.network.config)
+        if self.training and self.drop:
+            kept = there & (torch.rand(there.shape, device=there.device) >= self.drop)
+            there = torch.where((kept.sum(1) > 1)[:, None], kept, there)  # one alone is no question to a policy
+            if widths := self.network.config.widths:
+                features = features * there.repeat_interleave(torch.tensor(widths, device=there.device), 1)
+        fused: Tensor = self.network(log_p, there, features)
+        return fused
+
+
+def opinion_width(config: FusionConfig) -> int:
+    """Return how many numbers one product's opinions are."""
+    modalities = len(config.names)
+    return modalities * config.outputs + sum(config.widths) + modalities
+
+
+def pack_opinions(log_p: Tensor, there: Tensor, features: Tensor | None) -> Tensor:
+    """Join what `FusedInference.opinions` returns, (batch, ...), into one row a product."""
+    rows = [log_p.flatten(1), there.to(log_p.dtype)]
+    return torch.cat(rows if features is None else [rows[0], features, rows[1]], 1)
+
+
+def unpack_opinions(rows: Tensor, config: FusionConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log_p (batch, M, N), features (batch, features) and there (batch, M) of packed rows."""
+    modalities = len(config.names)
+    log_p, features, there = rows.split([modalities * config.outputs, sum(config.widths), modalities], 1)
+    return log_p.view(len(rows), modalities, config.outputs), features, there > 0
 
 
 class EncoderDecoderObjective(Objective):
@@ -121,8 +242,8 @@ class EncoderDecoderObjective(Objective):
 
     network: EncoderDecoder
 
-    def __init__(self, config: TrainConfig, taxonomy: Taxonomy, device: torch.device) -> None:
-        super().__init__(config, taxonomy, device)
+    def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
+        super().__init__(config, taxonomy, network, device)
         assert isinstance(config, EncoderDecoderTraining)
         self.regularization = config.attention_regularization
         self.within_taxonomy = config.normalization == "taxonomy"
@@ -141,9 +262,9 @@ class EncoderDecoderObjective(Objective):
         """Return the encoder and the decoder."""
         return self.network.encoder, self.network.decoder
 
-    def forward(self, pictures: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return each picture's loss, (batch,)."""
-        grid = self.network.encode(pictures)
+        grid = self.network.encode(inputs)
         logits, weights = self.network.spell(grid, self.targets[labels])
         loss = self._spelled(logits, labels, self.smoothing)
         count = self.network.decoder.regions.count  # (regions,)
@@ -152,9 +273,9 @@ class EncoderDecoderObjective(Objective):
         regularized: Tensor = loss + self.regularization * uneven
         return regularized
 
-    def evaluate(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return each picture's plain loss and the leaf that a constrained search finds, (batch,)."""
-        grid = self.network.encode(pictures)
+        grid = self.network.encode(inputs)
         loss = self._spelled(self.network.spell(grid, self.targets[labels])[0], labels, 0.0)
         search: Any = exact_search if self.tree.trie.inner_count <= EXACT_NODE_BUDGET else beam_search
         return loss, search(DecoderStep(self.network, grid), self.tree, top_k=1).leaf[:, 0]

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,18 +15,25 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from atlas_ray import storage
-from atlas_ray.artifacts import load_artifact, save_artifact
+from atlas_ray.artifacts import WORDS, load_artifact, load_words, save_artifact, save_words
 from atlas_ray.config import hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError
-from atlas_ray.models.backbone import Backbone, load_backbone_weights
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.reports.curves import draw_curves
 from atlas_ray.session import KEEP_MEMORY
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, read_taxonomy
-from atlas_ray.training.config import TrainConfig
-from atlas_ray.training.data import decoded, labelled_pictures
+from atlas_ray.texts import WordIndex
+from atlas_ray.training.config import PictureTraining, TextTraining, TrainConfig
+from atlas_ray.training.data import (
+    Labelled,
+    common_words,
+    labelled_pictures,
+    labelled_texts,
+    with_pixels,
+    with_words,
+)
 from atlas_ray.training.loop import STATE_FILE, Plan, train_worker
-from atlas_ray.training.objectives import build_network
+from atlas_ray.training.objectives import build_network, load_weights
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
 CHECKPOINTS = "checkpoints"
@@ -64,42 +71,78 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
         CatalogError: where the catalogue has no taxonomy or too few labelled pictures to train on.
     """
     # Ray Train moves its workers to a folder of their own: no relative path would hold there.
-    weights = config.weights if config.weights in ("none", "imagenet") else storage.absolute(config.weights)
-    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
-    config = replace(config, output=output, catalog=catalog, weights=weights)
-    settings = {"model": config.model, **config.to_dict()}
-    settings = {name: value for name, value in settings.items() if name not in NOT_OF_THE_RESULT}
+    config = config.absolute()
+    output = config.output
+    settings = settings_of(config)
     if fresh:
-        _forget(output)
-    if done := _finished(output, settings):
+        forget(output)
+    if done := finished(output, settings):
         return done
     taxonomy = _taxonomy(config)
-    load_backbone_weights(Backbone(config.backbone), config.backbone, config.weights)  # fails here, not in a worker
     environment = mlflow_environment()
-    found = labelled_pictures(config.catalog, "train", taxonomy, repeat_rare=config.balance == "sampling")
+    found = _labelled(config, "train", taxonomy, repeat_rare=config.balance == "sampling")
     if found.count < config.batch_size:
         raise CatalogError(
-            f"{config.catalog}: {found.count} labelled pictures in the split 'train' "
+            f"{config.catalog}: {found.count} labelled {config.examples} in the split 'train' "
             f"({found.unusable} products' labels are no leaves of the taxonomy); a batch needs {config.batch_size}"
         )
-    held_out = labelled_pictures(config.catalog, "val", taxonomy)
+    held_out = _labelled(config, "val", taxonomy)
+    words = _words(config, found)
+    load_weights(build_network(config, taxonomy, words), config, words)  # fails here, not in a worker
     hold_settings(output, SETTINGS, settings)
+    if words is not None:
+        save_words(output, words)
+    steps = found.count // config.batch_size
+    plan = Plan(config, taxonomy.to_json(), steps, words, leaf_counts=found.leaf_counts, environment=environment)
+    datasets = {
+        "train": _stream(config, found, words, shuffle_seed=config.seed),
+        "val": _stream(config, held_out, words, shuffle_seed=None),
+    }
+    state = fit(plan, datasets, callbacks)
+    network = build_network(config, taxonomy, words)
+    network.load_state_dict(state["best"]["network"])
+    metrics = final_metrics(config, state) | {"products_without_a_leaf": found.unusable}
+    write_history(config, state["history"])
+    vocabulary = Vocabulary.of(taxonomy)
+    model_id = save_artifact(output, network, vocabulary=vocabulary, taxonomy=taxonomy, metrics=metrics, words=words)
+    storage.delete_folder(storage.join(output, CHECKPOINTS))
+    return TrainReport(model_id, output, metrics)
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Return what two tries of one run have to agree in."""
+    settings = {"model": config.model, **config.to_dict()}
+    return {name: value for name, value in settings.items() if name not in NOT_OF_THE_RESULT}
+
+
+def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+    """Run a plan on Ray Train, from its last checkpoint where it has one.
+
+    Args:
+        plan: What is trained, and how.
+        datasets: `train` and `val`: rows of `inputs`, `label`, `name` and `refused`.
+        callbacks: As in `train`.
+
+    Returns:
+        `history`, an epoch each; `best`, the weights (`network`) and `metrics` of the epoch that is
+        kept; `resumed_at`, steps.
+
+    Raises:
+        ConfigError: where the device asked for is not there.
+    """
+    config = plan.config
     least, most = config.worker_range
     workers: Any = least if least == most else (least, most)
-    plan = Plan(config, taxonomy.to_json(), found.count // config.batch_size, found.leaf_counts, environment)
     gpus = ray.cluster_resources().get("GPU", 0)
     if config.device == "cuda" and not gpus and "RAY_ADDRESS" not in os.environ:
         raise ConfigError("device is 'cuda', but the Ray of this machine has no GPU")
     use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= least)
-    place = storage.locate(output)
-    display = ProgressDisplay("training", "pictures")
+    place = storage.locate(config.output)
+    display = ProgressDisplay("training", config.examples)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"plan": plan, "board": display.board},
-        datasets={
-            "train": decoded(found, config.image_size_px, shuffle_seed=config.seed),
-            "val": decoded(held_out, config.image_size_px, shuffle_seed=None),
-        },
+        datasets=datasets,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=CHECKPOINTS,
@@ -115,10 +158,41 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
         result = trainer.fit()
     if result.error is not None:
         raise result.error
-    return _finish(config, output, taxonomy, result, found.unusable)
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(os.path.join(folder, STATE_FILE), map_location="cpu", weights_only=True)
+    return state
 
 
-def _finished(output: str, settings: dict[str, Any]) -> TrainReport | None:
+def _labelled(config: TrainConfig, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
+    if isinstance(config, TextTraining):
+        return labelled_texts(config.catalog, split, taxonomy, config.field, repeat_rare=repeat_rare)
+    return labelled_pictures(config.catalog, split, taxonomy, repeat_rare=repeat_rare)
+
+
+def _words(config: TrainConfig, found: Labelled) -> WordIndex | None:
+    """Return what a model of texts is to know: what an earlier try of this run chose, or the common words."""
+    if not isinstance(config, TextTraining):
+        return None
+    if storage.exists(storage.join(config.output, WORDS)):
+        return load_words(config.output, config.field)
+    words = common_words(found, config.field, limit=config.max_words, min_count=config.min_count)
+    if not words:
+        raise CatalogError(
+            f"{config.catalog}: no word stands in {config.min_count} or more of the {found.count} texts of the column "
+            f"{config.field!r}, split 'train'"
+        )
+    return WordIndex(words, config.field)
+
+
+def _stream(config: TrainConfig, rows: Labelled, words: WordIndex | None, *, shuffle_seed: int | None) -> Any:
+    if words is not None:
+        return with_words(rows, words, shuffle_seed=shuffle_seed)
+    assert isinstance(config, PictureTraining)
+    return with_pixels(rows, config.image_size_px, shuffle_seed=shuffle_seed)
+
+
+def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:
     """Return the report of a run that is done, and refuse an output of another origin."""
     if storage.exists(storage.join(output, "model.json")):
         if not storage.exists(storage.join(output, SETTINGS)):
@@ -133,12 +207,13 @@ def _finished(output: str, settings: dict[str, Any]) -> TrainReport | None:
     return None
 
 
-def _forget(output: str) -> None:
+def forget(output: str) -> None:
     """Delete what a run leaves, and nothing else."""
     if not storage.exists(storage.join(output, SETTINGS)):
         return
     for name in (
-        "model.json", "taxonomy.json", "metrics.json", "weights.safetensors", "history.parquet", "curves.png", SETTINGS
+        "model.json", "taxonomy.json", "metrics.json", "weights.safetensors", WORDS, "history.parquet", "curves.png",
+        SETTINGS,
     ):  # fmt: skip
         storage.delete_file(storage.join(output, name))
     for name in (CHECKPOINTS, EVENTS, "quarantine"):
@@ -156,28 +231,23 @@ def _taxonomy(config: TrainConfig) -> Taxonomy:
     return read_taxonomy(uri)
 
 
-def _finish(config: TrainConfig, output: str, taxonomy: Taxonomy, result: Any, unusable: int) -> TrainReport:
-    """Write the artifact of the best epoch, then drop the checkpoints."""
-    with result.checkpoint.as_directory() as folder:
-        state = torch.load(os.path.join(folder, STATE_FILE), map_location="cpu", weights_only=True)
+def final_metrics(config: TrainConfig, state: dict[str, Any]) -> dict[str, Any]:
+    """Return what an artifact says of its training, from what `fit` returned."""
     history, best = state["history"], state["best"]
-    network = build_network(config, taxonomy)
-    network.load_state_dict(best["network"])
-    final = {
+    return {
         **{name: value for name, value in best["metrics"].items() if name.startswith("val_")},
         "epoch": best["metrics"]["epoch"],
         "train_loss": best["metrics"]["train_loss"],
-        "refused_pictures": history[0]["refused_pictures"],
-        "products_without_a_leaf": unusable,
+        "refused_examples": history[0]["refused_examples"],
         "resumed_at_steps": state["resumed_at"],
         "settings": {"model": config.model, **config.to_dict()},
         "history": history,
     }
+
+
+def write_history(config: TrainConfig, history: list[dict[str, Any]]) -> None:
+    """Write `history.parquet` and `curves.png` into the output."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(history), buffer)
-    storage.write_bytes(storage.join(output, "history.parquet"), buffer.getvalue())
-    storage.write_bytes(storage.join(output, "curves.png"), draw_curves(history, f"{config.model}, {config.backbone}"))
-    vocabulary = Vocabulary.of(taxonomy)
-    model_id = save_artifact(output, network, vocabulary=vocabulary, taxonomy=taxonomy, metrics=final)
-    storage.delete_folder(storage.join(output, CHECKPOINTS))
-    return TrainReport(model_id, output, final)
+    storage.write_bytes(storage.join(config.output, "history.parquet"), buffer.getvalue())
+    storage.write_bytes(storage.join(config.output, "curves.png"), draw_curves(history, config.title_of_run))

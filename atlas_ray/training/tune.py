@@ -6,7 +6,7 @@ import logging
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
         CatalogError: where the catalogue has no labelled pictures in its validation split.
         SearchError: where no trial finished, naming why the first one failed.
     """
-    training = _absolute(training)
+    training = training.absolute()  # trials run in folders of their own
     output = training.output
     for name in ("products", "train.json", "model.json"):
         if storage.exists(storage.join(output, name)):
@@ -178,16 +178,6 @@ def _row(result: Any, drawn: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     reason = str(result.error).strip().splitlines()[-1].removeprefix("atlas_ray.errors.") if result.error else None
     found = {"val_accuracy": metrics.get("val_accuracy"), "epochs": metrics.get("epoch", 0), "reason": reason}
     return {"trial": number, "status": status, **found, **drawn[number - 1]}
-
-
-def _absolute(training: TrainConfig) -> TrainConfig:
-    """Trials run in folders of their own, where no relative path would hold."""
-    local: dict[str, Any] = {name: storage.absolute(getattr(training, name)) for name in ("catalog", "output")}
-    if training.weights not in ("none", "imagenet"):
-        local["weights"] = storage.absolute(training.weights)
-    if training.taxonomy and storage.exists(training.taxonomy):  # else a built-in one, by its name
-        local["taxonomy"] = storage.absolute(training.taxonomy)
-    return replace(training, **local)
 
 
 def _write_best(training: TrainConfig, best: Mapping[str, Any], trials: int) -> None:

@@ -12,6 +12,7 @@ from atlas_ray.artifacts import load_artifact, save_artifact
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
 from atlas_ray.models import Classifier, ClassifierConfig
 from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.products import Products
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary
 
 PATHS = [("Men", "Shirts"), ("Men", "Shoes", "Boots"), ("Men", "Shoes", "Clogs"), ("Women", "Shirts"), ("Gifts",)]
@@ -147,7 +148,7 @@ def truth(count: int) -> Tensor:
 
 
 def test_a_predictor_gives_the_networks_probabilities(saved: str) -> None:
-    table = predictor(saved).predict(pictures(6))
+    table = predictor(saved).predict(Products(pictures(6)))
     for row, found, wanted in zip(table.to_pylist(), weights(table), truth(6), strict=True):
         assert sum(found.values()) == pytest.approx(1, abs=1e-5)
         assert found == pytest.approx(dict(zip(TAXONOMY.leaves, wanted.tolist(), strict=True)), abs=1e-3)
@@ -162,7 +163,7 @@ def test_a_predictor_gives_the_networks_probabilities(saved: str) -> None:
 
 
 def test_within_a_node_the_rest_is_outside(saved: str) -> None:
-    table = predictor(saved, within=("Men", "Shoes")).predict(pictures(6))
+    table = predictor(saved, within=("Men", "Shoes")).predict(Products(pictures(6)))
     inside = [n for n, path in enumerate(TAXONOMY.leaves) if path[:2] == ("Men", "Shoes")]
     for row, found, wanted in zip(table.to_pylist(), weights(table), truth(6), strict=True):
         mass = float(wanted[inside].sum())
@@ -175,7 +176,9 @@ def test_within_a_node_the_rest_is_outside(saved: str) -> None:
 
 def test_a_part_of_the_taxonomy_in_another_order_keeps_the_classes(saved: str) -> None:
     part = Taxonomy([PATHS[3], PATHS[4], PATHS[0]], name="part")
-    for found, wanted in zip(weights(predictor(saved, taxonomy=part).predict(pictures(6))), truth(6), strict=True):
+    for found, wanted in zip(
+        weights(predictor(saved, taxonomy=part).predict(Products(pictures(6)))), truth(6), strict=True
+    ):
         mass = float(wanted[[0, 3, 4]].sum())
         assert found == pytest.approx({PATHS[n]: float(wanted[n]) / mass for n in (0, 3, 4)}, abs=1e-3)
 
@@ -194,5 +197,5 @@ def test_a_path_that_is_no_class_is_refused(saved: str, paths: list[CategoryPath
 
 
 def test_a_classifier_has_no_attention_maps(saved: str) -> None:
-    with pytest.raises(ConfigError, match="is a classifier; attention maps need an encoder-decoder"):
-        predictor(saved).explain(pictures(1))
+    with pytest.raises(ConfigError, match="is no encoder-decoder, whose attention maps"):
+        predictor(saved).explain(Products(pictures(1)))

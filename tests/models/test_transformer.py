@@ -14,6 +14,7 @@ from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.models.transformer import TransformerDecoder
 from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.products import Products
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import START
 from tests.models.tiny import tiny_encoder  # noqa: F401
@@ -202,7 +203,7 @@ def test_an_artifact_keeps_the_decoder(normalization: str, tmp_path: Path) -> No
         torch.testing.assert_close(artifact.model(pictures(1), tokens)[0], model(pictures(1), tokens)[0])
         wanted = exact_search(DecoderStep(model, model.encode(pictures())), TREE, top_k=1)
     predictor = PathPredictor(artifact, PredictorConfig(precision="float32", decode_threads=1))
-    table, maps = predictor.explain(pictures())
+    table, maps = predictor.explain(Products(pictures()))
     assert [tuple(path) for path in table["category_path"].to_pylist()] == [
         TREE.trie.leaves[leaf] for leaf in wanted.leaf[:, 0].tolist()
     ]

@@ -15,7 +15,7 @@ def history(epochs: int, *, levels: int = 2, pictures: float = 8.0) -> list[dict
             "epoch": epoch,
             "train_loss": 3.0 / epoch,
             "val_loss": 4.0 / epoch if pictures else 0.0,
-            "val_pictures": pictures,
+            "val_examples": pictures,
             "val_accuracy": 1 - 1 / epoch if pictures else 0.0,
             "encoder_lr": 0.0 if epoch == 1 else 1e-4,  # the first epoch trains the head alone
             "decoder_lr": 3e-3 / epoch,

@@ -54,6 +54,27 @@ def test_each_split_and_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "M > S" in out
 
 
+def test_how_far_probabilities_can_be_trusted(tmp_path: Path) -> None:
+    c = ["M", "T", "X"]
+    rows = [(A, A, 0.9, [0.95, 0.9]), (A, c, 0.9, [0.95, 0.9, 0.9]), (B, A, 0.5, [0.5, 0.5]), (B, None, None, None)]
+    (tmp_path / "products").mkdir()
+    items = [
+        {"product_id": str(n), "true_category_path": true, "category_path": guess, "split": "test",
+         "probability": probability, "level_probabilities": levels}
+        for n, (true, guess, probability, levels) in enumerate(rows)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(items, schema=CATEGORIZED), tmp_path / "products" / "a.parquet")
+    (tmp_path / "run.json").write_text("{}")
+    metrics = evaluate(str(tmp_path))
+    assert list(metrics) == ["test", "all"]
+    for one in metrics.values():
+        # The whole path: 0.9 twice, once right; 0.5, wrong. Level 1: 0.95 twice, both right; level 3: 0.9, wrong.
+        assert one.calibration_error == pytest.approx((2 * 0.4 + 0.5) / 3)
+        assert one.level_calibration_errors == pytest.approx(((2 * 0.05 + 0.5) / 3, (2 * 0.4 + 0.5) / 3, 0.9))
+    bins = pq.read_table(tmp_path / "evaluation" / "reliability.parquet").to_pylist()
+    assert sum(row["count"] for row in bins if row["split"] == "test" and row["level"] == 0) == 3
+
+
 def test_what_cannot_be_evaluated(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="no finished scoring run"):
         evaluate(str(tmp_path))

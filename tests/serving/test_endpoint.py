@@ -28,7 +28,7 @@ from atlas_ray.serving.access import new_token
 from atlas_ray.storage import write_bytes
 from atlas_ray.taxonomy import Taxonomy, format_path
 from benchmarks.endpoint import Endpoint, endpoint
-from tests.parts import make_artifact, picture
+from tests.parts import make_artifact, make_fused, picture
 from tests.picture_server import PictureServer
 
 TOKEN, LINE = new_token("tests")
@@ -52,7 +52,7 @@ def running(small_model: str, folder: Path, s3: str, garments: Taxonomy) -> Iter
     tokens = folder.parent / "tokens"
     tokens.write_text(f"{LINE}\n")
     with endpoint(
-        f"--model=garments={small_model},few={other}",
+        f"--model=garments={small_model},few={other},fused={make_fused(folder.parent, garments)}",
         f"--tokens-file={tokens}",
         f"--image-prefixes={folder},{s3}/serving",
         f"--request-timeout-s={TIMEOUT_S}",
@@ -135,7 +135,7 @@ def test_several_models_by_name(running: Endpoint, garments: Taxonomy) -> None:
     def get(path: str) -> Any:
         return requests.get(running.url + path, headers=HEADERS, timeout=30).json()
 
-    assert get("/v1/models") == {"models": ["garments", "few"]}
+    assert get("/v1/models") == {"models": ["garments", "few", "fused"]}
     assert get("/v1/model")["name"] == "garments"
     few = get("/v1/models/few")
     assert get("/v1/models/few/taxonomy")["category_paths"] == [list(path) for path in garments.leaves[:3]]
@@ -148,17 +148,17 @@ def test_several_models_by_name(running: Endpoint, garments: Taxonomy) -> None:
     ("arguments", "status", "code", "said"),
     [
         ({"data": b"x", "headers": {}}, 415, "unsupported_media_type", "expected multipart/form-data"),
-        ({"json": {}}, 422, "invalid_request", "image_uri"),
-        ({"json": {"image_uri": []}}, 422, "invalid_request", "0 pictures; a request has 1 to 8"),
-        ({"json": {"image_uri": ["/a"] * 9}}, 422, "invalid_request", "9 pictures"),
+        ({"json": {}}, 422, "invalid_request", "0 products"),
+        ({"json": {"image_uri": []}}, 422, "invalid_request", "0 products; a request has 1 to 8"),
+        ({"json": {"image_uri": ["/a"] * 9}}, 422, "invalid_request", "9 products"),
         ({"json": {"image_uri": ["/a", 5]}}, 422, "invalid_request", "image_uri.1: Input should be a valid string"),
-        ({"json": {"image_uri": [1] * 300_000}}, 413, "too_large", "more than max_pictures can need"),
+        ({"json": {"image_uri": [1] * 600_000}}, 413, "too_large", "more than max_pictures can need"),
         ({"files": uploads(b"x"), "data": {"image_uri": "/a"}}, 422, "invalid_request", "image_uri"),
         ({"json": {"image_uri": "/a", "topk": 1}}, 422, "invalid_request", "topk"),
         ({"files": uploads(b"x"), "data": {"top_k": "none"}}, 422, "invalid_request", "top_k"),
         ({"files": uploads(*[b"x"] * 9)}, 422, "invalid_request", "8"),
         ({"files": uploads(picture(0)), "data": {"within": "Hats > Caps"}}, 422, "unknown_category", "Hats"),
-        ({"path": "/v1/models/none/categorize", "files": uploads(b"x")}, 404, "unknown_model", "garments, few"),
+        ({"path": "/v1/models/none/categorize", "files": uploads(b"x")}, 404, "unknown_model", "garments, few, fused"),
         ({"path": "/v2/categorize"}, 404, "not_found", "/v2/categorize"),
         ({"path": "/v1/model"}, 405, "method_not_allowed", "POST"),
         ({"path": "/page/..%2f..%2fapi.py"}, 404, "not_found", ""),
@@ -194,6 +194,47 @@ def test_nothing_but_health_is_open(running: Endpoint) -> None:
     assert requests.get(f"{running.url}/", auth=("me", TOKEN), timeout=30).status_code == 200
     paths = requests.get(f"{running.url}/openapi.json", headers=HEADERS, timeout=30).json()["paths"]
     assert {"/v1/categorize", "/v1/models/{name}/categorize", "/v1/taxonomy", "/readyz"} <= paths.keys()
+
+
+def test_titles_and_descriptions(running: Endpoint, folder: Path) -> None:
+    artifact = load_artifact(str(folder.parent / "fused"))
+    predictor = PathPredictor(artifact, PredictorConfig(precision="float32"))
+    titles = ["A red shirt", None, None]
+    descriptions = ["<b>blue</b> saree", "blue", None]
+    contents = [picture(0), None, None]
+    wanted, _ = predictor(contents, {"title": titles, "description": descriptions})
+    uris = [str(folder / "0.jpg"), None, None]
+    with Client(running.url, TOKEN) as client:
+        found = client.categorize_uris(uris, titles=titles, descriptions=descriptions, model="fused")
+        assert client.model("fused")["reads"] == ["picture", "title", "description"]
+        (by_form,) = client.categorize([picture(0)], titles=titles[:1], descriptions=descriptions[:1], model="fused")
+        (by_title,) = client.categorize([b"no picture"], titles=["red"], model="fused")
+        (ignored,) = client.categorize([picture(0)], titles=["red"], model="garments")
+    for row, one in zip(wanted.to_pylist()[:2], found[:2], strict=True):
+        assert isinstance(one, Categorized)
+        assert list(one.category_path) == row["category_path"]
+        assert one.probability == pytest.approx(row["probability"], abs=1e-3)
+    assert isinstance(found[2], ItemError)
+    assert found[2].code == "nothing_to_go_by"
+    assert isinstance(by_form, Categorized)
+    assert isinstance(found[0], Categorized)
+    assert by_form.probability == pytest.approx(found[0].probability, abs=1e-3)
+    assert isinstance(by_title, Categorized)
+    assert (by_title.picture_error or "").startswith("not_an_image: ")
+    assert isinstance(ignored, Categorized)
+    (alone,) = results(post(running, "/v1/models/fused/categorize", json={"title": "red shirt"}))
+    assert alone["name"] == "product 1"
+    assert "picture_error" not in alone
+    (explained,) = results(
+        post(
+            running, "/v1/models/fused/categorize", files=uploads(picture(0)), data={"title": "red", "explain": "true"}
+        )
+    )
+    assert len(explained["attention"]) == len(explained["category_path"])
+    refused = post(running, "/v1/models/fused/categorize", json={"image_uri": uris, "title": ["one"]})
+    assert (refused.status_code, refused.json()["detail"]) == (422, "title: 1 texts for 3 products")
+    long = results(post(running, "/v1/models/fused/categorize", json={"title": "red " * 100_000}))
+    assert long[0]["category_path"]
 
 
 def test_a_body_that_does_not_end_is_cut_off(running: Endpoint) -> None:

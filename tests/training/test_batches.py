@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas_ray.training.batches import Batch, Batches, Pictures
+from atlas_ray.training.batches import Batch, Batches, Examples
 
 SIZE = 4
 CPU = torch.device("cpu")
@@ -35,33 +35,33 @@ def batch(*labels: int, refused: tuple[int, ...] = ()) -> Batch:
     for label in refused:
         pixels[labels.index(label)] = 0
     return {
-        "pixels": pixels,
+        "inputs": pixels,
         "label": np.array(labels, dtype=np.int64),
-        "image_uri": np.array([f"{label}.jpg" for label in labels], dtype=object),
+        "name": np.array([f"{label}.jpg" for label in labels], dtype=object),
         "refused": np.array(["empty: 0 bytes" if label in refused else "" for label in labels], dtype=object),
     }
 
 
 def batches(shard: Shard) -> Batches:
-    return Batches(shard, size_px=SIZE, device=CPU)
+    return Batches(shard, blank=torch.zeros((3, SIZE, SIZE), dtype=torch.uint8), device=CPU)
 
 
-def seen(stream: Iterator[Pictures]) -> list[Pictures]:
+def seen(stream: Iterator[Examples]) -> list[Examples]:
     """Take what each step sees at its time."""
     found = []
     for pictures in stream:
-        assert pictures.pixels.dtype == torch.uint8
+        assert pictures.inputs.dtype == torch.uint8
         assert pictures.labels.dtype == torch.int64
         assert pictures.usable.dtype == torch.float32
         found.append(replace(pictures))
     return found
 
 
-def labels(found: list[Pictures]) -> list[list[int]]:
+def labels(found: list[Examples]) -> list[list[int]]:
     return [pictures.labels.tolist() for pictures in found]
 
 
-def usable(found: list[Pictures]) -> list[list[float]]:
+def usable(found: list[Examples]) -> list[list[float]]:
     return [pictures.usable.tolist() for pictures in found]
 
 
@@ -71,15 +71,15 @@ def test_pictures_come_as_they_are() -> None:
     assert labels(found) == [[1, 2, 3], [4, 5, 6]]
     assert usable(found) == [[1, 1, 1]] * 2
     for pictures in found:
-        assert pictures.pixels.shape == (3, 3, SIZE, SIZE)
-        assert pictures.pixels[:, 0, 0, 0].equal(pictures.labels.to(torch.uint8))
+        assert pictures.inputs.shape == (3, 3, SIZE, SIZE)
+        assert pictures.inputs[:, 0, 0, 0].equal(pictures.labels.to(torch.uint8))
     assert shard.asked == [3]
 
 
 def test_a_shard_that_ends_early_is_filled_up() -> None:
     found = seen(batches(Shard(batch(1, 2, 3), batch(4, 5, 6))).steps(3, 5))
     assert usable(found) == [[1, 1, 1]] * 2 + [[0, 0, 0]] * 3
-    assert all(pictures.pixels.shape == (3, 3, SIZE, SIZE) for pictures in found)
+    assert all(pictures.inputs.shape == (3, 3, SIZE, SIZE) for pictures in found)
     assert labels(found)[2:] == [[4, 5, 6]] * 3  # real pictures, so that normalizations keep their statistics
 
 
@@ -92,7 +92,7 @@ def test_a_batch_that_is_too_small_is_left_out() -> None:
 @pytest.mark.parametrize("shard", [Shard(), Shard(batch(1))])
 def test_a_shard_without_a_batch_gives_blank_ones(shard: Shard) -> None:
     found = seen(batches(shard).steps(2, 3))
-    assert [pictures.pixels.shape for pictures in found] == [(2, 3, SIZE, SIZE)] * 3
+    assert [pictures.inputs.shape for pictures in found] == [(2, 3, SIZE, SIZE)] * 3
     assert labels(found) == [[0, 0]] * 3
     assert usable(found) == [[0, 0]] * 3
 
@@ -113,14 +113,14 @@ def test_a_batch_that_was_given_out_stays_as_it_is() -> None:
 
 def test_refused_pictures_are_replaced() -> None:
     raw = batch(1, 2, 3, 4, 5, refused=(1, 3, 4))
-    before = raw["pixels"].copy(), raw["label"].copy()
+    before = raw["inputs"].copy(), raw["label"].copy()
     epochs = batches(Shard(raw))
     (found,) = seen(epochs.steps(5, 1))
     assert found.usable.tolist() == [0, 1, 0, 0, 1]
     assert found.labels.tolist() == [2, 2, 5, 2, 5]  # the good ones in turn
-    assert found.pixels[:, 0, 0, 0].equal(found.labels.to(torch.uint8))  # a picture keeps its label
+    assert found.inputs[:, 0, 0, 0].equal(found.labels.to(torch.uint8))  # a picture keeps its label
     assert epochs.refused == {f"{n}.jpg": "empty: 0 bytes" for n in (1, 3, 4)}
-    np.testing.assert_array_equal(raw["pixels"], before[0])  # the shard's memory may be read only
+    np.testing.assert_array_equal(raw["inputs"], before[0])  # the shard's memory may be read only
     np.testing.assert_array_equal(raw["label"], before[1])
 
 
@@ -128,7 +128,7 @@ def test_a_batch_of_refused_pictures_has_no_weight() -> None:
     epochs = batches(Shard(batch(1, 2, refused=(1, 2)), batch(3, 4)))
     found = seen(epochs.steps(2, 2))
     assert usable(found) == [[0, 0], [1, 1]]
-    assert found[0].pixels.shape == (2, 3, SIZE, SIZE)
+    assert found[0].inputs.shape == (2, 3, SIZE, SIZE)
     assert epochs.refused.keys() == {"1.jpg", "2.jpg"}
 
 

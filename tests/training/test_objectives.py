@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from atlas_ray.decoding import exact_search
+from atlas_ray.models import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining
-from atlas_ray.training.objectives import ClassifierObjective, EncoderDecoderObjective, build_objective
+from atlas_ray.training.objectives import ClassesObjective, EncoderDecoderObjective, build_objective
 from tests.models.tiny import tiny_encoder  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("tiny_encoder")
@@ -43,10 +44,11 @@ def spelling(taxonomy: Taxonomy = TAXONOMY, **settings: Any) -> EncoderDecoderOb
     return objective
 
 
-def classifying(taxonomy: Taxonomy = TAXONOMY, **settings: Any) -> ClassifierObjective:
+def classifying(taxonomy: Taxonomy = TAXONOMY, **settings: Any) -> ClassesObjective:
     torch.manual_seed(0)
     objective = build_objective(ClassifierTraining(**{**SMALL, **settings}), taxonomy, CPU).eval()
-    assert isinstance(objective, ClassifierObjective)
+    assert isinstance(objective, ClassesObjective)
+    assert isinstance(objective.network, Classifier)
     last = objective.network.head[-1]
     with torch.no_grad():
         last.weight.mul_(4)  # type: ignore[operator]
@@ -299,7 +301,7 @@ def test_a_classifiers_batch_is_its_pictures_one_by_one(settings: dict[str, Any]
     check_one_by_one(classifying(**settings))
 
 
-def check_one_by_one(objective: EncoderDecoderObjective | ClassifierObjective) -> None:
+def check_one_by_one(objective: EncoderDecoderObjective | ClassesObjective) -> None:
     images, labels = pictures(9), torch.tensor([5, 0, 2, 2, 3, 1, 4, 5, 0])
     with torch.inference_mode():
         together = objective(images, labels)

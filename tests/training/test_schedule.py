@@ -84,7 +84,7 @@ def test_an_optimizer_takes_a_rate() -> None:
 
 
 def history(*losses: float) -> list[dict[str, Any]]:
-    return [{"epoch": epoch, "val_loss": loss, "val_pictures": 9.0} for epoch, loss in enumerate(losses, 1)]
+    return [{"epoch": epoch, "val_loss": loss, "val_examples": 9.0} for epoch, loss in enumerate(losses, 1)]
 
 
 @pytest.mark.parametrize(
@@ -108,5 +108,5 @@ def test_a_run_ends_where_the_validation_loss_makes_no_progress(
 
 def test_without_a_validation_split_a_run_goes_to_its_end() -> None:
     # `Worker.validate` gives 0.0 where there is no validation picture, epoch after epoch.
-    blind = [{"epoch": epoch, "val_loss": 0.0, "val_pictures": 0.0} for epoch in range(1, 10)]
+    blind = [{"epoch": epoch, "val_loss": 0.0, "val_examples": 0.0} for epoch in range(1, 10)]
     assert not stopped_early(blind, 3, 0.001)

@@ -44,7 +44,7 @@ def test_from_a_catalogue_to_an_artifact(shop: str, tmp_path: Path) -> None:
     assert [row["epoch"] for row in history] == [1, 2]
     assert history[1]["train_loss"] < history[0]["train_loss"]
     assert artifact.metrics["val_accuracy"] == max(row["val_accuracy"] for row in history)
-    assert artifact.metrics["refused_pictures"] == 1
+    assert artifact.metrics["refused_examples"] == 1
     (refused,) = rows(tmp_path / "model", "quarantine")
     assert (refused["stage"], refused["error_code"]) == ("train", "empty")
     assert refused["image_uri"].endswith("P00112.jpg")
@@ -67,7 +67,7 @@ def test_two_workers_to_s3(catalog: str, s3: str) -> None:
     assert load_artifact(f"{s3}/trained").id == done.model_id
     assert not storage.files(f"{s3}/trained/checkpoints")
     (epoch,) = done.metrics["history"]
-    assert epoch["val_pictures"] == done.metrics["val_pictures"] > 0
+    assert epoch["val_examples"] == done.metrics["val_examples"] > 0
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -1,0 +1,222 @@
+"""Networks made ready to answer: encode a batch of products, then search what was encoded.
+
+Dimensions: batch; M modalities; N leaves of the taxonomy that a network was trained on.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from atlas_ray.artifacts import Artifact
+from atlas_ray.decoding import Posterior, Scope, beam_search, classes_search, exact_log_mass, exact_search
+from atlas_ray.models import Classifier, EncoderDecoder, FusionNetwork, PictureModel, TextNetwork
+from atlas_ray.models.backbone import fuse_batch_norm
+from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.products import PICTURE, Products
+from atlas_ray.texts import WordIndex
+
+
+class Inference(Protocol):
+    """A network that answers about products."""
+
+    reads: tuple[str, ...]
+    """What it looks at of a product: picture, title, description."""
+    image_size_px: int
+    """Side of the pictures that it takes; 0 where it looks at none."""
+    attends: bool
+    """Whether it can say where in the picture it looked."""
+
+    def encode(self, products: Products) -> Tensor:
+        """Run the network over a batch, up to what a search begins with: (batch, ...)."""
+        ...
+
+    def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
+        """Find the best paths of what was encoded."""
+        ...
+
+    def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
+        """Return where the network looked at each token, (batch, depth, rows, columns)."""
+        ...
+
+
+def build_inference(
+    artifact: Artifact, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
+) -> Inference:
+    """Prepare an artifact's network, which is taken over."""
+    model = artifact.model.eval().requires_grad_(False)
+    if isinstance(model, FusionNetwork):
+        return FusedInference(artifact, model, device, dtype, compiled=compiled)
+    if isinstance(model, TextNetwork):
+        assert artifact.words is not None
+        return TextInference(model, artifact.words, device, dtype, artifact.temperature)
+    return PictureInference(model, device, dtype, artifact.temperature, compiled=compiled)
+
+
+class PictureInference:
+    """A classifier, or an encoder-decoder."""
+
+    reads: tuple[str, ...] = (PICTURE,)
+
+    def __init__(
+        self, model: PictureModel, device: torch.device, dtype: torch.dtype, temperature: float, *, compiled: bool
+    ) -> None:
+        self.model = model
+        self._temperature = temperature
+        self.image_size_px = model.config.image_size_px
+        self.attends = isinstance(model, EncoderDecoder)
+        self.features = model.encoder.features
+        self._device = device
+        fuse_batch_norm(model.encoder)
+        model.to(device, dtype).to(memory_format=torch.channels_last)
+        self._encoder = torch.compile(model.encoder) if compiled else model.encoder
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the feature grids, (batch, features, rows, columns)."""
+        features: Tensor = self._encoder(products.pixels.to(self._device, non_blocking=True))
+        return features
+
+    def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
+        """Find the best paths."""
+        model, temperature = self.model, self._temperature
+        if isinstance(model, Classifier):
+            assert scope.classes is not None
+            logits = model.classify(encoded)
+            return classes_search(logits, scope.classes, scope.tree, top_k=top_k, temperature=temperature)
+        step = DecoderStep(model, model.decoder.grid(encoded))
+        if scope.search == "exact":
+            return exact_search(step, scope.tree, top_k=top_k, temperature=temperature)
+        return beam_search(step, scope.tree, width=width, top_k=top_k, temperature=temperature)
+
+    def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
+        """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them."""
+        model = self.model
+        if isinstance(model, Classifier):
+            assert scope.classes is not None
+            log_mass = model.classify(encoded)[:, scope.classes].float()
+        else:
+            log_mass = exact_log_mass(DecoderStep(model, model.decoder.grid(encoded)), scope.tree)
+        return (log_mass / self._temperature).log_softmax(-1)
+
+    def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
+        """Return where the decoder looked."""
+        assert isinstance(self.model, EncoderDecoder)
+        return self.model.attention_maps(self.model.decoder.grid(encoded), tokens)
+
+
+class TextInference:
+    """A model of titles, or of descriptions."""
+
+    image_size_px = 0
+    attends = False
+
+    def __init__(
+        self, model: TextNetwork, words: WordIndex, device: torch.device, dtype: torch.dtype, temperature: float
+    ) -> None:
+        self.model = model.to(device, dtype)
+        self._temperature = temperature
+        self.reads: tuple[str, ...] = (model.config.field,)
+        self.features = model.config.hidden_dim
+        self._words, self._device = words, device
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the features of the texts, (batch, hidden_dim)."""
+        texts = products.text(self.reads[0])
+        return self.model.features(torch.from_numpy(self._words.encode(texts)).to(self._device))
+
+    def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
+        """Find the best paths."""
+        assert scope.classes is not None
+        logits = self.model.head.output(encoded)
+        return classes_search(logits, scope.classes, scope.tree, top_k=top_k, temperature=self._temperature)
+
+    def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
+        """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them."""
+        assert scope.classes is not None
+        logits: Tensor = self.model.head.output(encoded)
+        return (logits[:, scope.classes].float() / self._temperature).log_softmax(-1)
+
+    def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
+        """A text has none."""
+        raise NotImplementedError
+
+
+class FusedInference:
+    """The models of several modalities, and the policy over them."""
+
+    def __init__(
+        self, artifact: Artifact, policy: FusionNetwork, device: torch.device, dtype: torch.dtype, *, compiled: bool
+    ) -> None:
+        self._policy = policy.to(device)
+        self._temperature = artifact.temperature
+        self._device = device
+        self.reads = policy.config.names
+        self._members: dict[str, PictureInference | TextInference] = {}
+        for name in self.reads:
+            member = build_inference(artifact.members[name], device, dtype, compiled=compiled)
+            assert isinstance(member, PictureInference | TextInference)
+            self._members[name] = member
+        self._scopes = {
+            name: Scope.of(
+                artifact.taxonomy,
+                artifact.members[name].vocabulary,
+                device,
+                search="exact",
+                trained_on=None if self._spells(name) else artifact.taxonomy,
+            )
+            for name in self.reads
+        }
+        picture = self._members.get(PICTURE)
+        self.image_size_px = picture.image_size_px if picture else 0
+        self.attends = bool(picture and picture.attends)
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """How wide each modality's features are."""
+        return tuple(member.features for member in self._members.values())
+
+    def _spells(self, name: str) -> bool:
+        return isinstance(self._members[name].model, EncoderDecoder)
+
+    def opinions(self, products: Products) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what each modality says, for `FusionNetwork`: log_p, there and features."""
+        log_p = torch.zeros(len(products), len(self.reads), self._policy.config.outputs, device=self._device)
+        there = self.there(products).to(self._device)
+        wanted = self._policy.config.policy == "early"
+        features: list[Tensor] = []
+        for position, (name, member) in enumerate(self._members.items()):
+            rows = there[:, position].nonzero()[:, 0]
+            some = products if len(rows) == len(products) else products.take(rows.tolist())
+            if len(rows):
+                encoded = member.encode(some)
+                log_p[rows, position] = member.log_posterior(encoded, self._scopes[name])
+            if wanted:
+                features.append(torch.zeros(len(products), member.features, device=self._device))
+            if wanted and len(rows):
+                features[-1][rows] = encoded.float() if encoded.ndim == 2 else encoded.float().mean((2, 3))
+        return log_p, there, torch.cat(features, 1) if features else None
+
+    def there(self, products: Products) -> Tensor:
+        """Return which modalities each product has, (batch, M) bool."""
+        columns = [
+            (products.seen if products.seen is not None else torch.ones(len(products), dtype=torch.bool))
+            if name == PICTURE
+            else products.said(name)
+            for name in self.reads
+        ]
+        return torch.stack(columns, 1)
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the fused logits, (batch, N)."""
+        fused: Tensor = self._policy(*self.opinions(products))
+        return fused
+
+    def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
+        """Find the best paths."""
+        assert scope.classes is not None
+        return classes_search(encoded, scope.classes, scope.tree, top_k=top_k, temperature=self._temperature)
+
+    def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
+        """Return where the picture's decoder looked."""
+        picture = self._members[PICTURE]
+        return picture.maps(products, picture.encode(products), tokens)

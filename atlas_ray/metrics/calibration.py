@@ -1,0 +1,92 @@
+"""How far probabilities can be trusted, and the temperature that makes them so."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BINS = 15
+BOUNDS = (0.05, 20.0)
+"""Temperatures that are looked at."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of about one probability."""
+
+    low: float
+    high: float
+    count: int
+    probability: float
+    """Their mean."""
+    accuracy: float
+    """The share of them that is right."""
+
+
+class Reliability:
+    """Groups answers by their probability, in bins of one width; they may come in parts."""
+
+    def __init__(self, bins: int = BINS) -> None:
+        self._edges = np.linspace(0, 1, bins + 1)
+        self._sums = np.zeros((3, bins))
+
+    def add(self, probability: Array, right: Array) -> None:
+        """Take some answers.
+
+        Args:
+            probability: (answers,) 0 to 1.
+            right: (answers,) bool.
+        """
+        size = len(self._edges) - 1
+        which = np.digitize(probability, self._edges[1:-1])
+        for row, weights in enumerate((np.ones(len(which)), probability, right)):
+            self._sums[row] += np.bincount(which, weights=weights, minlength=size)
+
+    @property
+    def bins(self) -> list[Bin]:
+        """The bins that are not empty."""
+        count, probability, right = self._sums
+        return [
+            Bin(float(low), float(high), int(n), float(p / n), float(r / n))
+            for low, high, n, p, r in zip(self._edges, self._edges[1:], count, probability, right, strict=False)
+            if n
+        ]
+
+    @property
+    def expected_error(self) -> float:
+        """The mean distance of probability and accuracy over the answers (Guo et al. 2017); 0 for none."""
+        bins = self.bins
+        return sum(one.count * abs(one.probability - one.accuracy) for one in bins) / max(sum(b.count for b in bins), 1)
+
+
+def fit_temperature(log_p: Array, label: Array) -> float:
+    """Return the temperature of the least cross-entropy (Guo et al. 2017, temperature scaling).
+
+    Args:
+        log_p: (answers, leaves) log-probabilities; -inf for leaves that a search did not find.
+        label: (answers,) the column of the right leaf, -1 where it was not found; those say nothing.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    known = label >= 0
+    log_p, label = log_p[known].astype(np.float64), label[known]
+    if not len(label):
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_p / np.exp(log_temperature)
+        chosen = scaled[np.arange(len(label)), label]
+        return float((logsumexp(scaled, axis=1) - chosen).mean())
+
+    found = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def tempered(log_p: Array, temperature: float) -> Array:
+    """Return probabilities, (answers, leaves), of log-probabilities at a temperature."""
+    from scipy.special import softmax
+
+    probability: Array = softmax(log_p / temperature, axis=1)
+    return probability

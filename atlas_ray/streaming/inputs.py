@@ -1,0 +1,95 @@
+"""What a model that reads texts is asked about: a catalogue's pictures, each with its product's texts.
+
+The products and images tables are brought together once, by one shuffle, and written as a table that
+the stream then reads as it would the images table.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from atlas_ray import storage
+from atlas_ray.records import IMAGES, PRODUCTS, image_ids
+from atlas_ray.streaming.shuffle import by_product
+
+INPUTS = "inputs"
+DONE = "inputs.json"
+PRODUCT, IMAGE = range(2)
+NO_PICTURE = ""
+"""The URI in the row of a product without a picture."""
+
+
+def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, *, split: str | None = None) -> int:
+    """Write the table `inputs` below an output, unless an earlier try of the run has; return its rows.
+
+    A row is a picture, or a product that has none, which then has the URI `NO_PICTURE`.
+
+    Args:
+        catalog: Where the products and images tables are.
+        output: The run's folder.
+        columns: What to take along from the products table; null where it has none.
+        total: About how many rows there are.
+        split: Take the labelled products of this split alone; `columns` then has `split` and
+            `category_path`.
+    """
+    done = storage.join(output, DONE)
+    if storage.exists(done):
+        return int(json.loads(storage.read_bytes(done))["rows"])
+    storage.delete_folder(storage.join(output, INPUTS))
+    schema = pa.schema(
+        [
+            ("kind", pa.int8()),
+            *(IMAGES.field(name).with_nullable(True) for name in ("image_id", "product_id", "image_uri")),
+            *(PRODUCTS.field(name) for name in columns),
+        ]
+    )
+    tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE))
+    join = functools.partial(_with_products, columns=tuple(columns), split=split)
+    joined = by_product(tables, schema, total).map_batches(join, batch_size=None, batch_format="pyarrow")
+    place = storage.locate(storage.join(output, INPUTS))
+    joined.write_parquet(place.path, filesystem=place.filesystem)
+    rows = _rows(storage.join(output, INPUTS))
+    storage.write_bytes(done, json.dumps({"rows": rows, "columns": list(columns)}).encode())
+    return rows
+
+
+def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -> pa.Table:
+    """Turn all rows of some products into rows of pictures with their products' columns."""
+    table = table.combine_chunks()
+    kind = table["kind"].to_numpy()
+    names = pc.unique(table["product_id"])
+    owner = pc.index_in(table["product_id"], names).to_numpy()
+    products, pictures = np.flatnonzero(kind == PRODUCT), np.flatnonzero(kind == IMAGE)
+    row_of = np.full(len(names), -1)
+    row_of[owner[products]] = products
+    bare = np.flatnonzero((row_of >= 0) & (np.bincount(owner[pictures], minlength=len(names)) == 0))
+    ids = names.take(pa.array(bare))
+    alone = {
+        "image_id": pa.array(image_ids(ids.to_pylist(), [NO_PICTURE] * len(bare))),
+        "product_id": ids,
+        "image_uri": pa.repeat(pa.scalar(NO_PICTURE), len(bare)),
+    }
+    whose = np.concatenate([row_of[owner[pictures]], row_of[bare]])
+    take = pa.array(whose, mask=whose < 0)
+    found: dict[str, Any] = {
+        name: pa.concat_arrays([table[name].take(pa.array(pictures)).combine_chunks(), column])
+        for name, column in alone.items()
+    }
+    joined = pa.table({**found, **{name: table[name].take(take) for name in columns}})
+    if split is None:
+        return joined
+    return joined.filter(pc.and_(pc.equal(joined["split"], split), pc.is_valid(joined["category_path"])))
+
+
+def _rows(uri: str) -> int:
+    count = 0
+    for file in storage.files(uri, suffix=".parquet"):
+        place = storage.locate(file)
+        count += pq.read_metadata(place.path, filesystem=place.filesystem).num_rows
+    return count

@@ -1,0 +1,241 @@
+"""Fitting the policy that fuses the models of several modalities.
+
+Each model is asked once about every labelled product of a split; what they say is written down, and
+the policy learns from that.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+from ray.data import RandomSeedConfig
+
+from atlas_ray import storage
+from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusion_artifact
+from atlas_ray.config import hold_settings
+from atlas_ray.errors import CatalogError
+from atlas_ray.inference import FusedInference
+from atlas_ray.models import FusionConfig, FusionNetwork
+from atlas_ray.models.fusion import FITTED
+from atlas_ray.predictors import choose_device, choose_dtype
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.taxonomy import Taxonomy, Vocabulary
+from atlas_ray.training.config import FusionTraining
+from atlas_ray.training.labelled import BATCH, asked_about, batches_of, forget_inputs, labels_of, products_of
+from atlas_ray.training.loop import Plan
+from atlas_ray.training.objectives import pack_opinions, unpack_opinions
+from atlas_ray.training.run import (
+    CHECKPOINTS,
+    SETTINGS,
+    TrainReport,
+    final_metrics,
+    finished,
+    fit,
+    forget,
+    settings_of,
+    write_history,
+)
+from atlas_ray.training.tracker import mlflow_environment
+
+OPINIONS = "opinions"
+
+
+def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
+    """Fit a policy and write a fused artifact, which holds copies of the models that it fuses.
+
+    The same call on an output that was stopped goes on; on a finished one it does nothing.
+
+    Args:
+        config: The settings.
+        fresh: Delete an earlier run in the output first.
+
+    Raises:
+        ArtifactError: where a model cannot be read, or does not go with the others.
+        OutputError: where the output holds a run with other settings, or something else.
+        CatalogError: where the split has too few labelled products.
+    """
+    config = config.absolute()
+    output, settings = config.output, settings_of(config)
+    if fresh:
+        forget(output)
+        storage.delete_folder(storage.join(output, OPINIONS))
+    if done := finished(output, settings):
+        return done
+    members = {name: load_artifact(uri) for name, uri in config.members.items()}
+    taxonomy = next(iter(members.values())).taxonomy
+    for name, member in members.items():
+        check_member(name, member, taxonomy, config.members[name])
+    shape = _shape(config, members)
+    hold_settings(output, SETTINGS, settings)
+    found = _opinions(config, members, shape)
+    least = config.batch_size if config.policy in FITTED else 1
+    if found.count < least:
+        raise CatalogError(
+            f"{config.catalog}: {found.count} labelled products in the split {config.fit_split!r}; "
+            f"the policy {config.policy!r} needs {least}"
+        )
+    network = FusionNetwork(shape)
+    metrics: dict[str, Any] = {"products": found.count, "settings": {"model": config.model, **config.to_dict()}}
+    if config.policy in FITTED:
+        state = _fit(config, shape, taxonomy, found)
+        network.load_state_dict(state["best"]["network"])
+        metrics |= final_metrics(config, state)
+        write_history(config, state["history"])
+    elif config.policy == "ridge":
+        _fit_ridge(network, found.dataset, config.ridge_penalty)
+    metrics["members"] = {name: member.id for name, member in members.items()}
+    metrics["fit_accuracy"] = _accuracy(network, found.dataset)
+    model_id = save_fusion_artifact(output, network, config.members, taxonomy=taxonomy, metrics=metrics)
+    for name in (CHECKPOINTS, OPINIONS):
+        storage.delete_folder(storage.join(output, name))
+    storage.delete_file(storage.join(output, f"{OPINIONS}.json"))
+    forget_inputs(output)
+    return TrainReport(model_id, output, metrics)
+
+
+def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig:
+    names = list(members)
+    early = config.policy == "early"
+    probe = FusionConfig(modalities="+".join(names), outputs=len(members[names[0]].taxonomy.leaves), policy="mean")
+    if not early:
+        return FusionConfig(**{
+            **probe.to_dict(), "policy": config.policy, "hidden_dim": config.hidden_dim, "second_dim": config.second_dim
+        })  # fmt: skip
+    widths = _asked(config.members, probe).feature_widths
+    return FusionConfig(**{
+        **probe.to_dict(), "policy": "early", "features": "+".join(map(str, widths)),
+        "hidden_dim": config.hidden_dim, "dropout": config.dropout,
+    })  # fmt: skip
+
+
+def _asked(members: dict[str, str], shape: FusionConfig) -> FusedInference:
+    """Make models ready to be asked for their opinions."""
+    loaded = {name: load_artifact(uri) for name, uri in members.items()}
+    taxonomy = next(iter(loaded.values())).taxonomy
+    device = choose_device("auto")
+    network = FusionNetwork(shape)
+    artifact = Artifact(id="", model=network, vocabulary=Vocabulary.of(taxonomy), taxonomy=taxonomy, members=loaded)
+    return FusedInference(artifact, network, device, choose_dtype("auto", device), compiled=False)
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What the models say of each product of a split: rows of `inputs`, `label`, `name` and `refused`."""
+
+    dataset: ray.data.Dataset
+    count: int
+    leaf_counts: tuple[int, ...]
+
+
+def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: FusionConfig) -> Opinions:
+    """Ask the models, unless an earlier try of the run has."""
+    output, done = config.output, storage.join(config.output, f"{OPINIONS}.json")
+    place = storage.locate(storage.join(output, OPINIONS))
+    if not storage.exists(done):
+        storage.delete_folder(storage.join(output, OPINIONS))
+        labels = labels_of(next(iter(members.values())).taxonomy)
+        with ProgressDisplay("asking the models", "products") as display:
+            stream = asked_about(
+                config.catalog, output, config.fit_split, tuple(members), Ask, (config.members, shape, labels),
+                board=display.board, device=config.device,
+            )  # fmt: skip
+            stream.write_parquet(place.path, filesystem=place.filesystem)
+        counts = Counter[int]()
+        dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem)
+        for batch in batches_of(dataset.select_columns(["label"])):
+            counts.update(batch["label"].tolist())
+        account = {"leaf_counts": [counts[leaf] for leaf in range(len(labels))]}
+        storage.write_bytes(done, json.dumps(account).encode())
+    leaf_counts = json.loads(storage.read_bytes(done))["leaf_counts"]
+    # Read once: each epoch starts from the object store.
+    dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).materialize()
+    return Opinions(dataset, sum(leaf_counts), tuple(leaf_counts))
+
+
+class Ask:
+    """Asks the models about blocks of products."""
+
+    def __init__(
+        self, members: dict[str, str], shape: FusionConfig, labels: dict[tuple[str, ...], int], threads: int
+    ) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._models = _asked(members, shape)
+        self._labels = labels
+
+    @torch.inference_mode()
+    def __call__(self, table: pa.Table) -> dict[str, Any]:
+        """Return the rows of `Opinions` of a block; a product with nothing to go by drops out."""
+        size = self._models.image_size_px
+        table, label, products = products_of(table, self._labels, self._models.reads, size)
+        parts = [pack_opinions(*self._models.opinions(batch)).cpu() for batch in products.split(BATCH)]
+        rows = torch.cat(parts) if parts else torch.zeros(0, 1)
+        kept = self._models.there(products).any(1).numpy()
+        return {
+            "inputs": rows.numpy()[kept],
+            "label": label[kept],
+            "name": np.array(table["product_id"].to_pylist(), dtype=object)[kept],
+            "refused": np.full(int(kept.sum()), "", dtype=object),
+        }
+
+
+def _fit(config: FusionTraining, shape: FusionConfig, taxonomy: Taxonomy, found: Opinions) -> dict[str, Any]:
+    steps = found.count // config.batch_size
+    plan = Plan(
+        config, taxonomy.to_json(), steps,
+        fusion=shape, leaf_counts=found.leaf_counts, environment=mlflow_environment(),
+    )  # fmt: skip
+    shuffled = found.dataset.random_shuffle(seed=RandomSeedConfig(seed=config.seed, reseed_after_execution=True))
+    return fit(plan, {"train": shuffled, "val": found.dataset.limit(0)})
+
+
+def _fit_ridge(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float) -> None:
+    """Solve the ridge regression of the leaf, one-hot, on the models' probabilities, in one pass.
+
+    A product counts once for each set of two or more of the modalities that it has, so that the
+    regression also knows what to do where one is missing.
+    """
+    shape = network.config
+    modalities, outputs = len(shape.names), shape.outputs
+    width = modalities * outputs + modalities + 1
+    gram, moment = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, outputs, dtype=torch.float64)
+    subsets = [
+        torch.tensor([bool(bits >> position & 1) for position in range(modalities)])
+        for bits in range(1, 2**modalities)
+        if bits.bit_count() >= 2
+    ]
+    for batch in batches_of(dataset):
+        log_p, _, there = unpack_opinions(torch.tensor(batch["inputs"]), shape)
+        target = torch.nn.functional.one_hot(torch.tensor(batch["label"]), outputs).double()
+        for subset in subsets:
+            rows = (there | ~subset).all(1)
+            mask = subset.expand(int(rows.sum()), -1)
+            probabilities = (log_p[rows].exp() * mask[:, :, None]).flatten(1)
+            x = torch.cat([probabilities, mask, torch.ones(len(mask), 1)], 1).double()
+            gram += x.T @ x
+            moment += x.T @ target[rows]
+    solved = torch.linalg.solve(gram + penalty * torch.eye(width, dtype=torch.float64), moment)
+    with torch.no_grad():
+        network.ridge.weight.copy_(solved[:-1].T)
+        network.ridge.bias.copy_(solved[-1])
+
+
+@torch.inference_mode()
+def _accuracy(network: FusionNetwork, dataset: ray.data.Dataset) -> dict[str, float]:
+    """Return the share of products whose leaf is right, of the policy and of each model on what it has."""
+    network.eval()
+    right, have = Counter[str](), Counter[str]()
+    for batch in batches_of(dataset):
+        log_p, features, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
+        labels = torch.tensor(batch["label"])  # a copy: the batch is read-only
+        right["fused"] += int((network(log_p, there, features).argmax(1) == labels).sum())
+        have["fused"] += len(labels)
+        for position, name in enumerate(network.config.names):
+            right[name] += int(((log_p[:, position].argmax(1) == labels) & there[:, position]).sum())
+            have[name] += int(there[:, position].sum())
+    return {name: right[name] / max(have[name], 1) for name in have}

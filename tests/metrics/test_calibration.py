@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from atlas_ray.metrics.calibration import Reliability, fit_temperature, tempered
+
+
+def test_bins_by_hand() -> None:
+    found = Reliability(bins=4)
+    found.add(np.array([0.1, 0.3, 0.4, 1.0]), np.array([False, True, False, True]))
+    found.add(np.array([0.9]), np.array([False]))  # answers may come in parts
+    assert [(one.low, one.high, one.count, one.accuracy) for one in found.bins] == [
+        (0.0, 0.25, 1, 0.0), (0.25, 0.5, 2, 0.5), (0.75, 1.0, 2, 0.5)
+    ]  # fmt: skip
+    assert [one.probability for one in found.bins] == pytest.approx([0.1, 0.35, 0.95])
+    assert found.expected_error == pytest.approx((0.1 + 2 * 0.15 + 2 * 0.45) / 5)
+    assert Reliability().bins == []
+    assert Reliability().expected_error == 0
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_is_found(true: float) -> None:
+    """Labels are drawn from the posterior; a model that says it at another temperature is brought back."""
+    rng = np.random.default_rng(0)
+    log_p = log_softmax(rng.normal(size=(20_000, 6)) * 2, axis=1)
+    label = (rng.random((len(log_p), 1)) > np.exp(log_p).cumsum(1)).sum(1)
+    said = log_softmax(log_p * true, axis=1)
+    assert fit_temperature(said, label) == pytest.approx(true, rel=0.05)
+    before, after = Reliability(), Reliability()
+    for found, temperature in ((before, 1.0), (after, true)):
+        p = tempered(said, temperature)
+        found.add(p.max(1), p.argmax(1) == label)
+    assert after.expected_error < 0.01
+    assert true == 1 or before.expected_error > 3 * after.expected_error
+
+
+def test_what_was_not_found_says_nothing() -> None:
+    log_p = np.log(np.array([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2]]))
+    log_p[2] = [0, -np.inf]
+    assert fit_temperature(log_p, np.array([-1, -1, -1])) == 1
+    some = fit_temperature(log_p, np.array([0, 1, -1]))
+    assert some == pytest.approx(fit_temperature(log_p[:2], np.array([0, 1])))

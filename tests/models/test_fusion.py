@@ -1,0 +1,84 @@
+"""The policies, against sums written out."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from atlas_ray.config import POLICIES
+from atlas_ray.errors import ConfigError
+from atlas_ray.models import FusionConfig, FusionNetwork
+
+NAMES = "picture+title+description"
+LEAVES = 4
+
+
+def policy(kind: str, **settings: Any) -> FusionNetwork:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"modalities": NAMES, "outputs": LEAVES, "policy": kind}
+    shape |= {"features": "2+3+1"} if kind == "early" else {}
+    return FusionNetwork(FusionConfig(**{**shape, **settings})).eval()
+
+
+def opinions(count: int = 3) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(count, 3, LEAVES).log_softmax(-1)
+
+
+def test_max_mean_and_weights() -> None:
+    log_p = opinions()
+    there = torch.tensor([[True, True, True], [True, False, True], [False, True, True]])
+    found = {kind: policy(kind)(log_p, there).softmax(-1) for kind in ("max", "mean")}
+    weighted = policy("weighted")
+    with torch.no_grad():
+        weighted.weights.copy_(torch.rand(8, 3))
+    found["weighted"] = weighted(log_p, there).softmax(-1)
+    for row in range(3):
+        present = [m for m in range(3) if there[row, m]]
+        p = log_p[row, present].exp()
+        bits = sum(2**m for m in present)
+        product = torch.stack([p[i] ** weighted.weights[bits, m].detach() for i, m in enumerate(present)]).prod(0)
+        for kind, wanted in (("max", p.max(0).values), ("mean", p.mean(0)), ("weighted", product)):
+            torch.testing.assert_close(found[kind][row], wanted / wanted.sum())
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_one_modality_alone_is_taken_at_its_word(kind: str) -> None:
+    log_p = opinions()
+    there = torch.eye(3, dtype=torch.bool)
+    found = policy(kind)(log_p, there, torch.randn(3, 6)).log_softmax(-1)
+    torch.testing.assert_close(found, torch.stack([log_p[m, m] for m in range(3)]))
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_what_is_missing_does_not_matter(kind: str) -> None:
+    there = torch.tensor([[True, False, True]] * 2)
+    log_p, features = opinions(2), torch.zeros(2, 6)
+    log_p[1, [0, 2]] = log_p[0, [0, 2]]  # the second product differs in the title alone, which neither has
+    found = policy(kind)(log_p, there, features)
+    torch.testing.assert_close(found[0], found[1])
+    assert found.isfinite().all()
+
+
+def test_the_papers_networks() -> None:
+    three = policy("network").network
+    assert [type(layer).__name__ for layer in three] == ["Linear", "Sigmoid", "Linear", "Tanh", "Linear"]
+    two = policy("network", modalities="title+picture").network
+    assert [type(layer).__name__ for layer in two] == ["Linear", "Sigmoid", "Linear", "Sigmoid", "Linear"]
+    assert [two[0].out_features, two[2].out_features, two[4].out_features] == [200, 150, LEAVES]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"modalities": "title+title"}, "modalities is 'title\\+title'; expected some of picture\\+title"),
+        ({"modalities": "sound"}, "modalities is 'sound'"),
+        ({"policy": "early"}, "features is ''; expected 3 widths"),
+        ({"policy": "mean", "features": "2+2+2"}, "expected 0 widths"),
+        ({"policy": "early", "features": "2+x+3"}, "features is '2\\+x\\+3'"),
+        ({"policy": "vote"}, "policy is 'vote'; expected one of max, mean"),
+    ],
+)
+def test_shapes_that_are_none_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FusionConfig(**{"modalities": NAMES, "outputs": LEAVES, "policy": "mean", **settings})

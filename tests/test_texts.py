@@ -1,0 +1,92 @@
+"""Texts as words: what is kept of them, whatever they hold."""
+
+import time
+
+import numpy as np
+import pytest
+
+from atlas_ray.errors import ArtifactError
+from atlas_ray.texts import FIELDS, MAX_CHARACTERS, PAD, UNKNOWN, WordCount, WordIndex, words_of
+
+
+def test_a_title_keeps_its_words() -> None:
+    assert words_of("Nike Men's AS-90 the Black T-shirt, 5% off", "title") == [
+        "nike", "men", "s", "as", "90", "the", "black", "t", "shirt", "5", "off"
+    ]  # fmt: skip
+
+
+def test_a_description_loses_what_says_little() -> None:
+    long = "x" * 31
+    text = f"<p>The 100% cotton shirt &amp; a {long} collar</p><script>var a = 1</script><style>p {{}}</style> Wash"
+    assert words_of(text, "description") == ["cotton", "shirt", "collar", "wash"]
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_texts_are_cut(field: str) -> None:
+    assert len(words_of("blue " * 1000, field)) == FIELDS[field]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("साड़ी लाल", ["साड़ी", "लाल"]),  # vowel signs belong to their words
+        ("Größe Übergang", ["größe", "übergang"]),
+        ("قميص أزرق", ["قميص", "أزرق"]),
+        ("红色连衣裙 XL", ["红", "色", "连", "衣", "裙", "xl"]),
+        ("👗 dress 💙", ["👗", "dress", "💙"]),
+        ("size < 5 & > 3", ["size", "5", "3"]),
+        ("\ud800 half\x00 a pair", ["half", "a", "pair"]),
+        ("<b>bold</b><br>new&nbsp;line", ["bold", "new", "line"]),
+        ("", []),
+        (None, []),
+        ("<<<<>>>>", []),
+    ],
+)
+def test_any_language_and_any_markup(text: str | None, words: list[str]) -> None:
+    assert words_of(text, "title") == words
+
+
+@pytest.mark.parametrize("text", ["<" * 1_000_000, "a" * 1_000_000, "<b>" * 400_000, "&amp;" * 300_000, "红" * 500_000])
+def test_a_megabyte_is_read_in_a_moment(text: str) -> None:
+    started = time.monotonic()
+    for field in FIELDS:
+        assert len(words_of(text, field)) <= FIELDS[field]
+    assert time.monotonic() - started < 2
+
+
+def test_what_stands_far_behind_is_not_read() -> None:
+    assert words_of("." * MAX_CHARACTERS + " blue", "title") == []
+
+
+def test_words_become_numbers() -> None:
+    index = WordIndex(["shirt", "blue"], "title")
+    table = index.encode(["Blue shirt", "a blue blue dress", None, ""])
+    assert table.shape == (4, FIELDS["title"])
+    assert table.dtype == np.int32
+    assert table[0, :3].tolist() == [3, 2, PAD]
+    assert table[1, :5].tolist() == [UNKNOWN, 3, 3, UNKNOWN, PAD]
+    assert not table[2:].any()
+    assert index.encode([]).shape == (0, FIELDS["title"])
+
+
+def test_the_most_common_words() -> None:
+    count = WordCount("title")
+    count.add(["blue blue shirt", "red shirt", None])
+    count.add(["red dress"])
+    assert count.most_common(9, min_count=2) == ["red", "shirt"]  # blue stands in one text
+    assert count.most_common(1, min_count=1) == ["red"]
+
+
+def test_counting_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atlas_ray.texts.MAX_COUNTED", 100)
+    count = WordCount("title")
+    for number in range(500):
+        count.add([f"shirt word{number}"])
+        assert len(count) <= 100
+    assert count.most_common(1, min_count=2) == ["shirt"]
+
+
+@pytest.mark.parametrize("words", [["a", "a"], ["a", 1]])
+def test_words_are_different_strings(words: list[str]) -> None:
+    with pytest.raises(ArtifactError, match="no list of different strings"):
+        WordIndex(words, "title")

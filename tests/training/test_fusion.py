@@ -1,0 +1,204 @@
+"""Text models and fused ones for real: trained, scored with and asked, with and without each modality."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from atlas_ray.artifacts import load_artifact, set_temperature
+from atlas_ray.cli import main
+from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
+from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.records import IMAGES, PRODUCTS
+from atlas_ray.scoring.config import ScoreConfig
+from atlas_ray.scoring.run import score
+from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.training.calibration import calibrate
+from atlas_ray.training.config import FusionTraining, TextTraining
+from atlas_ray.training.fusion import train_fusion
+from atlas_ray.training.run import train
+from tests.parts import make_artifact, make_text_artifact, rows
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+SMALL: dict[str, Any] = {"embedding_dim": 16, "filters": 16, "hidden_dim": 16, "batch_size": 16, "epochs": 30,
+                         "encoder_lr": 1e-2, "decoder_lr": 1e-2, "dropout": 0.0}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def described(catalog: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The drawn catalogue with descriptions; of some products the picture, the title or all is missing."""
+    folder = tmp_path_factory.mktemp("described") / "tables"
+    products = pq.read_table(Path(catalog) / "products").to_pylist()
+    images = pq.read_table(Path(catalog) / "images").to_pylist()
+    bare = {products[number]["product_id"] for number in (3, 5)}
+    for number, product in enumerate(products):
+        path = product["category_path"]
+        product["description"] = f"<p>Made of cotton &amp; {'wool' if path else ''} {' '.join(path or ())}</p>"
+        if number % 5 == 4:
+            product["description"] = None
+    products[5] |= {"title": " ", "description": ""}
+    for name, table, schema in (
+        ("products", products, PRODUCTS),
+        ("images", [row for row in images if row["product_id"] not in bare], IMAGES),
+    ):
+        (folder / name).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(table, schema=schema), folder / name / "0.parquet")
+    (folder / "taxonomy.json").write_bytes((Path(catalog) / "taxonomy.json").read_bytes())
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def members(described: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("members")
+    taxonomy = Taxonomy.from_json((Path(described) / "taxonomy.json").read_bytes(), source="the test")
+    make_artifact(str(folder / "picture"), taxonomy)
+    train(TextTraining(catalog=described, output=str(folder / "title"), field="title", **SMALL))
+    make_text_artifact(str(folder / "description"), taxonomy, "description", ["cotton", "wool", "sarees"])
+    return {name: str(folder / name) for name in ("picture", "title", "description")}
+
+
+@pytest.fixture(scope="module")
+def fused(described: str, members: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = str(tmp_path_factory.mktemp("fused") / "model")
+    train_fusion(fusion(described, members, output))
+    return output
+
+
+def fusion(catalog: str, members: dict[str, str], output: str, **fields: Any) -> FusionTraining:
+    settings = {"fit_split": "train", "batch_size": 8, "epochs": 4, "policy": "ridge", **members, **fields}
+    return FusionTraining(catalog=catalog, output=output, **settings)
+
+
+def test_a_text_model_learns_to_read(members: dict[str, str]) -> None:
+    artifact = load_artifact(members["title"])
+    assert artifact.kind == "text"
+    assert artifact.reads == ("title",)
+    assert artifact.words is not None
+    assert {"saree", "for", "women"} <= set(artifact.words.words)
+    losses = [epoch["train_loss"] for epoch in artifact.metrics["history"]]
+    assert losses[-1] < 0.7 * losses[0]  # titles name the garment
+    table, refused = PathPredictor(artifact, PredictorConfig())([None, None], {"title": ["Red saree for women", ""]})
+    assert refused == {}
+    assert table["category_path"].to_pylist() == [["Women", "Ethnic Wear", "Sarees"], None]  # nothing to go by
+
+
+def test_a_fused_model_answers_for_every_product(described: str, fused: str, tmp_path: Path) -> None:
+    predictor = PredictorConfig(precision="float32", batch_size=8)
+    config = ScoreConfig(catalog=described, model=fused, output=str(tmp_path / "run"), predictor=predictor)
+    report = score(config)
+    products = rows(described, "products")
+    predictions, quarantine = rows(tmp_path / "run", "predictions"), rows(tmp_path / "run", "quarantine")
+    # Every product has a row; the one with neither picture nor text is told as such.
+    assert {row["product_id"] for row in predictions + quarantine} == {row["product_id"] for row in products}
+    assert [row["error_code"] for row in quarantine] == ["nothing_to_go_by"]
+    unseen = {row["product_id"]: row["picture_error"] for row in predictions if row["picture_error"]}
+    assert sorted(reason.partition(":")[0] for reason in unseen.values()) == [
+        "empty", "not_found", "too_many_pixels", "truncated", "unsupported_format",
+    ]  # fmt: skip
+    assert report.run["without_picture_by_code"] == dict.fromkeys(
+        ("empty", "not_found", "too_many_pixels", "truncated", "unsupported_format"), 1
+    )
+    assert report.counts["products_categorized"] == len(products) - 1
+    assert not (tmp_path / "run" / "inputs").exists()
+    assert sum(row["image_uri"] == "" for row in predictions) == 1
+    # The same as the predictor says, product by product.
+    artifact = load_artifact(fused)
+    texts = {row["product_id"]: row for row in products}
+    some = [row for row in predictions if row["image_uri"]][:20]
+    contents = [Path(row["image_uri"]).read_bytes() if Path(row["image_uri"]).exists() else None for row in some]
+    given = {name: [texts[row["product_id"]][name] for row in some] for name in ("title", "description")}
+    table, _ = PathPredictor(artifact, predictor)(contents, given)
+    assert table["category_path"].to_pylist() == [row["category_path"] for row in some]
+    assert table["probability"].to_pylist() == pytest.approx([row["probability"] for row in some], abs=1e-4)
+
+
+def test_one_modality_alone_is_its_own_model(fused: str, members: dict[str, str]) -> None:
+    config = PredictorConfig(precision="float32", top_k=8)
+    together = PathPredictor(load_artifact(fused), config)
+    title = "Red shirts for men"
+    for name in ("title", "description"):
+        given: dict[str, list[str | None]] = {"title": [None], "description": [None], name: [title]}
+        (own,), (same,) = (
+            PathPredictor(load_artifact(members[name]), config)([None], {name: [title]})[0].to_pylist(),
+            together([None], given)[0].to_pylist(),
+        )
+        assert own["category_path"] == same["category_path"]
+        assert own["probability"] == pytest.approx(same["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["max", pytest.param("weighted", marks=pytest.mark.slow), "early"])
+def test_a_policy_is_fitted_once(described: str, members: dict[str, str], tmp_path: Path, policy: str) -> None:
+    config = fusion(described, members, str(tmp_path / "model"), policy=policy)
+    done = train_fusion(config)
+    assert load_artifact(config.output).id == done.model_id
+    assert {"fused", "picture", "title", "description"} == done.metrics["fit_accuracy"].keys()
+    assert not (tmp_path / "model" / "opinions").exists()
+    assert train_fusion(config).already_done
+
+
+def test_calibration_is_stored_in_the_model(described: str, members: dict[str, str], tmp_path: Path) -> None:
+    model = str(tmp_path / "model")
+    shutil.copytree(members["title"], model)
+    before = load_artifact(model)
+    found = calibrate(model, described, split="train")
+    after = load_artifact(model)
+    assert (before.temperature, after.temperature) == (1.0, found.temperature)
+    assert found.temperature != 1.0
+    assert before.id != after.id == found.model_id
+    assert after.metrics["calibration"]["products"] == found.products > 40
+    assert not (tmp_path / "model" / "inputs").exists()
+    config = PredictorConfig(precision="float32", top_k=8)
+    texts = {"title": ["Red shirt for men"]}
+    plain, tempered = (PathPredictor(artifact, config)([None], texts)[0].to_pylist()[0] for artifact in (before, after))
+    assert plain["category_path"] == tempered["category_path"]
+    probability = [plain["probability"], *(other["probability"] for other in plain["alternatives"])]
+    scaled = [p ** (1 / found.temperature) for p in probability]
+    assert tempered["probability"] == pytest.approx(scaled[0] / sum(scaled), abs=1e-5)
+    again = calibrate(model, described, split="train")
+    assert again.temperature == pytest.approx(found.temperature, rel=0.01)
+    set_temperature(model, 1e9, {})
+    with pytest.raises(ArtifactError, match="temperature is 1000000000"):
+        load_artifact(model)
+
+
+def test_mistakes_are_told(described: str, members: dict[str, str], fused: str, tmp_path: Path) -> None:
+    output = str(tmp_path / "model")
+    with pytest.raises(ConfigError, match="fusion needs two models or more"):
+        fusion(described, {"title": members["title"]}, output)
+    with pytest.raises(ArtifactError, match="a model of the title; expected one of the description"):
+        train_fusion(fusion(described, {**members, "description": members["title"]}, output))
+    with pytest.raises(ArtifactError, match="a fused model cannot be fused again"):
+        train_fusion(fusion(described, {**members, "picture": fused}, output))
+    make_artifact(str(tmp_path / "other"), Taxonomy([("A",), ("B",)], name="other"))
+    with pytest.raises(ArtifactError, match="trained on taxonomy"):
+        train_fusion(fusion(described, {**members, "picture": str(tmp_path / "other")}, output))
+    with pytest.raises(OutputError, match="holds a run with policy"):
+        train_fusion(fusion(described, members, fused, policy="mean"))
+    with pytest.raises(CatalogError, match="no word stands in 500 or more"):
+        train(TextTraining(catalog=described, output=output, field="title", **SMALL, min_count=500))
+
+
+def test_a_changed_member_is_refused(fused: str, members: dict[str, str], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(fused, copy)
+    shutil.rmtree(copy / "title")
+    shutil.copytree(members["description"], copy / "title")
+    with pytest.raises(ArtifactError, match="the policy was fitted on"):
+        load_artifact(str(copy))
+    document = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(document | {"members": {}}))
+    with pytest.raises(ArtifactError, match="was changed: its content"):
+        load_artifact(str(copy))
+
+
+def test_the_command_line(described: str, members: dict[str, str], tmp_path: Path, capfd: Any) -> None:
+    command = ["train", "fusion", "--catalog", described, "--output", str(tmp_path / "model"), "--policy", "mean"]
+    command += ["--title", members["title"], "--description", members["description"], "--batch-size", "8"]
+    assert main(command) == 0
+    assert "whole path right, of the" in capfd.readouterr().out
+    assert main(["train", "fusion", "--catalog", described, "--output", str(tmp_path / "x")]) == 2
+    assert "fusion needs two models or more" in capfd.readouterr().err
