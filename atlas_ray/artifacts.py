@@ -44,6 +44,8 @@ from atlas_ray.texts import WordIndex
 
 FORMAT = 1
 PATH_KINDS = ("classifier", "encoder-decoder", "text", "fusion")
+MEMBER_KINDS = ("classifier", "encoder-decoder", "text")
+"""What a fused model may be made of."""
 ZOOM_KIND = "zoom"
 WORDS = "words.json"
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -177,14 +179,18 @@ def save_zoom_artifact(uri: str, model: ZoomNetwork, *, metrics: dict[str, Any])
     return _save(uri, model, {}, metrics)
 
 
-def load_artifact(uri: str) -> Artifact:
+def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS) -> Artifact:
     """Read an artifact, on the CPU.
+
+    Args:
+        uri: Its folder.
+        kinds: What it may hold.
 
     Raises:
         ArtifactError: where the folder holds no artifact, one of another kind or format, or a
             damaged one; with the reason.
     """
-    document, config = _open(uri, PATH_KINDS)
+    document, config = _open(uri, kinds)
     try:
         vocabulary, taxonomy_id = Vocabulary(document["vocabulary"]), document["taxonomy_id"]
     except (KeyError, TypeError, TaxonomyError) as error:
@@ -217,13 +223,19 @@ def load_artifact(uri: str) -> Artifact:
 
 def _temperature(uri: str, document: dict[str, Any]) -> float:
     found = document.get("temperature", 1.0)
-    if not isinstance(found, int | float) or not BOUNDS[0] / 2 <= found <= BOUNDS[1] * 2:
+    if not isinstance(found, int | float) or not BOUNDS[0] <= found <= BOUNDS[1]:
         raise ArtifactError(f"{uri}: model.json is damaged: its temperature is {found!r}")
     return float(found)
 
 
 def set_temperature(uri: str, temperature: float, metrics: dict[str, Any]) -> str:
-    """Store the temperature of an artifact and what was measured with it; return its content id, which changes."""
+    """Store the temperature of an artifact and what was measured with it; return its content id, which changes.
+
+    Raises:
+        ArtifactError: for a temperature that no model has.
+    """
+    if not BOUNDS[0] <= temperature <= BOUNDS[1]:
+        raise ArtifactError(f"{uri}: temperature {temperature}; expected {BOUNDS[0]} to {BOUNDS[1]}")
     document = _read_json(uri, "model.json") | {"temperature": temperature}
     document["id"] = _content_id(document)
     _write_json(uri, "metrics.json", _read_json(uri, "metrics.json") | {"calibration": metrics})
@@ -238,7 +250,7 @@ def _members(uri: str, config: FusionConfig, document: dict[str, Any], taxonomy:
         raise ArtifactError(f"{uri}: model.json is damaged: its members are not {config.modalities}")
     members = {}
     for name in config.names:
-        member = members[name] = load_artifact(storage.join(uri, name))
+        member = members[name] = load_artifact(storage.join(uri, name), MEMBER_KINDS)
         if member.id != stated[name]:
             raise ArtifactError(f"{uri}: {name}/ holds model {member.id}, the policy was fitted on {stated[name]}")
         check_member(name, member, taxonomy, storage.join(uri, name))

@@ -14,6 +14,7 @@ from atlas_ray.models import Classifier, EncoderDecoder, FusionNetwork, PictureM
 from atlas_ray.models.backbone import fuse_batch_norm
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.products import PICTURE, Products
+from atlas_ray.taxonomy.vocabulary import PAD
 from atlas_ray.texts import WordIndex
 
 
@@ -166,6 +167,12 @@ class FusedInference:
             )
             for name in self.reads
         }
+        # A member may number the names in another order than the fused model does.
+        self._token: dict[str, Tensor] = {}
+        for name in self.reads:
+            number = {token: place for place, token in enumerate(artifact.members[name].vocabulary.tokens)}
+            there = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
+            self._token[name] = torch.tensor(there, device=device)
         picture = self._members.get(PICTURE)
         self.image_size_px = picture.image_size_px if picture else 0
         self.attends = bool(picture and picture.attends)
@@ -219,4 +226,4 @@ class FusedInference:
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
         """Return where the picture's decoder looked."""
         picture = self._members[PICTURE]
-        return picture.maps(products, picture.encode(products), tokens)
+        return picture.maps(products, picture.encode(products), self._token[PICTURE][tokens])

@@ -26,10 +26,10 @@ MAX_COUNTED = 2_000_000
 PAD, UNKNOWN, FIRST = 0, 1, 2
 """The numbers of no word, of a word that is not known, and of the first known one."""
 # Scripts written without spaces are read letter by letter.
-LETTER = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-TITLE = regex.compile(rf"{LETTER}|[\p{{L}}\p{{M}}\p{{N}}]+|\p{{Extended_Pictographic}}")
+LETTER = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+TITLE = regex.compile(rf"{LETTER}|(?:(?!{LETTER})[\p{{L}}\p{{M}}\p{{N}}])+|\p{{Extended_Pictographic}}")
 CONTROL = regex.compile(r"[\p{Cc}\p{Cs}]")
-DESCRIPTION = regex.compile(rf"{LETTER}|[\p{{L}}\p{{M}}]+")
+DESCRIPTION = regex.compile(rf"{LETTER}|(?:(?!{LETTER})[\p{{L}}\p{{M}}])+")
 
 
 def words_of(text: str | None, field: str) -> list[str]:

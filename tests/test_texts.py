@@ -33,6 +33,8 @@ def test_texts_are_cut(field: str) -> None:
         ("Größe Übergang", ["größe", "übergang"]),
         ("قميص أزرق", ["قميص", "أزرق"]),
         ("红色连衣裙 XL", ["红", "色", "连", "衣", "裙", "xl"]),
+        ("nike运动鞋2件", ["nike", "运", "动", "鞋", "2", "件"]),
+        ("スーツ", ["ス", "ー", "ツ"]),
         ("👗 dress 💙", ["👗", "dress", "💙"]),
         ("size < 5 & > 3", ["size", "5", "3"]),
         ("\ud800 half\x00 a pair", ["half", "a", "pair"]),

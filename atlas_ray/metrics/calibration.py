@@ -65,12 +65,14 @@ def fit_temperature(log_p: Array, label: Array) -> float:
 
     Args:
         log_p: (answers, leaves) log-probabilities; -inf for leaves that a search did not find.
-        label: (answers,) the column of the right leaf, -1 where it was not found; those say nothing.
+        label: (answers,) the column of the right leaf, -1 where it was not found; those say nothing,
+            nor do those whose probability is 0.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
     known = label >= 0
+    known[known] = np.isfinite(log_p[known, label[known]])  # one that underflowed would outweigh all others
     log_p, label = log_p[known].astype(np.float64), label[known]
     if not len(label):
         return 1.0

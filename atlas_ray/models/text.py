@@ -102,9 +102,12 @@ def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
         How many of the words the file has.
 
     Raises:
-        ArtifactError: naming the line whose numbers are not as many as the embedding is wide.
+        ArtifactError: where there is no such file, or naming the line whose numbers are not as many as
+            the embedding is wide.
     """
     wide = network.config.embedding_dim
+    if not storage.exists(uri):
+        raise ArtifactError(f"{uri}: no such file of word vectors")
     numbers = {word.encode(): number for number, word in enumerate(words.words, FIRST)}
     rows, vectors = [], []
     place = storage.locate(uri)

@@ -49,7 +49,8 @@ def combine(
     count = len(products)
     rows = _audited(owner, kind, image_id, products)
     scored, left_out, failed = (rows[kind[rows] == what] for what in (PREDICTION, FILTERED, QUARANTINED))
-    zoomed = table["zoomed_probability"].fill_null(0.0).to_numpy()
+    # A picture that could not be had, and was answered about by its texts, is neither zoomed nor normal.
+    zoomed = table["zoomed_probability"].cast(pa.float64()).fill_null(np.inf).to_numpy()
     scored, dropped, only_zoomed = _without_zoomed(scored, owner, zoomed, zoom_threshold, count)
     left_out = np.concatenate([left_out, dropped])
     per_product = np.bincount(owner[scored], minlength=count)
@@ -85,14 +86,15 @@ def _without_zoomed(scored: Any, owner: Any, zoomed: Any, threshold: float | Non
     """
     if threshold is None:
         return scored, scored[:0], np.zeros(count, dtype=bool)
-    bad = zoomed[scored] >= threshold
-    has_normal = np.bincount(owner[scored[~bad]], minlength=count) > 0
+    seen = np.isfinite(zoomed[scored])
+    bad = seen & (zoomed[scored] >= threshold)
+    has_normal = np.bincount(owner[scored[seen & ~bad]], minlength=count) > 0
     order = np.lexsort((scored, zoomed[scored], owner[scored]))
     _, first = np.unique(owner[scored][order], return_index=True)
     least = np.zeros(len(scored), dtype=bool)
     least[order[first]] = True
     stays = ~bad | (least & ~has_normal[owner[scored]])
-    only_zoomed = (np.bincount(owner[scored[stays]], minlength=count) > 0) & ~has_normal
+    only_zoomed = (np.bincount(owner[scored[stays & seen]], minlength=count) > 0) & ~has_normal
     return scored[stays], scored[~stays], only_zoomed
 
 

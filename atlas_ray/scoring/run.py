@@ -19,7 +19,7 @@ from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
 from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
-from atlas_ray.streaming.inputs import INPUTS, write_inputs
+from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.sink import OutcomeSink
@@ -84,7 +84,7 @@ def score(config: ScoreConfig) -> RunReport:
     }
     run = write_run(output, "score", began, fields)
     storage.delete_folder(storage.join(output, CHECKPOINT))
-    storage.delete_folder(storage.join(output, INPUTS))
+    forget_inputs(output)
     return RunReport(output, run)
 
 
@@ -151,6 +151,7 @@ def _stream(config: ScoreConfig, source: str, output: str, spec: PredictorSpec, 
     plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
     spec = replace(spec, config=replace(predictor, threads=plan.threads))
     apart = config.decode_stage == "stage" or (config.decode_stage == "auto" and plan.gpus > 0 and plan.cpu_nodes)
+    apart = apart and bool(spec.sizes_px)
     for folder in FOLDERS:
         storage.make_folder(storage.join(output, folder))
     with DataContext.current(checkpointed(output)):
@@ -162,6 +163,7 @@ def _stream(config: ScoreConfig, source: str, output: str, spec: PredictorSpec, 
             fetch_threads=config.fetch_threads,
             timeout_s=config.timeout_s,
             columns=(*KEYS, *spec.texts),
+            read=bool(spec.sizes_px),
         )
         if apart:
             stream = stream.map_batches(

@@ -45,10 +45,11 @@ Uri = Annotated[str, Field(max_length=MAX_URI)]
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str) else [] if value is None else value
 
 
-Texts = Annotated[list[str | None] | None, BeforeValidator(_listed)]
+# A list with a million mistakes in it has one.
+Texts = Annotated[list[str | None], FailFast(), BeforeValidator(_listed)]
 
 
 class Asked(BaseModel):
@@ -59,8 +60,10 @@ class Asked(BaseModel):
     within: str = Field("", max_length=4096, description="answer at or below this node: `Women > Ethnic Wear`")
     top_k: int | None = Field(None, ge=1, le=1000, description="paths a picture, at most those the endpoint keeps")
     explain: bool = Field(False, description="add a map of where the model looked, for each level")
-    title: Texts = Field(None, description="of each product, for a model that reads titles; null where there is none")
-    description: Texts = Field(None, description="of each product, likewise")
+    title: Texts = Field(
+        default_factory=list, description="of each product, for a model that reads titles; null where there is none"
+    )
+    description: Texts = Field(default_factory=list, description="of each product, likewise")
 
     def texts(self, count: int) -> list[dict[str, str | None]]:
         """Return the texts of each of `count` products.
@@ -68,7 +71,7 @@ class Asked(BaseModel):
         Raises:
             Problem: where there are not as many.
         """
-        given = {name: texts for name in FIELDS if (texts := getattr(self, name)) is not None}
+        given = {name: texts for name in FIELDS if (texts := getattr(self, name))}
         for name, texts in given.items():
             if len(texts) != count:
                 raise Problem(422, "invalid_request", f"{name}: {len(texts)} texts for {count} products")
@@ -78,17 +81,15 @@ class Asked(BaseModel):
 class CategorizeRequest(Asked):
     """Products to categorize, their pictures in object storage."""
 
-    image_uri: Annotated[list[Uri | None] | None, FailFast(), BeforeValidator(_listed)] = Field(
-        None,
+    image_uri: Annotated[list[Uri | None], FailFast(), BeforeValidator(_listed)] = Field(
+        default_factory=list,
         description="objects under the folders that the endpoint reads, null for a product without a picture; "
         "one may stand without the list, and all may be left out where there are titles or descriptions",
     )
 
     def uris(self) -> list[str | None]:
         """Return the picture of each product."""
-        if self.image_uri is not None:
-            return self.image_uri
-        return [None] * max(len(self.title or ()), len(self.description or ()))
+        return self.image_uri or [None] * max(len(self.title), len(self.description))
 
 
 class Alternative(BaseModel):
@@ -293,7 +294,7 @@ async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPr
         products, fields = await _read_form(request, limit)
         asked = _validated(Asked, fields)
         if not products:
-            count = max(len(asked.title or ()), len(asked.description or ()))
+            count = max(len(asked.title), len(asked.description))
             products = [NamedProduct(f"product {number}", None) for number in range(1, count + 1)]
         _check_count(len(products), limit)
     else:

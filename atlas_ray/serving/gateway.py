@@ -36,6 +36,7 @@ ATTEMPTS = 3
 ANOTHER_SIZE_PAUSE_S = (0.05, 0.3)
 """Between attempts while replicas of models of two sizes are there."""
 READY_S = 2.0
+UNSEEN = ItemError("no_picture", "where a model looked can be said of a picture alone")
 NOTHING = ItemError("nothing_to_go_by", "no picture, and no text that this model reads")
 
 
@@ -180,13 +181,16 @@ class Gateway:
         described = self._described[name]
         size: int = described["image_size_px"]
         texts = [text for text in described["reads"] if text != PICTURE]
+        if ask.explain and not described["explains"]:
+            raise Problem(422, "cannot_explain", f"model {name!r} is no encoder-decoder, and has no attention maps")
         good = []
         for product, pixels in await self._decode(products, size):
             said = any((product.texts.get(text) or "").strip() for text in texts)
             if pixels is not None or (said and not ask.explain):
                 good.append((product, pixels))
             else:
-                error = product.content if isinstance(product.content, ItemError) else NOTHING
+                missing = UNSEEN if ask.explain else NOTHING
+                error = product.content if isinstance(product.content, ItemError) else missing
                 product.result = {"error": {"code": error.code, "message": error.message}}
         if not good:
             return []
@@ -202,7 +206,8 @@ class Gateway:
             if answer.error:
                 raise Problem(422, *answer.error)
             if answer.rows is None:
-                self._described[name] = {**self._described[name], "image_size_px": answer.image_size_px}
+                now = {"image_size_px": answer.image_size_px, "reads": list(answer.reads)}
+                self._described[name] = {**self._described[name], **now}
                 again += [picture for picture, _ in chunk]
                 continue
             for place, (picture, pixels) in enumerate(chunk):

@@ -53,6 +53,7 @@ class Answer:
         model_id: The artifact that answered.
         taxonomy_id: What it chose from.
         image_size_px: What it takes; the question is to be asked again where its pictures differ.
+        reads: What it looks at; the question is to be asked again where its texts are others.
         rows: For each picture the columns of the predictions table that a search fills.
         maps: With `explain`, (count, depth, rows, columns): where it looked for each level.
         error: A code and a sentence in the place of rows.
@@ -61,6 +62,7 @@ class Answer:
     model_id: str
     taxonomy_id: str
     image_size_px: int
+    reads: tuple[str, ...]
     rows: list[dict[str, Any]] | None = None
     maps: "np.ndarray[Any, np.dtype[np.float32]] | None" = None
     error: tuple[str, str] | None = None
@@ -155,7 +157,8 @@ class Model:
     async def ask(self, question: Question) -> Answer:
         """Answer a question."""
         size, limit = self._predictor.image_size_px, self._batch_size
-        if question.pixels.shape[1:] != (3, size, size):
+        texts = {name for name in self._predictor.reads if name != PICTURE}
+        if question.pixels.shape[1:] != (3, size, size) or question.texts.keys() != texts:
             return self._answer_with()
         loop = asyncio.get_running_loop()
         # An older or newer gateway may know another batch size.
@@ -247,4 +250,4 @@ class Model:
 
     def _answer_with(self, **fields: Any) -> Answer:
         predictor = self._predictor
-        return Answer(predictor.model_id, predictor.taxonomy.id, predictor.image_size_px, **fields)
+        return Answer(predictor.model_id, predictor.taxonomy.id, predictor.image_size_px, predictor.reads, **fields)

@@ -15,15 +15,16 @@ from atlas_ray.streaming.outcomes import with_errors
 class Fetch:
     """Reads the bytes of each picture."""
 
-    def __init__(self, board: Any, *, threads: int, timeout_s: float) -> None:
+    def __init__(self, board: Any, *, threads: int, timeout_s: float, read: bool) -> None:
         self._board = board
+        self._read = read
         self._reader = ObjectReader(threads=threads, timeout_s=timeout_s)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Add `bytes`, null where they could not be had or there is no picture, and the error columns."""
         started = time.time()
         uris = table["image_uri"].to_pylist()
-        there = [row for row, uri in enumerate(uris) if uri != NO_PICTURE]
+        there = [row for row, uri in enumerate(uris) if self._read and uri != NO_PICTURE]
         contents: list[bytes | ItemError | None] = [None] * len(uris)
         for row, content in zip(there, self._reader.read_many([uris[row] for row in there]), strict=True):
             contents[row] = content

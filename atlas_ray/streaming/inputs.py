@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from atlas_ray import storage
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
 from atlas_ray.streaming.shuffle import by_product
+from atlas_ray.texts import FIELDS, MAX_CHARACTERS
 
 INPUTS = "inputs"
 DONE = "inputs.json"
@@ -34,13 +35,16 @@ def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, 
         catalog: Where the products and images tables are.
         output: The run's folder.
         columns: What to take along from the products table; null where it has none.
-        total: About how many rows there are.
+        total: How many pictures there are.
         split: Take the labelled products of this split alone; `columns` then has `split` and
             `category_path`.
     """
     done = storage.join(output, DONE)
+    wanted = {"catalog": catalog, "columns": list(columns), "split": split}
     if storage.exists(done):
-        return int(json.loads(storage.read_bytes(done))["rows"])
+        found = json.loads(storage.read_bytes(done))
+        if {name: found.get(name) for name in wanted} == wanted:
+            return int(found["rows"])
     storage.delete_folder(storage.join(output, INPUTS))
     schema = pa.schema(
         [
@@ -51,17 +55,22 @@ def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, 
     )
     tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE))
     join = functools.partial(_with_products, columns=tuple(columns), split=split)
-    joined = by_product(tables, schema, total).map_batches(join, batch_size=None, batch_format="pyarrow")
+    rows = total + _rows(storage.join(catalog, "products"))
+    joined = by_product(tables, schema, rows).map_batches(join, batch_size=None, batch_format="pyarrow")
     place = storage.locate(storage.join(output, INPUTS))
     joined.write_parquet(place.path, filesystem=place.filesystem)
     rows = _rows(storage.join(output, INPUTS))
-    storage.write_bytes(done, json.dumps({"rows": rows, "columns": list(columns)}).encode())
+    storage.write_bytes(done, json.dumps(wanted | {"rows": rows}).encode())
     return rows
 
 
 def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -> pa.Table:
     """Turn all rows of some products into rows of pictures with their products' columns."""
     table = table.combine_chunks()
+    for name in FIELDS:
+        if name in columns:  # what a model does not read need not travel
+            cut = pc.utf8_slice_codeunits(table[name], 0, MAX_CHARACTERS)
+            table = table.set_column(table.column_names.index(name), name, cut)
     kind = table["kind"].to_numpy()
     names = pc.unique(table["product_id"])
     owner = pc.index_in(table["product_id"], names).to_numpy()
@@ -85,6 +94,12 @@ def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -
     if split is None:
         return joined
     return joined.filter(pc.and_(pc.equal(joined["split"], split), pc.is_valid(joined["category_path"])))
+
+
+def forget_inputs(output: str) -> None:
+    """Delete what `write_inputs` left."""
+    storage.delete_folder(storage.join(output, INPUTS))
+    storage.delete_file(storage.join(output, DONE))
 
 
 def _rows(uri: str) -> int:

@@ -21,6 +21,7 @@ def fetched_pictures(
     fetch_threads: int,
     timeout_s: float,
     columns: Sequence[str] = KEYS,
+    read: bool = True,
 ) -> ray.data.Dataset:
     """Read a table of pictures and their bytes.
 
@@ -32,13 +33,14 @@ def fetched_pictures(
         fetch_threads: Objects read at a time by each fetching process.
         timeout_s: Seconds for one request to the object store.
         columns: What to read of the table.
+        read: Whether to read the bytes; without, every row is one without a picture.
     """
     place = storage.locate(table)
     stream = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(list(columns))
     return stream.repartition(target_num_rows_per_block=block_rows).map_batches(
         Fetch,
         fn_constructor_args=(board,),
-        fn_constructor_kwargs={"threads": fetch_threads, "timeout_s": timeout_s},
+        fn_constructor_kwargs={"threads": fetch_threads, "timeout_s": timeout_s, "read": read},
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,

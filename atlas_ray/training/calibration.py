@@ -10,11 +10,12 @@ import torch
 from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.errors import CatalogError
-from atlas_ray.metrics.calibration import Reliability, fit_temperature, tempered
+from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.progress import ProgressDisplay
+from atlas_ray.streaming.inputs import forget_inputs
 from atlas_ray.taxonomy import CategoryPath
-from atlas_ray.training.labelled import BATCH, asked_about, batches_of, forget_inputs, labels_of, products_of
+from atlas_ray.training.labelled import BATCH, asked_about, batches_of, labels_of, products_of
 
 MOST_PATHS = 1000
 """Of one product that are looked at; a tree of more leaves is calibrated on the best of them."""
@@ -53,17 +54,19 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     model, catalog = storage.absolute(model), storage.absolute(catalog)
     artifact = load_artifact(model)
     labels = labels_of(artifact.taxonomy)
-    with ProgressDisplay("asking the model", "products") as display:
-        stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), board=display.board)
-        parts = list(batches_of(stream.limit(MOST_PRODUCTS)))
-    forget_inputs(model)
+    try:
+        with ProgressDisplay("asking the model", "products") as display:
+            stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), board=display.board)
+            parts = list(batches_of(stream.limit(MOST_PRODUCTS)))
+    finally:
+        forget_inputs(model)
     if not parts or not sum(len(part["label"]) for part in parts):
         raise CatalogError(f"{catalog}: no labelled product in the split {split!r} that the model can say something of")
     leaf, log_p, label = (np.concatenate([part[name] for part in parts]) for name in ("leaf", "log_p", "label"))
     place = np.where((leaf == label[:, None]).any(1), (leaf == label[:, None]).argmax(1), -1)
     factor = fit_temperature(log_p, place)
     errors = [_reliability(log_p, place, temperature) for temperature in (1.0, factor)]
-    temperature = artifact.temperature * factor
+    temperature = float(np.clip(artifact.temperature * factor, *BOUNDS))
     found = {
         "temperature": temperature,
         "split": split,

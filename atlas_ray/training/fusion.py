@@ -24,9 +24,10 @@ from atlas_ray.models import FusionConfig, FusionNetwork
 from atlas_ray.models.fusion import FITTED
 from atlas_ray.predictors import choose_device, choose_dtype
 from atlas_ray.progress import ProgressDisplay
-from atlas_ray.taxonomy import Taxonomy, Vocabulary
+from atlas_ray.streaming.inputs import forget_inputs
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary
 from atlas_ray.training.config import FusionTraining
-from atlas_ray.training.labelled import BATCH, asked_about, batches_of, forget_inputs, labels_of, products_of
+from atlas_ray.training.labelled import BATCH, asked_about, batches_of, labels_of, products_of
 from atlas_ray.training.loop import Plan
 from atlas_ray.training.objectives import pack_opinions, unpack_opinions
 from atlas_ray.training.run import (
@@ -60,13 +61,14 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
         CatalogError: where the split has too few labelled products.
     """
     config = config.absolute()
-    output, settings = config.output, settings_of(config)
+    output = config.output
+    members = {name: load_artifact(uri) for name, uri in config.members.items()}
+    settings = settings_of(config) | {"members": {name: member.id for name, member in members.items()}}
     if fresh:
         forget(output)
-        storage.delete_folder(storage.join(output, OPINIONS))
+        _forget_opinions(output)
     if done := finished(output, settings):
         return done
-    members = {name: load_artifact(uri) for name, uri in config.members.items()}
     taxonomy = next(iter(members.values())).taxonomy
     for name, member in members.items():
         check_member(name, member, taxonomy, config.members[name])
@@ -75,6 +77,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
     found = _opinions(config, members, shape)
     least = config.batch_size if config.policy in FITTED else 1
     if found.count < least:
+        _forget_opinions(output)
         raise CatalogError(
             f"{config.catalog}: {found.count} labelled products in the split {config.fit_split!r}; "
             f"the policy {config.policy!r} needs {least}"
@@ -91,11 +94,15 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
     metrics["members"] = {name: member.id for name, member in members.items()}
     metrics["fit_accuracy"] = _accuracy(network, found.dataset)
     model_id = save_fusion_artifact(output, network, config.members, taxonomy=taxonomy, metrics=metrics)
-    for name in (CHECKPOINTS, OPINIONS):
-        storage.delete_folder(storage.join(output, name))
-    storage.delete_file(storage.join(output, f"{OPINIONS}.json"))
-    forget_inputs(output)
+    storage.delete_folder(storage.join(output, CHECKPOINTS))
+    _forget_opinions(output)
     return TrainReport(model_id, output, metrics)
+
+
+def _forget_opinions(output: str) -> None:
+    storage.delete_file(storage.join(output, f"{OPINIONS}.json"))
+    storage.delete_folder(storage.join(output, OPINIONS))
+    forget_inputs(output)
 
 
 def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig:
@@ -106,18 +113,18 @@ def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig
         return FusionConfig(**{
             **probe.to_dict(), "policy": config.policy, "hidden_dim": config.hidden_dim, "second_dim": config.second_dim
         })  # fmt: skip
-    widths = _asked(config.members, probe).feature_widths
+    widths = _asked(config.members, probe, config.device).feature_widths
     return FusionConfig(**{
         **probe.to_dict(), "policy": "early", "features": "+".join(map(str, widths)),
         "hidden_dim": config.hidden_dim, "dropout": config.dropout,
     })  # fmt: skip
 
 
-def _asked(members: dict[str, str], shape: FusionConfig) -> FusedInference:
+def _asked(members: dict[str, str], shape: FusionConfig, device_name: str) -> FusedInference:
     """Make models ready to be asked for their opinions."""
     loaded = {name: load_artifact(uri) for name, uri in members.items()}
     taxonomy = next(iter(loaded.values())).taxonomy
-    device = choose_device("auto")
+    device = choose_device("cpu" if device_name == "cpu" else "auto")
     network = FusionNetwork(shape)
     artifact = Artifact(id="", model=network, vocabulary=Vocabulary.of(taxonomy), taxonomy=taxonomy, members=loaded)
     return FusedInference(artifact, network, device, choose_dtype("auto", device), compiled=False)
@@ -140,8 +147,9 @@ def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: Fusio
         storage.delete_folder(storage.join(output, OPINIONS))
         labels = labels_of(next(iter(members.values())).taxonomy)
         with ProgressDisplay("asking the models", "products") as display:
+            arguments = (config.members, shape, config.device, labels)
             stream = asked_about(
-                config.catalog, output, config.fit_split, tuple(members), Ask, (config.members, shape, labels),
+                config.catalog, output, config.fit_split, tuple(members), Ask, arguments,
                 board=display.board, device=config.device,
             )  # fmt: skip
             stream.write_parquet(place.path, filesystem=place.filesystem)
@@ -161,11 +169,11 @@ class Ask:
     """Asks the models about blocks of products."""
 
     def __init__(
-        self, members: dict[str, str], shape: FusionConfig, labels: dict[tuple[str, ...], int], threads: int
+        self, members: dict[str, str], shape: FusionConfig, device: str, labels: dict[CategoryPath, int], threads: int
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._models = _asked(members, shape)
+        self._models = _asked(members, shape, device)
         self._labels = labels
 
     @torch.inference_mode()

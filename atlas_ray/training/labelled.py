@@ -10,6 +10,7 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from atlas_ray import storage
+from atlas_ray.errors import CatalogError
 from atlas_ray.images import decode_batch
 from atlas_ray.products import PICTURE, Products
 from atlas_ray.streaming.inputs import INPUTS, write_inputs
@@ -50,11 +51,15 @@ def asked_about(
         arguments: What it is made with; the threads of its process are added.
         board: The run's progress.
         device: auto, or cpu.
+
+    Raises:
+        CatalogError: where the split has no labelled product.
     """
     texts = tuple(name for name in reads if name != PICTURE)
     columns = (*texts, "category_path", "split")
     total = count_images(catalog, products=("product_id", *columns), may_be_empty=bool(texts))
-    write_inputs(catalog, scratch, columns, total, split=split)
+    if not write_inputs(catalog, scratch, columns, total, split=split):
+        raise CatalogError(f"{catalog}: no labelled product in the split {split!r}")
     plan = plan_workers(device="cpu" if device == "cpu" else "auto", workers=0, threads=0)
     stream = fetched_pictures(
         storage.join(scratch, INPUTS),
@@ -64,6 +69,7 @@ def asked_about(
         fetch_threads=16,
         timeout_s=30.0,
         columns=(*KEYS, *texts, "category_path"),
+        read=PICTURE in reads,
     )
     return stream.map_batches(
         ask,
@@ -73,12 +79,6 @@ def asked_about(
         compute=ActorPoolStrategy(size=plan.workers),
         **plan.actor_options,
     )
-
-
-def forget_inputs(scratch: str) -> None:
-    """Delete what `asked_about` left."""
-    storage.delete_folder(storage.join(scratch, INPUTS))
-    storage.delete_file(storage.join(scratch, f"{INPUTS}.json"))
 
 
 def products_of(

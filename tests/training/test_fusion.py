@@ -160,9 +160,10 @@ def test_calibration_is_stored_in_the_model(described: str, members: dict[str, s
     assert tempered["probability"] == pytest.approx(scaled[0] / sum(scaled), abs=1e-5)
     again = calibrate(model, described, split="train")
     assert again.temperature == pytest.approx(found.temperature, rel=0.01)
-    set_temperature(model, 1e9, {})
-    with pytest.raises(ArtifactError, match="temperature is 1000000000"):
-        load_artifact(model)
+    with pytest.raises(ArtifactError, match="temperature 1000000000"):
+        set_temperature(model, 1e9, {})
+    with pytest.raises(CatalogError, match="no labelled product in the split 'nowhere'"):
+        calibrate(model, described, split="nowhere")
 
 
 def test_mistakes_are_told(described: str, members: dict[str, str], fused: str, tmp_path: Path) -> None:
