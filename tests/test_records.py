@@ -14,8 +14,8 @@ def test_image_ids_are_stable_and_distinct() -> None:
 def test_contract_columns() -> None:
     assert records.PREDICTIONS.names == [
         "image_id", "product_id", "image_uri", "sha256", "category_path", "probability",
-        "level_probabilities", "alternatives", "outside_probability", "zoomed_probability", "model_id",
-        "taxonomy_id",
+        "level_probabilities", "alternatives", "outside_probability", "zoomed_probability",
+        "picture_error", "model_id", "taxonomy_id",
     ]  # fmt: skip
     assert records.QUARANTINE.names == ["image_id", "product_id", "image_uri", "stage", "error_code", "message"]
     assert records.IMAGES.field("image_id").type == pa.int64()

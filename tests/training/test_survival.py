@@ -96,6 +96,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     assert resumed % 2 == 0  # at one of the checkpoints: steps 2, 4, 6, 8, ...
 
 
+@pytest.mark.slow  # of the kills, every run has the node's
 def test_a_killed_driver_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
     output = tmp_path / "model"
     with (tmp_path / "log").open("wb") as log:
