@@ -38,14 +38,14 @@ from atlas_ray.models import (
     TextNetwork,
 )
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.products import PICTURE
+from atlas_ray.products import PICTURE, texts_of
 from atlas_ray.taxonomy import Taxonomy, Vocabulary
 from atlas_ray.texts import WordIndex
 
 FORMAT = 1
-PATH_KINDS = ("classifier", "encoder-decoder", "text", "fusion")
 MEMBER_KINDS = ("classifier", "encoder-decoder", "text")
 """What a fused model may be made of."""
+PATH_KINDS = (*MEMBER_KINDS, "fusion")
 ZOOM_KIND = "zoom"
 WORDS = "words.json"
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -90,7 +90,7 @@ class Artifact:
     @property
     def texts(self) -> tuple[str, ...]:
         """What it reads beside pictures: title, description."""
-        return tuple(name for name in self.reads if name != PICTURE)
+        return texts_of(self.reads)
 
     @property
     def image_size_px(self) -> int:

@@ -167,15 +167,13 @@ class FusedInference:
             )
             for name in self.reads
         }
-        # A member may number the names in another order than the fused model does.
-        self._token: dict[str, Tensor] = {}
-        for name in self.reads:
-            number = {token: place for place, token in enumerate(artifact.members[name].vocabulary.tokens)}
-            there = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
-            self._token[name] = torch.tensor(there, device=device)
         picture = self._members.get(PICTURE)
         self.image_size_px = picture.image_size_px if picture else 0
         self.attends = bool(picture and picture.attends)
+        if picture:  # it may number the names in another order than the fused model does
+            number = {token: place for place, token in enumerate(artifact.members[PICTURE].vocabulary.tokens)}
+            there = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
+            self._picture_token = torch.tensor(there, device=device)
 
     @property
     def feature_widths(self) -> tuple[int, ...]:
@@ -188,7 +186,7 @@ class FusedInference:
     def opinions(self, products: Products) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return what each modality says, for `FusionNetwork`: log_p, there and features."""
         log_p = torch.zeros(len(products), len(self.reads), self._policy.config.outputs, device=self._device)
-        there = self.there(products).to(self._device)
+        there = products.there(self.reads).to(self._device)
         wanted = self._policy.config.policy == "early"
         features: list[Tensor] = []
         for position, (name, member) in enumerate(self._members.items()):
@@ -203,16 +201,6 @@ class FusedInference:
                 features[-1][rows] = encoded.float() if encoded.ndim == 2 else encoded.float().mean((2, 3))
         return log_p, there, torch.cat(features, 1) if features else None
 
-    def there(self, products: Products) -> Tensor:
-        """Return which modalities each product has, (batch, M) bool."""
-        columns = [
-            (products.seen if products.seen is not None else torch.ones(len(products), dtype=torch.bool))
-            if name == PICTURE
-            else products.said(name)
-            for name in self.reads
-        ]
-        return torch.stack(columns, 1)
-
     def encode(self, products: Products) -> Tensor:
         """Return the fused logits, (batch, N)."""
         fused: Tensor = self._policy(*self.opinions(products))
@@ -226,4 +214,4 @@ class FusedInference:
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
         """Return where the picture's decoder looked."""
         picture = self._members[PICTURE]
-        return picture.maps(products, picture.encode(products), self._token[PICTURE][tokens])
+        return picture.maps(products, picture.encode(products), self._picture_token[tokens])

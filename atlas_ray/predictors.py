@@ -216,13 +216,7 @@ class PathPredictor:
         """Return which products have something that the model looks at."""
         if products.seen is None and PICTURE in self.reads:
             return list(range(len(products)))
-        there = products.seen if PICTURE in self.reads else None
-        for name in self.reads:
-            if name != PICTURE:
-                said = products.said(name)
-                there = said if there is None else there | said
-        assert there is not None
-        return there.nonzero()[:, 0].tolist()
+        return products.there(self.reads).any(1).nonzero()[:, 0].tolist()
 
     def predict(self, products: Products) -> pa.Table:
         """Predict for decoded products, each of which has something to go by: a table of `PREDICTED`."""

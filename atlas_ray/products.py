@@ -12,6 +12,11 @@ Texts = Mapping[str, Sequence[str | None]]
 PICTURE = "picture"
 
 
+def texts_of(reads: Sequence[str]) -> tuple[str, ...]:
+    """Return what a model reads beside pictures: title, description."""
+    return tuple(name for name in reads if name != PICTURE)
+
+
 @dataclass(frozen=True)
 class Products:
     """What is there of each of `count` products."""
@@ -33,6 +38,11 @@ class Products:
     def said(self, name: str) -> Tensor:
         """Return which products have a text, (count,) bool."""
         return torch.tensor([bool(text and not text.isspace()) for text in self.text(name)], dtype=torch.bool)
+
+    def there(self, reads: Sequence[str]) -> Tensor:
+        """Return which of these modalities each product has, (count, modalities) bool."""
+        seen = torch.ones(len(self), dtype=torch.bool) if self.seen is None else self.seen
+        return torch.stack([seen if name == PICTURE else self.said(name) for name in reads], 1)
 
     def take(self, rows: Sequence[int]) -> Self:
         """Return some of the products."""

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from atlas_ray.errors import ItemError, PictureError, TaxonomyError
 from atlas_ray.images import decode
 from atlas_ray.picture_limits import PictureLimits
-from atlas_ray.products import PICTURE
+from atlas_ray.products import texts_of
 from atlas_ray.serving.attention import overlays, seen
 from atlas_ray.serving.config import MIB, ServeConfig
 from atlas_ray.serving.model import STAGE_BOUNDARIES, Answer, Pixels, Question
@@ -180,7 +180,7 @@ class Gateway:
             await self.describe(name)
         described = self._described[name]
         size: int = described["image_size_px"]
-        texts = [text for text in described["reads"] if text != PICTURE]
+        texts = texts_of(described["reads"])
         if ask.explain and not described["explains"]:
             raise Problem(422, "cannot_explain", f"model {name!r} is no encoder-decoder, and has no attention maps")
         good = []

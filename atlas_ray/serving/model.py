@@ -18,7 +18,7 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.decoding import Scope
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import PICTURE, Products, Texts
+from atlas_ray.products import Products, Texts, texts_of
 from atlas_ray.taxonomy import CategoryPath
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -86,9 +86,7 @@ def _products(questions: Sequence[Question], reads: Sequence[str]) -> Products:
     if any(question.seen for question in questions):
         each = [question.seen or (True,) * len(question.pixels) for question in questions]
         seen = torch.tensor([one for some in each for one in some], dtype=torch.bool)
-    texts = {
-        name: [text for question in questions for text in question.texts[name]] for name in reads if name != PICTURE
-    }
+    texts = {name: [text for question in questions for text in question.texts[name]] for name in texts_of(reads)}
     return Products(torch.from_numpy(np.concatenate([question.pixels for question in questions])), texts, seen)
 
 
@@ -157,8 +155,8 @@ class Model:
     async def ask(self, question: Question) -> Answer:
         """Answer a question."""
         size, limit = self._predictor.image_size_px, self._batch_size
-        texts = {name for name in self._predictor.reads if name != PICTURE}
-        if question.pixels.shape[1:] != (3, size, size) or question.texts.keys() != texts:
+        others = question.texts.keys() != set(texts_of(self._predictor.reads))
+        if others or question.pixels.shape[1:] != (3, size, size):
             return self._answer_with()
         loop = asyncio.get_running_loop()
         # An older or newer gateway may know another batch size.

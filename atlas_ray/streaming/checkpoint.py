@@ -5,7 +5,7 @@ pending file to X.parquet. So data beside a pending file alone is not committed 
 here; where both exist the data is whole and the pending file is a leftover.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow.parquet as pq
 from ray.data import DataContext
@@ -55,10 +55,14 @@ def recover(output: str, folders: Sequence[str]) -> int:
 
 def rows_done(output: str) -> int:
     """Count the pictures that are committed, from the checkpoint's footers."""
+    files = storage.files(storage.join(output, CHECKPOINT), suffix=".parquet")
+    return count_rows(file for file in files if not file.endswith(PENDING))  # being written, or left by a crash
+
+
+def count_rows(files: Iterable[str]) -> int:
+    """Count the rows of Parquet files from their footers."""
     count = 0
-    for uri in storage.files(storage.join(output, CHECKPOINT), suffix=".parquet"):
-        if uri.endswith(PENDING):  # being written, or left by a crash
-            continue
-        place = storage.locate(uri)
+    for file in files:
+        place = storage.locate(file)
         count += pq.read_metadata(place.path, filesystem=place.filesystem).num_rows
     return count

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
+from atlas_ray.streaming.checkpoint import count_rows
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.texts import FIELDS, MAX_CHARACTERS
 
@@ -55,11 +55,11 @@ def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, 
     )
     tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE))
     join = functools.partial(_with_products, columns=tuple(columns), split=split)
-    rows = total + _rows(storage.join(catalog, "products"))
+    rows = total + count_rows(storage.files(storage.join(catalog, "products"), suffix=".parquet"))
     joined = by_product(tables, schema, rows).map_batches(join, batch_size=None, batch_format="pyarrow")
     place = storage.locate(storage.join(output, INPUTS))
     joined.write_parquet(place.path, filesystem=place.filesystem)
-    rows = _rows(storage.join(output, INPUTS))
+    rows = count_rows(storage.files(storage.join(output, INPUTS), suffix=".parquet"))
     storage.write_bytes(done, json.dumps(wanted | {"rows": rows}).encode())
     return rows
 
@@ -100,11 +100,3 @@ def forget_inputs(output: str) -> None:
     """Delete what `write_inputs` left."""
     storage.delete_folder(storage.join(output, INPUTS))
     storage.delete_file(storage.join(output, DONE))
-
-
-def _rows(uri: str) -> int:
-    count = 0
-    for file in storage.files(uri, suffix=".parquet"):
-        place = storage.locate(file)
-        count += pq.read_metadata(place.path, filesystem=place.filesystem).num_rows
-    return count

@@ -183,7 +183,7 @@ class Ask:
         table, label, products = products_of(table, self._labels, self._models.reads, size)
         parts = [pack_opinions(*self._models.opinions(batch)).cpu() for batch in products.split(BATCH)]
         rows = torch.cat(parts) if parts else torch.zeros(0, 1)
-        kept = self._models.there(products).any(1).numpy()
+        kept = products.there(self._models.reads).any(1).numpy()
         return {
             "inputs": rows.numpy()[kept],
             "label": label[kept],

@@ -12,7 +12,7 @@ from ray.data import ActorPoolStrategy
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.images import decode_batch
-from atlas_ray.products import PICTURE, Products
+from atlas_ray.products import PICTURE, Products, texts_of
 from atlas_ray.streaming.inputs import INPUTS, write_inputs
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
@@ -55,7 +55,7 @@ def asked_about(
     Raises:
         CatalogError: where the split has no labelled product.
     """
-    texts = tuple(name for name in reads if name != PICTURE)
+    texts = texts_of(reads)
     columns = (*texts, "category_path", "split")
     total = count_images(catalog, products=("product_id", *columns), may_be_empty=bool(texts))
     if not write_inputs(catalog, scratch, columns, total, split=split):
@@ -93,7 +93,7 @@ def products_of(
     if size_px:
         pixels, refused = decode_batch([content or b"" for content in table["bytes"].to_pylist()], size_px)
         seen = seen & ~np.isin(np.arange(len(table)), list(refused))
-    texts = {name: table[name].to_pylist() for name in reads if name != PICTURE}
+    texts = {name: table[name].to_pylist() for name in texts_of(reads)}
     return table, label, Products(pixels, texts, torch.from_numpy(seen))
 
 
