@@ -107,6 +107,12 @@ CATEGORIZED = pa.schema(
         ("images_filtered", pa.int32()),
         ("images_quarantined", pa.int32()),
         ("only_zoomed", pa.bool_()),
+        ("decided_level", pa.int32()),
+        ("image_uri", pa.string()),
+        ("zoomed_probability", pa.float32()),
+        ("image_size_px", pa.int32()),
+        ("store", pa.string()),
+        ("price", pa.float64()),
         ("true_category_path", CATEGORY_PATH),
         ("split", pa.string()),
         ("model_id", pa.string()),
@@ -115,9 +121,14 @@ CATEGORIZED = pa.schema(
 )
 """One row a product of the catalogue: its pictures' predictions combined into one path.
 
-`category_path` is null where no picture of the product could be scored. `true_category_path` and
-`split` are the catalogue's own, carried along so that an evaluation reads this one table.
-`only_zoomed`: all of its pictures were zoomed, and the least zoomed one was scored.
+`category_path` is null where no picture of the product could be scored. `true_category_path`,
+`split`, `store` and `price` are the catalogue's own, carried along so that an evaluation reads this
+one table. `only_zoomed`: all of its pictures were zoomed, and the least zoomed one was scored.
+`decided_level` is the level of `category_path`: its leaf's, or with a target precision the deepest one
+that is sure enough; the leaf then comes first among the alternatives. At 0 no level is, and
+`category_path` and `probability` are null. `image_uri` is the scored picture that was surest,
+`zoomed_probability` that of the least zoomed one, `image_size_px` the shorter side of the largest one,
+null where the images table does not know.
 """
 
 

@@ -1,7 +1,5 @@
 """A contact sheet: pictures in a grid with captions, as one PNG and as one page that needs nothing else."""
 
-import base64
-import html
 import io
 import os.path
 from collections.abc import Sequence
@@ -11,36 +9,16 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from atlas_ray import storage
-from atlas_ray.errors import PictureError
-from atlas_ray.images import decode
+from atlas_ray.reports.page import MAX_BYTES, THUMBNAIL_PX, document, gallery, heading, plain, thumbnail
 
 MAX_CELLS = 300
 """In one sheet; more cannot be looked at, and would not fit the page's size."""
-MAX_HTML_BYTES = 5_000_000
-MAX_CAPTION_CHARACTERS = 160
 COLUMNS = 6
-THUMBNAIL_PX = 160
 GAP_PX = 14
 LINE_PX = 16
 CAPTION_LINES = 3
 TITLE_PX = 40
 INK, PAPER, MISSING = "#1a1a1a", "#ffffff", "#e4e4e4"
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Contact sheet</title><style>
-:root {{ color-scheme: light dark; font: 15px/1.35 system-ui, sans-serif; }}
-body {{ margin: 0 auto; max-width: 1200px; padding: 12px; }}
-h2 {{ font-size: 1.15rem; margin: 24px 0 8px; }}
-div {{ display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); }}
-figure {{ margin: 0; min-width: 0; }}
-img, .missing {{ aspect-ratio: 1; background: #8883; display: grid; place-items: center; width: 100%; }}
-figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
-</style></head><body>
-{body}
-</body></html>
-"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +50,7 @@ def write_contact_sheet(folder_uri: str, sections: Sequence[Section]) -> None:
     if count > MAX_CELLS:
         raise ValueError(f"a contact sheet of {count} pictures; at most {MAX_CELLS} can be looked at")
     drawn = [
-        (_plain(section.title), [(_thumbnail(cell.picture), _plain(cell.caption)) for cell in section.cells])
+        (plain(section.title), [(thumbnail(cell.picture), plain(cell.caption)) for cell in section.cells])
         for section in sections
     ]
     storage.make_folder(folder_uri)
@@ -82,19 +60,6 @@ def write_contact_sheet(folder_uri: str, sections: Sequence[Section]) -> None:
 
 Drawn = Sequence[tuple[str, Sequence[tuple[Image.Image | str, str]]]]
 """Titles, and below each the thumbnails (or the code of what was wrong with the picture) and captions."""
-
-
-def _plain(text: str) -> str:
-    """Return the text in one line of at most `MAX_CAPTION_CHARACTERS`, without what cannot be printed."""
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return text if len(text) <= MAX_CAPTION_CHARACTERS else text[: MAX_CAPTION_CHARACTERS - 1] + "…"
-
-
-def _thumbnail(data: bytes) -> Image.Image | str:
-    try:
-        return Image.fromarray(decode(data, THUMBNAIL_PX).pixels.permute(1, 2, 0).numpy())
-    except PictureError as error:
-        return error.code
 
 
 def _png(sections: Drawn) -> bytes:
@@ -111,14 +76,14 @@ def _png(sections: Drawn) -> bytes:
         draw.text((GAP_PX, top), _lines(title, bold, width_px - 2 * GAP_PX, 1)[0], INK, bold)
         if not cells:
             draw.text((GAP_PX, top + TITLE_PX), "none", INK, regular)
-        for number, (thumbnail, caption) in enumerate(cells):
+        for number, (picture, caption) in enumerate(cells):
             x = GAP_PX + number % COLUMNS * (THUMBNAIL_PX + GAP_PX)
             y = top + TITLE_PX - GAP_PX + number // COLUMNS * row_px
-            if isinstance(thumbnail, str):
+            if isinstance(picture, str):
                 draw.rectangle((x, y, x + THUMBNAIL_PX - 1, y + THUMBNAIL_PX - 1), MISSING)
-                draw.text((x + THUMBNAIL_PX // 2, y + THUMBNAIL_PX // 2), thumbnail, INK, regular, anchor="mm")
+                draw.text((x + THUMBNAIL_PX // 2, y + THUMBNAIL_PX // 2), picture, INK, regular, anchor="mm")
             else:
-                sheet.paste(thumbnail, (x, y))
+                sheet.paste(picture, (x, y))
             for line, text in enumerate(_lines(caption, regular, THUMBNAIL_PX, CAPTION_LINES)):
                 draw.text((x, y + THUMBNAIL_PX + 2 + line * LINE_PX), text, INK, regular)
         top += height_px
@@ -149,28 +114,9 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width_px: int, count: int) -
 
 
 def _html(sections: Drawn, count: int) -> str:
-    # Base64 makes 4 bytes of 3; 1,500 bytes a cell are for its caption (4 bytes a character, escaped) and tags.
-    budget_bytes = (MAX_HTML_BYTES // count - 1_500) * 3 // 4
+    # 1,500 bytes a cell are for its caption (4 bytes a character, escaped) and tags.
+    budget_bytes = MAX_BYTES // count - 1_500
     parts = []
     for title, cells in sections:
-        parts.append(f"<h2>{html.escape(title)}</h2>")
-        figures = []
-        for thumbnail, caption in cells:
-            if isinstance(thumbnail, str):
-                picture = f'<span class="missing">{html.escape(thumbnail)}</span>'
-            else:
-                data = base64.b64encode(_jpeg(thumbnail, budget_bytes)).decode()
-                picture = f'<img alt="" src="data:image/jpeg;base64,{data}">'
-            figures.append(f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>")
-        parts.append(f"<div>{''.join(figures)}</div>" if figures else "<p>none</p>")
-    return PAGE.format(body="\n".join(parts))
-
-
-def _jpeg(thumbnail: Image.Image, budget_bytes: int) -> bytes:
-    """Encode as well as the budget allows."""
-    for quality in (85, 60, 30, 10):
-        buffer = io.BytesIO()
-        thumbnail.save(buffer, "JPEG", quality=quality)
-        if buffer.tell() <= budget_bytes:
-            break
-    return buffer.getvalue()
+        parts += [heading(title), gallery(cells, budget_bytes)]
+    return document("Contact sheet", parts)

@@ -44,6 +44,7 @@ def combine_products(
             taxonomy_id=identity["taxonomy_id"],
             top_k=config.predictor.top_k,
             zoom_threshold=identity["zoom_threshold"],
+            decision_threshold=identity["decision_threshold"],
         ),
         batch_size=None,
         batch_format="pyarrow",

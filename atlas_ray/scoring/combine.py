@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.errors import AuditError
+from atlas_ray.metrics.decision import decided_levels
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR
 
 PRODUCT, IMAGE, PREDICTION, FILTERED, QUARANTINED = range(5)
@@ -26,15 +27,27 @@ JOINED = pa.schema(
         *(CATEGORIZED.field(name) for name in ("category_path", "probability", "level_probabilities", "alternatives")),
         ("outside_probability", pa.float32()),
         ("zoomed_probability", pa.float32()),
+        ("image_uri", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("store", pa.string()),
+        ("price", pa.float64()),
     ]
 )
 """What is shuffled: rows of five tables in one shape."""
 
 
 def combine(
-    table: pa.Table, model_id: str, taxonomy_id: str, top_k: int, zoom_threshold: float | None = None
+    table: pa.Table,
+    model_id: str,
+    taxonomy_id: str,
+    top_k: int,
+    zoom_threshold: float | None = None,
+    decision_threshold: float | None = None,
 ) -> pa.Table:
     """Turn all rows of some products into `CATEGORIZED`, one row a product.
+
+    With a `decision_threshold` each product's path ends at the deepest level of at least that probability.
 
     Raises:
         AuditError: where a picture is not scored, filtered or quarantined, is more than one of
@@ -58,8 +71,14 @@ def combine(
     at = np.full(count, -1)
     at[owner[listed]] = listed
     own = pa.array(at, mask=at < 0)
-    merged = _merged(table.take(pa.array(scored)), owner[scored], per_product, top_k)
-    return pa.table(
+    merged = _merged(table.take(pa.array(scored)), owner[scored], per_product, top_k, decision_threshold)
+    pictures = np.flatnonzero(kind == IMAGE)
+    sides = [table[name].take(pa.array(pictures)).fill_null(0).to_numpy() for name in ("width", "height")]
+    size = np.zeros(count, np.int32)
+    np.maximum.at(size, owner[pictures], np.minimum(*sides))
+    least = np.full(count, np.inf)
+    np.minimum.at(least, owner[scored], zoomed[scored])
+    combined = pa.table(
         {
             "product_id": products,
             **merged,
@@ -67,12 +86,17 @@ def combine(
             "images_filtered": np.bincount(owner[left_out], minlength=count),
             "images_quarantined": np.bincount(owner[failed], minlength=count),
             "only_zoomed": only_zoomed,
+            "zoomed_probability": pa.array(least, mask=~np.isfinite(least)),
+            "image_size_px": pa.array(size, mask=size == 0),
+            "store": table["store"].take(own),
+            "price": table["price"].take(own),
             "true_category_path": table["category_path"].take(own),
             "split": table["split"].take(own),
             "model_id": pa.repeat(pa.scalar(model_id), count),
             "taxonomy_id": pa.repeat(pa.scalar(taxonomy_id), count),
         }
-    ).cast(CATEGORIZED)
+    )
+    return combined.select(CATEGORIZED.names).cast(CATEGORIZED)
 
 
 def _without_zoomed(scored: Any, owner: Any, zoomed: Any, threshold: float | None, count: int) -> tuple[Any, Any, Any]:
@@ -123,7 +147,9 @@ def _audited(owner: Any, kind: Any, image_id: Any, products: pa.Array) -> Any:
     return outcomes[first]
 
 
-def _merged(scored: pa.Table, owner: Any, per_product: Any, top_k: int) -> dict[str, Any]:
+def _merged(
+    scored: pa.Table, owner: Any, per_product: Any, top_k: int, decision_threshold: float | None
+) -> dict[str, Any]:
     """Return the combined columns, null for products without a scored picture."""
     count = len(per_product)
     rows = len(scored)
@@ -133,9 +159,8 @@ def _merged(scored: pa.Table, owner: Any, per_product: Any, top_k: int) -> dict[
     # Candidates: each picture's own path, then its alternatives.
     picture = np.concatenate([np.arange(rows), parent])
     path = pa.concat_arrays([scored["category_path"].combine_chunks(), more.field("category_path").cast(CATEGORY_PATH)])
-    weight = np.concatenate(
-        [scored["probability"].to_numpy(), more.field("probability").to_numpy(zero_copy_only=False)]
-    ).astype(np.float64)
+    own = scored["probability"].to_numpy()
+    weight = np.concatenate([own, more.field("probability").to_numpy(zero_copy_only=False)]).astype(np.float64)
     keys = pc.binary_join(path, PATH_KEY_SEPARATOR).dictionary_encode()
     key = keys.indices.to_numpy()
     names = keys.dictionary.to_pylist()
@@ -157,27 +182,36 @@ def _merged(scored: pa.Table, owner: Any, per_product: Any, top_k: int) -> dict[
     probability = np.zeros(count)
     probability[product[place == 0]] = mean[place == 0]
     none = best < 0
-    rest = (place > 0) & (place < top_k)
-    offsets = np.concatenate([[0], np.bincount(product[rest], minlength=count).cumsum()]).astype(np.int32)
-    outside = np.bincount(owner, weights=scored["outside_probability"].to_numpy(), minlength=count)
-    level_values, level_offsets = _levels(
-        scored["level_probabilities"].combine_chunks(),
-        names,
-        key,
-        picture,
-        weight,
-        owner,
-        best,
-        per_product,
+    levels, length = _levels(
+        scored["level_probabilities"].combine_chunks(), names, key, picture, weight, owner, best, per_product
     )
+    within = np.arange(levels.shape[1]) < length[:, None]
+    decided = length
+    if decision_threshold is not None:
+        decided = decided_levels(levels, length, decision_threshold)
+        ends = np.flatnonzero((decided < length) & (decided > 0))
+        probability[ends] = levels[ends, decided[ends] - 1]
+    kept = np.arange(levels.shape[1]) < decided[:, None]
+    undecided = none | (decided == 0)
+    # Where an answer ends above its leaf, that leaf is the first alternative.
+    rest = ((place > 0) | (decided < length)[product]) & (place < top_k)
+    outside = np.bincount(owner, weights=scored["outside_probability"].to_numpy(), minlength=count)
+    leaf_paths = paths.take(pa.array(best, mask=none))
+    surest = np.lexsort((-own, owner))
+    shown = np.full(count, -1)
+    shown[owner[surest][::-1]] = surest[::-1]
     return {
-        "category_path": paths.take(pa.array(best, mask=none)),
-        "probability": pa.array(probability, mask=none),
+        "category_path": pa.ListArray.from_arrays(
+            _offsets(decided), leaf_paths.flatten().filter(pa.array(kept[within])), mask=pa.array(undecided)
+        ),
+        "decided_level": pa.array(decided, mask=none),
+        "image_uri": scored["image_uri"].take(pa.array(shown, mask=none)),
+        "probability": pa.array(probability, mask=undecided),
         "level_probabilities": pa.ListArray.from_arrays(
-            pa.array(level_offsets), pa.array(level_values), mask=pa.array(none)
+            _offsets(length), pa.array(levels[within]), mask=pa.array(none)
         ),
         "alternatives": pa.ListArray.from_arrays(
-            pa.array(offsets),
+            _offsets(np.bincount(product[rest], minlength=count)),
             pa.StructArray.from_arrays(
                 [paths.take(pa.array(by_rank[chosen[rest]])), pa.array(mean[rest])],
                 names=["category_path", "probability"],
@@ -186,6 +220,10 @@ def _merged(scored: pa.Table, owner: Any, per_product: Any, top_k: int) -> dict[
         ),
         "outside_probability": pa.array(outside / np.maximum(per_product, 1), mask=none),
     }
+
+
+def _offsets(lengths: Any) -> pa.Array:
+    return pa.array(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
 
 
 def _levels(
@@ -198,7 +236,7 @@ def _levels(
     best: Any,
     per_product: Any,
 ) -> tuple[Any, Any]:
-    """Return the probability of each prefix of the products' paths, as list values and offsets.
+    """Return the probability of each prefix of the products' paths, (products, depth), and the paths' lengths.
 
     For a picture whose own path shares the prefix it is the picture's own; for another, the sum of
     its listed paths that share it.
@@ -221,5 +259,4 @@ def _levels(
         shared = np.bincount(picture, weights=weight * same, minlength=rows)
         shared = np.where(same[:rows], own[:, level], shared)  # the first rows are the pictures' own
         mean[:, level] = np.bincount(owner, weights=shared, minlength=count) / np.maximum(per_product, 1)
-    keep = (target >= 0) & (best >= 0)[:, None]
-    return mean[keep], np.concatenate([[0], keep.sum(1).cumsum()]).astype(np.int32)
+    return mean, (target >= 0).sum(1)

@@ -19,6 +19,13 @@ class ScoreConfig:
     )
     output: str = setting("where predictions, quarantine, products and run.json go")
     taxonomy: str | None = setting("what may be predicted; the model's own taxonomy where none is given", None)
+    target_precision: float | None = setting(
+        "answer with an ancestor, or not at all, where the leaf is not sure enough for this share of right answers; "
+        "the model has to be calibrated",
+        None,
+        low=0.5,
+        high=0.9999,
+    )
     within: str | None = setting("predict at and below this path alone: 'Women > Ethnic Wear'", None)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     # Several processes of few threads lose less to whatever else runs than one of many.

@@ -8,10 +8,11 @@ from typing import Any
 from ray.data import ActorPoolStrategy, DataContext
 
 from atlas_ray import storage
-from atlas_ray.artifacts import load_artifact, load_zoom_artifact
+from atlas_ray.artifacts import Artifact, load_artifact, load_zoom_artifact
 from atlas_ray.config import hold_settings
 from atlas_ray.decoding import leaf_classes
-from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.errors import ArtifactError, CatalogError, OutputError
+from atlas_ray.metrics.decision import Decision, least_threshold
 from atlas_ray.models import EncoderDecoder
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.scoring.account import combine_products
@@ -124,7 +125,29 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "precision": config.predictor.precision,
         "zoom_model_id": zoom_id,
         "zoom_threshold": threshold,
+        "target_precision": config.target_precision,
+        "decision_threshold": _decision_threshold(artifact, config),
     }
+
+
+def _decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None:
+    """Return how sure an answer has to be, as the calibration found; None where every leaf will do."""
+    if config.target_precision is None:
+        return None
+    curve = [Decision(**row) for row in artifact.metrics.get("calibration", {}).get("decisions", ())]
+    if not curve:
+        raise ArtifactError(
+            f"{config.model}: not calibrated, so that no precision can be promised; "
+            f"run `atlas-ray calibrate --model {config.model} --catalog CATALOG` first"
+        )
+    decision = least_threshold(curve, config.target_precision)
+    if decision is None:
+        best = max(one.precision for one in curve)
+        raise ArtifactError(
+            f"{config.model}: no threshold reached the precision {config.target_precision} on the products that it was "
+            f"calibrated on; the best reached {best:.4f}"
+        )
+    return decision.threshold
 
 
 def _hold_identity(output: str, identity: dict[str, Any]) -> None:

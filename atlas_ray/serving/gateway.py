@@ -21,7 +21,7 @@ from atlas_ray.errors import ItemError, PictureError, TaxonomyError
 from atlas_ray.images import decode
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.products import texts_of
-from atlas_ray.serving.attention import overlays, seen
+from atlas_ray.reports.attention import overlays, seen
 from atlas_ray.serving.config import MIB, ServeConfig
 from atlas_ray.serving.model import STAGE_BOUNDARIES, Answer, Pixels, Question
 from atlas_ray.serving.problems import Problem, busy

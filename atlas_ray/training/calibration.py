@@ -11,10 +11,11 @@ from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.errors import CatalogError
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
+from atlas_ray.metrics.decision import Decision, decision_curve
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.streaming.inputs import forget_inputs
-from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.training.labelled import BATCH, asked_about, batches_of, labels_of, products_of
 
 MOST_PATHS = 1000
@@ -74,9 +75,32 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         "error_before": errors[0].expected_error,
         "error_after": errors[1].expected_error,
         "bins": [asdict(one) for one in errors[1].bins],
+        "decisions": [asdict(one) for one in _decisions(artifact.taxonomy, leaf, tempered(log_p, factor), label)],
     }
     model_id = set_temperature(model, temperature, found)
     return Calibrated(model_id, temperature, len(label), errors[0].expected_error, errors[1].expected_error)
+
+
+def _decisions(taxonomy: Taxonomy, leaf: Any, probability: Any, label: Any) -> list[Decision]:
+    """Return what comes of answering with an ancestor where the leaf is not sure enough.
+
+    Args:
+        taxonomy: Whose leaves are meant.
+        leaf: (products, paths) positions of leaves; -1 for none.
+        probability: (products, paths), 0 where there is no leaf.
+        label: (products,) the position of the right leaf.
+    """
+    number: dict[CategoryPath, int] = {}
+    above = np.full((len(taxonomy.leaves) + 1, taxonomy.depth), -1)  # of each leaf, its node at each level
+    for row, path in enumerate(taxonomy.leaves):
+        above[row, : len(path)] = [number.setdefault(path[:level], len(number)) for level in range(1, len(path) + 1)]
+    best = above[leaf[np.arange(len(leaf)), probability.argmax(1)]]  # (products, depth)
+    levels = np.stack(
+        [(probability * (above[leaf, level] == best[:, level, None])).sum(1) for level in range(taxonomy.depth)], 1
+    )
+    there = best >= 0
+    shared = ((best == above[label]) & there).cumprod(1).sum(1)
+    return decision_curve(levels, there.sum(1), shared)
 
 
 def _reliability(log_p: Any, place: Any, temperature: float) -> Reliability:

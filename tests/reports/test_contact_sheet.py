@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas_ray.reports.contact_sheet import MAX_CELLS, MAX_HTML_BYTES, Cell, Section, write_contact_sheet
+from atlas_ray.reports.contact_sheet import MAX_CELLS, Cell, Section, write_contact_sheet
+from atlas_ray.reports.page import MAX_BYTES
 
 
 def picture(colour: str) -> bytes:
@@ -79,6 +80,6 @@ def test_a_full_sheet_of_noise_stays_small(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)).save(noise, "PNG")
     cells = [Cell(noise.getvalue(), '"' * 999)] * MAX_CELLS
     write_contact_sheet(str(tmp_path), [Section("noise", cells)])
-    assert (tmp_path / "contact-sheet.html").stat().st_size < MAX_HTML_BYTES
+    assert (tmp_path / "contact-sheet.html").stat().st_size < MAX_BYTES
     with pytest.raises(ValueError, match="301 pictures"):
         write_contact_sheet(str(tmp_path), [Section("noise", [*cells, cells[0]])])

@@ -127,3 +127,42 @@ def test_zoomed_pictures_count_only_where_a_product_has_no_other() -> None:
     assert counts == {"a": (1, 1, False), "b": (1, 1, True), "c": (0, 0, False), "no-picture": (0, 0, False)}
     assert found["a"]["probability"] == pytest.approx(0.6)  # picture 1 alone
     assert found["b"]["category_path"] == D
+
+
+def test_what_is_known_of_a_product_goes_along() -> None:
+    products = rows(PRODUCT, [{"product_id": "a", "store": "here", "price": 9.5}, {"product_id": "b"}])
+    images = rows(IMAGE, [
+        {"product_id": "a", "image_id": 1, "image_uri": "1.jpg", "width": 90, "height": 400},
+        {"product_id": "a", "image_id": 2, "image_uri": "2.jpg", "width": 120, "height": 100},
+        {"product_id": "b", "image_id": 3, "image_uri": "3.jpg"},
+    ])  # fmt: skip
+    found = combined(products, images, rows(PREDICTION, [
+        prediction("a", 1, D, [0.7, 0.5]) | {"image_uri": "1.jpg", "zoomed_probability": 0.25},
+        prediction("a", 2, D, [0.9, 0.8]) | {"image_uri": "2.jpg", "zoomed_probability": 0.5},
+        prediction("b", 3, D, [0.7, 0.5]) | {"image_uri": "3.jpg"},
+    ]))  # fmt: skip
+    names = ("image_uri", "zoomed_probability", "image_size_px", "store", "price", "decided_level")
+    assert [found["a"][name] for name in names] == ["2.jpg", 0.25, 100, "here", 9.5, 2]
+    assert [found["b"][name] for name in names] == ["3.jpg", None, None, None, None, 2]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "level", "path", "probability"),
+    [(0.3, 3, S, 0.5), (0.6, 2, S[:2], 0.6), (0.65, 1, S[:1], 0.7), (0.9, 0, None, None)],
+)
+def test_an_answer_ends_where_it_is_sure_enough(
+    threshold: float, level: int, path: list[str] | None, probability: float | None
+) -> None:
+    tables = (
+        rows(PRODUCT, [{"product_id": "a"}, {"product_id": "none"}]),
+        rows(IMAGE, [{"product_id": "a", "image_id": 1}, {"product_id": "none", "image_id": 2}]),
+        rows(PREDICTION, [prediction("a", 1, S, [0.7, 0.6, 0.5], (T, 0.2), (D, 0.1))]),
+        rows(QUARANTINED, [{"product_id": "none", "image_id": 2}]),
+    )
+    a, none = combine(pa.concat_tables(tables), "m", "t", 3, decision_threshold=threshold).to_pylist()
+    assert (a["decided_level"], a["category_path"]) == (level, path)
+    assert a["probability"] == (None if probability is None else pytest.approx(probability))
+    assert a["level_probabilities"] == pytest.approx([0.7, 0.6, 0.5])
+    others = [other["category_path"] for other in a["alternatives"]]
+    assert others == ([T, D] if level == 3 else [S, T, D])
+    assert (none["decided_level"], none["category_path"], none["alternatives"]) == (None, None, None)

@@ -1,0 +1,66 @@
+"""Leaf or ancestor: how deep an answer may go so that a wanted share of the answers is right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+THRESHOLDS = 200
+"""That are looked at."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What comes of answering with the deepest level of at least a probability."""
+
+    threshold: float
+    precision: float
+    """Share of the answers that hold: the path, or the ancestor of it that was answered with, is right."""
+    answered: float
+    """Share of the products that get an answer."""
+    leaves: float
+    """Share of the products whose answer is a leaf."""
+
+
+def decided_levels(levels: Array, lengths: Array, threshold: float) -> Array:
+    """Return the deepest level of at least a probability, (products,); 0 where there is none.
+
+    Args:
+        levels: (products, depth) the probability of each prefix of the path, falling with the level.
+        lengths: (products,) how many levels the path has.
+        threshold: The least probability.
+    """
+    deep: Array = ((levels >= threshold) & (np.arange(levels.shape[1]) < lengths[:, None])).sum(1)
+    return deep
+
+
+def decision_curve(levels: Array, lengths: Array, shared: Array) -> list[Decision]:
+    """Return what comes of thresholds from low to high.
+
+    Args:
+        levels: (products, depth), as `decided_levels`.
+        lengths: (products,), as `decided_levels`.
+        shared: (products,) how many names from the top are right.
+    """
+    said = levels[np.arange(levels.shape[1]) < lengths[:, None]]
+    found = []
+    for threshold in np.unique(np.quantile(said, np.linspace(0, 1, THRESHOLDS))) if len(said) else ():
+        decided = decided_levels(levels, lengths, threshold)
+        answered = decided > 0
+        right = answered & (decided <= shared)
+        found.append(
+            Decision(
+                threshold=float(threshold),
+                precision=float(right.sum() / answered.sum()),
+                answered=float(answered.mean()),
+                leaves=float((decided == lengths).mean()),
+            )
+        )
+    return found
+
+
+def least_threshold(curve: Sequence[Decision], precision: float) -> Decision | None:
+    """Return the decision of the lowest threshold that reaches a precision; None where none does."""
+    return next((one for one in curve if one.precision >= precision), None)
