@@ -148,6 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("score", scoring.run_score, scoring.add_score, "give every product of a catalogue its category path")
     command("evaluate", scoring.run_evaluate, scoring.add_evaluate, "compare scored products with their labels")
+    command(
+        "explain", scoring.run_explain, scoring.add_explain, "draw where a model looked at a picture, level by level"
+    )
     command("serve", serving.run_serve, serving.add_serve, "answer over HTTP, with a page to try it")
     command("token", serving.run_token, serving.add_token, "make a token for somebody who may ask the endpoint")
     command("categorize", serving.run_categorize, serving.add_categorize, "ask a running endpoint about some pictures")

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from atlas_ray.artifacts import Artifact
-from atlas_ray.decoding import Posterior, Scope, beam_search, classes_search, exact_log_mass, exact_search
+from atlas_ray.decoding import (
+    Posterior,
+    Proposals,
+    Scope,
+    beam_search,
+    classes_search,
+    exact_log_mass,
+    exact_search,
+    unconstrained_search,
+)
 from atlas_ray.models import Classifier, EncoderDecoder, FusionNetwork, PictureModel, TextNetwork
 from atlas_ray.models.backbone import fuse_batch_norm
 from atlas_ray.models.encoder_decoder import DecoderStep
@@ -98,6 +107,11 @@ class PictureInference:
         else:
             log_mass = exact_log_mass(DecoderStep(model, model.decoder.grid(encoded)), scope.tree)
         return (log_mass / self._temperature).log_softmax(-1)
+
+    def propose(self, encoded: Tensor, *, width: int) -> Proposals:
+        """Find the best sequences of names, whether or not the taxonomy has them."""
+        assert isinstance(self.model, EncoderDecoder)
+        return unconstrained_search(DecoderStep(self.model, self.model.decoder.grid(encoded)), width=width)
 
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
         """Return where the decoder looked."""

@@ -18,7 +18,7 @@ from atlas_ray.config import check_settings, setting
 from atlas_ray.decoding import SEARCHES, Posterior, Scope
 from atlas_ray.errors import ConfigError, PictureError
 from atlas_ray.images import decode_batch
-from atlas_ray.inference import build_inference
+from atlas_ray.inference import PictureInference, build_inference
 from atlas_ray.models import EncoderDecoder
 from atlas_ray.products import PICTURE, Products, Texts
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
@@ -145,6 +145,11 @@ class PathPredictor:
     def explains(self) -> bool:
         """Whether the model can say where in the picture it looked."""
         return self._inference.attends
+
+    @property
+    def proposes(self) -> bool:
+        """Whether the model can spell paths that the taxonomy does not have."""
+        return isinstance(self._inference, PictureInference) and self._inference.attends
 
     def narrowed(self, within: CategoryPath) -> Scope:
         """Return the part of the taxonomy at and below a node; the last ones asked for are kept.
@@ -274,6 +279,30 @@ class PathPredictor:
             there = (tokens != PAD)[:, :, None, None]
             maps.append((self._inference.maps(batch, encoded, tokens) * there).float().cpu())
         return scope.table(found), torch.cat(maps)
+
+    @torch.inference_mode()
+    def propose(self, products: Products) -> list[tuple[CategoryPath, float]]:
+        """Spell what comes first to the model's mind, whether or not the taxonomy has it (Atlas, Table 2).
+
+        Args:
+            products: Each of them with a picture.
+
+        Returns:
+            For each the path and its probability; () where no sequence of names came to an end.
+
+        Raises:
+            ConfigError: where the model does not spell paths.
+        """
+        if not isinstance(self._inference, PictureInference) or not self.proposes:
+            raise ConfigError(f"model {self.model_id} is no encoder-decoder, which alone spells paths of its own")
+        names = self._vocabulary.tokens
+        found: list[tuple[CategoryPath, float]] = []
+        for batch in products.split(self.config.batch_size):
+            said = self._inference.propose(self._encode(batch), width=self.config.beam_width)
+            for tokens, probability in zip(said.tokens[:, 0].tolist(), said.probability[:, 0].tolist(), strict=True):
+                path = tuple(names[token] for token in tokens if token != PAD) if probability else ()
+                found.append((path, probability))
+        return found
 
     @torch.inference_mode()
     def infer(self, products: Products) -> Posterior:

@@ -1,4 +1,4 @@
-"""`score` and `evaluate`."""
+"""`score`, `evaluate` and `explain`."""
 
 import argparse
 import sys
@@ -42,6 +42,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `evaluate`."""
     parser.add_argument("--run", dest="scored", required=True, help="the output of `atlas-ray score`")
     parser.add_argument("--output", help="where evaluation/ goes; the run itself by default")
+    parser.add_argument("--model", help="the run's model, to show where it looked and which new paths it would spell")
+    parser.add_argument("--embeddings", help="the output of `atlas-ray embed`, to list likely label errors")
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
@@ -50,6 +52,34 @@ def run_evaluate(options: argparse.Namespace) -> int:
     from atlas_ray.reports.evaluation import evaluate
     from atlas_ray.reports.terminal import print_evaluation
 
-    metrics = evaluate(options.scored, options.output)
+    metrics = evaluate(options.scored, options.output, model=options.model, embeddings=options.embeddings)
     print_evaluation(metrics, storage.join(options.output or options.scored, "evaluation"))
+    return EXIT_OK
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `explain`."""
+    parser.add_argument("picture", help="a picture's file, or an s3://bucket/key")
+    parser.add_argument("--model", required=True, help="an encoder-decoder, or a fused model with one")
+    parser.add_argument("--output", default="explained.png", help="the drawing, a PNG (default: %(default)s)")
+    parser.add_argument("--within", help="answer at and below this path alone: 'Women > Ethnic Wear'")
+    parser.add_argument("--title", help="of the product, for a model that reads titles")
+    parser.add_argument("--description", help="of the product, for a model that reads descriptions")
+
+
+def run_explain(options: argparse.Namespace) -> int:
+    """Draw where a model looked at each level of a picture's path."""
+    from atlas_ray import storage
+    from atlas_ray.reports.examples import explain_picture
+    from atlas_ray.taxonomy import format_path, parse_path
+
+    within = parse_path(options.within) if options.within else ()
+    texts = {"title": [options.title], "description": [options.description]}
+    found, drawing = explain_picture(storage.absolute(options.picture), options.model, within=within, texts=texts)
+    storage.write_bytes(storage.absolute(options.output), drawing)
+    for name, probability in zip(found["category_path"], found["level_probabilities"], strict=True):
+        print(f"{probability:.4f}  {name}")
+    for other in found["alternatives"]:
+        print(f"{other['probability']:.4f}  or {format_path(other['category_path'])}")
+    print(f"where it looked: {options.output}")
     return EXIT_OK

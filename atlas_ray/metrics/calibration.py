@@ -53,6 +53,16 @@ class Reliability:
             if n
         ]
 
+    def risk_coverage(self) -> list[tuple[float, float, float]]:
+        """Return (threshold, coverage, accuracy) of the answers of at least each probability, surest first."""
+        count, _, right = (row[::-1].cumsum() for row in self._sums)
+        edges = self._edges[-2::-1]
+        return [
+            (float(edge), float(n / count[-1]), float(r / n))
+            for edge, n, r in zip(edges, count, right, strict=True)
+            if n
+        ]
+
     @property
     def expected_error(self) -> float:
         """The mean distance of probability and accuracy over the answers (Guo et al. 2017); 0 for none."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atlas_ray.taxonomy import CategoryPath
 
@@ -22,6 +22,11 @@ class PathRow:
     predicted: int
     """Products predicted as it."""
 
+    @property
+    def missed(self) -> int:
+        """Products whose path it is and that were predicted as another, or not at all."""
+        return round(self.support * (1 - self.recall))
+
 
 @dataclass(frozen=True)
 class PathMetrics:
@@ -38,12 +43,20 @@ class PathMetrics:
     """Micro-averaged over the names of the longest common prefix (MLPerf product catalogue)."""
     macro_f1: float
     """Mean F1 over the paths with support."""
+    level_macro_f1: tuple[float, ...]
+    """The same of the paths cut off at each level, level 1 first."""
     paths: tuple[PathRow, ...]
     """One row a path that is true or predicted somewhere, most support first."""
     calibration_error: float = 0.0
     """Expected calibration error of the whole path's probability, over the scored products."""
     level_calibration_errors: tuple[float, ...] = ()
     """The same of each level's probability, level 1 first."""
+    answered: float = 1.0
+    """Share of products with an answer: all that are scored, where no target precision was given."""
+    precision: float = 0.0
+    """Share of the answers that hold: of the path, or of the ancestor of it that was answered with."""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """95% bootstrap intervals of `exact`, `hierarchical_f1`, `macro_f1`, `level_1` and so on."""
 
 
 def measure(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int]) -> PathMetrics:
@@ -91,8 +104,22 @@ def measure(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int]) -> Pa
         levels=tuple(_ratio(a, b) for a, b in zip(right, have, strict=True)),
         hierarchical_f1=_f1(_ratio(common, predicted_names), _ratio(common, true_names)),
         macro_f1=sum(row.f1 for row in rows if row.support) / len(support),
+        level_macro_f1=tuple(_macro_f1(pairs, level) for level in range(1, depth + 1)),
         paths=tuple(rows),
     )
+
+
+def _macro_f1(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int], level: int) -> float:
+    """Return the mean F1 over the nodes of a level that have support; of the products that go so deep."""
+    support, predicted, hits = Counter[CategoryPath](), Counter[CategoryPath](), Counter[CategoryPath]()
+    for (true, guess), count in pairs.items():
+        if len(true) < level:
+            continue
+        node, said = true[:level], (guess or ())[:level]
+        support[node] += count
+        predicted[said] += count
+        hits[node] += count * (node == said)
+    return sum(2 * hits[node] / (support[node] + predicted[node]) for node in support) / len(support)
 
 
 def common_prefix(one: CategoryPath, other: CategoryPath) -> int:

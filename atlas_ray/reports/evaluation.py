@@ -1,160 +1,157 @@
-"""Evaluation of a scoring run against the labels that its catalogue had."""
+"""Evaluation of a scoring run against the labels that its catalogue had: tables, and a page to read."""
 
 import json
-from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.metrics import PathMetrics, common_prefix, measure
-from atlas_ray.metrics.calibration import Reliability
-from atlas_ray.records import CATEGORIZED, PATH_KEY_SEPARATOR
-from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.metrics.intervals import intervals
+from atlas_ray.records import CATEGORY_PATH
+from atlas_ray.reports.evaluation_page import write_page
+from atlas_ray.reports.tally import ALL, Tally, tally
 
-Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
+SPLITS = ("train", "val", "test", "none", ALL)
+"""In the order that they are shown in; others come before the last."""
+TABLES: dict[str, pa.Schema] = {
+    "paths": pa.schema(
+        [
+            ("split", pa.string()),
+            ("category_path", CATEGORY_PATH),
+            ("precision", pa.float64()),
+            ("recall", pa.float64()),
+            ("f1", pa.float64()),
+            ("support", pa.int64()),
+            ("predicted", pa.int64()),
+            ("missed", pa.int64()),
+        ]
+    ),
+    "confusions": pa.schema(
+        [
+            ("split", pa.string()),
+            ("true_category_path", CATEGORY_PATH),
+            ("category_path", CATEGORY_PATH),
+            ("products", pa.int64()),
+            ("names_lost", pa.int64()),
+        ]
+    ),
+    "reliability": pa.schema(
+        [
+            ("split", pa.string()),
+            ("level", pa.int32()),  # 0: the whole path
+            ("low", pa.float64()),
+            ("high", pa.float64()),
+            ("count", pa.int64()),
+            ("probability", pa.float64()),
+            ("accuracy", pa.float64()),
+        ]
+    ),
+    "risk_coverage": pa.schema(
+        [("split", pa.string()), ("threshold", pa.float64()), ("coverage", pa.float64()), ("accuracy", pa.float64())]
+    ),
+    "slices": pa.schema(
+        [
+            ("split", pa.string()),
+            ("column", pa.string()),
+            ("band", pa.string()),
+            ("products", pa.int64()),
+            ("accuracy", pa.float64()),
+        ]
+    ),
+}
+"""What is written beside `metrics.json`, a Parquet file each."""
 
-PATH_ROWS = pa.schema(
-    [
-        ("split", pa.string()),
-        ("category_path", pa.list_(pa.string())),
-        ("precision", pa.float64()),
-        ("recall", pa.float64()),
-        ("f1", pa.float64()),
-        ("support", pa.int64()),
-        ("predicted", pa.int64()),
-    ]
-)
-RELIABILITY_ROWS = pa.schema(
-    [
-        ("split", pa.string()),
-        ("level", pa.int32()),  # 0: the whole path
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("count", pa.int64()),
-        ("probability", pa.float64()),
-        ("accuracy", pa.float64()),
-    ]
-)
-PAIR_SEPARATOR = "\x1e"
 
-
-def evaluate(run: str, output: str | None = None) -> dict[str, PathMetrics]:
+def evaluate(
+    run: str, output: str | None = None, *, model: str | None = None, embeddings: str | None = None
+) -> dict[str, PathMetrics]:
     """Measure a scoring run, for each split and for all labelled products together.
 
-    Writes `evaluation/metrics.json`, `evaluation/paths.parquet` and `evaluation/reliability.parquet`
-    below the output. Memory grows with the number of different (true, predicted) pairs, not with the
-    products.
+    Writes below the output `evaluation/report.html`, `evaluation/metrics.json` and the `TABLES`.
 
     Args:
         run: The output of a finished scoring run.
         output: Where `evaluation/` goes; the run itself where None.
+        model: The model of the run: with it the report shows where it looked, and which paths outside
+            the taxonomy it would have said.
+        embeddings: What `atlas-ray embed` wrote: with it the report lists likely label errors.
 
     Raises:
         CatalogError: where the run is not finished, or no product had a label.
+        ArtifactError: where the model cannot be read, or is another one than the run's.
     """
     run = storage.absolute(run)
     if not storage.exists(storage.join(run, "run.json")):
         raise CatalogError(f"{run} is no finished scoring run; run `atlas-ray score` to its end first")
-    place = storage.locate(storage.join(run, "products"))
-    table = ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
-    splits: dict[str, Pairs] = {}
-    trust: dict[str, list[Reliability]] = {}
-    columns = ["true_category_path", "category_path", "split", "probability", "level_probabilities"]
-    for batch in table.to_batches(columns=columns):
-        labelled = batch.filter(batch["true_category_path"].is_valid())
-        _trust(labelled, trust)
-        pairs = pa.table(
-            {
-                "split": pc.fill_null(labelled["split"], "none"),
-                "true": pc.binary_join(labelled["true_category_path"], PATH_KEY_SEPARATOR),
-                "guess": pc.binary_join(labelled["category_path"], PATH_KEY_SEPARATOR),
-            }
-        )
-        counted = pairs.group_by(["split", "true", "guess"]).aggregate([([], "count_all")])
-        for row in counted.to_pylist():
-            guess = tuple(row["guess"].split(PATH_KEY_SEPARATOR)) if row["guess"] is not None else None
-            pair = (tuple(row["true"].split(PATH_KEY_SEPARATOR)), guess)
-            for name in (row["split"], "all"):
-                splits.setdefault(name, Counter())[pair] += row["count_all"]
-    if not splits:
+    account = json.loads(storage.read_bytes(storage.join(run, "run.json")))
+    tallies = tally(run)
+    if not tallies:
         raise CatalogError(f"{run}: no product of its catalogue has a label, so there is nothing to compare")
-    order = [name for name in ("train", "val", "test", "none", "all") if name in splits]
-    metrics: dict[str, PathMetrics] = {}
-    for name in order:
-        whole, *levels = trust.get(name) or [Reliability()]
-        metrics[name] = replace(
-            measure(splits[name]),
-            calibration_error=whole.expected_error,
-            level_calibration_errors=tuple(level.expected_error for level in levels),
-        )
+    order = sorted(tallies, key=lambda name: (name == ALL, SPLITS.index(name) if name in SPLITS else 0, name))
+    metrics = {name: _measured(tallies[name]) for name in order}
     folder = storage.join(storage.absolute(output) if output else run, "evaluation")
-    _write(folder, metrics)
-    _write_reliability(folder, {name: trust[name] for name in order if name in trust})
-    return metrics
-
-
-def _trust(labelled: pa.RecordBatch, into: dict[str, list[Reliability]]) -> None:
-    """Take in how sure the answers are and which of them are right: of the whole path, then of each level."""
-    rows = labelled.filter(labelled["category_path"].is_valid())
-    if not len(rows):
-        return
-    true, guess = (pc.binary_join(rows[name], PATH_KEY_SEPARATOR) for name in ("true_category_path", "category_path"))
-    pairs = pc.binary_join_element_wise(true, guess, PAIR_SEPARATOR).dictionary_encode()
-    shared, deep = np.zeros((2, len(pairs.dictionary)), np.int64)
-    for number, pair in enumerate(pairs.dictionary.to_pylist()):
-        one, other = (tuple(side.split(PATH_KEY_SEPARATOR)) for side in pair.split(PAIR_SEPARATOR))
-        shared[number] = common_prefix(one, other)
-        deep[number] = max(len(one), len(other))
-    index = pairs.indices.to_numpy()
-    right, shared = (shared == deep)[index], shared[index]
-    probability = rows["probability"].to_numpy(zero_copy_only=False)
-    levels = rows["level_probabilities"]
-    owner = levels.value_parent_indices().to_numpy()
-    level = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    level_probability = levels.flatten().to_numpy(zero_copy_only=False)
-    level_right = shared[owner] > level
-    split = pc.fill_null(rows["split"], "none")
-    for name in (*pc.unique(split).to_pylist(), "all"):
-        chosen = np.ones(len(rows), bool) if name == "all" else pc.equal(split, name).to_numpy(zero_copy_only=False)
-        found = into.setdefault(name, [Reliability()])
-        found += [Reliability() for _ in range(int(level.max(initial=-1)) + 2 - len(found))]
-        found[0].add(probability[chosen], right[chosen])
-        for number, reliability in enumerate(found[1:]):
-            there = chosen[owner] & (level == number)
-            reliability.add(level_probability[there], level_right[there])
-
-
-def _write_reliability(folder: str, trust: dict[str, list[Reliability]]) -> None:
-    rows = [
-        {"split": split, "level": level, **asdict(one)}
-        for split, found in trust.items()
-        for level, reliability in enumerate(found)
-        for one in reliability.bins
-    ]
-    place = storage.locate(storage.join(folder, "reliability.parquet"))
-    pq.write_table(pa.Table.from_pylist(rows, schema=RELIABILITY_ROWS), place.path, filesystem=place.filesystem)
-
-
-def _write(folder: str, metrics: dict[str, PathMetrics]) -> None:
     storage.make_folder(folder)
     summary = {
         split: {name: value for name, value in asdict(one).items() if name != "paths"} for split, one in metrics.items()
     }
     storage.write_bytes(storage.join(folder, "metrics.json"), json.dumps(summary, indent=1).encode())
-    rows = [
-        {
-            "split": split,
-            "category_path": list(row.path),
-            **{k: v for k, v in asdict(row).items() if k != "path"},
-        }
-        for split, one in metrics.items()
-        for row in one.paths
-    ]
-    place = storage.locate(storage.join(folder, "paths.parquet"))
-    pq.write_table(pa.Table.from_pylist(rows, schema=PATH_ROWS), place.path, filesystem=place.filesystem)
+    for name, rows in _tables(tallies, metrics).items():
+        place = storage.locate(storage.join(folder, f"{name}.parquet"))
+        pq.write_table(pa.Table.from_pylist(rows, schema=TABLES[name]), place.path, filesystem=place.filesystem)
+    write_page(folder, run, account, tallies, metrics, model=model, embeddings=embeddings)
+    return metrics
+
+
+def _measured(one: Tally) -> PathMetrics:
+    whole, *levels = one.trust
+    return replace(
+        measure(one.pairs),
+        calibration_error=whole.expected_error,
+        level_calibration_errors=tuple(level.expected_error for level in levels),
+        answered=one.answered / one.pairs.total(),
+        precision=one.held / max(one.answered, 1),
+        intervals=intervals(one.pairs),
+    )
+
+
+def _tables(tallies: Mapping[str, Tally], metrics: Mapping[str, PathMetrics]) -> dict[str, list[dict[str, Any]]]:
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    for split, one in metrics.items():
+        counts = tallies[split]
+        tables["paths"] += _of(
+            split, ({"category_path": list(row.path), **asdict(row), "missed": row.missed} for row in one.paths)
+        )
+        tables["confusions"] += _of(
+            split,
+            (
+                {"true_category_path": list(true), "category_path": guess and list(guess), "products": count,
+                 "names_lost": count * (len(true) - common_prefix(true, guess or ()))}
+                for (true, guess), count in counts.pairs.most_common()
+                if true != guess
+            ),
+        )  # fmt: skip
+        tables["reliability"] += _of(
+            split, ({"level": level, **asdict(bin_)} for level, found in enumerate(counts.trust) for bin_ in found.bins)
+        )
+        names = ("threshold", "coverage", "accuracy")
+        tables["risk_coverage"] += _of(
+            split, (dict(zip(names, point, strict=True)) for point in counts.fine.risk_coverage())
+        )
+        tables["slices"] += _of(
+            split,
+            (
+                {"column": column, "band": band, "products": size, "accuracy": hits / size}
+                for column, bands in counts.slices.items()
+                for band, (size, hits) in bands.items()
+            ),
+        )
+    return tables
+
+
+def _of(split: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"split": split, **row} for row in rows]

@@ -7,7 +7,7 @@ import pytest
 
 from atlas_ray.errors import CatalogError
 from atlas_ray.records import CATEGORIZED
-from atlas_ray.reports.evaluation import PATH_ROWS, evaluate
+from atlas_ray.reports.evaluation import TABLES, evaluate
 from atlas_ray.reports.terminal import print_evaluation
 
 A, B = ["M", "S"], ["W", "D"]
@@ -45,7 +45,7 @@ def test_each_split_and_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     summary = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert summary["test"]["levels"] == [0.5, 0.5]
     table = pq.read_table(tmp_path / "evaluation" / "paths.parquet")
-    assert table.schema.equals(PATH_ROWS)
+    assert table.schema.equals(TABLES["paths"])
     (row,) = [row for row in table.to_pylist() if row["split"] == "test" and row["category_path"] == A]
     assert (row["precision"], row["recall"], row["support"]) == (1.0, 0.5, 2)
     print_evaluation(metrics, str(tmp_path))

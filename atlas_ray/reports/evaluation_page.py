@@ -1,0 +1,248 @@
+"""The page of an evaluation: where the model is right, where it is wrong, and how far to trust it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow.dataset as ds
+
+from atlas_ray import storage
+from atlas_ray.errors import StorageError
+from atlas_ray.metrics import PathMetrics, common_prefix
+from atlas_ray.reports.examples import Explainer, find_examples, read_of
+from atlas_ray.reports.page import (
+    document,
+    gallery,
+    heading,
+    jpeg_uri,
+    paragraph,
+    plot,
+    read_pictures,
+    table,
+    thumbnail,
+)
+from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
+from atlas_ray.reports.tally import ALL, UNKNOWN, Tally
+from atlas_ray.taxonomy import CategoryPath, format_path
+
+CONFUSIONS, EACH = 12, 4
+MISSED = 15
+"""As many labels as the tables of the late-fusion paper."""
+BANDS = 20
+EXPLAINED = 4
+OUTSIDE, NEW_PATHS, NEW_EACH = 256, 8, 3
+ERRORS = 16
+STRIP_BYTES = 90_000
+LABEL_ERRORS = "label_errors.parquet"
+COLUMNS_SAID = {
+    "store": "store", "price": "price", "image_size_px": "shorter side of the picture, px",
+    "zoomed_probability": "probability of being zoomed",
+}  # fmt: skip
+
+
+def write_page(
+    folder: str,
+    run: str,
+    account: Mapping[str, Any],
+    tallies: Mapping[str, Tally],
+    metrics: Mapping[str, PathMetrics],
+    *,
+    model: str | None,
+    embeddings: str | None,
+) -> None:
+    """Write `report.html` into a folder.
+
+    Args:
+        folder: Where to.
+        run: The scoring run, whose products are shown.
+        account: Its run.json.
+        tallies: What was counted, by split.
+        metrics: What was measured, by split.
+        model: The run's model, for what only it can say; None leaves that out.
+        embeddings: Where likely label errors are listed; None leaves them out.
+    """
+    split = "test" if "test" in metrics else ALL
+    one, counts = metrics[split], tallies[split]
+    identity = account.get("identity", {})
+    explainer = Explainer(model, identity.get("model_id")) if model else None
+    parts = [
+        heading("Evaluation of a scoring run", 1),
+        paragraph(
+            f"{run}; model {identity.get('model_id', '')}, taxonomy {identity.get('taxonomy_id', '')}, finished "
+            f"{str(account.get('finished_at', ''))[:19]}. Below the first table everything is of "
+            f"{'the split test' if split == 'test' else 'all labelled products'}: {one.products} products."
+        ),
+        *_headline(metrics),
+        *_levels(one),
+        heading("F-score and support"),
+        paragraph("Each point is a category path; those with few products are the ones to collect more of."),
+        plot(draw_support(one.paths), "F-score of each path against its number of products"),
+    ]
+    confused = _costliest(counts)
+    examples = find_examples(
+        run,
+        split,
+        [pair for pair, _, _ in confused],
+        each=EACH,
+        explained=EXPLAINED if explainer and explainer.attends else 0,
+        outside=OUTSIDE if explainer and explainer.proposes else 0,
+    )
+    parts += [
+        heading("The confusions that cost most"),
+        paragraph(f"By names of the path that are lost, over all products; the {EACH} surest products of each."),
+    ]
+    for pair, products, lost in confused:
+        true, guess = pair
+        said = format_path(guess) if guess else "no answer"
+        parts.append(paragraph(f"{format_path(true)} taken for {said}: {products} products, {lost} names lost"))
+        rows = examples.confused[pair].rows
+        cells = [
+            (thumbnail(content), f"{row['product_id']} {row['probability']:.3f}")
+            for row, content in zip(rows, read_of(rows), strict=True)
+        ]
+        parts.append(gallery(cells))
+    parts += [*_missed(one), *_trust(counts), *_slices(counts)]
+    if explainer:
+        parts += _explained(explainer, examples.right.rows, examples.wrong.rows)
+        parts += _new_paths(explainer, examples.outside.rows)
+    if embeddings:
+        parts += _label_errors(embeddings)
+    storage.write_bytes(storage.join(folder, "report.html"), document("Evaluation", parts).encode())
+
+
+def _headline(metrics: Mapping[str, PathMetrics]) -> Iterator[str]:
+    head = ("split", "products", "exact path", "hierarchical F1", "macro F1", "calibration error", "answered",
+            "precision of the answers", "unscored")  # fmt: skip
+    yield table(
+        head,
+        (
+            (
+                split, one.products,
+                *(_with_interval(one, name) for name in ("exact", "hierarchical_f1", "macro_f1")),
+                one.calibration_error, one.answered, one.precision, one.unscored,
+            )
+            for split, one in metrics.items()
+        ),
+    )  # fmt: skip
+    yield paragraph(
+        "In brackets: 95% bootstrap intervals over products. Hierarchical F1 counts the names of the longest common "
+        "prefix. An answer holds where the path, or the ancestor that was answered with, is right."
+    )
+
+
+def _with_interval(one: PathMetrics, name: str, value: float | None = None) -> str:
+    value = getattr(one, name) if value is None else value
+    low, high = one.intervals.get(name, (value, value))
+    return f"{value:.4f} ({low:.4f} to {high:.4f})"
+
+
+def _levels(one: PathMetrics) -> Iterator[str]:
+    yield heading("By level")
+    errors = (*one.level_calibration_errors, *[None] * len(one.levels))
+    yield table(
+        ("level", "accuracy", "macro F1", "calibration error"),
+        (
+            (level, _with_interval(one, f"level_{level}", accuracy), f1, error)
+            for level, (accuracy, f1, error) in enumerate(zip(one.levels, one.level_macro_f1, errors, strict=False), 1)
+        ),
+    )
+
+
+def _costliest(counts: Tally) -> list[tuple[tuple[CategoryPath, CategoryPath | None], int, int]]:
+    """Return the pairs that lose most names, with their products and the names lost."""
+    lost = [
+        (pair, products, products * (len(pair[0]) - common_prefix(pair[0], pair[1] or ())))
+        for pair, products in counts.pairs.items()
+        if pair[0] != pair[1]
+    ]
+    return sorted(lost, key=lambda one: (-one[2], -one[1], str(one[0])))[:CONFUSIONS]
+
+
+def _missed(one: PathMetrics) -> Iterator[str]:
+    yield heading("The paths most often missed")
+    rows = sorted(one.paths, key=lambda row: (-row.missed, row.path))[:MISSED]
+    head = ("category path", "missed", "products", "recall", "precision")
+    yield table(
+        head,
+        ((format_path(row.path), row.missed, row.support, row.recall, row.precision) for row in rows if row.missed),
+    )
+
+
+def _trust(counts: Tally) -> Iterator[str]:
+    yield heading("How far its probabilities can be trusted")
+    yield paragraph(
+        "Where the line lies on the diagonal, of the answers with probability 0.9 nine in ten are right; below it the "
+        "model is too sure of itself, and `atlas-ray calibrate` mends that."
+    )
+    yield plot(draw_reliability(counts.trust), "share of right answers by probability, for each level")
+    yield heading("Risk and coverage")
+    points = counts.fine.risk_coverage()
+    if not points:
+        yield paragraph("no product has an answer")
+        return
+    yield plot(draw_risk_coverage(counts.fine), "share of wrong answers against the share of products answered")
+    rows = []
+    for wanted in (0.9, 0.95, 0.98, 0.99):
+        reached = [point for point in points if point[2] >= wanted]
+        threshold, coverage, accuracy = max(reached, key=lambda point: point[1]) if reached else (None, 0.0, None)
+        rows.append((wanted, threshold, coverage, accuracy))
+    yield table(("precision wanted", "least probability of the leaf", "share answered", "precision there"), rows)
+
+
+def _slices(counts: Tally) -> Iterator[str]:
+    for column, bands in counts.slices.items():
+        if set(bands) == {UNKNOWN}:
+            continue
+        yield heading(f"By {COLUMNS_SAID[column]}")
+        rows = sorted(bands.items(), key=lambda item: -item[1][0])[:BANDS]
+        yield table((COLUMNS_SAID[column], "products", "exact path"), ((b, n, hits / n) for b, (n, hits) in rows))
+
+
+def _explained(explainer: Explainer, right: Sequence[Any], wrong: Sequence[Any]) -> Iterator[str]:
+    if not explainer.attends:
+        return
+    for title, rows in (("Where it looked: right answers", right), ("Where it looked: wrong answers", wrong)):
+        yield heading(title)
+        for row, drawn in zip(rows, explainer.strips(read_of(rows)), strict=True):
+            said, true = format_path(row["category_path"]), format_path(row["true_category_path"])
+            answer = f"{said} ({row['probability']:.3f})"
+            yield paragraph(f"{row['product_id']}: {answer}" + ("" if said == true else f"; labelled {true}"))
+            if isinstance(drawn, str):
+                yield paragraph(f"its picture cannot be shown: {drawn}")
+            else:
+                yield f'<img class="strip" alt="" src="{jpeg_uri(drawn, STRIP_BYTES)}">'
+
+
+def _new_paths(explainer: Explainer, rows: Sequence[Any]) -> Iterator[str]:
+    if not explainer.proposes:
+        return
+    contents = read_of(rows)
+    found = explainer.new_paths(contents)
+    yield heading("Paths that the taxonomy does not have")
+    yield paragraph(
+        f"Of the {len(rows)} products of which the model thinks most that they belong nowhere, those for which it "
+        "would spell another path than the taxonomy's if it were free to."
+    )
+    listed = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    yield table(("path", "products", "highest probability"), ((format_path(p), len(of), of[0][0]) for p, of in listed))
+    for path, pictures in listed[:NEW_PATHS]:
+        yield paragraph(format_path(path))
+        yield gallery([
+            (thumbnail(contents[place]), f"labelled {format_path(rows[place]['true_category_path'])}; {p:.3f}")
+            for p, place in pictures[:NEW_EACH]
+        ])  # fmt: skip
+
+
+def _label_errors(embeddings: str) -> Iterator[str]:
+    yield heading("Likely label errors")
+    uri = storage.join(storage.absolute(embeddings), LABEL_ERRORS)
+    if not storage.exists(uri):
+        raise StorageError(f"{uri}: not there; run `atlas-ray similar --embeddings {embeddings} --label-errors` first")
+    place = storage.locate(uri)
+    rows = ds.dataset(place.path, filesystem=place.filesystem).head(ERRORS).to_pylist()
+    yield paragraph("Nearly the same product, labelled differently: one of the two labels is likely wrong.")
+    contents = read_pictures(row[name] for row in rows for name in ("image_uri", "other_image_uri"))
+    yield gallery([
+        (thumbnail(contents[row[f"{side}image_uri"]]),
+         f"{row[f'{side}product_id']}: {format_path(row[f'{side}category_path'])} ({row['similarity']:.3f})")
+        for row in rows for side in ("", "other_")
+    ])  # fmt: skip

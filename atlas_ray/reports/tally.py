@@ -1,0 +1,168 @@
+"""What one pass over the products of a scoring run counts, for each split and for all of them together."""
+
+import itertools
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from atlas_ray import storage
+from atlas_ray.metrics import common_prefix
+from atlas_ray.metrics.calibration import Reliability
+from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR
+from atlas_ray.taxonomy import CategoryPath
+
+Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
+Array = np.ndarray[Any, np.dtype[Any]]
+COLUMNS = (
+    "true_category_path", "category_path", "split", "probability", "level_probabilities", "alternatives",
+    "decided_level", "store", "price", "image_size_px", "zoomed_probability",
+)  # fmt: skip
+PAIR_SEPARATOR = "\x1e"
+FINE_BINS = 1_000
+"""Of the curve of risk against coverage."""
+BANDS: dict[str, tuple[float, ...]] = {
+    "price": (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000),
+    "image_size_px": (0, 50, 100, 150, 200, 300, 500, 800, 1_200, 2_000, 4_000),
+    "zoomed_probability": (0, 0.1, 0.25, 0.5, 0.75, 0.9),
+}
+"""Where the slices by a number begin."""
+MOST_STORES = 1_000
+OTHER_STORES, UNKNOWN = "(other stores)", "(unknown)"
+ALL = "all"
+
+
+@dataclass
+class Tally:
+    """The counts of a split."""
+
+    pairs: Pairs = field(default_factory=Counter)
+    """(true, predicted) leaf paths; None where there is no prediction."""
+    trust: list[Reliability] = field(default_factory=lambda: [Reliability()])
+    """Of the whole path's probability, then of each level's."""
+    fine: Reliability = field(default_factory=lambda: Reliability(FINE_BINS))
+    """Of the whole path's probability."""
+    answered: int = 0
+    """Products with an answer, which may be an ancestor."""
+    held: int = 0
+    """Of them, those whose answer is the true path or an ancestor of it."""
+    slices: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(dict))
+    """By column and band: products, and those whose whole path is right."""
+
+
+def tally(run: str) -> dict[str, Tally]:
+    """Count the labelled products of a finished scoring run.
+
+    Memory grows with the number of different (true, predicted) pairs, not with the products.
+
+    Args:
+        run: Its folder.
+
+    Returns:
+        By split (`none` for products without one) and for `ALL`; {} where no product has a label.
+    """
+    found: dict[str, Tally] = defaultdict(Tally)
+    for batch in products_of(run).to_batches(columns=list(COLUMNS)):
+        labelled = batch.filter(batch["true_category_path"].is_valid())
+        if len(labelled):
+            _count(labelled, found)
+    return dict(found)
+
+
+def products_of(run: str) -> ds.Dataset:
+    """Open the products table of a scoring run."""
+    place = storage.locate(storage.join(run, "products"))
+    return ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
+
+
+def leaf_paths(batch: pa.RecordBatch) -> pa.Array:
+    """Return each product's best leaf path, also where its answer ends above it; null where it has none."""
+    own, others = batch["category_path"], batch["alternatives"]
+    # Where an answer ends above its leaf, the path is cut off, and the leaf is the first alternative.
+    deep = pc.fill_null(pc.list_value_length(batch["level_probabilities"]), -1)
+    cut = pc.less(pc.fill_null(batch["decided_level"], -1), deep).to_numpy(zero_copy_only=False)
+    cut &= batch["decided_level"].is_valid().to_numpy(zero_copy_only=False)
+    rows = np.arange(len(batch))
+    rows[cut] = len(batch) + others.offsets.to_numpy()[:-1][cut] - others.offsets[0].as_py()
+    listed = others.flatten().field("category_path")
+    return pa.concat_arrays([own.cast(CATEGORY_PATH), listed.cast(CATEGORY_PATH)]).take(pa.array(rows))
+
+
+def path_keys(paths: pa.Array) -> pa.Array:
+    """Return paths as strings to group by; null stays null."""
+    return pc.binary_join(paths, PATH_KEY_SEPARATOR)
+
+
+def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
+    leaves = leaf_paths(labelled)
+    keys = pc.binary_join_element_wise(
+        path_keys(labelled["true_category_path"]), pc.fill_null(path_keys(leaves), ""), PAIR_SEPARATOR
+    ).dictionary_encode()
+    named = [_named(pair) for pair in keys.dictionary.to_pylist()]
+    index = keys.indices.to_numpy()
+    shared = np.array([common_prefix(true, guess or ()) for true, guess in named])[index]
+    deep = np.array([max(len(true), len(guess or ())) for true, guess in named])[index]
+    right = shared == deep
+    scored = leaves.is_valid().to_numpy(zero_copy_only=False)
+    decided = pc.fill_null(labelled["decided_level"], 0).to_numpy(zero_copy_only=False)
+    # An answer that ends above its leaf has that level's probability, and its leaf the last one's.
+    levels = labelled["level_probabilities"]
+    probability = np.zeros(len(labelled))
+    lengths = pc.fill_null(pc.list_value_length(levels), 0).to_numpy(zero_copy_only=False)
+    values = levels.flatten().to_numpy(zero_copy_only=False)
+    last = lengths.cumsum()[lengths > 0] - 1
+    probability[lengths > 0] = values[last]
+    owner = np.repeat(np.arange(len(labelled)), lengths)
+    level = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths)
+    split = pc.fill_null(labelled["split"], "none")
+    bands = _bands(labelled)
+    for name in (*pc.unique(split).to_pylist(), ALL):
+        chosen = np.ones(len(labelled), bool) if name == ALL else pc.equal(split, name).to_numpy(zero_copy_only=False)
+        one = into[name]
+        for pair, count in enumerate(np.bincount(index[chosen], minlength=len(named)).tolist()):
+            if count:
+                one.pairs[named[pair]] += count
+        answered = chosen & (decided > 0)
+        one.answered += int(answered.sum())
+        one.held += int((answered & (decided <= shared)).sum())
+        for reliability in (one.trust[0], one.fine):
+            reliability.add(probability[chosen & scored], right[chosen & scored])
+        one.trust += [Reliability() for _ in range(int(level.max(initial=-1)) + 2 - len(one.trust))]
+        for number, reliability in enumerate(one.trust[1:]):
+            there = chosen[owner] & (level == number)
+            reliability.add(values[there], (shared[owner] > number)[there])
+        for column, (code, names) in bands.items():
+            sizes = np.bincount(code[chosen], minlength=len(names))
+            rights = np.bincount(code[chosen & right], minlength=len(names))
+            _add(one.slices[column], names, sizes, rights)
+
+
+def _add(slices: dict[str, list[int]], names: list[str], sizes: Array, rights: Array) -> None:
+    for name, size, hits in zip(names, sizes.tolist(), rights.tolist(), strict=True):
+        if not size:
+            continue
+        known = name in slices or name == UNKNOWN or len(slices) < MOST_STORES
+        counts = slices.setdefault(name if known else OTHER_STORES, [0, 0])
+        counts[0] += size
+        counts[1] += hits
+
+
+def _bands(labelled: pa.RecordBatch) -> dict[str, tuple[Array, list[str]]]:
+    """Return for each slicing column each product's band, as a number, and the bands' names."""
+    stores = pc.fill_null(labelled["store"], UNKNOWN).dictionary_encode()
+    found = {"store": (stores.indices.to_numpy(), stores.dictionary.to_pylist())}
+    for column, edges in BANDS.items():
+        values = labelled[column].cast(pa.float64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+        code = np.digitize(np.nan_to_num(values, nan=-1.0), edges)  # 0: below all of them, or unknown
+        found[column] = (code, [UNKNOWN, *names, f"{edges[-1]:g} or more"])
+    return found
+
+
+def _named(pair: str) -> tuple[CategoryPath, CategoryPath | None]:
+    true, _, guess = pair.partition(PAIR_SEPARATOR)
+    return tuple(true.split(PATH_KEY_SEPARATOR)), tuple(guess.split(PATH_KEY_SEPARATOR)) if guess else None

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from atlas_ray.artifacts import load_artifact
+from atlas_ray.errors import ArtifactError, StorageError
+from atlas_ray.records import CATEGORIZED
+from atlas_ray.reports.evaluation import TABLES, evaluate
+from atlas_ray.reports.page import MAX_BYTES
+from atlas_ray.taxonomy import Taxonomy
+from tests.parts import picture
+from tests.reports.test_contact_sheet import Page
+
+HOSTILE = "<script src=//evil.example/x.js></script>"
+
+
+@pytest.fixture
+def run(tmp_path: Path, garments: Taxonomy, small_model: str) -> str:
+    """A run of 40 products, every fourth taken for another path; one without a picture, one undecided."""
+    leaves = [list(path) for path in garments.leaves]
+    items = []
+    for number in range(40):
+        file = tmp_path / f"{number}.jpg"
+        file.write_bytes(picture(number % 10) if number != 35 else b"broken")
+        true, said = leaves[number % 8], leaves[(number % 8 + (number % 4 == 3)) % 8]
+        items.append({
+            "product_id": f"{number} {HOSTILE}", "true_category_path": true, "category_path": said,
+            "probability": 0.5 + number / 100, "level_probabilities": [0.9, 0.8, 0.5 + number / 100][: len(said)],
+            "alternatives": [{"category_path": leaves[(number + 3) % 8], "probability": 0.1}],
+            "outside_probability": 0.3, "decided_level": len(said), "image_uri": str(file), "split": "test",
+            "store": "shop <b>", "price": float(number), "image_size_px": 60 + 10 * number,
+            "zoomed_probability": number / 40,
+        })  # fmt: skip
+    items[4] |= {"image_uri": ""}
+    items[5] |= {"decided_level": 1, "category_path": items[5]["category_path"][:1], "probability": 0.9}  # type: ignore[index]
+    items[5]["alternatives"] = [{"category_path": leaves[5], "probability": 0.5}]
+    (tmp_path / "products").mkdir()
+    pq.write_table(pa.Table.from_pylist(items, schema=CATEGORIZED), tmp_path / "products" / "a.parquet")
+    account = {"identity": {"model_id": load_artifact(small_model).id, "taxonomy_id": garments.id}}
+    (tmp_path / "run.json").write_text(json.dumps(account))
+    return str(tmp_path)
+
+
+def test_the_page_shows_what_went_wrong_and_needs_nothing_else(run: str, small_model: str) -> None:
+    metrics = evaluate(run, model=small_model)["test"]
+    assert metrics.exact == 0.75  # the one that was answered with an ancestor has its leaf right
+    assert metrics.answered == 1.0
+    assert metrics.precision == 0.75
+    folder = Path(run) / "evaluation"
+    text = (folder / "report.html").read_text()
+    assert len(text) < MAX_BYTES
+    assert "<script" not in text
+    assert "default-src 'none'" in text
+    page = Page(text)
+    said = "".join(page.text)
+    assert HOSTILE in said
+    assert "The confusions that cost most" in said
+    assert "By price" in said
+    assert "Where it looked: wrong answers" in said
+    assert "Paths that the taxonomy does not have" in said
+    assert "not_an_image" in said  # the broken picture of a confusion
+    sources = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
+    assert all(source.startswith("data:image/") for source in sources)
+    assert len([source for source in sources if source.startswith("data:image/png")]) == 3  # the drawings
+    assert len(sources) >= 3 + 8
+    for name, schema in TABLES.items():
+        table = pq.read_table(folder / f"{name}.parquet")
+        assert table.schema.equals(schema)
+        assert len(table)
+    slices = pq.read_table(folder / "slices.parquet").to_pylist()
+    (store,) = [row for row in slices if row["split"] == "test" and row["column"] == "store"]
+    assert (store["band"], store["products"], store["accuracy"]) == ("shop <b>", 40, 0.75)
+    sizes = {row["band"]: row["products"] for row in slices if row["split"] == "test" and row["column"] == "price"}
+    assert sizes == {"0 to 1": 1, "1 to 2": 1, "2 to 5": 3, "5 to 10": 5, "10 to 20": 10, "20 to 50": 20}
+    confusions = pq.read_table(folder / "confusions.parquet").to_pylist()
+    assert sum(row["products"] for row in confusions if row["split"] == "test") == 10
+
+
+def test_what_cannot_be_shown(run: str, tmp_path: Path, small_model: str) -> None:
+    with pytest.raises(StorageError, match="atlas-ray similar"):
+        evaluate(run, embeddings=str(tmp_path / "nowhere"))
+    account = json.loads((tmp_path / "run.json").read_text())
+    account["identity"]["model_id"] = "0" * 16
+    (tmp_path / "run.json").write_text(json.dumps(account))
+    with pytest.raises(ArtifactError, match="the run was made with 0000000000000000"):
+        evaluate(run, model=small_model)
