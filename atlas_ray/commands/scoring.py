@@ -70,7 +70,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
 def run_explain(options: argparse.Namespace) -> int:
     """Draw where a model looked at each level of a picture's path."""
     from atlas_ray import storage
-    from atlas_ray.reports.examples import explain_picture
+    from atlas_ray.reports.explainer import explain_picture
     from atlas_ray.taxonomy import format_path, parse_path
 
     within = parse_path(options.within) if options.within else ()

@@ -1,14 +1,14 @@
 """The page of an evaluation: where the model is right, where it is wrong, and how far to trust it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.errors import StorageError
 from atlas_ray.metrics import PathMetrics, common_prefix
-from atlas_ray.reports.examples import Explainer, find_examples, read_of
+from atlas_ray.reports.examples import find_examples, read_of
 from atlas_ray.reports.page import (
     document,
     gallery,
@@ -23,6 +23,9 @@ from atlas_ray.reports.page import (
 from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
 from atlas_ray.reports.tally import ALL, UNKNOWN, Tally
 from atlas_ray.taxonomy import CategoryPath, format_path
+
+if TYPE_CHECKING:
+    from atlas_ray.reports.explainer import Explainer
 
 CONFUSIONS, EACH = 12, 4
 MISSED = 15
@@ -63,7 +66,7 @@ def write_page(
     split = "test" if "test" in metrics else ALL
     one, counts = metrics[split], tallies[split]
     identity = account.get("identity", {})
-    explainer = Explainer(model, identity.get("model_id")) if model else None
+    explainer = _explainer(model, identity.get("model_id")) if model else None
     parts = [
         heading("Evaluation of a scoring run", 1),
         paragraph(
@@ -107,6 +110,12 @@ def write_page(
     if embeddings:
         parts += _label_errors(embeddings)
     storage.write_bytes(storage.join(folder, "report.html"), document("Evaluation", parts).encode())
+
+
+def _explainer(model: str, model_id: str | None) -> "Explainer":
+    from atlas_ray.reports.explainer import Explainer  # what runs models takes 200 MB that a report need not have
+
+    return Explainer(model, model_id)
 
 
 def _headline(metrics: Mapping[str, PathMetrics]) -> Iterator[str]:
@@ -197,7 +206,7 @@ def _slices(counts: Tally) -> Iterator[str]:
         yield table((COLUMNS_SAID[column], "products", "exact path"), ((b, n, hits / n) for b, (n, hits) in rows))
 
 
-def _explained(explainer: Explainer, right: Sequence[Any], wrong: Sequence[Any]) -> Iterator[str]:
+def _explained(explainer: "Explainer", right: Sequence[Any], wrong: Sequence[Any]) -> Iterator[str]:
     if not explainer.attends:
         return
     for title, rows in (("Where it looked: right answers", right), ("Where it looked: wrong answers", wrong)):
@@ -212,7 +221,7 @@ def _explained(explainer: Explainer, right: Sequence[Any], wrong: Sequence[Any])
                 yield f'<img class="strip" alt="" src="{jpeg_uri(drawn, STRIP_BYTES)}">'
 
 
-def _new_paths(explainer: Explainer, rows: Sequence[Any]) -> Iterator[str]:
+def _new_paths(explainer: "Explainer", rows: Sequence[Any]) -> Iterator[str]:
     if not explainer.proposes:
         return
     contents = read_of(rows)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ COLUMNS = (
     "decided_level", "store", "price", "image_size_px", "zoomed_probability",
 )  # fmt: skip
 PAIR_SEPARATOR = "\x1e"
+BATCH_ROWS = 16_384
 FINE_BINS = 1_000
 """Of the curve of risk against coverage."""
 BANDS: dict[str, tuple[float, ...]] = {
@@ -66,17 +68,18 @@ def tally(run: str) -> dict[str, Tally]:
         By split (`none` for products without one) and for `ALL`; {} where no product has a label.
     """
     found: dict[str, Tally] = defaultdict(Tally)
-    for batch in products_of(run).to_batches(columns=list(COLUMNS)):
+    for batch in read_products(run, COLUMNS):
         labelled = batch.filter(batch["true_category_path"].is_valid())
         if len(labelled):
             _count(labelled, found)
     return dict(found)
 
 
-def products_of(run: str) -> ds.Dataset:
-    """Open the products table of a scoring run."""
+def read_products(run: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Read some columns of the products table of a scoring run, in small batches."""
     place = storage.locate(storage.join(run, "products"))
-    return ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
+    table = ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
+    yield from table.to_batches(columns=list(columns), batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
 
 
 def leaf_paths(batch: pa.RecordBatch) -> pa.Array:
