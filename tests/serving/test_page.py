@@ -10,8 +10,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from atlas_ray.crawl.browser import find_chromium
 from atlas_ray.errors import ConfigError
+from atlas_ray.taxonomy import Taxonomy
 from benchmarks.endpoint import Endpoint, endpoint
-from tests.parts import picture
+from tests.parts import make_fused, picture
 
 ARTIFACTS = os.environ.get("ATLAS_RAY_TEST_ARTIFACTS")
 """A folder for the screenshots; without it they go with the test's own."""
@@ -38,8 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(browser: Browser, small_model: str, folder: Path) -> Iterator[Endpoint]:
-    with endpoint(f"--model={small_model}", "--allow-anonymous", f"--image-prefixes={folder}") as started:
+def running(browser: Browser, small_model: str, folder: Path, garments: Taxonomy) -> Iterator[Endpoint]:
+    models = f"garments={small_model},fused={make_fused(folder / 'models', garments)}"
+    with endpoint(f"--model={models}", "--allow-anonymous", f"--image-prefixes={folder}") as started:
         yield started
 
 
@@ -124,6 +126,30 @@ def test_an_object_key_and_what_cannot_be_had(page: Page, folder: Path) -> None:
     page.locator("#file").set_input_files(folder / "junk.jpg")
     expect(page.locator("#status")).to_have_class("wrong")
     expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
+
+
+def test_a_title_and_a_description_with_and_without_a_picture(page: Page, folder: Path, tmp_path: Path) -> None:
+    title, description = page.locator("#title"), page.locator("#description")
+    expect(title).to_be_hidden()
+    page.locator("#name").select_option("fused")
+    expect(page.locator("#model")).to_contain_text("picture, title, description")
+    title.fill("Blue saree")
+    description.fill("A red shirt.")
+    page.get_by_role("button", name="Ask with these texts").click()
+    expect(page.locator("#result")).to_be_visible()
+    expect(page.locator("#canvas")).to_be_hidden()
+    alone = page.locator("#status").inner_text()
+    with page.expect_request("**/v1/models/fused/categorize") as asked:
+        page.locator("#file").set_input_files(folder / "1.jpg")
+    body = asked.value.post_data_buffer
+    assert body is not None
+    assert b"Blue saree" in body
+    assert b"A red shirt." in body
+    expect(page.locator("#canvas")).to_be_visible()
+    expect(page.locator("#status")).not_to_have_text(alone)
+    keep(page, "texts", tmp_path)
+    page.locator("#name").select_option("garments")
+    expect(title).to_be_hidden()
 
 
 def test_the_documentation_needs_nothing_from_elsewhere(page: Page, running: Endpoint) -> None:

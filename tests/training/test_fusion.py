@@ -170,6 +170,30 @@ def test_calibration_is_stored_in_the_model(described: str, members: dict[str, s
         calibrate(model, described, split="nowhere")
 
 
+def test_answers_as_deep_as_a_precision_allows(
+    described: str, members: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, run = str(tmp_path / "model"), str(tmp_path / "run")
+    shutil.copytree(members["title"], model)
+    command = ["score", "--catalog", described, "--model", model, "--output", run, "--target-precision"]
+    assert main([*command, "0.9"]) == 2
+    assert "not calibrated" in capsys.readouterr().err
+    calibrate(model, described, split="train")
+    curve = load_artifact(model).metrics["calibration"]["decisions"]
+    assert main([*command, "0.9", "--max-quarantine-fraction", "1"]) == 0
+    identity = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]
+    chosen = next(one for one in curve if one["precision"] >= 0.9)
+    assert identity["decision_threshold"] == chosen["threshold"]
+    trained = [row for row in rows(run, "products") if row["split"] == "train" and row["level_probabilities"]]
+    for row in trained:
+        deep = sum(probability >= chosen["threshold"] for probability in row["level_probabilities"])
+        assert row["decided_level"] == deep == len(row["category_path"] or ())
+    answered = [row for row in trained if row["category_path"]]
+    held = [row["true_category_path"][: len(row["category_path"])] == row["category_path"] for row in answered]
+    assert len(answered) / len(trained) == pytest.approx(chosen["answered"], abs=0.05)
+    assert sum(held) / len(held) == pytest.approx(chosen["precision"], abs=0.05)
+
+
 def test_mistakes_are_told(described: str, members: dict[str, str], fused: str, tmp_path: Path) -> None:
     output = str(tmp_path / "model")
     with pytest.raises(ConfigError, match="fusion needs two models or more"):

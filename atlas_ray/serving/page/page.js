@@ -1,7 +1,9 @@
 "use strict";
 
 const at = (id) => document.getElementById(id);
-const state = { model: null, explains: false, within: [], asked: 0, used: 0, picture: null };
+const TEXTS = ["title", "description"];
+const NOTHING = {}; // a product without a picture
+const state = { model: null, explains: false, reads: [], within: [], asked: 0, used: 0, picture: null };
 
 function element(tag, text, properties = {}) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -81,15 +83,20 @@ async function ask(picture) {
   at("status").className = "";
   at("status").textContent = "Looking …";
   const within = state.within.join(" > ");
+  const explain = state.explains && picture !== NOTHING;
+  const texts = TEXTS.filter((field) => state.reads.includes(field) && at(field).value.trim());
   let options;
   if (picture.file) {
     const form = new FormData();
     form.append("file", picture.file);
     form.append("within", within);
-    form.append("explain", String(state.explains));
+    form.append("explain", String(explain));
+    for (const field of texts) form.append(field, at(field).value);
     options = { method: "POST", body: form };
   } else {
-    const body = JSON.stringify({ image_uri: picture.uri, within, explain: state.explains });
+    const said = Object.fromEntries(texts.map((field) => [field, at(field).value]));
+    const asked = picture === NOTHING ? said : { image_uri: picture.uri, ...said };
+    const body = JSON.stringify({ ...asked, within, explain });
     options = { method: "POST", body, headers: { "Content-Type": "application/json" } };
   }
   try {
@@ -176,8 +183,14 @@ async function use() {
   const [model, taxonomy] = await Promise.all([call(base()), call(`${base()}/taxonomy`)]);
   if (number !== state.used) return; // another model was chosen since
   state.explains = model.explains;
+  state.reads = model.reads;
+  at("texts").hidden = !TEXTS.some((field) => model.reads.includes(field));
+  for (const field of TEXTS) {
+    at(field).hidden = document.querySelector(`label[for=${field}]`).hidden = !model.reads.includes(field);
+  }
   const count = taxonomy.category_paths.length;
-  at("model").textContent = `${model.kind}, ${count} category paths, ${model.image_size_px} px`;
+  const looks = model.image_size_px ? `, ${model.image_size_px} px` : "";
+  at("model").textContent = `${model.kind} of ${model.reads.join(", ")}, ${count} category paths${looks}`;
   at("tree").replaceChildren();
   show(at("tree"), grow(taxonomy.category_paths), []);
   narrow([], null);
@@ -197,6 +210,10 @@ at("key").addEventListener("submit", (event) => {
   event.preventDefault();
   const uri = at("uri").value.trim();
   if (uri) ask({ uri });
+});
+at("texts").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask(state.picture || NOTHING);
 });
 at("all").addEventListener("click", () => narrow([], null));
 at("name").addEventListener("change", (event) => {
