@@ -21,7 +21,7 @@ from atlas_ray.reports.page import (
     thumbnail,
 )
 from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
-from atlas_ray.reports.tally import ALL, UNKNOWN, Tally
+from atlas_ray.reports.tally import ALL, BANDS, UNKNOWN, Tally, band_names
 from atlas_ray.taxonomy import CategoryPath, format_path
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CONFUSIONS, EACH = 12, 4
 MISSED = 15
 """As many labels as the tables of the late-fusion paper."""
-BANDS = 20
+MOST_BANDS = 20
 EXPLAINED = 4
 OUTSIDE, NEW_PATHS, NEW_EACH = 256, 8, 3
 ERRORS = 16
@@ -141,7 +141,7 @@ def _headline(metrics: Mapping[str, PathMetrics]) -> Iterator[str]:
 def _with_interval(one: PathMetrics, name: str, value: float | None = None) -> str:
     value = getattr(one, name) if value is None else value
     low, high = one.intervals.get(name, (value, value))
-    return f"{value:.4f} ({low:.4f} to {high:.4f})"
+    return f"{value:.4f} ({low:.4f}–{high:.4f})"
 
 
 def _levels(one: PathMetrics) -> Iterator[str]:
@@ -202,7 +202,10 @@ def _slices(counts: Tally) -> Iterator[str]:
         if set(bands) == {UNKNOWN}:
             continue
         yield heading(f"By {COLUMNS_SAID[column]}")
-        rows = sorted(bands.items(), key=lambda item: -item[1][0])[:BANDS]
+        rows = sorted(bands.items(), key=lambda item: -item[1][0])[:MOST_BANDS]
+        if column in BANDS:
+            order = band_names(column)
+            rows.sort(key=lambda item: order.index(item[0]))
         yield table((COLUMNS_SAID[column], "products", "exact path"), ((b, n, hits / n) for b, (n, hits) in rows))
 
 

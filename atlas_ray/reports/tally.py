@@ -160,10 +160,16 @@ def _bands(labelled: pa.RecordBatch) -> dict[str, tuple[Array, list[str]]]:
     found = {"store": (stores.indices.to_numpy(), stores.dictionary.to_pylist())}
     for column, edges in BANDS.items():
         values = labelled[column].cast(pa.float64()).fill_null(-1).to_numpy(zero_copy_only=False)
-        names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
         code = np.digitize(np.nan_to_num(values, nan=-1.0), edges)  # 0: below all of them, or unknown
-        found[column] = (code, [UNKNOWN, *names, f"{edges[-1]:g} or more"])
+        found[column] = (code, band_names(column))
     return found
+
+
+def band_names(column: str) -> list[str]:
+    """Return the names of the bands of a column of numbers, in their order."""
+    edges = BANDS[column]
+    between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges))
+    return [UNKNOWN, *between, f"{edges[-1]:g} or more"]
 
 
 def _named(pair: str) -> tuple[CategoryPath, CategoryPath | None]:

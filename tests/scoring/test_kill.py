@@ -14,7 +14,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 # With a node's Ray its actors die, too.
-@pytest.mark.parametrize("kind", ["driver", pytest.param("actor", marks=pytest.mark.slow), "raylet"])
+@pytest.mark.parametrize(
+    "kind", ["driver", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("actor", "raylet"))]
+)
 def test_nothing_is_lost_and_nothing_twice(bench: Bench, kind: str) -> None:
     line = bench.case(kind, random.random(), kind)
     assert "lost 0, twice 0, tables equal" in line
