@@ -34,7 +34,8 @@ figure img, .missing {{ aspect-ratio: 1; background: #8883; display: grid; place
 .plot, .strip {{ background: #fff; max-width: 100%; height: auto; }}
 figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
 table {{ border-collapse: collapse; font-size: .9rem; }}
-th, td {{ border-bottom: 1px solid #8885; padding: 3px 10px 3px 0; text-align: left; vertical-align: top; white-space: nowrap; }}
+th, td {{ border-bottom: 1px solid #8885; padding: 3px 10px 3px 0; text-align: left; }}
+td {{ white-space: nowrap; }}
 td.number, th.number {{ font-variant-numeric: tabular-nums; text-align: right; }}
 </style></head><body>
 {body}
