@@ -67,6 +67,9 @@ null where no zoom filter ran.
 
 A model that reads texts answers also where the picture could not be had; `picture_error` then says
 why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
+
+In a run that was migrated to another taxonomy, the answer is null where its path has no certain place there, and
+`level_probabilities` are where a level holds other leaves than it did.
 """
 
 FILTERED = pa.schema(
@@ -115,9 +118,23 @@ CATEGORIZED = pa.schema(
 )
 """One row a product of the catalogue: its pictures' predictions combined into one path.
 
-`category_path` is null where no picture of the product could be scored. `true_category_path` and
+`category_path` is null where no picture of the product could be scored, or where its path has no certain
+place in the taxonomy that the run was migrated to. `true_category_path` and
 `split` are the catalogue's own, carried along so that an evaluation reads this one table.
 `only_zoomed`: all of its pictures were zoomed, and the least zoomed one was scored.
+"""
+
+UNDETERMINED = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("category_path", CATEGORY_PATH),
+        pa.field("reason", pa.string(), nullable=False),
+        ("candidates", pa.list_(CATEGORY_PATH)),
+    ]
+)
+"""One row a product whose path has no certain place in a new version of the taxonomy; `category_path` is the old
+one. `reason` is removed, split, not_a_leaf or unknown (see `atlas_ray.taxonomy.changes`); `candidates` are the new
+paths at or below which the product belongs, as far as that is known.
 """
 
 
