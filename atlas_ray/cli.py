@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from atlas_ray import __version__
-from atlas_ray.commands import catalogs, collection, demo, scoring, serving, training
+from atlas_ray.commands import catalogs, collection, demo, scoring, serving, taxonomies, training
 from atlas_ray.commands.exits import EXIT_FAILED, EXIT_USER
 from atlas_ray.errors import UserError
 
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except UserError as error:
-        print(f"atlas-ray {options.command}: {error}", file=sys.stderr)
+        # One that a Ray task raised comes with the traceback of the task as its text.
+        print(f"atlas-ray {options.command}: {getattr(error, 'cause', error)}", file=sys.stderr)
         return EXIT_USER
     except BrokenPipeError:  # the reader of a pipe went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,12 +90,22 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         sub.flags = add
 
-    def group(name: str, text: str) -> Any:
+    def group(name: str, text: str, dest: str = "model_kind", metavar: str = "MODEL") -> Any:
         sub = commands.add_parser(name, help=text, description=text)
-        return sub.add_subparsers(dest="model_kind", required=True, metavar="MODEL")
+        return sub.add_subparsers(dest=dest, required=True, metavar=metavar)
 
     command("import", catalogs.run_import, catalogs.add_import, "turn a catalogue of another layout into tables")
-    command("taxonomy", catalogs.run_taxonomy, catalogs.add_taxonomy, "show a taxonomy as a tree, or check a file")
+    taxonomy = group("taxonomy", "look at a taxonomy, and follow it to its next version", "action", "ACTION")
+    command("show", taxonomies.run_show, taxonomies.add_source, "draw a taxonomy as a tree", taxonomy)
+    command("check", taxonomies.run_check, taxonomies.add_source, "check a file and count its paths", taxonomy)
+    command("diff", taxonomies.run_diff, taxonomies.add_diff, "tell what became of each path", taxonomy)
+    command(
+        "migrate",
+        taxonomies.run_migrate,
+        taxonomies.add_migrate,
+        "rewrite a scoring run, or a catalogue's labels, to the next version",
+        taxonomy,
+    )
     train, tune = group("train", "train a model"), group("tune", "search good settings for a training")
     for kind, text in (
         ("classifier", "the model that tells leaf paths apart"),

@@ -67,6 +67,9 @@ null where no zoom filter ran.
 
 A model that reads texts answers also where the picture could not be had; `picture_error` then says
 why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
+
+In a run that was migrated to another taxonomy, the answer is null where its path has no certain place there, and
+`level_probabilities` are where a level holds other leaves than it did.
 """
 
 FILTERED = pa.schema(
@@ -121,14 +124,27 @@ CATEGORIZED = pa.schema(
 )
 """One row a product of the catalogue: its pictures' predictions combined into one path.
 
-`category_path` is null where no picture of the product could be scored. `true_category_path`,
-`split`, `store` and `price` are the catalogue's own, carried along so that an evaluation reads this
-one table. `only_zoomed`: all of its pictures were zoomed, and the least zoomed one was scored.
-`decided_level` is the level of `category_path`: its leaf's, or with a target precision the deepest one
-that is sure enough; the leaf then comes first among the alternatives. At 0 no level is, and
-`category_path` and `probability` are null. `image_uri` is the scored picture that was surest,
-`zoomed_probability` that of the least zoomed one, `image_size_px` the shorter side of the largest one,
-null where the images table does not know.
+`category_path` is null where no picture of the product could be scored, or where its path has no certain
+place in the taxonomy that the run was migrated to. `true_category_path`, `split`, `store` and `price`
+are the catalogue's own, carried along so that an evaluation reads this one table. `only_zoomed`: all of
+its pictures were zoomed, and the least zoomed one was scored. `decided_level` is the level of
+`category_path`: its leaf's, or with a target precision the deepest one that is sure enough; the leaf then
+comes first among the alternatives. At 0 no level is, and `category_path` and `probability` are null.
+`image_uri` is the scored picture that was surest, `zoomed_probability` that of the least zoomed one,
+`image_size_px` the shorter side of the largest one, null where the images table does not know.
+"""
+
+UNDETERMINED = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("category_path", CATEGORY_PATH),
+        pa.field("reason", pa.string(), nullable=False),
+        ("candidates", pa.list_(CATEGORY_PATH)),
+    ]
+)
+"""One row a product whose path has no certain place in a new version of the taxonomy; `category_path` is the old
+one. `reason` is removed, split, not_a_leaf or unknown (see `atlas_ray.taxonomy.changes`); `candidates` are the new
+paths at or below which the product belongs, as far as that is known.
 """
 
 

@@ -1,4 +1,4 @@
-"""`import` and `taxonomy`."""
+"""`import`."""
 
 import argparse
 
@@ -53,29 +53,4 @@ def run_import(options: argparse.Namespace) -> int:
         )
     )
     print_import(report)
-    return EXIT_OK
-
-
-def add_taxonomy(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `taxonomy`."""
-    parser.add_argument("action", choices=("show", "check"), help="draw the tree, or only check it")
-    parser.add_argument("source", help="a taxonomy file, or the built-in atlas-52")
-    parser.add_argument("--within", help="only the part at and below this path")
-
-
-def run_taxonomy(options: argparse.Namespace) -> int:
-    """Show or check a taxonomy."""
-    from atlas_ray.taxonomy import parse_path, read_taxonomy
-
-    taxonomy = read_taxonomy(options.source)
-    if options.within:
-        taxonomy = taxonomy.within(parse_path(options.within))
-    if options.action == "show":
-        for line in taxonomy.lines():
-            print(line)
-        print()
-    version = f" {taxonomy.version}" if taxonomy.version else ""
-    print(f"{taxonomy.name}{version}: {len(taxonomy.leaves)} leaves, {len(taxonomy.nodes)} nodes, id {taxonomy.id}")
-    for level, count in enumerate(taxonomy.count_by_level(), 1):
-        print(f"  level {level}: {count} nodes")
     return EXIT_OK

@@ -10,7 +10,8 @@ from rich.table import Table
 from atlas_ray.client import Categorized
 from atlas_ray.errors import ItemError
 from atlas_ray.metrics import PathMetrics
-from atlas_ray.taxonomy import format_path
+from atlas_ray.taxonomy import TaxonomyChanges, format_path
+from atlas_ray.taxonomy.changes import GUESSES
 
 SHOWN = 10
 
@@ -113,6 +114,69 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
         )
     console.print(paths)
     console.print(f"every path in {folder}/paths.parquet")
+
+
+def print_changes(changes: TaxonomyChanges) -> None:
+    """Print how many paths each kind of change has, and some of those that did not just follow their parent."""
+    console = _console()
+    old, new, counts = changes.old, changes.new, changes.count()
+    for title, one in (("old", old), ("new", new)):
+        version = f" {one.version}" if one.version else ""
+        console.print(f"{title}: {one.name}{version}, {len(one.nodes)} paths, id {one.id}", markup=False)
+    console.print("told by their ids" if changes.by_id else "told by their names: no id is in both")
+    table = Table("", "paths", "leaves", "following their parent")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for kind, row in counts.items():
+        table.add_row(kind, *map(str, row.values()))
+    console.print(table)
+    added = set(changes.added)
+    for kind in counts:
+        lines = [
+            f"{format_path(one.old)}{' -> ' if one.new else ''}{'; '.join(map(format_path, one.new))}"
+            + (" (a guess)" if one.source in GUESSES else "")
+            for one in changes.changes
+            if one.kind == kind != "unchanged" and not one.follows
+        ]
+        if kind == "added":
+            lines = [format_path(path) for path in changes.added if path[:-1] not in added]
+        if lines:
+            console.print(f"{kind}:")
+            for line in lines[:SHOWN]:
+                console.print(f"  {line}", markup=False)
+            if len(lines) > SHOWN:
+                console.print(f"  and {len(lines) - SHOWN} more")
+    if changes.unused:
+        console.print(f"{len(changes.unused)} paths of the mapping are not in the old taxonomy, such as:")
+        for path in changes.unused[:SHOWN]:
+            console.print(f"  {format_path(path)}", markup=False)
+
+
+def print_migration(report: Any) -> None:
+    """Print what a migration did (`atlas_ray.streaming.account.RunReport`)."""
+    console = _console()
+    run, counts = report.run, report.counts
+    if report.already_done:
+        console.print(f"{report.output} holds this migration already, finished {run['finished_at'][:19]}")
+    table = Table("", "rows", "migrated", "undetermined", "without a path", "why undetermined")
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for what, reasons in run["undetermined_by_reason"].items():
+        names = (what, f"{what}_migrated", f"{what}_undetermined", f"{what}_without_path")
+        why = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        table.add_row(what, *(str(counts[name]) for name in names), why)
+    console.print(table)
+    identity = run["identity"]
+    made, old = run["made_with_taxonomy_id"], identity["old_taxonomy_id"]
+    if made and made != old:
+        text = (
+            f"what was migrated is of the taxonomy {made}, the old one given is {old}; paths that it lacks are unknown"
+        )
+        console.print(text, markup=False)
+    for name, what in (("rescore", "products"), ("relabel", "labels")):
+        if counts.get(f"{what}_undetermined"):
+            console.print(f"  {report.output}/{name} lists the {what} without a certain place")
+    console.print(f"all is of the taxonomy {identity['taxonomy_id']} in {report.output}")
 
 
 def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> None:

@@ -1,5 +1,7 @@
 """Taxonomies: the tree of category paths, its readers, and its compiled trie."""
 
+from atlas_ray.taxonomy.changes import TaxonomyChanges, compare
+from atlas_ray.taxonomy.mapping import read_mapping
 from atlas_ray.taxonomy.readers import read_taxonomy
 from atlas_ray.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy, format_path, parse_path
 from atlas_ray.taxonomy.trie import Trie, compile_trie
@@ -9,10 +11,13 @@ __all__ = [
     "SEPARATOR",
     "CategoryPath",
     "Taxonomy",
+    "TaxonomyChanges",
     "Trie",
     "Vocabulary",
+    "compare",
     "compile_trie",
     "format_path",
     "parse_path",
+    "read_mapping",
     "read_taxonomy",
 ]

@@ -1,7 +1,7 @@
 """Readers of taxonomy files: CSV, this project's JSON, the Atlas JSON, Google's and Shopify's text.
 
-A reader yields (line, path) pairs; `read_taxonomy` turns what is wrong into an error that names the
-file, the line and the reason.
+A reader yields (line, path, id), the id "" where the file has none; `read_taxonomy` turns what is wrong
+into an error that names the file, the line and the reason.
 """
 
 import csv
@@ -19,7 +19,7 @@ from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, check_path, format_p
 if TYPE_CHECKING:
     import _csv
 
-Lines = Iterator[tuple[int, CategoryPath]]
+Lines = Iterator[tuple[int, CategoryPath, str]]
 BUILT_IN = {"atlas-52": "atlas-52.csv"}
 GOOGLE_HEADER = re.compile(r"#\s*Google_Product_Taxonomy_Version:\s*(\S+)")
 SHOPIFY_HEADER = re.compile(r"#\s*Shopify Product Taxonomy - Categories:\s*(\S+)")
@@ -42,16 +42,9 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
         return _build(source, "", _read_csv(packaged.read_text("utf-8")), source)
     data = storage.read_bytes(source)
     title = name or source.rstrip("/").rpartition("/")[2].rpartition(".")[0] or source
-    if len(data) > MAX_BYTES:
-        raise TaxonomyError(f"{source}: {len(data)} bytes; a taxonomy file has at most {MAX_BYTES}")
-    if data[:1] in b"{[" and data[:1]:
-        return _read_json(data, source, title)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TaxonomyError(f"{source}: byte {error.start} is not UTF-8; expected a CSV, JSON or text file") from None
-    if "\0" in text:
-        raise TaxonomyError(f"{source}: a binary file; expected a CSV, JSON or text file")
+    text = decode_text(data, source)
+    if text[:1] in ("{", "["):
+        return _read_json(text, source, title)
     head = text.split("\n", 1)[0]
     if match := GOOGLE_HEADER.match(head):
         return _build(title, match[1], _read_text(text, _google_path), source)
@@ -59,16 +52,35 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
         return _build(title, match[1], _read_text(text, _shopify_path), source)
     if source.lower().endswith((".csv", ".tsv")):
         return _build(title, "", _read_csv(text, "\t" if source.lower().endswith(".tsv") else ","), source)
-    return _build(title, "", _read_text(text, parse_path), source)
+    return _build(title, "", _read_text(text, lambda line: (parse_path(line), "")), source)
+
+
+def decode_text(data: bytes, source: str) -> str:
+    """Return the text of a file of paths.
+
+    Raises:
+        TaxonomyError: where it is too large, binary, or not UTF-8.
+    """
+    if len(data) > MAX_BYTES:
+        raise TaxonomyError(f"{source}: {len(data)} bytes; a file of category paths has at most {MAX_BYTES}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TaxonomyError(f"{source}: byte {error.start} is not UTF-8; expected a CSV, JSON or text file") from None
+    if "\0" in text:
+        raise TaxonomyError(f"{source}: a binary file; expected a CSV, JSON or text file")
+    return text
 
 
 def _build(name: str, version: str, lines: Lines, source: str) -> Taxonomy:
     """Collect the paths, so that a duplicate names both of its lines."""
     seen: dict[CategoryPath, int] = {}
+    ids: dict[CategoryPath, str] = {}
+    id_lines: dict[str, int] = {}
     line = 0
     while True:
         try:
-            line, path = next(lines)
+            line, path, node_id = next(lines)
             check_path(path)
         except StopIteration:
             break
@@ -79,9 +91,13 @@ def _build(name: str, version: str, lines: Lines, source: str) -> Taxonomy:
         if path in seen:
             raise TaxonomyError(f"{source}, line {line}: {format_path(path)!r} stands already in line {seen[path]}")
         seen[path] = line
+        if node_id:
+            if (first := id_lines.setdefault(node_id, line)) != line:
+                raise TaxonomyError(f"{source}, line {line}: the id {node_id!r} stands already in line {first}")
+            ids[path] = node_id
     if not seen:
         raise TaxonomyError(f"{source}: no category path in it")
-    return Taxonomy(seen, name=name, version=version)
+    return Taxonomy(seen, name=name, version=version, ids=ids)
 
 
 class _LineError(Exception):
@@ -91,28 +107,28 @@ class _LineError(Exception):
         self.reason = reason
 
 
-def _google_path(line: str) -> CategoryPath:
+def _google_path(line: str) -> tuple[CategoryPath, str]:
     """Read `3237 - Animals & Pet Supplies > Live Animals`, or the same without its id."""
-    match = re.match(r"\d+ - ", line)
-    return parse_path(line[match.end() :] if match else line)
+    match = re.match(r"(\d+) - ", line)
+    return (parse_path(line[match.end() :]), match[1]) if match else (parse_path(line), "")
 
 
-def _shopify_path(line: str) -> CategoryPath:
+def _shopify_path(line: str) -> tuple[CategoryPath, str]:
     """Read `gid://shopify/TaxonomyCategory/ap-1 : Animals & Pet Supplies > Live Animals`."""
     gid, separator, path = line.partition(" : ")
     if not separator or not gid.startswith("gid://"):
         raise TaxonomyError(f"expected 'gid://... : A > B', found {line[:80]!r}")
-    return parse_path(path)
+    return parse_path(path), gid.strip()
 
 
-def _read_text(text: str, parse: Callable[[str], CategoryPath]) -> Lines:
+def _read_text(text: str, parse: Callable[[str], tuple[CategoryPath, str]]) -> Lines:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             try:
-                path = parse(line)
+                path, node_id = parse(line)
             except TaxonomyError as error:
                 raise _LineError(number, str(error)) from None
-            yield number, path
+            yield number, path, node_id
 
 
 def _read_csv(text: str, delimiter: str = ",") -> Lines:
@@ -137,7 +153,7 @@ def _read_csv(text: str, delimiter: str = ",") -> Lines:
         )
     for cells in _cells(rows, len(header)):
         try:
-            yield rows.line_num, take(cells)
+            yield rows.line_num, take(cells), ""
         except TaxonomyError as error:
             raise _LineError(rows.line_num, str(error)) from None
 
@@ -189,10 +205,10 @@ def _adjacency(rows: "_csv.Reader", id_at: int, parent_at: int, name_at: int) ->
             at = nodes[at][1]
         for below in reversed(chain):
             paths[below] = (*paths[nodes[below][1]], nodes[below][2])
-        yield line, paths[node]
+        yield line, paths[node], node
 
 
-def _read_json(data: bytes, source: str, title: str) -> Taxonomy:
+def _read_json(data: str, source: str, title: str) -> Taxonomy:
     try:
         document = json.loads(data)
     except ValueError as error:
@@ -218,6 +234,6 @@ def _atlas_paths(images: object) -> Lines:
                 path = tuple(str(token).strip() for token in sentence["tokens"])
                 if path not in seen:
                     seen.add(path)
-                    yield position, path
+                    yield position, path, ""
     except (KeyError, TypeError, AttributeError) as error:
         raise _LineError(position, f"not an image of an Atlas catalogue: {error!r}") from None

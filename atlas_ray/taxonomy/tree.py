@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 from atlas_ray.errors import TaxonomyError
@@ -51,18 +51,27 @@ class Taxonomy:
         name: What people call it.
         version: Its publisher's version, or "".
         nodes: The path of every node, each after its parent, otherwise in the order given.
+        ids: Its publisher's id of each node that has one; they are no part of the content id.
     """
 
-    def __init__(self, paths: Iterable[CategoryPath], *, name: str, version: str = "") -> None:
+    def __init__(
+        self,
+        paths: Iterable[CategoryPath],
+        *,
+        name: str,
+        version: str = "",
+        ids: Mapping[CategoryPath, str] | None = None,
+    ) -> None:
         """Build the tree; ancestors that are not listed are implied.
 
         Args:
             paths: Leaves alone, or every node, in any order.
             name: What people call it.
             version: Its publisher's version.
+            ids: Its publisher's ids of nodes; a part of them, or none.
 
         Raises:
-            TaxonomyError: for a path listed twice, a bad name, or no path at all.
+            TaxonomyError: for a path or an id listed twice, a bad name, or no path at all.
         """
         self.name = name
         self.version = version
@@ -78,6 +87,11 @@ class Taxonomy:
         if not nodes:
             raise TaxonomyError(f"the taxonomy {name!r} holds no path")
         self.nodes: tuple[CategoryPath, ...] = tuple(nodes)
+        self.ids: Mapping[CategoryPath, str] = dict(ids or {})
+        holders: dict[str, CategoryPath] = {}
+        for path, node_id in self.ids.items():
+            if (other := holders.setdefault(node_id, path)) != path:
+                raise TaxonomyError(f"{format_path(other)!r} and {format_path(path)!r} have the same id {node_id!r}")
 
     @cached_property
     def children(self) -> dict[CategoryPath, list[CategoryPath]]:
@@ -131,16 +145,19 @@ class Taxonomy:
                 f"{format_path(prefix)!r} is not in the taxonomy {self.name!r}; {where} it has {choices}"
             )
         paths = [path for path in self.leaves if path[: len(prefix)] == prefix]
-        return Taxonomy(paths, name=self.name, version=self.version)
+        ids = {path: node_id for path, node_id in self.ids.items() if path[: len(prefix)] == prefix[: len(path)]}
+        return Taxonomy(paths, name=self.name, version=self.version, ids=ids)
 
     def to_json(self) -> str:
         """Write the taxonomy as the JSON text that `from_json` reads."""
-        document = {
+        document: dict[str, object] = {
             "name": self.name,
             "version": self.version,
             "id": self.id,
             "paths": [list(path) for path in self.nodes],
         }
+        if self.ids:
+            document["ids"] = [self.ids.get(path) for path in self.nodes]
         return json.dumps(document, ensure_ascii=False, indent=1)
 
     @classmethod
@@ -154,11 +171,18 @@ class Taxonomy:
             document = json.loads(text)
             paths = [tuple(path) for path in document["paths"]]
             name, version, stated = document["name"], document["version"], document.get("id")
+            listed = document.get("ids") or [None] * len(paths)
+            ids = {path: node_id for path, node_id in zip(paths, listed, strict=True) if node_id is not None}
         except (ValueError, KeyError, TypeError) as error:
             raise TaxonomyError(f"{source}: not a taxonomy.json of this project ({error})") from error
         if not all(isinstance(part, str) for path in paths for part in path):
             raise TaxonomyError(f"{source}: a category path holds something else than text")
-        taxonomy = cls(paths, name=str(name), version=str(version))
+        if not all(isinstance(node_id, str) for node_id in ids.values()):
+            raise TaxonomyError(f"{source}: an id is something else than text")
+        try:
+            taxonomy = cls(paths, name=str(name), version=str(version), ids=ids)
+        except TaxonomyError as error:
+            raise TaxonomyError(f"{source}: {error}") from None
         if stated is not None and stated != taxonomy.id:
             raise TaxonomyError(
                 f"{source}: its id is {stated!r} but its paths give {taxonomy.id!r}; the file was changed"

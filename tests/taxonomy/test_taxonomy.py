@@ -1,3 +1,4 @@
+import json
 import time
 from pathlib import Path
 
@@ -110,6 +111,11 @@ def test_every_kind_gives_the_same_taxonomy(tmp_path: Path, name: str) -> None:
         ("a.csv", "id,parent_id,name\n1,2,A\n2,1,B\n", "line 2: a cycle: 1 -> 2 -> 1"),
         ("a.csv", "id,parent_id,name\n1,7,A\n", "line 2: the parent_id '7' is the id of no row"),
         ("a.csv", "id,parent_id,name\n1,,A\n1,,B\n", "line 3: the id '1' stands already in line 2"),
+        (
+            "a.txt",
+            "# Google_Product_Taxonomy_Version: 1\n1 - A\n1 - B\n",
+            "line 3: the id '1' stands already in line 2",
+        ),
         ("a.txt", "A > B\nA >  > C\n", "line 2: empty or padded name ''"),
         ("a.txt", "# Shopify Product Taxonomy - Categories: 1\nA > B\n", "line 2: expected 'gid://... : A > B'"),
         ("a.txt", "", "no category path in it"),
@@ -117,6 +123,9 @@ def test_every_kind_gives_the_same_taxonomy(tmp_path: Path, name: str) -> None:
         ("a.json", '{"mappings": []}', "JSON of another kind"),
         ("a.json", '{"images": [{"sentences": [{}]}]}', "line 1: not an image of an Atlas catalogue"),
         ("a.json", '{"paths": [["A"]], "name": "n", "version": "", "id": "0"}', "the file was changed"),
+        ("a.json", '{"paths": [["A"], ["B"]], "name": "n", "version": "", "ids": ["1"]}', "not a taxonomy.json"),
+        ("a.json", '{"paths": [["A"], ["B"]], "name": "n", "version": "", "ids": ["1", 2]}', "an id is something else"),
+        ("a.json", '{"paths": [["A"], ["B"]], "name": "n", "version": "", "ids": ["1", "1"]}', "have the same id '1'"),
         ("a.json", '{"images": [', "not JSON"),
     ],
 )
@@ -140,6 +149,21 @@ def test_published_files(test_data: Path) -> None:
     assert time.perf_counter() - started < 1.0
     with pytest.raises(TaxonomyError, match="JSON of another kind"):
         read_taxonomy(str(folder / "shopify_2024-10_to_2025-08.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [("google.txt", "1 2 3 9"), ("adjacency.csv", "1 2 3 4"), ("shopify.txt", "a a-1 a-2 d"), ("paths.txt", "")],
+)
+def test_ids_are_kept_beside_the_paths(tmp_path: Path, name: str, ids: str) -> None:
+    taxonomy = read_taxonomy(write(tmp_path, name, GOOD[name]))
+    paths = [("A",), ("A", "B"), ("A", "C"), ("D",)]
+    prefix = "gid://shopify/TaxonomyCategory/" if name == "shopify.txt" else ""
+    assert taxonomy.ids == {path: prefix + node_id for path, node_id in zip(paths, ids.split(), strict=bool(ids))}
+    assert taxonomy.id == Taxonomy(paths, name="t").id
+    assert Taxonomy.from_json(taxonomy.to_json(), source="memory").ids == taxonomy.ids
+    assert ("ids" in json.loads(taxonomy.to_json())) == bool(ids)
+    assert taxonomy.within(("A", "B")).ids.keys() <= {("A",), ("A", "B")}
 
 
 def test_the_tree_is_drawn() -> None:

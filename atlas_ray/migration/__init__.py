@@ -1,0 +1,1 @@
+"""Predictions and labels of one version of a taxonomy rewritten to the next, on Ray Data."""

@@ -1,0 +1,269 @@
+"""A migration: the tables of a scoring run, or the labels of a catalogue, in the next version of the taxonomy.
+
+Each Parquet file becomes one of the same name, read and written in batches by one Ray task; a task that is tried
+again replaces what it wrote.
+"""
+
+import contextlib
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+
+from atlas_ray import storage
+from atlas_ray.config import hold_settings
+from atlas_ray.errors import AuditError, CatalogError, OutputError, TaxonomyError
+from atlas_ray.migration.config import MigrateConfig
+from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predictions
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS
+from atlas_ray.streaming.account import RunReport, read_run, write_run
+from atlas_ray.streaming.checkpoint import count_rows
+from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
+
+IDENTITY = "migrate.json"
+RESCORE, RELABEL = "rescore", "relabel"
+OUTCOMES = ("migrated", "undetermined", "without_path")
+BATCH_ROWS = 20_000
+ANSWER = ("category_path", "probability", "level_probabilities", "alternatives", "outside_probability", "taxonomy_id")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table to migrate."""
+
+    name: str
+    schema: pa.Schema
+    """The columns that it has to have."""
+    predicted: bool = False
+    """Whether it has predictions."""
+    label: str | None = None
+    """Its column of labels."""
+
+
+RUN_TABLES = (
+    _Table(
+        "products",
+        pa.schema([CATEGORIZED.field(name) for name in ("product_id", *ANSWER, "true_category_path")]),
+        predicted=True,
+        label="true_category_path",
+    ),
+    _Table("predictions", pa.schema([PREDICTIONS.field(name) for name in ("product_id", *ANSWER)]), predicted=True),
+)
+CATALOG_TABLES = (
+    _Table(
+        "products",
+        pa.schema([PRODUCTS.field(name) for name in ("product_id", "category_path")]),
+        label="category_path",
+    ),
+)
+
+
+def migrate(config: MigrateConfig) -> RunReport:
+    """Rewrite a scoring run, or a catalogue's labels, to the next version of its taxonomy.
+
+    Of a run, `products/` and `predictions/` are written anew, each with all of its rows; the products whose answer
+    has no certain place become null there and are listed in `rescore/`. Of a catalogue `products/` is, beside a copy
+    of `images/` and the new `taxonomy.json`. Labels without a certain place become null and are listed in
+    `relabel/`. `changes.json` says what became of each path. `run.json` completes the output; until it is there the
+    same call begins anew.
+
+    Raises:
+        CatalogError: where there is no finished run or no catalogue, or a table is damaged.
+        TaxonomyError: where a taxonomy or the mapping cannot be used, or all is of the new taxonomy already.
+        OutputError: where the output holds something else.
+        AuditError: where a table lost or gained a row.
+    """
+    began = time.time()
+    source, output = storage.absolute(config.scored or config.catalog or ""), storage.absolute(config.output)
+    old, new = read_taxonomy(config.old), read_taxonomy(config.new)
+    changes = compare(old, new, read_mapping(config.mapping) if config.mapping else None)
+    before = _run_identity(source) if config.scored else _catalog_identity(source)
+    if before["taxonomy_id"] == new.id != old.id:
+        raise TaxonomyError(f"{source} is of the taxonomy {config.new} already, whose id is {new.id}")
+    tables = RUN_TABLES if config.scored else CATALOG_TABLES
+    work = [(table, uri) for table in tables for uri in _files(source, table)]
+    said = changes.to_json().encode()
+    identity = {**before, "taxonomy_id": new.id, "old_taxonomy_id": old.id, "changes": hashlib.sha256(said).hexdigest()}
+    _hold_identity(source, output, identity)
+    if (run := read_run(output)) is not None:
+        return RunReport(output, run, already_done=True)
+    for folder in (*(table.name for table in tables), RESCORE, RELABEL):
+        storage.delete_folder(storage.join(output, folder))
+        storage.make_folder(storage.join(output, folder))
+    storage.write_bytes(storage.join(output, "changes.json"), said)
+    with ProgressDisplay("migrating", "rows", total=count_rows(uri for _, uri in work)) as display:
+        destinations = ray.put(changes.destinations)
+        task = ray.remote(_migrate_file)
+        pending = [task.remote(table, uri, output, destinations, new.id, display.board) for table, uri in work]
+        counts = Counter[str]()
+        for one in ray.get(pending):
+            counts.update(one)
+    if config.catalog:
+        _copy_pictures(source, output)
+        storage.write_bytes(storage.join(output, "taxonomy.json"), new.to_json().encode())
+    _audit(source, output, tables, counts)
+    fields = {
+        "config": asdict(config),
+        "identity": identity,
+        "made_with_taxonomy_id": before["taxonomy_id"],
+        "counts": {
+            name: counts[name] for what in _kinds(tables) for name in (what, *(f"{what}_{one}" for one in OUTCOMES))
+        },
+        "undetermined_by_reason": {
+            what: {name.partition(":")[2]: count for name, count in counts.items() if name.startswith(f"{what}:")}
+            for what in _kinds(tables)
+        },
+        "seconds": {"total": time.time() - began},
+    }
+    return RunReport(output, write_run(output, "migrate", began, fields))
+
+
+def _run_identity(source: str) -> dict[str, Any]:
+    try:
+        run = read_run(source)
+        if run is not None and run["job"] in ("score", "migrate"):
+            model_id, taxonomy_id = run["identity"]["model_id"], run["identity"]["taxonomy_id"]
+            return {"run": source, "model_id": model_id, "taxonomy_id": taxonomy_id}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogError(f"{source}/run.json is damaged ({type(error).__name__}: {error})") from None
+    raise CatalogError(f"{source} is no finished scoring run; run `atlas-ray score` to its end first")
+
+
+def _catalog_identity(source: str) -> dict[str, Any]:
+    uri = storage.join(source, "taxonomy.json")
+    return {"catalog": source, "taxonomy_id": read_taxonomy(uri).id if storage.exists(uri) else None}
+
+
+def _files(source: str, table: _Table) -> list[str]:
+    """Return the files of a table; the first is looked at before any work starts."""
+    found = storage.files(storage.join(source, table.name), suffix=".parquet")
+    if not found and table.name == "products":
+        raise CatalogError(f"{source}: no products table")
+    for uri in found[:1]:
+        next(_batches(uri, table.schema, rows=1), None)
+    return found
+
+
+def _batches(uri: str, schema: pa.Schema, rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+    """Read a file that has to have the columns of a schema, some rows at a time.
+
+    Raises:
+        CatalogError: naming the file, and the column that it lacks or that is of another type.
+    """
+    place = storage.locate(uri)
+    try:
+        with place.filesystem.open_input_file(place.path) as stream:
+            file = pq.ParquetFile(stream)
+            for field in schema:
+                at = file.schema_arrow.get_field_index(field.name)
+                if at < 0:
+                    raise CatalogError(f"{uri}: no column {field.name!r}; it has {file.schema_arrow.names[:12]}")
+                if (found := file.schema_arrow.field(at).type) != field.type:
+                    raise CatalogError(f"{uri}: column {field.name!r} is {found}; expected {field.type}")
+            for batch in file.iter_batches(batch_size=rows):
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{uri}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _hold_identity(source: str, output: str, identity: dict[str, Any]) -> None:
+    """Keep what the migration is made of, or check that the output holds one made of the same.
+
+    Raises:
+        OutputError: where it holds anything else.
+    """
+    if output == source:
+        raise OutputError(f"{output} is what is to be migrated; migrate into a folder of its own")
+    if not storage.exists(storage.join(output, IDENTITY)):
+        for name in ("run.json", "model.json", "taxonomy.json", "products", "predictions"):
+            if storage.exists(storage.join(output, name)):
+                raise OutputError(f"{output} holds {name} of another origin; migrate into a new folder")
+    hold_settings(output, IDENTITY, identity)
+
+
+def _migrate_file(
+    table: _Table, uri: str, output: str, destinations: Destinations, taxonomy_id: str, board: Any
+) -> Counter[str]:
+    """Rewrite one file of a table, list what has no certain place, and count both."""
+    counts = Counter[str]()
+    name = uri.rpartition("/")[2]
+    with contextlib.ExitStack() as files:
+        writers: dict[str, pq.ParquetWriter] = {}
+
+        def write(folder: str, rows: pa.Table) -> None:
+            if folder not in writers:
+                place = storage.locate(storage.join(output, folder, name))
+                writer = pq.ParquetWriter(place.path, rows.schema, filesystem=place.filesystem)
+                writers[folder] = files.enter_context(writer)
+            writers[folder].write_table(rows)
+
+        for rows in _batches(uri, table.schema):
+            if table.predicted:
+                before = rows["category_path"]
+                rows, lost = migrate_predictions(rows, destinations, taxonomy_id)
+                counts.update(_outcomes(table.name, before, rows["category_path"], lost))
+                if table.name == "products" and len(lost):
+                    write(RESCORE, lost)
+            if table.label:
+                before = rows[table.label]
+                rows, lost = migrate_labels(rows, table.label, destinations)
+                counts.update(_outcomes("labels", before, rows[table.label], lost))
+                if len(lost):
+                    write(RELABEL, lost)
+            write(table.name, rows)
+            board.add.remote({"rows": len(rows)})
+    return counts
+
+
+def _outcomes(what: str, before: pa.ChunkedArray, after: pa.ChunkedArray, lost: pa.Table) -> Counter[str]:
+    """Count the rows of a column by what became of them, and those without a certain place by reason too."""
+    found = Counter(
+        {
+            what: len(before),
+            f"{what}_migrated": len(after) - after.null_count,
+            f"{what}_undetermined": len(lost),
+            f"{what}_without_path": before.null_count,
+        }
+    )
+    for reason in pc.value_counts(lost["reason"]).to_pylist():
+        found[f"{what}:{reason['values']}"] += reason["counts"]
+    return found
+
+
+def _kinds(tables: Sequence[_Table]) -> list[str]:
+    """Return what is counted: rows of each table with predictions, and labels."""
+    return [table.name for table in tables if table.predicted] + ["labels"]
+
+
+def _copy_pictures(source: str, output: str) -> None:
+    for uri in storage.files(storage.join(source, "images"), suffix=".parquet"):
+        storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))
+
+
+def _audit(source: str, output: str, tables: Sequence[_Table], counts: Counter[str]) -> None:
+    """Hold what was written against what was read, and the outcomes against the rows.
+
+    Raises:
+        AuditError: naming the table and both numbers.
+    """
+    lists = {RESCORE: counts["products_undetermined"], RELABEL: counts["labels_undetermined"]}
+    expected = lists | {table.name: _rows(source, table.name) for table in tables}
+    for folder, rows in expected.items():
+        if (written := _rows(output, folder)) != rows:
+            raise AuditError(f"{output}/{folder} has {written} rows; expected {rows}")
+    for what in _kinds(tables):
+        outcomes = sum(counts[f"{what}_{outcome}"] for outcome in OUTCOMES)
+        if outcomes != counts[what]:
+            raise AuditError(f"{output}: {counts[what]} {what} came to {outcomes} outcomes")
+
+
+def _rows(folder: str, table: str) -> int:
+    return count_rows(storage.files(storage.join(folder, table), suffix=".parquet"))

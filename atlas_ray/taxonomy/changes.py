@@ -1,0 +1,307 @@
+"""What became of each path of a taxonomy in its next version.
+
+An old path and a new one are the same category where, in this order: a mapping says so; their ids are
+the same (where both versions have ids of one publisher); the paths are the same; or their parents are
+the same category and so are their names. Without ids two guesses follow, each of which is made only
+where nothing else fits: a removed and an added path that have the same parent and the same children are
+one that was renamed; a name that one removed leaf and one added leaf have is one that was moved, and so
+it is with inner nodes of the same name and the same children. All else was removed, or was added.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from atlas_ray.errors import TaxonomyError
+from atlas_ray.taxonomy.mapping import PathMapping
+from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, format_path
+
+KINDS = ("unchanged", "renamed", "moved", "merged", "split", "removed")
+"""What may have become of an old path."""
+GUESSES = ("children", "name")
+"""The sources that are guesses."""
+Matches = dict[CategoryPath, tuple[str, tuple[CategoryPath, ...]]]
+"""How an old path's new ones were found, and the new ones."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one old path."""
+
+    kind: str
+    """renamed: another name under the same parent; moved: another parent; merged: others lead to the same new
+    path; split: into several new ones."""
+    old: CategoryPath
+    new: tuple[CategoryPath, ...]
+    """One path, several of a split one, none of a removed one."""
+    source: str
+    """How that is known: mapping, id, path, parent, children (a guess), name (a guess); "" of a removed one that
+    nothing tells of."""
+    follows: bool
+    """Whether nothing happened to it but what happened to its parent."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the products of one old path belong."""
+
+    path: CategoryPath | None
+    """The new path, where that is certain."""
+    reason: str = ""
+    """Why it is not: removed, split, not_a_leaf (it was one and has paths below it now), unknown (no old path)."""
+    candidates: tuple[CategoryPath, ...] = ()
+    """Where it is not: the new paths at or below which they belong."""
+    same_levels: bool = False
+    """Whether each level of the new path holds what that of the old one held: no leaf came, and none left."""
+
+
+UNKNOWN = Destination(None, "unknown")
+
+
+@dataclass(frozen=True)
+class TaxonomyChanges:
+    """The difference of two versions of a taxonomy."""
+
+    old: Taxonomy
+    new: Taxonomy
+    changes: tuple[Change, ...]
+    """One for each node of the old taxonomy, in its order."""
+    added: tuple[CategoryPath, ...]
+    """The new paths that no old one leads to."""
+    by_id: bool
+    """Whether ids told the categories."""
+    unused: tuple[CategoryPath, ...] = ()
+    """The old paths of the mapping that the old taxonomy does not have."""
+
+    def count(self) -> dict[str, dict[str, int]]:
+        """Return how many paths each kind has, and how many of them are leaves and follow their parents."""
+        new_nodes = set(self.added)
+        found = {
+            kind: [(one.old in self.old.leaf_set, one.follows) for one in self.changes if one.kind == kind]
+            for kind in KINDS
+        }
+        found["added"] = [(path in self.new.leaf_set, path[:-1] in new_nodes) for path in self.added]
+        return {
+            kind: {
+                "paths": len(rows),
+                "leaves": sum(leaf for leaf, _ in rows),
+                "following": sum(follows for _, follows in rows),
+            }
+            for kind, rows in found.items()
+        }
+
+    @cached_property
+    def destinations(self) -> Mapping[CategoryPath, Destination]:
+        """Where the products of each old path belong."""
+        same = _same_nodes(self.old, self.changes)
+        found: dict[CategoryPath, Destination] = {}
+        for change in self.changes:
+            if len(change.new) != 1:
+                found[change.old] = Destination(None, change.kind, change.new)
+                continue
+            (path,) = change.new
+            if change.old in self.old.leaf_set and path not in self.new.leaf_set:
+                found[change.old] = Destination(None, "not_a_leaf", change.new)
+                continue
+            levels = len(path) == len(change.old) and all(
+                same.get(change.old[:level]) == path[:level] for level in range(1, len(path) + 1)
+            )
+            found[change.old] = Destination(path, same_levels=levels)
+        return found
+
+    def to_json(self) -> str:
+        """Write all of it but the unchanged paths."""
+        document: dict[str, Any] = {
+            "old": _describe(self.old),
+            "new": _describe(self.new),
+            "by_id": self.by_id,
+            "counts": self.count(),
+            "changes": [
+                {
+                    "kind": one.kind,
+                    "old_path": list(one.old),
+                    "new_paths": [list(path) for path in one.new],
+                    "leaf": one.old in self.old.leaf_set,
+                    "source": one.source,
+                    "follows": one.follows,
+                }
+                for one in self.changes
+                if one.kind != "unchanged"
+            ],
+            "added": [list(path) for path in self.added],
+            "unused_in_mapping": [list(path) for path in self.unused],
+        }
+        return json.dumps(document, ensure_ascii=False, indent=1)
+
+
+def _describe(taxonomy: Taxonomy) -> dict[str, Any]:
+    return {
+        "name": taxonomy.name,
+        "version": taxonomy.version,
+        "id": taxonomy.id,
+        "nodes": len(taxonomy.nodes),
+        "leaves": len(taxonomy.leaves),
+    }
+
+
+def compare(old: Taxonomy, new: Taxonomy, mapping: PathMapping | None = None) -> TaxonomyChanges:
+    """Tell what became of each path of a taxonomy in its next version.
+
+    Args:
+        old: The version before.
+        new: The version after.
+        mapping: What is known of old paths; it wins over ids, names and guesses.
+
+    Raises:
+        TaxonomyError: where the mapping leads an old path to one that the new version does not have.
+    """
+    mapping = mapping or {}
+    new_nodes, old_nodes = set(new.nodes), set(old.nodes)
+    path_of = {node_id: path for path, node_id in new.ids.items()}
+    old_ids = set(old.ids.values())
+    by_id = not old_ids.isdisjoint(path_of)
+
+    def may_match(path: CategoryPath) -> bool:
+        """Tell whether the new taxonomy has the path, and not as the category of another old one."""
+        return path in new_nodes and not (by_id and new.ids.get(path) in old_ids)
+
+    matches: Matches = {}
+    for path in old.nodes:
+        if path in mapping:
+            for target in mapping[path]:
+                if target not in new_nodes:
+                    raise TaxonomyError(
+                        f"the mapping leads {format_path(path)!r} to {format_path(target)!r}, which the taxonomy "
+                        f"{new.name!r} does not have; correct the row, or leave its new path empty"
+                    )
+            matches[path] = "mapping", mapping[path]
+        elif by_id and (same := path_of.get(old.ids.get(path, ""))) is not None:
+            matches[path] = "id", (same,)
+        elif may_match(path):
+            matches[path] = "path", (path,)
+    _follow(old, matches, may_match)
+    if not by_id:
+        _guess(old, new, matches, may_match)
+    reached = {target for _, targets in matches.values() for target in targets}
+    return TaxonomyChanges(
+        old=old,
+        new=new,
+        changes=_classified(old, matches),
+        added=tuple(path for path in new.nodes if path not in reached),
+        by_id=by_id,
+        unused=tuple(path for path in mapping if path not in old_nodes),
+    )
+
+
+def _image(path: CategoryPath, matches: Matches) -> CategoryPath | None:
+    """Return the one new path of an old one; of the root, the root."""
+    if not path:
+        return path
+    _, targets = matches.get(path, ("", ()))
+    return targets[0] if len(targets) == 1 else None
+
+
+def _follow(old: Taxonomy, matches: Matches, may_match: Callable[[CategoryPath], bool]) -> None:
+    """Match the paths that have the same name below what their parent became; parents come first in `nodes`."""
+    for path in old.nodes:
+        if path not in matches and (parent := _image(path[:-1], matches)) is not None:
+            target = (*parent, path[-1])
+            if may_match(target):
+                matches[path] = "parent", (target,)
+
+
+def _guess(old: Taxonomy, new: Taxonomy, matches: Matches, may_match: Callable[[CategoryPath], bool]) -> None:
+    """Match what is left where only one removed and one added path are alike; a match may settle others."""
+    old_below, new_below = (
+        {path: frozenset(child[-1] for child in taxonomy.children.get(path, ())) for path in taxonomy.nodes}
+        for taxonomy in (old, new)
+    )
+    while True:
+        before = len(matches)
+        reached = {target for _, targets in matches.values() for target in targets}
+        removed = [path for path in old.nodes if path not in matches]
+        added = [path for path in new.nodes if path not in reached]
+        _pair(
+            matches,
+            "children",
+            (((_image(path[:-1], matches), old_below[path]), path) for path in removed if old_below[path]),
+            (((path[:-1], new_below[path]), path) for path in added),
+        )
+        if len(matches) == before:  # what was renamed is settled before anything else is
+            _pair(
+                matches,
+                "name",
+                (((path[-1], old_below[path]), path) for path in removed),
+                (((path[-1], new_below[path]), path) for path in added),
+            )
+        if len(matches) == before:
+            return
+        _follow(old, matches, may_match)
+
+
+def _pair(
+    matches: Matches,
+    source: str,
+    removed: Iterable[tuple[object, CategoryPath]],
+    added: Iterable[tuple[object, CategoryPath]],
+) -> None:
+    """Match the removed and the added paths whose key no other path has; each comes as (key, path)."""
+    sides: dict[object, tuple[list[CategoryPath], list[CategoryPath]]] = defaultdict(lambda: ([], []))
+    for key, path in removed:
+        sides[key][0].append(path)
+    for key, path in added:
+        sides[key][1].append(path)
+    for before, after in sides.values():
+        if len(before) == len(after) == 1:
+            matches[before[0]] = source, (after[0],)
+
+
+def _classified(old: Taxonomy, matches: Matches) -> tuple[Change, ...]:
+    """Name what became of each old path."""
+    leading = Counter(target for _, targets in matches.values() for target in targets)
+    kinds: dict[CategoryPath, str] = {}
+    found = []
+    for path in old.nodes:
+        source, targets = matches.get(path, ("", ()))
+        parent = path[:-1]
+        follows = False
+        if len(targets) != 1:
+            kind = "split" if targets else "removed"
+            follows = not targets and kinds.get(parent) == "removed"
+        else:
+            (target,) = targets
+            beside = target[:-1] == _image(parent, matches)
+            follows = beside and target != path and target[-1] == path[-1]
+            if target == path:
+                kind = "unchanged"
+            elif leading[target] > 1:
+                kind = "merged"
+            elif follows and kinds[parent] == "renamed":
+                kind = "renamed"
+            else:
+                kind = "renamed" if beside and not follows else "moved"
+        kinds[path] = kind
+        found.append(Change(kind, path, targets, source, follows))
+    return tuple(found)
+
+
+def _same_nodes(old: Taxonomy, changes: Iterable[Change]) -> dict[CategoryPath, CategoryPath]:
+    """Return the old nodes all of whose leaves lead below one new node, to which no other leaf leads."""
+    left, reached, pairs = (
+        Counter[CategoryPath](),
+        Counter[CategoryPath](),
+        Counter[tuple[CategoryPath, CategoryPath]](),
+    )
+    for change in changes:
+        if change.old in old.leaf_set:
+            prefixes = {target[:level] for target in change.new for level in range(1, len(target) + 1)}
+            reached.update(prefixes)
+            for level in range(1, len(change.old) + 1):
+                left[change.old[:level]] += 1
+                at_level = {target[:level] for target in change.new}
+                if len(at_level) == 1 and len(target := at_level.pop()) == level:
+                    pairs[change.old[:level], target] += 1
+    return {before: after for (before, after), count in pairs.items() if count == left[before] == reached[after]}

@@ -1,0 +1,81 @@
+"""What a publisher says became of the old paths: Shopify's mapping files, or a CSV of old and new paths."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+
+from atlas_ray import storage
+from atlas_ray.errors import TaxonomyError
+from atlas_ray.taxonomy.readers import decode_text
+from atlas_ray.taxonomy.tree import CategoryPath, parse_path
+
+PathMapping = Mapping[CategoryPath, tuple[CategoryPath, ...]]
+"""The new paths of an old one: several where it was split, none where it was removed."""
+COLUMNS = ("old_path", "new_path")
+Rows = Iterator[tuple[str, str, str]]
+"""Where a row stands, the old path and the new one, which may be ""."""
+
+
+def read_mapping(source: str) -> PathMapping:
+    """Read a mapping of old paths to new ones.
+
+    A CSV has the columns `old_path` and `new_path`, with paths as `A > B`. Several rows of one old path
+    split it, an empty new path removes it. A JSON file is laid out as those that Shopify publishes,
+    `mappings[0].rules[].input.category.full_name` and `output.category[].full_name`.
+
+    Raises:
+        TaxonomyError: with the file, the row and the reason.
+        StorageError: where the file cannot be read.
+    """
+    text = decode_text(storage.read_bytes(source), source)
+    rows = _shopify_rules(text, source) if text.lstrip()[:1] in ("{", "[") else _csv_rows(text, source)
+    found: dict[CategoryPath, dict[CategoryPath, None]] = {}
+    for place, old, new in rows:
+        try:
+            targets = found.setdefault(parse_path(old), {})
+            if new:
+                targets[parse_path(new)] = None
+        except TaxonomyError as error:
+            raise TaxonomyError(f"{source}, {place}: {error}") from None
+    if not found:
+        raise TaxonomyError(f"{source}: no old path in it")
+    return {old: tuple(targets) for old, targets in found.items()}
+
+
+def _csv_rows(text: str, source: str) -> Rows:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [column.strip().lower() for column in next(rows, [])]
+        if not set(COLUMNS) <= set(header):
+            raise TaxonomyError(f"{source}: the columns are {header[:8]}; expected {', '.join(COLUMNS)}")
+        old, new = map(header.index, COLUMNS)
+        for cells in rows:
+            if cells and len(cells) != len(header):
+                raise TaxonomyError(
+                    f"{source}, line {rows.line_num}: {len(cells)} cells where the header has {len(header)}"
+                )
+            if cells:
+                yield f"line {rows.line_num}", cells[old], cells[new].strip()
+    except csv.Error as error:
+        raise TaxonomyError(f"{source}, line {rows.line_num}: not a CSV: {error}") from None
+
+
+def _shopify_rules(text: str, source: str) -> Rows:
+    number = 0
+    try:
+        (mapping,) = json.loads(text)["mappings"]
+        for number, rule in enumerate(mapping["rules"], 1):
+            old = rule["input"]["category"]["full_name"]
+            new = [category["full_name"] for category in rule["output"]["category"]]
+            for one in (old, *new):
+                if not isinstance(one, str) or not one:
+                    raise TaxonomyError(f"{source}, rule {number}: full_name is {one!r}; expected a text")
+            for one in new or [""]:
+                yield f"rule {number}", old, one
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        where = f"{source}, rule {number}" if number else source
+        raise TaxonomyError(
+            f"{where}: not a mapping as Shopify publishes them, nor a CSV of {', '.join(COLUMNS)} "
+            f"({type(error).__name__}: {error}); expected one entry of 'mappings', with 'rules'"
+        ) from None

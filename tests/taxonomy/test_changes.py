@@ -1,0 +1,278 @@
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas_ray.cli import main
+from atlas_ray.errors import TaxonomyError
+from atlas_ray.taxonomy import (
+    CategoryPath,
+    Taxonomy,
+    TaxonomyChanges,
+    compare,
+    format_path,
+    parse_path,
+    read_mapping,
+    read_taxonomy,
+)
+from atlas_ray.taxonomy.changes import KINDS
+
+few_names = st.sampled_from("abcdef")
+path_sets = st.sets(st.lists(few_names, min_size=1, max_size=4).map(tuple), min_size=1, max_size=15)
+
+
+def taxonomy(*paths: str, ids: bool = False) -> Taxonomy:
+    """A taxonomy of `A > B` paths, or of `7 A > B` paths with ids."""
+    pairs = [path.split(" ", 1) if ids else ("", path) for path in paths]
+    return Taxonomy(
+        [parse_path(path) for _, path in pairs],
+        name="t",
+        ids={parse_path(path): node_id for node_id, path in pairs if node_id},
+    )
+
+
+def became(changes: TaxonomyChanges) -> dict[str, tuple[str, str]]:
+    """What became of each path that is not as it was: kind and new paths."""
+    return {
+        format_path(one.old): (one.kind, "; ".join(map(format_path, one.new)))
+        for one in changes.changes
+        if one.kind != "unchanged"
+    }
+
+
+def write(tmp_path: Path, name: str, text: str) -> str:
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+def test_ids_tell_what_names_cannot() -> None:
+    old = taxonomy("1 A", "2 A > x", "3 A > y", "4 A > z", "5 B", ids=True)
+    new = taxonomy("1 A", "3 A > x", "2 A > w", "5 C", "9 C > z", "8 A > z", ids=True)
+    changes = compare(old, new)
+    assert changes.by_id
+    assert became(changes) == {
+        "A > x": ("renamed", "A > w"),  # its path is another category's now
+        "A > y": ("renamed", "A > x"),
+        "B": ("renamed", "C"),
+    }
+    assert {format_path(one.old): one.source for one in changes.changes}["A > z"] == "path"  # the id is gone
+    assert changes.added == (("C", "z"),)
+
+
+def test_without_ids_only_what_is_alike_alone_is_matched() -> None:
+    old = taxonomy(
+        "A > B > x", "A > B > y", "A > C > Other", "A > D > Other", "A > E > only", "A > F", "K > m", "K > n"
+    )
+    new = taxonomy(
+        "A > B2 > x", "A > B2 > y", "A > Q > Other", "A > R > Other", "G > only", "A > F2", "L > K > m", "L > K > n"
+    )
+    changes = compare(old, new)
+    assert became(changes) == {
+        "A > B": ("renamed", "A > B2"),
+        "A > B > x": ("renamed", "A > B2 > x"),
+        "A > B > y": ("renamed", "A > B2 > y"),
+        "A > C": ("removed", ""),  # Q or R: who knows
+        "A > C > Other": ("removed", ""),
+        "A > D": ("removed", ""),
+        "A > D > Other": ("removed", ""),
+        "A > E": ("removed", ""),
+        "A > E > only": ("moved", "G > only"),
+        "A > F": ("removed", ""),  # a leaf under another name may be another category
+        "K": ("moved", "L > K"),
+        "K > m": ("moved", "L > K > m"),
+        "K > n": ("moved", "L > K > n"),
+    }
+    follows = {format_path(one.old) for one in changes.changes if one.follows}
+    assert follows == {"A > B > x", "A > B > y", "A > C > Other", "A > D > Other", "K > m", "K > n"}
+
+
+def test_a_mapping_wins_over_ids_and_guesses(tmp_path: Path) -> None:
+    old = taxonomy("1 A", "2 A > x", "3 A > y", "4 A > z", "5 A > v", "6 A > w", ids=True)
+    new = taxonomy("1 A", "2 A > x2", "7 A > p", "8 A > q", "4 A > z", "5 A > v", "6 A > w", ids=True)
+    rows = "old_path,new_path\nA > x,A > z\nA > y,A > p\nA > y,A > q\nA > v,\nA > w,A > z\nB > gone,A > z\n"
+    changes = compare(old, new, read_mapping(write(tmp_path, "m.csv", rows)))
+    assert became(changes) == {
+        "A > x": ("merged", "A > z"),
+        "A > y": ("split", "A > p; A > q"),
+        "A > v": ("removed", ""),
+        "A > w": ("merged", "A > z"),
+    }
+    assert changes.added == (("A", "x2"), ("A", "v"), ("A", "w"))
+    assert changes.unused == (("B", "gone"),)
+    destinations = changes.destinations
+    assert destinations["A", "x"].path == destinations["A", "z"].path == ("A", "z")
+    assert (destinations["A", "y"].path, destinations["A", "y"].reason) == (None, "split")
+    assert destinations["A", "y"].candidates == (("A", "p"), ("A", "q"))
+    with pytest.raises(TaxonomyError, match=r"leads 'A > x' to 'A > nowhere', which the taxonomy 't' does not have"):
+        compare(old, new, {("A", "x"): (("A", "nowhere"),)})
+
+
+def test_a_leaf_with_paths_below_it_is_no_answer_any_more() -> None:
+    changes = compare(taxonomy("A > x", "A > y"), taxonomy("A > x > 1", "A > x > 2", "A > y"))
+    assert became(changes) == {}
+    assert changes.destinations["A", "x"].reason == "not_a_leaf"
+    assert changes.destinations["A", "x"].candidates == (("A", "x"),)
+    assert changes.destinations["A",].path == ("A",)  # it never was one
+
+
+def mappings(old: Taxonomy, new: Taxonomy) -> st.SearchStrategy[dict[CategoryPath, tuple[CategoryPath, ...]]]:
+    targets = st.lists(st.sampled_from(new.nodes), max_size=2, unique=True).map(tuple)
+    return st.dictionaries(st.sampled_from(old.nodes), targets, max_size=6)
+
+
+@given(path_sets, st.booleans())
+def test_a_taxonomy_does_not_differ_from_itself(paths: set[CategoryPath], with_ids: bool) -> None:
+    one = Taxonomy(sorted(paths), name="old")
+    if with_ids:
+        one = Taxonomy(one.nodes, name="old", ids={path: str(n) for n, path in enumerate(one.nodes)})
+    other = Taxonomy(reversed(one.nodes), name="new", ids=one.ids)
+    changes = compare(one, other)
+    assert became(changes) == {}
+    assert changes.added == ()
+    assert all(changes.destinations[path].path == path for path in one.nodes)
+    assert all(changes.destinations[path].same_levels for path in one.nodes)
+
+
+@given(path_sets, path_sets, st.data())
+def test_every_path_is_accounted_for_once(
+    before: set[CategoryPath], after: set[CategoryPath], data: st.DataObject
+) -> None:
+    old, new = Taxonomy(sorted(before), name="old"), Taxonomy(sorted(after), name="new")
+    mapping = data.draw(st.one_of(st.just({}), mappings(old, new)))
+    changes = compare(old, new, mapping)
+    assert tuple(one.old for one in changes.changes) == old.nodes
+    reached = Counter(target for one in changes.changes for target in one.new)
+    assert reached.keys() | set(changes.added) == set(new.nodes)
+    assert reached.keys().isdisjoint(changes.added)
+    counts = changes.count()
+    assert sum(counts[kind]["leaves"] for kind in KINDS) == len(old.leaves)
+    for one in changes.changes:
+        assert (len(one.new) == 0) == (one.kind == "removed")
+        assert (len(one.new) > 1) == (one.kind == "split")
+        assert (one.new == (one.old,)) == (one.kind == "unchanged")
+        assert one.kind != "merged" or reached[one.new[0]] > 1
+    if not mapping:  # what is guessed is one to one, and a path that both have is itself
+        assert set(reached.values()) <= {1}
+        assert all(one.kind == "unchanged" for one in changes.changes if one.old in set(new.nodes))
+    assert json.loads(changes.to_json())["counts"] == counts
+
+
+@given(path_sets, st.integers(0, 5))
+def test_ids_find_every_category_again(paths: set[CategoryPath], seed: int) -> None:
+    draws = random.Random(seed)
+    old = Taxonomy(sorted(paths), name="old")
+    image: dict[CategoryPath, CategoryPath] = {(): ()}
+    for path in old.nodes:  # new names, and any node may go to the top
+        name = f"{path[-1]}{len(image)}"
+        image[path] = (name,) if draws.random() < 0.2 else (*image[path[:-1]], name)
+    ids = {path: str(number) for number, path in enumerate(old.nodes)}
+    old = Taxonomy(old.nodes, name="old", ids=ids)
+    new = Taxonomy([image[path] for path in old.nodes], name="new", ids={image[path]: ids[path] for path in old.nodes})
+    changes = compare(old, new)
+    assert all(one.new == (image[one.old],) for one in changes.changes)
+    assert changes.added == ()
+
+
+@given(path_sets, path_sets, st.data())
+def test_a_level_is_the_same_where_it_holds_the_same_leaves(
+    before: set[CategoryPath], after: set[CategoryPath], data: st.DataObject
+) -> None:
+    old, new = Taxonomy(sorted(before), name="old"), Taxonomy(sorted(after), name="new")
+    changes = compare(old, new, data.draw(mappings(old, new)))
+    held: defaultdict[tuple[str, CategoryPath], set[CategoryPath]] = defaultdict(set)
+    for one in changes.changes:
+        if one.old in old.leaf_set:
+            for path, side in [(one.old, "old"), *((target, "new") for target in one.new)]:
+                for level in range(1, len(path) + 1):
+                    held[side, path[:level]].add(one.old)
+    split = {one.old for one in changes.changes if len(one.new) > 1}
+    for leaf in old.leaves:
+        found = changes.destinations[leaf].path
+        if found is not None:
+            pairs = [(held["old", leaf[:level]], held["new", found[:level]]) for level in range(1, len(leaf) + 1)]
+            same = len(found) == len(leaf) and all(one == other for one, other in pairs)
+            assert same or not changes.destinations[leaf].same_levels
+            if not any(one & split for one, _ in pairs):  # what was split may lead out of a level, too
+                assert changes.destinations[leaf].same_levels == same
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("m.csv", "old,new\nA,B\n", "the columns are ['old', 'new']; expected old_path, new_path"),
+        ("m.csv", "old_path,new_path\nA,B\nA >  > C,B\n", "line 3: empty or padded name ''"),
+        ("m.csv", "old_path,new_path\nA\n", "line 2: 1 cells where the header has 2"),
+        ("m.csv", 'old_path,new_path\n"A,B\n', "not a CSV"),
+        ("m.csv", "old_path,new_path\n", "no old path in it"),
+        ("m.json", "[", "not a mapping as Shopify publishes them"),
+        ("m.json", '{"mappings": [{"rules": []}, {"rules": []}]}', "expected one entry of 'mappings'"),
+        ("m.json", '{"mappings": [{"rules": [{"input": {"category": "a"}}]}]}', "rule 1: not a mapping"),
+        (
+            "m.json",
+            '{"mappings": [{"rules": [{"input": {"category": {"full_name": 7}}, "output": {"category": []}}]}]}',
+            "rule 1: full_name is 7",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_mapping_is_said(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    source = write(tmp_path, name, text)
+    with pytest.raises(TaxonomyError) as error:
+        read_mapping(source)
+    assert str(error.value).startswith(source)
+    assert reason in str(error.value)
+
+
+def test_google_changed_is_told_by_ids_and_by_names(test_data: Path, tmp_path: Path) -> None:
+    published = (test_data / "taxonomies" / "taxonomy-with-ids.en-US.2019-07-10.txt").read_text()
+    changed = published.replace("> Bird Supplies", "> All for Birds").replace("Cat Supplies > Cat Beds", "Cat Beds")
+    lines = [line for line in changed.splitlines() if not line.endswith("> Dog Beds")]
+    old = read_taxonomy(write(tmp_path, "old.txt", published))
+    new = read_taxonomy(write(tmp_path, "new.txt", "\n".join(lines) + "\n999999 - Animals & Pet Supplies > Robots\n"))
+    bare = compare(Taxonomy(old.nodes, name="old"), Taxonomy(new.nodes, name="new"))
+    for by_id, changes in ((True, compare(old, new)), (False, bare)):
+        assert changes.by_id == by_id
+        counts = {kind: row["paths"] for kind, row in changes.count().items()}
+        below = sum("Bird Supplies" in path for path in old.nodes)
+        assert below > 5
+        assert counts == {
+            "unchanged": len(old.nodes) - below - 2, "renamed": below, "moved": 1, "merged": 0, "split": 0,
+            "removed": 1, "added": 1,
+        }  # fmt: skip
+        assert changes.added == (("Animals & Pet Supplies", "Robots"),)
+
+
+def test_shopifys_mapping_leads_to_its_new_version(
+    test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = test_data / "taxonomies"
+    new = read_taxonomy(str(folder / "categories.en.txt"))
+    assert new.ids["Animals & Pet Supplies",] == "gid://shopify/TaxonomyCategory/ap"
+    file = str(folder / "shopify_2024-10_to_2025-08.json")
+    mapping = read_mapping(file)
+    assert len(mapping) == 50
+    later = {target for targets in mapping.values() for target in targets}
+    kept = [path for path in new.nodes if path not in later and new.children.get(path) is None]
+    old = Taxonomy([*kept, *mapping], name="2024-10")
+    started = time.perf_counter()
+    changes = compare(old, new, mapping)
+    changes.to_json()
+    assert time.perf_counter() - started < 2.0
+    for path, (target,) in mapping.items():
+        (change,) = [one for one in changes.changes if one.old == path]
+        assert change.new == (target,)
+        assert change.kind in ("renamed", "moved", "merged")
+    counts = changes.count()
+    assert counts["removed"]["paths"] == counts["split"]["paths"] == 0
+    assert counts["unchanged"]["paths"] == len(old.nodes) - 50
+    (tmp_path / "old.json").write_text(old.to_json())
+    command = ["taxonomy", "diff", str(tmp_path / "old.json"), str(folder / "categories.en.txt"), "--mapping", file]
+    assert main([*command, "--output", str(tmp_path / "changes.json")]) == 0
+    assert "Uniforms -> Apparel & Accessories > Clothing > Uniforms & Workwear" in capsys.readouterr().out
+    written = json.loads((tmp_path / "changes.json").read_text())
+    assert written["counts"] == counts
+    assert sum(one["kind"] != "merged" for one in written["changes"]) == 50 - counts["merged"]["paths"]
