@@ -17,7 +17,7 @@ SHOWN = 10
 
 def print_import(report: Any) -> None:
     """Print what an import did (`atlas_ray.catalog.importer.ImportReport`)."""
-    console = _console()
+    console = wide_console()
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
     console.print(f"{report.products} products, {report.images} pictures; {report.labelled} labelled: {splits}")
     if report.taxonomy is not None:
@@ -32,7 +32,7 @@ def print_import(report: Any) -> None:
 
 def print_score(report: Any) -> None:
     """Print what a scoring run did (`atlas_ray.streaming.account.RunReport`)."""
-    console = _console()
+    console = wide_console()
     counts, run = report.counts, report.run
     if report.already_done:
         console.print(f"{report.output} holds this run already, finished {run['finished_at'][:19]}; nothing to do")
@@ -65,7 +65,7 @@ def _rate(run: dict[str, Any]) -> str:
 
 def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
     """Print the metrics by split, and the paths that fare worst."""
-    console = _console()
+    console = wide_console()
     depth = max(len(one.levels) for one in metrics.values())
     table = Table(
         "split",
@@ -131,7 +131,7 @@ def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> No
             escape(format_path(best.category_path)) if best else "",
             f"{best.probability:.4f}" if best else "",
         )
-    _console().print(table)
+    wide_console().print(table)
 
 
 def _some(console: Console, title: str, items: list[tuple[Any, int]]) -> None:
@@ -144,7 +144,7 @@ def _some(console: Console, title: str, items: list[tuple[Any, int]]) -> None:
         console.print(f"  and {len(items) - SHOWN} more, in run.json")
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """Return a console that does not cut lines where the output is no terminal."""
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
