@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from atlas_ray import storage
 from atlas_ray.embedding.config import SimilarConfig
@@ -32,12 +32,14 @@ def find_label_errors(config: SimilarConfig) -> pa.Table:
     index, width = ProductIndex.open(output), run["identity"]["width"]
     pairs = LABEL_ERRORS.empty_table()
     console = Console(stderr=True)
-    batches = track(embedding_batches(output, width), "comparing", console=console, disable=not console.is_terminal)
-    for batch in batches:
-        labelled = batch.filter(batch["category_path"].is_valid())
-        for start in range(0, len(labelled), QUERIES):
-            found = _pairs(index, labelled.slice(start, QUERIES), config.k, config.min_similarity)
-            pairs = _best(pa.concat_tables([pairs, found]), config.limit)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("comparing", total=run["counts"]["products"])
+        for batch in embedding_batches(output, width):
+            labelled = batch.filter(batch["category_path"].is_valid())
+            for start in range(0, len(labelled), QUERIES):
+                found = _pairs(index, labelled.slice(start, QUERIES), config.k, config.min_similarity)
+                pairs = _best(pa.concat_tables([pairs, found]), config.limit)
+            progress.advance(task, len(batch))
     place = storage.locate(storage.join(output, TABLE))
     pq.write_table(pairs, place.path, filesystem=place.filesystem)
     return pairs
@@ -52,9 +54,8 @@ def _pairs(index: ProductIndex, products: pa.RecordBatch, k: int, min_similarity
     # A product without a label compares as null, and is left out with what is not different.
     rows = pc.and_(pc.greater_equal(found["similarity"], min_similarity), pc.not_equal(label, other))
     found, own = found.filter(rows), pa.Table.from_batches([own]).filter(rows)
-    sides = pa.concat_tables(
-        [own.select(["product_id", "category_path"]), found.select(["product_id", "category_path"])]
-    )
+    names = ["product_id", "category_path"]
+    sides = pa.concat_tables([own.select(names), found.select(names)], promote_options="default")
     here = np.arange(len(found))
     swapped = pc.greater(own["product_id"], found["product_id"]).to_numpy()
     first = sides.take(pa.array(np.where(swapped, here + len(found), here)))

@@ -80,8 +80,9 @@ def _vector_of(config: SimilarConfig, run: dict[str, Any]) -> NDArray[np.float32
             raise EmbeddingError(f"{config.model} reads {' and '.join(artifact.reads)}; it makes nothing of a {name}")
     predictor = PathPredictor(artifact)
     try:
-        contents = [None if config.image is None else ObjectReader(threads=1).read(config.image)]
-        vectors, refused = predictor.embed(contents, {name: [given[name]] for name in artifact.texts})
+        with ObjectReader(threads=1) as reader:
+            content = None if config.image is None else reader.read(config.image)
+        vectors, refused = predictor.embed([content], {name: [given[name]] for name in artifact.texts})
         if refused:
             raise refused[0]
     except ItemError as error:

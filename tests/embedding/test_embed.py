@@ -93,10 +93,11 @@ def test_every_product_has_a_vector_or_a_reason(embedded: Path, planted: str, sm
     products = {row["product_id"]: row for row in rows(planted, "products")}
     assert {row["product_id"] for row in found} | {row["product_id"] for row in quarantine} == products.keys()
     assert all(pq.read_schema(file).equals(embeddings(WIDTH)) for file in (embedded / "embeddings").iterdir())
+    model_id = load_artifact(small_model).id
     for row in found:
         assert row["category_path"] == products[row["product_id"]]["category_path"]
         assert row["split"] == products[row["product_id"]]["split"]
-        assert row["model_id"] == load_artifact(small_model).id
+        assert row["model_id"] == model_id
         assert np.linalg.norm(row["vector"]) == pytest.approx(1, abs=1e-5)
     assert sorted(path.name for path in embedded.iterdir()) == [
         "embed.json", "embeddings", "index", "quarantine", "run.json",
@@ -211,6 +212,7 @@ def test_a_picture_under_two_labels_is_a_likely_error(
         (["--embeddings", "nothing", "--product-id", "bare"], "nothing is no finished embedding run"),
         (["--image", "nothing.jpg", "--model", "{model}"], "--image nothing.jpg: not_found"),
         (["--image", "{model}/model.json", "--model", "{model}"], "not_an_image"),
+        (["--image", "http://127.0.0.1/a.jpg", "--model", "{model}"], "unsupported_uri"),
         (["--image", "nothing.jpg"], "needs --model"),
         (["--title", "red", "--model", "{model}"], "reads picture; it makes nothing of a title"),
         (["--image", "nothing.jpg", "--model", "{other}"], "was made with"),
