@@ -25,10 +25,15 @@ def combine(table: pa.Table, widths: Sequence[int], model_id: str) -> pa.Table:
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, sum(widths))
     joined = joined_vectors(np.add.reduceat(vectors, first, axis=0) if len(first) else vectors, widths)
     columns = {name: table[name].take(pa.array(first)) for name in table.column_names}
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(joined.reshape(-1)), sum(widths))
+    columns["vector"] = vector_column(joined)
     columns["model_id"] = pa.repeat(pa.scalar(model_id), len(first))
     schema = embeddings(sum(widths))
     return pa.table({name: columns[name] for name in schema.names}).cast(schema)
+
+
+def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """Return vectors, (rows, width), as a column."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
 def joined_vectors(summed: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float32]:

@@ -5,20 +5,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from atlas_ray.artifacts import load_artifact
+from atlas_ray.embedding.combine import vector_column
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.products import texts_of
 from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, keep_answered, with_errors
 
 CARRIED = ("category_path", "split")
 """What the products table says of a product and its embedding repeats."""
-
-
-def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
-    """Return vectors, (rows, width), as a column."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
 class Embed:
