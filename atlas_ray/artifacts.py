@@ -93,6 +93,13 @@ class Artifact:
         return texts_of(self.reads)
 
     @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """How wide its features of each modality are, in the order of `reads`."""
+        if isinstance(self.model, FusionNetwork):
+            return tuple(self.members[name].feature_widths[0] for name in self.reads)
+        return (self.model.config.hidden_dim if isinstance(self.model, TextNetwork) else self.model.encoder.features,)
+
+    @property
     def image_size_px(self) -> int:
         """Side of the square that pictures become; 0 where it looks at none."""
         if isinstance(self.model, FusionNetwork):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from atlas_ray import __version__
-from atlas_ray.commands import catalogs, collection, demo, scoring, serving, taxonomies, training
+from atlas_ray.commands import catalogs, collection, demo, embedding, scoring, serving, taxonomies, training
 from atlas_ray.commands.exits import EXIT_FAILED, EXIT_USER
 from atlas_ray.errors import UserError
 
@@ -161,6 +161,15 @@ def _parser() -> argparse.ArgumentParser:
     command("evaluate", scoring.run_evaluate, scoring.add_evaluate, "compare scored products with their labels")
     command(
         "explain", scoring.run_explain, scoring.add_explain, "draw where a model looked at a picture, level by level"
+    )
+    command(
+        "embed", embedding.run_embed, embedding.add_embed, "give every product of a catalogue a vector, and index them"
+    )
+    command(
+        "similar",
+        embedding.run_similar,
+        embedding.add_similar,
+        "find similar products, or nearly identical ones whose labels differ",
     )
     command("serve", serving.run_serve, serving.add_serve, "answer over HTTP, with a page to try it")
     command("token", serving.run_token, serving.add_token, "make a token for somebody who may ask the endpoint")

@@ -29,6 +29,10 @@ class OutputError(UserError):
     """An output folder that holds something else than what this run would write."""
 
 
+class EmbeddingError(UserError):
+    """Embeddings that cannot be searched, or a product that they have no answer about."""
+
+
 class SearchError(UserError):
     """A search for settings of which no trial finished."""
 

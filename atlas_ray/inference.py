@@ -3,10 +3,12 @@
 Dimensions: batch; M modalities; N leaves of the taxonomy that a network was trained on.
 """
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from atlas_ray.artifacts import Artifact
 from atlas_ray.decoding import (
@@ -45,6 +47,14 @@ class Inference(Protocol):
         """Find the best paths of what was encoded."""
         ...
 
+    def vectors(self, products: Products) -> Tensor:
+        """Return what products are compared by, (batch, width) float32.
+
+        The vectors of the modalities stand side by side in the order of `reads`, each of length 1, or 0
+        where a product does not have the modality. That of a picture is the feature grid's mean.
+        """
+        ...
+
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
         """Return where the network looked at each token, (batch, depth, rows, columns)."""
         ...
@@ -61,6 +71,11 @@ def build_inference(
         assert artifact.words is not None
         return TextInference(model, artifact.words, device, dtype, artifact.temperature)
     return PictureInference(model, device, dtype, artifact.temperature, compiled=compiled)
+
+
+def pooled(encoded: Tensor) -> Tensor:
+    """Return features (batch, features) in float32: of a grid, the mean over its places."""
+    return encoded.float() if encoded.ndim == 2 else encoded.float().mean((2, 3))
 
 
 class PictureInference:
@@ -113,6 +128,10 @@ class PictureInference:
         assert isinstance(self.model, EncoderDecoder)
         return unconstrained_search(DecoderStep(self.model, self.model.decoder.grid(encoded)), width=width)
 
+    def vectors(self, products: Products) -> Tensor:
+        """Return what pictures are compared by, (batch, features)."""
+        return normalize(pooled(self.encode(products)))
+
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
         """Return where the decoder looked."""
         assert isinstance(self.model, EncoderDecoder)
@@ -150,6 +169,10 @@ class TextInference:
         assert scope.classes is not None
         logits: Tensor = self.model.head.output(encoded)
         return (logits[:, scope.classes].float() / self._temperature).log_softmax(-1)
+
+    def vectors(self, products: Products) -> Tensor:
+        """Return what texts are compared by, (batch, hidden_dim)."""
+        return normalize(pooled(self.encode(products)))
 
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
         """A text has none."""
@@ -189,31 +212,43 @@ class FusedInference:
             there = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
             self._picture_token = torch.tensor(there, device=device)
 
-    @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """How wide each modality's features are."""
-        return tuple(member.features for member in self._members.values())
-
     def _spells(self, name: str) -> bool:
         return isinstance(self._members[name].model, EncoderDecoder)
 
     def opinions(self, products: Products) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return what each modality says, for `FusionNetwork`: log_p, there and features."""
         log_p = torch.zeros(len(products), len(self.reads), self._policy.config.outputs, device=self._device)
-        there = products.there(self.reads).to(self._device)
         wanted = self._policy.config.policy == "early"
         features: list[Tensor] = []
-        for position, (name, member) in enumerate(self._members.items()):
-            rows = there[:, position].nonzero()[:, 0]
-            some = products if len(rows) == len(products) else products.take(rows.tolist())
+        for position, (name, rows, some) in enumerate(self._present(products)):
+            member = self._members[name]
             if len(rows):
                 encoded = member.encode(some)
                 log_p[rows, position] = member.log_posterior(encoded, self._scopes[name])
             if wanted:
                 features.append(torch.zeros(len(products), member.features, device=self._device))
             if wanted and len(rows):
-                features[-1][rows] = encoded.float() if encoded.ndim == 2 else encoded.float().mean((2, 3))
+                features[-1][rows] = pooled(encoded)
+        there = products.there(self.reads).to(self._device)
         return log_p, there, torch.cat(features, 1) if features else None
+
+    def vectors(self, products: Products) -> Tensor:
+        """Return what products are compared by, (batch, sum of the members' features)."""
+        parts = []
+        for name, rows, some in self._present(products):
+            member = self._members[name]
+            parts.append(torch.zeros(len(products), member.features, device=self._device))
+            if len(rows):
+                parts[-1][rows] = member.vectors(some)
+        return torch.cat(parts, 1)
+
+    def _present(self, products: Products) -> Iterator[tuple[str, Tensor, Products]]:
+        """Yield each modality, the rows of the products that have it, and those products."""
+        there = products.there(self.reads)
+        for position, name in enumerate(self.reads):
+            rows = there[:, position].nonzero()[:, 0]
+            some = products if len(rows) == len(products) else products.take(rows.tolist())
+            yield name, rows.to(self._device), some
 
     def encode(self, products: Products) -> Tensor:
         """Return the fused logits, (batch, N)."""

@@ -4,13 +4,14 @@ Scoring, evaluation and serving use the same predictor; it knows nothing of Ray.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas_ray.artifacts import Artifact
@@ -112,6 +113,7 @@ class PathPredictor:
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
         self.model_id = artifact.id
+        self.feature_widths = artifact.feature_widths
         self._vocabulary = artifact.vocabulary
         self._trained_on = None if isinstance(artifact.model, EncoderDecoder) else artifact.taxonomy
         taxonomy = taxonomy or artifact.taxonomy
@@ -185,11 +187,44 @@ class PathPredictor:
             A table of `PREDICTED` with a row for each of `contents`, null where there was nothing
             that the model could go by, and the pictures that were refused, by index.
         """
-        size = self.config.batch_size
-        batches = [contents[start : start + size] for start in range(0, len(contents), size)]
         refused: dict[int, PictureError] = {}
         found: list[Posterior] = []
         rows: list[int] = []
+        for good, products in self._batches(contents, texts or {}, refused):
+            rows += good
+            found.append(self.infer(products))
+        table = self.scope.table(found)
+        if len(rows) < len(contents):
+            where = np.full(len(contents), -1)
+            where[rows] = np.arange(len(rows))
+            table = table.take(pa.array(where, mask=where < 0))
+        return table, refused
+
+    def embed(
+        self, contents: Sequence[bytes | None], texts: Texts | None = None
+    ) -> tuple[NDArray[np.float32], dict[int, PictureError]]:
+        """Decode, and return what products are compared by, as `Inference.vectors` has it.
+
+        Args:
+            contents: As for a prediction.
+            texts: Likewise.
+
+        Returns:
+            (count, width), 0 in the rows where there was nothing that the model could go by, and the
+            pictures that were refused, by index.
+        """
+        refused: dict[int, PictureError] = {}
+        vectors = np.zeros((len(contents), sum(self.feature_widths)), np.float32)
+        for good, products in self._batches(contents, texts or {}, refused):
+            vectors[good] = self._vectors(products)
+        return vectors, refused
+
+    def _batches(
+        self, contents: Sequence[bytes | None], texts: Texts, refused: dict[int, PictureError]
+    ) -> Iterator[tuple[list[int], Products]]:
+        """Decode batch after batch: yield the products that have something to go by, and their indices."""
+        size = self.config.batch_size
+        batches = [contents[start : start + size] for start in range(0, len(contents), size)]
         ahead: Future[tuple[Tensor, dict[int, PictureError]]] | None = None
         for position, batch in enumerate(batches):
             pictures, errors = ahead.result() if ahead else self._decoded(batch)
@@ -197,20 +232,13 @@ class PathPredictor:
             if self._ahead and position + 1 < len(batches):
                 ahead = self._ahead.submit(self._decoded, batches[position + 1])
             start = position * size
-            refused |= {start + index: error for index, error in errors.items() if batch[index] is not None}
+            refused.update({start + index: error for index, error in errors.items() if batch[index] is not None})
             there = torch.tensor([index not in errors for index in range(len(batch))], dtype=torch.bool)
-            part = {name: column[start : start + size] for name, column in (texts or {}).items()}
+            part = {name: column[start : start + size] for name, column in texts.items()}
             products = Products(pictures, part, None if not errors else there)
             good = self.answerable(products)
             if good:
-                rows += [start + index for index in good]
-                found.append(self.infer(products if len(good) == len(batch) else products.take(good)))
-        table = self.scope.table(found)
-        if len(rows) < len(contents):
-            where = np.full(len(contents), -1)
-            where[rows] = np.arange(len(rows))
-            table = table.take(pa.array(where, mask=where < 0))
-        return table, refused
+                yield [start + index for index in good], products if len(good) == len(batch) else products.take(good)
 
     def _decoded(self, batch: Sequence[bytes | None]) -> tuple[Tensor, dict[int, PictureError]]:
         if PICTURE not in self.reads:
@@ -309,10 +337,18 @@ class PathPredictor:
         """Run the network and the search over one batch of decoded products."""
         return self._search(self._encode(products), self.scope)
 
+    @torch.inference_mode()
+    def _vectors(self, products: Products) -> NDArray[np.float32]:
+        self._take_threads()
+        return self._inference.vectors(products).cpu().numpy()
+
     def _encode(self, products: Products) -> Tensor:
+        self._take_threads()
+        return self._inference.encode(products)
+
+    def _take_threads(self) -> None:
         if self.config.threads:  # OpenMP keeps this setting for each calling thread
             torch.set_num_threads(self.config.threads)
-        return self._inference.encode(products)
 
     def _search(self, encoded: Tensor, scope: Scope) -> Posterior:
         return self._inference.search(encoded, scope, width=self.config.beam_width, top_k=self.config.top_k)

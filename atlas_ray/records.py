@@ -147,6 +147,35 @@ one. `reason` is removed, split, not_a_leaf or unknown (see `atlas_ray.taxonomy.
 paths at or below which the product belongs, as far as that is known.
 """
 
+LABEL_ERRORS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("category_path", CATEGORY_PATH),
+        pa.field("other_product_id", pa.string(), nullable=False),
+        ("other_category_path", CATEGORY_PATH),
+        ("similarity", pa.float32()),
+    ]
+)
+"""One row a pair of nearly identical products whose labels differ, the most similar first."""
+
+
+def embeddings(width: int) -> pa.Schema:
+    """Return the schema of embeddings: one row a product, its vector of `width` numbers and length 1.
+
+    `category_path` is its label, null where it has none. `picture_error` says why a picture could not
+    be had, where the model reads texts, too, and the product has a vector all the same.
+    """
+    return pa.schema(
+        [
+            pa.field("product_id", pa.string(), nullable=False),
+            ("category_path", CATEGORY_PATH),
+            ("split", pa.string()),
+            ("vector", pa.list_(pa.float32(), width)),
+            ("picture_error", pa.string()),
+            ("model_id", pa.string()),
+        ]
+    )
+
 
 def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     """Return the stable ids of pictures, int64: the first 8 bytes of a hash of both names.

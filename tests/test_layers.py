@@ -14,11 +14,11 @@ LAYERS = {
     "fingerprints": 1, "products": 1,
     "inference": 2, "predictors": 2, "zoom_predictor": 2, "reports": 2,
     "session": 3, "progress": 3, "streaming": 3, "catalog": 3, "crawl": 3,
-    "migration": 3, "cleaning": 3, "training": 3, "scoring": 3, "serving": 3,
+    "migration": 3, "cleaning": 3, "training": 3, "scoring": 3, "serving": 3, "embedding": 3,
     "commands": 4, "cli": 4,
 }  # fmt: skip
 SHARED_BY_L3 = {"session", "progress", "streaming"}
-ONLY_IN_L3 = {"ray", "scrapy"}
+ONLY_IN_L3 = {"ray", "scrapy", "lancedb"}
 NOT_IN_L0 = {"torch", "torchvision", "ray", "scrapy"}
 
 

@@ -18,7 +18,7 @@ SHOWN = 10
 
 def print_import(report: Any) -> None:
     """Print what an import did (`atlas_ray.catalog.importer.ImportReport`)."""
-    console = _console()
+    console = wide_console()
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
     console.print(f"{report.products} products, {report.images} pictures; {report.labelled} labelled: {splits}")
     if report.taxonomy is not None:
@@ -33,7 +33,7 @@ def print_import(report: Any) -> None:
 
 def print_score(report: Any) -> None:
     """Print what a scoring run did (`atlas_ray.streaming.account.RunReport`)."""
-    console = _console()
+    console = wide_console()
     counts, run = report.counts, report.run
     if report.already_done:
         console.print(f"{report.output} holds this run already, finished {run['finished_at'][:19]}; nothing to do")
@@ -66,7 +66,7 @@ def _rate(run: dict[str, Any]) -> str:
 
 def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
     """Print the metrics by split, and the paths that fare worst."""
-    console = _console()
+    console = wide_console()
     depth = max(len(one.levels) for one in metrics.values())
     table = Table(
         "split",
@@ -118,7 +118,7 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
 
 def print_changes(changes: TaxonomyChanges) -> None:
     """Print how many paths each kind of change has, and some of those that did not just follow their parent."""
-    console = _console()
+    console = wide_console()
     old, new, counts = changes.old, changes.new, changes.count()
     for title, one in (("old", old), ("new", new)):
         version = f" {one.version}" if one.version else ""
@@ -154,7 +154,7 @@ def print_changes(changes: TaxonomyChanges) -> None:
 
 def print_migration(report: Any) -> None:
     """Print what a migration did (`atlas_ray.streaming.account.RunReport`)."""
-    console = _console()
+    console = wide_console()
     run, counts = report.run, report.counts
     if report.already_done:
         console.print(f"{report.output} holds this migration already, finished {run['finished_at'][:19]}")
@@ -195,7 +195,7 @@ def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> No
             escape(format_path(best.category_path)) if best else "",
             f"{best.probability:.4f}" if best else "",
         )
-    _console().print(table)
+    wide_console().print(table)
 
 
 def _some(console: Console, title: str, items: list[tuple[Any, int]]) -> None:
@@ -208,7 +208,7 @@ def _some(console: Console, title: str, items: list[tuple[Any, int]]) -> None:
         console.print(f"  and {len(items) - SHOWN} more, in run.json")
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """Return a console that does not cut lines where the output is no terminal."""
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)

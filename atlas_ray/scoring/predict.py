@@ -18,7 +18,15 @@ from atlas_ray.images import decode_batch_at
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.products import Products
 from atlas_ray.records import FILTERED, PREDICTIONS
-from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, pictured_rows, split_outcomes, with_errors
+from atlas_ray.streaming.outcomes import (
+    ERROR,
+    KEYS,
+    good_rows,
+    keep_answered,
+    pictured_rows,
+    split_outcomes,
+    with_errors,
+)
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.zoom_predictor import ZoomPredictor
 
@@ -123,7 +131,7 @@ class Predict:
         where[rows] = np.arange(len(rows))
         predicted = predicted.take(pa.array(where, mask=where < 0))
         table = with_errors(table, "decode", {int(rows[i]): error for i, error in refused.items()})
-        table, columns["picture_error"] = _answered(table, predicted["category_path"].is_valid())
+        table, columns["picture_error"] = keep_answered(table, predicted["category_path"].is_valid())
         columns |= {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
         columns |= {name: predicted[name] for name in PREDICTED}
         columns["model_id"] = pa.repeat(pa.scalar(predictor.model_id), len(table))
@@ -178,25 +186,6 @@ class Predict:
 
 def _not_filtered(table: pa.Table) -> Any:
     return np.flatnonzero(~pc.equal(table["stage"], FILTER_STAGE).fill_null(False).to_numpy())
-
-
-def _answered(table: pa.Table, answered: pa.ChunkedArray) -> tuple[pa.Table, pa.Array]:
-    """Take the errors from the rows that have an answer all the same, and give one to those that have neither.
-
-    Returns:
-        The block, and (rows,) what was wrong with the picture of a row that has an answer.
-    """
-    failed = table["error_code"].is_valid()
-    both = pc.and_(answered, failed)
-    errors = pc.binary_join_element_wise(table["error_code"], table["message"], ": ")
-    kept = pc.if_else(both, errors, pa.scalar(None, pa.string()))
-    if pc.any(both).as_py():
-        for name in ERROR.names:
-            column = pc.if_else(both, pa.scalar(None, pa.string()), table[name])
-            table = table.set_column(table.column_names.index(name), name, column)
-    nothing = np.flatnonzero(pc.invert(pc.or_(answered, failed)).to_numpy())
-    reason = ItemError("nothing_to_go_by", "the product has no picture, and no text that the model reads")
-    return with_errors(table, "predict", {int(row): reason for row in nothing}), kept
 
 
 def _pixels(table: pa.Table, rows: Any, size_px: int) -> torch.Tensor:

@@ -81,9 +81,9 @@ def quarantine_codes(output: str) -> dict[str, int]:
     return _codes(storage.join(output, "quarantine"), "error_code")
 
 
-def picture_errors(output: str) -> dict[str, int]:
-    """Count the predictions whose picture could not be had, by error code."""
-    return _codes(storage.join(output, "predictions"), "picture_error")
+def picture_errors(output: str, table: str = "predictions") -> dict[str, int]:
+    """Count the rows of a table whose picture could not be had, by error code."""
+    return _codes(storage.join(output, table), "picture_error")
 
 
 def _codes(table: str, name: str) -> dict[str, int]:

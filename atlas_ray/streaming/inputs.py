@@ -29,7 +29,7 @@ NO_PICTURE = ""
 def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, *, split: str | None = None) -> int:
     """Write the table `inputs` below an output, unless an earlier try of the run has; return its rows.
 
-    A row is a picture, or a product that has none, which then has the URI `NO_PICTURE`.
+    A row is a picture, once, or a product that has none, which then has the URI `NO_PICTURE`.
 
     Args:
         catalog: Where the products and images tables are.
@@ -75,6 +75,8 @@ def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -
     names = pc.unique(table["product_id"])
     owner = pc.index_in(table["product_id"], names).to_numpy()
     products, pictures = np.flatnonzero(kind == PRODUCT), np.flatnonzero(kind == IMAGE)
+    named = np.stack([owner[pictures], table["image_id"].take(pa.array(pictures)).to_numpy()])
+    pictures = pictures[np.sort(np.unique(named, axis=1, return_index=True)[1])]  # a catalogue may repeat one
     row_of = np.full(len(names), -1)
     row_of[owner[products]] = products
     bare = np.flatnonzero((row_of >= 0) & (np.bincount(owner[pictures], minlength=len(names)) == 0))

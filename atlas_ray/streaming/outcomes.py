@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atlas_ray.errors import ItemError
 from atlas_ray.records import QUARANTINE
@@ -45,6 +46,25 @@ def with_errors(table: pa.Table, stage: str, errors: Mapping[int, ItemError]) ->
             cells[row] = value(error)
         table = table.set_column(table.column_names.index(name), name, pa.array(cells, pa.string()))
     return table
+
+
+def keep_answered(table: pa.Table, answered: pa.ChunkedArray) -> tuple[pa.Table, pa.Array]:
+    """Take the errors from the rows that have an answer all the same, and give one to those that have neither.
+
+    Returns:
+        The block, and (rows,) what was wrong with the picture of a row that has an answer.
+    """
+    failed = table["error_code"].is_valid()
+    both = pc.and_(answered, failed)
+    errors = pc.binary_join_element_wise(table["error_code"], table["message"], ": ")
+    kept = pc.if_else(both, errors, pa.scalar(None, pa.string()))
+    if pc.any(both).as_py():
+        for name in ERROR.names:
+            column = pc.if_else(both, pa.scalar(None, pa.string()), table[name])
+            table = table.set_column(table.column_names.index(name), name, column)
+    nothing = np.flatnonzero(pc.invert(pc.or_(answered, failed)).to_numpy())
+    reason = ItemError("nothing_to_go_by", "the product has no picture, and no text that the model reads")
+    return with_errors(table, "predict", {int(row): reason for row in nothing}), kept
 
 
 def split_outcomes(table: pa.Table, folder: str, schema: pa.Schema) -> dict[str, pa.Table]:

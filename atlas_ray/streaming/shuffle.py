@@ -11,18 +11,21 @@ import ray.data
 from atlas_ray import storage
 
 READ_ROWS = 50_000
-PRODUCTS_A_PARTITION = 100_000
+PARTITION_ROWS = 100_000
 MAX_READ_TASKS = 1_000
 
 
-def by_product(tables: Sequence[tuple[str, str, int]], schema: pa.Schema, total: int) -> ray.data.Dataset:
+def by_product(
+    tables: Sequence[tuple[str, str, int]], schema: pa.Schema, total: int, *, partition_rows: int = PARTITION_ROWS
+) -> ray.data.Dataset:
     """Read tables and bring all rows of a product into one block.
 
     Args:
         tables: Folder, name of the table in it, and the `kind` that its rows get.
-        schema: One shape for the rows of all of them, with `kind` (int8) and `product_id`; a column
-            that a table lacks is null.
+        schema: One shape for the rows of all of them, with `product_id`, and `kind` (int8) where it
+            matters; a column that a table lacks is null.
         total: About how many rows there are.
+        partition_rows: About how many of them a block may have.
     """
     files = [
         {"uri": uri, "kind": kind}
@@ -32,7 +35,7 @@ def by_product(tables: Sequence[tuple[str, str, int]], schema: pa.Schema, total:
     return (
         ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
         .map_batches(functools.partial(read_tagged, schema=schema), batch_size=1, batch_format="pyarrow")
-        .repartition(max(1, -(-total // PRODUCTS_A_PARTITION)), keys=["product_id"])
+        .repartition(max(1, -(-total // partition_rows)), keys=["product_id"])
     )
 
 

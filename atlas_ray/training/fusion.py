@@ -113,7 +113,7 @@ def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig
         return FusionConfig(**{
             **probe.to_dict(), "policy": config.policy, "hidden_dim": config.hidden_dim, "second_dim": config.second_dim
         })  # fmt: skip
-    widths = _asked(config.members, probe, config.device).feature_widths
+    widths = [member.feature_widths[0] for member in members.values()]
     return FusionConfig(**{
         **probe.to_dict(), "policy": "early", "features": "+".join(map(str, widths)),
         "hidden_dim": config.hidden_dim, "dropout": config.dropout,

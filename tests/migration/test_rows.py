@@ -36,6 +36,7 @@ def prediction(path: CategoryPath | None, probability: float, *others: tuple[Cat
         "level_probabilities": [1.0] * (len(path) - 1) + [probability] if path else None,
         "alternatives": [{"category_path": other, "probability": p} for other, p in others] if answered else None,
         "outside_probability": 0.25 if answered else None,
+        "decided_level": len(path) if path else None,
         "model_id": "m",
         "taxonomy_id": OLD.id,
     }

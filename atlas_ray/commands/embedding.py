@@ -1,0 +1,72 @@
+"""`embed` and `similar`: vectors of products, and what they are good for."""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+
+OF_THE_SEARCH = ("search", "beam_width", "top_k")
+"""Settings of a predictor that vectors do not depend on."""
+
+
+def add_embed(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `embed`."""
+    from atlas_ray.config import add_flags
+    from atlas_ray.embedding.config import EmbedConfig
+    from atlas_ray.predictors import PredictorConfig
+
+    add_flags(parser, EmbedConfig)
+    add_flags(parser, PredictorConfig, skip=OF_THE_SEARCH)
+
+
+def run_embed(options: argparse.Namespace) -> int:
+    """Give every product of a catalogue a vector."""
+    from atlas_ray.config import build_settings, given
+    from atlas_ray.embedding.config import EmbedConfig
+    from atlas_ray.embedding.run import embed
+    from atlas_ray.predictors import PredictorConfig
+    from atlas_ray.reports.embedding import print_embed
+    from atlas_ray.session import connect
+
+    predictor = build_settings(PredictorConfig, given(options, PredictorConfig), COMMAND_LINE)
+    config = replace(build_settings(EmbedConfig, given(options, EmbedConfig), COMMAND_LINE), predictor=predictor)
+    connect()
+    report = embed(config)
+    if report.already_done:
+        print(f"{report.output} holds this run, finished; nothing to do")
+    print_embed(report.output, report.run)
+    if report.quarantined_fraction > config.max_quarantine_fraction:
+        found, limit = report.quarantined_fraction, config.max_quarantine_fraction
+        print(f"atlas-ray embed: {found:.1%} of the pictures are in quarantine, over {limit:.1%}", file=sys.stderr)
+        return EXIT_QUARANTINE
+    return EXIT_OK
+
+
+def add_similar(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `similar`."""
+    from atlas_ray.config import add_flags
+    from atlas_ray.embedding.config import SimilarConfig
+
+    add_flags(parser, SimilarConfig)
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON, for a program")
+
+
+def run_similar(options: argparse.Namespace) -> int:
+    """Find similar products, or nearly identical ones whose labels differ."""
+    from atlas_ray.config import build_settings, given
+    from atlas_ray.embedding.config import SimilarConfig
+    from atlas_ray.embedding.label_errors import find_label_errors
+    from atlas_ray.embedding.similar import similar_products
+    from atlas_ray.reports.embedding import print_label_errors, print_similar
+
+    config = build_settings(SimilarConfig, given(options, SimilarConfig), COMMAND_LINE)
+    found = find_label_errors(config) if config.label_errors else similar_products(config)
+    if options.json:
+        print(json.dumps(found.to_pylist(), ensure_ascii=False, indent=1))
+    elif config.label_errors:
+        print_label_errors(config.embeddings, found, config.limit)
+    else:
+        print_similar(found)
+    return EXIT_OK

@@ -1,0 +1,64 @@
+"""The settings of an embedding run, and of what its output is asked."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from atlas_ray.config import check_settings, setting
+from atlas_ray.errors import ConfigError
+from atlas_ray.predictors import PredictorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """What to embed, with what, and how."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    model: str = setting("a trained model")
+    output: str = setting("where embeddings, index, quarantine and run.json go")
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    workers: int = setting(
+        "processes that hold a model; 0: one a GPU, or one a core, at most 8 a machine", 0, low=0, high=10_000
+    )
+    fetch_threads: int = setting("objects read at a time by each fetching process", 32, low=1, high=1_000)
+    timeout_s: float = setting("seconds for one request to the object store", 30.0, low=0.1, high=3_600)
+    rows_per_file: int = setting("pictures an output file: what a crash may cost", 2048, low=1, high=10_000_000)
+    max_quarantine_fraction: float = setting("exit with 3 where more are quarantined", 0.05, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_settings(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarConfig:
+    """What to look for: a product's like, that of a picture or a text, or likely label errors."""
+
+    embeddings: str = setting("the output of `atlas-ray embed`")
+    product_id: str | None = setting("look for products like this one", None)
+    image: str | None = setting("look for products like this picture: a file or an s3:// URI", None)
+    title: str | None = setting("with this title, where the model reads titles", None)
+    description: str | None = setting("with this description, where the model reads descriptions", None)
+    model: str | None = setting("the model that made the embeddings, for a picture or a text", None)
+    label_errors: bool = setting("list nearly identical products whose labels differ, instead", False)
+    k: int = setting("products to show; of each product, how many to compare its label with", 10, low=1, high=1_000)
+    min_similarity: float = setting("of nearly identical products, the least", 0.98, low=-1, high=1)
+    limit: int = setting("pairs of likely label errors, at most", 10_000, low=1, high=1_000_000)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and more or less than one question.
+
+        Raises:
+            ConfigError: saying what is missing or too much.
+        """
+        check_settings(self)
+        shown = any(value is not None for value in (self.image, self.title, self.description))
+        if (self.product_id is not None) + shown + self.label_errors != 1:
+            raise ConfigError(
+                "expected one question: --product-id, or --image, --title and --description, or --label-errors"
+            )
+        if shown and self.model is None:
+            raise ConfigError("a picture or a text needs --model, the model that made the embeddings")

@@ -1,0 +1,164 @@
+"""An embedding run: plan, stream, combine, index, account."""
+
+import functools
+import time
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+from ray.data import ActorPoolStrategy, DataContext
+
+from atlas_ray import storage
+from atlas_ray.artifacts import Artifact, load_artifact
+from atlas_ray.config import hold_settings
+from atlas_ray.embedding.combine import combine
+from atlas_ray.embedding.config import EmbedConfig
+from atlas_ray.embedding.index import EMBEDDINGS, EXACT_ROWS, INDEX, ProductIndex
+from atlas_ray.embedding.vectors import CARRIED, Embed
+from atlas_ray.errors import AuditError, CatalogError, OutputError
+from atlas_ray.products import PICTURE
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.records import embeddings
+from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
+from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, count_rows, recover, rows_done
+from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
+from atlas_ray.streaming.outcomes import KEYS, split_outcomes
+from atlas_ray.streaming.pictures import fetched_pictures
+from atlas_ray.streaming.shuffle import by_product
+from atlas_ray.streaming.sink import OutcomeSink
+from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.workers import plan_workers
+
+JOB = "embed"
+IDENTITY = "embed.json"
+VECTORS = "vectors"
+"""A row a picture, until each product has its own."""
+FOLDERS = (VECTORS, "quarantine")
+"""What the stream writes in."""
+PARTITION_NUMBERS = 2**24
+"""Of the vectors that are brought together at once: 64 MiB."""
+
+
+def embed(config: EmbedConfig) -> RunReport:
+    """Give every product of a catalogue a vector, and make an index of them.
+
+    Output: `embeddings/` (Parquet; see `atlas_ray.records`), `index/` (LanceDB), `quarantine/`, and
+    `run.json` when all is done. After a crash the same call goes on from what was written.
+
+    Raises:
+        CatalogError: where the catalogue has no tables of the right columns.
+        ArtifactError: where the model cannot be used.
+        OutputError: where the output holds a run of another model or catalogue.
+        AuditError: where inputs and outputs do not balance.
+    """
+    began = time.time()
+    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
+    artifact = load_artifact(config.model)
+    pictures = count_images(catalog, products=("product_id", *artifact.texts), may_be_empty=bool(artifact.texts))
+    identity = {
+        "catalog": catalog,
+        "input_rows": pictures,
+        "model_id": artifact.id,
+        "precision": config.predictor.precision,
+        "width": sum(artifact.feature_widths),
+    }
+    _hold_identity(output, identity)
+    if (run := read_run(output)) is not None:
+        return RunReport(output, run, already_done=True)
+    recover(output, FOLDERS)
+    total = write_inputs(catalog, output, (*artifact.texts, *CARRIED), pictures)
+    if not total:
+        raise CatalogError(f"{catalog}: no product and no picture to embed")
+    done = rows_done(output)
+    with ProgressDisplay("embedding", "pictures", total=total, done=done) as display:
+        if done < total:
+            _stream(config, output, artifact, display)
+        spans = display.spans()
+    counts = _combine(output, artifact, total)
+    if counts["products"]:
+        ProductIndex.build(output, sum(artifact.feature_widths))
+    fields = {
+        "config": config.to_dict(),
+        "identity": identity,
+        "counts": counts,
+        "index": "exact" if counts["products"] <= EXACT_ROWS else "ivf",
+        "quarantined_by_code": quarantine_codes(output),
+        "without_picture_by_code": picture_errors(output, VECTORS),
+        "resumed_from": done,
+        "seconds": {"total": time.time() - began, **timings(spans)},
+    }
+    run = write_run(output, JOB, began, fields)
+    for folder in (VECTORS, CHECKPOINT):
+        storage.delete_folder(storage.join(output, folder))
+    forget_inputs(output)
+    return RunReport(output, run)
+
+
+def _hold_identity(output: str, identity: dict[str, Any]) -> None:
+    """Keep what the run is made of, or check that the output holds a run made of the same."""
+    if output == identity["catalog"] or storage.exists(storage.join(output, "model.json")):
+        raise OutputError(f"{output} holds a model or a catalogue; embed into a folder of its own")
+    if not storage.exists(storage.join(output, IDENTITY)):
+        for name in (*FOLDERS, EMBEDDINGS, INDEX):
+            if storage.exists(storage.join(output, name)):
+                raise OutputError(f"{output} holds {name} of another origin; embed into a new folder")
+    hold_settings(output, IDENTITY, identity)
+
+
+def _stream(config: EmbedConfig, output: str, artifact: Artifact, display: ProgressDisplay) -> None:
+    """Read, fetch, embed, write; what an earlier run committed is left out."""
+    predictor = config.predictor
+    plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
+    for folder in FOLDERS:
+        storage.make_folder(storage.join(output, folder))
+    with DataContext.current(checkpointed(output)):
+        stream = fetched_pictures(
+            storage.join(output, INPUTS),
+            display.board,
+            plan,
+            block_rows=predictor.batch_size * (8 if plan.gpus else 2),
+            fetch_threads=config.fetch_threads,
+            timeout_s=config.timeout_s,
+            columns=(*KEYS, *artifact.texts, *CARRIED),
+            read=PICTURE in artifact.reads,
+        ).map_batches(
+            Embed,
+            fn_constructor_args=(
+                display.board, storage.absolute(config.model), replace(predictor, threads=plan.threads)
+            ),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=plan.workers),
+            **plan.actor_options,
+        )  # fmt: skip
+        split = functools.partial(split_outcomes, folder=VECTORS, schema=_of_pictures(artifact))
+        stream.write_datasink(OutcomeSink(output, display.board, split=split, rows_per_file=config.rows_per_file))
+
+
+def _of_pictures(artifact: Artifact) -> pa.Schema:
+    """Return the columns of `vectors`."""
+    schema = embeddings(sum(artifact.feature_widths))
+    return pa.schema([schema.field(name) for name in ("product_id", *CARRIED, "vector", "picture_error")])
+
+
+def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:
+    """Write the embeddings and return the run's counts, checked."""
+    counts = {"input": total, "embedded": _rows(output, VECTORS), "quarantined": _rows(output, "quarantine")}
+    if counts["embedded"] + counts["quarantined"] != total:
+        raise AuditError(f"{output}: {counts} do not balance: a picture is embedded or in quarantine, once")
+    storage.delete_folder(storage.join(output, EMBEDDINGS))
+    if counts["embedded"]:
+        schema, widths = _of_pictures(artifact), artifact.feature_widths
+        rows = max(1, PARTITION_NUMBERS // sum(widths))
+        place = storage.locate(storage.join(output, EMBEDDINGS))
+        by_product(((output, VECTORS, 0),), schema, counts["embedded"], partition_rows=rows).map_batches(
+            functools.partial(combine, widths=widths, model_id=artifact.id),
+            batch_size=None,
+            batch_format="pyarrow",
+        ).write_parquet(place.path, filesystem=place.filesystem)
+    return counts | {"products": _rows(output, EMBEDDINGS)}
+
+
+def _rows(output: str, table: str) -> int:
+    return count_rows(storage.files(storage.join(output, table), suffix=".parquet"))

@@ -1,0 +1,44 @@
+"""The stage that turns pictures, with their products' texts, into vectors."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from atlas_ray.artifacts import load_artifact
+from atlas_ray.embedding.combine import vector_column
+from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.products import texts_of
+from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, keep_answered, with_errors
+
+CARRIED = ("category_path", "split")
+"""What the products table says of a product and its embedding repeats."""
+
+
+class Embed:
+    """Holds the model; decodes, too."""
+
+    def __init__(self, board: Any, model: str, config: PredictorConfig) -> None:
+        self._board = board
+        self._predictor = PathPredictor(load_artifact(model), config)
+        self._texts = texts_of(self._predictor.reads)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Replace `bytes` and texts by `vector`, of which each modality's part has length 1, and `picture_error`."""
+        started = time.time()
+        # A model that reads texts has something to say also where the picture could not be had.
+        rows = np.arange(len(table)) if self._texts else good_rows(table)
+        asked = table.take(pa.array(rows))
+        texts = {name: asked[name].to_pylist() for name in self._texts}
+        found, refused = self._predictor.embed(asked["bytes"].to_pylist(), texts)
+        vectors = np.zeros((len(table), found.shape[1]), np.float32)
+        vectors[rows] = found
+        table = with_errors(table, "decode", {int(rows[i]): error for i, error in refused.items()})
+        table, picture_error = keep_answered(table, pa.chunked_array([vectors.any(1)]))
+        out = table.select([*KEYS, *CARRIED, *ERROR.names])
+        out = out.append_column("vector", vector_column(vectors)).append_column("picture_error", picture_error)
+        embedded = out["error_code"].null_count
+        self._board.add.remote({"embedded": embedded, "quarantined": len(out) - embedded})
+        self._board.span.remote("embed", started, time.time())
+        return out
