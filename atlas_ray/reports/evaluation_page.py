@@ -8,7 +8,7 @@ import pyarrow.dataset as ds
 from atlas_ray import storage
 from atlas_ray.errors import StorageError
 from atlas_ray.metrics import PathMetrics, common_prefix
-from atlas_ray.reports.examples import find_examples, read_of
+from atlas_ray.reports.examples import find_examples, image_uris, read_of
 from atlas_ray.reports.page import (
     document,
     gallery,
@@ -108,7 +108,7 @@ def write_page(
         parts += _explained(explainer, examples.right.rows, examples.wrong.rows)
         parts += _new_paths(explainer, examples.outside.rows)
     if embeddings:
-        parts += _label_errors(embeddings)
+        parts += _label_errors(run, embeddings)
     storage.write_bytes(storage.join(folder, "report.html"), document("Evaluation", parts).encode())
 
 
@@ -244,7 +244,7 @@ def _new_paths(explainer: "Explainer", rows: Sequence[Any]) -> Iterator[str]:
         ])  # fmt: skip
 
 
-def _label_errors(embeddings: str) -> Iterator[str]:
+def _label_errors(run: str, embeddings: str) -> Iterator[str]:
     yield heading("Likely label errors")
     uri = storage.join(storage.absolute(embeddings), LABEL_ERRORS)
     if not storage.exists(uri):
@@ -252,9 +252,16 @@ def _label_errors(embeddings: str) -> Iterator[str]:
     place = storage.locate(uri)
     rows = ds.dataset(place.path, filesystem=place.filesystem).head(ERRORS).to_pylist()
     yield paragraph("Nearly the same product, labelled differently: one of the two labels is likely wrong.")
-    contents = read_pictures(row[name] for row in rows for name in ("image_uri", "other_image_uri"))
-    yield gallery([
-        (thumbnail(contents[row[f"{side}image_uri"]]),
-         f"{row[f'{side}product_id']}: {format_path(row[f'{side}category_path'])} ({row['similarity']:.3f})")
-        for row in rows for side in ("", "other_")
-    ])  # fmt: skip
+    shown = [
+        (row[f"{side}product_id"], row[f"{side}category_path"], row["similarity"])
+        for row in rows
+        for side in ("", "other_")
+    ]
+    uris = image_uris(run, [product for product, _, _ in shown])
+    contents = read_pictures(uris.values())
+    yield gallery(
+        [
+            (thumbnail(contents[uris.get(product)]), f"{product}: {format_path(path)} ({similarity:.3f})")
+            for product, path, similarity in shown
+        ]
+    )

@@ -111,6 +111,16 @@ def find_examples(
     return found
 
 
+def image_uris(run: str, product_ids: Sequence[str]) -> dict[str, str | None]:
+    """Return the picture to show of each of some products; those that the run does not have are left out."""
+    wanted = pa.array(sorted(set(product_ids)), pa.string())
+    found: dict[str, str | None] = {}
+    for batch in read_products(run, ("product_id", "image_uri")):
+        rows = batch.filter(pc.is_in(batch["product_id"], wanted))
+        found |= zip(rows["product_id"].to_pylist(), rows["image_uri"].to_pylist(), strict=True)
+    return found
+
+
 def read_of(rows: Sequence[Mapping[str, Any]]) -> list[Content]:
     """Read the picture of each row's product."""
     found = read_pictures(row["image_uri"] for row in rows)

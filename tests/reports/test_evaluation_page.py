@@ -7,7 +7,7 @@ import pytest
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import ArtifactError, StorageError
-from atlas_ray.records import CATEGORIZED
+from atlas_ray.records import CATEGORIZED, LABEL_ERRORS
 from atlas_ray.reports.evaluation import TABLES, evaluate
 from atlas_ray.reports.page import MAX_BYTES
 from atlas_ray.taxonomy import Taxonomy
@@ -77,6 +77,24 @@ def test_the_page_shows_what_went_wrong_and_needs_nothing_else(run: str, small_m
     assert sizes == {"0 to 1": 1, "1 to 2": 1, "2 to 5": 3, "5 to 10": 5, "10 to 20": 10, "20 to 50": 20}
     confusions = pq.read_table(folder / "confusions.parquet").to_pylist()
     assert sum(row["products"] for row in confusions if row["split"] == "test") == 10
+
+
+def test_likely_label_errors_stand_side_by_side(run: str, tmp_path: Path, garments: Taxonomy) -> None:
+    pairs = [
+        {"product_id": f"1 {HOSTILE}", "category_path": list(garments.leaves[1]), "other_product_id": "not in the run",
+         "other_category_path": list(garments.leaves[2]), "similarity": 0.995},
+    ]  # fmt: skip
+    embeddings = tmp_path / "embeddings"
+    embeddings.mkdir()
+    pq.write_table(pa.Table.from_pylist(pairs, schema=LABEL_ERRORS), embeddings / "label_errors.parquet")
+    evaluate(run, embeddings=str(embeddings))
+    text = (Path(run) / "evaluation" / "report.html").read_text()
+    section = Page(text[text.index("Likely label errors") :])
+    assert len([tag for tag, _ in section.tags if tag == "figure"]) == 2
+    assert len([tag for tag, _ in section.tags if tag == "img"]) == 1
+    said = "".join(section.text)
+    assert "(0.995)" in said
+    assert "no_picture" in said
 
 
 def test_what_cannot_be_shown(run: str, tmp_path: Path, small_model: str) -> None:
