@@ -35,10 +35,10 @@ def scored(catalog: str, small_model: str, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def versions(garments: Taxonomy, scored: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Two versions and a mapping: what is predicted most is split, two leaves become one, one is renamed."""
+    """Two versions and a mapping: two leaves become one, one is split, renamed and removed; those predicted most first."""
     found = [tuple(row["category_path"]) for row in rows(scored, "products") if row["category_path"]]
     by_count = sorted(garments.leaves, key=found.count, reverse=True)
-    split, one, other, renamed, *_, gone = by_count
+    one, split, other, renamed, *_, gone = by_count
     merged = (*one[:-1], "Merged")
     table = [(split, (*split[:-1], "Long")), (split, (*split[:-1], "Short")), (one, merged), (other, merged)]
     table += [(renamed, (*renamed[:-1], "Renamed")), (gone, ())]
