@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from atlas_ray.errors import AuditError, CatalogError, OutputError, TaxonomyErro
 from atlas_ray.migration.config import MigrateConfig
 from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predictions
 from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS
+from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, missing_columns
 from atlas_ray.streaming.account import RunReport, read_run, write_run
 from atlas_ray.streaming.checkpoint import count_rows
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
@@ -89,7 +89,7 @@ def migrate(config: MigrateConfig) -> RunReport:
     if before["taxonomy_id"] == new.id != old.id:
         raise TaxonomyError(f"{source} is of the taxonomy {config.new} already, whose id is {new.id}")
     tables = RUN_TABLES if config.scored else CATALOG_TABLES
-    work = [(table, uri) for table in tables for uri in _files(source, table)]
+    files = {table: _files(source, table) for table in tables}
     said = changes.to_json().encode()
     identity = {**before, "taxonomy_id": new.id, "old_taxonomy_id": old.id, "changes": hashlib.sha256(said).hexdigest()}
     _hold_identity(source, output, identity)
@@ -99,17 +99,22 @@ def migrate(config: MigrateConfig) -> RunReport:
         storage.delete_folder(storage.join(output, folder))
         storage.make_folder(storage.join(output, folder))
     storage.write_bytes(storage.join(output, "changes.json"), said)
-    with ProgressDisplay("migrating", "rows", total=count_rows(uri for _, uri in work)) as display:
+    rows = {table.name: sum(found.values()) for table, found in files.items()}
+    with ProgressDisplay("migrating", "rows", total=sum(rows.values())) as display:
         destinations = ray.put(changes.destinations)
         task = ray.remote(_migrate_file)
-        pending = [task.remote(table, uri, output, destinations, new.id, display.board) for table, uri in work]
+        pending = [
+            task.remote(table, uri, output, destinations, new.id, display.board)
+            for table, found in files.items()
+            for uri in found
+        ]
         counts = Counter[str]()
         for one in ray.get(pending):
             counts.update(one)
     if config.catalog:
         _copy_pictures(source, output)
         storage.write_bytes(storage.join(output, "taxonomy.json"), new.to_json().encode())
-    _audit(source, output, tables, counts)
+    _audit(output, rows, tables, counts)
     fields = {
         "config": asdict(config),
         "identity": identity,
@@ -142,36 +147,45 @@ def _catalog_identity(source: str) -> dict[str, Any]:
     return {"catalog": source, "taxonomy_id": read_taxonomy(uri).id if storage.exists(uri) else None}
 
 
-def _files(source: str, table: _Table) -> list[str]:
-    """Return the files of a table; the first is looked at before any work starts."""
-    found = storage.files(storage.join(source, table.name), suffix=".parquet")
+def _files(source: str, table: _Table) -> dict[str, int]:
+    """Return the files of a table and how many rows each has.
+
+    Raises:
+        CatalogError: where there is none, or naming one that is damaged, lacks a column or has it of another type.
+    """
+    found = {}
+    for uri in storage.files(storage.join(source, table.name), suffix=".parquet"):
+        with _reading(uri), _opened(uri) as file:
+            has = file.schema_arrow
+            for field in table.schema:
+                if missing_columns(has, [field.name]):
+                    raise CatalogError(f"{uri}: no column {field.name!r}; it has {has.names[:12]}")
+                if (kind := has.field(field.name).type) != field.type:
+                    raise CatalogError(f"{uri}: column {field.name!r} is {kind}; expected {field.type}")
+            found[uri] = file.metadata.num_rows
     if not found and table.name == "products":
         raise CatalogError(f"{source}: no products table")
-    for uri in found[:1]:
-        next(_batches(uri, table.schema, rows=1), None)
     return found
 
 
-def _batches(uri: str, schema: pa.Schema, rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
-    """Read a file that has to have the columns of a schema, some rows at a time.
-
-    Raises:
-        CatalogError: naming the file, and the column that it lacks or that is of another type.
-    """
-    place = storage.locate(uri)
+@contextlib.contextmanager
+def _reading(uri: str) -> Iterator[None]:
     try:
-        with place.filesystem.open_input_file(place.path) as stream:
-            file = pq.ParquetFile(stream)
-            for field in schema:
-                at = file.schema_arrow.get_field_index(field.name)
-                if at < 0:
-                    raise CatalogError(f"{uri}: no column {field.name!r}; it has {file.schema_arrow.names[:12]}")
-                if (found := file.schema_arrow.field(at).type) != field.type:
-                    raise CatalogError(f"{uri}: column {field.name!r} is {found}; expected {field.type}")
-            for batch in file.iter_batches(batch_size=rows):
-                yield pa.Table.from_batches([batch])
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise CatalogError(f"{uri}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _opened(uri: str) -> pq.ParquetFile:
+    place = storage.locate(uri)
+    return pq.ParquetFile(place.path, filesystem=place.filesystem)
+
+
+def _batches(uri: str) -> Iterator[pa.Table]:
+    """Read a file, some rows at a time."""
+    with _reading(uri), _opened(uri) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            yield pa.Table.from_batches([batch])
 
 
 def _hold_identity(source: str, output: str, identity: dict[str, Any]) -> None:
@@ -205,7 +219,7 @@ def _migrate_file(
                 writers[folder] = files.enter_context(writer)
             writers[folder].write_table(rows)
 
-        for rows in _batches(uri, table.schema):
+        for rows in _batches(uri):
             if table.predicted:
                 before = rows["category_path"]
                 rows, lost = migrate_predictions(rows, destinations, taxonomy_id)
@@ -248,22 +262,18 @@ def _copy_pictures(source: str, output: str) -> None:
         storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))
 
 
-def _audit(source: str, output: str, tables: Sequence[_Table], counts: Counter[str]) -> None:
+def _audit(output: str, rows: Mapping[str, int], tables: Sequence[_Table], counts: Counter[str]) -> None:
     """Hold what was written against what was read, and the outcomes against the rows.
 
     Raises:
         AuditError: naming the table and both numbers.
     """
     lists = {RESCORE: counts["products_undetermined"], RELABEL: counts["labels_undetermined"]}
-    expected = lists | {table.name: _rows(source, table.name) for table in tables}
-    for folder, rows in expected.items():
-        if (written := _rows(output, folder)) != rows:
-            raise AuditError(f"{output}/{folder} has {written} rows; expected {rows}")
+    for folder, expected in {**rows, **lists}.items():
+        written = count_rows(storage.files(storage.join(output, folder), suffix=".parquet"))
+        if written != expected:
+            raise AuditError(f"{output}/{folder} has {written} rows; expected {expected}")
     for what in _kinds(tables):
         outcomes = sum(counts[f"{what}_{outcome}"] for outcome in OUTCOMES)
         if outcomes != counts[what]:
             raise AuditError(f"{output}: {counts[what]} {what} came to {outcomes} outcomes")
-
-
-def _rows(folder: str, table: str) -> int:
-    return count_rows(storage.files(storage.join(folder, table), suffix=".parquet"))
