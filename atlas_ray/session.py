@@ -28,7 +28,7 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    ray.data.DataContext.get_current().enable_progress_bars = False  # its variable is read when it is imported
     # Ray reports usage statistics to its makers by default; a catalogue's jobs should not.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
