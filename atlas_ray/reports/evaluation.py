@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.metrics import PathMetrics, common_prefix, measure
 from atlas_ray.metrics.calibration import Reliability
-from atlas_ray.records import CATEGORIZED, PATH_KEY_SEPARATOR
+from atlas_ray.records import PATH_KEY_SEPARATOR
+from atlas_ray.reports.scored import open_scored
 from atlas_ray.taxonomy import CategoryPath
 
 Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
@@ -58,15 +58,11 @@ def evaluate(run: str, output: str | None = None) -> dict[str, PathMetrics]:
     Raises:
         CatalogError: where the run is not finished, or no product had a label.
     """
-    run = storage.absolute(run)
-    if not storage.exists(storage.join(run, "run.json")):
-        raise CatalogError(f"{run} is no finished scoring run; run `atlas-ray score` to its end first")
-    place = storage.locate(storage.join(run, "products"))
-    table = ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
+    scored = open_scored(run)
     splits: dict[str, Pairs] = {}
     trust: dict[str, list[Reliability]] = {}
     columns = ["true_category_path", "category_path", "split", "probability", "level_probabilities"]
-    for batch in table.to_batches(columns=columns):
+    for batch in scored.products.to_batches(columns=columns):
         labelled = batch.filter(batch["true_category_path"].is_valid())
         _trust(labelled, trust)
         pairs = pa.table(
@@ -83,7 +79,7 @@ def evaluate(run: str, output: str | None = None) -> dict[str, PathMetrics]:
             for name in (row["split"], "all"):
                 splits.setdefault(name, Counter())[pair] += row["count_all"]
     if not splits:
-        raise CatalogError(f"{run}: no product of its catalogue has a label, so there is nothing to compare")
+        raise CatalogError(f"{scored.uri}: no product of its catalogue has a label, so there is nothing to compare")
     order = [name for name in ("train", "val", "test", "none", "all") if name in splits]
     metrics: dict[str, PathMetrics] = {}
     for name in order:
@@ -93,7 +89,7 @@ def evaluate(run: str, output: str | None = None) -> dict[str, PathMetrics]:
             calibration_error=whole.expected_error,
             level_calibration_errors=tuple(level.expected_error for level in levels),
         )
-    folder = storage.join(storage.absolute(output) if output else run, "evaluation")
+    folder = storage.join(storage.absolute(output) if output else scored.uri, "evaluation")
     _write(folder, metrics)
     _write_reliability(folder, {name: trust[name] for name in order if name in trust})
     return metrics
