@@ -62,7 +62,7 @@ def evaluate(run: str, output: str | None = None) -> dict[str, PathMetrics]:
     splits: dict[str, Pairs] = {}
     trust: dict[str, list[Reliability]] = {}
     columns = ["true_category_path", "category_path", "split", "probability", "level_probabilities"]
-    for batch in scored.products.to_batches(columns=columns):
+    for batch in scored.batches(columns):
         labelled = batch.filter(batch["true_category_path"].is_valid())
         _trust(labelled, trust)
         pairs = pa.table(

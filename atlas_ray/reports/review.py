@@ -129,7 +129,7 @@ def _queue(scored: ScoredRun, config: ReviewConfig) -> tuple[int, int, pa.Table]
         chosen = unlabelled if chosen is None else chosen & unlabelled
     ranked = silent = QUEUE.empty_table()
     products = unanswered = 0
-    for batch in scored.products.to_batches(columns=list(READ), filter=chosen):
+    for batch in scored.batches(READ, chosen):
         rows = pa.table({name: batch[name] for name in CARRIED})
         rows = rows.append_column("margin", margins(batch))
         rows = (

@@ -1,6 +1,7 @@
 """The products table of a finished scoring run, opened to be read in a stream."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,19 @@ class ScoredRun:
         """What the run is made of: catalog, model_id, taxonomy_id and more."""
         found = self.run.get("identity")
         return found if isinstance(found, dict) else {}
+
+    def batches(self, columns: Sequence[str], where: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the products in batches; few of them are held at a time.
+
+        Raises:
+            CatalogError: where a file is damaged.
+        """
+        try:
+            yield from self.products.to_batches(
+                columns=list(columns), filter=where, batch_readahead=2, fragment_readahead=2
+            )
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CatalogError(f"{self.uri}/products: cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def open_scored(uri: str) -> ScoredRun:
