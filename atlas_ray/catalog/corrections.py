@@ -127,7 +127,7 @@ class _Corrections:
     def take(self, row: RawRow) -> None:
         """Take in a row, whose path is text or a list of names."""
         product_id, written = (row.fields.get(name) for name in COLUMNS)
-        if row.error is None and not written:
+        if row.error is None and (not written or (isinstance(written, str) and written.isspace())):
             self.empty += 1
             return
         self.count += 1
@@ -185,7 +185,7 @@ def _rows(source: str) -> Iterator[RawRow]:
         for row in read_rows(source, "csv"):
             if row.error is None:
                 _check(source, list(row.fields))
-                row.fields = {name: unguarded(row.fields[name]).strip() for name in COLUMNS}
+                row.fields = {name: unguarded(row.fields[name]) for name in COLUMNS}
             yield row
     elif source.lower().endswith(".parquet"):
         yield from _parquet(source)

@@ -17,13 +17,13 @@ from atlas_ray.records import PATH_KEY_SEPARATOR
 from atlas_ray.reports.page import document, gallery, heading, paragraph, read_pictures, table, thumbnail
 from atlas_ray.taxonomy import format_path
 
-SHOWN_MOVES = 100
+SHOWN_MOVES = 50
 MOVES_WITH_EXAMPLES, EXAMPLES = 24, 6
 """On the page: for the moves of the most products, those of which the second run is surest."""
 SHOWN = 10
 """Moves on the terminal, and products that one run alone has on the page."""
 ACCURACY = ("split", "products", "before", "after", "difference", "95% interval", "won", "lost")
-MOVES = ("from", "to", "products", "probability before", "after", "labelled", "right before", "right after")
+MOVES = ("from", "to", "products", "probability before", "probability after", "labelled", "right before", "right after")
 
 
 def write_comparison_page(output: str) -> None:

@@ -14,7 +14,7 @@ from atlas_ray.taxonomy import Taxonomy, read_taxonomy
 from tests.parts import rows, scored_run
 
 A, B, C = ["Men", "Shirts"], ["Men", "Shoes"], ["Women", "Sarees"]
-IDS = ["=1+1", "b", "c", "'d", "e\n<b>", "untouched", "nobody's"]
+IDS = ["=1+1", "b", "c", "'d", "\te\r\n<b>", "untouched", "nobody's"]
 
 
 @pytest.fixture
@@ -64,10 +64,10 @@ def test_a_queue_that_a_person_filled(small: Path, tmp_path: Path) -> None:
         "b": " Women>Sarees ",
         "c": "Men > Shirts",
         "'d": "Men > Shoes",
-        "e\n<b>": "Women > Sarees",
+        "\te\r\n<b>": "Women > Sarees",
     }
     for row in cells:
-        plain = {"'=1+1": "=1+1", "''d": "'d"}.get(row["product_id"], row["product_id"])
+        plain = {"'=1+1": "=1+1", "''d": "'d", "'\te\r\n<b>": "\te\r\n<b>"}.get(row["product_id"], row["product_id"])
         row["corrected_category_path"] = said.get(plain, "")
     with queue.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(cells[0]))
@@ -81,7 +81,7 @@ def test_a_queue_that_a_person_filled(small: Path, tmp_path: Path) -> None:
     before, after = ({row["product_id"]: row for row in rows(folder, "products")} for folder in (small, report.output))
     labels = {name: (after[name]["category_path"], after[name]["split"]) for name in IDS}
     assert labels == {
-        "=1+1": (A, "train"), "b": (C, "train"), "c": (A, "test"), "'d": (B, "train"), "e\n<b>": (C, "train"),
+        "=1+1": (A, "train"), "b": (C, "train"), "c": (A, "test"), "'d": (B, "train"), "\te\r\n<b>": (C, "train"),
         "untouched": (C, "val"), "nobody's": (C, "train"),
     }  # fmt: skip
     for name in IDS:
