@@ -88,6 +88,7 @@ def test_a_queue_that_a_person_filled(small: Path, tmp_path: Path) -> None:
         changed = {"category_path": None, "split": None}
         assert before[name] | changed == after[name] | changed
     assert after["untouched"] == before["untouched"]
+    assert pq.read_table(f"{report.output}/products").schema.equals(PRODUCTS)
     assert rows(report.output, "images") == rows(small, "images")
     assert read_taxonomy(f"{report.output}/taxonomy.json") == read_taxonomy(str(small / "taxonomy.json"))
     assert rows(report.output, "quarantine") == []
