@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from atlas_ray import __version__
-from atlas_ray.commands import catalogs, collection, demo, embedding, scoring, serving, taxonomies, training
+from atlas_ray.commands import catalogs, collection, demo, embedding, reviewing, scoring, serving, taxonomies, training
 from atlas_ray.commands.exits import EXIT_FAILED, EXIT_USER
 from atlas_ray.errors import UserError
 
@@ -171,6 +171,9 @@ def _parser() -> argparse.ArgumentParser:
         embedding.add_similar,
         "find similar products, or nearly identical ones whose labels differ",
     )
+    command("review", reviewing.run_review, reviewing.add_review, "list the products most worth a person's look")
+    command("relabel", reviewing.run_relabel, reviewing.add_relabel, "take a person's corrections over as labels")
+    command("compare", reviewing.run_compare, reviewing.add_compare, "tell what moved between two scoring runs")
     command("serve", serving.run_serve, serving.add_serve, "answer over HTTP, with a page to try it")
     command("token", serving.run_token, serving.add_token, "make a token for somebody who may ask the endpoint")
     command("categorize", serving.run_categorize, serving.add_categorize, "ask a running endpoint about some pictures")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from atlas_ray.artifacts import load_artifact
@@ -14,6 +15,9 @@ from atlas_ray.taxonomy import Taxonomy
 from benchmarks.parts import s3_server
 from tests.parts import make_artifact
 
+# A machine may be busy with other tests; how long one example takes says nothing.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 DATA = os.environ.get("ATLAS_RAY_TEST_DATA")
 SHOP_COLUMNS = {"product_id": "id", "image_uris": "image", "category_path": "category"}
 

@@ -1,10 +1,13 @@
 """What several test modules build on."""
 
 import io
+import json
 from collections.abc import Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
@@ -18,6 +21,7 @@ from atlas_ray.models import (
     TextConfig,
     TextNetwork,
 )
+from atlas_ray.records import CATEGORIZED
 from atlas_ray.taxonomy import Taxonomy, Vocabulary
 from atlas_ray.texts import WordIndex
 
@@ -75,3 +79,36 @@ def picture(number: int, size: int = 60) -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((size, size), 5 + 9 * number).convert("RGB").save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+def scored_run(
+    folder: Path, products: list[dict[str, Any]], *, rows_per_file: int = 1000, identity: dict[str, Any] | None = None
+) -> str:
+    """Write what a scoring run leaves that others read: its products and its account."""
+    (folder / "products").mkdir(parents=True)
+    for start in range(0, len(products), rows_per_file):
+        table = pa.Table.from_pylist(products[start : start + rows_per_file], schema=CATEGORIZED)
+        pq.write_table(table, folder / "products" / f"{start:04d}.parquet")
+    (folder / "run.json").write_text(json.dumps({"identity": identity or {}}))
+    return str(folder)
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with attributes, and the text of each."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    @property
+    def sources(self) -> list[str]:
+        """Where its pictures come from."""
+        return [attributes["src"] or "" for _, attributes in self.tags if "src" in attributes]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)

@@ -7,15 +7,14 @@ from collections import Counter, defaultdict
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from atlas_ray import storage
+from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.errors import ConfigError
 from atlas_ray.records import PATH_KEY_SEPARATOR
 from atlas_ray.taxonomy import CategoryPath
 
 SPLITS = ("train", "val", "test")
-PART_ROWS = 100_000
 GOLDEN = 0.6180339887498949
 
 
@@ -146,22 +145,14 @@ def resplit_catalog(
     if anew:
         small = small.set_column(2, "split", pa.nulls(len(small), pa.string()))
     after = resplit(small, groups, shares, seed)
-    for name in ("products", "images"):
-        folder = storage.join(output, name)
-        storage.delete_folder(folder)
-        storage.make_folder(folder)
-    for uri in storage.files(storage.join(catalog, "images"), suffix=".parquet"):
-        storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))
     row = 0
-    place = storage.locate(storage.join(output, "products"))
-    for number, batch in enumerate(table.to_batches(batch_size=PART_ROWS)):
-        at = batch.schema.get_field_index("split")
-        part = pa.Table.from_batches([batch]).set_column(at, "split", after.slice(row, len(batch)))
-        pq.write_table(part, f"{place.path}/part-{number:05d}.parquet", filesystem=place.filesystem)
-        row += len(batch)
-    taxonomy = storage.join(catalog, "taxonomy.json")
-    if storage.exists(taxonomy):
-        storage.write_bytes(storage.join(output, "taxonomy.json"), storage.read_bytes(taxonomy))
+
+    def with_split(part: pa.Table) -> pa.Table:
+        nonlocal row
+        row += len(part)
+        return part.set_column(part.column_names.index("split"), "split", after.slice(row - len(part), len(part)))
+
+    copy_catalog(catalog, output, with_split)
     split_of = dict(zip(small["product_id"].to_pylist(), before.to_pylist(), strict=True))
     sides: defaultdict[int, set[str | None]] = defaultdict(set)
     for product_id, group in zip(groups["product_id"].to_pylist(), groups["group"].to_pylist(), strict=True):

@@ -80,6 +80,17 @@ def print_duplicates(output: str, run: Mapping[str, Any], straddling: int, chang
     print(f"the catalogue with the new split: {output}/catalog; the pictures: {output}/duplicates.parquet")
 
 
+def print_relabel(report: Any) -> None:
+    """Say what became of the corrections (`atlas_ray.catalog.corrections.RelabelReport`)."""
+    done = ", ".join(f"{count} {name}" for name, count in report.outcomes.items() if count) or "none taken over"
+    splits = ", ".join(f"{name} {count}" for name, count in sorted(report.splits.items()))
+    print(f"{report.corrections} corrections: {done}" + (f"; by split: {splits}" if splits else ""))
+    if report.quarantined:
+        _print_codes({"quarantined_by_code": report.quarantined})
+        print(f"  see {report.output}/quarantine")
+    print(f"the catalogue with them: {report.output}")
+
+
 def _print_codes(run: Mapping[str, Any]) -> None:
     codes = sorted(run["quarantined_by_code"].items(), key=lambda item: (-item[1], item[0]))
     if codes:

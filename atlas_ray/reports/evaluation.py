@@ -14,6 +14,7 @@ from atlas_ray.metrics import PathMetrics, common_prefix, measure
 from atlas_ray.metrics.intervals import intervals
 from atlas_ray.records import CATEGORY_PATH
 from atlas_ray.reports.evaluation_page import write_page
+from atlas_ray.reports.scored import open_scored
 from atlas_ray.reports.tally import ALL, Tally, tally
 
 SPLITS = ("train", "val", "test", "none", ALL)
@@ -85,16 +86,13 @@ def evaluate(
         CatalogError: where the run is not finished, or no product had a label.
         ArtifactError: where the model cannot be read, or is another one than the run's.
     """
-    run = storage.absolute(run)
-    if not storage.exists(storage.join(run, "run.json")):
-        raise CatalogError(f"{run} is no finished scoring run; run `atlas-ray score` to its end first")
-    account = json.loads(storage.read_bytes(storage.join(run, "run.json")))
-    tallies = tally(run)
+    scored = open_scored(run)
+    tallies = tally(scored)
     if not tallies:
-        raise CatalogError(f"{run}: no product of its catalogue has a label, so there is nothing to compare")
+        raise CatalogError(f"{scored.uri}: no product of its catalogue has a label, so there is nothing to compare")
     order = sorted(tallies, key=lambda name: (name == ALL, SPLITS.index(name) if name in SPLITS else 0, name))
     metrics = {name: _measured(tallies[name]) for name in order}
-    folder = storage.join(storage.absolute(output) if output else run, "evaluation")
+    folder = storage.join(storage.absolute(output) if output else scored.uri, "evaluation")
     storage.make_folder(folder)
     summary = {
         split: {name: value for name, value in asdict(one).items() if name != "paths"} for split, one in metrics.items()
@@ -103,7 +101,7 @@ def evaluate(
     for name, rows in _tables(tallies, metrics).items():
         place = storage.locate(storage.join(folder, f"{name}.parquet"))
         pq.write_table(pa.Table.from_pylist(rows, schema=TABLES[name]), place.path, filesystem=place.filesystem)
-    write_page(folder, run, account, tallies, metrics, model=model, embeddings=embeddings)
+    write_page(folder, scored, tallies, metrics, model=model, embeddings=embeddings)
     return metrics
 
 

@@ -21,6 +21,7 @@ from atlas_ray.reports.page import (
     thumbnail,
 )
 from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
+from atlas_ray.reports.scored import ScoredRun
 from atlas_ray.reports.tally import ALL, BANDS, UNKNOWN, Tally, band_names
 from atlas_ray.taxonomy import CategoryPath, format_path
 
@@ -44,8 +45,7 @@ COLUMNS_SAID = {
 
 def write_page(
     folder: str,
-    run: str,
-    account: Mapping[str, Any],
+    scored: ScoredRun,
     tallies: Mapping[str, Tally],
     metrics: Mapping[str, PathMetrics],
     *,
@@ -56,8 +56,7 @@ def write_page(
 
     Args:
         folder: Where to.
-        run: The scoring run, whose products are shown.
-        account: Its run.json.
+        scored: The scoring run, whose products are shown.
         tallies: What was counted, by split.
         metrics: What was measured, by split.
         model: The run's model, for what only it can say; None leaves that out.
@@ -65,13 +64,13 @@ def write_page(
     """
     split = "test" if "test" in metrics else ALL
     one, counts = metrics[split], tallies[split]
-    identity = account.get("identity", {})
+    identity = scored.identity
     explainer = _explainer(model, identity.get("model_id")) if model else None
     parts = [
         heading("Evaluation of a scoring run", 1),
         paragraph(
-            f"{run}; model {identity.get('model_id', '')}, taxonomy {identity.get('taxonomy_id', '')}, finished "
-            f"{str(account.get('finished_at', ''))[:19]}. Below the first table everything is of "
+            f"{scored.uri}; model {identity.get('model_id', '')}, taxonomy {identity.get('taxonomy_id', '')}, finished "
+            f"{str(scored.run.get('finished_at', ''))[:19]}. Below the first table everything is of "
             f"{'the split test' if split == 'test' else 'all labelled products'}: {one.products} products."
         ),
         *_headline(metrics),
@@ -82,7 +81,7 @@ def write_page(
     ]
     confused = _costliest(counts)
     examples = find_examples(
-        run,
+        scored,
         split,
         [pair for pair, _, _ in confused],
         each=EACH,
@@ -108,7 +107,7 @@ def write_page(
         parts += _explained(explainer, examples.right.rows, examples.wrong.rows)
         parts += _new_paths(explainer, examples.outside.rows)
     if embeddings:
-        parts += _label_errors(run, embeddings)
+        parts += _label_errors(scored, embeddings)
     storage.write_bytes(storage.join(folder, "report.html"), document("Evaluation", parts).encode())
 
 
@@ -244,7 +243,7 @@ def _new_paths(explainer: "Explainer", rows: Sequence[Any]) -> Iterator[str]:
         ])  # fmt: skip
 
 
-def _label_errors(run: str, embeddings: str) -> Iterator[str]:
+def _label_errors(scored: ScoredRun, embeddings: str) -> Iterator[str]:
     yield heading("Likely label errors")
     uri = storage.join(storage.absolute(embeddings), LABEL_ERRORS)
     if not storage.exists(uri):
@@ -257,7 +256,7 @@ def _label_errors(run: str, embeddings: str) -> Iterator[str]:
         for row in rows
         for side in ("", "other_")
     ]
-    uris = image_uris(run, [product for product, _, _ in shown])
+    uris = image_uris(scored, [product for product, _, _ in shown])
     contents = read_pictures(uris.values())
     yield gallery(
         [

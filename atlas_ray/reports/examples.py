@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from atlas_ray.errors import FetchError
 from atlas_ray.records import CATEGORY_PATH
 from atlas_ray.reports.page import read_pictures
-from atlas_ray.reports.tally import ALL, leaf_paths, path_keys, read_products
+from atlas_ray.reports.scored import ScoredRun
+from atlas_ray.reports.tally import ALL, leaf_paths, path_keys
 from atlas_ray.taxonomy import CategoryPath
 
 COLUMNS = (
@@ -67,7 +68,7 @@ class Examples:
 
 
 def find_examples(
-    run: str,
+    scored: ScoredRun,
     split: str,
     confusions: Sequence[tuple[CategoryPath, CategoryPath | None]],
     *,
@@ -78,7 +79,7 @@ def find_examples(
     """Read the products of a run once more, and keep those to look at.
 
     Args:
-        run: The scoring run.
+        scored: The run.
         split: Its products, or `ALL`.
         confusions: (true, predicted) leaf paths.
         each: How many products of each confusion.
@@ -91,7 +92,7 @@ def find_examples(
         Wanted("probability", explained),
         Wanted("outside_probability", outside),
     )
-    for batch in read_products(run, COLUMNS):
+    for batch in scored.batches(COLUMNS):
         chosen = batch["true_category_path"].is_valid()
         if split != ALL:
             chosen = pc.and_(chosen, pc.equal(pc.fill_null(batch["split"], "none"), split))
@@ -111,11 +112,11 @@ def find_examples(
     return found
 
 
-def image_uris(run: str, product_ids: Sequence[str]) -> dict[str, str | None]:
+def image_uris(scored: ScoredRun, product_ids: Sequence[str]) -> dict[str, str | None]:
     """Return the picture to show of each of some products; those that the run does not have are left out."""
     wanted = pa.array(sorted(set(product_ids)), pa.string())
     found: dict[str, str | None] = {}
-    for batch in read_products(run, ("product_id", "image_uri")):
+    for batch in scored.batches(("product_id", "image_uri")):
         rows = batch.filter(pc.is_in(batch["product_id"], wanted))
         found |= zip(rows["product_id"].to_pylist(), rows["image_uri"].to_pylist(), strict=True)
     return found

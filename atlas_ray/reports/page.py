@@ -31,6 +31,13 @@ p {{ margin: 6px 0; max-width: 80ch; }}
 .wide {{ overflow-x: auto; }}
 figure {{ margin: 0; min-width: 0; }}
 figure img, .missing {{ aspect-ratio: 1; background: #8883; display: grid; place-items: center; width: 100%; }}
+figure img.strip {{ aspect-ratio: auto; width: auto; }}
+.cards {{ display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }}
+.card {{ display: grid; gap: 10px; grid-template-columns: 120px minmax(0, 1fr); align-items: start; margin: 0; }}
+.card.whole {{ grid-column: 1 / -1; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); }}
+@media (max-width: 700px) {{ .card.whole {{ grid-template-columns: minmax(0, 1fr); }} }}
+.card p {{ font-size: .85rem; margin: 0 0 2px; overflow-wrap: anywhere; }}
+.card p:first-child {{ font-size: .95rem; font-weight: 600; }}
 .plot, .strip {{ background: #fff; max-width: 100%; height: auto; }}
 figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
 table {{ border-collapse: collapse; font-size: .9rem; }}
@@ -90,6 +97,30 @@ def gallery(cells: Sequence[tuple[Image.Image | str, str]], budget_bytes: int = 
             shown = f'<img alt="" src="{jpeg_uri(picture, budget_bytes)}">'
         figures.append(f"<figure>{shown}<figcaption>{html.escape(plain(caption))}</figcaption></figure>")
     return f'<div class="grid">{"".join(figures)}</div>' if figures else "<p>none</p>"
+
+
+def card(picture: Image.Image | str, lines: Sequence[str], *, budget_bytes: int, strip: str = "") -> str:
+    """Return one of `cards`: a picture, and beside it lines of text, the first one heaviest.
+
+    Args:
+        picture: The picture, or a word where there is none.
+        lines: The texts.
+        budget_bytes: What the picture may take of the page.
+        strip: The data URI of a wide drawing that stands over the text in place of the picture.
+    """
+    if strip:
+        shown = f'<img class="strip" alt="" src="{strip}">'
+    elif isinstance(picture, str):
+        shown = f'<span class="missing">{html.escape(plain(picture))}</span>'
+    else:
+        shown = f'<img alt="" src="{jpeg_uri(picture, budget_bytes)}">'
+    text = "".join(f"<p>{html.escape(plain(line))}</p>" for line in lines)
+    return f'<figure class="card{" whole" if strip else ""}">{shown}<div>{text}</div></figure>'
+
+
+def cards(items: Sequence[str]) -> str:
+    """Return a grid of what `card` gave."""
+    return f'<div class="cards">{"".join(items)}</div>' if items else "<p>none</p>"
 
 
 def plot(png: bytes, alt: str) -> str:

@@ -2,19 +2,17 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
-from atlas_ray import storage
 from atlas_ray.metrics import common_prefix
 from atlas_ray.metrics.calibration import Reliability
-from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR
+from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR
+from atlas_ray.reports.scored import ScoredRun
 from atlas_ray.taxonomy import CategoryPath
 
 Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
@@ -24,7 +22,6 @@ COLUMNS = (
     "decided_level", "store", "price", "image_size_px", "zoomed_probability",
 )  # fmt: skip
 PAIR_SEPARATOR = "\x1e"
-BATCH_ROWS = 16_384
 FINE_BINS = 1_000
 """Of the curve of risk against coverage."""
 BANDS: dict[str, tuple[float, ...]] = {
@@ -56,30 +53,23 @@ class Tally:
     """By column and band: products, and those whose whole path is right."""
 
 
-def tally(run: str) -> dict[str, Tally]:
+def tally(scored: ScoredRun) -> dict[str, Tally]:
     """Count the labelled products of a finished scoring run.
 
     Memory grows with the number of different (true, predicted) pairs, not with the products.
 
     Args:
-        run: Its folder.
+        scored: The run.
 
     Returns:
         By split (`none` for products without one) and for `ALL`; {} where no product has a label.
     """
     found: dict[str, Tally] = defaultdict(Tally)
-    for batch in read_products(run, COLUMNS):
+    for batch in scored.batches(COLUMNS):
         labelled = batch.filter(batch["true_category_path"].is_valid())
         if len(labelled):
             _count(labelled, found)
     return dict(found)
-
-
-def read_products(run: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Read some columns of the products table of a scoring run, in small batches."""
-    place = storage.locate(storage.join(run, "products"))
-    table = ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
-    yield from table.to_batches(columns=list(columns), batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
 
 
 def leaf_paths(batch: pa.RecordBatch) -> pa.Array:

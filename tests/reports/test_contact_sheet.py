@@ -2,7 +2,6 @@ import base64
 import html
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +10,13 @@ from PIL import Image
 
 from atlas_ray.reports.contact_sheet import MAX_CELLS, Cell, Section, write_contact_sheet
 from atlas_ray.reports.page import MAX_BYTES
+from tests.parts import Page
 
 
 def picture(colour: str) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (300, 200), colour).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-class Page(HTMLParser):
-    """What a browser would see: elements with attributes, and the text of each."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
 
 
 def test_a_sheet_with_a_broken_picture_and_hostile_captions(tmp_path: Path) -> None:

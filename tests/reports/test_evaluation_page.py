@@ -11,8 +11,7 @@ from atlas_ray.records import CATEGORIZED, LABEL_ERRORS
 from atlas_ray.reports.evaluation import TABLES, evaluate
 from atlas_ray.reports.page import MAX_BYTES
 from atlas_ray.taxonomy import Taxonomy
-from tests.parts import picture
-from tests.reports.test_contact_sheet import Page
+from tests.parts import Page, picture
 
 HOSTILE = "<script src=//evil.example/x.js></script>"
 

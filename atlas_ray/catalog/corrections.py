@@ -1,0 +1,287 @@
+"""What a person corrected, taken over as labels into a copy of the catalogue."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from atlas_ray import __version__, storage
+from atlas_ray.catalog.copy import copy_catalog
+from atlas_ray.catalog.sources import RawRow, read_rows
+from atlas_ray.config import check_settings, setting
+from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError, TaxonomyError
+from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR, QUARANTINE, quarantine_row
+from atlas_ray.reports.spreadsheet import unguarded
+from atlas_ray.streaming.tables import count_images
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
+from atlas_ray.taxonomy.tree import check_path
+
+COLUMNS = ("product_id", "corrected_category_path")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelabelConfig:
+    """Which catalogue gets which corrections."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    corrections: str = setting("a .csv or .parquet with product_id and corrected_category_path, as `review` writes")
+    output: str = setting("where the copy of the catalogue goes; a folder that holds none yet")
+    taxonomy: str | None = setting("the paths that are allowed, also in the copy; the catalogue's own by default", None)
+    max_quarantine_fraction: float = setting("exit with 3 where more corrections are quarantined", 0.05, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class RelabelReport:
+    """What became of the corrections."""
+
+    output: str
+    corrections: int
+    """Rows with a corrected path."""
+    empty: int
+    """Rows without one."""
+    outcomes: Counter[str]
+    """Products that were `labelled` for the first time, `relabelled`, or `confirmed` in the label they had."""
+    splits: Counter[str]
+    """Those products by the split that they have now."""
+    quarantined: Counter[str]
+    """Rows by error code."""
+
+    @property
+    def quarantined_fraction(self) -> float:
+        """The share of the corrections that could not be taken over."""
+        return self.quarantined.total() / max(self.corrections, 1)
+
+
+def relabel(config: RelabelConfig) -> RelabelReport:
+    """Write a copy of a catalogue in which corrected products have their correction as label.
+
+    One that had no split goes to train. What cannot be taken over is in `quarantine/`, with the code
+    missing_product_id, unknown_product, bad_category_path, unknown_category, bad_row or bad_encoding.
+    Memory grows with the corrections, not with the catalogue.
+
+    Raises:
+        CatalogError: where the catalogue has no such tables or no taxonomy, or the file no correction, or two
+            for the same product.
+        OutputError: where the output holds a catalogue already.
+    """
+    began = time.time()
+    catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
+    if storage.exists(storage.join(output, "run.json")) or storage.files(storage.join(output, "products")):
+        raise OutputError(f"{output} already holds a catalogue; name a new folder, or delete it")
+    count_images(catalog, products=("product_id", "category_path", "split"), may_be_empty=True)
+    taxonomy = _taxonomy(config, catalog)
+    corrections = _Corrections(taxonomy, config.corrections)
+    for row in _rows(config.corrections):
+        corrections.take(row)
+    if not corrections.count:
+        raise CatalogError(f"{config.corrections}: no row has a corrected_category_path; fill in that column first")
+    applied = _Applied(corrections.paths)
+    copy_catalog(catalog, output, applied.change)
+    corrections.miss([product_id for product_id, seen in zip(corrections.paths, applied.seen, strict=True) if not seen])
+    if config.taxonomy:
+        storage.write_bytes(storage.join(output, "taxonomy.json"), taxonomy.to_json().encode())
+    quarantined = Counter(str(row["error_code"]) for row in corrections.quarantine)
+    report = RelabelReport(output, corrections.count, corrections.empty, applied.outcomes, applied.splits, quarantined)
+    _write(report, config, catalog, corrections.quarantine, taxonomy.id, began)
+    return report
+
+
+def _taxonomy(config: RelabelConfig, catalog: str) -> Taxonomy:
+    own = storage.join(catalog, "taxonomy.json")
+    if config.taxonomy is None and not storage.exists(own):
+        raise CatalogError(f"{catalog} holds no taxonomy.json (no product is labelled); name one with --taxonomy")
+    return read_taxonomy(config.taxonomy or own)
+
+
+class _Corrections:
+    """The corrections of a file, and why others of its rows are none.
+
+    Attributes:
+        paths: By product.
+        count: Rows that say something.
+        empty: Rows that do not.
+        quarantine: Rows that cannot be used.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, source: str) -> None:
+        self.paths: dict[str, CategoryPath] = {}
+        self.count = self.empty = 0
+        self.quarantine: list[dict[str, object]] = []
+        self._places: dict[str, str] = {}
+        self._taxonomy = taxonomy
+        self._source = source
+
+    def take(self, row: RawRow) -> None:
+        """Take in a row, whose path is text or a list of names."""
+        product_id, written = (row.fields.get(name) for name in COLUMNS)
+        if row.error is None and (not written or (isinstance(written, str) and written.isspace())):
+            self.empty += 1
+            return
+        self.count += 1
+        try:
+            if row.error:
+                raise row.error
+            if not product_id:
+                raise RowError("missing_product_id", "the row has no product id")
+            product_id, path = str(product_id), self._path(written)
+        except RowError as error:
+            self._refuse(error, row.place, product_id)
+            return
+        before = self.paths.setdefault(product_id, path)
+        if before != path:
+            raise CatalogError(
+                f"{self._source}: the product {product_id!r} is {format_path(before)!r} in {self._places[product_id]} "
+                f"and {format_path(path)!r} in {row.place}; leave one of them"
+            )
+        self._places.setdefault(product_id, row.place)
+
+    def miss(self, product_ids: list[str]) -> None:
+        """Refuse what the catalogue has no product for."""
+        for product_id in product_ids:
+            error = RowError("unknown_product", f"the catalogue has no product {product_id[:200]!r}")
+            self._refuse(error, self._places[product_id], product_id)
+
+    def _path(self, written: Any) -> CategoryPath:
+        try:
+            if isinstance(written, str):
+                path = parse_path(written)
+            else:
+                path = tuple(str(name) for name in written)
+                check_path(path)
+        except TaxonomyError as error:
+            raise RowError("bad_category_path", str(error)[:500]) from None
+        if path not in self._taxonomy.leaf_set:
+            name = self._taxonomy.name
+            raise RowError("unknown_category", f"{format_path(path)[:400]!r} is no leaf of the taxonomy {name!r}")
+        return path
+
+    def _refuse(self, error: RowError, place: str, product_id: Any) -> None:
+        message = f"{self._source}, {place}: {error.message}"
+        known = str(product_id)[:200] if product_id else None
+        self.quarantine.append(quarantine_row("relabel", error.code, message, product_id=known))
+
+
+def _rows(source: str) -> Iterator[RawRow]:
+    """Yield the rows of a file of corrections.
+
+    Raises:
+        ConfigError: where it is of another kind.
+        CatalogError: where it lacks a column, or cannot be read at all.
+    """
+    if source.lower().endswith((".csv", ".tsv")):
+        for row in read_rows(source, "csv"):
+            if row.error is None:
+                _check(source, list(row.fields))
+                row.fields = {name: unguarded(row.fields[name]) for name in COLUMNS}
+            yield row
+    elif source.lower().endswith(".parquet"):
+        yield from _parquet(source)
+    else:
+        raise ConfigError(f"--corrections {source!r}; expected a .csv, .tsv or .parquet file")
+
+
+def _parquet(source: str) -> Iterator[RawRow]:
+    place = storage.locate(source)
+    if not storage.exists(source):
+        raise CatalogError(f"{source}: no such file")
+    try:
+        table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{source}: not Parquet: {str(error).splitlines()[0]}") from None
+    _check(source, table.schema.names)
+    first = 1
+    for batch in table.to_batches(columns=list(COLUMNS)):
+        for number, fields in enumerate(batch.to_pylist(), first):
+            yield RawRow(f"row {number}", fields)
+        first += len(batch)
+
+
+def _check(source: str, columns: list[str]) -> None:
+    for name in COLUMNS:
+        if name not in columns:
+            raise CatalogError(f"{source}: no column {name!r}; it has {columns[:12]}")
+
+
+class _Applied:
+    """Changes products by their corrections, and counts what it does.
+
+    Attributes:
+        seen: (corrections,) bool: whose product there was.
+        outcomes: As in `RelabelReport`.
+        splits: As in `RelabelReport`.
+    """
+
+    def __init__(self, paths: dict[str, CategoryPath]) -> None:
+        self._ids = pa.array(paths.keys(), pa.string())
+        self._paths = pa.array([list(path) for path in paths.values()], CATEGORY_PATH)
+        self.seen = np.zeros(len(paths), bool)
+        self.outcomes, self.splits = Counter[str](), Counter[str]()
+
+    def change(self, products: pa.Table) -> pa.Table:
+        """Return a block of the products table with the corrections in it."""
+        products = products.combine_chunks()
+        where = pc.index_in(products["product_id"], self._ids).combine_chunks()
+        found = where.is_valid()
+        rows = where.drop_null().to_numpy()
+        if not len(rows):
+            return products
+        self.seen[rows] = True
+        before = pc.binary_join(products["category_path"], PATH_KEY_SEPARATOR).filter(found)
+        after = pc.binary_join(self._paths.take(pa.array(rows)), PATH_KEY_SEPARATOR)
+        same = pc.equal(before, after)
+        self.outcomes["labelled"] += same.null_count
+        self.outcomes["confirmed"] += pc.sum(same).as_py() or 0
+        self.outcomes["relabelled"] += len(same) - same.null_count - (pc.sum(same).as_py() or 0)
+        path = pc.if_else(found, self._paths.take(where), products["category_path"])
+        split = pc.if_else(pc.and_(found, products["split"].is_null()), "train", products["split"])
+        self.splits.update(split.filter(found).to_pylist())
+        for name, column in (("category_path", path), ("split", split)):
+            products = products.set_column(products.column_names.index(name), products.field(name), column)
+        return products
+
+
+def _write(
+    report: RelabelReport,
+    config: RelabelConfig,
+    catalog: str,
+    quarantine: list[dict[str, object]],
+    taxonomy_id: str,
+    began: float,
+) -> None:
+    """Write the quarantine where there is something in it, and then the account."""
+    if quarantine:
+        folder = storage.join(report.output, "quarantine")
+        storage.make_folder(folder)
+        place = storage.locate(storage.join(folder, "part-00000.parquet"))
+        table = pa.Table.from_pylist(quarantine, schema=QUARANTINE)
+        pq.write_table(table, place.path, filesystem=place.filesystem)
+    run = {
+        "job": "relabel",
+        "written_by": f"atlas_ray {__version__}",
+        "started_at": datetime.fromtimestamp(began, UTC).isoformat(),
+        "finished_at": datetime.now(UTC).isoformat(),
+        "config": asdict(config) | {"catalog": catalog},
+        "taxonomy_id": taxonomy_id,
+        "counts": {
+            "corrections": report.corrections,
+            "empty": report.empty,
+            **report.outcomes,
+            "splits": dict(report.splits),
+            "quarantined": dict(report.quarantined),
+        },
+    }
+    text = json.dumps(run, indent=1, ensure_ascii=False)
+    storage.write_bytes(storage.join(report.output, "run.json"), text.encode())

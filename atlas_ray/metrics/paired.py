@@ -1,0 +1,63 @@
+"""Two classifiers over the same products: who is right where the other one is not, and how sure that is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class PairedAccuracy:
+    """What two classifiers, the one before and the one after, do on the same labelled products."""
+
+    products: int
+    before: float
+    """Share that is right before."""
+    after: float
+    difference: float
+    """After minus before."""
+    low: float
+    """End of the difference's 95% interval."""
+    high: float
+    won: int
+    """Products that are right after alone."""
+    lost: int
+    """Products that were right before alone."""
+
+
+def paired_accuracy(both: int, won: int, lost: int, neither: int, *, seed: int = 0) -> PairedAccuracy:
+    """Compare by counts of what can become of a product.
+
+    The interval is that of the paired bootstrap's percentiles (Efron and Tibshirani 1993, chapter 13).
+    To draw products again with replacement is to draw these four counts from a multinomial
+    distribution, so that a million products cost as much as ten.
+
+    Args:
+        both: Right before and after.
+        won: Right after alone.
+        lost: Right before alone.
+        neither: Never right.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: where there is no product.
+    """
+    total = both + won + lost + neither
+    if total <= 0:
+        raise ValueError("no labelled product that both have; there is nothing to compare")
+    shares = np.array([both, won, lost, neither]) / total
+    drawn: Any = np.random.default_rng(seed).multinomial(total, shares, size=RESAMPLES)
+    ends = np.quantile((drawn[:, 1] - drawn[:, 2]) / total, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return PairedAccuracy(
+        products=total,
+        before=(both + lost) / total,
+        after=(both + won) / total,
+        difference=(won - lost) / total,
+        low=float(ends[0]),
+        high=float(ends[1]),
+        won=won,
+        lost=lost,
+    )

@@ -1,0 +1,172 @@
+"""The comparison of two scoring runs, for a person: a page with examples, and what the terminal says."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from atlas_ray import storage
+from atlas_ray.records import PATH_KEY_SEPARATOR
+from atlas_ray.reports.page import document, gallery, heading, paragraph, read_pictures, table, thumbnail
+from atlas_ray.taxonomy import format_path
+
+SHOWN_MOVES = 50
+MOVES_WITH_EXAMPLES, EXAMPLES = 24, 6
+"""On the page: for the moves of the most products, those of which the second run is surest."""
+SHOWN = 10
+"""Moves on the terminal, and products that one run alone has on the page."""
+ACCURACY = ("split", "products", "before", "after", "difference", "95% interval", "won", "lost")
+MOVES = ("from", "to", "products", "probability before", "probability after", "labelled", "right before", "right after")
+
+
+def write_comparison_page(output: str) -> None:
+    """Write `comparison.html` from the tables beside it; it asks for nothing from outside, and is under 5 MB.
+
+    Args:
+        output: Where `atlas_ray.scoring.compare` left `comparison.json`, `moves.parquet` and `products.parquet`.
+    """
+    account, moves = _read(output)
+    parts = [heading("Two scoring runs", 1), *map(paragraph, _facts(account)), heading("Accuracy")]
+    parts.append(table(ACCURACY, _accuracy_rows(account)))
+    parts.append(heading(f"Moves: the {SHOWN_MOVES} most frequent" if len(moves) > SHOWN_MOVES else "Moves"))
+    parts.append(table(MOVES, [_move_row(row) for row in moves.slice(0, SHOWN_MOVES).to_pylist()]))
+    shown = moves.slice(0, MOVES_WITH_EXAMPLES)
+    examples, alone = _examples(output, shown)
+    found = read_pictures(row["image_uri"] for rows in examples for row in rows)
+    for move, rows in zip(shown.to_pylist(), examples, strict=True):
+        cells = [(thumbnail(found[row["image_uri"]]), _caption(row)) for row in rows]
+        parts += [heading(f"{_written(move['from'])} → {_written(move['to'])}: {move['products']}"), gallery(cells)]
+    for change, run in (("only_before", "first"), ("only_after", "second")):
+        if alone[change]:
+            parts += [heading(f"Products that the {run} run alone has"), table(("product", "path"), alone[change])]
+    storage.write_bytes(storage.join(output, "comparison.html"), document("Two scoring runs", parts).encode())
+
+
+def print_comparison(output: str) -> None:
+    """Print what moved, and which run is right more often."""
+    account, moves = _read(output)
+    console = Console(highlight=False, soft_wrap=True)
+    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+    for fact in _facts(account):
+        console.print(fact, markup=False)
+    for head, rows in (
+        (ACCURACY, _accuracy_rows(account)),
+        (MOVES, [_move_row(row) for row in moves.slice(0, SHOWN).to_pylist()]),
+    ):
+        if rows:
+            console.print(_terminal_table(head, rows))
+    for name in ("comparison.html", "moves.parquet", "products.parquet", "comparison.json"):
+        console.print(f"  {output}/{name}", markup=False)
+
+
+def _read(output: str) -> tuple[dict[str, Any], pa.Table]:
+    place = storage.locate(storage.join(output, "moves.parquet"))
+    account = json.loads(storage.read_bytes(storage.join(output, "comparison.json")))
+    return account, pq.read_table(place.path, filesystem=place.filesystem)
+
+
+def _facts(account: Mapping[str, Any]) -> list[str]:
+    """Return in sentences what was compared, and how much of it moved."""
+    before, after, products = account["before"], account["after"], account["products"]
+    facts = [
+        f"before: {before['run']}, model {before['model_id']}",
+        f"after: {after['run']}, model {after['model_id']}",
+    ]
+    for name, noun in (("catalog", "catalogues"), ("taxonomy_id", "taxonomies")):
+        if name in account["differs"]:
+            facts.append(f"the runs are of different {noun}: {before[name]} and {after[name]}")
+    agreement = account["agreement"]
+    share = "" if agreement is None else f" ({agreement:.1%} of those in both runs)"
+    facts.append(f"{products['same']} products stayed{share}, {products['moved']} moved in {account['moves']} ways")
+    if products["only_before"] or products["only_after"]:
+        facts.append(f"{products['only_before']} products only before, {products['only_after']} only after")
+    if account["relabelled"]:
+        facts.append(f"{account['relabelled']} products have another label after, which counts")
+    if not account["accuracy"]:
+        facts.append("no product that both runs have is labelled, so nothing says which one is right")
+    return facts
+
+
+def _accuracy_rows(account: Mapping[str, Any]) -> list[list[object]]:
+    return [
+        [
+            split,
+            one["products"],
+            one["before"],
+            one["after"],
+            f"{one['difference']:+.4f}",
+            f"{one['low']:+.4f} to {one['high']:+.4f}",
+            one["won"],
+            one["lost"],
+        ]
+        for split, one in account["accuracy"].items()
+    ]
+
+
+def _move_row(move: Mapping[str, Any]) -> list[object]:
+    names = ("products", "probability_before", "probability_after", "labelled", "right_before", "right_after")
+    return [_written(move["from"]), _written(move["to"]), *(move[name] for name in names)]
+
+
+def _written(path: Sequence[str] | None) -> str:
+    return format_path(path) if path else "(no answer)"
+
+
+def _caption(row: Mapping[str, Any]) -> str:
+    sure = [
+        f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("probability_before", "probability_after")
+    ]
+    truth = row["true_category_path"]
+    right = [side for side in ("before", "after") if truth and row[f"category_path_{side}"] == truth]
+    label = f", {right[0]} is right" if right else f", labelled {format_path(truth)}" if truth else ""
+    return f"{sure[0]} → {sure[1]}{label}; {row['product_id']}"
+
+
+def _examples(output: str, moves: pa.Table) -> tuple[list[list[dict[str, Any]]], dict[str, list[list[str]]]]:
+    """Read the changed products once, some rows at a time.
+
+    Returns:
+        For each move its surest products, and for `only_before` and `only_after` some ids with their paths.
+    """
+    place = storage.locate(storage.join(output, "products.parquet"))
+    changed = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+    pairs = _pairs(moves["from"], moves["to"])
+    kept: list[pa.Table] = [changed.schema.empty_table()] * len(moves)
+    alone: dict[str, list[list[str]]] = {"only_before": [], "only_after": []}
+    for batch in changed.to_batches():
+        rows = pa.Table.from_batches([batch])
+        for change, found in alone.items():
+            path = change.replace("only", "category_path")
+            some = rows.filter(pc.equal(rows["change"], change)).slice(0, SHOWN - len(found)).to_pylist()
+            found += [[row["product_id"], _written(row[path])] for row in some]
+        rows = rows.filter(pc.equal(rows["change"], "moved"))
+        move = pc.index_in(_pairs(rows["category_path_before"], rows["category_path_after"]), pairs)
+        for number in pc.unique(move.drop_null()).to_pylist():
+            both = pa.concat_tables([kept[number], rows.filter(pc.equal(move, number))])
+            order = [("probability_after", "descending"), ("product_id", "ascending")]
+            kept[number] = both.take(pc.sort_indices(both, order).slice(0, EXAMPLES))
+    return [rows.to_pylist() for rows in kept], alone
+
+
+def _pairs(before: pa.ChunkedArray, after: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return both paths as one string, "" standing for no answer."""
+    keys = [pc.binary_join(paths, PATH_KEY_SEPARATOR).fill_null("") for paths in (before, after)]
+    return pc.binary_join_element_wise(*keys, "\x1e")
+
+
+def _terminal_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    drawn = Table(*head)
+    for place, column in enumerate(drawn.columns):
+        column.justify = "right" if place and any(isinstance(row[place], int | float) for row in rows) else "left"
+    for row in rows:
+        drawn.add_row(
+            *(f"{cell:.4f}" if isinstance(cell, float) else escape("" if cell is None else str(cell)) for cell in row)
+        )
+    return drawn

@@ -1,0 +1,76 @@
+"""The products table of a finished scoring run, opened to be read in a stream."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from atlas_ray import storage
+from atlas_ray.errors import CatalogError
+from atlas_ray.records import CATEGORIZED
+
+BATCH_ROWS = 16_384
+NEEDED = ("product_id", "category_path", "probability")
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """What `atlas-ray score` left."""
+
+    uri: str
+    run: dict[str, Any]
+    """Its `run.json`."""
+    products: ds.Dataset
+    """`CATEGORIZED`; a column that an older version did not write is null."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run is made of: catalog, model_id, taxonomy_id and more."""
+        found = self.run.get("identity")
+        return found if isinstance(found, dict) else {}
+
+    def batches(self, columns: Sequence[str], where: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the products in batches; few of them are held at a time.
+
+        Raises:
+            CatalogError: where a file is damaged.
+        """
+        try:
+            yield from self.products.to_batches(
+                columns=list(columns), filter=where, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+            )
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CatalogError(f"{self.uri}/products: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def open_scored(uri: str) -> ScoredRun:
+    """Open a finished scoring run.
+
+    Raises:
+        CatalogError: where there is none, or its products table is damaged or of another kind.
+    """
+    uri = storage.absolute(uri)
+    account, folder = storage.join(uri, "run.json"), storage.join(uri, "products")
+    if not storage.exists(account) or not storage.files(folder, suffix=".parquet"):
+        raise CatalogError(f"{uri} is no finished scoring run; run `atlas-ray score` to its end first")
+    try:
+        run = json.loads(storage.read_bytes(account))
+    except ValueError as error:
+        raise CatalogError(f"{account}: not JSON: {error}") from None
+    if not isinstance(run, dict):
+        raise CatalogError(f"{account}: a {type(run).__name__}; expected what `atlas-ray score` writes")
+    place = storage.locate(folder)
+    try:
+        found = ds.dataset(place.path, filesystem=place.filesystem, format="parquet").schema
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{folder}: not Parquet: {str(error).splitlines()[0]}") from None
+    for name in NEEDED:
+        if name not in found.names:
+            raise CatalogError(f"{folder}: no column {name!r}, so this is no scoring run; name one with --run")
+        if found.field(name).type != CATEGORIZED.field(name).type:
+            kind = CATEGORIZED.field(name).type
+            raise CatalogError(f"{folder}: column {name!r} is {found.field(name).type}; expected {kind}")
+    return ScoredRun(uri, run, ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED))
