@@ -33,7 +33,7 @@ def test_where_none_does_the_most_precise_is_taken() -> None:
     assert choose([(0.75, False), (0.5, True), (0.25, True)], 0.95) == pytest.approx((0.125, 2 / 3, 1.0))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.9]), st.booleans()), min_size=1, max_size=30),
     st.floats(0, 1),

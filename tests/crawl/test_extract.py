@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_ray.crawl.extract import Extracted, NotAProduct, extract
@@ -293,7 +293,6 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(deadline=None)  # a busy machine is no defect
 @given(
     st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=8)), max_size=30),
     st.sampled_from([URL, "", "http://["]),

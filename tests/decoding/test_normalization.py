@@ -50,7 +50,7 @@ def test_the_hand_written_table() -> None:
     assert plain.leaf.tolist() == [[0, 1, 4, 2, 3]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(taxonomies, st.integers(0, 10_000))
 def test_exact_is_the_brute_force(paths: set[tuple[str, ...]], seed: int) -> None:
     tree = tree_of(sorted(paths))
@@ -69,7 +69,7 @@ def test_exact_is_the_brute_force(paths: set[tuple[str, ...]], seed: int) -> Non
             assert found.level_probability[row, level] == pytest.approx(float(wanted[row, shared].sum()), abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(taxonomies, st.integers(0, 10_000))
 def test_a_wide_beam_is_exact(paths: set[tuple[str, ...]], seed: int) -> None:
     tree = tree_of(sorted(paths))
@@ -84,7 +84,7 @@ def test_a_wide_beam_is_exact(paths: set[tuple[str, ...]], seed: int) -> None:
     assert not distinct or wide.leaf.equal(exact.leaf)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(taxonomies, st.integers(0, 10_000))
 def test_a_narrow_beam_knows_each_path_it_finds(paths: set[tuple[str, ...]], seed: int) -> None:
     tree = tree_of(sorted(paths))
