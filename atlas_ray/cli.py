@@ -112,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         train,
     )
     command(
+        "image-labels",
+        training.run_train,
+        functools.partial(training.add_train, kind="image-labels"),
+        "train the model that names the labels of a picture",
+        train,
+    )
+    command(
         "fusion",
         training.run_train,
         functools.partial(training.add_train, kind="fusion"),
@@ -148,6 +155,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("score", scoring.run_score, scoring.add_score, "give every product of a catalogue its category path")
     command("evaluate", scoring.run_evaluate, scoring.add_evaluate, "compare scored products with their labels")
+    command(
+        "evaluate-labels",
+        scoring.run_evaluate_labels,
+        scoring.add_evaluate_labels,
+        "compare what models of labels name with what products have",
+    )
     command("serve", serving.run_serve, serving.add_serve, "answer over HTTP, with a page to try it")
     command("token", serving.run_token, serving.add_token, "make a token for somebody who may ask the endpoint")
     command("categorize", serving.run_categorize, serving.add_categorize, "ask a running endpoint about some pictures")

@@ -13,6 +13,8 @@ from atlas_ray.metrics import PathMetrics
 from atlas_ray.taxonomy import format_path
 
 SHOWN = 10
+MISSED = 15
+"""Labels that are shown of each model, as the late-fusion paper does (tables 2 and 4)."""
 
 
 def print_import(report: Any) -> None:
@@ -113,6 +115,42 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
         )
     console.print(paths)
     console.print(f"every path in {folder}/paths.parquet")
+
+
+def print_labels(report: Any, folder: str) -> None:
+    """Print what models of labels name (`atlas_ray.training.label_evaluation.LabelReport`)."""
+    console = _console()
+    single = [row for row in report.models if row["policy"] is None]
+    fused = [row for row in report.models if row["policy"] is not None]
+    for title, rows in (("models of one modality", single), ("fused models", fused)):
+        if not rows:
+            continue
+        table = Table(
+            "model", "reads", "policy", "micro-F1", "precision", "recall", "products",
+            title=f"{title}, on {report.products} products",
+        )  # fmt: skip
+        for column in table.columns[3:]:
+            column.justify = "right"
+        for row in rows:
+            shares = (f"{row[name]:.4f}" for name in ("micro_f1", "micro_precision", "micro_recall"))
+            name = escape(_last(row["model"]))
+            table.add_row(name, row["modalities"], row["policy"] or "", *shares, str(row["products"]))
+        console.print(table)
+    for title, rows in (("by models of one modality", single), ("by fused models", fused)):
+        if not rows:
+            continue
+        table = Table("", *(escape(_last(row["model"])) for row in rows), title=f"labels most often missed, {title}")
+        columns = [[one for one in report.missed if one["model"] == row["model"]][:MISSED] for row in rows]
+        for rank, labels in enumerate(zip(*columns, strict=True), 1):
+            table.add_row(str(rank), *(f"{escape(one['label'])} {one['missed']}/{one['support']}" for one in labels))
+        console.print(table)
+    if report.left_out:
+        console.print(f"{report.left_out} products left out: their labels are no leaves of the models' taxonomy")
+    console.print(f"every label in {folder}/missed.parquet, the models in {folder}/models.parquet")
+
+
+def _last(uri: str) -> str:
+    return uri.rpartition("/")[2]
 
 
 def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> None:

@@ -1,5 +1,6 @@
-"""Taxonomies: the tree of category paths, its readers, and its compiled trie."""
+"""Taxonomies: the tree of category paths, its labels, its readers, and its compiled trie."""
 
+from atlas_ray.taxonomy.labels import LabelSpace
 from atlas_ray.taxonomy.readers import read_taxonomy
 from atlas_ray.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy, format_path, parse_path
 from atlas_ray.taxonomy.trie import Trie, compile_trie
@@ -8,6 +9,7 @@ from atlas_ray.taxonomy.vocabulary import Vocabulary
 __all__ = [
     "SEPARATOR",
     "CategoryPath",
+    "LabelSpace",
     "Taxonomy",
     "Trie",
     "Vocabulary",
