@@ -13,8 +13,8 @@ from atlas_ray.metrics import PathMetrics
 from atlas_ray.taxonomy import format_path
 
 SHOWN = 10
-MISSED = 15
-"""Labels that are shown of each model, as the late-fusion paper does (tables 2 and 4)."""
+MISSED, SIDE_BY_SIDE = 15, 3
+"""Labels that are shown of each model, as in the late-fusion paper (tables 2 and 4); models that a table shows."""
 
 
 def print_import(report: Any) -> None:
@@ -136,10 +136,9 @@ def print_labels(report: Any, folder: str) -> None:
             name = escape(_last(row["model"]))
             table.add_row(name, row["modalities"], row["policy"] or "", *shares, str(row["products"]))
         console.print(table)
-    for title, rows in (("by models of one modality", single), ("by fused models", fused)):
-        if not rows:
-            continue
-        table = Table("", *(escape(_last(row["model"])) for row in rows), title=f"labels most often missed, {title}")
+    for start in range(0, len(report.models), SIDE_BY_SIDE):
+        rows = [*single, *fused][start : start + SIDE_BY_SIDE]
+        table = Table("", *(escape(_last(row["model"])) for row in rows), title="labels most often missed")
         columns = [[one for one in report.missed if one["model"] == row["model"]][:MISSED] for row in rows]
         for rank, labels in enumerate(zip(*columns, strict=True), 1):
             table.add_row(str(rank), *(f"{escape(one['label'])} {one['missed']}/{one['support']}" for one in labels))
