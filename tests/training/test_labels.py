@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 
 from atlas_ray.artifacts import load_artifact
@@ -13,6 +14,7 @@ from atlas_ray.cli import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
 from atlas_ray.label_predictor import LabelPredictor
 from atlas_ray.models import TextNetwork
+from atlas_ray.models.backbone import Backbone
 from atlas_ray.products import Products
 from atlas_ray.taxonomy import LabelSpace
 from atlas_ray.training.calibration import calibrate
@@ -33,9 +35,12 @@ def members(described: str, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     members = {name: str(folder / name) for name in ("picture", "title", "description")}
     settings = SMALL | {"target": "labels", "min_products": 10, "label_smoothing": 0.0}
     train(TextTraining(catalog=described, output=members["title"], field="title", **settings))
+    torch.manual_seed(1)
+    start = Backbone("resnet18").state_dict()
+    safetensors.torch.save_file(start, folder / "start.safetensors")
     picture = ImageLabelsTraining(
         catalog=described, output=members["picture"], backbone="resnet18", image_size_px=32, hidden_dim=16,
-        min_products=10, batch_size=16, epochs=1,
+        min_products=10, batch_size=16, epochs=1, weights=str(folder / "start.safetensors"), trainable_layers=4,
     )  # fmt: skip
     train(picture)
     title = load_artifact(members["title"], target="labels")
@@ -75,6 +80,14 @@ def test_models_of_labels(described: str, members: dict[str, str]) -> None:
     assert title.metrics["val_micro_f1"] == max(epoch["val_micro_f1"] for epoch in history) > 0.5
     assert not any(name.startswith("val_accuracy") for name in history[0])
     assert set(picture.metrics["history"][0]) == set(history[0])
+
+
+def test_the_last_layers_alone_are_trained(members: dict[str, str]) -> None:
+    before = safetensors.torch.load_file(Path(members["picture"]).with_name("start.safetensors"))
+    after = load_artifact(members["picture"], target="labels").model.get_submodule("encoder").state_dict()
+    assert before.keys() == after.keys()
+    changed = {name.rpartition(".")[0] for name, tensor in before.items() if not tensor.equal(after[name])}
+    assert changed == {f"layer4.1.{name}" for name in ("conv1", "bn1", "conv2", "bn2")}
 
 
 def test_all_are_measured_in_one_stream(
