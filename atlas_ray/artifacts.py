@@ -7,7 +7,7 @@
     words.json            what a model of texts knows
     picture/ title/ description/    of a fused model: the artifacts that it fuses
 
-A zoom filter has neither vocabulary nor taxonomy.
+A zoom filter has neither vocabulary nor taxonomy. A model of labels has their names in `model.json`.
 
 No pickle is ever loaded from an artifact.
 """
@@ -39,7 +39,7 @@ from atlas_ray.models import (
 )
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.products import PICTURE, texts_of
-from atlas_ray.taxonomy import Taxonomy, Vocabulary
+from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.texts import WordIndex
 
 FORMAT = 1
@@ -72,6 +72,8 @@ class Artifact:
     """Of a model of texts."""
     members: "dict[str, Artifact]" = field(default_factory=dict)
     """Of a fused model: the models that it fuses, by modality."""
+    labels: LabelSpace | None = None
+    """Of a model of labels: what it names; None of one of category paths."""
     temperature: float = 1.0
     """What its log-probabilities are divided by, so that its probabilities can be trusted; 1 until calibrated."""
 
@@ -125,17 +127,24 @@ def save_artifact(
     taxonomy: Taxonomy,
     metrics: dict[str, Any],
     words: WordIndex | None = None,
+    labels: LabelSpace | None = None,
 ) -> str:
     """Write an artifact and return its content id; `model.json` comes last and completes it."""
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
-    names = {"vocabulary": list(vocabulary.tokens), "taxonomy_id": taxonomy.id}
+    names = {"vocabulary": list(vocabulary.tokens), "taxonomy_id": taxonomy.id, **_labels_entry(labels)}
     if words is not None:
         names["words_sha256"] = save_words(uri, words)
     return _save(uri, model, names, metrics)
 
 
 def save_fusion_artifact(
-    uri: str, model: FusionNetwork, members: Mapping[str, str], *, taxonomy: Taxonomy, metrics: dict[str, Any]
+    uri: str,
+    model: FusionNetwork,
+    members: Mapping[str, str],
+    *,
+    taxonomy: Taxonomy,
+    metrics: dict[str, Any],
+    labels: LabelSpace | None = None,
 ) -> str:
     """Write a fused model with copies of the artifacts that it fuses, and return its content id.
 
@@ -145,6 +154,7 @@ def save_fusion_artifact(
         members: The URI of each modality's artifact.
         taxonomy: That of all of them.
         metrics: What was measured.
+        labels: What all of them name, where they name labels.
     """
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
     for name, member in members.items():
@@ -153,7 +163,12 @@ def save_fusion_artifact(
                 storage.write_bytes(storage.join(uri, name, file), storage.read_bytes(storage.join(member, file)))
     ids = {name: _read_json(member, "model.json")["id"] for name, member in members.items()}
     vocabulary = list(Vocabulary.of(taxonomy).tokens)
-    return _save(uri, model, {"vocabulary": vocabulary, "taxonomy_id": taxonomy.id, "members": ids}, metrics)
+    names = {"vocabulary": vocabulary, "taxonomy_id": taxonomy.id, "members": ids, **_labels_entry(labels)}
+    return _save(uri, model, names, metrics)
+
+
+def _labels_entry(labels: LabelSpace | None) -> dict[str, Any]:
+    return {"labels": list(labels.names)} if labels else {}
 
 
 def save_words(uri: str, words: WordIndex) -> str:
@@ -186,18 +201,34 @@ def save_zoom_artifact(uri: str, model: ZoomNetwork, *, metrics: dict[str, Any])
     return _save(uri, model, {}, metrics)
 
 
-def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS) -> Artifact:
+def check_target(uri: str, target: str) -> None:
+    """Refuse an artifact that answers something else, from its `model.json` alone.
+
+    Args:
+        uri: Its folder.
+        target: One of `TARGETS`.
+
+    Raises:
+        ArtifactError: as `load_artifact`.
+    """
+    _check_target(uri, _open(uri, PATH_KINDS)[0], target)
+
+
+def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | None = "path") -> Artifact:
     """Read an artifact, on the CPU.
 
     Args:
         uri: Its folder.
         kinds: What it may hold.
+        target: What it has to answer, one of `TARGETS`; None where either will do.
 
     Raises:
-        ArtifactError: where the folder holds no artifact, one of another kind or format, or a
+        ArtifactError: where the folder holds no artifact, one of another kind, target or format, or a
             damaged one; with the reason.
     """
     document, config = _open(uri, kinds)
+    if target is not None:
+        _check_target(uri, document, target)
     try:
         vocabulary, taxonomy_id = Vocabulary(document["vocabulary"]), document["taxonomy_id"]
     except (KeyError, TypeError, TaxonomyError) as error:
@@ -206,13 +237,17 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS) -> Artifact:
     taxonomy = Taxonomy.from_json(_read(uri, "taxonomy.json"), source=storage.join(uri, "taxonomy.json"))
     if taxonomy.id != taxonomy_id:
         raise ArtifactError(f"{uri}: taxonomy.json is {taxonomy.id}, the model was trained on {taxonomy_id}")
-    words, members = None, {}
-    checks = {"vocabulary_size": len(vocabulary), "classes": len(taxonomy.leaves), "outputs": len(taxonomy.leaves)}
+    words, members, labels = None, {}, _labels(uri, document, taxonomy)
+    outputs = len(labels or taxonomy.leaves)
+    checks: dict[str, Any] = {"vocabulary_size": len(vocabulary), "classes": outputs, "outputs": outputs}
+    if labels and isinstance(config, EncoderDecoderConfig):
+        raise ArtifactError(f"{uri}: model.json is damaged: an encoder-decoder names no labels")
     if isinstance(config, TextConfig):
         words = load_words(uri, config.field, document.get("words_sha256", ""))
         checks["words"] = len(words)
     if isinstance(config, FusionConfig):
-        members = _members(uri, config, document, taxonomy)
+        members = _members(uri, config, document, taxonomy, labels)
+        checks["target"] = _target(document)
     for name, there in checks.items():
         if (stated := getattr(config, name, there)) != there:
             raise ArtifactError(f"{uri}: {name} is {stated}, but there are {there}")
@@ -224,8 +259,36 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS) -> Artifact:
         metrics=_read_json(uri, "metrics.json"),
         words=words,
         members=members,
+        labels=labels,
         temperature=_temperature(uri, document),
     )
+
+
+def _target(document: dict[str, Any]) -> str:
+    return "labels" if "labels" in document else "path"
+
+
+def _check_target(uri: str, document: dict[str, Any], target: str) -> None:
+    if _target(document) == target:
+        return
+    if target == "path":
+        raise ArtifactError(f"{uri}: a model of labels, not of category paths; `atlas-ray evaluate-labels` asks it")
+    raise ArtifactError(
+        f"{uri}: a model of category paths, not of labels; `atlas-ray score` asks it, and `train image-labels` "
+        "and `train text --target labels` make one of labels"
+    )
+
+
+def _labels(uri: str, document: dict[str, Any], taxonomy: Taxonomy) -> LabelSpace | None:
+    if "labels" not in document:
+        return None
+    names = document["labels"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ArtifactError(f"{uri}: model.json is damaged: its labels are no list of names")
+    try:
+        return LabelSpace(taxonomy, names)
+    except TaxonomyError as error:
+        raise ArtifactError(f"{uri}: model.json is damaged: {error}") from None
 
 
 def _temperature(uri: str, document: dict[str, Any]) -> float:
@@ -250,25 +313,28 @@ def set_temperature(uri: str, temperature: float, metrics: dict[str, Any]) -> st
     return str(document["id"])
 
 
-def _members(uri: str, config: FusionConfig, document: dict[str, Any], taxonomy: Taxonomy) -> dict[str, Artifact]:
+def _members(
+    uri: str, config: FusionConfig, document: dict[str, Any], taxonomy: Taxonomy, labels: LabelSpace | None
+) -> dict[str, Artifact]:
     """Read the artifacts that a fused model fuses, and hold them against what it was fitted on."""
     stated = document.get("members")
     if not isinstance(stated, dict) or set(stated) != set(config.names):
         raise ArtifactError(f"{uri}: model.json is damaged: its members are not {config.modalities}")
     members = {}
     for name in config.names:
-        member = members[name] = load_artifact(storage.join(uri, name), MEMBER_KINDS)
+        member = members[name] = load_artifact(storage.join(uri, name), MEMBER_KINDS, target=None)
         if member.id != stated[name]:
             raise ArtifactError(f"{uri}: {name}/ holds model {member.id}, the policy was fitted on {stated[name]}")
-        check_member(name, member, taxonomy, storage.join(uri, name))
+        check_member(name, member, taxonomy, labels, storage.join(uri, name))
     return members
 
 
-def check_member(name: str, member: Artifact, taxonomy: Taxonomy, source: str) -> None:
+def check_member(name: str, member: Artifact, taxonomy: Taxonomy, labels: LabelSpace | None, source: str) -> None:
     """Refuse to fuse what cannot be fused.
 
     Raises:
-        ArtifactError: where a model is of another modality or taxonomy, or is itself a fused one.
+        ArtifactError: where a model is of another modality or taxonomy, answers something else, or is
+            itself a fused one.
     """
     if isinstance(member.model, FusionNetwork):
         raise ArtifactError(f"{source}: a fused model cannot be fused again")
@@ -278,6 +344,23 @@ def check_member(name: str, member: Artifact, taxonomy: Taxonomy, source: str) -
         raise ArtifactError(
             f"{source}: trained on taxonomy {member.taxonomy.id}, the others on {taxonomy.id}; "
             "train all of them with the same --taxonomy"
+        )
+    check_labels(member, labels, source)
+
+
+def check_labels(artifact: Artifact, labels: LabelSpace | None, source: str) -> None:
+    """Refuse a model that does not answer what the others do.
+
+    Raises:
+        ArtifactError: where it names labels and they do not, or the other way round, or other labels.
+    """
+    if (artifact.labels is None) != (labels is None):
+        one, others = ("category paths", "labels") if labels else ("labels", "category paths")
+        raise ArtifactError(f"{source}: a model of {one}, the others are of {others}; they do not go together")
+    if artifact.labels and labels and artifact.labels.names != labels.names:
+        raise ArtifactError(
+            f"{source}: names {len(artifact.labels)} labels that are not the {len(labels)} of the others; "
+            "train all of them on the same catalogue with the same --min-products"
         )
 
 

@@ -123,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         train,
     )
     command(
+        "image-labels",
+        training.run_train,
+        functools.partial(training.add_train, kind="image-labels"),
+        "train the model that names the labels of a picture",
+        train,
+    )
+    command(
         "fusion",
         training.run_train,
         functools.partial(training.add_train, kind="fusion"),
@@ -159,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("score", scoring.run_score, scoring.add_score, "give every product of a catalogue its category path")
     command("evaluate", scoring.run_evaluate, scoring.add_evaluate, "compare scored products with their labels")
+    command(
+        "evaluate-labels",
+        scoring.run_evaluate_labels,
+        scoring.add_evaluate_labels,
+        "compare what models of labels name with what products have",
+    )
     command(
         "explain", scoring.run_explain, scoring.add_explain, "draw where a model looked at a picture, level by level"
     )

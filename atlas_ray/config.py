@@ -22,6 +22,8 @@ BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 """The picture encoders that models are built from."""
 MODALITIES = ("picture", "title", "description")
 """What there is of a product for a model to look at."""
+TARGETS = ("path", "labels")
+"""What a model answers: one category path, or each label by itself."""
 POLICIES = ("max", "mean", "ridge", "network", "weighted", "early")
 """The ways of making the decisions of several models one; `atlas_ray.models.fusion` says what they are."""
 

@@ -1,9 +1,10 @@
 """Networks made ready to answer: encode a batch of products, then search what was encoded.
 
-Dimensions: batch; M modalities; N leaves of the taxonomy that a network was trained on.
+Dimensions: batch; M modalities; N leaves of the taxonomy that a network was trained on, or labels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -118,10 +119,15 @@ class PictureInference:
         model = self.model
         if isinstance(model, Classifier):
             assert scope.classes is not None
-            log_mass = model.classify(encoded)[:, scope.classes].float()
+            log_mass = self.logits(encoded)[:, scope.classes]
         else:
             log_mass = exact_log_mass(DecoderStep(model, model.decoder.grid(encoded)), scope.tree)
         return (log_mass / self._temperature).log_softmax(-1)
+
+    def logits(self, encoded: Tensor) -> Tensor:
+        """Return what a classifier gives each class or label, (batch, N)."""
+        assert isinstance(self.model, Classifier)
+        return self.model.classify(encoded).float()
 
     def propose(self, encoded: Tensor, *, width: int) -> Proposals:
         """Find the best sequences of names, whether or not the taxonomy has them."""
@@ -167,8 +173,12 @@ class TextInference:
     def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
         """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them."""
         assert scope.classes is not None
+        return (self.logits(encoded)[:, scope.classes] / self._temperature).log_softmax(-1)
+
+    def logits(self, encoded: Tensor) -> Tensor:
+        """Return what it gives each leaf or label, (batch, N)."""
         logits: Tensor = self.model.head.output(encoded)
-        return (logits[:, scope.classes].float() / self._temperature).log_softmax(-1)
+        return logits.float()
 
     def vectors(self, products: Products) -> Tensor:
         """Return what texts are compared by, (batch, hidden_dim)."""
@@ -177,6 +187,49 @@ class TextInference:
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
         """A text has none."""
         raise NotImplementedError
+
+
+Single = PictureInference | TextInference
+"""What looks at one modality."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a model of one modality says of a batch of products; 0 of those that lack it."""
+
+    said: Tensor
+    """(batch, N) float32: log-probabilities of the leaves, or log-odds of the labels."""
+    features: Tensor
+    """(batch, features) float32."""
+
+
+def opinion_of(
+    member: Single, products: Products, there: Tensor, say: Callable[[Tensor], Tensor], outputs: int
+) -> Opinion:
+    """Ask a model of one modality about the products that have it.
+
+    Args:
+        member: The model.
+        products: The batch.
+        there: (batch,) bool, on the model's device: which of them have it.
+        say: What is encoded to what it says.
+        outputs: N.
+    """
+    said = torch.zeros(len(products), outputs, device=there.device)
+    features = torch.zeros(len(products), member.features, device=there.device)
+    rows, encoded = encoded_of(member, products, there)
+    if encoded is not None:
+        said[rows] = say(encoded)
+        features[rows] = pooled(encoded)
+    return Opinion(said, features)
+
+
+def encoded_of(member: Single, products: Products, there: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Run a model over the products that have what it looks at; return which, and what it made of them, if any do."""
+    rows = there.nonzero()[:, 0]
+    if not len(rows):
+        return rows, None
+    return rows, member.encode(products if len(rows) == len(products) else products.take(rows.tolist()))
 
 
 class FusedInference:
@@ -189,10 +242,10 @@ class FusedInference:
         self._temperature = artifact.temperature
         self._device = device
         self.reads = policy.config.names
-        self._members: dict[str, PictureInference | TextInference] = {}
+        self._members: dict[str, Single] = {}
         for name in self.reads:
             member = build_inference(artifact.members[name], device, dtype, compiled=compiled)
-            assert isinstance(member, PictureInference | TextInference)
+            assert isinstance(member, Single)
             self._members[name] = member
         self._scopes = {
             name: Scope.of(
@@ -203,6 +256,7 @@ class FusedInference:
                 trained_on=None if self._spells(name) else artifact.taxonomy,
             )
             for name in self.reads
+            if artifact.labels is None
         }
         picture = self._members.get(PICTURE)
         self.image_size_px = picture.image_size_px if picture else 0
@@ -216,39 +270,29 @@ class FusedInference:
         return isinstance(self._members[name].model, EncoderDecoder)
 
     def opinions(self, products: Products) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return what each modality says, for `FusionNetwork`: log_p, there and features."""
-        log_p = torch.zeros(len(products), len(self.reads), self._policy.config.outputs, device=self._device)
-        wanted = self._policy.config.policy == "early"
-        features: list[Tensor] = []
-        for position, (name, rows, some) in enumerate(self._present(products)):
-            member = self._members[name]
-            if len(rows):
-                encoded = member.encode(some)
-                log_p[rows, position] = member.log_posterior(encoded, self._scopes[name])
-            if wanted:
-                features.append(torch.zeros(len(products), member.features, device=self._device))
-            if wanted and len(rows):
-                features[-1][rows] = pooled(encoded)
+        """Return what each modality says, for `FusionNetwork`: said, there and features."""
         there = products.there(self.reads).to(self._device)
-        return log_p, there, torch.cat(features, 1) if features else None
+        outputs = self._policy.config.outputs
+        found = [
+            opinion_of(member, products, there[:, position], self._say(name), outputs)
+            for position, (name, member) in enumerate(self._members.items())
+        ]
+        return joined(self._policy, found, there)
+
+    def _say(self, name: str) -> Callable[[Tensor], Tensor]:
+        member, scope = self._members[name], self._scopes.get(name)
+        return member.logits if scope is None else lambda encoded: member.log_posterior(encoded, scope)
 
     def vectors(self, products: Products) -> Tensor:
         """Return what products are compared by, (batch, sum of the members' features)."""
+        there = products.there(self.reads).to(self._device)
         parts = []
-        for name, rows, some in self._present(products):
-            member = self._members[name]
+        for position, member in enumerate(self._members.values()):
             parts.append(torch.zeros(len(products), member.features, device=self._device))
-            if len(rows):
-                parts[-1][rows] = member.vectors(some)
+            rows, encoded = encoded_of(member, products, there[:, position])
+            if encoded is not None:
+                parts[-1][rows] = normalize(pooled(encoded))
         return torch.cat(parts, 1)
-
-    def _present(self, products: Products) -> Iterator[tuple[str, Tensor, Products]]:
-        """Yield each modality, the rows of the products that have it, and those products."""
-        there = products.there(self.reads)
-        for position, name in enumerate(self.reads):
-            rows = there[:, position].nonzero()[:, 0]
-            some = products if len(rows) == len(products) else products.take(rows.tolist())
-            yield name, rows.to(self._device), some
 
     def encode(self, products: Products) -> Tensor:
         """Return the fused logits, (batch, N)."""
@@ -264,3 +308,10 @@ class FusedInference:
         """Return where the picture's decoder looked."""
         picture = self._members[PICTURE]
         return picture.maps(products, picture.encode(products), self._picture_token[tokens])
+
+
+def joined(policy: FusionNetwork, opinions: Sequence[Opinion], there: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Join what each modality says into what a policy takes: said, there and features."""
+    early = policy.config.policy == "early"
+    said = torch.stack([opinion.said for opinion in opinions], 1)
+    return said, there, torch.cat([opinion.features for opinion in opinions], 1) if early else None

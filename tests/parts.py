@@ -22,7 +22,7 @@ from atlas_ray.models import (
     TextNetwork,
 )
 from atlas_ray.records import CATEGORIZED
-from atlas_ray.taxonomy import Taxonomy, Vocabulary
+from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.texts import WordIndex
 
 
@@ -42,15 +42,18 @@ def make_artifact(uri: str, taxonomy: Taxonomy, seed: int = 0, image_size_px: in
     return save_artifact(uri, EncoderDecoder(config), vocabulary=vocabulary, taxonomy=taxonomy, metrics={})
 
 
-def make_text_artifact(uri: str, taxonomy: Taxonomy, field: str, words: Sequence[str]) -> str:
+def make_text_artifact(
+    uri: str, taxonomy: Taxonomy, field: str, words: Sequence[str], labels: LabelSpace | None = None
+) -> str:
     """Write a small untrained model of titles or descriptions."""
     torch.manual_seed(len(field))
     index = WordIndex(words, field)
-    config = TextConfig(
-        field=field, words=len(index), outputs=len(taxonomy.leaves), embedding_dim=8, filters=8, hidden_dim=8
-    )
-    vocabulary = Vocabulary.of(taxonomy)
-    return save_artifact(uri, TextNetwork(config), vocabulary=vocabulary, taxonomy=taxonomy, metrics={}, words=index)
+    outputs = len(labels or taxonomy.leaves)
+    config = TextConfig(field=field, words=len(index), outputs=outputs, embedding_dim=8, filters=8, hidden_dim=8)
+    return save_artifact(
+        uri, TextNetwork(config), vocabulary=Vocabulary.of(taxonomy), taxonomy=taxonomy, metrics={}, words=index,
+        labels=labels,
+    )  # fmt: skip
 
 
 def make_fused(folder: Path, taxonomy: Taxonomy) -> str:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from atlas_ray import storage
-from atlas_ray.artifacts import load_artifact
+from atlas_ray.artifacts import _content_id, check_target, load_artifact
 from atlas_ray.errors import ArtifactError
-from atlas_ray.taxonomy import Taxonomy
-from tests.parts import make_artifact
+from atlas_ray.taxonomy import LabelSpace, Taxonomy
+from tests.parts import make_artifact, make_text_artifact
 
 
 @pytest.fixture
@@ -72,3 +72,36 @@ def test_an_incomplete_folder_is_refused(copy: Path, name: str) -> None:
     storage.delete_file(str(copy / name))
     with pytest.raises(ArtifactError, match="not a complete model folder"):
         load_artifact(str(copy))
+
+
+def test_a_model_of_labels(garments: Taxonomy, tmp_path: Path) -> None:
+    space = LabelSpace(garments, ["Men", "Shirts"])
+    uri = str(tmp_path / "model")
+    make_text_artifact(uri, garments, "title", ["red"], space)
+    artifact = load_artifact(uri, target="labels")
+    assert artifact.labels is not None
+    assert artifact.labels.names == space.names
+    assert load_artifact(uri, target=None).id == artifact.id
+    for refused in (load_artifact, lambda uri: check_target(uri, "path")):
+        with pytest.raises(
+            ArtifactError, match="a model of labels, not of category paths; `atlas-ray evaluate-labels`"
+        ):
+            refused(uri)
+    document = json.loads((tmp_path / "model" / "model.json").read_text())
+    for labels, reason in (
+        (["Men", "Hats"], "has no label 'Hats'"),
+        (["Men"], "outputs is 2, but there are 1"),
+        ({"Men": 1}, "no list of names"),
+        (["Men", 3], "no list of names"),
+        ([], "one label or more"),
+    ):
+        changed = {**document, "labels": labels}
+        changed["id"] = _content_id(changed)
+        change(tmp_path / "model" / "model.json", **changed)
+        with pytest.raises(ArtifactError, match=reason):
+            load_artifact(uri, target="labels")
+
+
+def test_a_model_of_paths_names_no_labels(small_model: str) -> None:
+    with pytest.raises(ArtifactError, match="a model of category paths, not of labels; `atlas-ray score` asks it"):
+        load_artifact(small_model, target="labels")

@@ -12,7 +12,7 @@ LAYERS = {
     "texts": 0,
     "images": 1, "models": 1, "decoding": 1, "metrics": 1, "artifacts": 1, "checkpoints": 1, "pickles": 1,
     "fingerprints": 1, "products": 1,
-    "inference": 2, "predictors": 2, "zoom_predictor": 2, "reports": 2,
+    "inference": 2, "predictors": 2, "label_predictor": 2, "zoom_predictor": 2, "reports": 2,
     "session": 3, "progress": 3, "streaming": 3, "catalog": 3, "crawl": 3,
     "migration": 3, "cleaning": 3, "training": 3, "scoring": 3, "serving": 3, "embedding": 3,
     "commands": 4, "cli": 4,

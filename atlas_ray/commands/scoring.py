@@ -1,4 +1,4 @@
-"""`score`, `evaluate` and `explain`."""
+"""`score`, `evaluate`, `evaluate-labels` and `explain`."""
 
 import argparse
 import sys
@@ -82,4 +82,35 @@ def run_explain(options: argparse.Namespace) -> int:
     for other in found["alternatives"]:
         print(f"{other['probability']:.4f}  or {format_path(other['category_path'])}")
     print(f"where it looked: {options.output}")
+    return EXIT_OK
+
+
+def add_evaluate_labels(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `evaluate-labels`."""
+    from atlas_ray.config import MODALITIES
+
+    parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
+    parser.add_argument(
+        "--split", default="test", choices=("test", "val", "train"), help="which of them (default: %(default)s)"
+    )
+    for name in MODALITIES:
+        parser.add_argument(f"--{name}", metavar="MODEL", help=f"a model of labels that looks at the {name}")
+    parser.add_argument("--fused", action="append", default=[], metavar="MODEL", help="a fused one; may be repeated")
+    parser.add_argument("--output", required=True, help="where models.parquet and missed.parquet go")
+
+
+def run_evaluate_labels(options: argparse.Namespace) -> int:
+    """Measure models of labels."""
+    from atlas_ray.config import MODALITIES
+    from atlas_ray.errors import ConfigError
+    from atlas_ray.reports.terminal import print_labels
+    from atlas_ray.session import connect
+    from atlas_ray.training.label_evaluation import evaluate_labels
+
+    models = [uri for name in MODALITIES if (uri := getattr(options, name))] + options.fused
+    if not models:
+        raise ConfigError("no model to measure; name some with --picture, --title, --description and --fused")
+    connect()
+    report = evaluate_labels(options.catalog, options.output, models, split=options.split)
+    print_labels(report, options.output)
     return EXIT_OK

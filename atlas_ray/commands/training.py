@@ -39,6 +39,7 @@ def run_train(options: argparse.Namespace) -> int:
     if isinstance(config, FusionTraining):
         return _run_train_fusion(config, fresh=options.fresh)
 
+    from atlas_ray.metrics import FIGURES
     from atlas_ray.training.run import train
 
     report = train(config, fresh=options.fresh)
@@ -47,9 +48,10 @@ def run_train(options: argparse.Namespace) -> int:
     print(f"model {report.model_id} in {report.output}")
     if refused := report.metrics["refused_examples"]:
         print(f"{refused:.0f} {config.examples} could not be used; see {report.output}/quarantine")
+    figure = next(name for name in FIGURES if name in report.metrics)
     print(
-        f"best epoch {report.metrics['epoch']} of {len(report.metrics['history'])}: validation accuracy "
-        f"{report.metrics['val_accuracy']:.4f} on {report.metrics['val_examples']:.0f} {config.examples}; "
+        f"best epoch {report.metrics['epoch']} of {len(report.metrics['history'])}: validation {FIGURES[figure]} "
+        f"{report.metrics[figure]:.4f} on {report.metrics['val_examples']:.0f} {config.examples}; "
         f"curves in {report.output}/curves.png"
     )
     return EXIT_OK
@@ -62,8 +64,11 @@ def _run_train_fusion(config: "FusionTraining", *, fresh: bool) -> int:
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do (--fresh fits it anew)")
     print(f"model {report.model_id} in {report.output}")
-    shares = ", ".join(f"{name} {share:.4f}" for name, share in report.metrics["fit_accuracy"].items())
-    print(f"whole path right, of the {report.metrics['products']} products that it was fitted on: {shares}")
+    of_paths = "fit_accuracy" in report.metrics
+    found = report.metrics["fit_accuracy" if of_paths else "fit_micro_f1"]
+    shares = ", ".join(f"{name} {share:.4f}" for name, share in found.items())
+    measure = "whole path right, of" if of_paths else "micro-F1 on"
+    print(f"{measure} the {report.metrics['products']} products that it was fitted on: {shares}")
     return EXIT_OK
 
 

@@ -64,6 +64,11 @@ class Backbone(nn.Module):
         parts = list(self.children())
         return parts[: 0 if block == 0 else 3 + block]
 
+    def parts_before_last(self, layers: int) -> list[nn.Module]:
+        """Return what comes before the last layers: each convolution and each normalization is one."""
+        weighted: list[nn.Module] = [part for part in self.modules() if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
+        return weighted[: max(0, len(weighted) - layers)]
+
 
 def load_backbone_weights(backbone: Backbone, name: str, weights: str) -> None:
     """Fill a backbone with weights.

@@ -3,7 +3,8 @@
 The policies are those of Wirojwatanakul and Wangperawong (2019), section 4: max, mean, ridge
 regression and networks; `early` joins the models' features instead, the question that they leave
 open; `weighted` is a weighted sum of log-probabilities, with weights for each set of modalities that
-a product may have.
+a product may have. What is fused are decisions over the leaf paths, of which one is true, or over
+labels, each of which may be.
 
 Dimensions: batch; M modalities; N outputs; features (of all modalities, joined).
 """
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.config import MODALITIES, POLICIES, check_settings, setting
+from atlas_ray.config import MODALITIES, POLICIES, TARGETS, check_settings, setting
 from atlas_ray.errors import ConfigError
 
 FITTED = ("network", "weighted", "early")
 """The policies that are trained by gradient descent."""
 LEAST = 1e-6
-"""What a probability of 0 is taken as, where its logarithm is needed."""
+"""What a probability of 0 is taken as, where its logarithm is needed; and 1 as so much less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,9 @@ class FusionConfig:
     """The shape of a policy; it is stored in the artifact."""
 
     modalities: str = setting("what is fused, joined by '+': picture+title+description")
-    outputs: int = setting("leaf paths, in the taxonomy's order", low=1, high=10_000_000)
+    outputs: int = setting("leaf paths, in the taxonomy's order, or labels", low=1, high=10_000_000)
     policy: str = setting("how the decisions become one", choices=POLICIES)
+    target: str = setting("what the outputs are", "path", choices=TARGETS)
     features: str = setting("widths of the modalities' features, where they are joined early: 512+170+170", "")
     hidden_dim: int = setting("width of a network's first layer", 200, low=1, high=65_536)
     second_dim: int = setting("width of a network's second layer", 150, low=1, high=65_536)
@@ -94,39 +96,52 @@ class FusionNetwork(nn.Module):
                 nn.Linear(config.hidden_dim, outputs),
             )
 
-    def forward(self, log_p: Tensor, there: Tensor, features: Tensor | None = None) -> Tensor:
+    def forward(self, said: Tensor, there: Tensor, features: Tensor | None = None) -> Tensor:
         """Fuse.
 
         Args:
-            log_p: (batch, M, N) float32, log-probabilities; anything where a modality is missing.
+            said: (batch, M, N) float32: log-probabilities of the paths, or log-odds of the labels;
+                anything where a modality is missing.
             there: (batch, M) bool: which modalities a product has; at least one.
             features: (batch, features), 0 where a modality is missing; for `early` alone.
 
         Returns:
-            (batch, N) logits, whose softmax is the fused posterior.
+            (batch, N) logits: of paths, their softmax is the fused posterior; of labels, their sigmoid
+            is each one's probability.
         """
         alone = there.sum(1) == 1
-        own = log_p.masked_fill(~there[:, :, None], 0.0).sum(1)  # of one modality alone: its own
-        return torch.where(alone[:, None], own, self._together(log_p, there, features))
+        own = said.masked_fill(~there[:, :, None], 0.0).sum(1)  # of one modality alone: its own
+        return torch.where(alone[:, None], own, self._together(said, there, features))
 
-    def _together(self, log_p: Tensor, there: Tensor, features: Tensor | None) -> Tensor:
+    def probabilities(self, said: Tensor) -> Tensor:
+        """Return the probabilities that modalities gave, of the same shape."""
+        return said.sigmoid() if self.config.target == "labels" else said.exp()
+
+    def _together(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:
         policy, mask = self.config.policy, there[:, :, None]
         if policy == "max":
-            return log_p.masked_fill(~mask, float("-inf")).amax(1)
-        if policy == "mean":
-            return log_p.masked_fill(~mask, float("-inf")).logsumexp(1)
+            return said.masked_fill(~mask, float("-inf")).amax(1)
+        if policy == "mean" and self.config.target == "path":
+            return said.masked_fill(~mask, float("-inf")).logsumexp(1)
         if policy == "weighted":
             bits = 2 ** torch.arange(there.shape[1], device=there.device)
             weights = self.weights[(there * bits).sum(1)] * there  # (batch, M)
-            return (log_p.masked_fill(~mask, 0.0) * weights[:, :, None]).sum(1)
+            return (said.masked_fill(~mask, 0.0) * weights[:, :, None]).sum(1)
         if policy == "early":
             assert features is not None
             fused: Tensor = self.network(torch.cat([features, there.to(features.dtype)], 1))
             return fused
-        probabilities = (log_p.exp() * mask).flatten(1)  # (batch, M * N)
-        inputs = torch.cat([probabilities, there.to(probabilities.dtype)], 1)
+        probabilities = self.probabilities(said).masked_fill(~mask, 0.0)  # (batch, M, N)
+        if policy == "mean":
+            return self._logits(probabilities.sum(1) / there.sum(1, keepdim=True))
+        inputs = torch.cat([probabilities.flatten(1), there.to(probabilities.dtype)], 1)
         if policy == "ridge":
-            scores: Tensor = self.ridge(inputs).clamp(min=LEAST).log()
-            return scores
+            return self._logits(self.ridge(inputs))
         logits: Tensor = self.network(inputs)
         return logits
+
+    def _logits(self, probabilities: Tensor) -> Tensor:
+        """Return what `forward` does, of probabilities, which need not keep to their range."""
+        if self.config.target == "labels":
+            return probabilities.logit(eps=LEAST)
+        return probabilities.clamp(min=LEAST).log()

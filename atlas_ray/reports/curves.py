@@ -1,8 +1,10 @@
-"""The curves of a training run: loss, learning rate, accuracy by level."""
+"""The curves of a training run: loss, learning rate, and accuracy by level or micro-F1."""
 
 import io
 from collections.abc import Sequence
 from typing import Any
+
+from atlas_ray.metrics import FIGURES
 
 
 def draw_curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
@@ -10,7 +12,8 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
 
     Args:
         history: An epoch each: epoch, train_loss, val_loss, encoder_lr, decoder_lr, val_accuracy
-            and val_accuracy_level_1 and so on.
+            and val_accuracy_level_1 and so on, or of labels val_micro_f1, val_micro_precision and
+            val_micro_recall.
         title: Of the picture.
 
     Returns:
@@ -21,8 +24,12 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in history]
-    levels = [name for name in history[0] if name.startswith("val_accuracy_level_")]
-    levels.sort(key=lambda name: int(name.rpartition("_")[2]))
+    if labels := "val_micro_f1" in history[0]:
+        measures = [(name, f"val_micro_{name.lower()}") for name in ("precision", "recall", "F1")]
+    else:
+        levels = [name for name in history[0] if name.startswith("val_accuracy_level_")]
+        levels.sort(key=lambda name: int(name.rpartition("_")[2]))
+        measures = [*((f"level {name.rpartition('_')[2]}", name) for name in levels), ("whole path", "val_accuracy")]
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
@@ -33,15 +40,13 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
         (rate, "learning rate at the epoch's end", [("encoder", "encoder_lr"), ("decoder or head", "decoder_lr")]),
         (
             accuracy,
-            "validation accuracy",
-            [*((f"level {name.rpartition('_')[2]}", name) for name in levels), ("whole path", "val_accuracy")]
-            if validated
-            else [],
+            "validation, micro-averaged over the labels" if labels else "validation accuracy",
+            measures if validated else [],
         ),
     )
     for axes, label, lines in curves:
         for name, column in lines:
-            style = "--" if column == "val_accuracy" else "-"
+            style = "--" if column in FIGURES else "-"
             axes.plot(
                 epochs, [row[column] for row in history], style, label=name, marker="." if len(epochs) < 40 else ""
             )

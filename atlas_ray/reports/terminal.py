@@ -14,6 +14,8 @@ from atlas_ray.taxonomy import TaxonomyChanges, format_path
 from atlas_ray.taxonomy.changes import GUESSES
 
 SHOWN = 10
+MISSED, SIDE_BY_SIDE = 15, 3
+"""Labels that are shown of each model, as in the late-fusion paper (tables 2 and 4); models that a table shows."""
 
 
 def print_import(report: Any) -> None:
@@ -177,6 +179,41 @@ def print_migration(report: Any) -> None:
         if counts.get(f"{what}_undetermined"):
             console.print(f"  {report.output}/{name} lists the {what} without a certain place")
     console.print(f"all is of the taxonomy {identity['taxonomy_id']} in {report.output}")
+
+
+def print_labels(report: Any, folder: str) -> None:
+    """Print what models of labels name (`atlas_ray.training.label_evaluation.LabelReport`)."""
+    console = wide_console()
+    single = [row for row in report.models if row["policy"] is None]
+    fused = [row for row in report.models if row["policy"] is not None]
+    for title, rows in (("models of one modality", single), ("fused models", fused)):
+        if not rows:
+            continue
+        table = Table(
+            "model", "reads", "policy", "micro-F1", "precision", "recall", "products",
+            title=f"{title}, on {report.products} products",
+        )  # fmt: skip
+        for column in table.columns[3:]:
+            column.justify = "right"
+        for row in rows:
+            shares = (f"{row[name]:.4f}" for name in ("micro_f1", "micro_precision", "micro_recall"))
+            name = escape(_last(row["model"]))
+            table.add_row(name, row["modalities"], row["policy"] or "", *shares, str(row["products"]))
+        console.print(table)
+    for start in range(0, len(report.models), SIDE_BY_SIDE):
+        rows = [*single, *fused][start : start + SIDE_BY_SIDE]
+        table = Table("", *(escape(_last(row["model"])) for row in rows), title="labels most often missed")
+        columns = [[one for one in report.missed if one["model"] == row["model"]][:MISSED] for row in rows]
+        for rank, labels in enumerate(zip(*columns, strict=True), 1):
+            table.add_row(str(rank), *(f"{escape(one['label'])} {one['missed']}/{one['support']}" for one in labels))
+        console.print(table)
+    if report.left_out:
+        console.print(f"{report.left_out} products left out: their labels are no leaves of the models' taxonomy")
+    console.print(f"every label in {folder}/missed.parquet, the models in {folder}/models.parquet")
+
+
+def _last(uri: str) -> str:
+    return uri.rpartition("/")[2]
 
 
 def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> None:

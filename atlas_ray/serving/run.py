@@ -12,11 +12,11 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.context import _get_global_client
 
+from atlas_ray.artifacts import check_target
 from atlas_ray.errors import ClusterError, ConfigError
 from atlas_ray.serving.access import TokenTable
 from atlas_ray.serving.app import build_app
 from atlas_ray.serving.config import ServeConfig
-from atlas_ray.storage import read_bytes
 
 APP = "atlas_ray"
 
@@ -28,7 +28,7 @@ def check(config: ServeConfig) -> None:
         UserError: for a model or a file of tokens that cannot be read.
     """
     for uri in config.absolute().models().values():
-        read_bytes(f"{uri.rstrip('/')}/model.json")
+        check_target(uri, "path")
     TokenTable(config.tokens, config.tokens_file)
 
 

@@ -1,6 +1,7 @@
-"""Taxonomies: the tree of category paths, its readers, and its compiled trie."""
+"""Taxonomies: the tree of category paths, its labels, its readers, and its compiled trie."""
 
 from atlas_ray.taxonomy.changes import TaxonomyChanges, compare
+from atlas_ray.taxonomy.labels import LabelSpace
 from atlas_ray.taxonomy.mapping import read_mapping
 from atlas_ray.taxonomy.readers import read_taxonomy
 from atlas_ray.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy, format_path, parse_path
@@ -10,6 +11,7 @@ from atlas_ray.taxonomy.vocabulary import Vocabulary
 __all__ = [
     "SEPARATOR",
     "CategoryPath",
+    "LabelSpace",
     "Taxonomy",
     "TaxonomyChanges",
     "Trie",

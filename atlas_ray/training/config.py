@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
 from atlas_ray import storage
-from atlas_ray.config import BACKBONES, MODALITIES, POLICIES, check_settings, setting
+from atlas_ray.config import BACKBONES, MODALITIES, POLICIES, TARGETS, check_settings, setting
 from atlas_ray.errors import ConfigError
 from atlas_ray.texts import FIELDS
 
@@ -77,6 +77,8 @@ class TrainConfig:
                 "each part needs at least 2 pictures"
             )
         assert least <= most
+        if self.label_products is not None:
+            self.check_labels()
 
     @property
     def worker_range(self) -> tuple[int, int]:
@@ -99,6 +101,20 @@ class TrainConfig:
     def title_of_run(self) -> str:
         """What a person calls the run."""
         return self.model
+
+    @property
+    def label_products(self) -> int | None:
+        """How many training products a label needs, of a model of labels; None of one of paths."""
+        return None
+
+    def check_labels(self) -> None:
+        """Refuse what is of no use where the target is labels.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        if self.smoothing == "tree":
+            raise ConfigError("smoothing is 'tree'; labels are smoothed each by itself: expected uniform")
 
     def absolute(self) -> Self:
         """Return these settings with absolute paths, which hold in any folder."""
@@ -124,12 +140,6 @@ class PictureTraining(TrainConfig):
     image_size_px: int = setting("side of the square that pictures become", 150, low=32, high=2048)
     head_epochs: int = setting("first epochs in which the encoder keeps still, with a cycle of their own", 0, low=0,
                                high=10_000)  # fmt: skip
-    train_from_block: int = setting(
-        "first block of the ResNet that is trained: 0 all with the stem, 2 the paper's blocks 2 to 4, 5 none",
-        0,
-        low=0,
-        high=5,
-    )
     augment: bool = setting("crop, stretch and mirror training pictures at random; from scratch one needs it", False)
 
     def __post_init__(self) -> None:
@@ -145,7 +155,19 @@ class PictureTraining(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderDecoderTraining(PictureTraining):
+class PathTraining(PictureTraining):
+    """What models of pictures that answer category paths share."""
+
+    train_from_block: int = setting(
+        "first block of the ResNet that is trained: 0 all with the stem, 2 the paper's blocks 2 to 4, 5 none",
+        0,
+        low=0,
+        high=5,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderTraining(PathTraining):
     """The model that spells category paths (Atlas, section 5.2)."""
 
     model: ClassVar[str] = "encoder-decoder"
@@ -167,7 +189,7 @@ class EncoderDecoderTraining(PictureTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierTraining(PictureTraining):
+class ClassifierTraining(PathTraining):
     """The model that tells leaf paths apart (Atlas, section 5.1)."""
 
     model: ClassVar[str] = "classifier"
@@ -184,6 +206,33 @@ class ClassifierTraining(PictureTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageLabelsTraining(PictureTraining):
+    """The model that names the labels of a picture (late fusion, section 3)."""
+
+    model: ClassVar[str] = "image-labels"
+    backbone: str = setting("the picture encoder", "resnet50", choices=BACKBONES)
+    min_products: int = setting("training products that a label needs to be one", 400, low=1, high=10**9)
+    trainable_layers: int = setting(
+        "last layers of the backbone that are trained, each convolution and each normalization counted as one; "
+        "where it starts from nothing, all are",
+        40,
+        low=0,
+        high=100_000,
+    )
+    epochs: int = setting("passes over the training split", 17, low=1, high=10_000)
+    batch_size: int = setting("pictures an optimizer step, over all workers together", 64, low=2, high=65_536)
+    decoder_lr: float = setting("learning rate of the head", 1e-3, low=0, high=10)
+    schedule: str = setting(
+        "the rates as they are, or up to them and down again (Smith)", "one-cycle", choices=("constant", "one-cycle")
+    )
+
+    @property
+    def label_products(self) -> int:
+        """How many training products a label needs."""
+        return self.min_products
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextTraining(TrainConfig):
     """The model that reads titles or descriptions (late fusion, section 3)."""
 
@@ -191,6 +240,8 @@ class TextTraining(TrainConfig):
     examples: ClassVar[str] = "texts"
     starts_from: ClassVar[str] = "word_vectors"
     field: str = setting("what it reads of a product", choices=tuple(FIELDS))
+    target: str = setting("what it answers: a category path, or each label by itself", "path", choices=TARGETS)
+    min_products: int = setting("training products that a label needs to be one", 400, low=1, high=10**9)
     word_vectors: str = setting(
         "what the words start from: none (at random), or a text file of GloVe's layout, a word and its numbers a line",
         "none",
@@ -212,6 +263,11 @@ class TextTraining(TrainConfig):
     )
 
     @property
+    def label_products(self) -> int | None:
+        """How many training products a label needs; None where the target is paths."""
+        return self.min_products if self.target == "labels" else None
+
+    @property
     def title_of_run(self) -> str:
         """What a person calls the run."""
         return f"{self.model}, {self.field}"
@@ -224,7 +280,7 @@ class FusionTraining(TrainConfig):
     model: ClassVar[str] = "fusion"
     examples: ClassVar[str] = "products"
     starts_from: ClassVar[str] = ""
-    picture: str | None = setting("a trained classifier or encoder-decoder", None)
+    picture: str | None = setting("a trained model of pictures", None)
     title: str | None = setting("a trained model of titles", None)
     description: str | None = setting("a trained model of descriptions", None)
     policy: str = setting("how the models' decisions become one", "weighted", choices=POLICIES)
@@ -270,14 +326,9 @@ class FusionTraining(TrainConfig):
         return replace(super().absolute(), **changed)
 
 
-PICTURE_TRAININGS: dict[str, type[PictureTraining]] = {
-    kind.model: kind for kind in (EncoderDecoderTraining, ClassifierTraining)
-}
-"""The settings by the kind of model, of those that look at pictures."""
 TRAININGS: dict[str, type[TrainConfig]] = {
-    **PICTURE_TRAININGS,
-    TextTraining.model: TextTraining,
-    FusionTraining.model: FusionTraining,
+    kind.model: kind
+    for kind in (EncoderDecoderTraining, ClassifierTraining, ImageLabelsTraining, TextTraining, FusionTraining)
 }
 """The settings by the kind of model."""
 

@@ -36,6 +36,8 @@ class Labelled:
     """Products left out since their label is no leaf of the taxonomy."""
     leaf_counts: tuple[int, ...]
     """Its examples by leaf, before any of them is repeated."""
+    leaf_products: tuple[int, ...]
+    """Its products by leaf."""
 
 
 def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
@@ -70,7 +72,7 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     labels = {path: position for position, path in enumerate(taxonomy.leaves)}
     explode = functools.partial(_explode, source=source, split=split, labels=labels)
     # One pass over the small columns, batch by batch, to know the length of an epoch.
-    counts = np.zeros(len(labels), np.int64)
+    counts, products = np.zeros((2, len(labels)), np.int64)
     unusable = 0
     columns = ["product_id", source, "category_path", "split"]
     table = ds.dataset(place.path, filesystem=place.filesystem)
@@ -79,7 +81,9 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     for batch in table.to_batches(columns=columns):
         chosen = _of_split(pa.Table.from_batches([batch]), split)
         counts += np.bincount(explode(chosen)["label"].to_numpy(), minlength=len(labels))
-        unusable += sum(tuple(path) not in labels for path in chosen["category_path"].to_pylist())
+        leaf = _leaves(chosen, labels)
+        products += np.bincount(leaf[leaf >= 0], minlength=len(labels))
+        unusable += int((leaf < 0).sum())
     count = int(counts.sum())
     if repeat_rare and count:
         there = np.maximum(counts, 1)
@@ -89,11 +93,16 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(columns)
     # Read once: the rows are names and labels (or texts), and each epoch starts from them in the object store.
     rows = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None).materialize()
-    return Labelled(rows, count, unusable, tuple(counts.tolist()))
+    return Labelled(rows, count, unusable, tuple(counts.tolist()), tuple(products.tolist()))
 
 
 def _of_split(table: pa.Table, split: str) -> pa.Table:
     return table.filter(pc.and_(pc.equal(table["split"], split), pc.is_valid(table["category_path"])))
+
+
+def _leaves(products: pa.Table, labels: dict[tuple[str, ...], int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the position of each product's leaf; -1 where its label is none."""
+    return np.array([labels.get(tuple(path), -1) for path in products["category_path"].to_pylist()], dtype=np.int64)
 
 
 def _explode(
@@ -105,7 +114,7 @@ def _explode(
 ) -> pa.Table:
     """Products to examples of one split, repeated by leaf; a label that is no leaf drops out."""
     chosen = _of_split(table, split).combine_chunks()
-    label = np.array([labels.get(tuple(path), -1) for path in chosen["category_path"].to_pylist()], dtype=np.int64)
+    label = _leaves(chosen, labels)
     pictures = source == "image_uris"
     uris = chosen["image_uris"].combine_chunks() if pictures else None
     owner = np.arange(len(chosen)) if uris is None else uris.value_parent_indices().to_numpy()

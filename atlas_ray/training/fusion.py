@@ -20,12 +20,13 @@ from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusi
 from atlas_ray.config import hold_settings
 from atlas_ray.errors import CatalogError
 from atlas_ray.inference import FusedInference
+from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionConfig, FusionNetwork
 from atlas_ray.models.fusion import FITTED
 from atlas_ray.predictors import choose_device, choose_dtype
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.streaming.inputs import forget_inputs
-from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary
+from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.training.config import FusionTraining
 from atlas_ray.training.labelled import BATCH, asked_about, batches_of, labels_of, products_of
 from atlas_ray.training.loop import Plan
@@ -62,16 +63,19 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
     """
     config = config.absolute()
     output = config.output
-    members = {name: load_artifact(uri) for name, uri in config.members.items()}
+    members = {name: load_artifact(uri, target=None) for name, uri in config.members.items()}
     settings = settings_of(config) | {"members": {name: member.id for name, member in members.items()}}
     if fresh:
         forget(output)
         _forget_opinions(output)
     if done := finished(output, settings):
         return done
-    taxonomy = next(iter(members.values())).taxonomy
+    first = next(iter(members.values()))
+    taxonomy, space = first.taxonomy, first.labels
     for name, member in members.items():
-        check_member(name, member, taxonomy, config.members[name])
+        check_member(name, member, taxonomy, space, config.members[name])
+    if space is not None:
+        config.check_labels()
     shape = _shape(config, members)
     hold_settings(output, SETTINGS, settings)
     found = _opinions(config, members, shape)
@@ -85,15 +89,18 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
     network = FusionNetwork(shape)
     metrics: dict[str, Any] = {"products": found.count, "settings": {"model": config.model, **config.to_dict()}}
     if config.policy in FITTED:
-        state = _fit(config, shape, taxonomy, found)
+        state = _fit(config, shape, taxonomy, space, found)
         network.load_state_dict(state["best"]["network"])
         metrics |= final_metrics(config, state)
         write_history(config, state["history"])
     elif config.policy == "ridge":
-        _fit_ridge(network, found.dataset, config.ridge_penalty)
+        _fit_ridge(network, found.dataset, config.ridge_penalty, space)
     metrics["members"] = {name: member.id for name, member in members.items()}
-    metrics["fit_accuracy"] = _accuracy(network, found.dataset)
-    model_id = save_fusion_artifact(output, network, config.members, taxonomy=taxonomy, metrics=metrics)
+    if space is None:
+        metrics["fit_accuracy"] = _accuracy(network, found.dataset)
+    else:
+        metrics["fit_micro_f1"] = _micro_f1(network, found.dataset, space)
+    model_id = save_fusion_artifact(output, network, config.members, taxonomy=taxonomy, metrics=metrics, labels=space)
     storage.delete_folder(storage.join(output, CHECKPOINTS))
     _forget_opinions(output)
     return TrainReport(model_id, output, metrics)
@@ -108,7 +115,9 @@ def _forget_opinions(output: str) -> None:
 def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig:
     names = list(members)
     early = config.policy == "early"
-    probe = FusionConfig(modalities="+".join(names), outputs=len(members[names[0]].taxonomy.leaves), policy="mean")
+    first = members[names[0]]
+    outputs, target = len(first.labels or first.taxonomy.leaves), "labels" if first.labels else "path"
+    probe = FusionConfig(modalities="+".join(names), outputs=outputs, policy="mean", target=target)
     if not early:
         return FusionConfig(**{
             **probe.to_dict(), "policy": config.policy, "hidden_dim": config.hidden_dim, "second_dim": config.second_dim
@@ -122,11 +131,14 @@ def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig
 
 def _asked(members: dict[str, str], shape: FusionConfig, device_name: str) -> FusedInference:
     """Make models ready to be asked for their opinions."""
-    loaded = {name: load_artifact(uri) for name, uri in members.items()}
-    taxonomy = next(iter(loaded.values())).taxonomy
+    loaded = {name: load_artifact(uri, target=None) for name, uri in members.items()}
+    first = next(iter(loaded.values()))
     device = choose_device("cpu" if device_name == "cpu" else "auto")
     network = FusionNetwork(shape)
-    artifact = Artifact(id="", model=network, vocabulary=Vocabulary.of(taxonomy), taxonomy=taxonomy, members=loaded)
+    artifact = Artifact(
+        id="", model=network, vocabulary=Vocabulary.of(first.taxonomy), taxonomy=first.taxonomy, members=loaded,
+        labels=first.labels,
+    )  # fmt: skip
     return FusedInference(artifact, network, device, choose_dtype("auto", device), compiled=False)
 
 
@@ -192,18 +204,21 @@ class Ask:
         }
 
 
-def _fit(config: FusionTraining, shape: FusionConfig, taxonomy: Taxonomy, found: Opinions) -> dict[str, Any]:
+def _fit(
+    config: FusionTraining, shape: FusionConfig, taxonomy: Taxonomy, space: LabelSpace | None, found: Opinions
+) -> dict[str, Any]:
     steps = found.count // config.batch_size
     plan = Plan(
         config, taxonomy.to_json(), steps,
-        fusion=shape, leaf_counts=found.leaf_counts, environment=mlflow_environment(),
+        fusion=shape, labels=space.names if space else (), leaf_counts=found.leaf_counts,
+        environment=mlflow_environment(),
     )  # fmt: skip
     shuffled = found.dataset.random_shuffle(seed=RandomSeedConfig(seed=config.seed, reseed_after_execution=True))
     return fit(plan, {"train": shuffled, "val": found.dataset.limit(0)})
 
 
-def _fit_ridge(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float) -> None:
-    """Solve the ridge regression of the leaf, one-hot, on the models' probabilities, in one pass.
+def _fit_ridge(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float, space: LabelSpace | None) -> None:
+    """Solve the ridge regression of the leaf, one-hot, or of the labels on the models' probabilities, in one pass.
 
     A product counts once for each set of two or more of the modalities that it has, so that the
     regression also knows what to do where one is missing.
@@ -217,13 +232,15 @@ def _fit_ridge(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float
         for bits in range(1, 2**modalities)
         if bits.bit_count() >= 2
     ]
+    has = _has(space)
     for batch in batches_of(dataset):
-        log_p, _, there = unpack_opinions(torch.tensor(batch["inputs"]), shape)
-        target = torch.nn.functional.one_hot(torch.tensor(batch["label"]), outputs).double()
+        said, _, there = unpack_opinions(torch.tensor(batch["inputs"]), shape)
+        leaf = torch.tensor(batch["label"])
+        target = (torch.nn.functional.one_hot(leaf, outputs) if has is None else has[leaf]).double()
         for subset in subsets:
             rows = (there | ~subset).all(1)
             mask = subset.expand(int(rows.sum()), -1)
-            probabilities = (log_p[rows].exp() * mask[:, :, None]).flatten(1)
+            probabilities = (network.probabilities(said[rows]) * mask[:, :, None]).flatten(1)
             x = torch.cat([probabilities, mask, torch.ones(len(mask), 1)], 1).double()
             gram += x.T @ x
             moment += x.T @ target[rows]
@@ -239,11 +256,33 @@ def _accuracy(network: FusionNetwork, dataset: ray.data.Dataset) -> dict[str, fl
     network.eval()
     right, have = Counter[str](), Counter[str]()
     for batch in batches_of(dataset):
-        log_p, features, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
+        said, features, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
         labels = torch.tensor(batch["label"])  # a copy: the batch is read-only
-        right["fused"] += int((network(log_p, there, features).argmax(1) == labels).sum())
+        right["fused"] += int((network(said, there, features).argmax(1) == labels).sum())
         have["fused"] += len(labels)
         for position, name in enumerate(network.config.names):
-            right[name] += int(((log_p[:, position].argmax(1) == labels) & there[:, position]).sum())
+            right[name] += int(((said[:, position].argmax(1) == labels) & there[:, position]).sum())
             have[name] += int(there[:, position].sum())
     return {name: right[name] / max(have[name], 1) for name in have}
+
+
+@torch.inference_mode()
+def _micro_f1(network: FusionNetwork, dataset: ray.data.Dataset, space: LabelSpace) -> dict[str, float]:
+    """Return the micro-F1 of the policy, and of each model on the products that it has something to go by of."""
+    network.eval()
+    has, totals = _has(space), dict[str, torch.Tensor]()
+    assert has is not None
+    for batch in batches_of(dataset):
+        said, features, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
+        true = has[torch.tensor(batch["label"])]  # (batch, labels)
+        answers = [("fused", network(said, there, features), there.any(1))]
+        answers += [(name, said[:, at], there[:, at]) for at, name in enumerate(network.config.names)]
+        for name, logits, rows in answers:
+            counts = compare((logits > 0)[rows], true[rows]).sum((1, 2))
+            totals[name] = totals.get(name, torch.zeros(3, dtype=torch.int64)) + counts
+    return {name: MicroF1.of(*counts.tolist()).f1 for name, counts in totals.items()}
+
+
+def _has(space: LabelSpace | None) -> torch.Tensor | None:
+    """Return which labels each leaf has, (leaves, labels) bool; None where leaves are the outputs."""
+    return None if space is None else torch.from_numpy(space.targets(space.taxonomy.leaves))

@@ -17,15 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
+from atlas_ray.metrics import FIGURES
 from atlas_ray.models import FusionConfig
 from atlas_ray.models.backbone import Backbone
 from atlas_ray.predictors import choose_dtype
 from atlas_ray.records import QUARANTINE, quarantine_row
-from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from atlas_ray.texts import WordIndex
 from atlas_ray.training.augment import augment
 from atlas_ray.training.batches import Batches, Examples
-from atlas_ray.training.config import PictureTraining, TrainConfig
+from atlas_ray.training.config import ImageLabelsTraining, PathTraining, PictureTraining, TrainConfig
 from atlas_ray.training.objectives import Objective, build_objective, load_weights, opinion_width
 from atlas_ray.training.schedule import apply_rate, rate_at
 from atlas_ray.training.tracker import Tracker
@@ -44,6 +45,8 @@ class Plan:
     """What a model of texts knows."""
     fusion: FusionConfig | None = None
     """The shape of a policy that fuses models."""
+    labels: tuple[str, ...] = ()
+    """Those that a model of labels names."""
     leaf_counts: tuple[int, ...] = ()
     """Training examples by leaf."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -103,7 +106,8 @@ class Worker:
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.chief = self.rank == 0
         taxonomy = Taxonomy.from_json(plan.taxonomy_json, source="the training plan")
-        self.objective = build_objective(config, taxonomy, device, plan.words, plan.fusion)
+        space = LabelSpace(taxonomy, plan.labels) if plan.labels else None
+        self.objective = build_objective(config, taxonomy, device, plan.words, plan.fusion, space)
         load_weights(self.objective.network, config, plan.words)
         if config.compile:
             self.objective.parts()[0].compile()
@@ -154,7 +158,8 @@ class Worker:
             metrics |= self.validate()
             metrics |= {"epoch": epoch + 1, "step": self.step, "seconds": time.perf_counter() - started}
             self.history.append(metrics)
-            best = not self.best or metrics["val_accuracy"] > self.best["metrics"]["val_accuracy"]
+            figure = self.objective.figure
+            best = not self.best or metrics[figure] > self.best["metrics"][figure]
             if (best or not metrics["val_examples"]) and self.chief:
                 weights = {
                     name: part.detach().cpu().clone() for name, part in self.objective.network.state_dict().items()
@@ -167,7 +172,7 @@ class Worker:
                 self.tracker.epoch(metrics)
             self.say(
                 f"epoch {epoch + 1}/{config.epochs}: loss {metrics['train_loss']:.3f}, validation loss "
-                f"{metrics['val_loss']:.3f}, accuracy {metrics['val_accuracy']:.4f}, {metrics['seconds']:.0f} s"
+                f"{metrics['val_loss']:.3f}, {FIGURES[figure]} {metrics[figure]:.4f}, {metrics['seconds']:.0f} s"
             )
         if self.tracker:
             self.tracker.close()
@@ -244,7 +249,7 @@ class Worker:
         still: list[nn.Module] = []
         encoder = self.objective.parts()[0]
         if isinstance(config, PictureTraining) and isinstance(encoder, Backbone):
-            still = encoder.parts_before(5 if head_only else config.train_from_block)
+            still = _still(encoder, config, head_only)
         for part in still:
             part.eval().requires_grad_(False)  # their normalizations keep their statistics too
         if self.world == 1:
@@ -259,27 +264,17 @@ class Worker:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, Any]:
-        """Measure loss and accuracy by level on the validation split."""
-        self.objective.eval()
-        paths = self.objective.tree.ancestors
-        depth = paths.shape[1]
-        totals = torch.zeros(3 + 2 * depth, dtype=torch.float64, device=self.device)
+        """Measure the loss and the objective's figures on the validation split."""
+        objective = self.objective.eval()
+        totals = torch.zeros(2 + objective.counts, dtype=torch.float64, device=self.device)
         for batch in self.batches["val"].all(self.config.batch_size // self.world or 1):
             with self.autocast:
-                losses, leaf = self.objective.evaluate(batch.inputs, batch.labels)
-            usable, labels = batch.usable, batch.labels
-            there = paths[labels] >= 0  # (batch, depth); nodes are the same only where all above them are
-            columns = [torch.ones_like(usable)[:, None], losses[:, None], (leaf == labels)[:, None]]
-            columns += [(paths[leaf] == paths[labels]) & there, there]
-            totals += (torch.cat([column.double() for column in columns], 1) * usable[:, None]).sum(0)
-        count, loss, exact, *levels = self._sum(totals)
-        accuracies = [right / max(have, 1.0) for right, have in zip(levels[:depth], levels[depth:], strict=True)]
-        return {
-            "val_examples": count,
-            "val_loss": loss / max(count, 1.0),
-            "val_accuracy": exact / max(count, 1.0),
-            **{f"val_accuracy_level_{level}": accuracy for level, accuracy in enumerate(accuracies, 1)},
-        }
+                losses, answers = objective.evaluate(batch.inputs, batch.labels)
+            usable = batch.usable[:, None]
+            columns = [torch.ones_like(usable), losses[:, None], objective.count(answers, batch.labels)]
+            totals += (torch.cat([column.double() for column in columns], 1) * usable).sum(0)
+        count, loss, *sums = self._sum(totals)
+        return {"val_examples": count, "val_loss": loss / max(count, 1.0), **objective.figures(sums, count)}
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Hand Ray Train the metrics and, from the first worker, the checkpoint."""
@@ -335,6 +330,16 @@ class Worker:
     def _sum(self, values: Tensor) -> list[float]:
         """Add up over all workers."""
         return [float(value) for value in self._all_reduce(values.double())]
+
+
+def _still(encoder: Backbone, config: PictureTraining, head_only: bool) -> list[nn.Module]:
+    """Return the parts of an encoder that are not trained."""
+    if head_only:
+        return encoder.parts_before(5)
+    if isinstance(config, ImageLabelsTraining):
+        return [] if config.weights == "none" else encoder.parts_before_last(config.trainable_layers)
+    assert isinstance(config, PathTraining)
+    return encoder.parts_before(config.train_from_block)
 
 
 def parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:

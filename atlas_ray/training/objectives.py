@@ -1,14 +1,18 @@
-"""What each kind of network learns from: a loss an example, and the path it would answer.
+"""What each kind of network learns from: a loss an example, and what it would answer.
 
-Dimensions: batch; steps (tokens of a path and its <end>); leaves; children (the most of any node).
+Dimensions: batch; steps (tokens of a path and its <end>); leaves; labels; children (the most of any
+node).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from atlas_ray.decoding import EXACT_NODE_BUDGET, TrieTensors, beam_search, classes_search, exact_search
+from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import (
     Classifier,
     ClassifierConfig,
@@ -23,13 +27,14 @@ from atlas_ray.models import (
 from atlas_ray.models.backbone import load_backbone_weights
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.models.text import load_word_vectors
-from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie
+from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.texts import WordIndex
 from atlas_ray.training.config import (
     ClassifierTraining,
     EncoderDecoderTraining,
     FusionTraining,
+    ImageLabelsTraining,
     PictureTraining,
     TextTraining,
     TrainConfig,
@@ -44,10 +49,12 @@ class Objective(nn.Module):
 
     `forward(inputs, labels)` returns each example's loss, (batch,). Inputs are what the network
     takes: pictures (batch, 3, size, size) RGB 0 to 255, or words (batch, length). Labels are (batch,)
-    positions of leaves.
+    positions of leaves; a model of labels learns all those of its leaf's path.
     """
 
     network: PathModel
+    figure = "val_accuracy"
+    """What the best epoch has most of, one of `FIGURES`."""
 
     def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
         super().__init__()
@@ -61,12 +68,36 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each example's plain loss and the leaf that the network would answer, (batch,)."""
+        """Return each example's plain loss and what the network would answer: a leaf, (batch,), or labels."""
         raise NotImplementedError
+
+    @property
+    def counts(self) -> int:
+        """How many numbers `count` gives."""
+        return 1 + 2 * self.tree.ancestors.shape[1]
+
+    def count(self, answers: Tensor, labels: Tensor) -> Tensor:
+        """Return what of each answer is right, (batch, counts) bool: all of it; each level; and which it has."""
+        paths = self.tree.ancestors
+        there = paths[labels] >= 0  # (batch, depth); nodes are the same only where all above them are
+        return torch.cat([(answers == labels)[:, None], (paths[answers] == paths[labels]) & there, there], 1)
+
+    def figures(self, sums: Sequence[float], examples: float) -> dict[str, float]:
+        """Turn the sums of what was counted into figures."""
+        exact, *levels = sums
+        depth = len(levels) // 2
+        found = {"val_accuracy": exact / max(examples, 1.0)}
+        for level, (right, have) in enumerate(zip(levels[:depth], levels[depth:], strict=True), 1):
+            found[f"val_accuracy_level_{level}"] = right / max(have, 1.0)
+        return found
 
 
 def build_network(
-    config: TrainConfig, taxonomy: Taxonomy, words: WordIndex | None = None, fusion: FusionConfig | None = None
+    config: TrainConfig,
+    taxonomy: Taxonomy,
+    words: WordIndex | None = None,
+    fusion: FusionConfig | None = None,
+    space: LabelSpace | None = None,
 ) -> PathModel:
     """Build the network that settings ask for, with random weights.
 
@@ -75,16 +106,18 @@ def build_network(
         taxonomy: Its leaves are the classes, its names the tokens.
         words: What a model of texts knows.
         fusion: The shape of a policy.
+        space: What a model of labels names.
     """
     if fusion is not None:
         return FusionNetwork(fusion)
+    outputs = len(space or taxonomy.leaves)
     if isinstance(config, TextTraining):
         assert words is not None
         return TextNetwork(
             TextConfig(
                 field=config.field,
                 words=len(words),
-                outputs=len(taxonomy.leaves),
+                outputs=outputs,
                 embedding_dim=config.embedding_dim,
                 filters=config.filters,
                 width=config.width,
@@ -92,10 +125,10 @@ def build_network(
                 dropout=config.dropout,
             )
         )
-    if isinstance(config, ClassifierTraining):
+    if isinstance(config, ClassifierTraining | ImageLabelsTraining):
         return Classifier(
             ClassifierConfig(
-                classes=len(taxonomy.leaves),
+                classes=outputs,
                 backbone=config.backbone,
                 image_size_px=config.image_size_px,
                 hidden_dim=config.hidden_dim,
@@ -141,12 +174,17 @@ def build_objective(
     device: torch.device,
     words: WordIndex | None = None,
     fusion: FusionConfig | None = None,
+    space: LabelSpace | None = None,
 ) -> Objective:
-    """Build the network that settings ask for with its loss, on a device."""
-    network = build_network(config, taxonomy, words, fusion)
-    kind: type[Objective] = EncoderDecoderObjective if isinstance(network, EncoderDecoder) else ClassesObjective
-    kind = FusionObjective if isinstance(network, FusionNetwork) else kind
-    objective = kind(config, taxonomy, network, device)
+    """Build the network that settings ask for with its loss, on a device; as `build_network`."""
+    network = build_network(config, taxonomy, words, fusion, space)
+    objective: Objective
+    if isinstance(network, EncoderDecoder):
+        objective = EncoderDecoderObjective(config, taxonomy, network, device)
+    elif space is not None:
+        objective = LabelsObjective(config, taxonomy, network, device, space)
+    else:
+        objective = ClassesObjective(config, taxonomy, network, device)
     if isinstance(config, PictureTraining):
         network.to(memory_format=torch.channels_last)
     objective.to(device)
@@ -156,16 +194,38 @@ def build_objective(
 class ClassesObjective(Objective):
     """Categorical cross-entropy over the leaves."""
 
-    network: Any  # one whose answer is a logit a leaf
+    network: Any  # one whose answer is a logit a leaf, or a label
+
+    def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
+        super().__init__(config, taxonomy, network, device)
+        self.drop = config.modality_dropout if isinstance(config, FusionTraining) else 0.0
 
     def parts(self) -> tuple[nn.Module, nn.Module]:
-        """Return the encoder, which of a text is its embedding, and the head."""
+        """Return the encoder, which of a text is its embedding and of a policy nothing, and the head."""
+        if isinstance(self.network, FusionNetwork):
+            return nn.Identity(), self.network
         return self.network.encoder, self.network.head
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Run the network, (batch, leaves)."""
+        """Run the network, (batch, leaves) or (batch, labels).
+
+        A policy's inputs are (batch, `opinion_width`) float32, one row what `pack_opinions` made of a
+        product. While it learns, modalities are left out at random, so that it can do without.
+        """
+        if isinstance(self.network, FusionNetwork):
+            said, features, there = unpack_opinions(inputs, self.network.config)
+            if self.training:
+                there, features = self._left_out(there, features)
+            return self.network(said, there, features)  # type: ignore[no-any-return]
         logits: Tensor = self.network(inputs)
         return logits
+
+    def _left_out(self, there: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        kept = there & (torch.rand(there.shape, device=there.device) >= self.drop)
+        there = torch.where((kept.sum(1) > 1)[:, None], kept, there)  # one alone is no question to a policy
+        if widths := self.network.config.widths:
+            features = features * there.repeat_interleave(torch.tensor(widths, device=there.device), 1)
+        return there, features
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return each example's loss, (batch,)."""
@@ -191,31 +251,39 @@ class ClassesObjective(Objective):
         return loss, classes_search(logits, classes, self.tree, top_k=1).leaf[:, 0]
 
 
-class FusionObjective(ClassesObjective):
-    """The same over the fused posterior.
+class LabelsObjective(ClassesObjective):
+    """Binary cross-entropy of each label, its mean over them (late fusion, section 3)."""
 
-    Inputs are (batch, `opinion_width`) float32, one row what `pack_opinions` made of a product.
-    """
+    figure = "val_micro_f1"
+    counts = 3
 
-    def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device, space: LabelSpace
+    ) -> None:
         super().__init__(config, taxonomy, network, device)
-        assert isinstance(config, FusionTraining)
-        self.drop = config.modality_dropout
+        self.has = torch.from_numpy(space.targets(taxonomy.leaves)).to(device)  # (leaves, labels)
 
-    def parts(self) -> tuple[nn.Module, nn.Module]:
-        """Return what has no encoder."""
-        return nn.Identity(), self.network
+    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return each example's loss, (batch,)."""
+        return self._loss(self.logits(inputs), labels, self.smoothing)
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Fuse; while training, modalities are left out at random, so that the policy learns to do without."""
-        log_p, features, there = unpack_opinions(inputs, self.network.config)
-        if self.training and self.drop:
-            kept = there & (torch.rand(there.shape, device=there.device) >= self.drop)
-            there = torch.where((kept.sum(1) > 1)[:, None], kept, there)  # one alone is no question to a policy
-            if widths := self.network.config.widths:
-                features = features * there.repeat_interleave(torch.tensor(widths, device=there.device), 1)
-        fused: Tensor = self.network(log_p, there, features)
-        return fused
+    def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each example's plain loss, (batch,), and the labels that the network would name, (batch, labels)."""
+        logits = self.logits(inputs)
+        return self._loss(logits, labels, 0.0), logits > 0
+
+    def _loss(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        target = self.has[labels].float() * (1 - smoothing) + smoothing / 2  # (batch, labels)
+        return binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean(1)
+
+    def count(self, answers: Tensor, labels: Tensor) -> Tensor:
+        """Return how many labels of each answer are right, wrong and missed, (batch, 3)."""
+        return compare(answers, self.has[labels]).sum(2).T
+
+    def figures(self, sums: Sequence[float], examples: float) -> dict[str, float]:  # noqa: ARG002
+        """Turn the sums of what was counted into figures."""
+        found = MicroF1.of(*sums)
+        return {"val_micro_f1": found.f1, "val_micro_precision": found.precision, "val_micro_recall": found.recall}
 
 
 def opinion_width(config: FusionConfig) -> int:

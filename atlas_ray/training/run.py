@@ -17,11 +17,11 @@ from ray.train.torch import TorchTrainer
 from atlas_ray import storage
 from atlas_ray.artifacts import WORDS, load_artifact, load_words, save_artifact, save_words
 from atlas_ray.config import hold_settings
-from atlas_ray.errors import CatalogError, ConfigError, OutputError
+from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.reports.curves import draw_curves
 from atlas_ray.session import KEEP_MEMORY
-from atlas_ray.taxonomy import Taxonomy, Vocabulary, read_taxonomy
+from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, read_taxonomy
 from atlas_ray.texts import WordIndex
 from atlas_ray.training.config import PictureTraining, TextTraining, TrainConfig
 from atlas_ray.training.data import (
@@ -58,8 +58,9 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
     """Train a model and write its artifact.
 
     The same call on an output that was stopped goes on from its last checkpoint; on a finished one
-    it does nothing. The artifact holds the epoch with the best accuracy on the validation split (the
-    last one where there is no validation split), its metrics, `history.parquet` and `curves.png`.
+    it does nothing. The artifact holds the epoch that was best on the validation split, by accuracy
+    or of a model of labels by micro-F1 (the last one where there is no validation split), its metrics,
+    `history.parquet` and `curves.png`.
 
     Args:
         config: The settings.
@@ -68,7 +69,8 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
 
     Raises:
         OutputError: where the output holds a run with other settings, or something else.
-        CatalogError: where the catalogue has no taxonomy or too few labelled pictures to train on.
+        CatalogError: where the catalogue has no taxonomy, too few labelled pictures to train on, or of a
+            model of labels no label that enough products have.
     """
     # Ray Train moves its workers to a folder of their own: no relative path would hold there.
     config = config.absolute()
@@ -87,24 +89,30 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
             f"({found.unusable} products' labels are no leaves of the taxonomy); a batch needs {config.batch_size}"
         )
     held_out = _labelled(config, "val", taxonomy)
+    space = _space(config, taxonomy, found)
     words = _words(config, found)
-    load_weights(build_network(config, taxonomy, words), config, words)  # fails here, not in a worker
+    load_weights(build_network(config, taxonomy, words, space=space), config, words)  # fails here, not in a worker
     hold_settings(output, SETTINGS, settings)
     if words is not None:
         save_words(output, words)
     steps = found.count // config.batch_size
-    plan = Plan(config, taxonomy.to_json(), steps, words, leaf_counts=found.leaf_counts, environment=environment)
+    plan = Plan(
+        config, taxonomy.to_json(), steps, words,
+        labels=space.names if space else (), leaf_counts=found.leaf_counts, environment=environment,
+    )  # fmt: skip
     datasets = {
         "train": _stream(config, found, words, shuffle_seed=config.seed),
         "val": _stream(config, held_out, words, shuffle_seed=None),
     }
     state = fit(plan, datasets, callbacks)
-    network = build_network(config, taxonomy, words)
+    network = build_network(config, taxonomy, words, space=space)
     network.load_state_dict(state["best"]["network"])
     metrics = final_metrics(config, state) | {"products_without_a_leaf": found.unusable}
     write_history(config, state["history"])
     vocabulary = Vocabulary.of(taxonomy)
-    model_id = save_artifact(output, network, vocabulary=vocabulary, taxonomy=taxonomy, metrics=metrics, words=words)
+    model_id = save_artifact(
+        output, network, vocabulary=vocabulary, taxonomy=taxonomy, metrics=metrics, words=words, labels=space
+    )
     storage.delete_folder(storage.join(output, CHECKPOINTS))
     return TrainReport(model_id, output, metrics)
 
@@ -170,6 +178,16 @@ def _labelled(config: TrainConfig, split: str, taxonomy: Taxonomy, *, repeat_rar
     return labelled_pictures(config.catalog, split, taxonomy, repeat_rare=repeat_rare)
 
 
+def _space(config: TrainConfig, taxonomy: Taxonomy, found: Labelled) -> LabelSpace | None:
+    """Return the labels that a model of labels is to name."""
+    if config.label_products is None:
+        return None
+    try:
+        return LabelSpace.common(taxonomy, found.leaf_products, config.label_products)
+    except TaxonomyError as error:
+        raise CatalogError(f"{config.catalog}, split 'train': {error}; lower --min-products") from None
+
+
 def _words(config: TrainConfig, found: Labelled) -> WordIndex | None:
     """Return what a model of texts is to know: what an earlier try of this run chose, or the common words."""
     if not isinstance(config, TextTraining):
@@ -198,7 +216,7 @@ def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:
         if not storage.exists(storage.join(output, SETTINGS)):
             raise OutputError(f"{output} holds a model that was not trained here; train into a new folder")
         hold_settings(output, SETTINGS, settings)
-        artifact = load_artifact(output)
+        artifact = load_artifact(output, target=None)
         return TrainReport(artifact.id, output, artifact.metrics, already_done=True)
     if storage.exists(storage.join(output, "products")):
         raise OutputError(f"{output} holds a catalogue or a scoring run; train into a folder of its own")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from atlas_ray.config import POLICIES
+from atlas_ray.config import POLICIES, TARGETS
 from atlas_ray.errors import ConfigError
 from atlas_ray.models import FusionConfig, FusionNetwork
 
@@ -42,20 +42,40 @@ def test_max_mean_and_weights() -> None:
             torch.testing.assert_close(found[kind][row], wanted / wanted.sum())
 
 
+def test_max_and_mean_of_labels() -> None:
+    odds = 3 * opinions()
+    there = torch.tensor([[True, True, True], [True, False, True], [False, True, True]])
+    found = {kind: policy(kind, target="labels")(odds, there).sigmoid() for kind in ("max", "mean")}
+    for row in range(3):
+        p = odds[row, there[row]].sigmoid()
+        torch.testing.assert_close(found["max"][row], p.max(0).values)
+        torch.testing.assert_close(found["mean"][row], p.mean(0))
+
+
+def test_ridge_of_labels_gives_probabilities() -> None:
+    odds, there = opinions(), torch.ones(3, 3, dtype=torch.bool)
+    model = policy("ridge", target="labels")
+    linear = model.ridge(torch.cat([odds.sigmoid().flatten(1), torch.ones(3, 3)], 1))
+    torch.testing.assert_close(model(odds, there).sigmoid(), linear.clamp(1e-6, 1 - 1e-6))
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", POLICIES)
-def test_one_modality_alone_is_taken_at_its_word(kind: str) -> None:
-    log_p = opinions()
+def test_one_modality_alone_is_taken_at_its_word(kind: str, target: str) -> None:
+    said = opinions()
     there = torch.eye(3, dtype=torch.bool)
-    found = policy(kind)(log_p, there, torch.randn(3, 6)).log_softmax(-1)
-    torch.testing.assert_close(found, torch.stack([log_p[m, m] for m in range(3)]))
+    found = policy(kind, target=target)(said, there, torch.randn(3, 6))
+    found = found.log_softmax(-1) if target == "path" else found
+    torch.testing.assert_close(found, torch.stack([said[m, m] for m in range(3)]))
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", POLICIES)
-def test_what_is_missing_does_not_matter(kind: str) -> None:
+def test_what_is_missing_does_not_matter(kind: str, target: str) -> None:
     there = torch.tensor([[True, False, True]] * 2)
     log_p, features = opinions(2), torch.zeros(2, 6)
     log_p[1, [0, 2]] = log_p[0, [0, 2]]  # the second product differs in the title alone, which neither has
-    found = policy(kind)(log_p, there, features)
+    found = policy(kind, target=target)(log_p, there, features)
     torch.testing.assert_close(found[0], found[1])
     assert found.isfinite().all()
 

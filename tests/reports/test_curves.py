@@ -85,3 +85,13 @@ def test_a_rate_of_zero_is_drawn(figures: list[Figure]) -> None:
 def test_levels_stand_in_their_order(figures: list[Figure]) -> None:
     draw_curves(history(2, levels=11), "t")
     assert lines(figures[0])[2] == [*(f"level {level}" for level in range(1, 12)), "whole path"]
+
+
+def test_curves_of_labels(figures: list[Figure]) -> None:
+    rows = [
+        {name: value for name, value in row.items() if not name.startswith("val_accuracy")}
+        | {"val_micro_precision": 0.5, "val_micro_recall": 0.25, "val_micro_f1": 1 / 3}
+        for row in history(3)
+    ]
+    check_picture(draw_curves(rows, "t"))
+    assert lines(figures[0])[2] == ["precision", "recall", "F1"]

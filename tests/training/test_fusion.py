@@ -5,15 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.cli import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.records import IMAGES, PRODUCTS
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.run import score
 from atlas_ray.taxonomy import Taxonomy
@@ -26,29 +23,6 @@ from tests.parts import make_artifact, make_text_artifact, rows
 pytestmark = pytest.mark.usefixtures("local_ray")
 SMALL: dict[str, Any] = {"embedding_dim": 16, "filters": 16, "hidden_dim": 16, "batch_size": 16, "epochs": 30,
                          "encoder_lr": 1e-2, "decoder_lr": 1e-2, "dropout": 0.0}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def described(catalog: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The drawn catalogue with descriptions; of some products the picture, the title or all is missing."""
-    folder = tmp_path_factory.mktemp("described") / "tables"
-    products = pq.read_table(Path(catalog) / "products").to_pylist()
-    images = pq.read_table(Path(catalog) / "images").to_pylist()
-    bare = {products[number]["product_id"] for number in (3, 5)}
-    for number, product in enumerate(products):
-        path = product["category_path"]
-        product["description"] = f"<p>Made of cotton &amp; {'wool' if path else ''} {' '.join(path or ())}</p>"
-        if number % 5 == 4:
-            product["description"] = None
-    products[5] |= {"title": " ", "description": ""}
-    for name, table, schema in (
-        ("products", products, PRODUCTS),
-        ("images", [row for row in images if row["product_id"] not in bare], IMAGES),
-    ):
-        (folder / name).mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(table, schema=schema), folder / name / "0.parquet")
-    (folder / "taxonomy.json").write_bytes((Path(catalog) / "taxonomy.json").read_bytes())
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 from atlas_ray.decoding import exact_search
 from atlas_ray.models import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep
-from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary
+from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.taxonomy.vocabulary import END, PAD
-from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining
-from atlas_ray.training.objectives import ClassesObjective, EncoderDecoderObjective, build_objective
+from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, ImageLabelsTraining
+from atlas_ray.training.objectives import ClassesObjective, EncoderDecoderObjective, LabelsObjective, build_objective
 from tests.models.tiny import tiny_encoder  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("tiny_encoder")
@@ -273,6 +273,35 @@ def test_a_classifiers_loss(share: float, kind: str) -> None:
     torch.testing.assert_close(evaluated, plain, atol=1e-4, rtol=1e-4)
     assert leaf.equal(logits.argmax(1))
     assert share == 0 or (found - plain).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_the_loss_of_labels(share: float) -> None:
+    torch.manual_seed(0)
+    names = ("A", "A > C", "B > A", "D", "F")  # the other labels are too rare
+    has = [["A"], ["A", "A > C"], ["B > A", "A > C"], ["D"], ["D", "F"], []]
+    target = torch.tensor([[float(name in mine) for name in names] for mine in has])
+    config = ImageLabelsTraining(**{**SMALL, "label_smoothing": share})
+    objective = build_objective(config, TAXONOMY, CPU, space=LabelSpace(TAXONOMY, names)).eval()
+    assert isinstance(objective, LabelsObjective)
+    with torch.inference_mode():
+        objective.network.head[-1].bias.normal_(std=3)
+        p: Tensor = objective.network(pictures()).sigmoid()
+        loss, (plain, named) = objective(pictures(), EVERY), objective.evaluate(pictures(), EVERY)
+    assert p.shape == (len(PATHS), len(names))
+
+    def entropy(wanted: Tensor) -> Tensor:
+        return -(wanted * p.log() + (1 - wanted) * (1 - p).log()).mean(1)
+
+    torch.testing.assert_close(loss, entropy(target * (1 - share) + share / 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(plain, entropy(target), atol=1e-4, rtol=1e-4)
+    assert named.equal(p > 0.5)
+    counts = objective.count(named, EVERY)
+    for row, (guess, mine) in enumerate(zip(named.tolist(), has, strict=True)):
+        mentioned = {name for name, said in zip(names, guess, strict=True) if said}
+        assert counts[row].tolist() == [len(mentioned & {*mine}), len(mentioned - {*mine}), len({*mine} - mentioned)]
+    right, wrong, missed = counts.sum(0).tolist()
+    assert objective.figures([right, wrong, missed], 6)["val_micro_f1"] == 2 * right / (2 * right + wrong + missed)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "tree"])

@@ -1,0 +1,105 @@
+"""The labels of a taxonomy: the names of its levels, so that a product has several."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from atlas_ray.errors import TaxonomyError
+from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, format_path
+
+Targets = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class LabelSpace:
+    """Some of the labels of a taxonomy, in a fixed order.
+
+    Each level of a category path is a label of the products below it (Wirojwatanakul and
+    Wangperawong 2019, section 2). Where a name has parents of different names, each is a label of its
+    own, `parent > name`; at the top it is the name alone.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, names: Sequence[str] | None = None) -> None:
+        """Take labels.
+
+        Args:
+            taxonomy: Whose.
+            names: Which of them; all, in the tree's order, where None.
+
+        Raises:
+            TaxonomyError: where there is none, one stands twice, or the taxonomy has no such label.
+        """
+        parents: dict[str, set[str]] = {}
+        for path in taxonomy.nodes:
+            parents.setdefault(path[-1], set()).add(_parent(path))
+        own = {path: _label(path, parents) for path in taxonomy.nodes}
+        there = dict.fromkeys(own.values())
+        self.taxonomy = taxonomy
+        self.names = tuple(there if names is None else names)
+        position = {name: index for index, name in enumerate(self.names)}
+        if not self.names or len(position) != len(self.names):
+            raise TaxonomyError(f"expected one label or more, each once; found {list(self.names)[:10]}")
+        if unknown := [name for name in self.names if name not in there]:
+            raise TaxonomyError(f"the taxonomy {taxonomy.name!r} has no label {unknown[0]!r}")
+        self._position = {path: position.get(label) for path, label in own.items()}
+
+    @classmethod
+    def common(cls, taxonomy: Taxonomy, products: Sequence[int], min_products: int) -> "LabelSpace":
+        """Return the labels that enough products have.
+
+        Args:
+            taxonomy: Whose labels.
+            products: How many have each leaf, in the order of `taxonomy.leaves`.
+            min_products: How many a label needs.
+
+        Raises:
+            TaxonomyError: where no label has as many, naming the most common one.
+        """
+        every = cls(taxonomy)
+        counts = np.zeros(len(every), np.int64)
+        for leaf, count in zip(taxonomy.leaves, products, strict=True):
+            counts[every.of(leaf)] += count
+        kept = [name for name, count in zip(every.names, counts, strict=True) if count >= min_products]
+        if not kept:
+            most = int(counts.argmax())
+            raise TaxonomyError(
+                f"no label has {min_products} products or more; the most, {counts[most]}, has {every.names[most]!r}"
+            )
+        return cls(taxonomy, kept)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of(self, path: CategoryPath) -> list[int]:
+        """Return the labels of a category path, each once, from the top; those that are not taken are left out.
+
+        Raises:
+            TaxonomyError: where the taxonomy has no such path.
+        """
+        try:
+            found = [self._position[path[:level]] for level in range(1, len(path) + 1)]
+        except KeyError as error:
+            raise TaxonomyError(
+                f"{format_path(error.args[0])!r} is not in the taxonomy {self.taxonomy.name!r}"
+            ) from None
+        return list(dict.fromkeys(label for label in found if label is not None))
+
+    def targets(self, paths: Iterable[CategoryPath]) -> Targets:
+        """Return which labels each of some category paths has, (paths, labels).
+
+        Raises:
+            TaxonomyError: as `of`.
+        """
+        rows = [self.of(path) for path in paths]
+        table = np.zeros((len(rows), len(self)), np.bool_)
+        owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        table[owner, [label for row in rows for label in row]] = True
+        return table
+
+
+def _parent(path: CategoryPath) -> str:
+    return path[-2] if len(path) > 1 else ""
+
+
+def _label(path: CategoryPath, parents: dict[str, set[str]]) -> str:
+    return format_path(path[-2:]) if len(parents[path[-1]]) > 1 else path[-1]
