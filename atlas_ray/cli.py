@@ -137,6 +137,13 @@ def _parser() -> argparse.ArgumentParser:
         train,
     )
     command(
+        "fusion",
+        training.run_tune,
+        functools.partial(training.add_tune, kind="fusion"),
+        "search the shape of a policy's network, and how it learns",
+        tune,
+    )
+    command(
         "zoom",
         training.run_train_zoom,
         training.add_train_zoom,

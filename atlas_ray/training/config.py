@@ -289,6 +289,12 @@ class FusionTraining(TrainConfig):
         "val",
         choices=("train", "val"),
     )
+    held_out: float = setting(
+        "share of those products that tells which epoch is the best, and is not learned from; 0: the last one is kept",
+        0.0,
+        low=0,
+        high=0.9,
+    )
     hidden_dim: int = setting("width of a network policy's first layer", 200, low=1, high=65_536)
     second_dim: int = setting("width of a network policy's second layer", 150, low=1, high=65_536)
     modality_dropout: float = setting("how often each modality is left out while a policy learns", 0.3, low=0, high=0.9)

@@ -5,7 +5,9 @@ the policy learns from that.
 """
 
 import json
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +49,7 @@ from atlas_ray.training.tracker import mlflow_environment
 OPINIONS = "opinions"
 
 
-def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
+def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequence[Any] = ()) -> TrainReport:
     """Fit a policy and write a fused artifact, which holds copies of the models that it fuses.
 
     The same call on an output that was stopped goes on; on a finished one it does nothing.
@@ -55,6 +57,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
     Args:
         config: The settings.
         fresh: Delete an earlier run in the output first.
+        callbacks: As in `train`.
 
     Raises:
         ArtifactError: where a model cannot be read, or does not go with the others.
@@ -79,7 +82,8 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
     shape = _shape(config, members)
     hold_settings(output, SETTINGS, settings)
     found = _opinions(config, members, shape)
-    least = config.batch_size if config.policy in FITTED else 1
+    least = math.ceil((config.batch_size + bool(config.held_out)) / (1 - config.held_out))
+    least = least if config.policy in FITTED else 1
     if found.count < least:
         _forget_opinions(output)
         raise CatalogError(
@@ -89,7 +93,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False) -> TrainReport:
     network = FusionNetwork(shape)
     metrics: dict[str, Any] = {"products": found.count, "settings": {"model": config.model, **config.to_dict()}}
     if config.policy in FITTED:
-        state = _fit(config, shape, taxonomy, space, found)
+        state = _fit(config, shape, taxonomy, space, found, callbacks)
         network.load_state_dict(state["best"]["network"])
         metrics |= final_metrics(config, state)
         write_history(config, state["history"])
@@ -205,16 +209,24 @@ class Ask:
 
 
 def _fit(
-    config: FusionTraining, shape: FusionConfig, taxonomy: Taxonomy, space: LabelSpace | None, found: Opinions
+    config: FusionTraining,
+    shape: FusionConfig,
+    taxonomy: Taxonomy,
+    space: LabelSpace | None,
+    found: Opinions,
+    callbacks: Sequence[Any],
 ) -> dict[str, Any]:
-    steps = found.count // config.batch_size
+    learned, held_out = found.dataset, found.dataset.limit(0)
+    if config.held_out:
+        learned, held_out = found.dataset.train_test_split(config.held_out, shuffle=True, seed=config.seed)
+    steps = learned.count() // config.batch_size
     plan = Plan(
         config, taxonomy.to_json(), steps,
         fusion=shape, labels=space.names if space else (), leaf_counts=found.leaf_counts,
         environment=mlflow_environment(),
     )  # fmt: skip
-    shuffled = found.dataset.random_shuffle(seed=RandomSeedConfig(seed=config.seed, reseed_after_execution=True))
-    return fit(plan, {"train": shuffled, "val": found.dataset.limit(0)})
+    shuffled = learned.random_shuffle(seed=RandomSeedConfig(seed=config.seed, reseed_after_execution=True))
+    return fit(plan, {"train": shuffled, "val": held_out}, callbacks)
 
 
 def _fit_ridge(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float, space: LabelSpace | None) -> None:

@@ -11,7 +11,8 @@ import ray.tune
 from ray.util.queue import Queue
 
 from atlas_ray import storage
-from atlas_ray.training.config import TrainConfig
+from atlas_ray.training.config import FusionTraining, TrainConfig
+from atlas_ray.training.fusion import train_fusion
 from atlas_ray.training.run import train
 
 END_S = 60.0
@@ -100,12 +101,21 @@ class Trial(ray.tune.Trainable):
         best = max((report["val_accuracy"] for report in self._told), default=0.0)
         watcher = Watcher(self._name, self._training.epochs, best, self._reports, self._answers, self._board)
         try:
-            found = train(self._training, callbacks=[watcher]).metrics
-            last = {"val_accuracy": found["val_accuracy"], "epoch": len(found["history"])}
+            if isinstance(self._training, FusionTraining):
+                found = train_fusion(self._training, callbacks=[watcher]).metrics
+            else:
+                found = train(self._training, callbacks=[watcher]).metrics
+            last = {"val_accuracy": figure_of(found), "epoch": len(found["history"])}
             last |= {"finished": True, "done": True}
         except Exception as error:
             self._error = error
         self._reports.put(last)
+
+
+def figure_of(found: Mapping[str, Any]) -> float | None:
+    """Return what trials are compared by: the accuracy, or of a model of labels the micro-F1."""
+    figure: float | None = found.get("val_accuracy", found.get("val_micro_f1"))
+    return figure
 
 
 class Watcher(ray.train.UserCallback):
@@ -123,14 +133,15 @@ class Watcher(ray.train.UserCallback):
     ) -> None:
         """Pass an epoch on and wait for the answer, while the workers are at the next one."""
         found = metrics[0]
-        if "val_accuracy" not in found:  # a checkpoint within an epoch
+        figure = figure_of(found)
+        if figure is None:  # a checkpoint within an epoch
             return
         # A trial is worth its best epoch, which its model holds. Compared by that, one that is stopped
         # was behind another, so the best of all is never one that was stopped.
-        self._best = max(self._best, found["val_accuracy"])
+        self._best = max(self._best, figure)
         epoch = found["epoch"]
         self._board.say.remote(
-            f"{self._trial}, epoch {epoch}/{self._epochs}: accuracy {found['val_accuracy']:.4f}, best {self._best:.4f}"
+            f"{self._trial}, epoch {epoch}/{self._epochs}: accuracy {figure:.4f}, best {self._best:.4f}"
         )
         if epoch == self._epochs:  # Tune ends a trial here; it hears of it when the model is written
             return

@@ -6,7 +6,7 @@ import logging
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from ray.tune.schedulers import ASHAScheduler
 
 from atlas_ray import storage
 from atlas_ray.config import hold_settings
-from atlas_ray.errors import CatalogError, OutputError, SearchError
+from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
+from atlas_ray.models.fusion import FITTED
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.taxonomy import read_taxonomy
-from atlas_ray.training.config import TrainConfig, TuneConfig
+from atlas_ray.training.config import FusionTraining, TrainConfig, TuneConfig
 from atlas_ray.training.data import labelled_pictures
 from atlas_ray.training.run import NOT_OF_THE_RESULT
 from atlas_ray.training.trial import Trial, trial_folder, trial_record
@@ -34,17 +35,36 @@ SPACE = {
     "label_smoothing": ray.tune.uniform(0.0, 0.2),
 }
 """The settings that are searched, and what their values are drawn from."""
+FUSION_SPACE = {
+    "hidden_dim": ray.tune.lograndint(32, 512),
+    "second_dim": ray.tune.lograndint(32, 512),
+    "modality_dropout": ray.tune.uniform(0.0, 0.6),
+    "decoder_lr": ray.tune.loguniform(3e-4, 3e-2),
+    "weight_decay": ray.tune.loguniform(1e-5, 0.3),
+}
+"""The same of a fusion policy: the shape of its network, and how it learns."""
+HELD_OUT = 0.25
+"""Share of the products that a fusion is fitted on, by which its trials are compared, where the settings say none."""
 BEST, ROWS, SETTINGS, STATE = "best.yaml", "trials.parquet", "tune.json", "ray-tune"
-SCHEMA = pa.schema(
-    [
-        ("trial", pa.int32()),
-        ("status", pa.string()),  # finished; stopped, having fallen behind; failed
-        ("val_accuracy", pa.float64()),  # the best epoch's
-        ("epochs", pa.int32()),
-        *((name, pa.float64()) for name in SPACE),
-        ("reason", pa.string()),  # of a failure
-    ]
-)
+
+
+def space_of(training: TrainConfig) -> dict[str, Any]:
+    """Return the settings that are searched for a kind of training."""
+    return FUSION_SPACE if isinstance(training, FusionTraining) else SPACE
+
+
+def rows_schema(training: TrainConfig) -> pa.Schema:
+    """Return the schema of `trials.parquet`."""
+    return pa.schema(
+        [
+            ("trial", pa.int32()),
+            ("status", pa.string()),  # finished; stopped, having fallen behind; failed
+            ("val_accuracy", pa.float64()),  # the best epoch's; of a model of labels its micro-F1
+            ("epochs", pa.int32()),
+            *((name, pa.scalar(getattr(training, name)).type) for name in space_of(training)),
+            ("reason", pa.string()),  # of a failure
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,9 @@ class TuneReport:
 
 
 def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
-    """Search the settings of `SPACE` for the best accuracy on the validation split.
+    """Search the settings of `SPACE`, or of `FUSION_SPACE`, for the best accuracy on the validation split.
+
+    Trials of a fusion, which is fitted on that split, are compared by a part of it that they do not learn from.
 
     Each trial is a training run. The first one has the settings given, so that the best is never
     worse than those. The same call on an output that was stopped goes on from there: trials that
@@ -90,13 +112,11 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
     if done := storage.exists(storage.join(output, BEST)):
         hold_settings(output, SETTINGS, held)
     else:
-        taxonomy = read_taxonomy(training.taxonomy or storage.join(training.catalog, "taxonomy.json"))
-        if not labelled_pictures(training.catalog, "val", taxonomy).count:
-            raise CatalogError(f"{training.catalog}: no labelled pictures in the split 'val' to compare trials by")
+        _check(training)
         hold_settings(output, SETTINGS, held)
         rows = _search(config, training)
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
+        pq.write_table(pa.Table.from_pylist(rows, schema=rows_schema(training)), sink)
         storage.write_bytes(storage.join(output, ROWS), sink.getvalue().to_pybytes())
     rows = pq.read_table(io.BytesIO(storage.read_bytes(storage.join(output, ROWS)))).to_pylist()
     finished = [row for row in rows if row["status"] == "finished"]
@@ -113,16 +133,34 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
     return TuneReport(output, rows, best, trial_folder(output, best["trial"]), already_done=done)
 
 
+def _check(training: TrainConfig) -> None:
+    """Refuse what there is nothing to search for, or nothing to compare trials by."""
+    if isinstance(training, FusionTraining):
+        if training.policy not in FITTED:
+            raise ConfigError(
+                f"policy is {training.policy!r}, which has nothing to search; expected {', '.join(FITTED)}"
+            )
+        return
+    taxonomy = read_taxonomy(training.taxonomy or storage.join(training.catalog, "taxonomy.json"))
+    if not labelled_pictures(training.catalog, "val", taxonomy).count:
+        raise CatalogError(f"{training.catalog}: no labelled pictures in the split 'val' to compare trials by")
+
+
 def draw(config: TuneConfig, training: TrainConfig) -> list[dict[str, float]]:
     """Return the settings of each trial: those given, then random ones, rounded so that a person can read them."""
     rng = np.random.default_rng(config.search_seed)
+    space = space_of(training)
     return [
-        {name: float(getattr(training, name)) for name in SPACE},
+        {name: getattr(training, name) for name in space},
         *(
-            {name: float(f"{domain.sample(random_state=rng):.4g}") for name, domain in SPACE.items()}
+            {name: _readable(domain.sample(random_state=rng)) for name, domain in space.items()}
             for _ in range(config.trials - 1)
         ),
     ]
+
+
+def _readable(value: float) -> float:
+    return int(value) if isinstance(value, int | np.integer) else float(f"{value:.4g}")
 
 
 def _search(config: TuneConfig, training: TrainConfig) -> list[dict[str, Any]]:
@@ -132,6 +170,8 @@ def _search(config: TuneConfig, training: TrainConfig) -> list[dict[str, Any]]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     place = storage.locate(training.output)
     drawn = draw(config, training)
+    if isinstance(training, FusionTraining) and not training.held_out:
+        training = replace(training, held_out=HELD_OUT)
     display = ProgressDisplay("search", "trials")
     # Ray Train's workers ask for CPUs themselves; a trial only waits for them.
     trainable = ray.tune.with_resources(
@@ -181,7 +221,7 @@ def _row(result: Any, drawn: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _write_best(training: TrainConfig, best: Mapping[str, Any], trials: int) -> None:
-    values = training.to_dict() | {name: best[name] for name in SPACE}
+    values = training.to_dict() | {name: best[name] for name in space_of(training)}
     values = {name: value for name, value in values.items() if name not in ("catalog", "output")}
     text = f"# Trial {best['trial']}, the best of {trials}: validation accuracy {best['val_accuracy']:.4f}.\n"
     text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

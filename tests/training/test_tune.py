@@ -15,10 +15,12 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.config import build_settings, read_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
-from atlas_ray.training.config import EncoderDecoderTraining, TuneConfig
+from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.training.config import EncoderDecoderTraining, FusionTraining, TuneConfig
 from atlas_ray.training.trial import Watcher
-from atlas_ray.training.tune import SPACE, draw, tune
+from atlas_ray.training.tune import FUSION_SPACE, SPACE, draw, tune
 from tests.conftest import SHOP_COLUMNS
+from tests.parts import make_fused
 from tests.training.test_train import SMALL
 
 
@@ -106,6 +108,36 @@ def test_settings_are_drawn_from_the_seed_alone() -> None:
         values: dict[str, Any] = chosen
         assert replace(training, **values)
         assert all(SPACE[name].lower <= value <= SPACE[name].upper for name, value in values.items())
+
+
+def test_the_shape_of_a_policy_is_drawn_in_whole_numbers() -> None:
+    training = FusionTraining(catalog="c", output="o", picture="p", title="t", policy="network")
+    for values in draw(TuneConfig(trials=20), training):
+        chosen: dict[str, Any] = values
+        assert chosen.keys() == FUSION_SPACE.keys()
+        assert isinstance(chosen["hidden_dim"], int)
+        assert replace(training, **chosen)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_search_for_a_policy_holds_products_back(catalog: str, garments: Taxonomy, tmp_path: Path) -> None:
+    fused: dict[str, Any] = {name: str(tmp_path / f"of-{name}") for name in ("picture", "title", "description")}
+    make_fused(tmp_path, garments)
+    output = tmp_path / "search"
+    training = FusionTraining(
+        catalog=catalog, output=str(output), policy="network", fit_split="train", epochs=2, batch_size=8, **fused
+    )
+    report = tune(TuneConfig(trials=2), training)
+    assert {row["status"] for row in report.trials} <= {"finished", "stopped"}
+    assert report.best["hidden_dim"] in {row["hidden_dim"] for row in report.trials}
+    model = load_artifact(report.model)
+    assert model.metrics["val_examples"] > 0
+    assert model.metrics["settings"]["hidden_dim"] == report.best["hidden_dim"]
+    found = read_settings(str(output / "best.yaml"))
+    assert (found["hidden_dim"], found["held_out"]) == (report.best["hidden_dim"], 0.0)
+    with pytest.raises(ConfigError, match="policy is 'mean', which has nothing to search"):
+        tune(TuneConfig(trials=2), replace(training, policy="mean", output=str(tmp_path / "other")))
 
 
 def test_a_checkpoint_within_an_epoch_is_not_told() -> None:
