@@ -90,10 +90,9 @@ def review(config: ReviewConfig) -> Review:
     predictor = PathPredictor(load_artifact(config.model)) if config.model else None
     products, unanswered, queue = _queue(scored, config)
     if not products:
-        asked = (
-            "without a label" if config.unlabelled_only else f"of the split {config.split!r}" if config.split else ""
-        )
-        raise CatalogError(f"{scored.uri}: no product {asked}".rstrip() + "; there is nothing to review")
+        asked = f" of the split {config.split!r}" if config.split else ""
+        asked += " without a label" if config.unlabelled_only else ""
+        raise CatalogError(f"{scored.uri}: no product{asked}; there is nothing to review")
     storage.make_folder(output)
     page, note = review_page(scored, queue, predictor)
     storage.write_bytes(storage.join(output, "review.html"), page.encode())
@@ -130,13 +129,9 @@ def _queue(scored: ScoredRun, config: ReviewConfig) -> tuple[int, int, pa.Table]
     ranked = silent = QUEUE.empty_table()
     products = unanswered = 0
     for batch in scored.batches(READ, chosen):
-        rows = pa.table({name: batch[name] for name in CARRIED})
-        rows = rows.append_column("margin", margins(batch))
-        rows = (
-            rows.append_column("corrected_category_path", pa.nulls(len(rows), CATEGORY_PATH))
-            .select(QUEUE.names)
-            .cast(QUEUE)
-        )
+        columns = {name: batch[name] for name in CARRIED} | {"margin": margins(batch)}
+        columns["corrected_category_path"] = pa.nulls(len(batch), CATEGORY_PATH)
+        rows = pa.table(columns).select(QUEUE.names).cast(QUEUE)
         without = rows.filter(rows["margin"].is_null())
         products, unanswered = products + len(rows), unanswered + len(without)
         ranked = _first(ranked, rows.filter(rows["margin"].is_valid()), ["margin", "product_id"], config.count)
