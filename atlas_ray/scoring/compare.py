@@ -101,21 +101,22 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     """
     runs = [open_scored(uri) for uri in (before, after)]
     output = storage.absolute(output)
-    counted = [int(run.products.count_rows()) for run in runs]
+    total = sum(int(run.products.count_rows()) for run in runs)
     tables = [(run.uri, "products", kind) for kind, run in enumerate(runs)]
-    joined = by_product(tables, JOINED, sum(counted)).map_batches(
+    joined = by_product(tables, JOINED, total).map_batches(
         compare_block, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     )
     counts = COUNTED.empty_table()
     storage.make_folder(output)
     place = storage.locate(storage.join(output, "products.parquet"))
     with (
-        ProgressDisplay("comparing", "products", total=max(counted)) as display,
+        ProgressDisplay("comparing", "rows", total=total) as display,
         pq.ParquetWriter(place.path, CHANGED, filesystem=place.filesystem) as writer,
     ):
         blocks: Any = joined.iter_batches(batch_size=None, batch_format="pyarrow")
         for block in blocks:
-            display.board.add.remote({"compared": pc.sum(block["products"]).as_py() or 0})
+            rows = pc.multiply(block["products"], pc.if_else(pc.starts_with(block["change"], "only"), 1, 2))
+            display.board.add.remote({"compared": pc.sum(rows).as_py() or 0})
             writer.write_table(_changed(block.filter(block["product_id"].is_valid())))
             counts = _summed(pa.concat_tables([counts, block.select(COUNTED.names)]))
     return _compared(output, runs[BEFORE], runs[AFTER], counts)
