@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as TooLate
 
 from atlas_ray.crawl.browser import find_chromium
 from atlas_ray.errors import ConfigError
@@ -91,12 +92,23 @@ def test_a_picture_and_where_the_model_looked(page: Page, folder: Path, tmp_path
     keep(page, "answer", tmp_path)
 
 
+def choose_by_enter(page: Page, file: Path) -> None:
+    """Choose a file from the focused field; on a busy machine Chromium's chooser may miss a key."""
+    for _ in range(4):
+        try:
+            with page.expect_file_chooser(timeout=8_000) as chooser:
+                page.keyboard.press("Enter")
+        except TooLate:
+            continue
+        chooser.value.set_files(file)
+        return
+    pytest.fail("no file chooser opened")
+
+
 def test_a_part_of_the_taxonomy_by_keyboard_alone(page: Page, folder: Path, tmp_path: Path) -> None:
     page.keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(folder / "1.jpg")
+    choose_by_enter(page, folder / "1.jpg")
     expect(page.locator("#result")).to_be_visible()
     branch = page.locator("#tree > li").last
     name = branch.locator("button[aria-pressed]").first.inner_text()

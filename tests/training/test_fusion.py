@@ -107,7 +107,7 @@ def test_one_modality_alone_is_its_own_model(fused: str, members: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    "policy", ["max", *(pytest.param(policy, marks=pytest.mark.slow) for policy in ("weighted", "early"))]
+    "policy", [pytest.param(policy, marks=pytest.mark.slow) for policy in ("max", "weighted", "early")]
 )
 def test_a_policy_is_fitted_once(described: str, members: dict[str, str], tmp_path: Path, policy: str) -> None:
     config = fusion(described, members, str(tmp_path / "model"), policy=policy)

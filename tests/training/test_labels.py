@@ -94,6 +94,7 @@ def test_the_last_layers_alone_are_trained(members: dict[str, str]) -> None:
     assert changed == {f"layer4.1.{name}" for name in ("conv1", "bn1", "conv2", "bn2")}
 
 
+@pytest.mark.slow
 def test_all_are_measured_in_one_stream(
     described: str,
     members: dict[str, str],

@@ -70,7 +70,6 @@ def test_two_workers_in_parts_learn_as_one(catalog: str, curve: list[dict[str, A
     same_curve(done.metrics["history"], curve)
 
 
-@pytest.mark.slow  # a node that is killed takes its worker along
 def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     catalog: str, local_ray: None, tmp_path: Path
 ) -> None:
@@ -96,7 +95,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     assert resumed % 2 == 0  # at one of the checkpoints: steps 2, 4, 6, 8, ...
 
 
-@pytest.mark.slow  # of the kills, every run has the node's
+@pytest.mark.slow  # of the kills, every run has the worker's
 def test_a_killed_driver_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
     output = tmp_path / "model"
     with (tmp_path / "log").open("wb") as log:
@@ -114,6 +113,7 @@ def test_a_killed_driver_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_
     assert "holds this run, finished; nothing to do" in again.stdout
 
 
+@pytest.mark.slow  # likewise
 def test_a_killed_node_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
     output = tmp_path / "model"
     cluster = subprocess.Popen(
