@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -82,6 +83,11 @@ def share_of(batch_size: int, rank: int, world: int) -> int:
     return batch_size // world + (rank < batch_size % world)
 
 
+def better(one: Mapping[str, float], other: Mapping[str, float], figure: str) -> bool:
+    """Tell whether an epoch is better than another: by its figure, or where that is the same by its validation loss."""
+    return (one[figure], -one["val_loss"]) > (other[figure], -other["val_loss"])
+
+
 def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float) -> bool:
     """Tell whether the validation loss made no progress for so many epochs."""
     best, since = float("inf"), 0
@@ -159,7 +165,7 @@ class Worker:
             metrics |= {"epoch": epoch + 1, "step": self.step, "seconds": time.perf_counter() - started}
             self.history.append(metrics)
             figure = self.objective.figure
-            best = not self.best or metrics[figure] > self.best["metrics"][figure]
+            best = not self.best or better(metrics, self.best["metrics"], figure)
             if (best or not metrics["val_examples"]) and self.chief:
                 weights = {
                     name: part.detach().cpu().clone() for name, part in self.objective.network.state_dict().items()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atlas_ray.training.config import ClassifierTraining
-from atlas_ray.training.loop import stopped_early
+from atlas_ray.training.loop import better, stopped_early
 from atlas_ray.training.schedule import Rate, apply_rate, rate_at
 
 
@@ -110,3 +110,11 @@ def test_without_a_validation_split_a_run_goes_to_its_end() -> None:
     # `Worker.validate` gives 0.0 where there is no validation picture, epoch after epoch.
     blind = [{"epoch": epoch, "val_loss": 0.0, "val_examples": 0.0} for epoch in range(1, 10)]
     assert not stopped_early(blind, 3, 0.001)
+
+
+def test_of_two_epochs_that_are_equally_right_the_one_of_less_loss_is_better() -> None:
+    early, late = {"val_accuracy": 0.9, "val_loss": 0.8}, {"val_accuracy": 0.9, "val_loss": 0.5}
+    assert better(late, early, "val_accuracy")
+    assert not better(early, late, "val_accuracy")
+    assert not better(early, early, "val_accuracy")
+    assert better({"val_accuracy": 0.91, "val_loss": 2.0}, late, "val_accuracy")
