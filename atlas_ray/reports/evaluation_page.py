@@ -32,7 +32,8 @@ CONFUSIONS, EACH = 12, 4
 MISSED = 15
 """As many labels as the tables of the late-fusion paper."""
 MOST_BANDS = 20
-EXPLAINED = 4
+EXPLAINED, CANDIDATES = 4, 200
+"""Products that are shown with where the model looked, of as many different paths; chosen among so many."""
 OUTSIDE, NEW_PATHS, NEW_EACH = 256, 8, 3
 ERRORS = 16
 STRIP_BYTES = 90_000
@@ -85,7 +86,7 @@ def write_page(
         split,
         [pair for pair, _, _ in confused],
         each=EACH,
-        explained=EXPLAINED if explainer and explainer.attends else 0,
+        explained=CANDIDATES if explainer and explainer.attends else 0,
         outside=OUTSIDE if explainer and explainer.proposes else 0,
     )
     parts += [
@@ -213,7 +214,11 @@ def _explained(explainer: "Explainer", right: Sequence[Any], wrong: Sequence[Any
         return
     for title, rows in (("Where it looked: right answers", right), ("Where it looked: wrong answers", wrong)):
         yield heading(title)
-        for row, drawn in zip(rows, explainer.strips(read_of(rows)), strict=True):
+        by_path: dict[str, Any] = {}
+        for row in rows:
+            by_path.setdefault(format_path(row["category_path"]), row)
+        shown = list(by_path.values())[:EXPLAINED]
+        for row, drawn in zip(shown, explainer.strips(read_of(shown)), strict=True):
             said, true = format_path(row["category_path"]), format_path(row["true_category_path"])
             answer = f"{said} ({row['probability']:.3f})"
             yield paragraph(f"{row['product_id']}: {answer}" + ("" if said == true else f"; labelled {true}"))
