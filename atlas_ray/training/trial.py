@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import ray
 import ray.train
 import ray.tune
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from atlas_ray import storage
 from atlas_ray.training.config import FusionTraining, TrainConfig
@@ -102,7 +104,11 @@ class Trial(ray.tune.Trainable):
         watcher = Watcher(self._name, self._training.epochs, best, self._reports, self._answers, self._board)
         try:
             if isinstance(self._training, FusionTraining):
-                found = train_fusion(self._training, callbacks=[watcher]).metrics
+                # It asks the models by itself, which takes more than the trial's own share of the cluster.
+                nowhere: Any = None
+                free = PlacementGroupSchedulingStrategy(placement_group=nowhere)
+                apart: Any = ray.remote(num_cpus=0, scheduling_strategy=free)(train_fusion)
+                found = ray.get(apart.remote(self._training, callbacks=[watcher])).metrics
             else:
                 found = train(self._training, callbacks=[watcher]).metrics
             last = {"val_accuracy": figure_of(found), "epoch": len(found["history"])}
