@@ -206,10 +206,11 @@ def _image(path: CategoryPath, matches: Matches) -> CategoryPath | None:
 
 def _follow(old: Taxonomy, matches: Matches, may_match: Callable[[CategoryPath], bool]) -> None:
     """Match the paths that have the same name below what their parent became; parents come first in `nodes`."""
+    guessed = {target for source, targets in matches.values() if source in GUESSES for target in targets}
     for path in old.nodes:
         if path not in matches and (parent := _image(path[:-1], matches)) is not None:
             target = (*parent, path[-1])
-            if may_match(target):
+            if may_match(target) and target not in guessed:
                 matches[path] = "parent", (target,)
 
 

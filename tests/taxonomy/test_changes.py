@@ -138,6 +138,13 @@ def test_a_taxonomy_does_not_differ_from_itself(paths: set[CategoryPath], with_i
     assert all(changes.destinations[path].same_levels for path in one.nodes)
 
 
+def test_what_a_guess_took_is_not_followed_to() -> None:
+    old = Taxonomy([("c", "a"), ("b", "a", "a", "b")], name="old")
+    changes = compare(old, Taxonomy([("a", "a")], name="new"))
+    reached = [target for one in changes.changes for target in one.new]
+    assert len(reached) == len(set(reached))
+
+
 @given(path_sets, path_sets, st.data())
 def test_every_path_is_accounted_for_once(
     before: set[CategoryPath], after: set[CategoryPath], data: st.DataObject
