@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 PATH_KEY_SEPARATOR = "\x1f"
 """Between the names of a category path where it must be one string, such as to group by it."""
@@ -175,6 +177,11 @@ def embeddings(width: int) -> pa.Schema:
             ("model_id", pa.string()),
         ]
     )
+
+
+def path_keys(paths: pa.Array | pa.ChunkedArray) -> Any:
+    """Return category paths as strings to group and compare by; null stays null."""
+    return pc.binary_join(paths, PATH_KEY_SEPARATOR)
 
 
 def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

@@ -7,6 +7,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
+from atlas_ray.streaming.tables import copy_images
 
 PART_ROWS = 100_000
 
@@ -23,8 +24,7 @@ def copy_catalog(catalog: str, output: str, change: Callable[[pa.Table], pa.Tabl
         folder = storage.join(output, name)
         storage.delete_folder(folder)
         storage.make_folder(folder)
-    for uri in storage.files(storage.join(catalog, "images"), suffix=".parquet"):
-        storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))
+    copy_images(catalog, output)
     source = storage.locate(storage.join(catalog, "products"))
     table = ds.dataset(source.path, filesystem=source.filesystem, format="parquet")
     place = storage.locate(storage.join(output, "products"))

@@ -19,7 +19,7 @@ from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.catalog.sources import RawRow, read_rows
 from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError, TaxonomyError
-from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR, QUARANTINE, quarantine_row
+from atlas_ray.records import CATEGORY_PATH, QUARANTINE, path_keys, quarantine_row
 from atlas_ray.reports.spreadsheet import unguarded
 from atlas_ray.streaming.tables import count_images
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
@@ -239,8 +239,8 @@ class _Applied:
         if not len(rows):
             return products
         self.seen[rows] = True
-        before = pc.binary_join(products["category_path"], PATH_KEY_SEPARATOR).filter(found)
-        after = pc.binary_join(self._paths.take(pa.array(rows)), PATH_KEY_SEPARATOR)
+        before = path_keys(products["category_path"]).filter(found)
+        after = path_keys(self._paths.take(pa.array(rows)))
         same = pc.equal(before, after)
         self.outcomes["labelled"] += same.null_count
         self.outcomes["confirmed"] += pc.sum(same).as_py() or 0

@@ -5,13 +5,12 @@ import random
 from collections import Counter, defaultdict
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.errors import ConfigError
-from atlas_ray.records import PATH_KEY_SEPARATOR
+from atlas_ray.records import path_keys
 from atlas_ray.taxonomy import CategoryPath
 
 SPLITS = ("train", "val", "test")
@@ -80,7 +79,7 @@ def resplit(products: pa.Table, groups: pa.Table, shares: tuple[float, float, fl
         The new `split` column, in the products' order.
     """
     ids = products["product_id"].to_pylist()
-    paths = pc.binary_join(products["category_path"], PATH_KEY_SEPARATOR).to_pylist()
+    paths = path_keys(products["category_path"]).to_pylist()
     splits = products["split"].to_pylist()
     group_of = dict(zip(groups["product_id"].to_pylist(), groups["group"].to_pylist(), strict=True))
     units: defaultdict[int | str, list[int]] = defaultdict(list)  # rows that stay together

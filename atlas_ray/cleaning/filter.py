@@ -20,7 +20,7 @@ from atlas_ray.artifacts import load_zoom_artifact
 from atlas_ray.cleaning.choose import CHOSEN, IMAGE, JOINED, KEPT, LISTED, LOOKED_AT, PRODUCT, QUARANTINED, REJECTED
 from atlas_ray.cleaning.choose import choose as choose_pictures
 from atlas_ray.cleaning.zoom_stage import ZOOMED, JudgeZoom
-from atlas_ray.config import check_settings, hold_settings, setting
+from atlas_ray.config import hold_settings, setting
 from atlas_ray.errors import AuditError, ItemError, OutputError
 from atlas_ray.objects import ObjectReader
 from atlas_ray.progress import ProgressDisplay
@@ -28,6 +28,7 @@ from atlas_ray.records import PRODUCTS
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.streaming.account import RunReport, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
+from atlas_ray.streaming.config import StreamConfig
 from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.shuffle import by_product
@@ -45,7 +46,7 @@ SHEET_PICTURES = 48
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterConfig:
+class FilterConfig(StreamConfig):
     """What to filter, with what, and how."""
 
     catalog: str = setting("a catalogue: its products and images tables")
@@ -64,17 +65,6 @@ class FilterConfig:
         "auto",
         choices=("auto", "float32", "bfloat16"),
     )
-    workers: int = setting(
-        "processes that hold a model; 0: one a GPU, or one a core, at most 8 a machine", 0, low=0, high=10_000
-    )
-    fetch_threads: int = setting("objects read at a time by each fetching process", 32, low=1, high=1_000)
-    timeout_s: float = setting("seconds for one request to the object store", 30.0, low=0.1, high=3_600)
-    rows_per_file: int = setting("pictures an output file: what a crash may cost", 2048, low=1, high=10_000_000)
-    max_quarantine_fraction: float = setting("exit with 3 where more are quarantined", 0.05, low=0, high=1)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_settings(self)
 
 
 def filter_catalog(config: FilterConfig) -> RunReport:

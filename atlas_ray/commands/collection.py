@@ -1,10 +1,9 @@
 """`crawl`, `fetch`, `filter` and `duplicates`: from shop pages to clean pictures."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
 
 if TYPE_CHECKING:
     from atlas_ray.crawl.run import CrawlRunConfig
@@ -58,7 +57,7 @@ def _make_catalog(config: "CrawlRunConfig", folder: str) -> int:
     fetching = FetchConfig(catalog=urls, output=storage.join(output, "catalog"), allow_private=config.allow_private)
     report = fetch(fetching)
     print_fetch(report.output, report.run)
-    return _exit("crawl", report.quarantined_fraction, fetching.max_quarantine_fraction)
+    return quarantine_exit("crawl", report.quarantined_fraction, fetching.max_quarantine_fraction)
 
 
 def add_fetch(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +81,7 @@ def run_fetch(options: argparse.Namespace) -> int:
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")
     print_fetch(report.output, report.run)
-    return _exit("fetch", report.quarantined_fraction, config.max_quarantine_fraction)
+    return quarantine_exit("fetch", report.quarantined_fraction, config.max_quarantine_fraction)
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +105,7 @@ def run_filter(options: argparse.Namespace) -> int:
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")
     print_filter(report.output, report.run)
-    return _exit("filter", report.quarantined_fraction, config.max_quarantine_fraction)
+    return quarantine_exit("filter", report.quarantined_fraction, config.max_quarantine_fraction)
 
 
 def add_duplicates(parser: argparse.ArgumentParser) -> None:
@@ -137,10 +136,3 @@ def run_duplicates(options: argparse.Namespace) -> int:
     )
     print_duplicates(output, run, straddling, changed)
     return EXIT_OK
-
-
-def _exit(command: str, found: float, limit: float) -> int:
-    if found <= limit:
-        return EXIT_OK
-    print(f"atlas-ray {command}: {found:.1%} of the pictures are in quarantine, over {limit:.1%}", file=sys.stderr)
-    return EXIT_QUARANTINE

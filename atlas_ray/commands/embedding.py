@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
 
 OF_THE_SEARCH = ("search", "beam_width", "top_k")
 """Settings of a predictor that vectors do not depend on."""
@@ -37,11 +36,7 @@ def run_embed(options: argparse.Namespace) -> int:
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")
     print_embed(report.output, report.run)
-    if report.quarantined_fraction > config.max_quarantine_fraction:
-        found, limit = report.quarantined_fraction, config.max_quarantine_fraction
-        print(f"atlas-ray embed: {found:.1%} of the pictures are in quarantine, over {limit:.1%}", file=sys.stderr)
-        return EXIT_QUARANTINE
-    return EXIT_OK
+    return quarantine_exit("embed", report.quarantined_fraction, config.max_quarantine_fraction)
 
 
 def add_similar(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,8 @@
 """`review`, `relabel` and `compare`: a person's look at what a run answered, and what came of it."""
 
 import argparse
-import sys
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
 
 
 def add_review(parser: argparse.ArgumentParser) -> None:
@@ -43,10 +42,7 @@ def run_relabel(options: argparse.Namespace) -> int:
     report = relabel(config)
     print_relabel(report)
     found, limit = report.quarantined_fraction, config.max_quarantine_fraction
-    if found > limit:
-        print(f"atlas-ray relabel: {found:.1%} of the corrections are in quarantine, over {limit:.1%}", file=sys.stderr)
-        return EXIT_QUARANTINE
-    return EXIT_OK
+    return quarantine_exit("relabel", found, limit, what="corrections")
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,9 @@
 """`score`, `evaluate`, `evaluate-labels` and `explain`."""
 
 import argparse
-import sys
 from dataclasses import replace
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +30,7 @@ def run_score(options: argparse.Namespace) -> int:
     connect()
     report = score(config)
     print_score(report)
-    if report.quarantined_fraction > config.max_quarantine_fraction:
-        found, limit = report.quarantined_fraction, config.max_quarantine_fraction
-        print(f"atlas-ray score: {found:.1%} of the pictures are in quarantine, over {limit:.1%}", file=sys.stderr)
-        return EXIT_QUARANTINE
-    return EXIT_OK
+    return quarantine_exit("score", report.quarantined_fraction, config.max_quarantine_fraction)
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -112,7 +112,7 @@ def leaf_classes(trained_on: Taxonomy, taxonomy: Taxonomy) -> list[int]:
     Raises:
         TaxonomyError: naming a leaf that it was not trained on.
     """
-    known = {path: position for position, path in enumerate(trained_on.leaves)}
+    known = trained_on.leaf_positions
     for path in taxonomy.leaves:
         if path not in known:
             raise TaxonomyError(f"the model has no class for {format_path(path)!r}; it was not trained on it")

@@ -11,7 +11,7 @@ from atlas_ray import storage
 from atlas_ray.embedding.config import SimilarConfig
 from atlas_ray.embedding.index import ProductIndex, embedding_batches
 from atlas_ray.embedding.similar import finished_run
-from atlas_ray.records import LABEL_ERRORS, PATH_KEY_SEPARATOR
+from atlas_ray.records import LABEL_ERRORS, PATH_KEY_SEPARATOR, path_keys
 
 TABLE = "label_errors.parquet"
 QUERIES = 256
@@ -50,7 +50,7 @@ def _pairs(index: ProductIndex, products: pa.RecordBatch, k: int, min_similarity
     vectors = products["vector"].flatten().to_numpy().reshape(len(products), -1)
     found = index.nearest(vectors, k + 1)
     own = products.take(found["query"].combine_chunks())
-    label, other = (pc.binary_join(side["category_path"], PATH_KEY_SEPARATOR) for side in (own, found))
+    label, other = (path_keys(side["category_path"]) for side in (own, found))
     # A product without a label compares as null, and is left out with what is not different.
     rows = pc.and_(pc.greater_equal(found["similarity"], min_similarity), pc.not_equal(label, other))
     found, own = found.filter(rows), pa.Table.from_batches([own]).filter(rows)

@@ -20,13 +20,13 @@ from atlas_ray.products import PICTURE
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import embeddings
 from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
-from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, count_rows, recover, rows_done
+from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
 from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS, split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.sink import OutcomeSink
-from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.tables import count_images, table_rows
 from atlas_ray.streaming.workers import plan_workers
 
 JOB = "embed"
@@ -144,7 +144,11 @@ def _of_pictures(artifact: Artifact) -> pa.Schema:
 
 def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:
     """Write the embeddings and return the run's counts, checked."""
-    counts = {"input": total, "embedded": _rows(output, VECTORS), "quarantined": _rows(output, "quarantine")}
+    counts = {
+        "input": total,
+        "embedded": table_rows(storage.join(output, VECTORS)),
+        "quarantined": table_rows(storage.join(output, "quarantine")),
+    }
     if counts["embedded"] + counts["quarantined"] != total:
         raise AuditError(f"{output}: {counts} do not balance: a picture is embedded or in quarantine, once")
     storage.delete_folder(storage.join(output, EMBEDDINGS))
@@ -157,8 +161,4 @@ def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:
             batch_size=None,
             batch_format="pyarrow",
         ).write_parquet(place.path, filesystem=place.filesystem)
-    return counts | {"products": _rows(output, EMBEDDINGS)}
-
-
-def _rows(output: str, table: str) -> int:
-    return count_rows(storage.files(storage.join(output, table), suffix=".parquet"))
+    return counts | {"products": table_rows(storage.join(output, EMBEDDINGS))}

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PATH_KEY_SEPARATOR, UNDETERMINED
+from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PATH_KEY_SEPARATOR, UNDETERMINED, path_keys
 from atlas_ray.taxonomy import CategoryPath
 from atlas_ray.taxonomy.changes import UNKNOWN, Destination
 
@@ -25,7 +25,7 @@ class _Paths:
     """
 
     def __init__(self, column: pa.Array, destinations: Destinations) -> None:
-        keys = pc.binary_join(column, PATH_KEY_SEPARATOR).dictionary_encode()
+        keys = path_keys(column).dictionary_encode()
         distinct = keys.dictionary.to_pylist()
         self._found = [destinations.get(tuple(key.split(PATH_KEY_SEPARATOR)), UNKNOWN) for key in distinct]
         self._found.append(UNKNOWN)  # what a row without a path points at

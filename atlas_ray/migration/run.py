@@ -25,7 +25,7 @@ from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predi
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, missing_columns
 from atlas_ray.streaming.account import RunReport, read_run, write_run
-from atlas_ray.streaming.checkpoint import count_rows
+from atlas_ray.streaming.tables import table_rows
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
 
 IDENTITY = "migrate.json"
@@ -270,7 +270,7 @@ def _audit(output: str, rows: Mapping[str, int], tables: Sequence[_Table], count
     """
     lists = {RESCORE: counts["products_undetermined"], RELABEL: counts["labels_undetermined"]}
     for folder, expected in {**rows, **lists}.items():
-        written = count_rows(storage.files(storage.join(output, folder), suffix=".parquet"))
+        written = table_rows(storage.join(output, folder))
         if written != expected:
             raise AuditError(f"{output}/{folder} has {written} rows; expected {expected}")
     for what in _kinds(tables):

@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atlas_ray import storage
-from atlas_ray.records import PATH_KEY_SEPARATOR
+from atlas_ray.records import path_keys
 from atlas_ray.reports.page import document, gallery, heading, paragraph, read_pictures, table, thumbnail
+from atlas_ray.reports.tally import PAIR_SEPARATOR
+from atlas_ray.reports.terminal import wide_console
 from atlas_ray.taxonomy import format_path
 
 SHOWN_MOVES = 50
@@ -52,8 +53,7 @@ def write_comparison_page(output: str) -> None:
 def print_comparison(output: str) -> None:
     """Print what moved, and which run is right more often."""
     account, moves = _read(output)
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+    console = wide_console()
     for fact in _facts(account):
         console.print(fact, markup=False)
     for head, rows in (
@@ -157,8 +157,8 @@ def _examples(output: str, moves: pa.Table) -> tuple[list[list[dict[str, Any]]],
 
 def _pairs(before: pa.ChunkedArray, after: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return both paths as one string, "" standing for no answer."""
-    keys = [pc.binary_join(paths, PATH_KEY_SEPARATOR).fill_null("") for paths in (before, after)]
-    return pc.binary_join_element_wise(*keys, "\x1e")
+    keys = [path_keys(paths).fill_null("") for paths in (before, after)]
+    return pc.binary_join_element_wise(*keys, PAIR_SEPARATOR)
 
 
 def _terminal_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

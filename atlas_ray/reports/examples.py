@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.errors import FetchError
-from atlas_ray.records import CATEGORY_PATH
+from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.reports.page import read_pictures
 from atlas_ray.reports.scored import ScoredRun
-from atlas_ray.reports.tally import ALL, leaf_paths, path_keys
+from atlas_ray.reports.tally import ALL, leaf_paths
 from atlas_ray.taxonomy import CategoryPath
 
 COLUMNS = (
@@ -102,8 +102,8 @@ def find_examples(
         kept = pa.table([*(rows[name] for name in KEPT.names[:-1]), leaves], schema=KEPT)
         kept = kept.set_column(2, "probability", pc.fill_null(kept["probability"], 0.0))
         for (one, other), wanted in found.confused.items():
-            key = path_keys(pa.array([list(other)], CATEGORY_PATH))[0] if other else ""
-            same = pc.and_(pc.equal(true, path_keys(pa.array([list(one)], CATEGORY_PATH))[0]), pc.equal(said, key))
+            keys = (PATH_KEY_SEPARATOR.join(path or ()) for path in (one, other))
+            same = pc.and_(*(pc.equal(column, key) for column, key in zip((true, said), keys, strict=True)))
             wanted.offer(kept.filter(same))
         pictured = pc.greater(pc.fill_null(pc.utf8_length(rows["image_uri"]), 0), 0)
         found.right.offer(kept.filter(pc.and_(pc.equal(true, said), pictured)))

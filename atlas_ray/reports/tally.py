@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from atlas_ray.metrics import common_prefix
 from atlas_ray.metrics.calibration import Reliability
-from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR
+from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.reports.scored import ScoredRun
 from atlas_ray.taxonomy import CategoryPath
 
@@ -83,11 +83,6 @@ def leaf_paths(batch: pa.RecordBatch) -> pa.Array:
     rows[cut] = len(batch) + others.offsets.to_numpy()[:-1][cut] - others.offsets[0].as_py()
     listed = others.flatten().field("category_path")
     return pa.concat_arrays([own.cast(CATEGORY_PATH), listed.cast(CATEGORY_PATH)]).take(pa.array(rows))
-
-
-def path_keys(paths: pa.Array) -> pa.Array:
-    """Return paths as strings to group by; null stays null."""
-    return pc.binary_join(paths, PATH_KEY_SEPARATOR)
 
 
 def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from atlas_ray.errors import AuditError
 from atlas_ray.metrics.decision import decided_levels
-from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR
+from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 
 PRODUCT, IMAGE, PREDICTION, FILTERED, QUARANTINED = range(5)
 
@@ -161,7 +161,7 @@ def _merged(
     path = pa.concat_arrays([scored["category_path"].combine_chunks(), more.field("category_path").cast(CATEGORY_PATH)])
     own = scored["probability"].to_numpy()
     weight = np.concatenate([own, more.field("probability").to_numpy(zero_copy_only=False)]).astype(np.float64)
-    keys = pc.binary_join(path, PATH_KEY_SEPARATOR).dictionary_encode()
+    keys = path_keys(path).dictionary_encode()
     key = keys.indices.to_numpy()
     names = keys.dictionary.to_pylist()
     # Sum over the pictures of a product: (product, path) pairs, best first, ties by name.

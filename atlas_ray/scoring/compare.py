@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from atlas_ray import storage
 from atlas_ray.metrics.paired import PairedAccuracy, paired_accuracy
 from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR
+from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.reports.scored import ScoredRun, open_scored
 from atlas_ray.streaming.shuffle import by_product
 
@@ -141,11 +141,13 @@ def compare_block(table: pa.Table) -> pa.Table:
     truth = pc.if_else(
         after["true_category_path"].is_valid(), after["true_category_path"], before["true_category_path"]
     )
-    keys = [_key(paths) for paths in (before["category_path"], after["category_path"], truth)]
+    keys = [path_keys(paths) for paths in (before["category_path"], after["category_path"], truth)]
     labelled = truth.is_valid().to_numpy() & in_before & in_after
     right = [labelled & pc.equal(key, keys[2]).fill_null(False).to_numpy() for key in keys[:2]]
     stayed = pc.equal(*(key.fill_null("") for key in keys[:2])).to_numpy()
-    relabelled = ~pc.equal(*(_key(side["true_category_path"]) for side in (before, after))).fill_null(True).to_numpy()
+    relabelled = (
+        ~pc.equal(*(path_keys(side["true_category_path"]) for side in (before, after))).fill_null(True).to_numpy()
+    )
     change = np.select([~in_after, ~in_before, stayed], [ONLY_BEFORE, ONLY_AFTER, SAME], MOVED)
     each = pa.table(
         {
@@ -168,10 +170,6 @@ def compare_block(table: pa.Table) -> pa.Table:
     same = pa.array(change == SAME)
     together = _summed(each.filter(same).select(COUNTED.names))
     return pa.concat_tables([each.filter(pc.invert(same)).cast(COMPARED), together], promote_options="default")
-
-
-def _key(paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.binary_join(paths, PATH_KEY_SEPARATOR)
 
 
 def _paths(keys: pa.ChunkedArray) -> pa.ChunkedArray:

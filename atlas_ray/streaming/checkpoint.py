@@ -5,13 +5,13 @@ pending file to X.parquet. So data beside a pending file alone is not committed 
 here; where both exist the data is whole and the pending file is a leftover.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import pyarrow.parquet as pq
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
 from atlas_ray import storage
+from atlas_ray.streaming.tables import count_rows
 
 CHECKPOINT = "checkpoint"
 PENDING = ".pending.parquet"
@@ -57,12 +57,3 @@ def rows_done(output: str) -> int:
     """Count the pictures that are committed, from the checkpoint's footers."""
     files = storage.files(storage.join(output, CHECKPOINT), suffix=".parquet")
     return count_rows(file for file in files if not file.endswith(PENDING))  # being written, or left by a crash
-
-
-def count_rows(files: Iterable[str]) -> int:
-    """Count the rows of Parquet files from their footers."""
-    count = 0
-    for file in files:
-        place = storage.locate(file)
-        count += pq.read_metadata(place.path, filesystem=place.filesystem).num_rows
-    return count

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from atlas_ray import storage
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
-from atlas_ray.streaming.checkpoint import count_rows
 from atlas_ray.streaming.shuffle import by_product
+from atlas_ray.streaming.tables import table_rows
 from atlas_ray.texts import FIELDS, MAX_CHARACTERS
 
 INPUTS = "inputs"
@@ -55,11 +55,11 @@ def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, 
     )
     tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE))
     join = functools.partial(_with_products, columns=tuple(columns), split=split)
-    rows = total + count_rows(storage.files(storage.join(catalog, "products"), suffix=".parquet"))
+    rows = total + table_rows(storage.join(catalog, "products"))
     joined = by_product(tables, schema, rows).map_batches(join, batch_size=None, batch_format="pyarrow")
     place = storage.locate(storage.join(output, INPUTS))
     joined.write_parquet(place.path, filesystem=place.filesystem)
-    rows = count_rows(storage.files(storage.join(output, INPUTS), suffix=".parquet"))
+    rows = table_rows(storage.join(output, INPUTS))
     storage.write_bytes(done, json.dumps(wanted | {"rows": rows}).encode())
     return rows
 

@@ -1,9 +1,10 @@
 """A catalogue's tables, opened and checked before anything starts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
@@ -57,3 +58,23 @@ def _open(catalog: str, name: str, needed: Sequence[str], schema: pa.Schema) -> 
             found = table.schema.field(column).type
             raise CatalogError(f"{uri}: column {column!r} is {found}; expected {schema.field(column).type}")
     return table
+
+
+def count_rows(files: Iterable[str]) -> int:
+    """Count the rows of Parquet files from their footers."""
+    count = 0
+    for file in files:
+        place = storage.locate(file)
+        count += pq.read_metadata(place.path, filesystem=place.filesystem).num_rows
+    return count
+
+
+def table_rows(uri: str) -> int:
+    """Count the rows of a table from its files' footers."""
+    return count_rows(storage.files(uri, suffix=".parquet"))
+
+
+def copy_images(catalog: str, output: str) -> None:
+    """Copy a catalogue's images table, file by file."""
+    for uri in storage.files(storage.join(catalog, "images"), suffix=".parquet"):
+        storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))

@@ -107,6 +107,11 @@ class Taxonomy:
         return tuple(path for path in self.nodes if path not in self.children)
 
     @cached_property
+    def leaf_positions(self) -> dict[CategoryPath, int]:
+        """The place of each leaf in `leaves`."""
+        return {path: position for position, path in enumerate(self.leaves)}
+
+    @cached_property
     def leaf_set(self) -> frozenset[CategoryPath]:
         """The leaves, to ask whether a path is one."""
         return frozenset(self.leaves)

@@ -16,7 +16,7 @@ from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.streaming.inputs import forget_inputs
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
-from atlas_ray.training.labelled import BATCH, asked_about, batches_of, labels_of, products_of
+from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products_of
 
 MOST_PATHS = 1000
 """Of one product that are looked at; a tree of more leaves is calibrated on the best of them."""
@@ -54,7 +54,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     """
     model, catalog = storage.absolute(model), storage.absolute(catalog)
     artifact = load_artifact(model)
-    labels = labels_of(artifact.taxonomy)
+    labels = artifact.taxonomy.leaf_positions
     try:
         with ProgressDisplay("asking the model", "products") as display:
             stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), board=display.board)

@@ -13,6 +13,12 @@ from atlas_ray.errors import ConfigError
 from atlas_ray.texts import FIELDS
 
 
+def _schedule(default: str) -> Any:
+    """Define the setting, whose default differs by the kind of model."""
+    text = "the rates as they are, or up to them and down again (Smith)"
+    return setting(text, default, choices=("constant", "one-cycle"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """What to train on, and how."""
@@ -34,9 +40,7 @@ class TrainConfig:
     accumulate: int = setting("parts that each worker's share of a batch is computed in", 1, low=1, high=1024)
     encoder_lr: float = setting("learning rate of the encoder, a text's word vectors", 1e-4, low=0, high=10)
     decoder_lr: float = setting("learning rate of the decoder or the head", 4e-4, low=0, high=10)
-    schedule: str = setting(
-        "the rates as they are, or up to them and down again (Smith)", "constant", choices=("constant", "one-cycle")
-    )
+    schedule: str = _schedule("constant")
     weight_decay: float = setting("decoupled, of all but biases and normalizations", 0.0, low=0, high=10)
     label_smoothing: float = setting("share of the target that goes to other labels", 0.0, low=0, high=0.99)
     smoothing: str = setting(
@@ -197,9 +201,7 @@ class ClassifierTraining(PathTraining):
     epochs: int = setting("passes over the training split", 17, low=1, high=10_000)
     batch_size: int = setting("pictures an optimizer step, over all workers together", 64, low=2, high=65_536)
     decoder_lr: float = setting("learning rate of the head", 3e-3, low=0, high=10)
-    schedule: str = setting(
-        "the rates as they are, or up to them and down again (Smith)", "one-cycle", choices=("constant", "one-cycle")
-    )
+    schedule: str = _schedule("one-cycle")
     patience: int = setting("epochs without progress of the validation loss before it ends; 0: never", 3, low=0,
                             high=10_000)  # fmt: skip
     min_delta: float = setting("by how much that loss must fall to count as progress", 0.001, low=0, high=100)
@@ -222,9 +224,7 @@ class ImageLabelsTraining(PictureTraining):
     epochs: int = setting("passes over the training split", 17, low=1, high=10_000)
     batch_size: int = setting("pictures an optimizer step, over all workers together", 64, low=2, high=65_536)
     decoder_lr: float = setting("learning rate of the head", 1e-3, low=0, high=10)
-    schedule: str = setting(
-        "the rates as they are, or up to them and down again (Smith)", "one-cycle", choices=("constant", "one-cycle")
-    )
+    schedule: str = _schedule("one-cycle")
 
     @property
     def label_products(self) -> int:
@@ -258,9 +258,7 @@ class TextTraining(TrainConfig):
     decoder_lr: float = setting("learning rate of the rest", 1e-3, low=0, high=10)
     weight_decay: float = setting("decoupled, of all but biases and normalizations", 0.01, low=0, high=10)
     label_smoothing: float = setting("share of the target that goes to other labels", 0.1, low=0, high=0.99)
-    schedule: str = setting(
-        "the rates as they are, or up to them and down again (Smith)", "one-cycle", choices=("constant", "one-cycle")
-    )
+    schedule: str = _schedule("one-cycle")
 
     @property
     def label_products(self) -> int | None:
@@ -302,9 +300,7 @@ class FusionTraining(TrainConfig):
     epochs: int = setting("passes over the split", 60, low=1, high=10_000)
     batch_size: int = setting("products an optimizer step, over all workers together", 32, low=2, high=65_536)
     decoder_lr: float = setting("learning rate", 3e-3, low=0, high=10)
-    schedule: str = setting(
-        "the rates as they are, or up to them and down again (Smith)", "one-cycle", choices=("constant", "one-cycle")
-    )
+    schedule: str = _schedule("one-cycle")
     precision: str = setting(
         "float32, bfloat16 (autocast), or auto", "float32", choices=("auto", "float32", "bfloat16")
     )

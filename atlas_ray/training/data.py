@@ -69,7 +69,7 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     if not storage.files(uri, suffix=".parquet"):
         raise CatalogError(f"{catalog}: no products table; make one with `atlas-ray import`")
     place = storage.locate(uri)
-    labels = {path: position for position, path in enumerate(taxonomy.leaves)}
+    labels = taxonomy.leaf_positions
     explode = functools.partial(_explode, source=source, split=split, labels=labels)
     # One pass over the small columns, batch by batch, to know the length of an epoch.
     counts, products = np.zeros((2, len(labels)), np.int64)

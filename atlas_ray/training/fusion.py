@@ -30,7 +30,7 @@ from atlas_ray.progress import ProgressDisplay
 from atlas_ray.streaming.inputs import forget_inputs
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.training.config import FusionTraining
-from atlas_ray.training.labelled import BATCH, asked_about, batches_of, labels_of, products_of
+from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products_of
 from atlas_ray.training.loop import Plan
 from atlas_ray.training.objectives import pack_opinions, unpack_opinions
 from atlas_ray.training.run import (
@@ -82,8 +82,9 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     shape = _shape(config, members)
     hold_settings(output, SETTINGS, settings)
     found = _opinions(config, members, shape)
-    least = math.ceil((config.batch_size + bool(config.held_out)) / (1 - config.held_out))
-    least = least if config.policy in FITTED else 1
+    least = 1
+    if config.policy in FITTED:  # a batch, of what is not held out
+        least = math.ceil((config.batch_size + bool(config.held_out)) / (1 - config.held_out))
     if found.count < least:
         _forget_opinions(output)
         raise CatalogError(
@@ -161,7 +162,7 @@ def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: Fusio
     place = storage.locate(storage.join(output, OPINIONS))
     if not storage.exists(done):
         storage.delete_folder(storage.join(output, OPINIONS))
-        labels = labels_of(next(iter(members.values())).taxonomy)
+        labels = next(iter(members.values())).taxonomy.leaf_positions
         with ProgressDisplay("asking the models", "products") as display:
             arguments = (config.members, shape, config.device, labels)
             stream = asked_about(

@@ -18,7 +18,7 @@ from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionNetwork
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.streaming.inputs import forget_inputs
-from atlas_ray.training.labelled import BATCH, asked_about, labels_of, products_of
+from atlas_ray.training.labelled import BATCH, asked_about, products_of
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 """(3, labels): products of which a model names a label rightly, wrongly, and not though they have it."""
@@ -153,7 +153,7 @@ class Judge:
         self._predictor = LabelPredictor(artifacts)
         first = artifacts[uris[0]]
         assert first.labels is not None
-        self._leaves = labels_of(first.taxonomy)
+        self._leaves = first.taxonomy.leaf_positions
         self._has = torch.from_numpy(first.labels.targets(first.taxonomy.leaves))  # (leaves, labels)
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:

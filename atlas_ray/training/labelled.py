@@ -18,15 +18,10 @@ from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.tables import count_images
 from atlas_ray.streaming.workers import plan_workers
-from atlas_ray.taxonomy import CategoryPath, Taxonomy
+from atlas_ray.taxonomy import CategoryPath
 
 BLOCK_ROWS = 256
 BATCH = 64
-
-
-def labels_of(taxonomy: Taxonomy) -> dict[CategoryPath, int]:
-    """Return the position of each leaf."""
-    return {path: position for position, path in enumerate(taxonomy.leaves)}
 
 
 def asked_about(
