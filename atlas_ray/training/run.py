@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
 from atlas_ray import storage
@@ -33,6 +33,7 @@ from atlas_ray.training.data import (
     with_words,
 )
 from atlas_ray.training.loop import STATE_FILE, Plan, train_worker
+from atlas_ray.training.mistakes import EndAtMistakes, raise_reason
 from atlas_ray.training.objectives import build_network, load_weights
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
@@ -137,6 +138,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
 
     Raises:
         ConfigError: where the device asked for is not there.
+        CatalogError: where none of the examples can be used.
     """
     config = plan.config
     least, most = config.worker_range
@@ -158,14 +160,15 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
             storage_filesystem=place.filesystem,
             failure_config=FailureConfig(max_failures=10),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=list(callbacks),
+            callbacks=[EndAtMistakes(), *callbacks],
             worker_runtime_env={"env_vars": KEEP_MEMORY},  # type: ignore[call-arg]  # Ray types its older class
         ),
     )
-    with display:
-        result = trainer.fit()
-    if result.error is not None:
-        raise result.error
+    try:
+        with display:
+            result = trainer.fit()
+    except TrainingFailedError as error:
+        raise_reason(error)
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(os.path.join(folder, STATE_FILE), map_location="cpu", weights_only=True)

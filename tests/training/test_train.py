@@ -12,6 +12,7 @@ import torch
 from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
+from atlas_ray.cli import main
 from atlas_ray.errors import CatalogError, OutputError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.training.augment import augment
@@ -83,6 +84,23 @@ def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
     import_catalog(ImportConfig(source=shop, output=str(tmp_path / "unlabelled"), columns=columns))
     with pytest.raises(CatalogError, match="no product is labelled"):
         train(EncoderDecoderTraining(catalog=str(tmp_path / "unlabelled"), output=str(tmp_path / "b"), **SMALL))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_cannot_be_read_ends_it_at_the_first_try(
+    shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {"product_id": "id", "image_uris": "image", "category_path": "category"}
+    source = ImportConfig(source=shop, output=str(tmp_path / "catalog"), columns=columns, image_base=str(tmp_path))
+    import_catalog(source)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name != "augment"]
+    where = [f"--catalog={tmp_path}/catalog", f"--output={tmp_path}/model"]
+    assert main(["train", "encoder-decoder", *where, *flags]) == 2
+    printed = capsys.readouterr().err
+    assert "no example of the split 'train' could be used; the first: " in printed
+    assert ".jpg: not_found: " in printed
+    assert "Traceback" not in printed
+    assert {row["error_code"] for row in rows(tmp_path / "model", "quarantine")} == {"not_found"}
 
 
 def test_augmentation_keeps_shape_and_range() -> None:
