@@ -1,22 +1,23 @@
-"""The HTTP interface: routes, their documents and their refusals."""
+"""The HTTP interface: routes, what they read of a request, and their refusals."""
 
 import asyncio
 import importlib.resources
 import logging
 import time
 from collections.abc import Awaitable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from atlas_ray import __version__
+from atlas_ray.serving.documents import BODY, REFUSALS, Asked, CategorizeAnswer, CategorizeRequest
 from atlas_ray.serving.gateway import Ask, Gateway, NamedProduct
 from atlas_ray.serving.guard import Guard
 from atlas_ray.serving.problems import Problem
@@ -41,133 +42,6 @@ MAX_ASKED = 65_536
 """Bytes of a form's field, and of what a JSON says beside its objects."""
 Values = TypeVar("Values", bound=BaseModel)
 Result = TypeVar("Result")
-Uri = Annotated[str, Field(max_length=MAX_URI)]
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else [] if value is None else value
-
-
-# A list with a million mistakes in it has one.
-Texts = Annotated[list[str | None], FailFast(), BeforeValidator(_listed)]
-
-
-class Asked(BaseModel):
-    """What is asked of products, wherever their pictures come from."""
-
-    model_config = {"extra": "forbid"}
-
-    within: str = Field("", max_length=4096, description="answer at or below this node: `Women > Ethnic Wear`")
-    top_k: int | None = Field(None, ge=1, le=1000, description="paths a picture, at most those the endpoint keeps")
-    explain: bool = Field(False, description="add a map of where the model looked, for each level")
-    title: Texts = Field(
-        default_factory=list, description="of each product, for a model that reads titles; null where there is none"
-    )
-    description: Texts = Field(default_factory=list, description="of each product, likewise")
-
-    def texts(self, count: int) -> list[dict[str, str | None]]:
-        """Return the texts of each of `count` products.
-
-        Raises:
-            Problem: where there are not as many.
-        """
-        given = {name: texts for name in FIELDS if (texts := getattr(self, name))}
-        for name, texts in given.items():
-            if len(texts) != count:
-                raise Problem(422, "invalid_request", f"{name}: {len(texts)} texts for {count} products")
-        return [{name: texts[row] for name, texts in given.items()} for row in range(count)]
-
-
-class CategorizeRequest(Asked):
-    """Products to categorize, their pictures in object storage."""
-
-    image_uri: Annotated[list[Uri | None], FailFast(), BeforeValidator(_listed)] = Field(
-        default_factory=list,
-        description="objects under the folders that the endpoint reads, null for a product without a picture; "
-        "one may stand without the list, and all may be left out where there are titles or descriptions",
-    )
-
-    def uris(self) -> list[str | None]:
-        """Return the picture of each product."""
-        return self.image_uri or [None] * max(len(self.title), len(self.description))
-
-
-class Alternative(BaseModel):
-    """Another path that the picture may belong to."""
-
-    category_path: list[str]
-    probability: float
-
-
-class PictureError(BaseModel):
-    """Why a picture has no answer."""
-
-    code: str
-    message: str
-
-
-class Answered(BaseModel):
-    """What is said of one picture: its path and the rest, or an error."""
-
-    name: str
-    category_path: list[str] | None = None
-    probability: float | None = None
-    level_probabilities: list[float] | None = None
-    alternatives: list[Alternative] | None = None
-    outside_probability: float | None = None
-    attention: list[str] | None = Field(
-        None, description="a PNG for each level as a data URI, its opacity the attention"
-    )
-    picture_error: str | None = Field(None, description="why the answer goes by the texts alone")
-    picture: str | None = Field(
-        None, description="with the maps, the picture as the model sees it: a JPEG as a data URI"
-    )
-    model_id: str | None = None
-    taxonomy_id: str | None = None
-    error: PictureError | None = None
-
-
-class CategorizeAnswer(BaseModel):
-    """A result for each picture, in the request's order."""
-
-    results: list[Answered]
-
-
-class ProblemDocument(BaseModel):
-    """Why a request was refused (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemDocument, "description": text}
-    for status, text in (
-        (401, "no known token"), (404, "no such model"), (408, "the body came too slowly"), (413, "too large"),
-        (422, "not a request of this kind, or an unknown category"), (429, "too many requests, or no room"),
-        (503, "no replica of the model answers"), (504, "took too long"),
-    )
-}  # fmt: skip
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": CategorizeRequest.model_json_schema()},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        **Asked.model_json_schema()["properties"],
-                    },
-                }
-            },
-        },
-    }
-}
 
 
 def build_api(gateway: Gateway) -> ASGIApp:
