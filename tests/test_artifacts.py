@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from atlas_ray import storage
-from atlas_ray.artifacts import _content_id, check_target, load_artifact
+from atlas_ray.artifacts import check_target, load_artifact
+from atlas_ray.artifacts.files import content_id
 from atlas_ray.errors import ArtifactError
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from tests.parts import make_artifact, make_text_artifact
@@ -96,7 +97,7 @@ def test_a_model_of_labels(garments: Taxonomy, tmp_path: Path) -> None:
         ([], "one label or more"),
     ):
         changed = {**document, "labels": labels}
-        changed["id"] = _content_id(changed)
+        changed["id"] = content_id(changed)
         change(tmp_path / "model" / "model.json", **changed)
         with pytest.raises(ArtifactError, match=reason):
             load_artifact(uri, target="labels")

@@ -1,0 +1,36 @@
+"""Artifacts: a folder that holds one trained model.
+
+    weights.safetensors   the network's tensors
+    model.json            kind, configuration, vocabulary, content id; written last
+    taxonomy.json         the taxonomy it was trained on
+    metrics.json          what its training measured
+    words.json            what a model of texts knows
+    picture/ title/ description/    of a fused model: the artifacts that it fuses
+
+A zoom filter has neither vocabulary nor taxonomy. A model of labels has their names in `model.json`.
+
+No pickle is ever loaded from an artifact.
+"""
+
+from atlas_ray.artifacts.artifact import Artifact, ZoomArtifact
+from atlas_ray.artifacts.files import WORDS, load_words, read_state_dict, save_words
+from atlas_ray.artifacts.loading import check_labels, check_member, check_target, load_artifact, load_zoom_artifact
+from atlas_ray.artifacts.saving import save_artifact, save_fusion_artifact, save_zoom_artifact, set_temperature
+
+__all__ = [
+    "WORDS",
+    "Artifact",
+    "ZoomArtifact",
+    "check_labels",
+    "check_member",
+    "check_target",
+    "load_artifact",
+    "load_words",
+    "load_zoom_artifact",
+    "read_state_dict",
+    "save_artifact",
+    "save_fusion_artifact",
+    "save_words",
+    "save_zoom_artifact",
+    "set_temperature",
+]

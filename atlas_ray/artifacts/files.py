@@ -1,0 +1,100 @@
+"""The files of an artifact's folder, each read with a reason where it cannot be."""
+
+import hashlib
+import io
+import json
+import pickle
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from atlas_ray import storage
+from atlas_ray.errors import ArtifactError, StorageError
+from atlas_ray.texts import WordIndex
+
+FORMAT = 1
+WORDS = "words.json"
+
+
+def content_id(document: dict[str, Any]) -> str:
+    """Return the id of a `model.json`: a hash of all that it says, the weights' hash among it."""
+    parts = {key: value for key, value in document.items() if key not in ("id", "written_by")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(uri: str, name: str, document: dict[str, Any]) -> None:
+    """Write a file of an artifact."""
+    storage.write_bytes(storage.join(uri, name), json.dumps(document, indent=1, ensure_ascii=False).encode())
+
+
+def read(uri: str, name: str) -> bytes:
+    """Read a file of an artifact.
+
+    Raises:
+        ArtifactError: where it is not there.
+    """
+    try:
+        return storage.read_bytes(storage.join(uri, name))
+    except StorageError as error:
+        raise ArtifactError(f"{uri}: not a complete model folder: {error}") from None
+
+
+def read_json(uri: str, name: str) -> dict[str, Any]:
+    """Read a file of an artifact that holds a JSON object.
+
+    Raises:
+        ArtifactError: where it is not there, or holds something else.
+    """
+    try:
+        document = json.loads(read(uri, name))
+    except ValueError as error:
+        raise ArtifactError(f"{uri}: {name} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{uri}: {name} holds a {type(document).__name__}; expected an object")
+    return document
+
+
+def save_words(uri: str, words: WordIndex) -> str:
+    """Write what a model of texts knows into its folder; return the file's SHA-256."""
+    data = json.dumps(words.words, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    storage.write_bytes(storage.join(uri, WORDS), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_words(uri: str, field_name: str, sha256: str | None = None) -> WordIndex:
+    """Read what `save_words` wrote.
+
+    Raises:
+        ArtifactError: where the file is missing, damaged, or not the one of that SHA-256.
+    """
+    data = read(uri, WORDS)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ArtifactError(f"{uri}: {WORDS} is damaged: its sha256 is not the one in model.json")
+    try:
+        words = json.loads(data)
+    except ValueError as error:
+        raise ArtifactError(f"{uri}: {WORDS} is not JSON: {error}") from None
+    if not isinstance(words, list):
+        raise ArtifactError(f"{uri}: {WORDS} holds a {type(words).__name__}; expected a list")
+    return WordIndex(words, field_name)
+
+
+def read_state_dict(uri: str) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors`, or from `.pth`/`.pt` without executing anything.
+
+    Raises:
+        ArtifactError: for a file of another kind, or one that holds more than tensors.
+    """
+    data = storage.read_bytes(uri)
+    try:
+        if uri.endswith(".safetensors"):
+            return dict(safetensors.torch.load(data))
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ArtifactError(f"{uri}: not a state dict of tensors: {str(error).splitlines()[0]}") from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ArtifactError(f"{uri}: holds something else than a dict of tensors")
+    return loaded

@@ -1,0 +1,207 @@
+"""Artifacts read and checked; no pickle is ever loaded from one."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from atlas_ray import storage
+from atlas_ray.artifacts.artifact import KINDS, MEMBER_KINDS, PATH_KINDS, ZOOM_KIND, Artifact, ZoomArtifact
+from atlas_ray.artifacts.files import FORMAT, content_id, load_words, read, read_json
+from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
+from atlas_ray.metrics.calibration import BOUNDS
+from atlas_ray.models import EncoderDecoderConfig, FusionConfig, FusionNetwork, TextConfig
+from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
+
+
+def check_target(uri: str, target: str) -> None:
+    """Refuse an artifact that answers something else, from its `model.json` alone.
+
+    Args:
+        uri: Its folder.
+        target: One of `TARGETS`.
+
+    Raises:
+        ArtifactError: as `load_artifact`.
+    """
+    _check_target(uri, _open(uri, PATH_KINDS)[0], target)
+
+
+def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | None = "path") -> Artifact:
+    """Read an artifact, on the CPU.
+
+    Args:
+        uri: Its folder.
+        kinds: What it may hold.
+        target: What it has to answer, one of `TARGETS`; None where either will do.
+
+    Raises:
+        ArtifactError: where the folder holds no artifact, one of another kind, target or format, or a
+            damaged one; with the reason.
+    """
+    document, config = _open(uri, kinds)
+    if target is not None:
+        _check_target(uri, document, target)
+    try:
+        vocabulary, taxonomy_id = Vocabulary(document["vocabulary"]), document["taxonomy_id"]
+    except (KeyError, TypeError, TaxonomyError) as error:
+        raise ArtifactError(f"{uri}: model.json is damaged: {error}") from None
+    model = _network(uri, document, config)
+    taxonomy = Taxonomy.from_json(read(uri, "taxonomy.json"), source=storage.join(uri, "taxonomy.json"))
+    if taxonomy.id != taxonomy_id:
+        raise ArtifactError(f"{uri}: taxonomy.json is {taxonomy.id}, the model was trained on {taxonomy_id}")
+    words, members, labels = None, {}, _labels(uri, document, taxonomy)
+    outputs = len(labels or taxonomy.leaves)
+    checks: dict[str, Any] = {"vocabulary_size": len(vocabulary), "classes": outputs, "outputs": outputs}
+    if labels and isinstance(config, EncoderDecoderConfig):
+        raise ArtifactError(f"{uri}: model.json is damaged: an encoder-decoder names no labels")
+    if isinstance(config, TextConfig):
+        words = load_words(uri, config.field, document.get("words_sha256", ""))
+        checks["words"] = len(words)
+    if isinstance(config, FusionConfig):
+        members = _members(uri, config, document, taxonomy, labels)
+        checks["target"] = _target(document)
+    for name, there in checks.items():
+        if (stated := getattr(config, name, there)) != there:
+            raise ArtifactError(f"{uri}: {name} is {stated}, but there are {there}")
+    return Artifact(
+        id=document["id"],
+        model=model,
+        vocabulary=vocabulary,
+        taxonomy=taxonomy,
+        metrics=read_json(uri, "metrics.json"),
+        words=words,
+        members=members,
+        labels=labels,
+        temperature=_temperature(uri, document),
+    )
+
+
+def _target(document: dict[str, Any]) -> str:
+    return "labels" if "labels" in document else "path"
+
+
+def _check_target(uri: str, document: dict[str, Any], target: str) -> None:
+    if _target(document) == target:
+        return
+    if target == "path":
+        raise ArtifactError(f"{uri}: a model of labels, not of category paths; `atlas-ray evaluate-labels` asks it")
+    raise ArtifactError(
+        f"{uri}: a model of category paths, not of labels; `atlas-ray score` asks it, and `train image-labels` "
+        "and `train text --target labels` make one of labels"
+    )
+
+
+def _labels(uri: str, document: dict[str, Any], taxonomy: Taxonomy) -> LabelSpace | None:
+    if "labels" not in document:
+        return None
+    names = document["labels"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ArtifactError(f"{uri}: model.json is damaged: its labels are no list of names")
+    try:
+        return LabelSpace(taxonomy, names)
+    except TaxonomyError as error:
+        raise ArtifactError(f"{uri}: model.json is damaged: {error}") from None
+
+
+def _temperature(uri: str, document: dict[str, Any]) -> float:
+    found = document.get("temperature", 1.0)
+    if not isinstance(found, int | float) or not BOUNDS[0] <= found <= BOUNDS[1]:
+        raise ArtifactError(f"{uri}: model.json is damaged: its temperature is {found!r}")
+    return float(found)
+
+
+def _members(
+    uri: str, config: FusionConfig, document: dict[str, Any], taxonomy: Taxonomy, labels: LabelSpace | None
+) -> dict[str, Artifact]:
+    """Read the artifacts that a fused model fuses, and hold them against what it was fitted on."""
+    stated = document.get("members")
+    if not isinstance(stated, dict) or set(stated) != set(config.names):
+        raise ArtifactError(f"{uri}: model.json is damaged: its members are not {config.modalities}")
+    members = {}
+    for name in config.names:
+        member = members[name] = load_artifact(storage.join(uri, name), MEMBER_KINDS, target=None)
+        if member.id != stated[name]:
+            raise ArtifactError(f"{uri}: {name}/ holds model {member.id}, the policy was fitted on {stated[name]}")
+        check_member(name, member, taxonomy, labels, storage.join(uri, name))
+    return members
+
+
+def check_member(name: str, member: Artifact, taxonomy: Taxonomy, labels: LabelSpace | None, source: str) -> None:
+    """Refuse to fuse what cannot be fused.
+
+    Raises:
+        ArtifactError: where a model is of another modality or taxonomy, answers something else, or is
+            itself a fused one.
+    """
+    if isinstance(member.model, FusionNetwork):
+        raise ArtifactError(f"{source}: a fused model cannot be fused again")
+    if member.reads != (name,):
+        raise ArtifactError(f"{source}: a model of the {member.reads[0]}; expected one of the {name}")
+    if member.taxonomy.leaves != taxonomy.leaves:
+        raise ArtifactError(
+            f"{source}: trained on taxonomy {member.taxonomy.id}, the others on {taxonomy.id}; "
+            "train all of them with the same --taxonomy"
+        )
+    check_labels(member, labels, source)
+
+
+def check_labels(artifact: Artifact, labels: LabelSpace | None, source: str) -> None:
+    """Refuse a model that does not answer what the others do.
+
+    Raises:
+        ArtifactError: where it names labels and they do not, or the other way round, or other labels.
+    """
+    if (artifact.labels is None) != (labels is None):
+        one, others = ("category paths", "labels") if labels else ("labels", "category paths")
+        raise ArtifactError(f"{source}: a model of {one}, the others are of {others}; they do not go together")
+    if artifact.labels and labels and artifact.labels.names != labels.names:
+        raise ArtifactError(
+            f"{source}: names {len(artifact.labels)} labels that are not the {len(labels)} of the others; "
+            "train all of them on the same catalogue with the same --min-products"
+        )
+
+
+def load_zoom_artifact(uri: str) -> ZoomArtifact:
+    """Read a zoom filter's artifact, on the CPU.
+
+    Raises:
+        ArtifactError: as `load_artifact`.
+    """
+    document, config = _open(uri, (ZOOM_KIND,))
+    return ZoomArtifact(
+        id=document["id"], model=_network(uri, document, config), metrics=read_json(uri, "metrics.json")
+    )
+
+
+def _open(uri: str, kinds: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """Read model.json and the configuration in it."""
+    document = read_json(uri, "model.json")
+    if document.get("format") != FORMAT or document.get("kind") not in kinds:
+        raise ArtifactError(
+            f"{uri}: model.json says format {document.get('format')!r}, kind {document.get('kind')!r}; "
+            f"expected format {FORMAT}, kind {' or '.join(kinds)}"
+        )
+    config_class, _ = KINDS[document["kind"]]
+    try:
+        return document, config_class(**document["config"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ArtifactError(f"{uri}: model.json is damaged: {error}") from None
+
+
+def _network(uri: str, document: dict[str, Any], config: Any) -> Any:
+    """Build the network of a model.json and fill it, after checking that both are what was saved."""
+    if content_id(document) != document.get("id"):
+        raise ArtifactError(f"{uri}: model.json was changed: its content does not give its id {document.get('id')}")
+    weights = read(uri, "weights.safetensors")
+    if hashlib.sha256(weights).hexdigest() != document.get("weights_sha256"):
+        raise ArtifactError(f"{uri}: weights.safetensors is damaged: its sha256 is not the one in model.json")
+    _, network = KINDS[document["kind"]]
+    try:
+        model = network(config)
+        model.load_state_dict(safetensors.torch.load(weights))
+    except (SafetensorError, RuntimeError, ConfigError) as error:
+        raise ArtifactError(f"{uri}: the weights do not fit the model: {str(error).splitlines()[-1]}") from None
+    return model.eval()
