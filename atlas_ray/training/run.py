@@ -160,7 +160,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
             storage_filesystem=place.filesystem,
             failure_config=FailureConfig(max_failures=10),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=[EndAtMistakes(), *callbacks],
+            callbacks=[EndAtMistakes(), *callbacks],  # type: ignore[list-item]  # Ray types its older class
             worker_runtime_env={"env_vars": KEEP_MEMORY},  # type: ignore[call-arg]  # Ray types its older class
         ),
     )
