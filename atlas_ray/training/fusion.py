@@ -32,7 +32,7 @@ from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.training.config import FusionTraining
 from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products_of
 from atlas_ray.training.loop import Plan
-from atlas_ray.training.objectives import pack_opinions, unpack_opinions
+from atlas_ray.training.opinions import pack_opinions, unpack_opinions
 from atlas_ray.training.run import (
     CHECKPOINTS,
     SETTINGS,

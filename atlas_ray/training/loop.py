@@ -28,7 +28,9 @@ from atlas_ray.texts import WordIndex
 from atlas_ray.training.augment import augment
 from atlas_ray.training.batches import Batches, Examples
 from atlas_ray.training.config import ImageLabelsTraining, PathTraining, PictureTraining, TrainConfig
-from atlas_ray.training.objectives import Objective, build_objective, load_weights, opinion_width
+from atlas_ray.training.networks import load_weights
+from atlas_ray.training.objectives import Objective, build_objective
+from atlas_ray.training.opinions import opinion_width
 from atlas_ray.training.schedule import apply_rate, rate_at
 from atlas_ray.training.tracker import Tracker
 

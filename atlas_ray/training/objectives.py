@@ -14,31 +14,23 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from atlas_ray.decoding import EXACT_NODE_BUDGET, TrieTensors, beam_search, classes_search, exact_search
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import (
-    Classifier,
-    ClassifierConfig,
     EncoderDecoder,
-    EncoderDecoderConfig,
     FusionConfig,
     FusionNetwork,
     PathModel,
-    TextConfig,
-    TextNetwork,
 )
-from atlas_ray.models.backbone import load_backbone_weights
 from atlas_ray.models.encoder_decoder import DecoderStep
-from atlas_ray.models.text import load_word_vectors
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.texts import WordIndex
 from atlas_ray.training.config import (
-    ClassifierTraining,
     EncoderDecoderTraining,
     FusionTraining,
-    ImageLabelsTraining,
     PictureTraining,
-    TextTraining,
     TrainConfig,
 )
+from atlas_ray.training.networks import build_network
+from atlas_ray.training.opinions import unpack_opinions
 
 NEARER = 4.0
 """Of a classifier's smoothing along the tree: how much more a leaf gets for each level it shares."""
@@ -90,82 +82,6 @@ class Objective(nn.Module):
         for level, (right, have) in enumerate(zip(levels[:depth], levels[depth:], strict=True), 1):
             found[f"val_accuracy_level_{level}"] = right / max(have, 1.0)
         return found
-
-
-def build_network(
-    config: TrainConfig,
-    taxonomy: Taxonomy,
-    words: WordIndex | None = None,
-    fusion: FusionConfig | None = None,
-    space: LabelSpace | None = None,
-) -> PathModel:
-    """Build the network that settings ask for, with random weights.
-
-    Args:
-        config: The settings.
-        taxonomy: Its leaves are the classes, its names the tokens.
-        words: What a model of texts knows.
-        fusion: The shape of a policy.
-        space: What a model of labels names.
-    """
-    if fusion is not None:
-        return FusionNetwork(fusion)
-    outputs = len(space or taxonomy.leaves)
-    if isinstance(config, TextTraining):
-        assert words is not None
-        return TextNetwork(
-            TextConfig(
-                field=config.field,
-                words=len(words),
-                outputs=outputs,
-                embedding_dim=config.embedding_dim,
-                filters=config.filters,
-                width=config.width,
-                hidden_dim=config.hidden_dim,
-                dropout=config.dropout,
-            )
-        )
-    if isinstance(config, ClassifierTraining | ImageLabelsTraining):
-        return Classifier(
-            ClassifierConfig(
-                classes=outputs,
-                backbone=config.backbone,
-                image_size_px=config.image_size_px,
-                hidden_dim=config.hidden_dim,
-                dropout=config.dropout,
-            )
-        )
-    assert isinstance(config, EncoderDecoderTraining)
-    return EncoderDecoder(
-        EncoderDecoderConfig(
-            vocabulary_size=len(Vocabulary.of(taxonomy)),
-            backbone=config.backbone,
-            image_size_px=config.image_size_px,
-            decoder=config.decoder,
-            embedding_dim=config.hidden_dim,
-            attention_dim=config.hidden_dim,
-            decoder_dim=config.hidden_dim,
-            layers=config.layers,
-            heads=config.heads,
-            dropout=config.dropout,
-            normalization=config.normalization,
-        )
-    )
-
-
-def load_weights(network: PathModel, config: TrainConfig, words: WordIndex | None = None) -> None:
-    """Fill a new network with the weights that settings name: a backbone's, or word vectors.
-
-    Raises:
-        ArtifactError: where they cannot be had, or do not fit.
-    """
-    if isinstance(config, PictureTraining):
-        assert isinstance(network, Classifier | EncoderDecoder)
-        load_backbone_weights(network.encoder, config.backbone, config.weights)
-    elif isinstance(config, TextTraining) and config.word_vectors != "none":
-        assert isinstance(network, TextNetwork)
-        assert words is not None
-        load_word_vectors(network, words, config.word_vectors)
 
 
 def build_objective(
@@ -284,25 +200,6 @@ class LabelsObjective(ClassesObjective):
         """Turn the sums of what was counted into figures."""
         found = MicroF1.of(*sums)
         return {"val_micro_f1": found.f1, "val_micro_precision": found.precision, "val_micro_recall": found.recall}
-
-
-def opinion_width(config: FusionConfig) -> int:
-    """Return how many numbers one product's opinions are."""
-    modalities = len(config.names)
-    return modalities * config.outputs + sum(config.widths) + modalities
-
-
-def pack_opinions(log_p: Tensor, there: Tensor, features: Tensor | None) -> Tensor:
-    """Join what `FusedInference.opinions` returns, (batch, ...), into one row a product."""
-    rows = [log_p.flatten(1), there.to(log_p.dtype)]
-    return torch.cat(rows if features is None else [rows[0], features, rows[1]], 1)
-
-
-def unpack_opinions(rows: Tensor, config: FusionConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log_p (batch, M, N), features (batch, features) and there (batch, M) of packed rows."""
-    modalities = len(config.names)
-    log_p, features, there = rows.split([modalities * config.outputs, sum(config.widths), modalities], 1)
-    return log_p.view(len(rows), modalities, config.outputs), features, there > 0
 
 
 class EncoderDecoderObjective(Objective):

@@ -34,7 +34,7 @@ from atlas_ray.training.data import (
 )
 from atlas_ray.training.loop import STATE_FILE, Plan, train_worker
 from atlas_ray.training.mistakes import EndAtMistakes, raise_reason
-from atlas_ray.training.objectives import build_network, load_weights
+from atlas_ray.training.networks import build_network, load_weights
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
 CHECKPOINTS = "checkpoints"
