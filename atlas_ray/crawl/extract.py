@@ -8,7 +8,7 @@ from typing import Any
 from parsel import Selector
 
 from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names
-from atlas_ray.crawl.labels import labelled, number_of
+from atlas_ray.crawl.labels import LABELS, Labels, letters, number_in, number_of
 from atlas_ray.crawl.offers import (
     Offer,
     best_offer,
@@ -24,6 +24,7 @@ from atlas_ray.crawl.subject import is_page, main_product
 
 OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
 MAX_IMAGES = 100
+NUMBERS = ("sku", "productid", "identifier", "mpn", "gtin", "gtin8", "gtin12", "gtin13", "gtin14", "isbn")
 LABEL = re.compile(r"^[^:]{1,60}:\s+(?=\S)")
 """What a shop writes before a value: `Brand: ACME`, `SKU: 77`."""
 
@@ -39,7 +40,8 @@ class Extracted:
         price: At least 0, in `currency`.
         currency: ISO 4217.
         brand: The maker's name.
-        sku: The shop's number of it, or the maker's, or the number in the page's address.
+        sku: The shop's number of it: the one that the page shows, else the one that its data states; or the
+            maker's, or the number in the page's address.
         availability: schema.org's name: `InStock`, `OutOfStock`, ...
         breadcrumb: The names from the shop's top category down, without "Home" and the product.
         image_urls: Absolute http(s) URLs, in the page's order.
@@ -76,7 +78,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
 
     A value comes from the store's selector where there is one, else from the first that has it of
     JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand and SKU also from the page's markup, and
-    the SKU at last from the page's address. Raises nothing, whatever the page holds.
+    the SKU at last from the page's address. An SKU that the page shows as another than that of its
+    data goes before it. Raises nothing, whatever the page holds.
     """
     if not page.body.strip():
         return NotAProduct("empty_page")
@@ -97,8 +100,11 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     title = values.found.get("title")
     if not title:
         return NotAProduct("no_title")
-    for name, text in labelled(page).items():
-        values.put(name, text, "markup")
+    labels = Labels(page)
+    _read_number(labels, products, values)
+    for name in LABELS:
+        values.put(name, labels.first(name), "markup")
+    values.put("sku", labels.marked_number, "markup")
     values.put("sku", number_of(page), "url")
     if "breadcrumb" not in values.found:
         values.put("breadcrumb", *find_breadcrumb(page, data, title))
@@ -118,6 +124,12 @@ class _Values:
 
     def put(self, name: str, value: Any, origin: str) -> None:
         if name not in self.found and value not in (None, "", ()):
+            self.found[name] = value
+            self.origins[name] = origin
+
+    def prefer(self, name: str, value: Any, origin: str) -> None:
+        """Put a value in the place of any that is not from a selector."""
+        if self.origins.get(name) != "selector":
             self.found[name] = value
             self.origins[name] = origin
 
@@ -184,11 +196,23 @@ def _read_items(items: list[Item], page: Page, values: _Values) -> None:
 
 def _number(text: str | None) -> str | None:
     """Return a product's number without its label and without words after it; None for words alone."""
-    words = LABEL.sub("", text or "").split()
-    numbers = [word for word in words if re.search(r"\d", word)]
-    if len(words) > 2:
-        words = numbers[:1]
-    return " ".join(words) if numbers or len(words) == 1 else None
+    return number_in(LABEL.sub("", text or ""))
+
+
+def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
+    """Take the number that a page shows, where its structured data states it under no name.
+
+    The shown one is that by which people order and ask; the stated one then is a key of the shop's
+    database, or that of one size. A number that is stated says itself what it is: a shown one that
+    is stated as the maker's (`mpn`, `gtin`) leaves the stated `sku` where it is.
+    """
+    sizes = {letters(number) for item in products if (number := item.text("sku", "productid"))}
+    # A sign in the page's code is weaker than a label: it counts where the data gives a number for each size alone.
+    shown = labels.number or (labels.marked_number if len(sizes) > 1 else None)
+    sources = (source for item in products for source in (item, *item.items("offers"), *item.items("hasvariant")))
+    stated = {letters(_number(source.text(name)) or "") for source in sources for name in NUMBERS}
+    if shown and letters(shown) not in stated | {letters(values.found.get("sku", ""))}:
+        values.prefer("sku", shown, "markup")
 
 
 def _put_offer(offer: Offer, origin: str, values: _Values) -> None:
