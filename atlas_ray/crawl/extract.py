@@ -18,6 +18,7 @@ from atlas_ray.crawl.offers import (
     parse_price,
 )
 from atlas_ray.crawl.page import Page, clean, text_of
+from atlas_ray.crawl.stock import stock
 from atlas_ray.crawl.store import FIELDS, Store
 from atlas_ray.crawl.structured import Item, StructuredData, plain
 from atlas_ray.crawl.subject import is_page, main_product
@@ -42,7 +43,8 @@ class Extracted:
         brand: The maker's name.
         sku: The shop's number of it: the one that the page shows, else the one that its data states; or the
             maker's, or the number in the page's address.
-        availability: schema.org's name: `InStock`, `OutOfStock`, ...
+        availability: schema.org's name: `InStock`, `OutOfStock`, ...; where the data has none, after the
+            control that puts the product into the cart.
         breadcrumb: The names from the shop's top category down, without "Home" and the product.
         image_urls: Absolute http(s) URLs, in the page's order.
         origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph`, `markup` or `url`.
@@ -77,8 +79,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     """Read the product that a page shows.
 
     A value comes from the store's selector where there is one, else from the first that has it of
-    JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand and SKU also from the page's markup, and
-    the SKU at last from the page's address. An SKU that the page shows as another than that of its
+    JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand, SKU and availability also from the page's
+    markup, and the SKU at last from the page's address. An SKU that the page shows as another than that of its
     data goes before it. Raises nothing, whatever the page holds.
     """
     if not page.body.strip():
@@ -106,6 +108,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
         values.put(name, labels.first(name), "markup")
     values.put("sku", labels.marked_number, "markup")
     values.put("sku", number_of(page), "url")
+    if "availability" not in values.found:
+        values.put("availability", stock(page, title), "markup")
     if "breadcrumb" not in values.found:
         values.put("breadcrumb", *find_breadcrumb(page, data, title))
     fields: dict[str, Any] = {name: values.found.get(name) for name in FIELDS}
