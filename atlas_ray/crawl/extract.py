@@ -8,6 +8,7 @@ from typing import Any
 from parsel import Selector
 
 from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names
+from atlas_ray.crawl.data_layer import brand_in_scripts
 from atlas_ray.crawl.labels import LABELS, Labels, letters, number_in, number_of
 from atlas_ray.crawl.offers import (
     Offer,
@@ -47,7 +48,8 @@ class Extracted:
             control that puts the product into the cart.
         breadcrumb: The names from the shop's top category down, without "Home" and the product.
         image_urls: Absolute http(s) URLs, in the page's order.
-        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph`, `markup` or `url`.
+        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph`, `markup`, `script`
+            or `url`.
     """
 
     url: str
@@ -80,8 +82,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
 
     A value comes from the store's selector where there is one, else from the first that has it of
     JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand, SKU and availability also from the page's
-    markup, and the SKU at last from the page's address. An SKU that the page shows as another than that of its
-    data goes before it. Raises nothing, whatever the page holds.
+    markup, and at last the brand from its scripts and the SKU from its address. An SKU that the page
+    shows as another than that of its data goes before it. Raises nothing, whatever the page holds.
     """
     if not page.body.strip():
         return NotAProduct("empty_page")
@@ -108,6 +110,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
         values.put(name, labels.first(name), "markup")
     values.put("sku", labels.marked_number, "markup")
     values.put("sku", number_of(page), "url")
+    if "brand" not in values.found:
+        values.put("brand", brand_in_scripts(page, title, values.found.get("sku")), "script")
     if "availability" not in values.found:
         values.put("availability", stock(page, title), "markup")
     if "breadcrumb" not in values.found:

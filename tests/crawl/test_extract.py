@@ -228,7 +228,8 @@ def hostile() -> Mapping[str, bytes]:
     others = [{"@id": name} for name in "abcdef"]
     loop = {"@graph": [{**other, "@type": "Product", "name": "a", "model": others} for other in others]}
     numbers = {**PRODUCT, "offers": {"price": 10**400, "priceCurrency": ["\ud83d"]}, "sku": "\ud83d\0"}
-    silent = page_of({**PRODUCT, "offers": {"price": 5}}).body
+    silent = page_of({**PRODUCT, "brand": None, "offers": {"price": 5}}).body
+    objects = b"<script>" + b'{"brand":"' * 100_000 + b"a" * 500_000 + b"'brand':'" * 100_000 + b"</script>"
     buttons = (
         b"<h1>" * 60 + b'<a class="btn">' * 200 + b"add to cart " * 200_000 + b"<button>Add to cart</button>" * 9_000
     )
@@ -244,6 +245,7 @@ def hostile() -> Mapping[str, bytes]:
         "deep rdfa": b'<div vocab="http://schema.org/" typeof="Product" property="model">' * 5000,
         "attributes": b"<a " + b"x=1 " * 200_000 + b">",
         "numbers": page_of(numbers).body,
+        "objects": silent.replace(b"</body>", objects),
         "controls": silent.replace(b"</body>", buttons),
         "lines": silent.replace(b"</body>", b"<div>SKU: <b>" * 200 + b"SKU: 1 " * 200_000 + b"<p>SKU: 1</p>" * 50_000),
         "addresses": b'<base href="http://["><link rel=canonical href="http://a:b/"><meta name="og:url" content="//[">',
