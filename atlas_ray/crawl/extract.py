@@ -19,6 +19,7 @@ from atlas_ray.crawl.offers import (
     parse_price,
 )
 from atlas_ray.crawl.page import Page, clean, text_of
+from atlas_ray.crawl.price_tags import current_price, shown_price
 from atlas_ray.crawl.stock import stock
 from atlas_ray.crawl.store import FIELDS, Store
 from atlas_ray.crawl.structured import Item, StructuredData, plain
@@ -39,7 +40,7 @@ class Extracted:
         url: The canonical URL on the page's own site, without fragment.
         title: Its name.
         description: Plain text.
-        price: At least 0, in `currency`.
+        price: At least 0, in `currency`; where the data has none, the only one that the page shows.
         currency: ISO 4217.
         brand: The maker's name.
         sku: The shop's number of it: the one that the page shows, else the one that its data states; or the
@@ -81,8 +82,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     """Read the product that a page shows.
 
     A value comes from the store's selector where there is one, else from the first that has it of
-    JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand, SKU and availability also from the page's
-    markup, and at last the brand from its scripts and the SKU from its address. An SKU that the page
+    JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand, SKU, availability and price also from the
+    page's markup, and at last the brand from its scripts and the SKU from its address. An SKU that the page
     shows as another than that of its data goes before it. Raises nothing, whatever the page holds.
     """
     if not page.body.strip():
@@ -112,6 +113,7 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     values.put("sku", number_of(page), "url")
     if "brand" not in values.found:
         values.put("brand", brand_in_scripts(page, title, values.found.get("sku")), "script")
+    _read_price_tags(page, title, values)
     if "availability" not in values.found:
         values.put("availability", stock(page, title), "markup")
     if "breadcrumb" not in values.found:
@@ -221,6 +223,15 @@ def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
     stated = {letters(_number(source.text(name)) or "") for source in sources for name in NUMBERS}
     if shown and letters(shown) not in stated | {letters(values.found.get("sku", ""))}:
         values.prefer("sku", shown, "markup")
+
+
+def _read_price_tags(page: Page, title: str, values: _Values) -> None:
+    if "price" not in values.found:
+        shown = shown_price(page, title)
+        if values.found.get("currency", shown.currency) == shown.currency:
+            _put_offer(shown, "markup", values)
+    elif values.origins["price"] == "microdata" and (price := current_price(page, values.found["price"])):
+        values.prefer("price", price, "markup")
 
 
 def _put_offer(offer: Offer, origin: str, values: _Values) -> None:

@@ -27,9 +27,19 @@ HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 def nearest(page: Page, title: str, elements: Iterable[Element]) -> list[Element]:
     """Return those of some elements that stand nearest to the heading of a page's product.
 
-    Nearest are those in the smallest element that holds the heading and any of them. Left out is what
-    is hidden, or in a place for other products: one that is named so, or that repeats beside itself
-    as the tiles of a list do.
+    Nearest are those in the smallest element that holds the heading and any of them; see `own`.
+    """
+    found = own(page, title, elements)
+    least = min((distance for _, distance in found), default=0)
+    return [element for element, distance in found if distance == least]
+
+
+def own(page: Page, title: str, elements: Iterable[Element]) -> list[tuple[Element, int]]:
+    """Return those of some elements that belong to the page's product, each with its distance from the heading.
+
+    Left out is what is hidden, or in a place for other products: one that is named so, or that
+    repeats beside itself as the tiles of a list do. The distance is that from the heading up to the
+    smallest element that holds both; without a heading nothing is found.
     """
     heading = _heading(page, title)
     if heading is None:
@@ -46,11 +56,11 @@ def nearest(page: Page, title: str, elements: Iterable[Element]) -> list[Element
         for place, inner in zip(places, path[1:], strict=True):
             tiles[place].add(inner)
         found.append((path, places, chain[len(path)]))
-    near: dict[int, list[Element]] = defaultdict(list)
-    for path, places, common in found:
-        if all(len(tiles[place]) == 1 for place in places) and not any(map(_is_aside, path)):
-            near[above[common]].append(path[0])
-    return near[min(near)] if near else []
+    return [
+        (path[0], above[common])
+        for path, places, common in found
+        if all(len(tiles[place]) == 1 for place in places) and not any(map(_is_aside, path))
+    ]
 
 
 def _heading(page: Page, title: str) -> Element | None:

@@ -246,6 +246,7 @@ def hostile() -> Mapping[str, bytes]:
         "attributes": b"<a " + b"x=1 " * 200_000 + b">",
         "numbers": page_of(numbers).body,
         "objects": silent.replace(b"</body>", objects),
+        "prices": silent.replace(b"5}", b"0}").replace(b"</body>", b'<p class="price">' * 300 + b"$ 5 " * 200_000),
         "controls": silent.replace(b"</body>", buttons),
         "lines": silent.replace(b"</body>", b"<div>SKU: <b>" * 200 + b"SKU: 1 " * 200_000 + b"<p>SKU: 1</p>" * 50_000),
         "addresses": b'<base href="http://["><link rel=canonical href="http://a:b/"><meta name="og:url" content="//[">',
