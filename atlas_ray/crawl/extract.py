@@ -30,6 +30,8 @@ MAX_IMAGES = 100
 NUMBERS = ("sku", "productid", "identifier", "mpn", "gtin", "gtin8", "gtin12", "gtin13", "gtin14", "isbn")
 LABEL = re.compile(r"^[^:]{1,60}:\s+(?=\S)")
 """What a shop writes before a value: `Brand: ACME`, `SKU: 77`."""
+UNFILLED = re.compile(r"\$\w+|\$?\{.*\}|%\w+%|undefined|null|n/a", re.IGNORECASE)
+"""What stands where a page's template was not filled in."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class _Values:
         self.origins: dict[str, str] = {}
 
     def put(self, name: str, value: Any, origin: str) -> None:
+        if name in ("brand", "sku") and isinstance(value, str) and UNFILLED.fullmatch(value):
+            return
         if name not in self.found and value not in (None, "", ()):
             self.found[name] = value
             self.origins[name] = origin
@@ -193,7 +197,7 @@ def _read_items(items: list[Item], page: Page, values: _Values) -> None:
     # The group names the product; a variant is one of its sizes.
     values.put("title", next((text for item in (*items, *shown) if (text := item.text("name"))), None), origin)
     values.put("description", first("description"), origin)
-    values.put("brand", LABEL.sub("", first("brand", "manufacturer") or ""), origin)
+    values.put("brand", _brand(first("brand", "manufacturer"), page), origin)
     values.put("sku", _number(first("sku", "productid", "identifier")) or _number(first("mpn")), origin)
     values.put("image_urls", _urls(page, (url for item in everything for url in _pictures(item))), origin)
     offers = [offer for item in (shown or items) for offer in offers_of(item)]
@@ -202,6 +206,13 @@ def _read_items(items: list[Item], page: Page, values: _Values) -> None:
     own = [offer for offer in offers if page.absolute(offer.url or "") in page.addresses]
     # Only where each offer has an address is that of this page the one that is meant.
     _put_offer(best_offer(own if own and all(offer.url for offer in offers) else offers), origin, values)
+
+
+def _brand(text: str | None, page: Page) -> str | None:
+    """Return a brand without its label, and without the shop's name that the page's title also ends with."""
+    text = LABEL.sub("", text or "")
+    name, bar, shop = text.rpartition(" | ")
+    return name if bar and any(title.endswith(shop) for title in page.titles) else text
 
 
 def _number(text: str | None) -> str | None:

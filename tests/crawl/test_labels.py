@@ -87,3 +87,21 @@ def test_the_number_that_a_page_shows(block: object, body: str, number: str, ori
     store = Store(name="shop", start_urls=STORE.start_urls, fields={"sku": "html::attr(data-n)"})
     page = Page(URL, page_of(block, body=body).body.replace(b"<html", b"<html data-n=S7"))
     assert product(page, store).sku == "S7"
+
+
+@pytest.mark.parametrize("text", ["$brand", "${brand}", "{{ product.brand }}", "%BRAND%", "undefined", "null", "N/A"])
+def test_a_template_that_was_not_filled_in(text: str) -> None:
+    page = page_of({**PRODUCT, "brand": text, "sku": text}, body="<p>Brand: ACME</p><p>SKU: 77</p>")
+    assert (product(page).brand, product(page).sku) == ("ACME", "77")
+    assert product(page_of({**PRODUCT, "brand": text})).brand is None
+
+
+@pytest.mark.parametrize(
+    ("text", "brand"),
+    [
+        ("ACME | Shop", "ACME"), ("ACME | Works", "ACME | Works"), ("A$AP", "A$AP"), ("$uicideboy$", "$uicideboy$"),
+        ("Null Co", "Null Co"),
+    ],
+)  # fmt: skip
+def test_brands(text: str, brand: str) -> None:
+    assert product(page_of({**PRODUCT, "brand": text}, head="<title>Anvil | Shop</title>")).brand == brand
