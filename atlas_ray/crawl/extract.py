@@ -8,7 +8,8 @@ from typing import Any
 from parsel import Selector
 
 from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names
-from atlas_ray.crawl.labels import labelled, number_of
+from atlas_ray.crawl.data_layer import brand_in_scripts
+from atlas_ray.crawl.labels import LABELS, Labels, letters, number_in, number_of
 from atlas_ray.crawl.offers import (
     Offer,
     best_offer,
@@ -18,14 +19,19 @@ from atlas_ray.crawl.offers import (
     parse_price,
 )
 from atlas_ray.crawl.page import Page, clean, text_of
+from atlas_ray.crawl.price_tags import current_price, shown_price
+from atlas_ray.crawl.stock import stock
 from atlas_ray.crawl.store import FIELDS, Store
 from atlas_ray.crawl.structured import Item, StructuredData, plain
 from atlas_ray.crawl.subject import is_page, main_product
 
 OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
 MAX_IMAGES = 100
+NUMBERS = ("sku", "productid", "identifier", "mpn", "gtin", "gtin8", "gtin12", "gtin13", "gtin14", "isbn")
 LABEL = re.compile(r"^[^:]{1,60}:\s+(?=\S)")
 """What a shop writes before a value: `Brand: ACME`, `SKU: 77`."""
+UNFILLED = re.compile(r"\$\w+|\$?\{.*\}|%\w+%|undefined|null|n/a", re.IGNORECASE)
+"""What stands where a page's template was not filled in."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,17 @@ class Extracted:
         url: The canonical URL on the page's own site, without fragment.
         title: Its name.
         description: Plain text.
-        price: At least 0, in `currency`.
+        price: At least 0, in `currency`; where the data has none, the only one that the page shows.
         currency: ISO 4217.
         brand: The maker's name.
-        sku: The shop's number of it, or the maker's, or the number in the page's address.
-        availability: schema.org's name: `InStock`, `OutOfStock`, ...
+        sku: The shop's number of it: the one that the page shows, else the one that its data states; or the
+            maker's, or the number in the page's address.
+        availability: schema.org's name: `InStock`, `OutOfStock`, ...; where the data has none, after the
+            control that puts the product into the cart.
         breadcrumb: The names from the shop's top category down, without "Home" and the product.
         image_urls: Absolute http(s) URLs, in the page's order.
-        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph`, `markup` or `url`.
+        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph`, `markup`, `script`
+            or `url`.
     """
 
     url: str
@@ -75,8 +84,9 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     """Read the product that a page shows.
 
     A value comes from the store's selector where there is one, else from the first that has it of
-    JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand and SKU also from the page's markup, and
-    the SKU at last from the page's address. Raises nothing, whatever the page holds.
+    JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand, SKU, availability and price also from the
+    page's markup, and at last the brand from its scripts and the SKU from its address. An SKU that the page
+    shows as another than that of its data goes before it. Raises nothing, whatever the page holds.
     """
     if not page.body.strip():
         return NotAProduct("empty_page")
@@ -97,9 +107,17 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     title = values.found.get("title")
     if not title:
         return NotAProduct("no_title")
-    for name, text in labelled(page).items():
-        values.put(name, text, "markup")
+    labels = Labels(page)
+    _read_number(labels, products, values)
+    for name in LABELS:
+        values.put(name, labels.first(name), "markup")
+    values.put("sku", labels.marked_number, "markup")
     values.put("sku", number_of(page), "url")
+    if "brand" not in values.found:
+        values.put("brand", brand_in_scripts(page, title, values.found.get("sku")), "script")
+    _read_price_tags(page, title, values)
+    if "availability" not in values.found:
+        values.put("availability", stock(page, title), "markup")
     if "breadcrumb" not in values.found:
         values.put("breadcrumb", *find_breadcrumb(page, data, title))
     fields: dict[str, Any] = {name: values.found.get(name) for name in FIELDS}
@@ -117,7 +135,15 @@ class _Values:
         self.origins: dict[str, str] = {}
 
     def put(self, name: str, value: Any, origin: str) -> None:
+        if name in ("brand", "sku") and isinstance(value, str) and UNFILLED.fullmatch(value):
+            return
         if name not in self.found and value not in (None, "", ()):
+            self.found[name] = value
+            self.origins[name] = origin
+
+    def prefer(self, name: str, value: Any, origin: str) -> None:
+        """Put a value in the place of any that is not from a selector."""
+        if self.origins.get(name) != "selector":
             self.found[name] = value
             self.origins[name] = origin
 
@@ -171,7 +197,7 @@ def _read_items(items: list[Item], page: Page, values: _Values) -> None:
     # The group names the product; a variant is one of its sizes.
     values.put("title", next((text for item in (*items, *shown) if (text := item.text("name"))), None), origin)
     values.put("description", first("description"), origin)
-    values.put("brand", LABEL.sub("", first("brand", "manufacturer") or ""), origin)
+    values.put("brand", _brand(first("brand", "manufacturer"), page), origin)
     values.put("sku", _number(first("sku", "productid", "identifier")) or _number(first("mpn")), origin)
     values.put("image_urls", _urls(page, (url for item in everything for url in _pictures(item))), origin)
     offers = [offer for item in (shown or items) for offer in offers_of(item)]
@@ -182,13 +208,41 @@ def _read_items(items: list[Item], page: Page, values: _Values) -> None:
     _put_offer(best_offer(own if own and all(offer.url for offer in offers) else offers), origin, values)
 
 
+def _brand(text: str | None, page: Page) -> str | None:
+    """Return a brand without its label, and without the shop's name that the page's title also ends with."""
+    text = LABEL.sub("", text or "")
+    name, bar, shop = text.rpartition(" | ")
+    return name if bar and any(title.endswith(shop) for title in page.titles) else text
+
+
 def _number(text: str | None) -> str | None:
     """Return a product's number without its label and without words after it; None for words alone."""
-    words = LABEL.sub("", text or "").split()
-    numbers = [word for word in words if re.search(r"\d", word)]
-    if len(words) > 2:
-        words = numbers[:1]
-    return " ".join(words) if numbers or len(words) == 1 else None
+    return number_in(LABEL.sub("", text or ""))
+
+
+def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
+    """Take the number that a page shows, where its structured data states it under no name.
+
+    The shown one is that by which people order and ask; the stated one then is a key of the shop's
+    database, or that of one size. A number that is stated says itself what it is: a shown one that
+    is stated as the maker's (`mpn`, `gtin`) leaves the stated `sku` where it is.
+    """
+    sizes = {letters(number) for item in products if (number := item.text("sku", "productid"))}
+    # A sign in the page's code is weaker than a label: it counts where the data gives a number for each size alone.
+    shown = labels.number or (labels.marked_number if len(sizes) > 1 else None)
+    sources = (source for item in products for source in (item, *item.items("offers"), *item.items("hasvariant")))
+    stated = {letters(_number(source.text(name)) or "") for source in sources for name in NUMBERS}
+    if shown and letters(shown) not in stated | {letters(values.found.get("sku", ""))}:
+        values.prefer("sku", shown, "markup")
+
+
+def _read_price_tags(page: Page, title: str, values: _Values) -> None:
+    if "price" not in values.found:
+        shown = shown_price(page, title)
+        if values.found.get("currency", shown.currency) == shown.currency:
+            _put_offer(shown, "markup", values)
+    elif values.origins["price"] == "microdata" and (price := current_price(page, values.found["price"])):
+        values.prefer("price", price, "markup")
 
 
 def _put_offer(offer: Offer, origin: str, values: _Values) -> None:

@@ -1,7 +1,12 @@
 """Values that a page writes beside a label: `Brand: ACME` in a table, a list or a line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import lxml.html
 
 from atlas_ray.crawl.page import Page, clean, text_of
 
@@ -13,47 +18,139 @@ LABELS = {
         "tuotemerkki", "márka", "gyártó", "ブランド", "メーカー", "品牌", "브랜드", "제조사", "מותג", "الماركة",
     ),
     "sku": (
-        "sku", "item number", "item no", "item #", "product code", "product number", "article number", "article no",
-        "art. no", "artikelnummer", "artikel-nr", "art.-nr", "art.nr", "bestellnummer", "référence", "réf",
-        "code article", "referencia", "referência", "ref", "codice", "codice articolo", "codice prodotto", "código",
-        "артикул", "код товара", "indeks", "kod produktu", "kód produktu", "katalogové číslo", "tootekood", "cikkszám",
-        "tuotenumero", "varenummer", "商品編號", "商品コード", "品番", "상품번호",
+        "sku", "product sku", "reference", "item number", "item no", "item #", "item code", "product code",
+        "product number", "product id", "article number", "article no", "art. no", "stock code", "artikelnummer",
+        "artikel-nr", "art.-nr", "art.nr", "art. nr", "bestellnummer", "bestell-nr", "artikelcode", "productcode",
+        "bestelnummer", "référence", "réf", "référence produit", "code article", "code produit", "referencia",
+        "referência", "ref", "codice", "codice articolo", "codice prodotto", "código", "código de producto",
+        "código del producto", "código do produto", "id produto", "id do produto", "cod produs", "артикул",
+        "код товара", "код продукта", "indeks", "kod produktu", "kód produktu", "kód zboží", "katalogové číslo",
+        "tootekood", "produkta kods", "prekės kodas", "cikkszám", "ürün kodu", "šifra izdelka", "šifra proizvoda",
+        "tuotenumero", "varenummer", "artikelnr", "商品編號", "商品编号", "商品コード", "商品番号", "品番", "상품번호",
     ),
 }  # fmt: skip
 """What shops call them in the languages of Europe and East Asia."""
 FIELD_OF_LABEL = {label: name for name, labels in LABELS.items() for label in labels}
+MAX_LABEL = 30
 MAX_VALUE = 80
+MAX_TEXTS = 6
+"""Texts of a line; an element that has more is no line."""
 LINE = re.compile(r"([^:：]{2,30}?)\s*[:：]\s*(\S.*)")
+WORDS = re.compile(r"(.{2,30}) (\S+)")
+MARK = re.compile(r"sku|(?:product|item|article)[-_]{0,2}(?:sku|code|number|ref|reference)")
+"""What shops call the element of the number in their pages' code."""
 PAGE_NUMBER = re.compile(r"\d{5,20}")
 PARAMETER = re.compile(r"(?:^|&)(?:p|product|item|sku|goods|article)?_?(?:id|no|sku)=(\d{5,20})(?:&|$)", re.IGNORECASE)
 
 
-def labelled(page: Page) -> dict[str, str]:
-    """Return the brand and the SKU that stand beside a label on a page, the first of each."""
-    found: dict[str, str] = {}
-    for label, value in _pairs(page):
-        name = FIELD_OF_LABEL.get(label.casefold().rstrip(" .:："))
-        if name and value and len(value) <= MAX_VALUE and (name != "sku" or re.search(r"\d", value)):
-            found.setdefault(name, value)
-            if len(found) == len(LABELS):
-                break
-    return found
+@dataclass(frozen=True)
+class Labels:
+    """The labelled values of a page, read when first asked for."""
+
+    page: Page
+
+    def first(self, name: str) -> str | None:
+        """Return the first value that stands beside a label of `brand` or `sku`, a table's before a line's."""
+        return next((value for field, value in (*self.in_tables, *self.in_lines) if field == name), None)
+
+    @cached_property
+    def number(self) -> str | None:
+        """The one number that lines of the page give as the product's; None where they give several or none.
+
+        Rows of a table are left out: beside other properties, it is often the maker's number.
+        """
+        return _only(value for field, value in self.in_lines if field == "sku")
+
+    @cached_property
+    def marked_number(self) -> str | None:
+        """The one number that stands in elements named after it, such as `<span class="sku">`."""
+        return _only(_marked(self.page))
+
+    @cached_property
+    def in_tables(self) -> tuple[tuple[str, str], ...]:
+        """Fields and values in cells of tables and terms of lists."""
+        return tuple(_fields(_cells(self.page)))
+
+    @cached_property
+    def in_lines(self) -> tuple[tuple[str, str], ...]:
+        """Fields and values in lines of their own."""
+        return tuple(_fields(_lines(self.page)))
 
 
-def _pairs(page: Page) -> Iterator[tuple[str, str]]:
-    """Yield labels and values: cells of a table, terms of a list, lines with a colon."""
+def letters(number: str) -> str:
+    """Return what two ways of writing a number have in common: its letters and digits."""
+    return re.sub(r"[\W_]", "", number).casefold()
+
+
+def number_in(text: str | None) -> str | None:
+    """Return a product's number without words after it; None for words alone."""
+    words = (text or "").split()
+    numbers = [word for word in words if re.search(r"\d", word)]
+    if len(words) > 2:
+        words = numbers[:1]
+    return " ".join(words) if numbers or len(words) == 1 else None
+
+
+def _only(numbers: Iterable[str]) -> str | None:
+    """Return the number that all of these are, or None."""
+    found = {letters(number): number for number in numbers}
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def _fields(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for label, text in pairs:
+        name = _field(label)
+        value = clean(text) if name else ""
+        if name == "sku" and re.search(r"\d", value) and len(value) <= MAX_VALUE:
+            yield name, number_in(value) or value
+        elif name == "brand" and 0 < len(value) <= MAX_VALUE:
+            yield name, value
+
+
+def _field(label: str) -> str | None:
+    return FIELD_OF_LABEL.get(label.casefold().rstrip(" .:："))
+
+
+def _cells(page: Page) -> Iterator[tuple[str, str]]:
     for element in page.tree.iter("dt", "th", "td"):
         value = element.getnext()
         if value is not None and value.tag in ("td", "dd") and len(element) < 3:
-            yield text_of(element)[:MAX_VALUE], text_of(value)
-    for element in page.tree.iter("li", "p", "span", "div"):
-        # A line of its own: a text, perhaps with its value in an element within.
-        if len(element) <= 1 and (element.text or "").strip() and (match := LINE.fullmatch(_line(element))):
+            label = _line(element)
+            if _field(label):
+                yield label, text_of(value)
+
+
+def _lines(page: Page) -> Iterator[tuple[str, str]]:
+    """Yield labels and values that are an element's whole text: `Ref: 77`, `SKU 77`; or a heading and what follows."""
+    for element in page.tree.iter("li", "p", "span", "div", "h3", "h4", "h5", "h6", "strong", "b"):
+        # A line of its own, perhaps with label or value in an element within.
+        if len(element) > 2 or not (text := _line(element)):
+            continue
+        match = LINE.fullmatch(text) or WORDS.fullmatch(text)
+        if match and (match.re is LINE or _field(match[1]) == "sku"):
             yield match[1], match[2]
+        elif text[-1] in ":：" and (value := element.getnext()) is not None and _field(text):
+            yield text, _line(value)
 
 
-def _line(element: object) -> str:
-    return clean(" ".join(element.itertext()))[: 2 * MAX_VALUE]  # type: ignore[attr-defined]
+def _marked(page: Page) -> Iterator[str]:
+    for element in page.tree.iter("span", "p", "div", "dd", "td", "li", "b", "strong"):
+        text = (element.text or "").strip() if len(element) == 0 else ""
+        if 1 < len(text) <= MAX_LABEL and re.search(r"\d", text) and not re.search(r"\s", text):
+            names = (value for name, value in element.items() if name in ("class", "id") or name.startswith("data-"))
+            if any(MARK.fullmatch(name) for value in names for name in value[:200].lower().split()):
+                yield text
+
+
+def _line(element: lxml.html.HtmlElement) -> str:
+    """Return the text of an element that begins and ends with one line, "" for others."""
+    start = element.text or ""
+    if len(element) and not start.strip():  # what only wraps another element leaves the line to that
+        start = element[0].text or ""
+    if not start.strip():
+        return ""
+    texts = list(islice(element.itertext(), MAX_TEXTS + 1)) if len(element) else [start]
+    return "" if len(texts) > MAX_TEXTS else " ".join(" ".join(texts)[: 8 * MAX_VALUE].split())[: 2 * MAX_VALUE]
 
 
 def number_of(page: Page) -> str | None:

@@ -75,16 +75,17 @@ def _top_level(data: StructuredData) -> Iterable[Item]:
 
 
 def _key(item: Item) -> str:
-    return _plain_key(item.text("name") or item.text("sku", "url") or "")
+    return plain_key(item.text("name") or item.text("sku", "url") or "")
 
 
-def _plain_key(text: str) -> str:
+def plain_key(text: str) -> str:
+    """Return what two spellings of a name have in common: its words, without signs and case."""
     return re.sub(r"[\W_]+", " ", text).strip().casefold()
 
 
 def _is_named(item: Item, page: Page) -> bool:
     """Tell whether the page is named after a product."""
-    name = _plain_key(item.text("name") or "")
+    name = plain_key(item.text("name") or "")
     if not name:
         return False
     for whole, parts in _title_parts(page):
@@ -97,7 +98,7 @@ def _title_parts(page: Page) -> Iterable[tuple[str, set[str]]]:
     """Yield each title of a page, and its parts between signs such as `|`, which may be the product's name."""
     for title in page.titles:
         title = title[:500]
-        yield _plain_key(title), {_plain_key(part) for part in (title, *re.split(r"\s[|–—-]\s|: ", title))}
+        yield plain_key(title), {plain_key(part) for part in (title, *re.split(r"\s[|–—-]\s|: ", title))}
 
 
 def is_page(item: Item, page: Page) -> bool:

@@ -1,0 +1,84 @@
+"""Prices as a page shows them, in elements that are called prices."""
+
+import re
+from itertools import islice
+
+import lxml.html
+
+from atlas_ray.crawl.offers import Offer, parse_currency, parse_price
+from atlas_ray.crawl.page import Page
+from atlas_ray.crawl.vicinity import MAX_FOUND, own
+
+PRICE = re.compile(r"price|preis|prix|preci|prezzo|preço|preco|cena")
+FORMER = re.compile(
+    r"(?<![a-z])(?:old|was(?![a-z]))|former|original|regular|before|previous|list-?price|strike"
+    r"|struck|crossed|through|rrp|msrp|uvp|recommended|statt|barr[eé]|anterior|antes|avant|ancien"
+)
+"""What shops call a price that they do not ask any more."""
+OTHER = re.compile(r"ship|deliver|versand|livraison|unit|base-?price|grund|saving|month|install")
+"""What they call prices of something else."""
+NUMBER = re.compile(r"\d(?:[\d.,'’\s]{0,20}\d)?")
+TAGS = ("span", "div", "p", "strong", "b", "ins", "del", "s", "em", "td", "dd", "h2", "h3", "h4", "bdi", "li")
+MAX_TEXT = 40
+MAX_WORDS = 2
+MAX_TEXTS = 8
+MAX_OFFERS = 10
+
+
+def shown_price(page: Page, title: str) -> Offer:
+    """Return the price, with its currency, that is the only one a page shows for its product; else an empty offer."""
+    tags = list(islice(filter(_is_tag, page.tree.iter(*TAGS)), MAX_FOUND + 1))
+    if len(tags) > MAX_FOUND:
+        return Offer()
+    found = {element: _offer(element) for element in tags if not _is_former(element)}
+    around = {outer for element, offer in found.items() if offer for outer in element.iterancestors()}
+    offers = {found[element] for element, _ in own(page, title, found) if element not in around}
+    # One that cannot be read, `12<sup>99</sup>`, may be the price as well.
+    prices = {offer.price if offer else None for offer in offers}
+    currencies = {offer.currency for offer in offers if offer and offer.currency}
+    return Offer(prices.pop(), currencies.pop()) if len(prices) == len(currencies) == 1 else Offer()
+
+
+def current_price(page: Page, stated: float) -> float | None:
+    """Return the price that is asked where microdata states one that the same offer shows as a former one.
+
+    That is the only other price within the offer's element, and a lower one.
+    """
+    for holder in islice(page.tree.iterfind(".//*[@itemprop='offers']"), MAX_OFFERS):
+        tags = islice(filter(_is_tag, holder.iter(*TAGS)), MAX_FOUND)
+        offers = [(_is_former(element), offer.price) for element in tags if (offer := _offer(element))]
+        former = {price for is_former, price in offers if is_former}
+        asked = {price for is_former, price in offers if not is_former}
+        if former == {stated} and len(asked) == 1 and (price := asked.pop()) is not None and price < stated:
+            return price
+    return None
+
+
+def _is_tag(element: lxml.html.HtmlElement) -> bool:
+    names = _names(element)
+    if not PRICE.search(names) or OTHER.search(names):
+        return False
+    return any(re.search(r"\d", text) for text in islice(element.itertext(), MAX_TEXTS))
+
+
+def _offer(element: lxml.html.HtmlElement) -> Offer | None:
+    """Return what a price tag says: one number and hardly a word."""
+    texts = list(islice(element.itertext(), MAX_TEXTS + 1))
+    text = " ".join(" ".join(text[: 8 * MAX_TEXT].split()) for text in texts).strip()
+    if len(texts) > MAX_TEXTS or len(text) > MAX_TEXT or re.search(r"[/%+*]|\d\s*[xX×]", text):
+        return None
+    if len(NUMBER.findall(text)) != 1 or len(re.findall(r"[^\W\d_]{2,}", text)) > MAX_WORDS:
+        return None
+    price, currency = parse_price(text, by_machine=False), parse_currency(text)
+    if not currency and re.search(r"[^\d.,'’\s-]", text):  # `$ 5` is of many currencies
+        return None
+    return Offer(price, currency) if price else None
+
+
+def _names(element: lxml.html.HtmlElement) -> str:
+    return f"{element.get('class', '')} {element.get('id', '')}"[:300].lower()
+
+
+def _is_former(element: lxml.html.HtmlElement) -> bool:
+    around = (element, *islice(element.iterancestors(), 2))
+    return any(one.tag in ("del", "s", "strike") for one in around) or bool(FORMER.search(_names(element)))

@@ -1,0 +1,107 @@
+import pytest
+
+from atlas_ray.crawl.page import Page
+from atlas_ray.crawl.store import Store
+from tests.crawl.pages import OFFER, PRODUCT, STORE, URL, page_of, product
+
+BARE = {name: value for name, value in PRODUCT.items() if name not in ("brand", "sku")}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<table><tr><th>Brand</th><td>ACME</td></tr><tr><td>Item number:</td><td>A-77</td></tr></table>",
+        "<table><tr><td>Marke:</td><td><a href=/acme>ACME</a></td><td>Art.-Nr.:</td><td>A-77</td></tr></table>",
+        "<dl><dt>Brand Name<dd>ACME<dt>Артикул<dd>A-77</dl>",
+        "<p>Product code: A-77</p><span>make/manufacturer: <b>ACME</b></span>",
+    ],
+)
+def test_labels_tell_what_the_data_leaves_out(body: str) -> None:
+    found = product(page_of(BARE, body=body))
+    assert (found.brand, found.sku) == ("ACME", "A-77")
+    assert found.origins["brand"] == found.origins["sku"] == "markup"
+    assert product(page_of({**PRODUCT, "brand": "Other"}, body=body)).brand == "Other"
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("itm/302474151804", "302474151804"),
+        ("anvils/anvil-2024-1609583.html", "1609583"),
+        ("store/122725?pid=260591", "260591"),
+        ("p/anvil?utm=123456789", None),
+        ("p/anvil-2024", None),
+    ],
+)
+def test_the_number_in_the_address_is_the_last_resort(path: str, number: str | None) -> None:
+    found = product(page_of(BARE, url=f"https://www.shop.example/{path}"))
+    assert found.sku == number
+    assert found.origins.get("sku") == (number and "url")
+
+
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [
+        ({"sku": "SKU: 77"}, "77"),
+        ({"productID": "TE5-1293 Cover for a sofa"}, "TE5-1293"),
+        ({"mpn": "Fake Wounds"}, None),
+        ({"sku": "DWFWK"}, "DWFWK"),
+        ({"sku": "Fake Wounds", "mpn": "A 77"}, "A 77"),
+    ],
+)
+def test_numbers(data: dict[str, str], number: str | None) -> None:
+    assert product(page_of({**BARE, **data})).sku == number
+
+
+NUMBERED = {**PRODUCT, "mpn": "EA-1", "offers": {**OFFER, "gtin13": "4006381333931"}}
+SIZES = [{**PRODUCT, "sku": f"925872-{size}"} for size in (38, 39)]
+
+
+@pytest.mark.parametrize(
+    ("block", "body", "number", "origin"),
+    [
+        (NUMBERED, "<p>Product code: 71-3</p>", "71-3", "markup"),
+        (NUMBERED, "<p>Product code 71-3</p>", "71-3", "markup"),
+        (NUMBERED, "<p><b>SKU:</b> <span>71-3</span></p>", "71-3", "markup"),
+        (NUMBERED, "<h4>Bestellnummer:</h4><div> 71-3 </div><p>Bestellnummer 71-3</p>", "71-3", "markup"),
+        # Several numbers, of the parts or of what else there is; a row among other properties; words.
+        (NUMBERED, "<p>SKU: 71-3</p><p>SKU: 71-4</p>", "925872", "json-ld"),
+        (NUMBERED, "<table><tr><th>Article number</th><td>71-3</td></tr></table>", "925872", "json-ld"),
+        (NUMBERED, "<p>Product code: see below</p><p>Order 71-3</p>", "925872", "json-ld"),
+        # What is stated, also where it is stated as the maker's number.
+        (NUMBERED, "<p>SKU: 92.58.72</p>", "925872", "json-ld"),
+        (NUMBERED, "<p>Ref: EA 1</p>", "925872", "json-ld"),
+        (NUMBERED, "<p>Article number: 4006381333931</p>", "925872", "json-ld"),
+        # A sign in the page's code stands for the product's number where the data has those of its sizes.
+        (SIZES, '<span class="big sku">925872</span>', "925872", "markup"),
+        (SIZES, '<span data-qa="product-reference">92/58</span>', "92/58", "markup"),
+        (SIZES, '<span class="sku">1</span><span class="sku">2</span>', "925872-38", "json-ld"),
+        (NUMBERED, '<span class="sku">71-3</span>', "925872", "json-ld"),
+        ({**PRODUCT, "sku": None}, '<span class="sku">71-3</span>', "71-3", "markup"),
+        ({**PRODUCT, "sku": None}, "<table><tr><td>ID Produto</td><td>713</td></tr></table>", "713", "markup"),
+    ],
+)  # fmt: skip
+def test_the_number_that_a_page_shows(block: object, body: str, number: str, origin: str) -> None:
+    found = product(page_of(block, body=body))
+    assert (found.sku, found.origins["sku"]) == (number, origin)
+    store = Store(name="shop", start_urls=STORE.start_urls, fields={"sku": "html::attr(data-n)"})
+    page = Page(URL, page_of(block, body=body).body.replace(b"<html", b"<html data-n=S7"))
+    assert product(page, store).sku == "S7"
+
+
+@pytest.mark.parametrize("text", ["$brand", "${brand}", "{{ product.brand }}", "%BRAND%", "undefined", "null", "N/A"])
+def test_a_template_that_was_not_filled_in(text: str) -> None:
+    page = page_of({**PRODUCT, "brand": text, "sku": text}, body="<p>Brand: ACME</p><p>SKU: 77</p>")
+    assert (product(page).brand, product(page).sku) == ("ACME", "77")
+    assert product(page_of({**PRODUCT, "brand": text})).brand is None
+
+
+@pytest.mark.parametrize(
+    ("text", "brand"),
+    [
+        ("ACME | Shop", "ACME"), ("ACME | Works", "ACME | Works"), ("A$AP", "A$AP"), ("$uicideboy$", "$uicideboy$"),
+        ("Null Co", "Null Co"),
+    ],
+)  # fmt: skip
+def test_brands(text: str, brand: str) -> None:
+    assert product(page_of({**PRODUCT, "brand": text}, head="<title>Anvil | Shop</title>")).brand == brand
