@@ -6,7 +6,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
 from atlas_ray.serving.access import TokenTable
 from atlas_ray.serving.config import ServeConfig
@@ -15,6 +15,7 @@ from atlas_ray.serving.model import Model
 from atlas_ray.session import KEEP_MEMORY
 
 SPARE = 100
+SPARE_CALLS = 4
 BACKPRESSURE = BackpressureConfig(status_code=429, retry_after_s=1)
 
 
@@ -38,13 +39,18 @@ def build_app(config: ServeConfig) -> Application:
     if not config.model_gpus and not predictor.threads:
         predictor = replace(predictor, threads=max(1, int(config.model_cpus)))
     held = 2 * predictor.batch_size  # a batch that runs, and one that is ready
-    wait_s = config.batch_wait_ms / 1000
+    # Both are calls of each gateway, of which there are twice as many while new ones come.
+    calls = max(4 * config.gateways + SPARE_CALLS, predictor.batch_size)
+    policy = AutoscalingPolicy(
+        policy_function="atlas_ray.serving.autoscaling:ScaleByProducts",
+        policy_kwargs={"batch_size": predictor.batch_size},
+    )
     models = {
         name: serve.deployment(Model)  # type: ignore[attr-defined]
         .options(
             name=f"model-{name}",
-            max_ongoing_requests=held,
-            max_queued_requests=config.max_queued_requests,
+            max_ongoing_requests=calls,
+            max_queued_requests=config.max_queued_requests + 4 * config.max_replicas,  # the gateways refuse before
             graceful_shutdown_timeout_s=config.drain_s,
             max_surge_percent=100,  # a new replica is ready before an old one goes
             ray_actor_options={
@@ -52,9 +58,9 @@ def build_app(config: ServeConfig) -> Application:
                 "num_gpus": config.model_gpus,
                 "runtime_env": {"env_vars": KEEP_MEMORY},
             },
-            **_scaling(config.min_replicas, config.max_replicas, float(predictor.batch_size)),
+            **_scaling(config.min_replicas, config.max_replicas, policy=policy),
         )
-        .bind(uri, predictor, wait_s)
+        .bind(uri, predictor)
         for name, uri in config.models().items()
     }
     # The gateway has room for more than the models have, so that it is the gateway that refuses, with a reason.
@@ -69,19 +75,19 @@ def build_app(config: ServeConfig) -> Application:
             graceful_shutdown_timeout_s=config.drain_s,
             max_surge_percent=100,
             ray_actor_options={"num_cpus": 1},
-            **_scaling(1, config.gateways, most / 2),
+            **_scaling(1, config.gateways, target_ongoing_requests=most / 2),
         )
         .bind(config, models)
     )
     return gateway
 
 
-def _scaling(least: int, most: int, target: float) -> dict[str, Any]:
-    """Return the replicas of a deployment, as many as its requests need."""
+def _scaling(least: int, most: int, **how: Any) -> dict[str, Any]:
+    """Return the replicas of a deployment, as many as there is work for."""
     if least == most:
         return {"num_replicas": most}
     return {
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=least, max_replicas=most, initial_replicas=max(least, 1), target_ongoing_requests=target
+            min_replicas=least, max_replicas=most, initial_replicas=max(least, 1), **how
         )
     }

@@ -44,7 +44,7 @@ class ServeConfig:
     min_replicas: int = setting("replicas of each model that are always there; 0: none while nobody asks", 1, low=0, high=10_000)  # fmt: skip # noqa: E501
     max_replicas: int = setting("replicas of each model under load", 1, low=1, high=10_000)
     gateways: int = setting("replicas that take requests, fetch and decode, under load", 1, low=1, high=10_000)
-    max_queued_requests: int = setting("requests that wait for each model; more are answered with 429", 64, low=1, high=1_000_000)  # fmt: skip # noqa: E501
+    max_queued_requests: int = setting("requests that wait in a gateway for each model; more are answered with 429", 64, low=1, high=1_000_000)  # fmt: skip # noqa: E501
     model_cpus: float = setting("cores that Ray sets aside for a replica of a model", 1.0, low=0, high=1024)
     model_gpus: float = setting("GPUs, or a share of one, for a replica of a model", 0.0, low=0, high=64)
     drain_s: float = setting("seconds for requests that run when a replica has to go", 60.0, low=1, high=3600)

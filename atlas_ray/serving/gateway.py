@@ -1,7 +1,6 @@
 """The deployment that takes requests: it fetches and decodes pictures, and asks the models."""
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Awaitable, Iterable, Sequence
@@ -11,8 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 from starlette.types import ASGIApp
@@ -22,17 +19,16 @@ from atlas_ray.images import decode
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.products import texts_of
 from atlas_ray.reports.attention import overlays, seen
+from atlas_ray.serving.caller import ModelCaller
 from atlas_ray.serving.config import MIB, ServeConfig
-from atlas_ray.serving.model import STAGE_BOUNDARIES, Answer, Pixels, Question
-from atlas_ray.serving.problems import Problem, busy
+from atlas_ray.serving.model import STAGE_BOUNDARIES
+from atlas_ray.serving.problems import Problem
+from atlas_ray.serving.question import Answer, Pixels, Question
 from atlas_ray.serving.sources import Sources
 from atlas_ray.taxonomy import CategoryPath, parse_path
 
 Result = TypeVar("Result")
-logger = logging.getLogger(__name__)
 DECODE_THREADS = 2
-ATTEMPTS = 3
-"""How often a model is called: its replica may die."""
 ANOTHER_SIZE_PAUSE_S = (0.05, 0.3)
 """Between attempts while replicas of models of two sizes are there."""
 READY_S = 2.0
@@ -80,11 +76,19 @@ class Gateway:
         self.running = 0
         """Requests that are being answered."""
         self._sources = Sources(config)
-        self._models = models
+        self._models = {
+            name: ModelCaller(
+                name,
+                handle,
+                batch_size=config.predictor.batch_size,
+                batch_wait_s=config.batch_wait_ms / 1000,
+                most_waiting=config.max_queued_requests,
+            )
+            for name, handle in models.items()
+        }
         self._limits = PictureLimits(
             max_bytes=int(config.max_picture_mib * MIB), max_pixels=int(config.max_megapixels * 1_000_000)
         )
-        self._described: dict[str, dict[str, Any]] = {}
         threads = config.predictor.decode_threads or DECODE_THREADS
         # Each of these threads would start OpenMP threads of its own to resize.
         self._pool = ThreadPoolExecutor(threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
@@ -116,10 +120,10 @@ class Gateway:
 
         One that is too busy to answer is ready, and so is one that sleeps until it is asked.
         """
-        missing = [name for name in self._models if name not in self._described and self.config.min_replicas]
+        unknown = [model for model in self._models.values() if not model.described and self.config.min_replicas]
         try:
             async with asyncio.timeout(READY_S):
-                await _all(self.describe(name) for name in missing)
+                await _all(model.known() for model in unknown)
         except Problem as problem:
             return problem.status == 429 and not self.draining
         except TimeoutError:
@@ -132,9 +136,7 @@ class Gateway:
         Raises:
             Problem: where there is none of this name, or none that answers.
         """
-        found: dict[str, Any] = await self._call(name, "describe")
-        self._described[name] = found
-        return {"name": name, **found}
+        return await self._model(name).describe()
 
     async def taxonomy(self, name: str) -> dict[str, Any]:
         """Return what a model chooses from.
@@ -142,7 +144,7 @@ class Gateway:
         Raises:
             Problem: as `describe`.
         """
-        found: dict[str, Any] = await self._call(name, "taxonomy")
+        found: dict[str, Any] = await self._model(name).call("taxonomy")
         return found
 
     async def fetch(self, uris: Sequence[str | None]) -> list[NamedProduct]:
@@ -163,8 +165,9 @@ class Gateway:
             Problem: where the whole request is at fault, or the model has no room.
         """
         node = ask.node()
+        model = self._model(name)
         todo = products
-        while todo := await self._attempt(name, todo, node, ask):
+        while todo := await self._attempt(model, todo, node, ask):
             # Old and new replicas answer by turns; the request's own time limit ends this.
             await asyncio.sleep(random.uniform(*ANOTHER_SIZE_PAUSE_S))
         for picture in products:
@@ -173,16 +176,16 @@ class Gateway:
         return [{"name": picture.name, **picture.result} for picture in products]
 
     async def _attempt(
-        self, name: str, products: list[NamedProduct], node: CategoryPath, ask: Ask
+        self, model: ModelCaller, products: list[NamedProduct], node: CategoryPath, ask: Ask
     ) -> list[NamedProduct]:
         """Decode pictures and ask about the products; return those that a model of another size has to see again."""
-        if name not in self._described:
-            await self.describe(name)
-        described = self._described[name]
+        described = await model.known()
         size: int = described["image_size_px"]
         texts = texts_of(described["reads"])
         if ask.explain and not described["explains"]:
-            raise Problem(422, "cannot_explain", f"model {name!r} is no encoder-decoder, and has no attention maps")
+            raise Problem(
+                422, "cannot_explain", f"model {model.name!r} is no encoder-decoder, and has no attention maps"
+            )
         good = []
         for product, pixels in await self._decode(products, size):
             said = any((product.texts.get(text) or "").strip() for text in texts)
@@ -197,9 +200,7 @@ class Gateway:
         limit = self.config.predictor.batch_size
         chunks = [good[start : start + limit] for start in range(0, len(good), limit)]
         started = time.monotonic()
-        answers: list[Answer] = await _all(
-            self._call(name, "ask", _question(chunk, size, texts, node, ask)) for chunk in chunks
-        )
+        answers: list[Answer] = await _all(model.ask(_question(chunk, size, texts, node, ask)) for chunk in chunks)
         self._seconds.observe(time.monotonic() - started, tags={"stage": "ask"})
         again: list[NamedProduct] = []
         for chunk, answer in zip(chunks, answers, strict=True):
@@ -207,7 +208,7 @@ class Gateway:
                 raise Problem(422, *answer.error)
             if answer.rows is None:
                 now = {"image_size_px": answer.image_size_px, "reads": list(answer.reads)}
-                self._described[name] = {**self._described[name], **now}
+                model.described = (model.described or described) | now
                 again += [picture for picture, _ in chunk]
                 continue
             for place, (picture, pixels) in enumerate(chunk):
@@ -244,26 +245,10 @@ class Gateway:
         except PictureError as error:
             return error
 
-    async def _call(self, name: str, method: str, *arguments: Any) -> Any:
-        """Call a model's replica, another one where that dies; what it is asked changes nothing."""
+    def _model(self, name: str) -> ModelCaller:
         if name not in self._models:
             raise Problem(404, "unknown_model", f"no model {name!r:.100}; there are {', '.join(self._models)}")
-        for attempt in range(ATTEMPTS):
-            response = getattr(self._models[name], method).remote(*arguments)
-            try:
-                return await response
-            except asyncio.CancelledError:
-                response.cancel()  # Serve does so only where the caller's own request was cancelled
-                raise
-            except BackPressureError:
-                raise busy(f"model {name!r}") from None
-            except (RayActorError, DeploymentUnavailableError) as error:
-                if attempt + 1 == ATTEMPTS:
-                    logger.warning("model %r: %s", name, error)
-                    raise Problem(
-                        503, "unavailable", f"model {name!r} does not answer; try again", {"Retry-After": "5"}
-                    ) from None
-        raise AssertionError("unreachable: ATTEMPTS is at least 1")
+        return self._models[name]
 
 
 async def _all(awaitables: Iterable[Awaitable[Result]]) -> list[Result]:

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
+import secrets
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,73 +18,23 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.decoding import Scope
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products, Texts, texts_of
-from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.products import Products, texts_of
+from atlas_ray.serving.autoscaling import PRODUCTS
+from atlas_ray.serving.question import Answer, Line, Question, Waiting
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 STAGE_BOUNDARIES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Question:
-    """Products of one request, their pictures decoded."""
-
-    pixels: Pixels
-    """(count, 3, size, size); anything where there is no picture."""
-    within: CategoryPath = ()
-    explain: bool = False
-    texts: Texts = field(default_factory=dict)
-    """By field that the model reads: the text of each product."""
-    seen: tuple[bool, ...] = ()
-    """Whether each product has a picture; () where all have."""
-
-    def part(self, start: int, end: int) -> Self:
-        """Return the question about some of its products."""
-        texts = {name: column[start:end] for name, column in self.texts.items()}
-        return replace(self, pixels=self.pixels[start:end], texts=texts, seen=self.seen[start:end])
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says to a question.
-
-    Attributes:
-        model_id: The artifact that answered.
-        taxonomy_id: What it chose from.
-        image_size_px: What it takes; the question is to be asked again where its pictures differ.
-        reads: What it looks at; the question is to be asked again where its texts are others.
-        rows: For each picture the columns of the predictions table that a search fills.
-        maps: With `explain`, (count, depth, rows, columns): where it looked for each level.
-        error: A code and a sentence in the place of rows.
-    """
-
-    model_id: str
-    taxonomy_id: str
-    image_size_px: int
-    reads: tuple[str, ...]
-    rows: list[dict[str, Any]] | None = None
-    maps: "np.ndarray[Any, np.dtype[np.float32]] | None" = None
-    error: tuple[str, str] | None = None
-
-
-class _Waiting:
-    """A question that waits for the model, and where its answer goes."""
-
-    def __init__(self, question: Question, loop: asyncio.AbstractEventLoop) -> None:
-        self.question = question
-        self.answer: asyncio.Future[Answer] = loop.create_future()
-
-
-def _count(waiting: Sequence[_Waiting]) -> int:
-    return sum(len(one.question.pixels) for one in waiting)
+def _count(waiting: Sequence[Waiting]) -> int:
+    return sum(len(one.question) for one in waiting)
 
 
 def _products(questions: Sequence[Question], reads: Sequence[str]) -> Products:
     """Join the products of several questions."""
     seen = None
     if any(question.seen for question in questions):
-        each = [question.seen or (True,) * len(question.pixels) for question in questions]
+        each = [question.seen or (True,) * len(question) for question in questions]
         seen = torch.tensor([one for some in each for one in some], dtype=torch.bool)
     texts = {name: [text for question in questions for text in question.texts[name]] for name in texts_of(reads)}
     return Products(torch.from_numpy(np.concatenate([question.pixels for question in questions])), texts, seen)
@@ -103,14 +53,17 @@ def _joined(answers: Sequence[Answer]) -> Answer:
 class Model:
     """One trained model, ready."""
 
-    def __init__(self, uri: str, config: PredictorConfig, batch_wait_s: float) -> None:
+    def __init__(self, uri: str, config: PredictorConfig) -> None:
         artifact = load_artifact(uri)
+        self._replica = secrets.token_hex(8)
         self._kind = artifact.kind
         self._metrics = artifact.metrics
         self._predictor = PathPredictor(artifact, config)
         self._batch_size = config.batch_size
         self._thread = ThreadPoolExecutor(1, "model")
-        self._waiting: deque[_Waiting] = deque()
+        self._line = Line(config.batch_size)
+        self._held = 0
+        """Products that wait here or are being answered."""
         self._running: asyncio.Task[None] | None = None
         self._sizes = Histogram(
             "atlas_ray_batch_pictures", "Pictures that the model took at once.", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
@@ -119,7 +72,7 @@ class Model:
             "atlas_ray_stage_seconds", "Seconds of a stage.", STAGE_BOUNDARIES, tag_keys=("stage",)
         )
         self._enter.set_max_batch_size(config.batch_size)  # type: ignore[attr-defined]
-        self._enter.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
+        self._enter.set_batch_wait_timeout_s(0.0)  # type: ignore[attr-defined]  # the gateways wait
         size = self._predictor.image_size_px
         for count in (config.batch_size, 1, config.batch_size):  # warm before the first request
             texts = {name: ["warm"] * count for name in artifact.texts}
@@ -152,15 +105,31 @@ class Model:
             "category_paths": [list(path) for path in taxonomy.leaves],
         }
 
-    async def ask(self, question: Question) -> Answer:
-        """Answer a question."""
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what Serve is to scale by; see `ScaleByProducts`."""
+        return {PRODUCTS: float(self._held)}
+
+    async def ask(self, questions: list[Question]) -> list[Answer | Exception]:
+        """Answer questions, which may be of several requests; one that fails takes no other with it."""
+        count = sum(map(len, questions))
+        self._held += count
+        try:
+            found = await asyncio.gather(*(self._ask(question) for question in questions), return_exceptions=True)
+        finally:
+            self._held -= count
+        for error in found:
+            if isinstance(error, BaseException) and not isinstance(error, Exception):
+                raise error
+        # Not every exception can travel; the log has it.
+        return [one if isinstance(one, Answer) else RuntimeError(f"{type(one).__name__}: {one}") for one in found]
+
+    async def _ask(self, question: Question) -> Answer:
         size, limit = self._predictor.image_size_px, self._batch_size
         others = question.texts.keys() != set(texts_of(self._predictor.reads))
         if others or question.pixels.shape[1:] != (3, size, size):
             return self._answer_with()
-        loop = asyncio.get_running_loop()
         # An older or newer gateway may know another batch size.
-        parts = [_Waiting(question.part(start, start + limit), loop) for start in range(0, len(question.pixels), limit)]
+        parts = [Waiting(question.part(start, start + limit)) for start in range(0, len(question), limit)]
         try:
             await asyncio.gather(*(self._enter(part) for part in parts))
             return _joined(await asyncio.gather(*(part.answer for part in parts)))
@@ -169,13 +138,14 @@ class Model:
                 part.answer.cancel()  # where the caller went away, or another part failed
 
     @serve.batch(batch_size_fn=_count)
-    async def _enter(self, together: list[_Waiting]) -> list[None]:
+    async def _enter(self, together: list[Waiting]) -> list[None]:
         """Let questions that came together wait for the model together.
 
         Serve closes a batch by the clock, also while the model is busy with another one; under load
         they would be small. Those that wait are joined to full ones when the model is free.
         """
-        self._waiting.extend(together)
+        for one in together:
+            self._line.join(one)
         if self._running is None:
             self._running = asyncio.get_running_loop().create_task(self._work())
         return [None] * len(together)
@@ -184,7 +154,7 @@ class Model:
         """Run the model until nothing waits."""
         loop = asyncio.get_running_loop()
         try:
-            while batch := self._next_batch():
+            while batch := self._line.next_batch():
                 self._sizes.observe(_count(batch))
                 try:
                     answers: list[Any] = await loop.run_in_executor(
@@ -194,25 +164,9 @@ class Model:
                     logger.error("a batch of %d questions failed", len(batch), exc_info=error)
                     answers = [error] * len(batch)
                 for one, answer in zip(batch, answers, strict=True):
-                    if one.answer.done():
-                        continue
-                    if isinstance(answer, Exception):
-                        one.answer.set_exception(answer)
-                    else:
-                        one.answer.set_result(answer)
+                    one.settle(answer)
         finally:
             self._running = None
-
-    def _next_batch(self) -> list[_Waiting]:
-        """Take as many questions as fit in a batch, in their order, without those that nobody waits for."""
-        batch: list[_Waiting] = []
-        room = self._batch_size
-        while self._waiting and len(self._waiting[0].question.pixels) <= room:
-            one = self._waiting.popleft()
-            if not one.answer.done():
-                room -= len(one.question.pixels)
-                batch.append(one)
-        return batch
 
     def _answers(self, questions: list[Question]) -> list[Answer]:
         """Run the network over the pictures of all questions; those to be explained go one by one."""
@@ -227,11 +181,11 @@ class Model:
         together = [index for index in scopes if not questions[index].explain]
         if together:
             products = _products([questions[index] for index in together], self._predictor.reads)
-            each = [scopes[index] for index in together for _ in range(len(questions[index].pixels))]
+            each = [scopes[index] for index in together for _ in range(len(questions[index]))]
             rows = self._predictor.predict_within(products, each).to_pylist()
             start = 0
             for index in together:
-                end = start + len(questions[index].pixels)
+                end = start + len(questions[index])
                 answers[index] = self._answer_with(rows=rows[start:end])
                 start = end
         for index in scopes.keys() - set(together):
@@ -248,4 +202,11 @@ class Model:
 
     def _answer_with(self, **fields: Any) -> Answer:
         predictor = self._predictor
-        return Answer(predictor.model_id, predictor.taxonomy.id, predictor.image_size_px, predictor.reads, **fields)
+        return Answer(
+            self._replica,
+            predictor.model_id,
+            predictor.taxonomy.id,
+            predictor.image_size_px,
+            predictor.reads,
+            **fields,
+        )

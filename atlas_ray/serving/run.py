@@ -11,6 +11,7 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.context import _get_global_client
+from ray.serve.schema import LoggingConfig
 
 from atlas_ray.artifacts import check_target
 from atlas_ray.errors import ClusterError, ConfigError
@@ -47,9 +48,10 @@ def deploy(config: ServeConfig) -> str:
     # A body that comes slowly is refused by the gateway first, with a reason.
     options = HTTPOptions(host=config.host, port=config.port, request_timeout_s=config.request_timeout_s + 5)
     _check_running(options)
-    serve.start(http_options=options)
+    logs = LoggingConfig(enable_access_log=False)  # two lines a request; the metrics count them
+    serve.start(http_options=options, logging_config=logs)
     try:
-        serve.run(build_app(config), name=APP, route_prefix="/")
+        serve.run(build_app(config), name=APP, route_prefix="/", logging_config=logs)
     except RuntimeError as error:
         raise ClusterError(f"the endpoint did not start: {_reason(error)}") from error
     host = f"[{config.host}]" if ":" in config.host else config.host

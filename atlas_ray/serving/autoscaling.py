@@ -1,0 +1,24 @@
+"""How many replicas a model needs."""
+
+from typing import Any
+
+from ray.serve.config import AutoscalingContext
+
+PRODUCTS = "products"
+"""What a replica tells Serve of itself: the products that it holds."""
+
+
+class ScaleByProducts:
+    """As many replicas as make each hold a batch: one that holds more has another batch waiting.
+
+    Serve's own policy counts calls, of which each has as many products as there were waiting, and
+    every gateway makes its own. Bounds, delays and starting from zero are Serve's.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+
+    def __call__(self, context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
+        """Return how many replicas there should be."""
+        held = (context.aggregated_metrics or {}).get(PRODUCTS, {})
+        return sum(held.values()) / self._batch_size, {}

@@ -1,0 +1,187 @@
+"""Questions of several requests, on their way to a model."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from atlas_ray.serving.caller import ModelCaller
+from atlas_ray.serving.problems import Problem
+from atlas_ray.serving.question import Answer, Question
+
+SIZE = 4
+
+
+class Slow:
+    """A model that answers when it is told to, and not where a question is about `fail`."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        """The pictures of each question of a call, by their first pixel."""
+        self._may_answer = asyncio.Event()
+
+    async def ask(self, questions: list[Question]) -> list[Answer | Exception]:
+        self.calls.append([int(pixels[0, 0, 0]) for question in questions for pixels in question.pixels])
+        await self._may_answer.wait()
+        if any(question.within == ("break",) for question in questions):
+            raise RuntimeError("a model that is broken")
+        return [
+            RuntimeError("not this one")
+            if question.within == ("fail",)
+            else Answer(
+                "one", "model", "taxonomy", SIZE, ("picture",), [{"picture": int(p[0, 0, 0])} for p in question.pixels]
+            )
+            for question in questions
+        ]
+
+    async def describe(self) -> dict[str, Any]:
+        self.calls.append([])
+        await self._may_answer.wait()
+        return {"image_size_px": SIZE}
+
+    async def answer(self) -> None:
+        self._may_answer.set()
+
+    async def asked(self) -> list[list[int]]:
+        """Return the calls since this was asked last."""
+        calls, self.calls = self.calls, []
+        return calls
+
+    async def hold(self) -> None:
+        """Answer no more, and forget what was asked."""
+        self._may_answer.clear()
+        self.calls = []
+
+
+@pytest.fixture(scope="module")
+def handle() -> DeploymentHandle[Any]:
+    app = serve.deployment(Slow).bind()  # type: ignore[attr-defined]
+    return serve.run(app, name="slow", route_prefix=None, _local_testing_mode=True)
+
+
+def question(*pictures: int, within: tuple[str, ...] = ()) -> Question:
+    return Question(np.stack([np.full((3, SIZE, SIZE), number, np.uint8) for number in pictures]), within)
+
+
+def asked(answer: Answer) -> list[int]:
+    return [row["picture"] for row in answer.rows or ()]
+
+
+def caller(handle: DeploymentHandle[Any], most_waiting: int = 100, batch_wait_s: float = 0.0) -> ModelCaller:
+    return ModelCaller("default", handle, batch_size=4, batch_wait_s=batch_wait_s, most_waiting=most_waiting)
+
+
+async def begun(asks: Iterable[Coroutine[Any, Any, Answer]]) -> "list[asyncio.Task[Answer]]":
+    """Let questions be asked, and come to the model where they may."""
+    tasks = [asyncio.create_task(ask) for ask in asks]
+    await asyncio.sleep(0.1)
+    return tasks
+
+
+def test_what_comes_while_the_model_is_busy_goes_together(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> list[list[int]]:
+        model = caller(handle)
+        await handle.hold.remote()
+        asks = await begun(model.ask(question(number)) for number in range(3))
+        await handle.answer.remote()
+        assert [asked(answer) for answer in await asyncio.gather(*asks)] == [[0], [1], [2]]
+        return list(await handle.asked.remote())
+
+    assert asyncio.run(run()) == [[0], [1, 2]]
+
+
+def test_while_the_model_is_idle_one_waits_for_others(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> list[list[int]]:
+        model = caller(handle, batch_wait_s=0.3)
+        await handle.hold.remote()
+        await handle.answer.remote()
+        asks = await begun(model.ask(question(number)) for number in range(2))
+        asks += await begun([model.ask(question(2))])
+        assert await handle.asked.remote() == []
+        await asyncio.gather(*asks)
+        await asyncio.gather(*(model.ask(question(number)) for number in range(3, 7)))  # a batch waits for nobody
+        return list(await handle.asked.remote())
+
+    assert asyncio.run(run()) == [[0, 1, 2], [3, 4, 5, 6]]
+
+
+def test_a_full_batch_goes_before_the_model_is_free(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> list[list[int]]:
+        model = caller(handle)
+        await handle.hold.remote()
+        asks = await begun(model.ask(question(2 * number, 2 * number + 1)) for number in range(6))
+        before = list(await handle.asked.remote())
+        assert len(before) == 2
+        await handle.answer.remote()
+        await asyncio.gather(*asks)
+        return before + list(await handle.asked.remote())
+
+    assert asyncio.run(run()) == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9], [10, 11]]
+
+
+def test_more_than_may_wait_is_refused(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> None:
+        model = caller(handle, most_waiting=2)
+        await handle.hold.remote()
+        asks = await begun(model.ask(question(number)) for number in range(3))
+        with pytest.raises(Problem) as refused:
+            await model.ask(question(9))
+        assert (refused.value.status, refused.value.code) == (429, "busy")
+        asks[2].cancel()  # who went away waits no more
+        asks = asks[:2] + await begun([model.ask(question(4))])
+        await handle.answer.remote()
+        assert [asked(answer) for answer in await asyncio.gather(*asks)] == [[0], [1], [4]]
+
+    asyncio.run(run())
+
+
+def test_who_goes_away_takes_nobody_along(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> list[list[int]]:
+        model = caller(handle)
+        await handle.hold.remote()
+        asks = await begun(model.ask(question(number)) for number in range(5))  # 0 is asked, 1 to 4 are a batch
+        asks[1].cancel()
+        asks += await begun([model.ask(question(5))])
+        asks[0].cancel()  # nobody waits for that call any more, and the next one takes its place
+        await asyncio.sleep(0.1)
+        await handle.answer.remote()
+        assert [asked(answer) for answer in await asyncio.gather(*asks[2:])] == [[2], [3], [4], [5]]
+        return list(await handle.asked.remote())
+
+    assert asyncio.run(run()) == [[0], [1, 2, 3, 4], [5]]
+
+
+def test_a_failure_reaches_those_it_is_about(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> None:
+        model = caller(handle, batch_wait_s=0.05)
+        await handle.hold.remote()
+        await handle.answer.remote()
+        asks = [model.ask(question(1)), model.ask(question(2, within=("fail",)))]
+        good, bad = await asyncio.gather(*asks, return_exceptions=True)
+        assert isinstance(good, Answer)
+        assert str(bad) == "not this one"
+        asks = [model.ask(question(3)), model.ask(question(4, within=("break",)))]
+        found = await asyncio.gather(*asks, return_exceptions=True)
+        assert ["a model that is broken" in str(one) for one in found] == [True, True]
+        assert asked(await model.ask(question(5))) == [5]
+        assert await handle.asked.remote() == [[1, 2], [3, 4], [5]]
+
+    asyncio.run(run())
+
+
+def test_all_who_come_first_ask_once_what_the_model_is(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> None:
+        model = caller(handle)
+        await handle.hold.remote()
+        first, *others = [asyncio.create_task(model.known()) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        first.cancel()
+        await handle.answer.remote()
+        assert [one["image_size_px"] for one in await asyncio.gather(*others)] == [SIZE, SIZE]
+        assert await handle.asked.remote() == [[]]
+
+    asyncio.run(run())
