@@ -8,6 +8,9 @@ from torch.nn.functional import affine_grid, grid_sample
 def augment(pictures: Tensor) -> Tensor:
     """Mirror, crop, stretch and shift each picture at random.
 
+    The transforms of `torchvision.transforms.v2` draw once for a whole batch; here each picture has
+    its own draw, without a loop over pictures.
+
     Args:
         pictures: (batch, 3, size, size), any dtype.
 
