@@ -6,13 +6,12 @@ again after each redirect, and bytes are counted as they arrive, after decompres
 
 import asyncio
 import functools
-import hashlib
 import math
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -63,11 +62,6 @@ class Download:
     content_type: str | None
     """What the server called it."""
 
-    @functools.cached_property
-    def sha256(self) -> str:
-        """The hash of the content, in hexadecimal digits."""
-        return hashlib.sha256(self.content).hexdigest()
-
 
 def picture_kind(content: bytes) -> str | None:
     """Tell the kind of a picture file from its first bytes; None where it is none that is taken."""
@@ -85,6 +79,9 @@ def picture_kind(content: bytes) -> str | None:
     if content[4:8] == b"ftyp" and (b"avif" in content[8:64] or b"avis" in content[8:64]):
         return "AVIF"
     return None
+
+
+Use = Callable[[Download], Awaitable[Result]]
 
 
 class Downloader:
@@ -128,7 +125,6 @@ class Downloader:
         self._slots = asyncio.Semaphore(concurrency)
         self._host = functools.partial(_Host, concurrency=per_host_concurrency, rate=per_host_rate)
         self._hosts: dict[str, _Host] = {}
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="downloaded")
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="downloads", daemon=True)
         self._thread.start()
@@ -149,10 +145,16 @@ class Downloader:
 
     def fetch_many(self, urls: Sequence[str]) -> list[Download | ItemError]:
         """Download pictures at the same time; each one or its `FetchError`, in their order."""
-        return self.map(urls, lambda download: download)
+        return self.map(urls, _itself)
 
-    def map(self, urls: Sequence[str], use: Callable[[Download], Result]) -> list[Result | ItemError]:
-        """Download pictures and hand each to `use`, in a thread, as soon as it is there.
+    def map(self, urls: Sequence[str], use: Use[Result]) -> list[Result | ItemError]:
+        """Download pictures and pass each on as soon as it is there.
+
+        Args:
+            urls: What to download.
+            use: Makes a result of a download, in the loop of the downloads: it must not block. To
+                hand the work to threads costs more than a download does, for each waits for the
+                interpreter's lock at every file and socket.
 
         Returns:
             What `use` returned, or the `ItemError` of the download or of `use`, in the order of
@@ -167,7 +169,6 @@ class Downloader:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -175,10 +176,10 @@ class Downloader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def _all(self, urls: Sequence[str], use: Callable[[Download], Result]) -> list[Result | ItemError]:
+    async def _all(self, urls: Sequence[str], use: Use[Result]) -> list[Result | ItemError]:
         return await asyncio.gather(*(self._outcome(url, use) for url in urls))
 
-    async def _outcome(self, url: str, use: Callable[[Download], Result]) -> Result | ItemError:
+    async def _outcome(self, url: str, use: Use[Result]) -> Result | ItemError:
         for attempt in range(1, self._attempts + 1):
             try:
                 return await self._follow(url, use)
@@ -190,7 +191,7 @@ class Downloader:
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.5 * 2**attempt, 30.0))
         raise AssertionError("unreachable: attempts is at least 1")
 
-    async def _follow(self, url: str, use: Callable[[Download], Result]) -> Result:
+    async def _follow(self, url: str, use: Use[Result]) -> Result:
         """Ask for a URL, and for those that it redirects to."""
         target = self._checked(url)
         for _ in range(MAX_REDIRECTS + 1):
@@ -219,7 +220,7 @@ class Downloader:
         self._rule.check_url(str(url))
         return url
 
-    async def _ask(self, host: "_Host", url: URL, use: Callable[[Download], Result]) -> "Result | _Redirect":
+    async def _ask(self, host: "_Host", url: URL, use: Use[Result]) -> "Result | _Redirect":
         started = time.monotonic()
         try:
             async with self._session.get(url, allow_redirects=False) as answer:
@@ -238,7 +239,7 @@ class Downloader:
         if kind is None:
             raise FetchError("not_an_image", f"{url!s:.200}: the first bytes are {content[:8]!r}")
         download = Download(content, kind, str(url), answer.headers.get("Content-Type"))
-        return await self._loop.run_in_executor(self._pool, use, download)
+        return await use(download)
 
     async def _picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse) -> bytes:
         """Check the head of an answer and read its body."""
@@ -271,6 +272,10 @@ class Downloader:
         if isinstance(error, ValueError):  # a name or a Location that cannot be one
             return FetchError("unsupported_uri", f"{url!s:.200}: {text}")
         return FetchError("unreachable", f"{url!s:.200}: {text}")
+
+
+async def _itself(download: Download) -> Download:
+    return download
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import boto3
 import obstore
 import pyarrow as pa
 from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.store import S3Store
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, S3Store
 from pyarrow import fs
 
 from atlas_ray.errors import StorageError
@@ -198,7 +199,7 @@ def walk(uri: str) -> Iterator[tuple[str, int]]:
 
 
 def s3_store(bucket: str, *, timeout_s: float = 30.0, retries: int = 8) -> S3Store:
-    """Open a bucket for reading many objects: one request each, retried with backoff.
+    """Open a bucket for many objects: one request each, retried with backoff.
 
     Credentials come from the usual AWS chain; where it finds none, requests are not signed.
     """
@@ -228,6 +229,32 @@ def s3_store(bucket: str, *, timeout_s: float = 30.0, retries: int = 8) -> S3Sto
         },
         credential_provider=Boto3CredentialProvider(session) if signed else None,
     )
+
+
+class ObjectFolder:
+    """A folder, local or in S3, that many files are written to at the same time, from one event loop."""
+
+    def __init__(self, uri: str) -> None:
+        """Open the folder; a local one is made."""
+        self.uri = uri
+        with _named(uri):
+            if is_s3(uri):
+                bucket, _, self._prefix = f"{uri.removeprefix('s3://').rstrip('/')}/".partition("/")
+                self._store: S3Store | LocalStore = s3_store(bucket)
+            else:
+                self._prefix = ""
+                self._store = LocalStore(locate(uri).path, mkdir=True)
+
+    async def put(self, name: str, data: bytes) -> str:
+        """Write a whole file, which appears complete or not at all, and return its URI.
+
+        Raises:
+            StorageError: where it cannot be written.
+        """
+        uri = join(self.uri, name)
+        with _named(uri):
+            await obstore.put_async(self._store, self._prefix + name, data, use_multipart=False)
+        return uri
 
 
 def delete_file(uri: str) -> None:
@@ -260,5 +287,5 @@ class _named:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FileNotFoundError):
             raise StorageError(f"{self.uri}: no such file or folder") from error
-        if isinstance(error, OSError):
+        if isinstance(error, (OSError, BaseError)):
             raise StorageError(f"{self.uri}: {str(error).splitlines()[0]}") from error

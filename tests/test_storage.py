@@ -1,3 +1,4 @@
+import asyncio
 from pathlib import Path
 
 import boto3
@@ -21,6 +22,27 @@ def test_a_local_path_and_s3_work_alike(tmp_path: Path, s3: str) -> None:
         storage.delete_file(uri)
         storage.delete_file(uri)
         assert not storage.exists(uri)
+
+
+def test_many_files_are_put_at_the_same_time(tmp_path: Path, s3: str) -> None:
+    async def put(folder: storage.ObjectFolder) -> list[str]:
+        return await asyncio.gather(*(folder.put(f"{number % 7}/{number % 50}", b"x" * 100) for number in range(99)))
+
+    for root in (str(tmp_path), f"{s3}/folder", f"{s3}/folder/deeper/"):
+        uris = asyncio.run(put(storage.ObjectFolder(root)))
+        assert uris[52] == storage.join(root, "3", "2")
+        assert storage.read_bytes(uris[52]) == b"x" * 100
+    assert len(list(storage.walk(str(tmp_path)))) == len(set(uris))
+
+
+def test_a_file_that_cannot_be_put_is_named(tmp_path: Path, s3: str) -> None:
+    (tmp_path / "folder").mkdir()
+    folder = storage.ObjectFolder(str(tmp_path / "folder"))
+    (tmp_path / "folder" / "taken").write_text("a file where a folder must be")
+    with pytest.raises(StorageError, match=r"folder/taken/a\.jpg: "):
+        asyncio.run(folder.put("taken/a.jpg", b"abc"))
+    with pytest.raises(StorageError, match=r"not-there/pictures/a\.jpg: "):
+        asyncio.run(storage.ObjectFolder("s3://bucket-that-is-not-there/pictures").put("a.jpg", b"abc"))
 
 
 @pytest.mark.parametrize(

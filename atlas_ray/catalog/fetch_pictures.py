@@ -1,7 +1,7 @@
 """The stage of a fetch that downloads and stores: picture rows in, one outcome a row out."""
 
+import hashlib
 import io
-import threading
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,10 +55,8 @@ class PictureFetcher:
     """Downloads pictures into a folder, each under the hash of its content."""
 
     def __init__(self, output: str, downloader: Downloader) -> None:
-        self._output = output
         self._downloader = downloader
-        # Two threads must not write one file at a time; 256 locks share the work of one a file.
-        self._locks = [threading.Lock() for _ in range(256)]
+        self._pictures = storage.ObjectFolder(storage.join(output, "pictures"))
 
     def fetch(self, images: pa.Table) -> pa.Table:
         """Return the `OUTCOMES` of rows of an images table; what is no http(s) URL is carried over."""
@@ -83,13 +81,12 @@ class PictureFetcher:
             return key | vars(found)
         return key | {"stored_uri": row["image_uri"]} | {name: row[name] for name in ("sha256", "width", "height")}
 
-    def _store(self, download: Download) -> Stored:
+    async def _store(self, download: Download) -> Stored:
         width, height = picture_size(download)
-        digest = download.sha256
-        uri = storage.join(self._output, "pictures", digest[:2], f"{digest}.{EXTENSIONS[download.kind]}")
-        with self._locks[int(digest[:2], 16)]:
-            if storage.is_s3(uri) or not storage.exists(uri):  # in S3 writing costs no more than asking
-                storage.write_bytes(uri, download.content)
+        digest = hashlib.sha256(download.content).hexdigest()
+        name = f"{digest[:2]}/{digest}.{EXTENSIONS[download.kind]}"
+        # To write what is there already costs no more than to ask for it, and two may write it at a time.
+        uri = await self._pictures.put(name, download.content)
         return Stored(uri, digest, width, height, len(download.content))
 
 
