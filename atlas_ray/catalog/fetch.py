@@ -100,7 +100,7 @@ def fetch(config: FetchConfig) -> RunReport:
     done = _journal_ids(output, stored_only=config.retry_failed)
     with ProgressDisplay("fetching", "pictures", total=total, done=len(done)) as display:
         if len(done) < total:
-            _stream(config, catalog, output, done, display)
+            _stream(config, catalog, output, total, done, display)
     streamed = time.time()
     counts = _write_tables(catalog, output, total)
     fields = {
@@ -141,7 +141,7 @@ def _journal_ids(output: str, *, stored_only: bool) -> Ids:
     return np.unique(np.concatenate(found))
 
 
-def _stream(config: FetchConfig, catalog: str, output: str, done: Ids, display: ProgressDisplay) -> None:
+def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Ids, display: ProgressDisplay) -> None:
     """Read the images table, download and store what is not done, and write the journal."""
     nodes = sum(node["Alive"] for node in ray.nodes())
     workers = config.workers or min(nodes, config.concurrency, config.per_host_concurrency)
@@ -163,16 +163,19 @@ def _stream(config: FetchConfig, catalog: str, output: str, done: Ids, display: 
     context.execution_no_progress_timeout_s = -1  # a low rate makes blocks that take hours
     with DataContext.current(context):
         place = storage.locate(storage.join(catalog, "images"))
-        stream = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(IMAGES.names)
+        # The reading tasks themselves cut blocks of about the right size: `repartition` would be a stage more,
+        # with processes of its own.
+        blocks = -(-total // config.rows_per_file)
+        stream = ray.data.read_parquet(place.path, filesystem=place.filesystem, override_num_blocks=blocks)
+        stream = stream.select_columns(IMAGES.names)
         if len(done):
             left = functools.partial(_left, done=ray.put(done))
             stream = stream.map_batches(left, batch_size=None, batch_format="pyarrow")
-        stream = stream.repartition(target_num_rows_per_block=config.rows_per_file)
         stream = stream.map_batches(
             _Fetch,
             fn_constructor_args=(display.board, output),
             fn_constructor_kwargs=limits,
-            batch_size=None,
+            batch_size=config.rows_per_file,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 size=workers,
