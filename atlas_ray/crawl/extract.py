@@ -20,7 +20,7 @@ from atlas_ray.crawl.offers import (
 )
 from atlas_ray.crawl.page import Page, clean, text_of
 from atlas_ray.crawl.price_tags import current_price, shown_price
-from atlas_ray.crawl.stock import stock
+from atlas_ray.crawl.stock import says_sold_out, stock
 from atlas_ray.crawl.store import FIELDS, Store
 from atlas_ray.crawl.structured import Item, StructuredData, plain
 from atlas_ray.crawl.subject import is_page, main_product
@@ -48,11 +48,12 @@ class Extracted:
         sku: The shop's number of it: the one that the page shows, else the one that its data states; or the
             maker's, or the number in the page's address.
         availability: schema.org's name: `InStock`, `OutOfStock`, ...; where the data has none, after the
-            control that puts the product into the cart.
+            control that puts the product into the cart; where there is none, `InStock` for what has a price
+            on a page that nowhere says sold out.
         breadcrumb: The names from the shop's top category down, without "Home" and the product.
         image_urls: Absolute http(s) URLs, in the page's order.
-        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph`, `markup`, `script`
-            or `url`.
+        origins: Field -> `selector`, `json-ld`, `microdata`, `rdfa`, `opengraph`, `markup`, `script`,
+            `url`, or `offer` (availability concluded from a price).
     """
 
     url: str
@@ -86,7 +87,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     A value comes from the store's selector where there is one, else from the first that has it of
     JSON-LD, microdata, RDFa and OpenGraph; breadcrumb, brand, SKU, availability and price also from the
     page's markup, and at last the brand from its scripts and the SKU from its address. An SKU that the page
-    shows as another than that of its data goes before it. Raises nothing, whatever the page holds.
+    shows as another than that of its data goes before it, and so does a labelled brand before one that
+    the page does not show. Raises nothing, whatever the page holds.
     """
     if not page.body.strip():
         return NotAProduct("empty_page")
@@ -111,6 +113,7 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     _read_number(labels, products, values)
     for name in LABELS:
         values.put(name, labels.first(name), "markup")
+    _read_brand(labels, page, values)
     values.put("sku", labels.marked_number, "markup")
     values.put("sku", number_of(page), "url")
     if "brand" not in values.found:
@@ -118,6 +121,9 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     _read_price_tags(page, title, values)
     if "availability" not in values.found:
         values.put("availability", stock(page, title), "markup")
+    if "availability" not in values.found and values.found.get("price") and not says_sold_out(page):
+        # A classified ad, or a shop whose cart its scripts draw: what has a price is offered.
+        values.put("availability", "InStock", "offer")
     if "breadcrumb" not in values.found:
         values.put("breadcrumb", *find_breadcrumb(page, data, title))
     fields: dict[str, Any] = {name: values.found.get(name) for name in FIELDS}
@@ -234,6 +240,13 @@ def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
     stated = {letters(_number(source.text(name)) or "") for source in sources for name in NUMBERS}
     if shown and letters(shown) not in stated | {letters(values.found.get("sku", ""))}:
         values.prefer("sku", shown, "markup")
+
+
+def _read_brand(labels: Labels, page: Page, values: _Values) -> None:
+    """Take the brand that stands beside a label, where the one of the data is shown to nobody."""
+    labelled = labels.first("brand")
+    if labelled and values.found["brand"] != labelled and not page.shows(values.found["brand"]):
+        values.prefer("brand", labelled, "markup")
 
 
 def _read_price_tags(page: Page, title: str, values: _Values) -> None:

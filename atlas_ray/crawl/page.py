@@ -1,6 +1,7 @@
 """A saved response: bytes to text to a tree, whatever the bytes are."""
 
 import codecs
+import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,8 @@ MAX_BYTES = 5 * 1024 * 1024
 MAX_TEXT = 20_000
 """Characters of one text that are kept."""
 EMPTY = b"<html></html>"
+SEEN = "//text()[not(parent::script or parent::style or parent::noscript)]"
+"""XPath: the texts that readers see."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,11 @@ class Page:
         title = text_of(next(iter(self.tree.iterfind(".//title")), None))
         return tuple(filter(None, (self.metas.get("og:title"), *headings, title)))
 
+    def shows(self, words: str) -> bool:
+        """Tell whether words stand in the text that readers see, apart from case and white space."""
+        text = " ".join(" ".join(self.tree.xpath(f"//body{SEEN}")).split()).casefold()
+        return re.search(rf"(?<!\w){re.escape(' '.join(words.split()).casefold())}(?!\w)", text) is not None
+
     @cached_property
     def addresses(self) -> tuple[str, ...]:
         """The page's own URLs on its own site: rel=canonical, og:url, and where it came from.
@@ -167,4 +175,4 @@ def text_of(element: lxml.html.HtmlElement | None) -> str:
     """Return the text below an element that a reader sees."""
     if element is None:
         return ""
-    return clean(" ".join(element.xpath(".//text()[not(parent::script or parent::style or parent::noscript)]")))
+    return clean(" ".join(element.xpath(f".{SEEN}")))

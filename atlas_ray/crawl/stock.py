@@ -83,6 +83,24 @@ def stock(page: Page, title: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def says_sold_out(page: Page) -> bool:
+    """Tell whether any text of a page says that something cannot be had: a badge, a line, a control.
+
+    A control that holds the wordings of both states is a template: the page's scripts show one of them.
+    """
+    for element in page.tree.iter("a", "button", "span", "div", "p", "li", "td", "strong", "b", "em", "label"):
+        if OUT_OF_STOCK.fullmatch(_plain(element.text or "")):
+            control = next(element.iterancestors("a", "button"), element)
+            if not any(IN_STOCK.fullmatch(_plain(text)) for text in islice(control.itertext(), MAX_TEXTS)):
+                return True
+    return False
+
+
+def _plain(text: str) -> str:
+    """Return what a short text says, without case and signs around it."""
+    return AROUND.sub("", " ".join(text[: 4 * MAX_TEXT].split())[:MAX_TEXT]).casefold()
+
+
 def _controls(page: Page) -> Iterator[lxml.html.HtmlElement]:
     for element in page.tree.iter("button", "input", "a", "div", "span"):
         if element.tag == "button" or element.get("role") == "button":
@@ -96,8 +114,7 @@ def _controls(page: Page) -> Iterator[lxml.html.HtmlElement]:
 
 def _state(control: lxml.html.HtmlElement) -> str | None:
     inner = " ".join(text[:MAX_TEXT] for text in islice(control.itertext(), MAX_TEXTS))
-    texts = (inner, *(control.get(name, "")[: 4 * MAX_TEXT] for name in TEXTS))
-    plain = [AROUND.sub("", " ".join(text.split())[:MAX_TEXT]).casefold() for text in texts]
+    plain = [_plain(text) for text in (inner, *(control.get(name, "") for name in TEXTS))]
     if any(map(OUT_OF_STOCK.fullmatch, plain)):
         return "OutOfStock"
     # One that is disabled waits for a size, or for the page's scripts.

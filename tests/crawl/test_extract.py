@@ -327,5 +327,5 @@ def test_real_pages(test_data: Path) -> None:
     assert report.others[0] == 0, report.differences
     assert report.products == (57, 57), report.differences
     assert report.breadcrumbs == (6, 6), report.differences
-    for name in ("price", "currency", "sku"):
+    for name in ("price", "currency", "brand", "sku", "availability"):
         assert report.equal[name] >= 0.9 * report.given[name], report.differences

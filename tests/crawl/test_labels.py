@@ -20,7 +20,7 @@ def test_labels_tell_what_the_data_leaves_out(body: str) -> None:
     found = product(page_of(BARE, body=body))
     assert (found.brand, found.sku) == ("ACME", "A-77")
     assert found.origins["brand"] == found.origins["sku"] == "markup"
-    assert product(page_of({**PRODUCT, "brand": "Other"}, body=body)).brand == "Other"
+    assert product(page_of({**PRODUCT, "brand": "Other"}, body=f"{body}<h2>Other</h2>")).brand == "Other"
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,18 @@ def test_a_template_that_was_not_filled_in(text: str) -> None:
 )  # fmt: skip
 def test_brands(text: str, brand: str) -> None:
     assert product(page_of({**PRODUCT, "brand": text}, head="<title>Anvil | Shop</title>")).brand == brand
+
+
+@pytest.mark.parametrize(
+    ("body", "brand", "origin"),
+    [
+        ("<p>Brand: Yongli</p>", "Yongli", "markup"),
+        ("<p>Brand: Yongli</p><p>Shipped by  acme\n works.</p>", "ACME Works", "json-ld"),  # shown somewhere
+        ("<p>Brand: Yongli</p><p>ACME Workshop</p>", "Yongli", "markup"),
+        ("<p>Brand: Yongli</p><script>acme works</script>", "Yongli", "markup"),
+        ("<p>Made by Yongli</p>", "ACME Works", "json-ld"),
+    ],
+)
+def test_a_labelled_brand_goes_before_one_that_is_shown_nowhere(body: str, brand: str, origin: str) -> None:
+    found = product(page_of({**PRODUCT, "brand": "ACME Works"}, body=body))
+    assert (found.brand, found.origins["brand"]) == (brand, origin)

@@ -98,4 +98,25 @@ def test_only_where_the_data_says_nothing() -> None:
     assert (found.availability, found.origins["availability"]) == ("InStock", "markup")
     stated = {**PRODUCT, "offers": {**OFFER, "availability": "OutOfStock"}}
     assert product(page_of(stated, body=body)).availability == "OutOfStock"
-    assert product(page_of(silent)).availability is None
+
+
+@pytest.mark.parametrize(
+    ("body", "concluded"),
+    [
+        ("", True),
+        ("<p>Few customers find it sold out.</p><p>Available from May</p>", True),
+        ("<a class=buy><i>Add to cart</i><i>Notify me</i><span>Currently unavailable</span></a>", True),
+        ("<span class=badge>Sold out!</span>", False),
+        ("<ul><li> Out of  stock </li></ul>", False),
+        ("<button><b>Notify me when available</b></button>", False),
+        (HEADING + ADD + SOLD_OUT, False),
+    ],
+)
+def test_what_has_a_price_is_offered_where_nothing_says_otherwise(body: str, concluded: bool) -> None:
+    silent = {**PRODUCT, "offers": {name: value for name, value in OFFER.items() if name != "availability"}}
+    found = product(page_of(silent, body=body))
+    assert (found.availability, found.origins.get("availability")) == (
+        ("InStock", "offer") if concluded else (None, None)
+    )
+    unpriced = {name: value for name, value in PRODUCT.items() if name != "offers"}
+    assert product(page_of(unpriced, body=body)).availability in (None, "OutOfStock")
