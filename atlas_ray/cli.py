@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub.add_subparsers(dest=dest, required=True, metavar=metavar)
 
     command("import", catalogs.run_import, catalogs.add_import, "turn a catalogue of another layout into tables")
+    command("select", catalogs.run_select, catalogs.add_select, "make a catalogue of the products that a list names")
     taxonomy = group("taxonomy", "look at a taxonomy, and follow it to its next version", "action", "ACTION")
     command("show", taxonomies.run_show, taxonomies.add_source, "draw a taxonomy as a tree", taxonomy)
     command("check", taxonomies.run_check, taxonomies.add_source, "check a file and count its paths", taxonomy)

@@ -1,4 +1,4 @@
-"""A copy of a catalogue whose products are changed on the way."""
+"""A copy of a catalogue whose rows are changed on the way."""
 
 from collections.abc import Callable
 
@@ -12,25 +12,37 @@ from atlas_ray.streaming.tables import copy_images
 PART_ROWS = 100_000
 
 
-def copy_catalog(catalog: str, output: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Copy a catalogue's tables and taxonomy; the products pass through `change`, some rows at a time, in order.
+Change = Callable[[pa.Table], pa.Table]
+
+
+def copy_catalog(catalog: str, output: str, change: Change, *, change_images: Change | None = None) -> None:
+    """Copy a catalogue's tables and taxonomy; rows pass through functions, some at a time, in order.
 
     Args:
         catalog: Its URI.
         output: Where the copy goes; tables that are there are replaced.
-        change: Returns as many rows as it is given.
+        change: Takes rows of the products table, and returns those that are written.
+        change_images: The same for the images table; None: it is copied as it is.
     """
     for name in ("products", "images"):
         folder = storage.join(output, name)
         storage.delete_folder(folder)
         storage.make_folder(folder)
-    copy_images(catalog, output)
-    source = storage.locate(storage.join(catalog, "products"))
-    table = ds.dataset(source.path, filesystem=source.filesystem, format="parquet")
-    place = storage.locate(storage.join(output, "products"))
-    for number, batch in enumerate(table.to_batches(batch_size=PART_ROWS)):
-        part = change(pa.Table.from_batches([batch]))
-        pq.write_table(part, f"{place.path}/part-{number:05d}.parquet", filesystem=place.filesystem)
+    _copy_table(catalog, output, "products", change)
+    if change_images:
+        _copy_table(catalog, output, "images", change_images)
+    else:
+        copy_images(catalog, output)
     taxonomy = storage.join(catalog, "taxonomy.json")
     if storage.exists(taxonomy):
         storage.write_bytes(storage.join(output, "taxonomy.json"), storage.read_bytes(taxonomy))
+
+
+def _copy_table(catalog: str, output: str, name: str, change: Change) -> None:
+    source, place = (storage.locate(storage.join(uri, name)) for uri in (catalog, output))
+    table = ds.dataset(source.path, filesystem=source.filesystem, format="parquet")
+    for number, batch in enumerate(table.to_batches(batch_size=PART_ROWS)):
+        part = change(pa.Table.from_batches([batch]))
+        if number and not len(part):  # one file there has to be
+            continue
+        pq.write_table(part, f"{place.path}/part-{number:05d}.parquet", filesystem=place.filesystem)

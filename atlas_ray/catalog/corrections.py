@@ -1,27 +1,23 @@
 """What a person corrected, taken over as labels into a copy of the catalogue."""
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from atlas_ray import __version__, storage
+from atlas_ray import storage
 from atlas_ray.catalog.copy import copy_catalog
-from atlas_ray.catalog.sources import RawRow, read_rows
+from atlas_ray.catalog.product_list import read_list
+from atlas_ray.catalog.sources import RawRow
 from atlas_ray.config import check_settings, setting
-from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError, TaxonomyError
-from atlas_ray.records import CATEGORY_PATH, QUARANTINE, path_keys, quarantine_row
-from atlas_ray.reports.spreadsheet import unguarded
-from atlas_ray.streaming.tables import count_images
+from atlas_ray.errors import CatalogError, OutputError, RowError, TaxonomyError
+from atlas_ray.records import CATEGORY_PATH, path_keys, quarantine_row
+from atlas_ray.streaming.account import write_run
+from atlas_ray.streaming.tables import count_images, write_quarantine
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 from atlas_ray.taxonomy.tree import check_path
 
@@ -84,7 +80,7 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     count_images(catalog, products=("product_id", "category_path", "split"), may_be_empty=True)
     taxonomy = _taxonomy(config, catalog)
     corrections = _Corrections(taxonomy, config.corrections)
-    for row in _rows(config.corrections):
+    for row in read_list(config.corrections, COLUMNS):
         corrections.take(row)
     if not corrections.count:
         raise CatalogError(f"{config.corrections}: no row has a corrected_category_path; fill in that column first")
@@ -95,7 +91,16 @@ def relabel(config: RelabelConfig) -> RelabelReport:
         storage.write_bytes(storage.join(output, "taxonomy.json"), taxonomy.to_json().encode())
     quarantined = Counter(str(row["error_code"]) for row in corrections.quarantine)
     report = RelabelReport(output, corrections.count, corrections.empty, applied.outcomes, applied.splits, quarantined)
-    _write(report, config, catalog, corrections.quarantine, taxonomy.id, began)
+    write_quarantine(output, corrections.quarantine)
+    counts = {
+        "corrections": report.corrections,
+        "empty": report.empty,
+        **report.outcomes,
+        "splits": dict(report.splits),
+        "quarantined": dict(report.quarantined),
+    }
+    fields = {"config": asdict(config) | {"catalog": catalog}, "taxonomy_id": taxonomy.id, "counts": counts}
+    write_run(output, "relabel", began, fields)
     return report
 
 
@@ -174,47 +179,6 @@ class _Corrections:
         self.quarantine.append(quarantine_row("relabel", error.code, message, product_id=known))
 
 
-def _rows(source: str) -> Iterator[RawRow]:
-    """Yield the rows of a file of corrections.
-
-    Raises:
-        ConfigError: where it is of another kind.
-        CatalogError: where it lacks a column, or cannot be read at all.
-    """
-    if source.lower().endswith((".csv", ".tsv")):
-        for row in read_rows(source, "csv"):
-            if row.error is None:
-                _check(source, list(row.fields))
-                row.fields = {name: unguarded(row.fields[name]) for name in COLUMNS}
-            yield row
-    elif source.lower().endswith(".parquet"):
-        yield from _parquet(source)
-    else:
-        raise ConfigError(f"--corrections {source!r}; expected a .csv, .tsv or .parquet file")
-
-
-def _parquet(source: str) -> Iterator[RawRow]:
-    place = storage.locate(source)
-    if not storage.exists(source):
-        raise CatalogError(f"{source}: no such file")
-    try:
-        table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{source}: not Parquet: {str(error).splitlines()[0]}") from None
-    _check(source, table.schema.names)
-    first = 1
-    for batch in table.to_batches(columns=list(COLUMNS)):
-        for number, fields in enumerate(batch.to_pylist(), first):
-            yield RawRow(f"row {number}", fields)
-        first += len(batch)
-
-
-def _check(source: str, columns: list[str]) -> None:
-    for name in COLUMNS:
-        if name not in columns:
-            raise CatalogError(f"{source}: no column {name!r}; it has {columns[:12]}")
-
-
 class _Applied:
     """Changes products by their corrections, and counts what it does.
 
@@ -251,37 +215,3 @@ class _Applied:
         for name, column in (("category_path", path), ("split", split)):
             products = products.set_column(products.column_names.index(name), products.field(name), column)
         return products
-
-
-def _write(
-    report: RelabelReport,
-    config: RelabelConfig,
-    catalog: str,
-    quarantine: list[dict[str, object]],
-    taxonomy_id: str,
-    began: float,
-) -> None:
-    """Write the quarantine where there is something in it, and then the account."""
-    if quarantine:
-        folder = storage.join(report.output, "quarantine")
-        storage.make_folder(folder)
-        place = storage.locate(storage.join(folder, "part-00000.parquet"))
-        table = pa.Table.from_pylist(quarantine, schema=QUARANTINE)
-        pq.write_table(table, place.path, filesystem=place.filesystem)
-    run = {
-        "job": "relabel",
-        "written_by": f"atlas_ray {__version__}",
-        "started_at": datetime.fromtimestamp(began, UTC).isoformat(),
-        "finished_at": datetime.now(UTC).isoformat(),
-        "config": asdict(config) | {"catalog": catalog},
-        "taxonomy_id": taxonomy_id,
-        "counts": {
-            "corrections": report.corrections,
-            "empty": report.empty,
-            **report.outcomes,
-            "splits": dict(report.splits),
-            "quarantined": dict(report.quarantined),
-        },
-    }
-    text = json.dumps(run, indent=1, ensure_ascii=False)
-    storage.write_bytes(storage.join(report.output, "run.json"), text.encode())

@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -22,8 +20,8 @@ from atlas_ray.cleaning.threshold import choose_threshold
 from atlas_ray.errors import OutputError
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.predictors import choose_device, choose_dtype
-from atlas_ray.records import QUARANTINE
 from atlas_ray.reports.zoom import zoom_scores
+from atlas_ray.streaming.tables import write_quarantine
 from atlas_ray.zoom_predictor import ZoomPredictor
 
 
@@ -58,7 +56,8 @@ def train_zoom(config: ZoomTraining) -> ZoomReport:
     threads = config.threads or torch.get_num_threads()
     splits, unreadable = read_examples(candidates, config.image_size_px, seed=config.seed, threads=threads)
     refused = candidates.refused + unreadable
-    _write_quarantine(output, refused)
+    storage.delete_folder(storage.join(output, "quarantine"))  # of a run that was stopped
+    write_quarantine(output, refused, "train")
 
     network, history = _fit(config, splits["train"], splits["val"], device)
     predictor = ZoomPredictor(ZoomArtifact(id="", model=network, metrics={}), device=str(device),
@@ -148,12 +147,3 @@ def _measure(network: nn.Module, examples: Examples, batch_size: int, device: to
     truth = torch.from_numpy(examples.zoomed)
     loss = binary_cross_entropy_with_logits(logits, truth.float())
     return float(loss), float(((logits > 0) == truth).float().mean())
-
-
-def _write_quarantine(output: str, rows: list[dict[str, object]]) -> None:
-    folder = storage.join(output, "quarantine")
-    storage.delete_folder(folder)  # of a run that was stopped
-    if rows:
-        storage.make_folder(folder)
-        place = storage.locate(storage.join(folder, "train.parquet"))
-        pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), place.path, filesystem=place.filesystem)

@@ -1,8 +1,8 @@
-"""`import`."""
+"""`import` and `select`."""
 
 import argparse
 
-from atlas_ray.commands.exits import EXIT_OK
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -54,3 +54,25 @@ def run_import(options: argparse.Namespace) -> int:
     )
     print_import(report)
     return EXIT_OK
+
+
+def add_select(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `select`."""
+    from atlas_ray.catalog.selection import SelectConfig
+    from atlas_ray.config import add_flags
+
+    add_flags(parser, SelectConfig)
+
+
+def run_select(options: argparse.Namespace) -> int:
+    """Make a catalogue of some products of another one."""
+    from atlas_ray.catalog.selection import SelectConfig, select
+    from atlas_ray.config import build_settings, given
+    from atlas_ray.reports.collection import print_select
+
+    config = build_settings(SelectConfig, given(options, SelectConfig), COMMAND_LINE)
+    report = select(config)
+    print_select(report)
+    return quarantine_exit(
+        "select", report.quarantined_fraction, config.max_quarantine_fraction, what="listed products"
+    )

@@ -91,6 +91,15 @@ def print_relabel(report: Any) -> None:
     print(f"the catalogue with them: {report.output}")
 
 
+def print_select(report: Any) -> None:
+    """Say what was found (`atlas_ray.catalog.selection.SelectReport`)."""
+    print(f"{report.products} of {report.listed} listed products, {report.images} pictures")
+    if report.quarantined:
+        _print_codes({"quarantined_by_code": report.quarantined})
+        print(f"  see {report.output}/quarantine")
+    print(f"the catalogue of them: {report.output}")
+
+
 def _print_codes(run: Mapping[str, Any]) -> None:
     codes = sorted(run["quarantined_by_code"].items(), key=lambda item: (-item[1], item[0]))
     if codes:

@@ -1,6 +1,6 @@
 """A catalogue's tables, opened and checked before anything starts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
-from atlas_ray.records import IMAGES, PRODUCTS, missing_columns
+from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, missing_columns
 from atlas_ray.streaming.outcomes import KEYS
 
 
@@ -78,3 +78,19 @@ def copy_images(catalog: str, output: str) -> None:
     """Copy a catalogue's images table, file by file."""
     for uri in storage.files(storage.join(catalog, "images"), suffix=".parquet"):
         storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))
+
+
+def write_quarantine(output: str, rows: Sequence[Mapping[str, object]], name: str = "part-00000") -> None:
+    """Write a file of the quarantine, where there is something to write.
+
+    Args:
+        output: The run's folder; the file goes to `quarantine/` below it.
+        rows: As `atlas_ray.records.quarantine_row` makes them.
+        name: Of the file: each process that writes needs its own.
+    """
+    if not rows:
+        return
+    folder = storage.join(output, "quarantine")
+    storage.make_folder(folder)
+    place = storage.locate(storage.join(folder, f"{name}.parquet"))
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=QUARANTINE), place.path, filesystem=place.filesystem)

@@ -8,21 +8,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.train
 import ray.train.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.metrics import FIGURES
 from atlas_ray.models import FusionConfig
 from atlas_ray.models.backbone import Backbone
 from atlas_ray.predictors import choose_dtype
-from atlas_ray.records import QUARANTINE, quarantine_row
+from atlas_ray.records import quarantine_row
+from atlas_ray.streaming.tables import write_quarantine
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from atlas_ray.texts import WordIndex
 from atlas_ray.training.augment import augment
@@ -319,16 +317,11 @@ class Worker:
             self.board.say.remote(text)
 
     def _quarantine(self, refused: dict[str, str]) -> None:
-        if not refused:
-            return
         rows = [
             quarantine_row("train", code, message, image_uri=uri)
             for uri, (code, _, message) in ((uri, text.partition(": ")) for uri, text in refused.items())
         ]
-        folder = storage.join(self.config.output, "quarantine")
-        storage.make_folder(folder)
-        place = storage.locate(storage.join(folder, f"train-{self.rank:05d}.parquet"))
-        pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), place.path, filesystem=place.filesystem)
+        write_quarantine(self.config.output, rows, f"train-{self.rank:05d}")
 
     def _all_reduce(self, values: Tensor) -> Tensor:
         if self.world > 1:

@@ -1,0 +1,131 @@
+"""A catalogue of some products of another one: those that a list names."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_ray import storage
+from atlas_ray.catalog.copy import copy_catalog
+from atlas_ray.catalog.product_list import read_list
+from atlas_ray.config import check_settings, setting
+from atlas_ray.errors import CatalogError, OutputError, RowError
+from atlas_ray.records import quarantine_row
+from atlas_ray.streaming.account import write_run
+from atlas_ray.streaming.tables import count_images, write_quarantine
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """Which products of which catalogue."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    products: str = setting("a .csv or .parquet with product_id, or a folder of them such as `rescore` of a migration")
+    output: str = setting("where the catalogue of them goes; a folder that holds none yet")
+    max_quarantine_fraction: float = setting("exit with 3 where more of the list is quarantined", 0.05, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class SelectReport:
+    """What was found."""
+
+    output: str
+    listed: int
+    """Rows of the list, but for those that repeat a product."""
+    products: int
+    images: int
+    quarantined: Counter[str]
+    """Rows of the list by error code."""
+
+    @property
+    def quarantined_fraction(self) -> float:
+        """The share of the list that names no product of the catalogue."""
+        return self.quarantined.total() / max(self.listed, 1)
+
+
+def select(config: SelectConfig) -> SelectReport:
+    """Write a catalogue of the listed products alone, with all that the tables say of them.
+
+    What the list has and the catalogue has not is in `quarantine/`, with the code unknown_product, missing_product_id,
+    bad_row or bad_encoding. The pictures stay where they are. Memory grows with the list, not with the catalogue.
+
+    Raises:
+        CatalogError: where the catalogue has no such tables, or the list cannot be read or names none of its products.
+        OutputError: where the output holds a catalogue already.
+    """
+    began = time.time()
+    catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
+    if storage.exists(storage.join(output, "run.json")) or storage.files(storage.join(output, "products")):
+        raise OutputError(f"{output} already holds a catalogue; name a new folder, or delete it")
+    count_images(catalog, may_be_empty=True)
+    wanted, quarantine = _read(config.products)
+    found = _Found(list(wanted))
+    copy_catalog(catalog, output, found.products, change_images=found.images)
+    if not found.counts["products"]:
+        for name in ("products", "images"):
+            storage.delete_folder(storage.join(output, name))
+        raise CatalogError(f"{config.products}: none of its {len(wanted)} products is in the catalogue {catalog}")
+    for (product_id, place), seen in zip(wanted.items(), found.seen, strict=True):
+        if not seen:
+            message = f"{config.products}, {place}: the catalogue has no product {product_id[:200]!r}"
+            quarantine.append(quarantine_row("select", "unknown_product", message, product_id=product_id[:200]))
+    write_quarantine(output, quarantine)
+    codes = Counter(str(row["error_code"]) for row in quarantine)
+    listed = found.counts["products"] + codes.total()
+    report = SelectReport(output, listed, found.counts["products"], found.counts["images"], codes)
+    counts = {"listed": listed, **found.counts, "quarantined": dict(codes)}
+    write_run(output, "select", began, {"config": asdict(config) | {"catalog": catalog}, "counts": counts})
+    return report
+
+
+def _read(source: str) -> tuple[dict[str, str], list[dict[str, object]]]:
+    """Return where each product stands in a list, and the rows that name none."""
+    places: dict[str, str] = {}
+    quarantine = []
+    for row in read_list(source, ["product_id"]):
+        product_id, error = row.fields.get("product_id"), row.error
+        if error is None and not product_id:
+            error = RowError("missing_product_id", "the row has no product id")
+        if error:
+            quarantine.append(quarantine_row("select", error.code, f"{source}, {row.place}: {error.message}"))
+        else:
+            places.setdefault(str(product_id), row.place)
+    if not places:
+        raise CatalogError(f"{source}: no row names a product")
+    return places, quarantine
+
+
+class _Found:
+    """Keeps the rows of listed products.
+
+    Attributes:
+        seen: (listed,) bool: whether the catalogue has the product.
+        counts: Rows kept of each table.
+    """
+
+    def __init__(self, product_ids: Sequence[str]) -> None:
+        self._ids = pa.array(product_ids, pa.string())
+        self.seen = np.zeros(len(product_ids), bool)
+        self.counts = {"products": 0, "images": 0}
+
+    def products(self, rows: pa.Table) -> pa.Table:
+        """Return those rows of the products table that are listed."""
+        where = pc.index_in(rows["product_id"], self._ids)
+        self.seen[where.drop_null().to_numpy()] = True
+        return self._kept(rows.filter(where.is_valid()), "products")
+
+    def images(self, rows: pa.Table) -> pa.Table:
+        """Return those rows of the images table whose product is listed."""
+        return self._kept(rows.filter(pc.is_in(rows["product_id"], self._ids)), "images")
+
+    def _kept(self, rows: pa.Table, name: str) -> pa.Table:
+        self.counts[name] += len(rows)
+        return rows
