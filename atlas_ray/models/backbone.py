@@ -3,17 +3,13 @@
 from urllib.error import URLError
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from atlas_ray.errors import ArtifactError, ConfigError
-
-FEATURES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}
-"""The backbones and how many features each gives per grid cell."""
+from atlas_ray.models.resnet import FEATURES, STRIDE, resnet_parts
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-STRIDE = 32
 
 
 def grid_size(image_size_px: int) -> int:
@@ -22,7 +18,7 @@ def grid_size(image_size_px: int) -> int:
 
 
 class Backbone(nn.Module):
-    """A torchvision ResNet without its pooling and its classifier."""
+    """A ResNet without its pooling and its classifier."""
 
     mean: Tensor
     std: Tensor
@@ -37,10 +33,8 @@ class Backbone(nn.Module):
         if name not in FEATURES:
             raise ConfigError(f"backbone {name!r} is unknown; expected one of {', '.join(FEATURES)}")
         self.features = FEATURES[name]
-        resnet = torchvision.models.get_model(name, weights=None)
-        # torchvision's own attribute names, so that its state dicts load as they are
-        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            self.add_module(part, getattr(resnet, part))
+        for part, module in resnet_parts(name).items():
+            self.add_module(part, module)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -85,8 +79,10 @@ def load_backbone_weights(backbone: Backbone, name: str, weights: str) -> None:
     if weights == "none":
         return
     if weights == "imagenet":
+        from torchvision.models import get_model_weights  # slow to import, see `atlas_ray.models.resnet`
+
         try:
-            state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
+            state = get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
         except (URLError, OSError) as error:
             raise ArtifactError(
                 f"the ImageNet weights of {name} could not be downloaded ({error}); copy torchvision's "

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from atlas_ray.config import BACKBONES, check_settings, setting
-from atlas_ray.models.backbone import FEATURES, Backbone
+from atlas_ray.models.backbone import Backbone
+from atlas_ray.models.resnet import FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import pytest
 from torch import Tensor, nn
 
-from atlas_ray.models.backbone import FEATURES, STRIDE
+from atlas_ray.models.resnet import FEATURES, STRIDE
 
 
 class TinyEncoder(nn.Module):

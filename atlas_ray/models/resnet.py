@@ -1,0 +1,107 @@
+"""Residual networks (He et al. 2015), in torchvision's version and with its names, so that its weights load.
+
+A bottleneck has its stride in the convolution of 3x3, not in the first of 1x1. The networks stand here, and not as
+an import, because torchvision's loads `torch._dynamo` with it: 160 MiB and some seconds in each process.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+WIDTHS = (64, 128, 256, 512)
+
+
+def _conv(channels: int, features: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, features, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def _shortcut(channels: int, features: int, stride: int) -> nn.Module:
+    if stride == 1 and channels == features:
+        return nn.Identity()
+    return nn.Sequential(_conv(channels, features, 1, stride), nn.BatchNorm2d(features))
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions of 3x3 beside a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        """Build a block that gives `width` features."""
+        super().__init__()
+        self.conv1 = _conv(channels, width, 3, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv(width, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(channels, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) -> (batch, width, rows / stride, columns / stride)."""
+        y = torch.relu_(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return torch.relu_(y.add_(self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """A convolution of 3x3 between two of 1x1, beside a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        """Build a block that gives 4 x `width` features."""
+        super().__init__()
+        self.conv1 = _conv(channels, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv(width, width, 3, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = _conv(width, width * self.expansion, 1)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.downsample = _shortcut(channels, width * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) -> (batch, 4 x width, rows / stride, columns / stride)."""
+        y = torch.relu_(self.bn1(self.conv1(x)))
+        y = torch.relu_(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return torch.relu_(y.add_(self.downsample(x)))
+
+
+BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], Sequence[int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+"""By name: the kind of block, and how many of them each layer has."""
+FEATURES = {name: WIDTHS[-1] * block.expansion for name, (block, _) in BLOCKS.items()}
+"""By name: how many features a network gives per grid cell."""
+STRIDE = 32
+
+
+def resnet_parts(name: str) -> OrderedDict[str, nn.Module]:
+    """Build a network without its pooling and its classifier, its parts in the order of their use.
+
+    Args:
+        name: One of `BLOCKS`.
+    """
+    block, depths = BLOCKS[name]
+    channels = WIDTHS[0]
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=nn.Conv2d(3, channels, 7, 2, padding=3, bias=False),
+        bn1=nn.BatchNorm2d(channels),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(3, 2, padding=1),
+    )
+    for number, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), 1):
+        layer = nn.Sequential()
+        for position in range(depth):
+            layer.append(block(channels, width, 2 if number > 1 and position == 0 else 1))
+            channels = width * block.expansion
+        parts[f"layer{number}"] = layer
+    for part in parts.values():
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return parts
