@@ -7,8 +7,9 @@ READY := .venv/.installed
 demo: $(READY)
 	$(BIN)/atlas-ray demo
 
+# Two at a time: most of a test's time is spent on waiting for a Ray to start. The slow ones measure, and run alone.
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-all: check
 	$(BIN)/pytest -m ""
