@@ -143,6 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
         while not self.server.closing.is_set():
             self.wfile.write(body)
 
+    def on_slow_header(self, rest: str) -> None:
+        """Send a picture whose header takes Pillow seconds: fill bytes without an end."""
+        self.answer(b"\xff\xd8\xff" + b"\xff" * (4 * MIB))
+
     def on_says_less(self, rest: str) -> None:
         self.answer(jpeg(1) + bytes(2 * MIB), Content_Length="300", Connection="close")
 

@@ -148,8 +148,9 @@ def test_pictures_are_used_as_they_come(server: PictureServer) -> None:
         if download.content == jpeg(1):
             raise PictureError("corrupt", "not this one")
         used.append(download.final_url)
-        while len(used) < 2:  # the others arrive while one is used
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while len(used) < 2:  # the others arrive while one is used
+                await asyncio.sleep(0.01)
         return len(download.content)
 
     urls = [f"{server.url}/ok/{number}.jpg" for number in range(3)]

@@ -7,9 +7,24 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
+from atlas_ray.errors import OutputError
 from atlas_ray.streaming.tables import copy_images
 
 PART_ROWS = 100_000
+
+
+HELD = ("run.json", "products", "images", "quarantine")
+
+
+def check_unused(output: str) -> None:
+    """Refuse a folder that holds a catalogue, or pictures where one's tables would go.
+
+    Raises:
+        OutputError: naming what is there.
+    """
+    for name in HELD:
+        if storage.exists(storage.join(output, name)):
+            raise OutputError(f"{output} already holds a catalogue ({name}); name a new folder, or delete it")
 
 
 Change = Callable[[pa.Table], pa.Table]

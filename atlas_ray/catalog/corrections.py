@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray import storage
-from atlas_ray.catalog.copy import copy_catalog
+from atlas_ray.catalog.copy import check_unused, copy_catalog
 from atlas_ray.catalog.product_list import read_list
 from atlas_ray.catalog.sources import RawRow
 from atlas_ray.config import check_settings, setting
-from atlas_ray.errors import CatalogError, OutputError, RowError, TaxonomyError
+from atlas_ray.errors import CatalogError, RowError, TaxonomyError
 from atlas_ray.records import CATEGORY_PATH, path_keys, quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.streaming.tables import count_images, write_quarantine
@@ -75,8 +75,7 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     """
     began = time.time()
     catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
-    if storage.exists(storage.join(output, "run.json")) or storage.files(storage.join(output, "products")):
-        raise OutputError(f"{output} already holds a catalogue; name a new folder, or delete it")
+    check_unused(output)
     count_images(catalog, products=("product_id", "category_path", "split"), may_be_empty=True)
     taxonomy = _taxonomy(config, catalog)
     corrections = _Corrections(taxonomy, config.corrections)

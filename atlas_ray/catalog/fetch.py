@@ -37,6 +37,8 @@ CALLS_A_WORKER = 4
 """Blocks that a worker has on their way at a time: a slow picture in one does not hold up the others."""
 PICTURES_A_PARTITION = 50_000
 MAX_READ_TASKS = 1_000
+BYTES_A_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
+"""Of an images table in memory, about; and of a block, so that reading does not end in crumbs."""
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -160,6 +162,8 @@ def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Id
     }
     context = DataContext.get_current().copy()
     context.use_datasource_v2 = False  # it starts a pool of actors for footers that hold no news here
+    # One large file among many small ones is cut by this; `blocks` below counts for all files alike.
+    context.target_max_block_size = max(MIN_BLOCK_BYTES, BYTES_A_ROW * config.rows_per_file)
     context.execution_no_progress_timeout_s = -1  # a low rate makes blocks that take hours
     with DataContext.current(context):
         place = storage.locate(storage.join(catalog, "images"))

@@ -1,8 +1,10 @@
 """The stage of a fetch that downloads and stores: picture rows in, one outcome a row out."""
 
+import asyncio
 import hashlib
 import io
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +20,9 @@ from atlas_ray.picture_limits import DEFAULT_LIMITS
 
 JOURNAL = "fetched"
 """The folder of a fetch's output that holds its outcomes, as they were written."""
+
+LARGE = 256 * 1024
+"""Bytes of a picture that is looked at in a thread: a header made to be slow to read must not stop the others."""
 
 OUTCOMES = pa.schema(
     [
@@ -56,6 +61,7 @@ class PictureFetcher:
 
     def __init__(self, output: str, downloader: Downloader) -> None:
         self._downloader = downloader
+        self._large = ThreadPoolExecutor(2, thread_name_prefix="large-pictures")
         self._pictures = storage.ObjectFolder(storage.join(output, "pictures"))
 
     def fetch(self, images: pa.Table) -> pa.Table:
@@ -82,12 +88,19 @@ class PictureFetcher:
         return key | {"stored_uri": row["image_uri"]} | {name: row[name] for name in ("sha256", "width", "height")}
 
     async def _store(self, download: Download) -> Stored:
-        width, height = picture_size(download)
-        digest = hashlib.sha256(download.content).hexdigest()
+        if len(download.content) < LARGE:
+            (width, height), digest = _examine(download)
+        else:
+            loop = asyncio.get_running_loop()
+            (width, height), digest = await loop.run_in_executor(self._large, _examine, download)
         name = f"{digest[:2]}/{digest}.{EXTENSIONS[download.kind]}"
         # To write what is there already costs no more than to ask for it, and two may write it at a time.
         uri = await self._pictures.put(name, download.content)
         return Stored(uri, digest, width, height, len(download.content))
+
+
+def _examine(download: Download) -> tuple[tuple[int, int], str]:
+    return picture_size(download), hashlib.sha256(download.content).hexdigest()
 
 
 def picture_size(download: Download) -> tuple[int, int]:

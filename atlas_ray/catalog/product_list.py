@@ -36,18 +36,18 @@ def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
 
 def _parquet(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
     place = storage.locate(source)
-    if not storage.exists(source):
-        raise CatalogError(f"{source}: no such file")
     try:
         table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+        _check(source, table.schema.names, columns)
+        first = 1
+        for batch in table.to_batches(columns=list(columns)):
+            for number, fields in enumerate(batch.to_pylist(), first):
+                yield RawRow(f"row {number}", fields)
+            first += len(batch)
+    except FileNotFoundError:
+        raise CatalogError(f"{source}: no such file") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise CatalogError(f"{source}: not Parquet: {str(error).splitlines()[0]}") from None
-    _check(source, table.schema.names, columns)
-    first = 1
-    for batch in table.to_batches(columns=list(columns)):
-        for number, fields in enumerate(batch.to_pylist(), first):
-            yield RawRow(f"row {number}", fields)
-        first += len(batch)
 
 
 def _check(source: str, found: list[str], columns: Sequence[str]) -> None:

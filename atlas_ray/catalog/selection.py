@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray import storage
-from atlas_ray.catalog.copy import copy_catalog
+from atlas_ray.catalog.copy import check_unused, copy_catalog
 from atlas_ray.catalog.product_list import read_list
 from atlas_ray.config import check_settings, setting
-from atlas_ray.errors import CatalogError, OutputError, RowError
+from atlas_ray.errors import CatalogError, RowError
 from atlas_ray.records import quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.streaming.tables import count_images, write_quarantine
@@ -24,7 +24,9 @@ class SelectConfig:
     """Which products of which catalogue."""
 
     catalog: str = setting("a catalogue: its products and images tables")
-    products: str = setting("a .csv or .parquet with product_id, or a folder of them such as `rescore` of a migration")
+    products: str = setting(
+        "a .csv or .parquet with product_id, or a folder of Parquet such as `rescore` of a migration"
+    )
     output: str = setting("where the catalogue of them goes; a folder that holds none yet")
     max_quarantine_fraction: float = setting("exit with 3 where more of the list is quarantined", 0.05, low=0, high=1)
 
@@ -63,8 +65,7 @@ def select(config: SelectConfig) -> SelectReport:
     """
     began = time.time()
     catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
-    if storage.exists(storage.join(output, "run.json")) or storage.files(storage.join(output, "products")):
-        raise OutputError(f"{output} already holds a catalogue; name a new folder, or delete it")
+    check_unused(output)
     count_images(catalog, may_be_empty=True)
     wanted, quarantine = _read(config.products)
     found = _Found(list(wanted))
@@ -92,7 +93,7 @@ def _read(source: str) -> tuple[dict[str, str], list[dict[str, object]]]:
     quarantine = []
     for row in read_list(source, ["product_id"]):
         product_id, error = row.fields.get("product_id"), row.error
-        if error is None and not product_id:
+        if error is None and product_id in (None, ""):
             error = RowError("missing_product_id", "the row has no product id")
         if error:
             quarantine.append(quarantine_row("select", error.code, f"{source}, {row.place}: {error.message}"))

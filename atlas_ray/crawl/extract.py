@@ -26,6 +26,7 @@ from atlas_ray.crawl.structured import Item, StructuredData, plain
 from atlas_ray.crawl.subject import is_page, main_product
 
 OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
+OG_AVAILABILITY = ("product:availability", "og:availability")
 MAX_IMAGES = 100
 NUMBERS = ("sku", "productid", "identifier", "mpn", "gtin", "gtin8", "gtin12", "gtin13", "gtin14", "isbn")
 LABEL = re.compile(r"^[^:]{1,60}:\s+(?=\S)")
@@ -121,7 +122,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     _read_price_tags(page, title, values)
     if "availability" not in values.found:
         values.put("availability", stock(page, title), "markup")
-    if "availability" not in values.found and values.found.get("price") and not says_sold_out(page):
+    silent = "availability" not in values.found and not _states_availability(page, products, store)
+    if silent and values.found.get("price") and not says_sold_out(page):
         # A classified ad, or a shop whose cart its scripts draw: what has a price is offered.
         values.put("availability", "InStock", "offer")
     if "breadcrumb" not in values.found:
@@ -147,9 +149,9 @@ class _Values:
             self.found[name] = value
             self.origins[name] = origin
 
-    def prefer(self, name: str, value: Any, origin: str) -> None:
+    def prefer(self, name: str, value: str, origin: str) -> None:
         """Put a value in the place of any that is not from a selector."""
-        if self.origins.get(name) != "selector":
+        if self.origins.get(name) != "selector" and not UNFILLED.fullmatch(value):
             self.found[name] = value
             self.origins[name] = origin
 
@@ -244,9 +246,20 @@ def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
 
 def _read_brand(labels: Labels, page: Page, values: _Values) -> None:
     """Take the brand that stands beside a label, where the one of the data is shown to nobody."""
-    labelled = labels.first("brand")
-    if labelled and values.found["brand"] != labelled and not page.shows(values.found["brand"]):
+    stated, labelled = values.found.get("brand"), labels.first("brand")
+    if stated and labelled and stated != labelled and not page.shows(stated):
         values.prefer("brand", labelled, "markup")
+
+
+def _states_availability(page: Page, products: list[Item], store: Store) -> bool:
+    """Tell whether an availability is stated, also in words that are not known."""
+    everything = [item for product in products for item in (product, *product.items("hasvariant", "model"))]
+    sources = (source for item in everything for source in (item, *item.items("offers")))
+    return (
+        "availability" in store.fields
+        or any(page.metas.get(name) for name in OG_AVAILABILITY)
+        or any(source.text("availability") for source in sources)
+    )
 
 
 def _read_price_tags(page: Page, title: str, values: _Values) -> None:
@@ -255,7 +268,7 @@ def _read_price_tags(page: Page, title: str, values: _Values) -> None:
         if values.found.get("currency", shown.currency) == shown.currency:
             _put_offer(shown, "markup", values)
     elif values.origins["price"] == "microdata" and (price := current_price(page, values.found["price"])):
-        values.prefer("price", price, "markup")
+        values.found["price"], values.origins["price"] = price, "markup"
 
 
 def _put_offer(offer: Offer, origin: str, values: _Values) -> None:
@@ -286,7 +299,7 @@ def _read_opengraph(page: Page, values: _Values) -> None:
     values.put("brand", metas.get("product:brand") or metas.get("og:brand"), "opengraph")
     values.put("sku", metas.get("product:retailer_item_id") or metas.get("product:retailer_part_no"), "opengraph")
     values.put("image_urls", _urls(page, filter(None, map(metas.get, OG_IMAGES)))[:1], "opengraph")
-    availability = metas.get("product:availability") or metas.get("og:availability") or ""
+    availability = next((text for name in OG_AVAILABILITY if (text := metas.get(name))), "")
     _put_offer(Offer(_og_price(page), _og_currency(page), parse_availability(availability)), "opengraph", values)
 
 

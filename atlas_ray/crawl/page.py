@@ -1,7 +1,6 @@
 """A saved response: bytes to text to a tree, whatever the bytes are."""
 
 import codecs
-import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,10 @@ MAX_TEXT = 20_000
 EMPTY = b"<html></html>"
 SEEN = "//text()[not(parent::script or parent::style or parent::noscript)]"
 """XPath: the texts that readers see."""
+MAX_SHOWN = 100
+"""Characters of words that are looked for."""
+FIRST_UNSPACED = "\u0e00"
+"""Thai, the first in Unicode of the scripts that put no space between words."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,22 @@ class Page:
         return tuple(filter(None, (self.metas.get("og:title"), *headings, title)))
 
     def shows(self, words: str) -> bool:
-        """Tell whether words stand in the text that readers see, apart from case and white space."""
-        text = " ".join(" ".join(self.tree.xpath(f"//body{SEEN}")).split()).casefold()
-        return re.search(rf"(?<!\w){re.escape(' '.join(words.split()).casefold())}(?!\w)", text) is not None
+        """Tell whether a few words stand in what readers see, apart from case and white space.
+
+        Texts of pictures and the page's titles count. Scripts that put no space between words know no word's end.
+        """
+        wanted = " ".join(words.split()).casefold()
+        if not 0 < len(wanted) <= MAX_SHOWN:
+            return False
+        texts = (*self.tree.xpath(f"//body{SEEN}"), *self.tree.xpath("//img/@alt"), *self.titles)
+        text = f" {' '.join(' '.join(texts).split())} ".casefold()
+        start = text.find(wanted)
+        while start >= 0:
+            before, after = text[start - 1], text[start + len(wanted)]
+            if not any(letter.isalnum() and letter < FIRST_UNSPACED for letter in (before, after)):
+                return True
+            start = text.find(wanted, start + 1)
+        return False
 
     @cached_property
     def addresses(self) -> tuple[str, ...]:

@@ -61,8 +61,13 @@ SOLD_OUT = (
 """What it says where there is none to be had."""
 IN_STOCK = re.compile("|".join(f"(?:{wording})" for wording in CART.values()).replace("N?", "(?:.{1,100}? )?"))
 OUT_OF_STOCK = re.compile("|".join(SOLD_OUT))
-AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")
-"""Signs around the words, or a price."""
+GONE = re.compile(
+    "|".join((*SOLD_OUT, r"(?:not|no longer) (?:in stock|available)|discontinued|\b0 (?:in stock|available)"))
+)
+"""The same in a sentence."""
+SOLD = re.compile(r"sold|verkauft|vendu|venduto|vendido|verkocht|sprzedan[ey]|såld|solgt|продано")
+"""What stands over a thing that somebody else has bought."""
+LETTER = re.compile(r"[^\W\d_]")
 BUTTON = re.compile(r"btn|button|cart|basket|panier|warenkorb|carrello|carrito|koszyk|buy")
 """What links that look like buttons are called in pages' code."""
 TEXTS = ("value", "aria-label", "title", "alt")
@@ -70,6 +75,8 @@ TEXTS = ("value", "aria-label", "title", "alt")
 MAX_TEXT = 160
 MAX_TEXTS = 20
 MAX_CONTROLS = 3000
+MAX_SHORT_TEXTS = 30_000
+"""Of the largest shop pages, which have some thousands."""
 
 
 def stock(page: Page, title: str) -> str | None:
@@ -84,21 +91,44 @@ def stock(page: Page, title: str) -> str | None:
 
 
 def says_sold_out(page: Page) -> bool:
-    """Tell whether any text of a page says that something cannot be had: a badge, a line, a control.
+    """Tell whether a page says anywhere, in a short text or at a control, that something cannot be had.
 
-    A control that holds the wordings of both states is a template: the page's scripts show one of them.
+    A control that holds the wordings of both states is a template: the page's scripts show one of them. A page of
+    more texts than are looked at counts as one that says so.
     """
-    for element in page.tree.iter("a", "button", "span", "div", "p", "li", "td", "strong", "b", "em", "label"):
-        if OUT_OF_STOCK.fullmatch(_plain(element.text or "")):
-            control = next(element.iterancestors("a", "button"), element)
-            if not any(IN_STOCK.fullmatch(_plain(text)) for text in islice(control.itertext(), MAX_TEXTS)):
-                return True
+    templates: dict[lxml.html.HtmlElement, bool] = {}
+    for number, (element, text) in enumerate(_short_texts(page)):
+        if number >= MAX_SHORT_TEXTS:
+            return True
+        if not (GONE.search(" ".join(text.split()).casefold()) or SOLD.fullmatch(_plain(text))):
+            continue
+        control = element if element.tag in ("a", "button") else next(element.iterancestors("a", "button"), None)
+        if control is None:
+            return True
+        if control not in templates:
+            texts = islice(control.itertext(), MAX_TEXTS)
+            templates[control] = any(IN_STOCK.fullmatch(_plain(text[: 4 * MAX_TEXT])) for text in texts)
+        if not templates[control]:
+            return True
     return False
 
 
+def _short_texts(page: Page) -> Iterator[tuple[lxml.html.HtmlElement, str]]:
+    """Yield the texts of a page that are no prose, each with the element that it stands in."""
+    for element in page.tree.iter():
+        texts = [] if element.tag in ("script", "style", "noscript") else [element.text]
+        if element.tag in ("a", "button", "input") or element.get("role") == "button":
+            texts += [element.get(name) for name in TEXTS]
+        for owner, text in (*((element, text) for text in texts), (element.getparent(), element.tail)):
+            if text and owner is not None and len(text) <= MAX_TEXT and not text.isspace():
+                yield owner, text
+
+
 def _plain(text: str) -> str:
-    """Return what a short text says, without case and signs around it."""
-    return AROUND.sub("", " ".join(text[: 4 * MAX_TEXT].split())[:MAX_TEXT]).casefold()
+    """Return what a short text says, without case, and without signs or a price around it."""
+    said = " ".join(text.split())[:MAX_TEXT].casefold()
+    first, last = LETTER.search(said), LETTER.search(said[::-1])
+    return said[first.start() : len(said) - last.start()] if first and last else ""
 
 
 def _controls(page: Page) -> Iterator[lxml.html.HtmlElement]:
@@ -114,7 +144,7 @@ def _controls(page: Page) -> Iterator[lxml.html.HtmlElement]:
 
 def _state(control: lxml.html.HtmlElement) -> str | None:
     inner = " ".join(text[:MAX_TEXT] for text in islice(control.itertext(), MAX_TEXTS))
-    plain = [_plain(text) for text in (inner, *(control.get(name, "") for name in TEXTS))]
+    plain = [_plain(text) for text in (inner, *(control.get(name, "")[: 4 * MAX_TEXT] for name in TEXTS))]
     if any(map(OUT_OF_STOCK.fullmatch, plain)):
         return "OutOfStock"
     # One that is disabled waits for a size, or for the page's scripts.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,22 @@ def test_outcomes_become_tables_that_balance(server: PictureServer, tmp_path: Pa
         assert row["stage"] == "fetch"
         assert source[row["image_id"]] == row["image_uri"]
         assert row["message"]
+
+
+def test_a_header_that_is_slow_to_read_stops_nobody_else(server: PictureServer, tmp_path: Path) -> None:
+    write_catalog(tmp_path / "slow", {"A": [f"{server.url}/slow-header/1.jpg", f"{server.url}/slow-header/2.jpg"]})
+    write_catalog(tmp_path / "quick", {"B": [f"{server.url}/ok/{number}.jpg" for number in range(4)]})
+    slow, quick = (pq.read_table(tmp_path / name / "images") for name in ("slow", "quick"))
+    rule = AddressRule(allow_private=frozenset({server.place}))
+    with Downloader(rule=rule, attempts=1) as downloader, ThreadPoolExecutor(1) as pool:
+        fetcher = PictureFetcher(str(tmp_path / "output"), downloader)
+        delayed = pool.submit(fetcher.fetch, slow)
+        done_while_slow = 0
+        while not delayed.done():
+            assert fetcher.fetch(quick)["error_code"].null_count == 4
+            done_while_slow += 1
+        assert delayed.result()["error_code"].to_pylist() == ["corrupt"] * 2
+    assert done_while_slow >= 5
 
 
 def test_a_lost_picture_fails_the_account(tmp_path: Path) -> None:

@@ -62,3 +62,25 @@ def test_mistakes(catalog: str, tmp_path: Path) -> None:
             select(SelectConfig(catalog=catalog, products=str(tmp_path / name), output=str(tmp_path / "part")))
     with pytest.raises(OutputError, match="already holds a catalogue"):
         select(SelectConfig(catalog=catalog, products=str(listed), output=catalog))
+    pictures = tmp_path / "shop" / "images"
+    pictures.mkdir(parents=True)
+    (pictures / "a.jpg").write_bytes(b"somebody's picture")
+    for command in ("select", "relabel"):
+        flag = "--products" if command == "select" else "--corrections"
+        call = [command, "--catalog", catalog, flag, str(listed), "--output", str(tmp_path / "shop")]
+        assert main(call) == 2
+    assert (pictures / "a.jpg").exists()
+
+
+def test_lists_of_other_kinds(catalog: str, tmp_path: Path) -> None:
+    products = pa.table({"product_id": pa.array([0, None, 7], pa.int64())})
+    pq.write_table(products, tmp_path / "list.parquet")
+    config = SelectConfig(catalog=catalog, products=str(tmp_path / "list.parquet"), output=str(tmp_path / "part"))
+    with pytest.raises(CatalogError, match="none of its 2 products"):  # 0 is a number, too
+        select(config)
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    pq.write_table(products, mixed / "list.parquet")
+    (mixed / "list.csv").write_text("product_id\n1\n")
+    with pytest.raises(CatalogError, match="mixed: not Parquet"):
+        select(SelectConfig(catalog=catalog, products=str(mixed), output=str(tmp_path / "part")))

@@ -250,6 +250,9 @@ def hostile() -> Mapping[str, bytes]:
         "controls": silent.replace(b"</body>", buttons),
         "lines": silent.replace(b"</body>", b"<div>SKU: <b>" * 200 + b"SKU: 1 " * 200_000 + b"<p>SKU: 1</p>" * 50_000),
         "addresses": b'<base href="http://["><link rel=canonical href="http://a:b/"><meta name="og:url" content="//[">',
+        "dashes": page_of({**PRODUCT, "brand": "-" * 19_000 + "b"}, body="<p>Brand: x</p>" + "-" * 2_000_000).body,
+        "badges": silent.replace(b"</body>", b"<a>" + b"<b>sold out</b><b>Add to cart</b>" * 100_000),
+        "ones": silent.replace(b"</body>", (b"<b>a" + b"1" * 150 + b"a</b>") * 20_000),
         "entities": b"<h1>&#xD800;&#0;&#x110000;&nosuch;" * 100,
     }
 

@@ -115,8 +115,23 @@ def test_brands(text: str, brand: str) -> None:
         ("<p>Brand: Yongli</p><p>ACME Workshop</p>", "Yongli", "markup"),
         ("<p>Brand: Yongli</p><script>acme works</script>", "Yongli", "markup"),
         ("<p>Made by Yongli</p>", "ACME Works", "json-ld"),
+        ("<p>Brand: Yongli</p><img alt='ACME works'>", "ACME Works", "json-ld"),
+        ("<p>Brand: {{ brand }}</p>", "ACME Works", "json-ld"),
+        ("<p>Brand: N/A</p>", "ACME Works", "json-ld"),
     ],
 )
 def test_a_labelled_brand_goes_before_one_that_is_shown_nowhere(body: str, brand: str, origin: str) -> None:
     found = product(page_of({**PRODUCT, "brand": "ACME Works"}, body=body))
     assert (found.brand, found.origins["brand"]) == (brand, origin)
+
+
+def test_a_brand_in_a_script_without_spaces() -> None:
+    assert (
+        product(page_of({**PRODUCT, "brand": "无印良品"}, body="<p>品牌: MUJI</p><p>无印良品旗舰店</p>")).brand
+        == "无印良品"
+    )
+
+
+@pytest.mark.parametrize("text", ["N/A", "null", "${brand}", "{{brand}}"])
+def test_a_label_without_a_brand(text: str) -> None:
+    assert product(page_of({**PRODUCT, "brand": None}, body=f"<p>Brand: {text}</p>")).brand is None

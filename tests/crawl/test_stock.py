@@ -100,23 +100,49 @@ def test_only_where_the_data_says_nothing() -> None:
     assert product(page_of(stated, body=body)).availability == "OutOfStock"
 
 
+SILENT = {**PRODUCT, "offers": {name: value for name, value in OFFER.items() if name != "availability"}}
+
+
 @pytest.mark.parametrize(
     ("body", "concluded"),
     [
         ("", True),
-        ("<p>Few customers find it sold out.</p><p>Available from May</p>", True),
+        ("<p>In stock</p><p>Available from May</p><p>10 in stock</p><p>Resold by others</p>", True),
         ("<a class=buy><i>Add to cart</i><i>Notify me</i><span>Currently unavailable</span></a>", True),
+        ("<script>'sold out'</script><style>.sold-out{}</style><!-- sold out -->", True),
         ("<span class=badge>Sold out!</span>", False),
+        ("<span class=badge><svg></svg> Sold out</span>", False),
         ("<ul><li> Out of  stock </li></ul>", False),
+        ("<dl><dt>Availability<dd>Out of stock</dl>", False),
+        ("<p>Availability: out of stock</p>", False),
+        ("<h2>This item is sold out.</h2>", False),
+        ("<p>Dieser Artikel ist derzeit ausverkauft</p>", False),
+        ("<p>Sorry, no longer available</p>", False),
+        ("<b>SOLD</b>", False),
         ("<button><b>Notify me when available</b></button>", False),
+        ("<button aria-label='Sold out'><svg></svg></button>", False),
+        ("<input type=submit value='Sold out' disabled>", False),
         (HEADING + ADD + SOLD_OUT, False),
+        ("<b>x</b>" * 40_000, False),  # more than is looked at
     ],
 )
 def test_what_has_a_price_is_offered_where_nothing_says_otherwise(body: str, concluded: bool) -> None:
-    silent = {**PRODUCT, "offers": {name: value for name, value in OFFER.items() if name != "availability"}}
-    found = product(page_of(silent, body=body))
+    found = product(page_of(SILENT, body=body))
     assert (found.availability, found.origins.get("availability")) == (
         ("InStock", "offer") if concluded else (None, None)
     )
     unpriced = {name: value for name, value in PRODUCT.items() if name != "offers"}
-    assert product(page_of(unpriced, body=body)).availability in (None, "OutOfStock")
+    assert product(page_of(unpriced, body=body)).availability is None
+
+
+@pytest.mark.parametrize("text", ["https://schema.org/Unavailable", "temporarily out of stock", "ausverkauft", "false"])
+def test_nothing_is_concluded_where_the_data_says_something(text: str) -> None:
+    assert product(page_of({**PRODUCT, "offers": {**OFFER, "availability": text}})).availability != "InStock"
+    head = f"<meta property='product:availability' content='{text}'>"
+    assert product(page_of(SILENT, head=head)).availability != "InStock"
+
+
+def test_a_control_with_much_white_space() -> None:
+    space = f"<i>{' ' * 150}</i>" * 8
+    assert stock_of(f"{HEADING}<button>{space}<b>Sold</b> <b>out</b></button>") == "OutOfStock"
+    assert stock_of(f"{HEADING}<button>{space}<b>Add to cart</b></button>") == "InStock"
