@@ -24,16 +24,21 @@ from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, read_taxonomy
 
+_drawn: set[int] = set()
+
 
 def free_port() -> int:
-    """Return a port that nobody listens on, away from those that Ray's workers take."""
+    """Return a port that nobody listens on, another one each time, away from those that Ray's workers take."""
     for _ in range(1000):
-        port = random.randint(7000, 9999)
+        port = random.SystemRandom().randint(7000, 9999)  # not that of another process with the same seed
+        if port in _drawn:
+            continue
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _drawn.add(port)
             return port
     raise RuntimeError("no free port between 7000 and 9999")
 
