@@ -11,9 +11,9 @@ from atlas_ray.errors import OutputError
 from atlas_ray.streaming.tables import copy_images
 
 PART_ROWS = 100_000
-
-
 HELD = ("run.json", "products", "images", "quarantine")
+"""What of a catalogue a folder may hold."""
+Change = Callable[[pa.Table], pa.Table]
 
 
 def check_unused(output: str) -> None:
@@ -25,9 +25,6 @@ def check_unused(output: str) -> None:
     for name in HELD:
         if storage.exists(storage.join(output, name)):
             raise OutputError(f"{output} already holds a catalogue ({name}); name a new folder, or delete it")
-
-
-Change = Callable[[pa.Table], pa.Table]
 
 
 def copy_catalog(catalog: str, output: str, change: Change, *, change_images: Change | None = None) -> None:

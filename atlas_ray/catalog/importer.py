@@ -1,24 +1,24 @@
 """Import: another layout's catalogue to the products and images tables, streaming."""
 
-import json
 import os
 import sqlite3
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas_ray import __version__, storage
+from atlas_ray import storage
 from atlas_ray.catalog.rows import RowReader
 from atlas_ray.catalog.sources import FORMATS, RawRow, guess_format, read_rows
 from atlas_ray.catalog.split import StratifiedSplit, parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids, quarantine_row
+from atlas_ray.streaming.account import write_run
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 
 PART_ROWS = 50_000
@@ -88,7 +88,7 @@ def import_catalog(config: ImportConfig) -> ImportReport:
         CatalogError: where the source as a whole cannot be read, or holds no product.
         OutputError: where the output already holds a catalogue.
     """
-    started = datetime.now(UTC)
+    began = time.time()
     output = storage.absolute(config.output)
     if storage.exists(storage.join(output, "run.json")) or storage.files(storage.join(output, "products")):
         raise OutputError(f"{output} already holds a catalogue; import into a new folder, or delete it")
@@ -127,7 +127,7 @@ def import_catalog(config: ImportConfig) -> ImportReport:
         worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
         raise CatalogError(f"{source}: not one row could be used ({worst}); see {output}/quarantine")
     report.labelled = labels.total()
-    _finish(config, report, labels, kind, source, started)
+    _finish(config, report, labels, kind, source, began)
     return report
 
 
@@ -146,7 +146,7 @@ def _finish(
     labels: Counter[CategoryPath],
     kind: str,
     source: str,
-    started: datetime,
+    began: float,
 ) -> None:
     report.taxonomy = config.taxonomy
     if report.taxonomy is None and labels:
@@ -159,11 +159,7 @@ def _finish(
         report.not_leaves = [(path, count) for path, count in labels.items() if path not in leaves]
         counts = [(path, labels[path]) for path in report.taxonomy.leaves if labels[path] < FEW_PRODUCTS]
         report.few = sorted(counts, key=lambda item: item[1])
-    run = {
-        "job": "import",
-        "written_by": f"atlas_ray {__version__}",
-        "started_at": started.isoformat(),
-        "finished_at": datetime.now(UTC).isoformat(),
+    fields = {
         "config": {
             "source": source,
             "format": kind,
@@ -183,8 +179,7 @@ def _finish(
         "few_products": {format_path(path): count for path, count in report.few},
         "not_leaves": {format_path(path): count for path, count in report.not_leaves},
     }
-    text = json.dumps(run, indent=1, ensure_ascii=False)
-    storage.write_bytes(storage.join(report.output, "run.json"), text.encode())
+    write_run(report.output, "import", began, fields)
 
 
 class _Tables:

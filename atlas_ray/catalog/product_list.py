@@ -12,7 +12,7 @@ from atlas_ray.reports.spreadsheet import unguarded
 
 
 def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
-    """Yield the rows of a list, one by one.
+    """Yield the rows of a list, one by one; the `product_id` of each is text, "" where it has none.
 
     Args:
         source: A .csv or .tsv, which may come from a spreadsheet; a .parquet; or a folder of Parquet files.
@@ -22,6 +22,14 @@ def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
         ConfigError: where it is of another kind.
         CatalogError: where it lacks a column, or cannot be read at all.
     """
+    for row in _rows(source, columns):
+        if row.error is None:
+            product_id = row.fields["product_id"]
+            row.fields["product_id"] = "" if product_id is None else str(product_id)
+        yield row
+
+
+def _rows(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
     if source.lower().endswith((".csv", ".tsv")):
         for row in read_rows(source, "csv"):
             if row.error is None:

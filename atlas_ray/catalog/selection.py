@@ -92,13 +92,13 @@ def _read(source: str) -> tuple[dict[str, str], list[dict[str, object]]]:
     places: dict[str, str] = {}
     quarantine = []
     for row in read_list(source, ["product_id"]):
-        product_id, error = row.fields.get("product_id"), row.error
-        if error is None and product_id in (None, ""):
+        error = row.error
+        if error is None and not row.fields["product_id"]:
             error = RowError("missing_product_id", "the row has no product id")
         if error:
             quarantine.append(quarantine_row("select", error.code, f"{source}, {row.place}: {error.message}"))
         else:
-            places.setdefault(str(product_id), row.place)
+            places.setdefault(row.fields["product_id"], row.place)
     if not places:
         raise CatalogError(f"{source}: no row names a product")
     return places, quarantine

@@ -17,6 +17,7 @@ from atlas_ray.crawl.offers import (
     parse_availability,
     parse_currency,
     parse_price,
+    states_availability,
 )
 from atlas_ray.crawl.page import Page, clean, text_of
 from atlas_ray.crawl.price_tags import current_price, shown_price
@@ -143,15 +144,13 @@ class _Values:
         self.origins: dict[str, str] = {}
 
     def put(self, name: str, value: Any, origin: str) -> None:
-        if name in ("brand", "sku") and isinstance(value, str) and UNFILLED.fullmatch(value):
-            return
-        if name not in self.found and value not in (None, "", ()):
-            self.found[name] = value
-            self.origins[name] = origin
+        if name not in self.found:
+            self.prefer(name, value, origin)
 
-    def prefer(self, name: str, value: str, origin: str) -> None:
+    def prefer(self, name: str, value: Any, origin: str) -> None:
         """Put a value in the place of any that is not from a selector."""
-        if self.origins.get(name) != "selector" and not UNFILLED.fullmatch(value):
+        unfilled = name in ("brand", "sku") and isinstance(value, str) and UNFILLED.fullmatch(value)
+        if value not in (None, "", ()) and not unfilled and self.origins.get(name) != "selector":
             self.found[name] = value
             self.origins[name] = origin
 
@@ -252,13 +251,12 @@ def _read_brand(labels: Labels, page: Page, values: _Values) -> None:
 
 
 def _states_availability(page: Page, products: list[Item], store: Store) -> bool:
-    """Tell whether an availability is stated, also in words that are not known."""
-    everything = [item for product in products for item in (product, *product.items("hasvariant", "model"))]
-    sources = (source for item in everything for source in (item, *item.items("offers")))
+    """Tell whether an availability is stated, also in words that are not known, or asked for by a selector."""
+    everything = (item for product in products for item in (product, *product.items("hasvariant", "model")))
     return (
         "availability" in store.fields
         or any(page.metas.get(name) for name in OG_AVAILABILITY)
-        or any(source.text("availability") for source in sources)
+        or any(map(states_availability, everything))
     )
 
 
@@ -268,7 +266,7 @@ def _read_price_tags(page: Page, title: str, values: _Values) -> None:
         if values.found.get("currency", shown.currency) == shown.currency:
             _put_offer(shown, "markup", values)
     elif values.origins["price"] == "microdata" and (price := current_price(page, values.found["price"])):
-        values.found["price"], values.origins["price"] = price, "markup"
+        values.prefer("price", price, "markup")
 
 
 def _put_offer(offer: Offer, origin: str, values: _Values) -> None:

@@ -103,6 +103,13 @@ def offers_of(product: Item) -> list[Offer]:
     return found
 
 
+def states_availability(product: Item) -> bool:
+    """Tell whether a product or an offer of it states an availability, also in words that are not known."""
+    holders = product.items("offers", "offer", "offerdetails")
+    items = (product, *holders, *(inner for holder in holders for inner in holder.items("offers")))
+    return any(_texts(islice(items, MAX_OFFERS), "availability"))
+
+
 def _offer_items(product: Item) -> Iterator[Item]:
     for item in product.items("offers", "offer", "offerdetails"):
         inner = item.items("offers")

@@ -100,14 +100,15 @@ def says_sold_out(page: Page) -> bool:
     for number, (element, text) in enumerate(_short_texts(page)):
         if number >= MAX_SHORT_TEXTS:
             return True
-        if not (GONE.search(" ".join(text.split()).casefold()) or SOLD.fullmatch(_plain(text))):
+        said = _said(text)
+        if not (GONE.search(said) or SOLD.fullmatch(_bare(said))):
             continue
         control = element if element.tag in ("a", "button") else next(element.iterancestors("a", "button"), None)
         if control is None:
             return True
         if control not in templates:
             texts = islice(control.itertext(), MAX_TEXTS)
-            templates[control] = any(IN_STOCK.fullmatch(_plain(text[: 4 * MAX_TEXT])) for text in texts)
+            templates[control] = any(IN_STOCK.fullmatch(_bare(_said(text[: 4 * MAX_TEXT]))) for text in texts)
         if not templates[control]:
             return True
     return False
@@ -124,9 +125,13 @@ def _short_texts(page: Page) -> Iterator[tuple[lxml.html.HtmlElement, str]]:
                 yield owner, text
 
 
-def _plain(text: str) -> str:
-    """Return what a short text says, without case, and without signs or a price around it."""
-    said = " ".join(text.split())[:MAX_TEXT].casefold()
+def _said(text: str) -> str:
+    """Return a short text without case and white space around its words."""
+    return " ".join(text.split())[:MAX_TEXT].casefold()
+
+
+def _bare(said: str) -> str:
+    """Return what a text says without signs or a price around it."""
     first, last = LETTER.search(said), LETTER.search(said[::-1])
     return said[first.start() : len(said) - last.start()] if first and last else ""
 
@@ -144,7 +149,7 @@ def _controls(page: Page) -> Iterator[lxml.html.HtmlElement]:
 
 def _state(control: lxml.html.HtmlElement) -> str | None:
     inner = " ".join(text[:MAX_TEXT] for text in islice(control.itertext(), MAX_TEXTS))
-    plain = [_plain(text) for text in (inner, *(control.get(name, "")[: 4 * MAX_TEXT] for name in TEXTS))]
+    plain = [_bare(_said(text)) for text in (inner, *(control.get(name, "")[: 4 * MAX_TEXT] for name in TEXTS))]
     if any(map(OUT_OF_STOCK.fullmatch, plain)):
         return "OutOfStock"
     # One that is disabled waits for a size, or for the page's scripts.

@@ -25,7 +25,7 @@ from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predi
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, missing_columns
 from atlas_ray.streaming.account import RunReport, read_run, write_run
-from atlas_ray.streaming.tables import table_rows
+from atlas_ray.streaming.tables import copy_images, table_rows
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
 
 IDENTITY = "migrate.json"
@@ -112,7 +112,7 @@ def migrate(config: MigrateConfig) -> RunReport:
         for one in ray.get(pending):
             counts.update(one)
     if config.catalog:
-        _copy_pictures(source, output)
+        copy_images(source, output)
         storage.write_bytes(storage.join(output, "taxonomy.json"), new.to_json().encode())
     _audit(output, rows, tables, counts)
     fields = {
@@ -255,11 +255,6 @@ def _outcomes(what: str, before: pa.ChunkedArray, after: pa.ChunkedArray, lost: 
 def _kinds(tables: Sequence[_Table]) -> list[str]:
     """Return what is counted: rows of each table with predictions, and labels."""
     return [table.name for table in tables if table.predicted] + ["labels"]
-
-
-def _copy_pictures(source: str, output: str) -> None:
-    for uri in storage.files(storage.join(source, "images"), suffix=".parquet"):
-        storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))
 
 
 def _audit(output: str, rows: Mapping[str, int], tables: Sequence[_Table], counts: Counter[str]) -> None:

@@ -85,19 +85,21 @@ def print_relabel(report: Any) -> None:
     done = ", ".join(f"{count} {name}" for name, count in report.outcomes.items() if count) or "none taken over"
     splits = ", ".join(f"{name} {count}" for name, count in sorted(report.splits.items()))
     print(f"{report.corrections} corrections: {done}" + (f"; by split: {splits}" if splits else ""))
-    if report.quarantined:
-        _print_codes({"quarantined_by_code": report.quarantined})
-        print(f"  see {report.output}/quarantine")
+    _print_refused(report)
     print(f"the catalogue with them: {report.output}")
 
 
 def print_select(report: Any) -> None:
     """Say what was found (`atlas_ray.catalog.selection.SelectReport`)."""
     print(f"{report.products} of {report.listed} listed products, {report.images} pictures")
+    _print_refused(report)
+    print(f"the catalogue of them: {report.output}")
+
+
+def _print_refused(report: Any) -> None:
     if report.quarantined:
         _print_codes({"quarantined_by_code": report.quarantined})
         print(f"  see {report.output}/quarantine")
-    print(f"the catalogue of them: {report.output}")
 
 
 def _print_codes(run: Mapping[str, Any]) -> None:

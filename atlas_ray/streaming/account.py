@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from atlas_ray import __version__, storage
 
@@ -59,7 +59,7 @@ def write_run(output: str, job: str, began: float, fields: Mapping[str, Any]) ->
     run = {
         "job": job,
         "written_by": f"atlas_ray {__version__}",
-        "versions": {"ray": ray.__version__, "python": platform.python_version(), "pyarrow": pa.__version__},
+        "versions": {"ray": version("ray"), "python": platform.python_version(), "pyarrow": pa.__version__},
         "started_at": datetime.fromtimestamp(began, UTC).isoformat(),
         "finished_at": datetime.now(UTC).isoformat(),
         **fields,

@@ -138,6 +138,10 @@ def test_what_has_a_price_is_offered_where_nothing_says_otherwise(body: str, con
 @pytest.mark.parametrize("text", ["https://schema.org/Unavailable", "temporarily out of stock", "ausverkauft", "false"])
 def test_nothing_is_concluded_where_the_data_says_something(text: str) -> None:
     assert product(page_of({**PRODUCT, "offers": {**OFFER, "availability": text}})).availability != "InStock"
+    each = [{**OFFER, "availability": text}]
+    for holder in ("offers", "offer"):
+        several = {**PRODUCT, "offers": None, holder: {"@type": "AggregateOffer", "offers": each}}
+        assert product(page_of(several)).availability != "InStock"
     head = f"<meta property='product:availability' content='{text}'>"
     assert product(page_of(SILENT, head=head)).availability != "InStock"
 
