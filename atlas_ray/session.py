@@ -16,6 +16,15 @@ KEEP_MEMORY = {
 }
 """For glibc in the processes that hold a model: what a batch has freed is kept for the next one. On a CPU it
 otherwise goes back to the system and comes again as page faults, which cost a tenth of the time."""
+LOCAL = {
+    # It ends an idle process beyond one a CPU after a second, to start another for the next stage.
+    "RAY_num_workers_soft_limit": "16",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ log would go to the terminal
+    # A training asks its workers every two seconds what they report, and a short epoch waits for that.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
+}
+"""Ray's settings for a Ray on this machine, where the environment has none."""
 MIN_LOGICAL_CPUS = 4
 """A local Ray counts at least so many CPUs: with fewer, stages of a stream wait for each other."""
 
@@ -28,7 +37,9 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
-    ray.data.DataContext.get_current().enable_progress_bars = False  # its variable is read when it is imported
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # its variable is read when it is imported
+    context.use_datasource_v2 = False  # it starts a pool of actors for footers, which hold no news for our streams
     # Ray reports usage statistics to its makers by default; a catalogue's jobs should not.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
@@ -41,10 +52,8 @@ def connect() -> None:
                 reason = str(error).splitlines()[0]
                 raise ClusterError(f"RAY_ADDRESS is {address!r}, and no Ray answers there: {reason}") from error
         else:
-            # A local Ray on few cores starts more processes than it expects to, and warns of each
-            # dozen; its C++ log would go to the terminal.
-            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            for name, value in LOCAL.items():
+                os.environ.setdefault(name, value)
             ray.init(
                 address="local",  # not a Ray that happens to run on this machine
                 num_cpus=max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),

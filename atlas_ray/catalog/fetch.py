@@ -8,7 +8,6 @@ those that it has no stored copy of.
 import functools
 import time
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,14 +28,13 @@ from atlas_ray.errors import AuditError, ConfigError, OutputError
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import IMAGES
 from atlas_ray.streaming.account import RUN, RunReport, read_run, write_run
-from atlas_ray.streaming.shuffle import read_tagged
+from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.tables import count_images
 
 IDENTITY = "fetch.json"
 CALLS_A_WORKER = 4
 """Blocks that a worker has on their way at a time: a slow picture in one does not hold up the others."""
 PICTURES_A_PARTITION = 50_000
-MAX_READ_TASKS = 1_000
 BYTES_A_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
 """Of an images table in memory, about; and of a block, so that reading does not end in crumbs."""
 
@@ -161,7 +159,6 @@ def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Id
         "user_agent": config.user_agent,
     }
     context = DataContext.get_current().copy()
-    context.use_datasource_v2 = False  # it starts a pool of actors for footers that hold no news here
     # One large file among many small ones is cut by this; `blocks` below counts for all files alike.
     context.target_max_block_size = max(MIN_BLOCK_BYTES, BYTES_A_ROW * config.rows_per_file)
     context.execution_no_progress_timeout_s = -1  # a low rate makes blocks that take hours
@@ -223,26 +220,10 @@ def _write_tables(catalog: str, output: str, total: int) -> Counter[str]:
     taxonomy = storage.join(catalog, "taxonomy.json")
     if storage.exists(taxonomy):
         storage.write_bytes(storage.join(output, "taxonomy.json"), storage.read_bytes(taxonomy))
-    folders = (
-        (storage.join(catalog, "products"), PRODUCT),
-        (storage.join(catalog, "images"), IMAGE),
-        (storage.join(output, JOURNAL), OUTCOME),
-    )
-    files = [{"uri": uri, "kind": kind} for folder, kind in folders for uri in storage.files(folder, suffix=".parquet")]
-    partitions = -(-total // PICTURES_A_PARTITION)
-    rows: Iterable[dict[str, Any]]
-    if partitions == 1:  # to start a shuffle would take longer than the work
-        rows = write_products(pa.concat_tables(read_tagged(pa.Table.from_pylist(files), JOINED)), output).to_pylist()
-    else:
-        rows = (
-            ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
-            .map_batches(functools.partial(read_tagged, schema=JOINED), batch_size=1, batch_format="pyarrow")
-            .repartition(partitions, keys=["product_id"])
-            .map_batches(functools.partial(write_products, output=output), batch_size=None, batch_format="pyarrow")
-            .iter_rows()
-        )
+    tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE), (output, JOURNAL, OUTCOME))
+    write = functools.partial(write_products, output=output)
     counts = Counter[str]()
-    for row in rows:
+    for row in by_product(tables, JOINED, total, write, partition_rows=PICTURES_A_PARTITION).iter_rows():
         counts[row["name"]] += row["count"]
     if counts["input"] != counts["stored"] + counts["quarantined"] or counts["input"] > total:
         raise AuditError(

@@ -171,9 +171,7 @@ def _choose(catalog: str, output: str, threshold: float, total: int) -> dict[str
         (output, "zoom", LOOKED_AT),
         (output, "quarantine", QUARANTINED),
     )
-    chosen = by_product(tables, JOINED, total).map_batches(
-        functools.partial(choose_pictures, threshold=threshold), batch_size=None, batch_format="pyarrow"
-    )
+    chosen = by_product(tables, JOINED, total, functools.partial(choose_pictures, threshold=threshold))
     chosen.write_datasink(_ChosenSink(output))
     kept, rejected, products = (_count(output, PLACES[what][0]) for what in (KEPT, REJECTED, LISTED))
     counts = Counter(kept=kept, rejected=rejected, products=products)

@@ -54,7 +54,12 @@ def _make_catalog(config: "CrawlRunConfig", folder: str) -> int:
         print_import(import_catalog(ImportConfig(source=source, output=urls, format="jsonl", taxonomy=taxonomy)))
     if not config.pictures:
         return EXIT_OK
-    fetching = FetchConfig(catalog=urls, output=storage.join(output, "catalog"), allow_private=config.allow_private)
+    fetching = FetchConfig(
+        catalog=urls,
+        output=storage.join(output, "catalog"),
+        allow_private=config.allow_private,
+        per_host_rate=config.per_host_rate,
+    )
     report = fetch(fetching)
     print_fetch(report.output, report.run)
     return quarantine_exit("crawl", report.quarantined_fraction, fetching.max_quarantine_fraction)

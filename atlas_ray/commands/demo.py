@@ -50,7 +50,7 @@ def run_demo(options: argparse.Namespace) -> int:
         served.write_stores(stores)
         steps = (
             f"crawl --stores {stores_q} --only demo --taxonomy {taxonomy_q} --output {collected} "
-            f"--allow-private {served.place} --timeout-s 3 --retries 1 --backoff-s 0.1",
+            f"--allow-private {served.place} --timeout-s 3 --retries 1 --backoff-s 0.1 --per-host-rate 0",
             f"train zoom --catalog {collected}/catalog --output {zoom} --pictures 800 --epochs 8",
             f"filter --catalog {collected}/catalog --model {zoom} --output {clean}",
             f"train encoder-decoder --catalog {clean}/kept --output {model} --epochs 14 --batch-size 32 "

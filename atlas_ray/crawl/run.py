@@ -31,6 +31,8 @@ from atlas_ray.taxonomy import format_path, read_taxonomy
 IDENTITY = "crawl.json"
 FRONTIER = "frontier.sqlite3"
 FORMATS = ("tables", "atlas-json")
+OF_PICTURES = ("pictures", "per_host_rate")
+"""Settings that change nothing of the crawl itself."""
 PR_SET_PDEATHSIG = 1
 LOOK_EVERY_S = 1.0
 SAVE_EVERY_S = 60.0
@@ -49,6 +51,7 @@ class CrawlRunConfig(CrawlLimits):
     mapping: str | None = setting("a CSV of store, breadcrumb_prefix, category_path", None)
     format: str = setting("tables, or one Atlas JSON file", "tables", choices=FORMATS)
     pictures: bool = setting("fetch the pictures too", True)
+    per_host_rate: float = setting("pictures a second of one host; 0: as many as it answers", 50.0, low=0, high=1e6)
 
     def __post_init__(self) -> None:
         """Refuse a mapping to nowhere.
@@ -104,7 +107,7 @@ def crawl(config: CrawlRunConfig) -> CrawlReport:
     stores = StoresFile(config.stores.rpartition("/")[2], storage.read_bytes(config.stores))
     if storage.exists(storage.join(output, "model.json")) or storage.files(storage.join(output, "products")):
         raise OutputError(f"{output} holds a model or a catalogue; crawl into a folder of its own")
-    hold_settings(folder, IDENTITY, {name: value for name, value in asdict(config).items() if name != "pictures"})
+    hold_settings(folder, IDENTITY, {name: value for name, value in asdict(config).items() if name not in OF_PICTURES})
     if (run := read_run(folder)) is not None:
         return CrawlReport(folder, run, already_done=True)
     with ProgressDisplay("crawling", "pages") as display:

@@ -156,9 +156,11 @@ def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:
         schema, widths = _of_pictures(artifact), artifact.feature_widths
         rows = max(1, PARTITION_NUMBERS // sum(widths))
         place = storage.locate(storage.join(output, EMBEDDINGS))
-        by_product(((output, VECTORS, 0),), schema, counts["embedded"], partition_rows=rows).map_batches(
+        by_product(
+            ((output, VECTORS, 0),),
+            schema,
+            counts["embedded"],
             functools.partial(combine, widths=widths, model_id=artifact.id),
-            batch_size=None,
-            batch_format="pyarrow",
+            partition_rows=rows,
         ).write_parquet(place.path, filesystem=place.filesystem)
     return counts | {"products": table_rows(storage.join(output, EMBEDDINGS))}

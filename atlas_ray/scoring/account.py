@@ -37,7 +37,10 @@ def combine_products(
         (output, "filtered", FILTERED),
         (output, "quarantine", QUARANTINED),
     )
-    combined = by_product(tables, JOINED, total).map_batches(
+    combined = by_product(
+        tables,
+        JOINED,
+        total,
         functools.partial(
             combine,
             model_id=identity["model_id"],
@@ -46,8 +49,6 @@ def combine_products(
             zoom_threshold=identity["zoom_threshold"],
             decision_threshold=identity["decision_threshold"],
         ),
-        batch_size=None,
-        batch_format="pyarrow",
     )
     place = storage.locate(storage.join(output, "products"))
     combined.write_parquet(place.path, filesystem=place.filesystem)

@@ -103,9 +103,7 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     output = storage.absolute(output)
     total = sum(int(run.products.count_rows()) for run in runs)
     tables = [(run.uri, "products", kind) for kind, run in enumerate(runs)]
-    joined = by_product(tables, JOINED, total).map_batches(
-        compare_block, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
-    )
+    joined = by_product(tables, JOINED, total, compare_block)
     counts = COUNTED.empty_table()
     storage.make_folder(output)
     place = storage.locate(storage.join(output, "products.parquet"))

@@ -28,7 +28,6 @@ def checkpointed(output: str) -> DataContext:
         override_filesystem=place.filesystem,
         delete_checkpoint_on_success=False,
     )
-    context.use_datasource_v2 = False  # it starts a pool of actors for footers that hold no news here
     context.wait_for_min_actors_s = 1800  # nothing is read before the models are loaded
     return context
 

@@ -56,7 +56,7 @@ def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, 
     tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE))
     join = functools.partial(_with_products, columns=tuple(columns), split=split)
     rows = total + table_rows(storage.join(catalog, "products"))
-    joined = by_product(tables, schema, rows).map_batches(join, batch_size=None, batch_format="pyarrow")
+    joined = by_product(tables, schema, rows, join)
     place = storage.locate(storage.join(output, INPUTS))
     joined.write_parquet(place.path, filesystem=place.filesystem)
     rows = table_rows(storage.join(output, INPUTS))

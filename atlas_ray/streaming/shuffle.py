@@ -1,7 +1,7 @@
 """Rows of several tables brought together by product."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,27 +15,46 @@ PARTITION_ROWS = 100_000
 MAX_READ_TASKS = 1_000
 
 
+Combine = Callable[[pa.Table], pa.Table]
+"""Turns all rows of some products into rows of another shape."""
+
+
 def by_product(
-    tables: Sequence[tuple[str, str, int]], schema: pa.Schema, total: int, *, partition_rows: int = PARTITION_ROWS
+    tables: Sequence[tuple[str, str, int]],
+    schema: pa.Schema,
+    total: int,
+    combine: Combine,
+    *,
+    partition_rows: int = PARTITION_ROWS,
 ) -> ray.data.Dataset:
-    """Read tables and bring all rows of a product into one block.
+    """Read tables, bring all rows of a product together, and combine them.
 
     Args:
         tables: Folder, name of the table in it, and the `kind` that its rows get.
         schema: One shape for the rows of all of them, with `product_id`, and `kind` (int8) where it
             matters; a column that a table lacks is null.
         total: About how many rows there are.
-        partition_rows: About how many of them a block may have.
+        combine: What becomes of some products' rows, at times of none.
+        partition_rows: About how many rows it takes at a time.
+
+    Returns:
+        What `combine` returned.
     """
     files = [
         {"uri": uri, "kind": kind}
         for root, name, kind in tables
         for uri in storage.files(storage.join(root, name), suffix=".parquet")
     ]
+    partitions = -(-total // partition_rows)
+    if partitions <= 1:  # one task does it all: to start a shuffle would take longer than the work
+        read_and_combine = functools.partial(_read_and_combine, schema=schema, combine=combine)
+        whole = ray.data.from_items(files, override_num_blocks=1)
+        return whole.map_batches(read_and_combine, batch_size=None, batch_format="pyarrow")
     return (
         ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
         .map_batches(functools.partial(read_tagged, schema=schema), batch_size=1, batch_format="pyarrow")
-        .repartition(max(1, -(-total // partition_rows)), keys=["product_id"])
+        .repartition(partitions, keys=["product_id"])
+        .map_batches(combine, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
     )
 
 
@@ -50,6 +69,10 @@ def tagged(table: pa.Table, kind: int, schema: pa.Schema) -> pa.Table:
         else:
             columns.append(pa.nulls(len(table), field.type))
     return pa.table(columns, schema=schema)
+
+
+def _read_and_combine(files: pa.Table, schema: pa.Schema, combine: Combine) -> pa.Table:
+    return combine(pa.concat_tables([schema.empty_table(), *read_tagged(files, schema)]).combine_chunks())
 
 
 def read_tagged(files: pa.Table, schema: pa.Schema) -> Iterator[pa.Table]:

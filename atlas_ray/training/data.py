@@ -14,7 +14,6 @@ from ray.data import RandomSeedConfig
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError, FetchError, PictureError
-from atlas_ray.images import decode_batch
 from atlas_ray.objects import ObjectReader
 from atlas_ray.records import missing_columns
 from atlas_ray.taxonomy import Taxonomy
@@ -66,7 +65,8 @@ def labelled_texts(catalog: str, split: str, taxonomy: Taxonomy, field: str, *, 
 
 def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repeat_rare: bool) -> Labelled:
     uri = storage.join(catalog, "products")
-    if not storage.files(uri, suffix=".parquet"):
+    files = storage.files(uri, suffix=".parquet")
+    if not files:
         raise CatalogError(f"{catalog}: no products table; make one with `atlas-ray import`")
     place = storage.locate(uri)
     labels = taxonomy.leaf_positions
@@ -90,7 +90,9 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
         repeats = np.clip(np.rint(np.sqrt(counts[counts > 0].mean() / there)), 1, MOST_REPEATS).astype(np.int64)
         explode = functools.partial(explode, repeats=repeats)
         count = int((counts * repeats).sum())
-    dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(columns)
+    # A task a file: cut finer, as it is by default, a small catalogue starts processes that have one block to do.
+    dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, override_num_blocks=len(files))
+    dataset = dataset.select_columns(columns)
     # Read once: the rows are names and labels (or texts), and each epoch starts from them in the object store.
     rows = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None).materialize()
     return Labelled(rows, count, unusable, tuple(counts.tolist()), tuple(products.tolist()))
@@ -170,6 +172,9 @@ def _reader() -> ObjectReader:
 
 
 def _decode_rows(table: pa.Table, image_size_px: int) -> dict[str, Any]:
+    # PyTorch is imported where pictures are decoded, and not in Ray's processes that only plan the stream.
+    from atlas_ray.images import decode_batch
+
     uris = table["name"].to_pylist()
     contents = _reader().read_many(uris)
     pixels, refused = decode_batch(
