@@ -1,4 +1,4 @@
-"""Progress of long work: workers report to a small actor, the driver shows what it holds."""
+"""Progress of long work: the driver shows what it sees done, and what workers report to a small actor."""
 
 import sys
 import threading
@@ -43,10 +43,7 @@ class _Board:
 class ProgressDisplay:
     """Shows progress while its `with` block runs: a bar on a terminal, plain lines in a log.
 
-    Attributes:
-        board: The actor; pass it to workers, who call `board.add.remote({...})` with counts of
-            items done by outcome, `board.say.remote(line)`, and `board.span.remote(stage, start,
-            end)` with times of the clock in seconds.
+    What the driver itself sees done, it gives to `add`; workers report to `board`.
     """
 
     def __init__(self, title: str, unit: str, *, total: int | None = None, done: int = 0) -> None:
@@ -58,12 +55,28 @@ class ProgressDisplay:
             total: How many there are; without it only lines are shown.
             done: How many an earlier run did.
         """
-        self.board: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
+        self._board: Any = None
+        self._own = Counter[str]()
         self._title, self._unit, self._total, self._done = title, unit, total, done
         self._console = Console(stderr=True)
         self._first_done, self._first_at = 0, 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    @property
+    def board(self) -> Any:
+        """The actor, started when it is first asked for; pass it to workers.
+
+        They call `board.add.remote({...})` with counts of items done by outcome, `board.say.remote(line)`,
+        and `board.span.remote(stage, start, end)` with times of the clock in seconds.
+        """
+        if self._board is None:
+            self._board = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
+        return self._board
+
+    def add(self, counts: dict[str, int]) -> None:
+        """Count items done, by outcome."""
+        self._own.update(counts)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -130,8 +143,11 @@ class ProgressDisplay:
         return (new - self._first_done) / max(now - self._first_at, 1e-3)
 
     def _read(self) -> tuple[dict[str, int], list[str]]:
+        own = dict(self._own)
+        if self._board is None:
+            return own, []
         try:
-            counts, lines = ray.get(self.board.read.remote(), timeout=5)
+            counts, lines = ray.get(self._board.read.remote(), timeout=5)
         except RayError:  # a display must not end the job
-            return {}, []
-        return counts, lines
+            return own, []
+        return own | counts, lines

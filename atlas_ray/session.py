@@ -1,5 +1,6 @@
 """The connection to Ray: the cluster that is there, or a local one that starts by itself."""
 
+import atexit
 import logging
 import os
 import warnings
@@ -61,5 +62,7 @@ def connect() -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+            # Ray ends it by itself, but waits half a second before for logs, which are not shown here.
+            atexit.register(ray.shutdown)
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -3,9 +3,10 @@
     python -m benchmarks.fetch --img2dataset PYTHON [--count 20000] [--pairs 3]
 
 PYTHON is the interpreter of an environment with img2dataset. Both get the same URLs, as many
-requests at a time, two processes, and store the files as they came; each pair runs one after the
-other against the same server, a process of its own. Wall times are those of the whole commands, Ray's
-start included. Then `fetch` runs once more with a tenth of the URLs broken in seven ways, and its
+requests at a time, two processes, and store the files as they came; those of a pair run one after the
+other against the same server, a process of its own. Wall times are those of the whole commands: of
+`fetch` once with a Ray that it starts and ends itself, and once on a Ray that is up, as on a cluster.
+Then `fetch` runs once more with a tenth of the URLs broken in seven ways, and its
 account must name each of them.
 """
 
@@ -27,6 +28,7 @@ from pathlib import Path
 from aiohttp import web
 from PIL import Image
 
+from benchmarks.cluster import head
 from benchmarks.parts import free_port, wait_for, write_catalog
 
 CONCURRENCY, PROCESSES = 64, 2
@@ -88,15 +90,29 @@ def server() -> Iterator[str]:
         process.wait()
 
 
-def fetch(scratch: str, name: str, urls: list[str], place: str, *flags: str) -> tuple[float, dict[str, dict[str, int]]]:
+def fetch(
+    scratch: str, name: str, urls: list[str], place: str, *flags: str, environment: dict[str, str] | None = None
+) -> tuple[float, dict[str, dict[str, int]]]:
     """Run the command over URLs; return its wall seconds and its run.json."""
     write_catalog(f"{scratch}/{name}-catalog", urls)
     command = [sys.executable, "-m", "atlas_ray.cli", "fetch", "--catalog", f"{scratch}/{name}-catalog"]
     command += ["--output", f"{scratch}/{name}", "--allow-private", place, "--workers", str(PROCESSES)]
     command += ["--concurrency", str(CONCURRENCY), "--per-host-concurrency", str(CONCURRENCY), "--per-host-rate", "0"]
     began = time.monotonic()
-    subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL, env=environment)
     return time.monotonic() - began, json.loads(Path(scratch, name, "run.json").read_text())
+
+
+def fetch_twice(scratch: str, name: str, urls: list[str], place: str) -> tuple[float, float]:
+    """Run the command with a Ray of its own and on one that is up; return the wall seconds of both."""
+    token = Path(scratch, "token")
+    token.write_text("0123456789abcdef" * 4)
+    with head(token, cpus=PROCESSES) as cluster:
+        there_s, run = fetch(scratch, f"{name}-there", urls, place, environment=cluster.driving)
+        assert run["counts"]["stored"] == run["counts"]["images"] == len(urls), run["counts"]
+    alone_s, run = fetch(scratch, f"{name}-alone", urls, place)
+    assert run["counts"]["stored"] == run["counts"]["images"] == len(urls), run["counts"]
+    return alone_s, there_s
 
 
 def img2dataset(python: str, scratch: str, name: str, urls: list[str]) -> float:
@@ -137,23 +153,24 @@ def main() -> None:
     if options.serve:
         serve(options.serve)
         return
-    shares = []
+    shares: dict[str, list[float]] = {"alone": [], "on a Ray that is up": []}
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as scratch, server() as place:
         urls = [f"http://{place}/ok/{number}.jpg" for number in range(options.count)]
         for pair in range(options.pairs):
-            wall_s, run = fetch(scratch, f"fetch{pair}", urls, place)
-            assert run["counts"]["stored"] == run["counts"]["images"] == options.count, run["counts"]
-            stream_s = run["seconds"]["stream"]
-            line = (
-                f"pair {pair + 1}: fetch {options.count / wall_s:.0f}/s (its stream {options.count / stream_s:.0f}/s)"
+            walls_s = dict(zip(shares, fetch_twice(scratch, f"fetch{pair}", urls, place), strict=True))
+            line = f"pair {pair + 1}: fetch " + ", ".join(
+                f"{name} {options.count / wall_s:.0f}/s" for name, wall_s in walls_s.items()
             )
             if options.img2dataset:
                 other_s = img2dataset(options.img2dataset, scratch, f"other{pair}", urls)
-                shares.append(other_s / wall_s)
-                line += f", img2dataset {options.count / other_s:.0f}/s, {shares[-1]:.2f} times as fast"
+                line += f", img2dataset {options.count / other_s:.0f}/s"
+                for name, wall_s in walls_s.items():
+                    shares[name].append(other_s / wall_s)
             print(line, flush=True)
-        if shares:
-            print(f"median: {statistics.median(shares):.2f} times as fast as img2dataset")
+        for name, share in shares.items():
+            if share:
+                each = ", ".join(f"{times:.2f}" for times in share)
+                print(f"{name}: {statistics.median(share):.2f} times as fast as img2dataset, the median of {each}")
         urls, wanted = break_some(urls, place)
         flags = ("--timeout-s", "5", "--attempts", "2", "--max-bytes", str(MAX_BYTES), "--max-quarantine-fraction", "1")
         wall_s, run = fetch(scratch, "broken", urls, place, *flags)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
@@ -174,7 +175,7 @@ def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Id
             stream = stream.map_batches(left, batch_size=None, batch_format="pyarrow")
         stream = stream.map_batches(
             _Fetch,
-            fn_constructor_args=(display.board, output),
+            fn_constructor_args=(output,),
             fn_constructor_kwargs=limits,
             batch_size=config.rows_per_file,
             batch_format="pyarrow",
@@ -186,8 +187,9 @@ def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Id
             ),
             num_cpus=0,  # they wait, mostly; a small cluster's CPUs are left to the reading tasks
         )
-        for _ in stream.iter_batches(batch_size=None, batch_format="pyarrow"):
-            pass
+        done_blocks: Any = stream.iter_batches(batch_size=None, batch_format="pyarrow")
+        for block in done_blocks:
+            display.add({"pictures": pc.sum(block["pictures"]).as_py()})
 
 
 def _left(images: pa.Table, done: Any) -> pa.Table:
@@ -201,15 +203,13 @@ def _left(images: pa.Table, done: Any) -> pa.Table:
 class _Fetch:
     """The process that downloads: a block of pictures in, a file of the journal written."""
 
-    def __init__(self, board: Any, output: str, **limits: Any) -> None:
-        self._board = board
+    def __init__(self, output: str, **limits: Any) -> None:
         self._output = output
         self._fetcher = PictureFetcher(output, Downloader(**limits))
 
     def __call__(self, images: pa.Table) -> pa.Table:
         outcomes = self._fetcher.fetch(images)
         write_outcomes(self._output, outcomes)
-        self._board.add.remote({"pictures": len(outcomes)})
         return pa.table({"pictures": [len(outcomes)]})
 
 

@@ -114,7 +114,7 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
         blocks: Any = joined.iter_batches(batch_size=None, batch_format="pyarrow")
         for block in blocks:
             rows = pc.multiply(block["products"], pc.if_else(pc.starts_with(block["change"], "only"), 1, 2))
-            display.board.add.remote({"compared": pc.sum(rows).as_py() or 0})
+            display.add({"compared": pc.sum(rows).as_py() or 0})
             writer.write_table(_changed(block.filter(block["product_id"].is_valid())))
             counts = _summed(pa.concat_tables([counts, block.select(COUNTED.names)]))
     return _compared(output, runs[BEFORE], runs[AFTER], counts)
