@@ -22,9 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    predictor = PathPredictor(load_artifact(options.model), PredictorConfig(batch_size=1))
+    predictor = PathPredictor(load_artifact(options.model), PredictorConfig(batch_size=1, precision=options.precision))
     thread = ThreadPoolExecutor(1)  # one model, one picture at a time
     for _ in range(3):
         predictor.infer(

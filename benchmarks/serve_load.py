@@ -1,7 +1,7 @@
 """What the endpoint holds: pictures a second and latency under load, and what happens under more of it.
 
-    python -m benchmarks.serve_load throughput [--images FOLDER] [--seconds 30] [SERVE FLAGS]
-    python -m benchmarks.serve_load overload   [--images FOLDER] [--seconds 60] [SERVE FLAGS]
+    python -m benchmarks.serve_load throughput [--images FOLDER] [--seconds 30] [--precision float32] [SERVE FLAGS]
+    python -m benchmarks.serve_load overload   [--images FOLDER] [--seconds 60] [--precision float32] [SERVE FLAGS]
 
 `throughput`: 32 clients that each ask again as soon as they are answered, JPEG in and JSON out, with
 one and with eight pictures a request; against the bare model at its best batch (network and search
@@ -130,7 +130,7 @@ class Clients:
         return found
 
 
-def bare(model: str, files: list[Path]) -> float:
+def bare(model: str, files: list[Path], precision: str) -> float:
     """Return pictures a second of network and search at the best batch."""
     import torch
 
@@ -139,7 +139,7 @@ def bare(model: str, files: list[Path]) -> float:
     from atlas_ray.products import Products
 
     torch.set_num_threads(os.cpu_count() or 1)
-    predictor = PathPredictor(load_artifact(model), PredictorConfig())
+    predictor = PathPredictor(load_artifact(model), PredictorConfig(precision=precision))
     decoded, _ = predictor.decode([file.read_bytes() for file in files])
     best = 0.0
     for size in BATCHES:
@@ -154,9 +154,10 @@ def bare(model: str, files: list[Path]) -> float:
 
 
 @contextmanager
-def plain_server(model: str) -> Iterator[str]:
+def plain_server(model: str, precision: str) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.plain_server", f"--model={model}", f"--port={port}"]
+    command.append(f"--precision={precision}")
     process = subprocess.Popen(command)
     try:
         wait_for(f"http://127.0.0.1:{port}/", process, 60)
@@ -178,7 +179,7 @@ def memory_mib() -> float:
     return total
 
 
-def throughput(model: str, files: list[Path], seconds: float, flags: list[str]) -> None:
+def throughput(model: str, files: list[Path], seconds: float, precision: str, flags: list[str]) -> None:
     contents = [file.read_bytes() for file in files]
     command = [
         sys.executable,
@@ -189,6 +190,7 @@ def throughput(model: str, files: list[Path], seconds: float, flags: list[str]) 
         model,
         "--images",
         str(files[0].parent),
+        f"--precision={precision}",
     ]
 
     def bare_rate() -> float:
@@ -196,10 +198,10 @@ def throughput(model: str, files: list[Path], seconds: float, flags: list[str]) 
         return float(done.stdout.split()[-1])
 
     rates = [bare_rate()]
-    with plain_server(model) as url:
+    with plain_server(model, precision) as url:
         plain = asyncio.run(Clients(url, contents, 1).closed(seconds))
     found = {}
-    with endpoint(f"--model={model}", "--allow-anonymous", *flags) as running:
+    with endpoint(f"--model={model}", "--allow-anonymous", f"--precision={precision}", *flags) as running:
         for count in (1, 8):
             found[count] = asyncio.run(Clients(running.url, contents, count).closed(seconds))
     rates.append(bare_rate())
@@ -213,9 +215,9 @@ def throughput(model: str, files: list[Path], seconds: float, flags: list[str]) 
     print(f"p99 {found[1].percentile_ms(99) / plain.percentile_ms(99):.2f} of its")
 
 
-def overload(model: str, files: list[Path], seconds: float, flags: list[str]) -> None:
+def overload(model: str, files: list[Path], seconds: float, precision: str, flags: list[str]) -> None:
     contents = [file.read_bytes() for file in files]
-    with endpoint(f"--model={model}", "--allow-anonymous", *flags) as running:
+    with endpoint(f"--model={model}", "--allow-anonymous", f"--precision={precision}", *flags) as running:
         clients = Clients(running.url, contents, 1)
         capacity = asyncio.run(clients.closed(seconds / 3))
         print(f"capacity: {capacity}")
@@ -234,16 +236,18 @@ def main() -> None:
     parser.add_argument("--images", help="a folder of JPEG files; a sample is drawn where none is given")
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--precision", default="auto", help="of all models: auto, float32 or bfloat16")
     parser.add_argument("--model", help=argparse.SUPPRESS)
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as scratch:
         files = pictures(options.images, options.count, f"{scratch}/shop")
         if options.what == "bare":
-            print(bare(options.model, files))
+            print(bare(options.model, files, options.precision))
             return
         model = f"{scratch}/model"
         random_model(model, "resnet34")
-        (throughput if options.what == "throughput" else overload)(model, files, options.seconds, flags)
+        measure = throughput if options.what == "throughput" else overload
+        measure(model, files, options.seconds, options.precision, flags)
 
 
 if __name__ == "__main__":
