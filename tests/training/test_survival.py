@@ -82,7 +82,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     # Ray Train's controller asks its workers every two seconds what they reported; what it does not
     # know of when a worker dies is not gone on from.
     known = output / "checkpoints" / "checkpoint_manager_snapshot.json"
-    wait_for(lambda: known.exists() and "checkpoint_2" in known.read_text(), run, 120)
+    wait_for(lambda: known.exists() and "checkpoint_2" in known.read_text(), run, 300)
     workers = [pid for pid, title in descendants(os.getpid()) if "RayTrainWorker" in title]
     os.kill(max(workers), signal.SIGKILL)  # the newest: earlier runs may have left idle ones
     run.join(300)
@@ -100,7 +100,7 @@ def test_a_killed_driver_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_
     output = tmp_path / "model"
     with (tmp_path / "log").open("wb") as log:
         run = subprocess.Popen(command(catalog, str(output)), stdout=log, stderr=log)
-        wait_for(lambda: len(checkpoints(output)) >= 2, run, 120)
+        wait_for(lambda: len(checkpoints(output)) >= 2, run, 300)
         run.kill()
         run.wait()
     assert not (output / "model.json").exists()
@@ -126,7 +126,7 @@ def test_a_killed_node_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_pa
         with (tmp_path / "log").open("wb") as log:
             environment = os.environ | {"RAY_ADDRESS": address}
             run = subprocess.Popen(command(catalog, str(output)), stdout=log, stderr=log, env=environment)
-            wait_for(lambda: len(checkpoints(output)) >= 2, run, 120)
+            wait_for(lambda: len(checkpoints(output)) >= 2, run, 300)
             cluster.stdin.write(b"kill\n")
             cluster.stdin.flush()
             assert cluster.stdout.readline() == b"killed\n"
