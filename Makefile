@@ -7,9 +7,10 @@ READY := .venv/.installed
 demo: $(READY)
 	$(BIN)/atlas-ray demo
 
-# Two at a time: most of a test's time is spent on waiting for a Ray to start. The slow ones measure, and run alone.
+# Two at a time: most of a test's time is spent on waiting for a Ray to start. A file's tests stay together, for they
+# share what is slow to make: a trained model, an endpoint. The slow ones measure, and run alone.
 test: check
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-all: check
 	$(BIN)/pytest -m ""

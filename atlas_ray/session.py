@@ -18,8 +18,6 @@ KEEP_MEMORY = {
 """For glibc in the processes that hold a model: what a batch has freed is kept for the next one. On a CPU it
 otherwise goes back to the system and comes again as page faults, which cost a tenth of the time."""
 LOCAL = {
-    # It ends an idle process beyond one a CPU after a second, to start another for the next stage.
-    "RAY_num_workers_soft_limit": "16",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ log would go to the terminal
     # A training asks its workers every two seconds what they report, and a short epoch waits for that.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -53,11 +51,18 @@ def connect() -> None:
                 reason = str(error).splitlines()[0]
                 raise ClusterError(f"RAY_ADDRESS is {address!r}, and no Ray answers there: {reason}") from error
         else:
-            for name, value in LOCAL.items():
+            cpus = max(os.cpu_count() or 1, MIN_LOGICAL_CPUS)
+            processes = {
+                # Ray ends an idle process beyond one a CPU after a second, and starts another for the next stage.
+                "RAY_num_workers_soft_limit": str(2 * cpus),
+                # With one a core it warns, on few cores, of as many processes as a stream has stages.
+                "RAY_worker_maximum_startup_concurrency": str(2 * cpus),
+            }
+            for name, value in (LOCAL | processes).items():
                 os.environ.setdefault(name, value)
             ray.init(
                 address="local",  # not a Ray that happens to run on this machine
-                num_cpus=max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
+                num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -10,7 +10,7 @@ from benchmarks.kill_resume import Bench
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(str(tmp_path_factory.mktemp("kill")), 800, "resnet18", 96)
+    return Bench(str(tmp_path_factory.mktemp("kill")), 800, "resnet18", 64)
 
 
 # With a node's Ray its actors die, too.
