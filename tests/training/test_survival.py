@@ -64,6 +64,7 @@ def checkpoints(output: Path) -> list[Path]:
     return sorted((output / "checkpoints").glob("checkpoint_*/state.pt"))
 
 
+@pytest.mark.slow  # two workers train in every run, into S3
 def test_two_workers_in_parts_learn_as_one(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
     settings = WHOLE | {"workers": "2", "accumulate": 2}
     done = train(EncoderDecoderTraining(catalog=catalog, output=str(tmp_path / "model"), **settings))
@@ -74,7 +75,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     catalog: str, local_ray: None, tmp_path: Path
 ) -> None:
     output = tmp_path / "model"
-    settings = WHOLE | {"batch_size": 7, "checkpoint_steps": 2, "workers": "1:2"}
+    settings = WHOLE | {"batch_size": 7, "checkpoint_steps": 2, "workers": "1:2", "epochs": 3}
     found: list[TrainReport] = []
     config = EncoderDecoderTraining(catalog=catalog, output=str(output), **settings)
     run = threading.Thread(target=lambda: found.append(train(config)))
@@ -88,7 +89,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     run.join(300)
     (done,) = found
     history = done.metrics["history"]
-    assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
     assert [epoch["step"] for epoch in history] == [8 * epoch["epoch"] for epoch in history]  # 56 // 7 steps each
     (resumed,) = done.metrics["resumed_at_steps"]
     assert resumed > 0
