@@ -125,7 +125,6 @@ class Downloader:
         self._slots = asyncio.Semaphore(concurrency)
         self._host = functools.partial(_Host, concurrency=per_host_concurrency, rate=per_host_rate)
         self._hosts: dict[str, _Host] = {}
-        self._allowed_places: set[tuple[str, str]] = set()
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="downloads", daemon=True)
         self._thread.start()
@@ -218,13 +217,7 @@ class Downloader:
                 raise ValueError("expected http://HOST/... or https://HOST/...")
         except ValueError as error:
             raise FetchError("unsupported_uri", f"{text[:200]!r}: {error}") from None
-        # What the rule goes by is the scheme and all that stands before the path; catalogues name few of these.
-        place = (url.scheme, url.raw_authority)
-        if place not in self._allowed_places:
-            self._rule.check_url(str(url))
-            if len(self._allowed_places) >= MAX_HOSTS:
-                self._allowed_places.clear()
-            self._allowed_places.add(place)
+        self._rule.check_url(str(url))
         return url
 
     async def _ask(self, host: "_Host", url: URL, use: Use[Result]) -> "Result | _Redirect":

@@ -17,28 +17,32 @@ KEEP_MEMORY = {
 }
 """For glibc in the processes that hold a model: what a batch has freed is kept for the next one. On a CPU it
 otherwise goes back to the system and comes again as page faults, which cost a tenth of the time."""
+CPUS = max(os.cpu_count() or 1, 4)
+"""What a local Ray counts; with fewer than four, stages of a stream wait for each other."""
 LOCAL = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ log would go to the terminal
     # A training asks its workers every two seconds what they report, and a short epoch waits for that.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
+    # It ends an idle process beyond one a CPU after a second, and starts another for the next stage.
+    "RAY_num_workers_soft_limit": str(2 * CPUS),
+    # With one a core it warns, on few cores, of as many processes as a stream has stages.
+    "RAY_worker_maximum_startup_concurrency": str(2 * CPUS),
 }
 """Ray's settings for a Ray on this machine, where the environment has none."""
-MIN_LOGICAL_CPUS = 4
-"""A local Ray counts at least so many CPUs: with fewer, stages of a stream wait for each other."""
 
 
 def connect() -> None:
     """Connect to the cluster of `RAY_ADDRESS`, or start a Ray on this machine.
 
-    Calling it again does nothing. Ray's own progress bars and logs are turned down: the jobs say
+    Calling it again starts nothing. Ray's own progress bars and logs are turned down: the jobs say
     themselves what they do. Warnings and errors still come through.
     """
-    if ray.is_initialized():
-        return
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # its variable is read when it is imported
     context.use_datasource_v2 = False  # it starts a pool of actors for footers, which hold no news for our streams
+    if ray.is_initialized():
+        return
     # Ray reports usage statistics to its makers by default; a catalogue's jobs should not.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
@@ -51,18 +55,11 @@ def connect() -> None:
                 reason = str(error).splitlines()[0]
                 raise ClusterError(f"RAY_ADDRESS is {address!r}, and no Ray answers there: {reason}") from error
         else:
-            cpus = max(os.cpu_count() or 1, MIN_LOGICAL_CPUS)
-            processes = {
-                # Ray ends an idle process beyond one a CPU after a second, and starts another for the next stage.
-                "RAY_num_workers_soft_limit": str(2 * cpus),
-                # With one a core it warns, on few cores, of as many processes as a stream has stages.
-                "RAY_worker_maximum_startup_concurrency": str(2 * cpus),
-            }
-            for name, value in (LOCAL | processes).items():
+            for name, value in LOCAL.items():
                 os.environ.setdefault(name, value)
             ray.init(
                 address="local",  # not a Ray that happens to run on this machine
-                num_cpus=cpus,
+                num_cpus=CPUS,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

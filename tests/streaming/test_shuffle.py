@@ -19,8 +19,8 @@ def _sums(table: pa.Table, largest: int) -> pa.Table:
     return totals.append_column("rows", pa.array([len(table)] * len(totals), pa.int64()))
 
 
-@pytest.mark.parametrize(("partition_rows", "tasks"), [(1_000, 1), (30, 10)])
-def test_all_rows_of_a_product_meet(local_ray: None, tmp_path: Path, partition_rows: int, tasks: int) -> None:
+@pytest.mark.parametrize(("partition_rows", "in_one"), [(1_000, True), (30, False)])
+def test_all_rows_of_a_product_meet(local_ray: None, tmp_path: Path, partition_rows: int, in_one: bool) -> None:
     for name, column in (("left", "price"), ("right", "note")):
         (tmp_path / name).mkdir()
         for part in range(3):
@@ -37,8 +37,7 @@ def test_all_rows_of_a_product_meet(local_ray: None, tmp_path: Path, partition_r
     assert sum(row["price_sum"] for row in joined) == sum(range(50))
     assert sum(row["note_count"] for row in joined) == 50
     assert {row["kind_max"] for row in joined} == {1}
-    together = {row["rows"] for row in joined}
-    assert (together == {100}) == (tasks == 1)
+    assert ({row["rows"] for row in joined} == {100}) == in_one
 
 
 def test_tables_without_a_row_are_combined_too(local_ray: None, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     config = EncoderDecoderTraining(catalog=catalog, output=str(output), **settings)
     run = threading.Thread(target=lambda: found.append(train(config)))
     run.start()
-    # Ray Train's controller asks its workers every two seconds what they reported; what it does not
+    # Ray Train's controller asks its workers now and then what they reported; what it does not
     # know of when a worker dies is not gone on from.
     known = output / "checkpoints" / "checkpoint_manager_snapshot.json"
     wait_for(lambda: known.exists() and "checkpoint_2" in known.read_text(), run, 300)
