@@ -6,8 +6,9 @@ PYTHON is the interpreter of an environment with img2dataset. Both get the same 
 requests at a time, two processes, and store the files as they came; those of a pair run one after the
 other against the same server, a process of its own. Wall times are those of the whole commands: of
 `fetch` once with a Ray that it starts and ends itself, and once on a Ray that is up, as on a cluster.
-Then `fetch` runs once more with a tenth of the URLs broken in seven ways, and its
-account must name each of them.
+`TMPDIR=/dev/shm` keeps the files in memory: a hundred thousand new ones can make a disk wait for minutes.
+Then `fetch` runs once more with a tenth of the URLs broken in seven ways, and its account must name
+each of them.
 """
 
 import argparse
