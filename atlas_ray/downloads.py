@@ -8,6 +8,7 @@ import asyncio
 import functools
 import math
 import random
+import re
 import socket
 import threading
 import time
@@ -45,6 +46,7 @@ STATUS_CODES = {
     410: "not_found",
     429: "rate_limited",
 }
+NO_AI = re.compile(r"\bno(image)?ai\b", re.IGNORECASE)
 OCTET_STREAMS = ("application/octet-stream", "binary/octet-stream")  # the first is also what a missing type reads as
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "AVIF": "avif", "TIFF": "tiff"}
 """The kinds of pictures that are taken, by Pillow's names (those of `atlas_ray.images.FORMATS`)."""
@@ -89,9 +91,10 @@ class Downloader:
 
     The codes of `FetchError`: dns, timeout, not_found, forbidden (also any other refusal of the
     4xx kind), too_large, not_an_image, forbidden_address, server_error, rate_limited,
-    too_many_redirects, unreachable, unsupported_uri. Those of `HEALING` are asked for again. A host
-    that gives no answer to five requests one after the other, and has given none for a minute, is
-    left alone for a minute; its pictures are `unreachable` then, at once.
+    too_many_redirects, unreachable, unsupported_uri, noai (the server asks that it is not used for
+    machine learning). Those of `HEALING` are asked for again. A host that gives no answer to five
+    requests one after the other, or nothing but 429 for most of a minute, and has given no other answer
+    for a minute, is left alone for a minute; its pictures are `unreachable` then, at once.
     """
 
     def __init__(
@@ -228,8 +231,11 @@ class Downloader:
                     host.answered()
                     return _Redirect(str(url.join(URL(answer.headers["Location"]))))
                 content = await self._picture(host, url, answer)
-        except FetchError:
-            host.answered()
+        except FetchError as error:
+            if error.code == "rate_limited":
+                host.refused()
+            else:
+                host.answered()
             raise
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             host.failed(started)
@@ -249,6 +255,8 @@ class Downloader:
                 host.pause(_retry_after_s(answer.headers.get("Retry-After", "")))
             code = STATUS_CODES.get(status, "forbidden" if 400 <= status < 500 else "server_error")
             raise FetchError(code, f"{url!s:.200}: HTTP {status} {answer.reason or ''}"[:300])
+        if NO_AI.search(",".join(answer.headers.getall("X-Robots-Tag", ()))):
+            raise FetchError("noai", f"{url!s:.200}: the server asks that it is not used for machine learning")
         if not (answer.content_type.startswith("image/") or answer.content_type in OCTET_STREAMS):
             raise FetchError("not_an_image", f"{url!s:.200}: the server calls it {answer.content_type[:80]!r}")
         if (answer.content_length or 0) > self._max_bytes:
@@ -309,7 +317,7 @@ class _Host:
         if self._dead(time.monotonic()):
             raise _HostDownError(
                 "unreachable",
-                f"{self._name[:200]} gave no answer {self._failed_rounds} times in a row; not asked again",
+                f"{self._name[:200]} gave no answer, or 429, {self._failed_rounds} times in a row; not asked again",
             )
 
     def _dead(self, now: float) -> bool:
@@ -331,6 +339,13 @@ class _Host:
         if started >= self._failed_at:
             self._failed_rounds += 1
             self._failed_at = time.monotonic()
+
+    def refused(self) -> None:
+        """Note a 429; those that come quickly, one after the other, count as one."""
+        now = time.monotonic()
+        if now >= self._failed_at + DEAD_FOR_S / DEAD_AFTER_ROUNDS:
+            self._failed_rounds += 1
+            self._failed_at = now
 
 
 class _CheckedResolver(AbstractResolver):

@@ -99,7 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(jpeg(1), "binary/octet-stream")
 
     def on_status(self, rest: str) -> None:
-        self.answer(b"no", "text/plain", int(rest))
+        self.answer(b"no", "text/plain", int(rest.partition("?")[0]))
+
+    def on_noai(self, rest: str) -> None:
+        self.answer(jpeg(1), X_Robots_Tag="noindex, noai")
 
     def on_later(self, rest: str) -> None:
         if self.server.open:

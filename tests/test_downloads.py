@@ -45,7 +45,7 @@ def test_every_kind_of_answer_has_its_outcome(server: PictureServer) -> None:
                 "status/302": "server_error", "status/429": "rate_limited",
                 "large/": "too_large", "flood/": "too_large", "bomb/": "too_large", "says-more/": "unreachable",
                 "page/": "not_an_image", "page-as-jpeg/": "not_an_image", "empty/": "not_an_image",
-                "loop/": "too_many_redirects",
+                "loop/": "too_many_redirects", "noai/": "noai",
                 f"to/{quote('http://169.254.169.254/latest/meta-data/')}": "forbidden_address",
                 f"to/{quote(other.url + '/ok/1.jpg')}": "forbidden_address",
                 f"to/{quote('file:///etc/passwd')}": "unsupported_uri",
@@ -139,6 +139,14 @@ def test_a_host_that_hangs_costs_little_and_nobody_else(server: PictureServer) -
         assert codes[250:300] == ["JPEG"] * 50
         assert set(codes) - {"timeout"} == {"JPEG", "unreachable"}
         assert dead.asked.total() <= 40
+
+
+def test_a_host_that_says_no_more_than_429_is_given_up(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atlas_ray.downloads.DEAD_FOR_S", 1.0)
+    with downloader(server, attempts=3) as client:
+        outcomes = client.fetch_many([f"{server.url}/status/429?{number}" for number in range(50)])
+    assert {code(outcome) for outcome in outcomes} <= {"rate_limited", "unreachable"}
+    assert 50 < sum(server.asked.values()) < 150
 
 
 def test_pictures_are_used_as_they_come(server: PictureServer) -> None:

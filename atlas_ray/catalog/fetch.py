@@ -6,6 +6,7 @@ those that it has no stored copy of.
 """
 
 import functools
+import hashlib
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -80,6 +81,9 @@ class FetchConfig:
 def fetch(config: FetchConfig) -> RunReport:
     """Download the pictures of a catalogue and write a catalogue that holds the stored ones.
 
+    The same call goes on after a stop. After the catalogue has changed (imported anew, say, or grown) it asks for
+    the pictures that it has not asked for, and writes the tables anew.
+
     Output: `pictures/ab/abcdef....jpg` by hash of content, `products/`, `images/`, `quarantine/`
     and `taxonomy.json` (see `atlas_ray.records`), the journal `fetched/`, and `run.json` when all
     is done. A picture's `image_id` is that of its stored URI; in quarantine it is the source's.
@@ -93,15 +97,16 @@ def fetch(config: FetchConfig) -> RunReport:
     began = time.time()
     output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
     total = count_images(catalog, images=IMAGES.names, products=("product_id", "image_uris"))
-    _hold_output(output, catalog, total)
+    _hold_output(output, catalog)
+    source_id = _source_id(catalog, total)
     if (run := read_run(output)) is not None:
-        if not (config.retry_failed and run["counts"]["quarantined"]):
+        again = config.retry_failed and run["counts"]["quarantined"]
+        if run.get("source_id") == source_id and not again:
             return RunReport(output, run, already_done=True)
         storage.delete_file(storage.join(output, RUN))
     done = _journal_ids(output, stored_only=config.retry_failed)
-    with ProgressDisplay("fetching", "pictures", total=total, done=len(done)) as display:
-        if len(done) < total:
-            _stream(config, catalog, output, total, done, display)
+    with ProgressDisplay("fetching", "pictures", total=total, done=min(len(done), total)) as display:
+        _stream(config, catalog, output, total, done, display)
     streamed = time.time()
     counts = _write_tables(catalog, output, total)
     fields = {
@@ -111,6 +116,7 @@ def fetch(config: FetchConfig) -> RunReport:
             name.removeprefix("code:"): count for name, count in counts.items() if name.startswith("code:")
         },
         "resumed_from": len(done),
+        "source_id": source_id,
         "seconds": {
             "total": time.time() - began,
             "stream": streamed - began,
@@ -120,7 +126,14 @@ def fetch(config: FetchConfig) -> RunReport:
     return RunReport(output, write_run(output, "fetch", began, fields))
 
 
-def _hold_output(output: str, catalog: str, total: int) -> None:
+def _source_id(catalog: str, total: int) -> str:
+    """Return a hash that changes with a catalogue: of the account of the run that made it, and of its size."""
+    uri = storage.join(catalog, RUN)
+    account = storage.read_bytes(uri) if storage.exists(uri) else b""
+    return hashlib.sha256(account + str(total).encode()).hexdigest()
+
+
+def _hold_output(output: str, catalog: str) -> None:
     """Refuse an output of another origin."""
     if output == catalog:
         raise OutputError(f"{output} is the catalogue itself; fetch into a folder of its own")
@@ -128,7 +141,7 @@ def _hold_output(output: str, catalog: str, total: int) -> None:
         for name in (RUN, "model.json", *TABLES):
             if storage.exists(storage.join(output, name)):
                 raise OutputError(f"{output} holds {name} of another origin; fetch into a new folder")
-    hold_settings(output, IDENTITY, {"catalog": catalog, "input_rows": total})
+    hold_settings(output, IDENTITY, {"catalog": catalog})
 
 
 def _journal_ids(output: str, *, stored_only: bool) -> Ids:

@@ -101,7 +101,7 @@ class RowReader:
 
     def _image_uri(self, name: str) -> str:
         _check_encoding(name)
-        if re.match(r"(s3|https?)://[^/]+/.", name):
+        if re.match(r"s3://[^/]+/.|(?i:https?)://[^/?#]+(/[^#]|\?.)", name):
             return name
         if "://" in name or "\0" in name:
             raise RowError("bad_image_uri", f"{name[:120]!r}; expected a path, s3://, http:// or https://")

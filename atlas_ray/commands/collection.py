@@ -1,12 +1,13 @@
 """`crawl`, `fetch`, `filter` and `duplicates`: from shop pages to clean pictures."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import COMMAND_LINE, EXIT_FAILED, EXIT_OK, quarantine_exit
 
 if TYPE_CHECKING:
-    from atlas_ray.crawl.run import CrawlRunConfig
+    from atlas_ray.crawl.run import CrawlReport, CrawlRunConfig
 
 
 def add_crawl(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +33,18 @@ def run_crawl(options: argparse.Namespace) -> int:
     print_crawl(report.folder, report.run)
     if config.format == "atlas-json":
         print(f"as one file: {report.folder}/atlas.json")
-        return EXIT_OK
-    return _make_catalog(config, report.folder)
+    for why in report.failed.values():
+        print(f"atlas-ray crawl: {why}; the same command goes on with it", file=sys.stderr)
+    if not report.run["counts"]["products"]:
+        print(f"atlas-ray crawl: no product was found; {report.folder}/stores says why, a page each", file=sys.stderr)
+        return EXIT_FAILED
+    code = _make_catalog(config, report)
+    return EXIT_FAILED if report.failed else code
 
 
-def _make_catalog(config: "CrawlRunConfig", folder: str) -> int:
-    """Import the rows of a crawl, and fetch their pictures."""
-    from atlas_ray import storage
+def _make_catalog(config: "CrawlRunConfig", crawled: "CrawlReport") -> int:
+    """Import the rows of a crawl, and fetch their pictures; after another look at the shops, what has changed."""
+    from atlas_ray import __version__, storage
     from atlas_ray.catalog.fetch import FetchConfig, fetch
     from atlas_ray.catalog.importer import ImportConfig, import_catalog
     from atlas_ray.reports.collection import print_fetch
@@ -47,10 +53,10 @@ def _make_catalog(config: "CrawlRunConfig", folder: str) -> int:
 
     output = storage.absolute(config.output)
     urls = storage.join(output, "urls")
-    if not storage.exists(storage.join(urls, "run.json")):
-        storage.delete_folder(urls)  # of an import that was stopped
+    if not (crawled.already_done and storage.exists(storage.join(urls, "run.json"))):
+        storage.delete_folder(urls)  # of an earlier state of the crawl, or of an import that was stopped
         taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else None
-        source = storage.join(folder, "rows")
+        source = storage.join(crawled.folder, "rows")
         print_import(import_catalog(ImportConfig(source=source, output=urls, format="jsonl", taxonomy=taxonomy)))
     if not config.pictures:
         return EXIT_OK
@@ -59,6 +65,8 @@ def _make_catalog(config: "CrawlRunConfig", folder: str) -> int:
         output=storage.join(output, "catalog"),
         allow_private=config.allow_private,
         per_host_rate=config.per_host_rate,
+        user_agent=f"{config.user_agent}/{__version__}",
+        retry_failed=config.retry_failed,
     )
     report = fetch(fetching)
     print_fetch(report.output, report.run)

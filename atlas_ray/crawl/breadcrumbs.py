@@ -72,6 +72,14 @@ def find_breadcrumb(page: Page, data: StructuredData, title: str | None = None) 
     return _names(best), origin if best else ""
 
 
+def tidy_names(names: Iterable[str], page: Page, title: str) -> Breadcrumb:
+    """Return a breadcrumb that a selector has found, without a leading "Home" and without the product."""
+    crumbs = _tidy(((name, None) for name in names), page)
+    if crumbs and _is_product(crumbs[-1], page, title):
+        del crumbs[-1]
+    return _names(crumbs)
+
+
 def split_names(text: str) -> list[str]:
     """Split a breadcrumb written as one text: `Women > Shoes`, `Women / Shoes`."""
     parts = ARROW.split(text) if ARROW.search(text) else BAR.split(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from parsel import Selector
 
-from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names
+from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names, tidy_names
 from atlas_ray.crawl.data_layer import brand_in_scripts
 from atlas_ray.crawl.labels import LABELS, Labels, letters, number_in, number_of
 from atlas_ray.crawl.offers import (
@@ -19,7 +19,7 @@ from atlas_ray.crawl.offers import (
     parse_price,
     states_availability,
 )
-from atlas_ray.crawl.page import Page, clean, text_of
+from atlas_ray.crawl.page import Page, clean, is_front, text_of
 from atlas_ray.crawl.price_tags import current_price, shown_price
 from atlas_ray.crawl.stock import says_sold_out, stock
 from atlas_ray.crawl.store import FIELDS, Store
@@ -111,6 +111,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     title = values.found.get("title")
     if not title:
         return NotAProduct("no_title")
+    if "breadcrumb" in values.found:
+        values.found["breadcrumb"] = tidy_names(values.found["breadcrumb"], page, title)
     labels = Labels(page)
     _read_number(labels, products, values)
     for name in LABELS:
@@ -287,7 +289,8 @@ def _pictures(item: Item) -> Iterable[str]:
 
 def _urls(page: Page, addresses: Iterable[str]) -> tuple[str, ...]:
     urls = (page.absolute(plain(address)) for address in addresses if address.strip())
-    return tuple(dict.fromkeys(url for url in urls if url))[:MAX_IMAGES]
+    # An address that some pages give where they have no picture, "/" or "", is that of the shop's front page.
+    return tuple(dict.fromkeys(url for url in urls if url and not is_front(url)))[:MAX_IMAGES]
 
 
 def _read_opengraph(page: Page, values: _Values) -> None:

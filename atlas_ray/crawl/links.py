@@ -13,7 +13,8 @@ from atlas_ray.crawl.structured import Item, StructuredData
 
 CURRENT = "//*[@aria-current='page' or contains(concat(' ', @class, ' '), ' active ') or contains(@class, 'current')]"
 AFTER = "(following-sibling::*[1] | ../following-sibling::*[1])/descendant-or-self::a[@href]"
-MAX_LINKS = 2_000
+MAX_CURRENT = 200
+"""Elements looked at that may be the current page's number; each may hold all of the page."""
 TILE_DEPTH = 8
 """How far above a link the element may be that marks it as one to a product."""
 PAGINATION_DEPTH = 5
@@ -52,7 +53,7 @@ def next_page(page: Page, store: Store) -> str | None:
 def in_domains(url: str, domains: Iterable[str]) -> bool:
     """Tell whether a URL's host is one of these domains or below one."""
     host = "." + host_of(url)
-    return any(host.endswith("." + domain.lower().removeprefix("www.")) for domain in domains)
+    return any(host.endswith("." + host_of(f"//{domain}")) for domain in domains)
 
 
 def _of_store(page: Page, store: Store, addresses: Iterable[str]) -> list[str]:
@@ -61,8 +62,6 @@ def _of_store(page: Page, store: Store, addresses: Iterable[str]) -> list[str]:
         url = page.absolute(address) if address.strip() and not address.startswith("#") else None
         if url and url not in page.addresses and in_domains(url, store.allowed_domains):
             found.setdefault(url)
-        if len(found) >= MAX_LINKS:
-            break
     return list(found)
 
 
@@ -112,9 +111,11 @@ def _forward(page: Page) -> Iterator[str]:
         names = [link.get("aria-label", ""), link.get("title", ""), text_of(link)]
         if any(NEXT.fullmatch(name.strip()) for name in names) and _in_pagination(link):
             yield link.get("href")
-    for element in page.tree.xpath(CURRENT):
+    for element in page.tree.xpath(CURRENT)[:MAX_CURRENT]:
+        if not _in_pagination(element):
+            continue
         number = text_of(element)
-        if re.fullmatch(r"\d{1,6}", number) and _in_pagination(element):
+        if re.fullmatch(r"\d{1,6}", number):
             yield from (link.get("href") for link in element.xpath(AFTER) if text_of(link) == str(int(number) + 1))
 
 

@@ -85,16 +85,22 @@ class RobotsMiddleware(RobotsTxtMiddleware):
 
     Where several requests wait for the same robots.txt, Scrapy 2.19 tells its rules to the first two
     only and lets the others pass.
+
+    Attributes:
+        rules: Host and port of the shops asked so far, each with its rules; None where it has none.
     """
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self._turn = asyncio.Lock()
+        self.rules: dict[str, RobotParser | None] = {}
 
     async def robot_parser(self, request: Request) -> RobotParser | None:
         """Return the rules for a request's shop, asking for its robots.txt the first time."""
         async with self._turn:
-            return await super().robot_parser(request)
+            rules: RobotParser | None = await super().robot_parser(request)
+            self.rules[urlsplit(request.url).netloc] = rules
+            return rules
 
 
 class BackoffMiddleware:

@@ -41,6 +41,7 @@ AVAILABILITIES = {
         "OnlineOnly", "OutOfStock", "PreOrder", "PreSale", "Reserved", "SoldOut",
     )
 } | {"available": "InStock", "oos": "OutOfStock", "availableforbackorder": "BackOrder"}  # fmt: skip
+CODE_AT_NUMBER = re.compile(r"\b([A-Z]{3})[\s:.]{0,3}\d|\d\s?([A-Z]{3})\b")
 TO_BE_HAD = ("InStock", "LimitedAvailability", "OnlineOnly", "InStoreOnly")
 FORMER_PRICES = re.compile("listprice|strikethrough|msrp|srp", re.IGNORECASE)
 
@@ -66,16 +67,22 @@ def parse_price(text: str, *, by_machine: bool = True) -> float | None:
 
 
 def parse_currency(text: str) -> str | None:
-    """Return the ISO 4217 code in a text, or that of a sign in it which one currency alone has, or None."""
+    """Return the ISO 4217 code in a text, or that of a sign in it which one currency alone has, or None.
+
+    A code is the whole text, or stands in capitals beside the number, or in a text without a number: `ALL`, `TOP`,
+    `TRY` and `CUP` are also words.
+    """
     text = text.strip()[:80]
-    words: list[str] = re.findall("[A-Z]+", text.upper())
-    for word in words:
-        if word in CURRENCIES:
-            return word
+    codes: list[str] = [text.upper(), *(before or after for before, after in CODE_AT_NUMBER.findall(text))]
+    if not re.search(r"\d", text):
+        codes += re.findall(r"\b[A-Z]{3}\b", text)
+    for code in codes:
+        if code in CURRENCIES:
+            return code
     signs: tuple[str, ...] = (text, Price.fromstring(text).currency or "", *text)
     for sign in signs:
-        if code := CURRENCY_OF_SIGN.get(sign.lower().strip(" .\u200f")):
-            return code
+        if known := CURRENCY_OF_SIGN.get(sign.lower().strip(" .\u200f")):
+            return known
     return None
 
 

@@ -164,9 +164,9 @@ def join_url(base: str, address: str) -> str | None:
 
 
 def host_of(url: str) -> str:
-    """Return a URL's host in lower case without a leading `www.`, or ""."""
+    """Return a URL's host in lower case and ASCII (`xn--...`), as requests name it, without `www.`, or ""."""
     try:
-        return (urlsplit(url).hostname or "").lower().removeprefix("www.")
+        return (urlsplit(url).hostname or "").encode("idna").decode().lower().removeprefix("www.")
     except ValueError:
         return ""
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import hashlib
+import io
 import json
 import os
 import signal
@@ -19,20 +21,22 @@ import ray
 
 from atlas_ray import storage
 from atlas_ray.config import hold_settings, setting
+from atlas_ray.crawl.frontier import PASSING
 from atlas_ray.crawl.mapping import BreadcrumbMapping
 from atlas_ray.crawl.settings import CrawlLimits
 from atlas_ray.crawl.store import read_stores
 from atlas_ray.errors import ConfigError, OutputError
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import PATH_KEY_SEPARATOR, product_id_of
-from atlas_ray.streaming.account import read_run, write_run
-from atlas_ray.taxonomy import format_path, read_taxonomy
+from atlas_ray.streaming.account import RUN, read_run, write_run
+from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 IDENTITY = "crawl.json"
 FRONTIER = "frontier.sqlite3"
 FORMATS = ("tables", "atlas-json")
-OF_PICTURES = ("pictures", "per_host_rate")
-"""Settings that change nothing of the crawl itself."""
+ATLAS_KEYS = ("title", "description", "price", "currency", "url", "store", "breadcrumb")
+NO_REPORT = {"outcomes": {}, "not_a_product": {}, "origins": {}, "waiting": 0, "products": 0}
+"""Of a store whose crawl has not written one."""
 PR_SET_PDEATHSIG = 1
 LOOK_EVERY_S = 1.0
 SAVE_EVERY_S = 60.0
@@ -49,7 +53,8 @@ class CrawlRunConfig(CrawlLimits):
     only: str | None = setting("names of stores to crawl, separated by commas; all by default", None)
     taxonomy: str | None = setting("where breadcrumbs must lead: a file, or the built-in atlas-52", None)
     mapping: str | None = setting("a CSV of store, breadcrumb_prefix, category_path", None)
-    format: str = setting("tables, or one Atlas JSON file", "tables", choices=FORMATS)
+    format: str = setting("tables alone, or one Atlas JSON file besides", "tables", choices=FORMATS)
+    retry_failed: bool = setting("ask again for pages that did not come, and their pictures", False)
     pictures: bool = setting("fetch the pictures too", True)
     per_host_rate: float = setting("pictures a second of one host; 0: as many as it answers", 50.0, low=0, high=1e6)
 
@@ -77,23 +82,29 @@ class CrawlReport:
     """What a crawl did; `run.json` holds the same."""
 
     folder: str
-    """Holds rows/ (or atlas.json), stores/ and run.json."""
+    """Holds rows/ (and atlas.json), stores/ and run.json."""
     run: dict[str, Any]
     already_done: bool = False
-    """The output held a finished crawl of the same settings, and nothing was done."""
+    """The output held a finished crawl with the same labels, and nothing was done."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The stores whose crawl ended with an error, each with why."""
+        return {name: store["failed"] for name, store in self.run["stores"].items() if store["failed"]}
 
 
 def crawl(config: CrawlRunConfig) -> CrawlReport:
-    """Crawl stores; the same call goes on after a stop.
+    """Crawl stores; the same call goes on after a stop, and labels anew after a change of the mapping.
 
-    Output, below `crawl/`: `rows/STORE.jsonl`, products as `atlas-ray import` reads them, or
-    `atlas.json`; `stores/STORE/` with what the pages said, the quarantine and a report a store;
-    `run.json` with the counts of pages, products, fields by origin, errors by code, and the
-    breadcrumbs that lead nowhere in the taxonomy.
+    Output, below `crawl/`: `rows/STORE.jsonl`, products as `atlas-ray import` reads them, and
+    `atlas.json` where it is asked for; `stores/STORE/` with what the pages said, the quarantine and a
+    report a store; `run.json` with the counts of pages, products, fields by origin, errors by code,
+    and the breadcrumbs that lead nowhere in the taxonomy. A store whose crawl ends with an error
+    leaves the others alone; the next call goes on with it.
 
     Raises:
-        UserError: for a stores file, taxonomy or mapping that cannot be used, and an output of
-            other settings.
+        UserError: for a stores file, taxonomy or mapping that cannot be used, an output of other
+            stores, and where no store could be crawled.
     """
     began = time.time()
     output = storage.absolute(config.output)
@@ -107,18 +118,42 @@ def crawl(config: CrawlRunConfig) -> CrawlReport:
     stores = StoresFile(config.stores.rpartition("/")[2], storage.read_bytes(config.stores))
     if storage.exists(storage.join(output, "model.json")) or storage.files(storage.join(output, "products")):
         raise OutputError(f"{output} holds a model or a catalogue; crawl into a folder of its own")
-    hold_settings(folder, IDENTITY, {name: value for name, value in asdict(config).items() if name not in OF_PICTURES})
-    if (run := read_run(folder)) is not None:
-        return CrawlReport(folder, run, already_done=True)
+    hold_settings(folder, IDENTITY, {"stores": config.stores, "only": config.only})
+    labels = _labels_id(config, taxonomy)
+    before = read_run(folder)
+    due = [name for name in names if _is_due(storage.join(folder, "stores", name), config)]
+    if before is not None and not due and before.get("labels_id") == labels:
+        return CrawlReport(folder, before, already_done=True)
+    storage.delete_file(storage.join(folder, RUN))
     with ProgressDisplay("crawling", "pages") as display:
         task = ray.remote(num_cpus=0 if len(names) == 1 else 1, max_retries=3)(_crawl_store)
-        found = ray.get([task.remote(config, stores, name, mapping, folder, display.board) for name in names])
+        found = ray.get(
+            [task.remote(config, stores, name, mapping, folder, display.board, name in due) for name in names]
+        )
+    reports = dict(zip(names, found, strict=True))
+    if all(report["failed"] for report in found):
+        raise ConfigError(found[0]["failed"])
     if config.format == "atlas-json":
         write_atlas_json(folder, names)
-    run = write_run(
-        folder, "crawl", began, {"config": asdict(config), **_together(dict(zip(names, found, strict=True)))}
-    )
+    run = write_run(folder, "crawl", began, {"config": asdict(config), "labels_id": labels, **_together(reports)})
     return CrawlReport(folder, run)
+
+
+def _labels_id(config: CrawlRunConfig, taxonomy: Taxonomy | None) -> str:
+    """Return a hash of what makes rows of products: the taxonomy, the mapping and the format."""
+    mapping = storage.read_bytes(config.mapping) if config.mapping else b""
+    parts = (taxonomy.to_json().encode() if taxonomy else b"", mapping, config.format.encode())
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def _is_due(output: str, config: CrawlRunConfig) -> bool:
+    """Tell whether a store's crawl has not come to its end, or is to ask again for what failed."""
+    uri = storage.join(output, "report.json")
+    if not storage.exists(uri):
+        return True
+    report = json.loads(storage.read_bytes(uri))
+    passing = config.retry_failed and any(code in PASSING for code in report["outcomes"])
+    return passing or (report["waiting"] > 0 and sum(report["outcomes"].values()) < config.max_pages)
 
 
 def _names(config: CrawlRunConfig) -> list[str]:
@@ -130,10 +165,33 @@ def _names(config: CrawlRunConfig) -> list[str]:
 
 
 def _crawl_store(
-    config: CrawlRunConfig, stores: StoresFile, name: str, mapping: BreadcrumbMapping | None, folder: str, board: Any
+    config: CrawlRunConfig,
+    stores: StoresFile,
+    name: str,
+    mapping: BreadcrumbMapping | None,
+    folder: str,
+    board: Any,
+    due: bool,
 ) -> dict[str, Any]:
-    """Crawl one store in a process of its own and write its rows; return its report."""
+    """Crawl one store in a process of its own, where that is due, and write its rows; return its report."""
     output = storage.join(folder, "stores", name)
+    failed = _crawl_pages(config, stores, name, folder, output, board) if due else None
+    uri = storage.join(output, "report.json")
+    report: dict[str, Any] = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else dict(NO_REPORT)
+    unmapped: Counter[tuple[str, ...]] = Counter()
+    rows = product_rows(output, mapping, unmapped)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    storage.write_lines(storage.join(folder, "rows", f"{name}.jsonl"), lines)
+    report["unmapped"] = {format_path(path): count for path, count in unmapped.most_common(MAX_UNMAPPED)}
+    report["labelled"] = report["products"] - unmapped.total() if mapping else 0
+    report["failed"] = failed
+    return report
+
+
+def _crawl_pages(
+    config: CrawlRunConfig, stores: StoresFile, name: str, folder: str, output: str, board: Any
+) -> str | None:
+    """Run a store's crawl and return None, or why it ended with an error."""
     with contextlib.ExitStack() as stack:
         if storage.is_s3(folder):
             # SQLite needs a disk. What another machine did of this crawl is taken from the copy.
@@ -143,20 +201,12 @@ def _crawl_store(
                 storage.write_bytes(os.path.join(job, FRONTIER), storage.read_bytes(saved))
         else:
             job, saved = storage.join(folder, "jobs", name), None
-        _run_process(config, stores, name, job, saved, output, board)
-    report: dict[str, Any] = json.loads(storage.read_bytes(storage.join(output, "report.json")))
-    unmapped: Counter[tuple[str, ...]] = Counter()
-    rows = product_rows(output, mapping, unmapped)
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    storage.write_lines(storage.join(folder, "rows", f"{name}.jsonl"), lines)
-    report["unmapped"] = {format_path(path): count for path, count in unmapped.most_common(MAX_UNMAPPED)}
-    report["labelled"] = report["products"] - unmapped.total() if mapping else 0
-    return report
+        return _run_process(config, stores, name, job, saved, output, board)
 
 
 def _run_process(
     config: CrawlRunConfig, stores: StoresFile, name: str, job: str, saved: str | None, output: str, board: Any
-) -> None:
+) -> str | None:
     os.makedirs(job, exist_ok=True)
     stores_path = os.path.join(job, stores.name)
     storage.write_bytes(stores_path, stores.content)
@@ -183,10 +233,11 @@ def _run_process(
             process.wait(60)
         if saved is not None:
             _save(os.path.join(job, FRONTIER), saved)
-    if process.returncode:
-        with open(log, encoding="utf-8", errors="replace") as lines:
-            last = [line.strip() for line in lines.readlines()[-20:] if line.strip()] or ["it said nothing"]
-        raise ConfigError(f"the crawl of {name!r} ended with {process.returncode}: {last[-1]}")
+    if not process.returncode:
+        return None
+    with open(log, encoding="utf-8", errors="replace") as lines:
+        last = [line.strip() for line in lines.readlines()[-20:] if line.strip()] or ["it said nothing"]
+    return f"the crawl of {name!r} ended with {process.returncode}: {last[-1]}"
 
 
 def _end_with_parent() -> None:
@@ -251,20 +302,21 @@ def product_rows(
 
 
 def write_atlas_json(folder: str, names: list[str]) -> None:
-    """Write all rows as one file of the Atlas layout, an entry a picture."""
+    """Write all rows as one file of the Atlas layout, an entry a picture; products without one have none."""
 
     def entries() -> Iterator[str]:
         comma = ""
         yield '{"images": [\n'
         for name in names:
-            for line in storage.read_bytes(storage.join(folder, "rows", f"{name}.jsonl")).splitlines():
-                row = json.loads(line)
-                sentences = [{"tokens": row["category_path"]}] if row["category_path"] else []
-                for uri in row["image_uris"]:
-                    entry = {"filename": uri, "product_id": row["product_id"], "sentences": sentences}
-                    entry |= {key: row[key] for key in ("title", "description", "price", "currency", "url", "store")}
-                    yield comma + json.dumps(entry, ensure_ascii=False)
-                    comma = ",\n"
+            with io.BufferedReader(storage.open_input(storage.join(folder, "rows", f"{name}.jsonl"))) as lines:
+                for line in lines:
+                    row = json.loads(line)
+                    sentences = [{"tokens": row["category_path"]}] if row["category_path"] else []
+                    for uri in row["image_uris"]:
+                        entry = {"filename": uri, "product_id": row["product_id"], "sentences": sentences}
+                        entry |= {key: row[key] for key in ATLAS_KEYS}
+                        yield comma + json.dumps(entry, ensure_ascii=False)
+                        comma = ",\n"
         yield "\n]}\n"
 
     storage.write_lines(storage.join(folder, "atlas.json"), entries())
@@ -301,6 +353,7 @@ def _together(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "fields_by_origin": by_field,
         "unmapped": sorted(unmapped, key=lambda row: -row["products"])[:MAX_UNMAPPED],
         "stores": {
-            name: {"pages": sum(r["outcomes"].values()), "products": r["products"]} for name, r in reports.items()
+            name: {"pages": sum(r["outcomes"].values()), "products": r["products"], "failed": r["failed"]}
+            for name, r in reports.items()
         },
     }

@@ -7,6 +7,7 @@ from typing import Any
 from atlas_ray import __version__
 from atlas_ray.addresses import AddressRule
 from atlas_ray.config import check_settings, setting
+from atlas_ray.crawl.page import MAX_BYTES
 from atlas_ray.crawl.store import Store
 from atlas_ray.errors import ConfigError
 
@@ -19,7 +20,7 @@ class CrawlLimits:
 
     max_pages: int = setting("stop a store after this many pages", 1_000_000, low=1, high=10**9)
     timeout_s: float = setting("seconds for one page, its redirects and retries not counted", 30.0, low=0.1, high=600)
-    max_bytes: int = setting("the largest page", 5 * 2**20, low=1024, high=2**30)
+    max_bytes: int = setting("the largest page", MAX_BYTES, low=1024, high=MAX_BYTES)
     retries: int = setting("how often a page is asked for again after a timeout or a 5xx", 3, low=0, high=20)
     backoff_s: float = setting("the pause before the first retry; it doubles each time", 1.0, low=0.0, high=60)
     user_agent: str = setting("how the crawler calls itself, in requests and for robots.txt", "atlas_ray")
@@ -63,6 +64,7 @@ def scrapy_settings(store: Store, config: CrawlConfig) -> dict[str, Any]:
         "CONCURRENT_REQUESTS": 2 * store.concurrency + 2,  # waiting retries take a place, too
         "CONCURRENT_REQUESTS_PER_DOMAIN": store.concurrency,
         "DOWNLOAD_DELAY": store.delay_s,
+        "DOWNLOAD_DELAY_JITTER": 0.0,  # half the time it would undercut the store's delay, or its robots.txt's
         "AUTOTHROTTLE_ENABLED": True,
         "AUTOTHROTTLE_START_DELAY": store.delay_s,
         "AUTOTHROTTLE_TARGET_CONCURRENCY": float(store.concurrency),

@@ -21,7 +21,7 @@ from atlas_ray.crawl.extract import NotAProduct, extract
 from atlas_ray.crawl.failures import FORBIDDEN_BY_ROBOTS, outcome_of
 from atlas_ray.crawl.frontier import Frontier, Kind, Outcome, Visit
 from atlas_ray.crawl.links import next_page, product_links
-from atlas_ray.crawl.middlewares import GateMiddleware
+from atlas_ray.crawl.middlewares import GateMiddleware, RobotsMiddleware
 from atlas_ray.crawl.page import Page
 from atlas_ray.crawl.store import Store
 
@@ -99,9 +99,11 @@ class StoreSpider(scrapy.Spider):
         found = extract(page, self._store)
         if isinstance(found, NotAProduct):
             return Outcome("not_a_product", found.reason)
+        pictures = [url for url in found.image_urls if with_pictures and self._may_ask(url)]
         row = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)} | {
             "origins": dict(found.origins),
-            "image_urls": found.image_urls if with_pictures else (),
+            "image_urls": pictures,
+            "forbidden_image_urls": [url for url in found.image_urls if url not in pictures],
             "noimageai": not with_pictures,
             "store": self._store.name,
             "category_path": self._store.start_urls[visit.start].category_path or None,
@@ -109,6 +111,16 @@ class StoreSpider(scrapy.Spider):
             "crawled_at": datetime.now(UTC).isoformat(),
         }
         return Outcome("product", product=row)
+
+    def _may_ask(self, picture: str) -> bool:
+        """Tell whether the robots.txt of a picture's host allows it, as far as the crawl has read it.
+
+        Pictures are fetched later, by what asks for no robots.txt.
+        """
+        robots = self.crawler.get_downloader_middleware(RobotsMiddleware)
+        assert robots is not None
+        rules = robots.rules.get(urlsplit(picture).netloc)
+        return rules is None or rules.allowed(picture, self.crawler.settings["ROBOTSTXT_USER_AGENT"])
 
     def _finish(self, visit: Visit, outcome: Outcome) -> list[Request]:
         self._frontier.finish(visit, outcome)

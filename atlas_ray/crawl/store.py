@@ -3,16 +3,16 @@
 import csv
 import difflib
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cssselect import SelectorError
-from parsel import css2xpath
 
 from atlas_ray import storage
 from atlas_ray.config import check_settings, read_settings, setting
-from atlas_ray.crawl.page import host_of, join_url
+from atlas_ray.crawl.page import Page, host_of, join_url
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.taxonomy import CategoryPath, parse_path
 
@@ -20,7 +20,9 @@ FIELDS = (
     "title", "description", "price", "currency", "brand", "sku", "availability", "breadcrumb", "image_urls",
 )  # fmt: skip
 """What a selector may be given for."""
+EMPTY = Page("", b"")
 PATH_COLUMN = "Taxonomy"
+NAME = re.compile(r"(?=\S)(?!\.)[^/\\\x00-\x1f\x7f]{1,100}(?<=\S)")
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ class Store:
     def __post_init__(self) -> None:
         """Refuse values out of range, and selectors that are none."""
         check_settings(self)
-        if not self.name.strip():
-            raise ConfigError("name is empty; expected the name of the shop")
+        if not NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"name is {self.name!r}; expected up to 100 characters, without / or \\, no dot first: it names files"
+            )
         if not self.start_urls:
             raise ConfigError("start_urls is empty; expected at least one http(s) address")
         for start in self.start_urls:
@@ -186,8 +190,8 @@ def _check_selector(name: str, selector: Any) -> None:
     if not isinstance(selector, str) or not selector.strip():
         raise ConfigError(f"{name} is {selector!r}; expected a CSS selector")
     try:
-        css2xpath(selector)
-    except SelectorError as error:
+        EMPTY.selector.css(selector)  # a selector may be well formed and of no use: `svg|a` names a namespace
+    except (SelectorError, ValueError) as error:
         raise ConfigError(f"{name} is {selector!r}, no CSS selector: {error}") from None
 
 

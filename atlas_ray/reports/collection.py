@@ -22,10 +22,10 @@ def print_crawl(folder: str, run: Mapping[str, Any]) -> None:
     for field, origins in run["fields_by_origin"].items():
         print(f"  {field}: {', '.join(f'{count} from {origin}' for origin, count in origins.items())}")
     if counts["waiting"]:
-        print(f"{counts['waiting']} pages were left: --max-pages was reached")
+        print(f"{counts['waiting']} pages are left: --max-pages was reached; with more the same command goes on")
     if unmapped := run["unmapped"]:
         products = sum(row["products"] for row in unmapped)
-        print(f"{products} products have a breadcrumb that leads nowhere in the taxonomy; add rows to --mapping:")
+        print(f"{products} products have a breadcrumb that leads nowhere in the taxonomy; extend --mapping, run again:")
         for row in unmapped[:SHOWN]:
             print(f"  {row['products']} of {row['store']}: {row['breadcrumb'] or '(none)'}")
         if len(unmapped) > SHOWN:

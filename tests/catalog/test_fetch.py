@@ -119,7 +119,7 @@ def test_a_header_that_is_slow_to_read_stops_nobody_else(server: PictureServer, 
 
 def test_a_lost_picture_fails_the_account(tmp_path: Path) -> None:
     write_catalog(tmp_path / "catalog", {"A": ["http://shop.example/1.jpg"]})
-    with pytest.raises(AuditError, match="stands in the catalogue and has no outcome"):
+    with pytest.raises(AuditError, match="1 pictures of the catalogue have no outcome"):
         write_products(joined(tmp_path / "catalog", tmp_path / "output"), str(tmp_path / "output"))
 
 
@@ -202,5 +202,16 @@ def test_killed_run_again_and_asked_again_for_what_failed(
     assert rows(output, "quarantine") == []
     assert {len(row["image_uris"]) for row in rows(output, "products")} == {2}
     assert run(retry_failed=True).already_done
+
+    before = server.asked.copy()
+    shutil.rmtree(catalog)  # the catalogue is made anew: one product has gone, one has come
+    changed = {f"P{n:03d}": [server.url + paths[n], server.url + paths[n + 1]] for n in range(2, 400, 2)}
+    write_catalog(catalog, changed | {"P400": [f"{server.url}/ok/400.jpg"]})
+    (catalog / "run.json").write_text('{"job": "import"}')
+    assert run().counts == again.counts | {
+        "input": 399, "stored": 399, "images": 399, "bytes": again.counts["bytes"] - len(jpeg(0)) * 2 + len(jpeg(400)),
+    }  # fmt: skip
+    assert server.asked - before == {"/ok/400.jpg": 1}
+    assert {row["product_id"] for row in rows(output, "products")} == changed.keys() | {"P400"}
     with pytest.raises(OutputError, match="holds a run with catalog = "):
         run(catalog=str(shutil.copytree(catalog, tmp_path / "other")))

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_ray.crawl.extract import Extracted, NotAProduct, extract
-from atlas_ray.crawl.links import next_page, product_links
+from atlas_ray.crawl.links import in_domains, next_page, product_links
 from atlas_ray.crawl.offers import parse_availability, parse_currency, parse_price
 from atlas_ray.crawl.page import Page
-from atlas_ray.crawl.store import Store
+from atlas_ray.crawl.store import StartUrl, Store
 from benchmarks.extraction import measure
 from tests.crawl.pages import OFFER, PRODUCT, STORE, URL, page_of, product
 
@@ -107,6 +107,34 @@ def test_other_syntaxes(page: Page, origin: str, breadcrumb: tuple[str, ...]) ->
     assert (found.availability, found.breadcrumb) == ("OutOfStock", breadcrumb)
     assert found.image_urls == ("https://www.shop.example/p/a.jpg",)
     assert set(found.origins.values()) == {origin}
+
+
+def test_a_selected_breadcrumb_is_tidied_as_any_other() -> None:
+    trail = "".join(f"<li class=step>{name}</li>" for name in ("Home", "Women", "Sarees", "Red saree"))
+    store = Store(**vars(STORE) | {"fields": {"title": "h1", "price": "b", "breadcrumb": ".step"}})
+    found = extract(Page(url=URL, body=f"<h1>Red saree</h1><b>5 €</b><ul>{trail}</ul>".encode()), store)
+    assert isinstance(found, Extracted)
+    assert (found.breadcrumb, found.origins["breadcrumb"]) == (("Women", "Sarees"), "selector")
+
+
+def test_the_front_page_is_no_picture() -> None:
+    found = product(page_of(PRODUCT | {"image": ["/", "https://cdn.example", "https://cdn.example?img=2", "/1.jpg"]}))
+    assert found.image_urls == ("https://cdn.example?img=2", "https://www.shop.example/1.jpg")
+
+
+def test_a_long_listing_is_read_to_its_end() -> None:
+    links = "".join(f'<a class=tile href="/p/{number}">{number}</a>' for number in range(2500))
+    store = Store(**vars(STORE) | {"product_links": ".tile"})
+    assert len(product_links(Page(url=URL, body=links.encode()), store)) == 2500
+
+
+def test_a_shop_with_a_name_beyond_ascii_is_its_own() -> None:
+    store = Store(name="m", start_urls=(StartUrl("https://www.münchen-moden.de/damen"),), product_links="a")
+    page = Page(url="https://www.xn--mnchen-moden-dlb.de/damen", body=b'<a href="/p/1">1</a>')
+    assert product_links(page, store) == ["https://www.xn--mnchen-moden-dlb.de/p/1"]
+    assert in_domains("https://shop.münchen-moden.de/", store.allowed_domains)
+    assert in_domains("https://shop.münchen-moden.de/", ("münchen-moden.de",))
+    assert not in_domains("https://moden.de/", store.allowed_domains)
 
 
 def test_selectors_win_and_origins_tell() -> None:
@@ -208,7 +236,8 @@ def test_a_price_that_a_person_wrote() -> None:
 @pytest.mark.parametrize(
     ("text", "code"),
     [("EUR", "EUR"), ("usd", "USD"), ("€ 5", "EUR"), ("zł", "PLN"), ("₹1,299", "INR"), ("Lei", "RON"), ("$", None),
-     ("XXX", None)],
+     ("XXX", None), ("EUR 5", "EUR"), ("5USD", "USD"), ("Currency: GBP", "GBP"), ("All sizes £10", "GBP"),
+     ("Try it for £10", "GBP"), ("TOP OFFER 19,99", None), ("19.99 per cup", None), ("Gel pen £2", "GBP")],
 )  # fmt: skip
 def test_currencies(text: str, code: str | None) -> None:
     assert parse_currency(text) == code

@@ -39,6 +39,18 @@ def start_demo(shop: Shop, folder: Path, *flags: str) -> "subprocess.Popen[str]"
     return start(folder, "demo", *flags)
 
 
+def test_pictures_that_the_robots_file_forbids_are_left(tmp_path: Path) -> None:
+    draw_shop(str(tmp_path / "shop"), PRODUCTS[:4])
+    with (tmp_path / "shop" / "robots.txt").open("a") as rules:
+        rules.write("\nDisallow: /pictures/3.jpg\n")
+    with serve_shop(str(tmp_path / "shop")) as shop:
+        end(start_demo(shop, tmp_path, "--allow-private", shop.place))
+    found = {row["url"].removeprefix(shop.url): row for row in rows(tmp_path, "products")}
+    assert found["/product/1.html"]["image_urls"] == [f"{shop.url}/pictures/1.jpg"]
+    assert found["/product/3.html"]["image_urls"] == []
+    assert found["/product/3.html"]["forbidden_image_urls"] == [f"{shop.url}/pictures/3.jpg"]
+
+
 def test_the_whole_shop(drawn: str, tmp_path: Path) -> None:
     with serve_shop(drawn) as shop, serve_shop(drawn) as neighbour:
         shop.neighbour = neighbour.url

@@ -48,17 +48,30 @@ def test_a_shop_becomes_a_catalogue(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert "/odd/forbidden.html" not in shop.requests
         assert main(command) == 0  # all of it is done
         assert len(shop.requests) == asked
-    said = capsys.readouterr().out
-    assert "2 of demo: Sale > Last pieces" in said
-    assert "holds this crawl, finished" in said
+        said = capsys.readouterr().out
+        assert "2 of demo: Sale > Last pieces" in said
+        assert "holds this crawl, finished" in said
+        account = json.loads((tmp_path / "out" / "crawl" / "run.json").read_text())
+        with mapping.open("a") as lines:  # as the report says
+            lines.write("demo,Sale,Men > Western Wear > Shirts\n")
+        assert main(command) == 0
+        assert len(shop.requests) == asked
+        assert "leads nowhere" not in capsys.readouterr().out
+        extended = json.loads((tmp_path / "out" / "crawl" / "run.json").read_text())
+        assert extended["counts"] == account["counts"] | {"labelled": 18}
+        assert all(row["category_path"] for row in rows(tmp_path / "out" / "catalog", "products"))
+        assert main([*command, "--retry-failed"]) == 0
+        again = set(shop.requests[asked:])
+        assert "/odd/broken.html" in again
+        assert not any(path.startswith(("/product/", "/pictures/")) for path in again)
     account = json.loads((tmp_path / "out" / "crawl" / "run.json").read_text())
     assert account["counts"]["products"] == 18
     assert account["counts"]["waiting"] == 0
-    assert account["counts"]["labelled"] == 16
+    assert account["counts"]["labelled"] == 18
     assert set(account["quarantined_by_code"]) == set(ODD.values())
     assert account["fields_by_origin"]["price"].keys() == {"json-ld", "microdata", "opengraph", "selector"}
     found = rows(tmp_path / "out" / "catalog", "products")
-    assert {tuple(row["category_path"] or ()) for row in found} == {*GARMENTS, ()}
+    assert {tuple(row["category_path"] or ()) for row in found} == set(GARMENTS)
     assert all(row["store"] == "demo" and row["currency"] == "EUR" for row in found)
     images = rows(tmp_path / "out" / "catalog", "images")
     # One product's pictures may not be used; it has no picture, and so it is in the import's quarantine.
@@ -69,6 +82,29 @@ def test_a_shop_becomes_a_catalogue(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert Path(row["image_uri"]).stat().st_size > 0
     quarantine = pq.read_table(tmp_path / "out" / "urls" / "quarantine").to_pylist()
     assert [row["error_code"] for row in quarantine] == ["missing_images"]
+
+
+def test_a_shop_that_fails_leaves_the_others_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_shop(str(tmp_path / "shop"), products()[:4])
+    held = tmp_path / "out" / "crawl" / "jobs" / "two" / "store.json"
+    held.parent.mkdir(parents=True)
+    held.write_text("damaged")
+    with serve_shop(str(tmp_path / "shop")) as shop:
+        shop.write_stores(str(tmp_path / "stores.json"))
+        demo = json.loads((tmp_path / "stores.json").read_text())["stores"][0]
+        stores = [demo | {"name": "one"}, demo | {"name": "two"}]
+        (tmp_path / "stores.json").write_text(json.dumps({"stores": stores}))
+        command = ["crawl", "--stores", str(tmp_path / "stores.json"), "--output", str(tmp_path / "out")]
+        command += ["--allow-private", shop.place, "--timeout-s", "3", "--retries", "0", "--no-pictures"]
+        assert main(command) == 1
+        assert "the crawl of 'two' ended with 2: crawl: " in capsys.readouterr().err
+        found = rows(tmp_path / "out" / "urls", "products")
+        assert {row["store"] for row in found} == {"one"}
+        held.unlink()
+        asked = len(shop.requests)
+        assert main(command) == 0
+        assert len(shop.requests) <= 2 * asked  # the first one's pages are not asked for again
+    assert {row["store"] for row in rows(tmp_path / "out" / "urls", "products")} == {"one", "two"}
 
 
 def test_two_shops_at_once_into_object_storage(tmp_path: Path, s3: str) -> None:
