@@ -68,6 +68,7 @@ def build_api(gateway: Gateway) -> ASGIApp:
 
     async def answer(request: Request, name: str) -> Response:
         began = time.monotonic()
+        gateway.check_room(name)
         pictures, ask = await read_request(request, gateway)  # the guard holds its time
         spent_s = time.monotonic() - began
         return JSONResponse({"results": await in_time(gateway.categorize(name, pictures, ask), spent_s)})

@@ -69,14 +69,22 @@ class ModelCaller:
             await asyncio.shield(self._describing)
         return self.described
 
+    def check_room(self) -> None:
+        """Refuse a request while as many wait as may.
+
+        Raises:
+            Problem: 429.
+        """
+        if len(self._line) >= self._most_waiting:
+            raise busy(f"model {self.name!r}")
+
     async def ask(self, question: Question) -> Answer:
         """Ask about at most a batch of products.
 
         Raises:
             Problem: where there is no room, or no replica answers.
         """
-        if len(self._line) >= self._most_waiting:
-            raise busy(f"model {self.name!r}")
+        self.check_room()
         one = Waiting(question)
         self._line.join(one)
         self._send()

@@ -147,6 +147,14 @@ class Gateway:
         found: dict[str, Any] = await self._model(name).call("taxonomy")
         return found
 
+    def check_room(self, name: str) -> None:
+        """Refuse a request that the model has no room for, before its pictures are read and decoded.
+
+        Raises:
+            Problem: 429, or 404 where there is no model of this name.
+        """
+        self._model(name).check_room()
+
     async def fetch(self, uris: Sequence[str | None]) -> list[NamedProduct]:
         """Read the objects that a request names, None for a product without a picture."""
         started = time.monotonic()

@@ -131,7 +131,11 @@ def test_more_than_may_wait_is_refused(handle: DeploymentHandle[Any]) -> None:
         with pytest.raises(Problem) as refused:
             await model.ask(question(9))
         assert (refused.value.status, refused.value.code) == (429, "busy")
+        with pytest.raises(Problem, match="busy"):
+            model.check_room()  # before a request is read
         asks[2].cancel()  # who went away waits no more
+        await asyncio.sleep(0)
+        model.check_room()
         asks = asks[:2] + await begun([model.ask(question(4))])
         await handle.answer.remote()
         assert [asked(answer) for answer in await asyncio.gather(*asks)] == [[0], [1], [4]]
