@@ -1,5 +1,6 @@
 """What a page says about itself for machines: JSON-LD, microdata and RDFa, as one kind of item."""
 
+import contextlib
 import html
 import json
 import re
@@ -22,6 +23,10 @@ MAX_RAW_TEXT = 100_000
 MAX_MARKED_ELEMENTS = 5_000
 """Elements with microdata or RDFa attributes past which a page's markup is left alone."""
 WANTED = re.compile(r"product|breadcrumb|vehicle|\bcar\b|book|itemlist|article|posting", re.IGNORECASE)
+
+JSON = json.JSONDecoder(strict=False)
+"""It takes line breaks inside texts."""
+BETWEEN_VALUES = re.compile(r"[\s,;]*")
 
 
 @dataclass(frozen=True)
@@ -92,17 +97,20 @@ def _jsonld(page: Page) -> Iterator[dict[str, Any]]:
                 yield from _flat(graph) if graph is not None else (node,)
 
 
-def _load_json(text: str) -> Any:
-    """Read JSON as pages hold it; None where nothing can be made of it."""
+def _load_json(text: str) -> list[Any]:
+    """Read JSON as pages hold it, also several values one after the other; [] where nothing can be made of it."""
     text = text.strip()
     for repair in (None, _unwrapped, _unescaped, jstyleson.dispose):
         text = repair(text) if repair else text
-        try:
-            # `strict=False` takes line breaks inside texts; what follows the first value is left.
-            return json.JSONDecoder(strict=False).raw_decode(text)[0]
-        except (ValueError, RecursionError):
-            continue
-    return None
+        found: list[Any] = []
+        with contextlib.suppress(ValueError, RecursionError):
+            end = 0
+            while not found or (end := BETWEEN_VALUES.match(text, end).end()) < len(text):  # type: ignore[union-attr]
+                value, end = JSON.raw_decode(text, end)
+                found.append(value)
+        if found:
+            return found
+    return []
 
 
 def _unwrapped(text: str) -> str:

@@ -50,6 +50,7 @@ TEXT = json.dumps(PRODUCT)
         ("<!-- the product -->\n" + TEXT,),
         (TEXT.replace('"brand"', '// who\n "brand"').replace("}}", "},}"),),
         (TEXT + ";",),
+        ('{"@type": "WebSite"}\n' + TEXT,),
         (TEXT.replace('"', "&quot;"),),
         ("{not json", TEXT),
         ("[" * 100_000, [PRODUCT]),
