@@ -36,7 +36,8 @@ def run_crawl(options: argparse.Namespace) -> int:
     for why in report.failed.values():
         print(f"atlas-ray crawl: {why}; the same command goes on with it", file=sys.stderr)
     if not report.run["counts"]["products"]:
-        print(f"atlas-ray crawl: no product was found; {report.folder}/stores says why, a page each", file=sys.stderr)
+        why = f"{report.folder}/stores says why, a page each; --retry-failed asks again for what did not come"
+        print(f"atlas-ray crawl: no product was found; {why}", file=sys.stderr)
         return EXIT_FAILED
     code = _make_catalog(config, report)
     return EXIT_FAILED if report.failed else code
