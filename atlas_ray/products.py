@@ -7,6 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from atlas_ray.texts import has_words
+
 Texts = Mapping[str, Sequence[str | None]]
 """By field, `title` or `description`: the text of each product; None or "" where there is none."""
 PICTURE = "picture"
@@ -36,8 +38,8 @@ class Products:
         return self.texts.get(name) or [None] * len(self)
 
     def said(self, name: str) -> Tensor:
-        """Return which products have a text, (count,) bool."""
-        return torch.tensor([bool(text and not text.isspace()) for text in self.text(name)], dtype=torch.bool)
+        """Return which products have a text with a word in it that models read, (count,) bool."""
+        return torch.tensor([has_words(text, name) for text in self.text(name)], dtype=torch.bool)
 
     def there(self, reads: Sequence[str]) -> Tensor:
         """Return which of these modalities each product has, (count, modalities) bool."""

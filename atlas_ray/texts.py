@@ -20,6 +20,8 @@ FIELDS = {"title": 57, "description": 300}
 """The texts of a product, and how many words of each are read."""
 MAX_CHARACTERS = 50_000
 """Read of one text; what stands behind is of no use to a model of some hundred words."""
+MAX_RAW_CHARACTERS = 500_000
+"""The same with markup, into which whole pictures may be written."""
 MAX_WORD_CHARACTERS = 30
 MAX_COUNTED = 2_000_000
 """Different words held while they are counted; past it, the rare ones are let go."""
@@ -28,6 +30,7 @@ PAD, UNKNOWN, FIRST = 0, 1, 2
 # Scripts written without spaces are read letter by letter.
 LETTER = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 TITLE = regex.compile(rf"{LETTER}|(?:(?!{LETTER})[\p{{L}}\p{{M}}\p{{N}}])+|\p{{Extended_Pictographic}}")
+MARKUP, BEGINNING = regex.compile("[<&]"), 100
 CONTROL = regex.compile(r"[\p{Cc}\p{Cs}]")
 DESCRIPTION = regex.compile(rf"{LETTER}|(?:(?!{LETTER})[\p{{L}}\p{{M}}])+")
 
@@ -43,9 +46,10 @@ def words_of(text: str | None, field: str) -> list[str]:
     """
     if not text:
         return []
-    text = text[:MAX_CHARACTERS]
+    text = text[:MAX_RAW_CHARACTERS]
     if "<" in text or "&" in text:
         text = _without_markup(text)
+    text = text[:MAX_CHARACTERS]
     limit = FIELDS[field]
     found: list[str] = (TITLE if field == "title" else DESCRIPTION).findall(text.lower())
     if field == "title":
@@ -54,9 +58,19 @@ def words_of(text: str | None, field: str) -> list[str]:
     return [word for word in found if len(word) <= MAX_WORD_CHARACTERS and word not in stop][:limit]
 
 
+def has_words(text: str | None, field: str) -> bool:
+    """Tell whether a text has a word that a model of this field reads: `<p>&nbsp;</p>` and `-` have none."""
+    if not text:
+        return False
+    # Nearly all texts have one at their beginning, before any markup.
+    begin = MARKUP.split(text[:BEGINNING], maxsplit=1)[0]
+    return bool(words_of(begin, field) or words_of(text, field))
+
+
 def _without_markup(text: str) -> str:
     try:
         # No control character may stand in a document, nor half of a pair.
+        text = text.replace("<![CDATA[", " ").replace("]]>", " ")
         root = lxml.html.fromstring(f"<div>{CONTROL.sub(' ', text)}</div>")
     except (LxmlError, ValueError):
         return text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atlas_ray.errors import ArtifactError
-from atlas_ray.texts import FIELDS, MAX_CHARACTERS, PAD, UNKNOWN, WordCount, WordIndex, words_of
+from atlas_ray.texts import FIELDS, MAX_CHARACTERS, PAD, UNKNOWN, WordCount, WordIndex, has_words, words_of
 
 
 def test_a_title_keeps_its_words() -> None:
@@ -92,3 +92,20 @@ def test_counting_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_words_are_different_strings(words: list[str]) -> None:
     with pytest.raises(ArtifactError, match="no list of different strings"):
         WordIndex(words, "title")
+
+
+@pytest.mark.parametrize("field", ["title", "description"])
+@pytest.mark.parametrize("text", [None, "", " ", "<p></p>", "<p>&nbsp;</p>", "-", "\u200b", "<br><!-- blue -->"])
+def test_a_text_without_a_word_is_none(text: str | None, field: str) -> None:
+    assert words_of(text, field) == []
+    assert not has_words(text, field)
+
+
+@pytest.mark.parametrize("field", ["title", "description"])
+def test_a_word_counts_wherever_it_stands(field: str) -> None:
+    picture = f'<img src="data:image/png;base64,{"A" * 60_000}">'
+    for text in ("shirt", "<b>shirt</b>", f"{picture}shirt", "<![CDATA[shirt]]>", f"{'- ' * 200}shirt"):
+        assert words_of(text, field) == ["shirt"]
+        assert has_words(text, field)
+    assert has_words("100% 2019", field) == (field == "title")
+    assert has_words("the and of", field) == (field == "title")

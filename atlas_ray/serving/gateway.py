@@ -26,6 +26,7 @@ from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.question import Answer, Pixels, Question
 from atlas_ray.serving.sources import Sources
 from atlas_ray.taxonomy import CategoryPath, parse_path
+from atlas_ray.texts import has_words
 
 Result = TypeVar("Result")
 DECODE_THREADS = 2
@@ -196,7 +197,7 @@ class Gateway:
             )
         good = []
         for product, pixels in await self._decode(products, size):
-            said = any((product.texts.get(text) or "").strip() for text in texts)
+            said = any(has_words(product.texts.get(text), text) for text in texts)
             if pixels is not None or (said and not ask.explain):
                 good.append((product, pixels))
             else:

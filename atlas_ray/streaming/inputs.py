@@ -17,13 +17,15 @@ from atlas_ray import storage
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.tables import table_rows
-from atlas_ray.texts import FIELDS, MAX_CHARACTERS
+from atlas_ray.texts import FIELDS, MAX_RAW_CHARACTERS
 
 INPUTS = "inputs"
 DONE = "inputs.json"
 PRODUCT, IMAGE = range(2)
 NO_PICTURE = ""
 """The URI in the row of a product without a picture."""
+OF_PICTURES = ("image_id", "product_id", "image_uri", "width", "height")
+"""Columns of the images table that travel; the size is what the report slices by."""
 
 
 def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, *, split: str | None = None) -> int:
@@ -49,7 +51,7 @@ def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, 
     schema = pa.schema(
         [
             ("kind", pa.int8()),
-            *(IMAGES.field(name).with_nullable(True) for name in ("image_id", "product_id", "image_uri")),
+            *(IMAGES.field(name).with_nullable(True) for name in OF_PICTURES),
             *(PRODUCTS.field(name) for name in columns),
         ]
     )
@@ -69,7 +71,7 @@ def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -
     table = table.combine_chunks()
     for name in FIELDS:
         if name in columns:  # what a model does not read need not travel
-            cut = pc.utf8_slice_codeunits(table[name], 0, MAX_CHARACTERS)
+            cut = pc.utf8_slice_codeunits(table[name], 0, MAX_RAW_CHARACTERS)
             table = table.set_column(table.column_names.index(name), name, cut)
     kind = table["kind"].to_numpy()
     names = pc.unique(table["product_id"])
@@ -85,6 +87,8 @@ def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -
         "image_id": pa.array(image_ids(ids.to_pylist(), [NO_PICTURE] * len(bare))),
         "product_id": ids,
         "image_uri": pa.repeat(pa.scalar(NO_PICTURE), len(bare)),
+        "width": pa.nulls(len(bare), pa.int32()),
+        "height": pa.nulls(len(bare), pa.int32()),
     }
     whose = np.concatenate([row_of[owner[pictures]], row_of[bare]])
     take = pa.array(whose, mask=whose < 0)
