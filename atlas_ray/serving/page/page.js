@@ -124,12 +124,17 @@ function bar(tag, text, share) {
 }
 
 function draw(result, picture) {
-  at("status").textContent = `${percent(result.probability)} sure of`;
+  const unseen = result.picture_error ? `without the picture (${result.picture_error}), ` : "";
+  at("status").textContent = `${unseen}${percent(result.probability)} sure of`;
   at("path").textContent = result.category_path.join(" > ");
   const image = at("picture");
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
   const source = picture.file ? URL.createObjectURL(picture.file) : result.picture;
   at("canvas").hidden = !source;
+  image.onerror = () => { // a TIFF, say, which browsers do not show
+    image.onerror = null;
+    if (result.picture) image.src = result.picture;
+  };
   if (source) image.src = source;
   else image.removeAttribute("src");
   const levels = result.category_path.map((name, level) => {
