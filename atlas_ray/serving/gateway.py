@@ -192,6 +192,8 @@ class Gateway:
         size: int = described["image_size_px"]
         texts = texts_of(described["reads"])
         if ask.explain and not described["explains"]:
+            described = await model.describe()  # another kind of model may have come since
+        if ask.explain and not described["explains"]:
             raise Problem(
                 422, "cannot_explain", f"model {model.name!r} is no encoder-decoder, and has no attention maps"
             )
