@@ -126,10 +126,11 @@ CATEGORIZED = pa.schema(
 )
 """One row a product of the catalogue: its pictures' predictions combined into one path.
 
-`category_path` is null where no picture of the product could be scored, or where its path has no certain
-place in the taxonomy that the run was migrated to. `true_category_path`, `split`, `store` and `price`
-are the catalogue's own, carried along so that an evaluation reads this one table. `only_zoomed`: all of
-its pictures were zoomed, and the least zoomed one was scored. `decided_level` is the level of
+`images_scored` counts pictures that were seen, `images_quarantined` those that could not be had, also where the
+product's texts gave an answer. `category_path` is null where the product could not be scored, or where its
+path has no certain place in the taxonomy that the run was migrated to. `true_category_path`, `split`, `store` and
+`price` are the catalogue's own, carried along so that an evaluation reads this one table. `only_zoomed`: all
+of its pictures were zoomed, and the least zoomed one was scored. `decided_level` is the level of
 `category_path`: its leaf's, or with a target precision the deepest one that is sure enough; the leaf then
 comes first among the alternatives. At 0 no level is, and `category_path` and `probability` are null.
 `image_uri` is the scored picture that was surest, `zoomed_probability` that of the least zoomed one,

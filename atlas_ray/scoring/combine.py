@@ -3,7 +3,8 @@
 One shuffle by product brings together a product's row, its pictures, their predictions and their
 quarantine rows. The product's probability of a path is the mean over its scored pictures (the mean
 rule of late fusion, Wirojwatanakul and Wangperawong 2019); a path that a picture does not list
-among its alternatives counts as 0 there.
+among its alternatives counts as 0 there. A picture that could not be had, and was answered about by the
+product's texts, has no say beside one that was seen, and without one the texts have a single say.
 """
 
 from typing import Any
@@ -27,6 +28,7 @@ JOINED = pa.schema(
         *(CATEGORIZED.field(name) for name in ("category_path", "probability", "level_probabilities", "alternatives")),
         ("outside_probability", pa.float32()),
         ("zoomed_probability", pa.float32()),
+        ("picture_error", pa.string()),
         ("image_uri", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -66,6 +68,9 @@ def combine(
     zoomed = table["zoomed_probability"].cast(pa.float64()).fill_null(np.inf).to_numpy()
     scored, dropped, only_zoomed = _without_zoomed(scored, owner, zoomed, zoom_threshold, count)
     left_out = np.concatenate([left_out, dropped])
+    dead = table["picture_error"].is_valid().to_numpy()
+    not_seen = scored[dead[scored]]
+    scored = _without_unseen(scored, owner, dead, count)
     per_product = np.bincount(owner[scored], minlength=count)
     listed = np.flatnonzero(kind == PRODUCT)
     at = np.full(count, -1)
@@ -82,9 +87,9 @@ def combine(
         {
             "product_id": products,
             **merged,
-            "images_scored": per_product,
+            "images_scored": np.bincount(owner[scored[~dead[scored]]], minlength=count),
             "images_filtered": np.bincount(owner[left_out], minlength=count),
-            "images_quarantined": np.bincount(owner[failed], minlength=count),
+            "images_quarantined": np.bincount(owner[np.concatenate([failed, not_seen])], minlength=count),
             "only_zoomed": only_zoomed,
             "zoomed_probability": pa.array(least, mask=~np.isfinite(least)),
             "image_size_px": pa.array(size, mask=size == 0),
@@ -120,6 +125,14 @@ def _without_zoomed(scored: Any, owner: Any, zoomed: Any, threshold: float | Non
     stays = ~bad | (least & ~has_normal[owner[scored]])
     only_zoomed = (np.bincount(owner[scored[stays & seen]], minlength=count) > 0) & ~has_normal
     return scored[stays], scored[~stays], only_zoomed
+
+
+def _without_unseen(scored: Any, owner: Any, dead: Any, count: int) -> Any:
+    """Leave out what goes by the texts alone of products with a picture that was seen; of others all but one."""
+    has_seen = np.bincount(owner[scored[~dead[scored]]], minlength=count) > 0
+    unseen = scored[dead[scored] & ~has_seen[owner[scored]]]
+    _, first = np.unique(owner[unseen], return_index=True)
+    return np.sort(np.concatenate([scored[~dead[scored]], unseen[first]]))
 
 
 def _audited(owner: Any, kind: Any, image_id: Any, products: pa.Array) -> Any:

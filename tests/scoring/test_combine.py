@@ -103,6 +103,29 @@ def test_a_picture_that_the_catalogue_holds_twice_counts_once() -> None:
     assert found["b"]["images_scored"] == 1
 
 
+def test_what_could_not_be_seen_has_no_say_beside_what_was() -> None:
+    dead = {"picture_error": "not_found: x"}
+    images = rows(
+        IMAGE, [{"product_id": p, "image_id": i} for p, i in (("a", 1), ("a", 2), ("a", 3), ("b", 4), ("b", 5))]
+    )
+    predictions = rows(PREDICTION, [
+        prediction("a", 1, S, [0.9, 0.9, 0.9]) | {"picture_error": None},
+        prediction("a", 2, D, [0.8, 0.8], (S, 0.1)) | dead,
+        prediction("a", 3, D, [0.8, 0.8], (S, 0.1)) | dead,
+        prediction("b", 4, D, [0.8, 0.8], (S, 0.1)) | dead,
+        prediction("b", 5, D, [0.8, 0.8], (S, 0.1)) | dead,
+    ])  # fmt: skip
+    found = combined(PRODUCTS, images, predictions)
+    a, b = found["a"], found["b"]
+    assert (a["category_path"], a["probability"], a["images_scored"], a["images_quarantined"]) == (
+        S, pytest.approx(0.9), 1, 2,
+    )  # fmt: skip
+    assert (b["category_path"], b["probability"], b["images_scored"], b["images_quarantined"]) == (
+        D, pytest.approx(0.8), 0, 2,
+    )  # fmt: skip
+    assert b["outside_probability"] == pytest.approx(0.4)  # one of the two, not their sum
+
+
 def test_nothing_scored() -> None:
     failed = rows(
         QUARANTINED, [{"product_id": p, "image_id": i} for p, i in (("a", 1), ("a", 2), ("b", 3), ("c", 4), ("b", 5))]
