@@ -70,27 +70,36 @@ class Reliability:
         return sum(one.count * abs(one.probability - one.accuracy) for one in bins) / max(sum(b.count for b in bins), 1)
 
 
-def fit_temperature(log_p: Array, label: Array) -> float:
+def fit_temperature(log_p: Array, label: Array, product: Array | None = None) -> float:
     """Return the temperature of the least cross-entropy (Guo et al. 2017, temperature scaling).
 
+    A product's probability of a leaf is the mean over its pictures, as in a scoring run: a temperature that
+    fits each picture alone leaves that mean too unsure, for what several pictures agree on is more certain.
+
     Args:
-        log_p: (answers, leaves) log-probabilities; -inf for leaves that a search did not find.
-        label: (answers,) the column of the right leaf, -1 where it was not found; those say nothing,
-            nor do those whose probability is 0.
+        log_p: (pictures, leaves) log-probabilities; -inf for leaves that a search did not find.
+        label: (pictures,) the column of the right leaf, -1 where it was not found.
+        product: (pictures,) the number of the product, from 0; each picture its own where it is None.
+            Products say nothing of whose right leaf no picture has a probability above 0.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
+    product = np.arange(len(label)) if product is None else product
     known = label >= 0
     known[known] = np.isfinite(log_p[known, label[known]])  # one that underflowed would outweigh all others
-    log_p, label = log_p[known].astype(np.float64), label[known]
+    pictures = np.bincount(product)
+    log_p, label, product = log_p[known].astype(np.float64), label[known], product[known]
     if not len(label):
         return 1.0
+    said = np.unique(product)
 
     def loss(log_temperature: float) -> float:
         scaled = log_p / np.exp(log_temperature)
-        chosen = scaled[np.arange(len(label)), label]
-        return float((logsumexp(scaled, axis=1) - chosen).mean())
+        chosen = scaled[np.arange(len(label)), label] - logsumexp(scaled, axis=1)
+        total = np.full(len(pictures), -np.inf)
+        np.logaddexp.at(total, product, chosen)
+        return float((np.log(pictures[said]) - total[said]).mean())
 
     found = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded")
     return float(np.exp(found.x))

@@ -1,7 +1,7 @@
 """Calibration: the temperature at which a model's probabilities can be trusted, stored in its artifact."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -13,17 +13,16 @@ from atlas_ray.errors import CatalogError
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
 from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.products import PICTURE, Products
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.streaming.inputs import forget_inputs
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products_of
 
-MOST_PATHS = 1000
-"""Of one product that are looked at; a tree of more leaves is calibrated on the best of them."""
-BEAM = 50
-"""Of them, where the tree is too large for an exact search."""
-MOST_PRODUCTS = 20_000
-"""One number needs no more; it bounds the memory."""
+MOST_PICTURES = 20_000
+"""One number needs no more."""
+MOST_VALUES = 10_000_000
+"""Probabilities that are held, so many pictures times the leaves of the tree; it bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -58,63 +57,124 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     try:
         with ProgressDisplay("asking the model", "products") as display:
             stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), board=display.board)
-            parts = list(batches_of(stream.limit(MOST_PRODUCTS)))
+            parts = list(batches_of(stream.limit(min(MOST_PICTURES, MOST_VALUES // len(labels) + 1))))
     finally:
         forget_inputs(model)
     if not parts or not sum(len(part["label"]) for part in parts):
         raise CatalogError(f"{catalog}: no labelled product in the split {split!r} that the model can say something of")
-    leaf, log_p, label = (np.concatenate([part[name] for part in parts]) for name in ("leaf", "log_p", "label"))
-    place = np.where((leaf == label[:, None]).any(1), (leaf == label[:, None]).argmax(1), -1)
-    factor = fit_temperature(log_p, place)
-    errors = [_reliability(log_p, place, temperature) for temperature in (1.0, factor)]
+    said = _Said.of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    factor = fit_temperature(said.log_p, said.place, said.product)
+    before, after = (said.answers(artifact.taxonomy, change) for change in (1.0, factor))
+    errors = [one.reliability.expected_error for one in (before, after)]
     temperature = float(np.clip(artifact.temperature * factor, *BOUNDS))
     found = {
         "temperature": temperature,
         "split": split,
-        "products": len(label),
-        "error_before": errors[0].expected_error,
-        "error_after": errors[1].expected_error,
-        "bins": [asdict(one) for one in errors[1].bins],
-        "decisions": [asdict(one) for one in _decisions(artifact.taxonomy, leaf, tempered(log_p, factor), label)],
+        "products": len(after.label),
+        "error_before": errors[0],
+        "error_after": errors[1],
+        "bins": [asdict(one) for one in after.reliability.bins],
+        "decisions": [asdict(one) for one in after.decisions(artifact.taxonomy)],
     }
     model_id = set_temperature(model, temperature, found)
-    return Calibrated(model_id, temperature, len(label), errors[0].expected_error, errors[1].expected_error)
+    return Calibrated(model_id, temperature, len(after.label), *errors)
 
 
-def _decisions(taxonomy: Taxonomy, leaf: Any, probability: Any, label: Any) -> list[Decision]:
-    """Return what comes of answering with an ancestor where the leaf is not sure enough.
+@dataclass(frozen=True)
+class _Answers:
+    """What a scoring run would answer: the mean over each product's pictures."""
 
-    Args:
-        taxonomy: Whose leaves are meant.
-        leaf: (products, paths) positions of leaves; -1 for none.
-        probability: (products, paths), 0 where there is no leaf.
-        label: (products,) the position of the right leaf.
+    best: Any
+    """(products,) position of the leaf."""
+    probability: Any
+    """(products,) of it."""
+    levels: Any
+    """(products, depth) of its prefixes."""
+    label: Any
+    """(products,) position of the right leaf."""
+
+    @property
+    def reliability(self) -> Reliability:
+        """How sure the leaves are, and how right."""
+        found = Reliability()
+        found.add(self.probability, self.best == self.label)
+        return found
+
+    def decisions(self, taxonomy: Taxonomy) -> list[Decision]:
+        """Return what comes of answering with an ancestor where the leaf is not sure enough."""
+        above = _nodes_above(taxonomy)
+        best = above[self.best]
+        there = best >= 0
+        shared = ((best == above[self.label]) & there).cumprod(1).sum(1)
+        return decision_curve(self.levels, there.sum(1), shared)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the model said of pictures.
+
+    Attributes:
+        leaf: (pictures, paths) positions of leaves; -1 for none, and in the last column, which is what the search
+            left out.
+        log_p: (pictures, paths) of them.
+        place: (pictures,) the column of the right leaf; the last one where the search left it out.
+        product: (pictures,) the product's number.
+        label: (products,) position of the right leaf.
     """
+
+    leaf: Any
+    log_p: Any
+    place: Any
+    product: Any
+    label: Any
+
+    @classmethod
+    def of(cls, rows: dict[str, Any]) -> Self:
+        """Take what has a say in a scoring run: what goes by texts alone has none beside a picture that was seen."""
+        _, first, product = np.unique(rows["product"], return_index=True, return_inverse=True)
+        seen = rows["seen"]
+        has_seen = np.bincount(product[seen], minlength=len(first)) > 0
+        kept = seen | ~has_seen[product]
+        right = rows["leaf"] == rows["label"][:, None]
+        place = np.where(right.any(1), right.argmax(1), right.shape[1] - 1)
+        return cls(rows["leaf"][kept], rows["log_p"][kept], place[kept], product[kept], rows["label"][first])
+
+    def answers(self, taxonomy: Taxonomy, factor: float) -> _Answers:
+        """Return the products' answers at another temperature, `factor` times the model's."""
+        leaves, above = len(taxonomy.leaves), _nodes_above(taxonomy)
+        picture, column = np.nonzero(self.leaf >= 0)
+        weight = tempered(self.log_p, factor)[picture, column] / np.bincount(self.product)[self.product[picture]]
+        pairs, inverse = np.unique(self.product[picture] * leaves + self.leaf[picture, column], return_inverse=True)
+        product, leaf = pairs // leaves, pairs % leaves
+        probability = np.bincount(inverse, weights=weight)
+        _, first = np.unique(product, return_index=True)
+        order = np.lexsort((-probability, product))  # each product's best stands where its first did
+        best, most = leaf[order[first]], probability[order[first]]
+        same = above[leaf] == above[best[product]]  # (pairs, depth)
+        levels = np.stack(
+            [np.bincount(product, weights=probability * column, minlength=len(best)) for column in same.T], 1
+        )
+        return _Answers(best, most, levels, self.label)
+
+
+def _nodes_above(taxonomy: Taxonomy) -> Any:
+    """Return the number of each leaf's node at each level, (leaves, depth); -1 past its end."""
     number: dict[CategoryPath, int] = {}
-    above = np.full((len(taxonomy.leaves) + 1, taxonomy.depth), -1)  # of each leaf, its node at each level
+    above = np.full((len(taxonomy.leaves), taxonomy.depth), -1)
     for row, path in enumerate(taxonomy.leaves):
         above[row, : len(path)] = [number.setdefault(path[:level], len(number)) for level in range(1, len(path) + 1)]
-    best = above[leaf[np.arange(len(leaf)), probability.argmax(1)]]  # (products, depth)
-    levels = np.stack(
-        [(probability * (above[leaf, level] == best[:, level, None])).sum(1) for level in range(taxonomy.depth)], 1
-    )
-    there = best >= 0
-    shared = ((best == above[label]) & there).cumprod(1).sum(1)
-    return decision_curve(levels, there.sum(1), shared)
+    return above
 
 
-def _reliability(log_p: Any, place: Any, temperature: float) -> Reliability:
-    found = Reliability()
-    probability = tempered(log_p, temperature)
-    found.add(probability.max(1), probability.argmax(1) == place)
-    return found
+ROUNDING = 1e-5
+"""A sum of probabilities that is so near 1 is one."""
 
 
 class Judge:
-    """Asks the model about blocks of products."""
+    """Asks the model about blocks of products, as a scoring run does, for all leaves that its search finds."""
 
     def __init__(self, model: str, labels: dict[CategoryPath, int], threads: int) -> None:
-        settings = PredictorConfig(top_k=min(len(labels), MOST_PATHS), beam_width=min(len(labels), BEAM))
+        settings = PredictorConfig(top_k=len(labels))
         artifact = load_artifact(model)
         if threads:
             torch.set_num_threads(threads)
@@ -123,14 +183,18 @@ class Judge:
         # A search names leaves in the trie's order.
         order = [labels[path] for path in self._predictor.scope.tree.trie.leaves]
         self._position = np.array([*order, -1])
+        size = self._predictor.image_size_px
+        one = Products(torch.zeros((1, 3, size, size), dtype=torch.uint8), {name: ["one"] for name in artifact.texts})
+        self._width = self._predictor.infer(one).leaf.shape[1] + 1
+        """Leaves that a search finds, all or a beam's, and what it leaves out."""
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
-        """Return rows of `leaf` (paths,), `log_p` (paths,) and `label`; a product with nothing to go by drops out."""
+        """Return rows of what `_Said.of` takes; a product with nothing to go by drops out."""
         predictor = self._predictor
-        _, label, products = products_of(table, self._labels, predictor.reads, predictor.image_size_px)
+        table, label, products = products_of(table, self._labels, predictor.reads, predictor.image_size_px)
         kept = predictor.answerable(products)
-        width = predictor.config.top_k
-        leaf, log_p = np.full((len(kept), width), -1), np.full((len(kept), width), -np.inf, np.float32)
+        leaf = np.full((len(kept), self._width), -1, np.int32)
+        log_p = np.full((len(kept), self._width), -np.inf, np.float32)
         start = 0
         for batch in products.take(kept).split(BATCH):
             found = predictor.infer(batch)
@@ -139,4 +203,9 @@ class Judge:
             paths = found.leaf.shape[1]
             leaf[rows, :paths] = self._position[found.leaf.cpu().numpy()]
             log_p[rows, :paths] = found.probability.log().cpu().numpy()
-        return {"leaf": leaf, "log_p": log_p, "label": label[kept]}
+            left_out = 1 - found.probability.double().sum(1).cpu().numpy()
+            log_p[rows, -1] = np.log(left_out, where=left_out > ROUNDING, out=np.full(len(batch), -np.inf))
+        product = np.array(table["product_id"].to_pylist(), dtype=object)
+        seen = np.ones(len(table), bool) if products.seen is None else products.seen.numpy()
+        seen = seen | (PICTURE not in predictor.reads)
+        return {"leaf": leaf, "log_p": log_p, "label": label[kept], "product": product[kept], "seen": seen[kept]}

@@ -40,3 +40,29 @@ def test_what_was_not_found_says_nothing() -> None:
     assert fit_temperature(log_p, np.array([-1, -1, -1])) == 1
     some = fit_temperature(log_p, np.array([0, 1, -1]))
     assert some == pytest.approx(fit_temperature(log_p[:2], np.array([0, 1])))
+
+
+def test_pictures_of_a_product_are_calibrated_together() -> None:
+    """Of four pictures a product, each unsure alone, the mean is surer than any temperature of one picture says."""
+    rng = np.random.default_rng(0)
+    products, pictures, leaves = 4000, 4, 5
+    label = rng.integers(leaves, size=products)
+    shared = rng.normal(size=(products, 1, leaves))  # what all pictures of a product have in common
+    noise = shared + rng.normal(size=(products, pictures, leaves)) * 0.5
+    log_p = log_softmax(noise + 2.0 * np.eye(leaves)[label][:, None], axis=2).reshape(-1, leaves)
+    product = np.repeat(np.arange(products), pictures)
+    errors = {}
+    for name, owner in (("picture", None), ("product", product)):
+        p = tempered(log_p, fit_temperature(log_p, label[product], owner)).reshape(products, pictures, leaves).mean(1)
+        found = Reliability()
+        found.add(p.max(1), p.argmax(1) == label)
+        errors[name] = found.expected_error
+    assert errors["product"] < 0.4 * errors["picture"]
+
+
+def test_a_product_says_something_where_one_of_its_pictures_does() -> None:
+    log_p = np.log(np.array([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]]))
+    one = fit_temperature(log_p, np.array([0, -1, 1]), np.array([0, 0, 1]))
+    assert one != 1
+    none = fit_temperature(log_p, np.array([-1, -1, 1]), np.array([0, 0, 1]))
+    assert none == pytest.approx(fit_temperature(log_p[2:], np.array([1])), rel=0.01)
