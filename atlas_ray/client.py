@@ -1,7 +1,7 @@
 """A client of the endpoint, for programs that do not speak HTTP themselves."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +54,10 @@ class Categorized:
     picture_error: str | None = None
 
 
+class _TooLargeError(ServiceError):
+    """A request has more bytes than the endpoint takes in one."""
+
+
 class _Bearer(AuthBase):
     """Says who asks. Without it, requests would send what ~/.netrc has for the host."""
 
@@ -91,7 +95,8 @@ class Client:
         retry = Retry(
             total=attempts - 1,
             read=1,
-            status_forcelist=(429, 502, 503),
+            # HAProxy, where it stands before the gateways, says 500 for a gateway that went away.
+            status_forcelist=(429, 500, 502, 503),
             retry_after_max=MAX_RETRY_AFTER_S,
             allowed_methods=None,
             backoff_factor=0.2,
@@ -127,7 +132,8 @@ class Client:
         """Ask for picture files.
 
         Args:
-            pictures: Local files, or their bytes; as many as one request may have.
+            pictures: Local files, or their bytes; as many as one request may have. What is too large for
+                one is asked in parts.
             within: Answer at or below this node: `Women > Ethnic Wear`.
             top_k: Paths a picture.
             explain: Ask where the model looked.
@@ -142,14 +148,19 @@ class Client:
             ServiceError: where the endpoint refuses, or does not answer.
             OSError: where a file cannot be read.
         """
-        files = []
-        for number, picture in enumerate(pictures, 1):
-            name = f"picture {number}" if isinstance(picture, bytes) else os.fspath(picture)
-            files.append(("file", (name, picture if isinstance(picture, bytes) else Path(picture).read_bytes())))
+        texts = _texts(titles, descriptions)
         fields = _given(within=within, top_k=top_k, explain=str(explain).lower())
-        # A form has no null.
-        fields |= {name: [text or "" for text in texts] for name, texts in _texts(titles, descriptions).items()}
-        return self._results(self._ask("POST", self._path(model, "categorize"), files=files, data=fields))
+
+        def ask(part: slice) -> dict[str, Any]:
+            files = []
+            for number, picture in enumerate(pictures[part], part.start + 1):
+                name = f"picture {number}" if isinstance(picture, bytes) else os.fspath(picture)
+                files.append(("file", (name, picture if isinstance(picture, bytes) else Path(picture).read_bytes())))
+            # A form has no null.
+            said = {name: [text or "" for text in column[part]] for name, column in texts.items()}
+            return self._ask("POST", self._path(model, "categorize"), files=files, data=fields | said)
+
+        return self._results(ask, slice(0, len(pictures)))
 
     def categorize_uris(
         self,
@@ -166,9 +177,15 @@ class Client:
 
         Otherwise as `categorize`.
         """
-        wanted = _given(image_uri=list(image_uris), within=within, top_k=top_k, explain=explain)
-        wanted |= _texts(titles, descriptions)
-        return self._results(self._ask("POST", self._path(model, "categorize"), json=wanted))
+        texts = _texts(titles, descriptions)
+        fields = _given(within=within, top_k=top_k, explain=explain)
+
+        def ask(part: slice) -> dict[str, Any]:
+            said = {name: column[part] for name, column in texts.items()}
+            wanted = {"image_uri": list(image_uris[part]), **fields, **said}
+            return self._ask("POST", self._path(model, "categorize"), json=wanted)
+
+        return self._results(ask, slice(0, len(image_uris)))
 
     def model(self, name: str | None = None) -> dict[str, Any]:
         """Return what a model is.
@@ -189,8 +206,15 @@ class Client:
     def _path(self, model: str | None, verb: str) -> str:
         return f"/v1/models/{quote(model, safe='')}/{verb}" if model else f"/v1/{verb}"
 
-    def _results(self, answer: Mapping[str, Any]) -> list[Categorized | ItemError]:
-        return [_result(row) for row in answer["results"]]
+    def _results(self, ask: Callable[[slice], dict[str, Any]], part: slice) -> list[Categorized | ItemError]:
+        """Ask for a part of what is wanted, and for each half of it where it is too large for one request."""
+        try:
+            return [_result(row) for row in ask(part)["results"]]
+        except _TooLargeError as error:
+            if part.stop - part.start == 1:
+                return [ItemError("too_large", str(error))]
+        middle = (part.start + part.stop) // 2
+        return self._results(ask, slice(part.start, middle)) + self._results(ask, slice(middle, part.stop))
 
     def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         url = self._url + path
@@ -204,7 +228,8 @@ class Client:
             document = {}
         if answer.status_code != 200 or not isinstance(document, dict):
             said = document.get("detail") if isinstance(document, dict) else None
-            raise ServiceError(f"{url} answers {answer.status_code}: {said or answer.reason}")
+            kind = _TooLargeError if answer.status_code == 413 else ServiceError
+            raise kind(f"{url} answers {answer.status_code}: {said or answer.reason}")
         return document
 
 

@@ -27,6 +27,7 @@ from yarl import URL
 from atlas_ray import __version__
 from atlas_ray.addresses import AddressRule
 from atlas_ray.errors import FetchError, ItemError
+from atlas_ray.objects import Take, any_size
 
 Result = TypeVar("Result")
 USER_AGENT = f"atlas_ray/{__version__}"
@@ -165,6 +166,17 @@ class Downloader:
         """
         return asyncio.run_coroutine_threadsafe(self._all(urls, use), self._loop).result()
 
+    async def fetch(self, url: str, take: Take) -> Download | ItemError:
+        """Download one picture, for another event loop; who waits no longer ends it.
+
+        Args:
+            url: What to download.
+            take: Called with bytes before they are held; what it raises ends the download and this call.
+        """
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(self._outcome(url, _itself, take), self._loop)
+        )
+
     def close(self) -> None:
         """Close the connections and end the threads."""
         asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result()
@@ -182,10 +194,10 @@ class Downloader:
     async def _all(self, urls: Sequence[str], use: Use[Result]) -> list[Result | ItemError]:
         return await asyncio.gather(*(self._outcome(url, use) for url in urls))
 
-    async def _outcome(self, url: str, use: Use[Result]) -> Result | ItemError:
+    async def _outcome(self, url: str, use: Use[Result], take: Take = any_size) -> Result | ItemError:
         for attempt in range(1, self._attempts + 1):
             try:
-                return await self._follow(url, use)
+                return await self._follow(url, use, take)
             except _HostDownError as error:
                 return error
             except ItemError as error:
@@ -194,7 +206,7 @@ class Downloader:
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.5 * 2**attempt, 30.0))
         raise AssertionError("unreachable: attempts is at least 1")
 
-    async def _follow(self, url: str, use: Use[Result]) -> Result:
+    async def _follow(self, url: str, use: Use[Result], take: Take) -> Result:
         """Ask for a URL, and for those that it redirects to."""
         target = self._checked(url)
         for _ in range(MAX_REDIRECTS + 1):
@@ -206,7 +218,7 @@ class Downloader:
             async with host.slots:
                 await host.turn()
                 async with self._slots:
-                    answer = await self._ask(host, target, use)
+                    answer = await self._ask(host, target, use, take)
             if not isinstance(answer, _Redirect):
                 return answer
             target = self._checked(answer.url)
@@ -223,14 +235,14 @@ class Downloader:
         self._rule.check_url(str(url))
         return url
 
-    async def _ask(self, host: "_Host", url: URL, use: Use[Result]) -> "Result | _Redirect":
+    async def _ask(self, host: "_Host", url: URL, use: Use[Result], take: Take) -> "Result | _Redirect":
         started = time.monotonic()
         try:
             async with self._session.get(url, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                     host.answered()
                     return _Redirect(str(url.join(URL(answer.headers["Location"]))))
-                content = await self._picture(host, url, answer)
+                content = await self._picture(host, url, answer, take)
         except FetchError as error:
             if error.code == "rate_limited":
                 host.refused()
@@ -247,7 +259,7 @@ class Downloader:
         download = Download(content, kind, str(url), answer.headers.get("Content-Type"))
         return await use(download)
 
-    async def _picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse) -> bytes:
+    async def _picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse, take: Take) -> bytes:
         """Check the head of an answer and read its body."""
         status = answer.status
         if not 200 <= status < 300:
@@ -263,9 +275,10 @@ class Downloader:
             raise self._too_large(url, f"{answer.content_length} bytes")
         content = bytearray()
         async for chunk in answer.content.iter_any():
-            content += chunk
-            if len(content) > self._max_bytes:
+            if len(content) + len(chunk) > self._max_bytes:
                 raise self._too_large(url, "more bytes than that came")
+            take(len(chunk))
+            content += chunk
         return bytes(content)
 
     def _too_large(self, url: URL, found: str) -> FetchError:

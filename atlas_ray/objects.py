@@ -4,7 +4,7 @@ import os
 import random
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
@@ -19,6 +19,13 @@ from obstore.store import S3Store
 
 from atlas_ray import storage
 from atlas_ray.errors import FetchError
+
+Take = Callable[[int], None]
+"""Called with bytes before they are held."""
+
+
+def any_size(_: int) -> None:
+    """Let any number of bytes be held."""
 
 
 class ObjectReader:
@@ -82,30 +89,35 @@ class ObjectReader:
                 time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
         raise AssertionError("unreachable: attempts is at least 1")
 
-    def read(self, uri: str) -> bytes:
+    def read(self, uri: str, take: Take = any_size) -> bytes:
         """Read one object.
+
+        Args:
+            uri: Where it is.
+            take: Called with its size before it is read; what it raises ends the reading.
 
         Raises:
             FetchError: with its code.
         """
         if storage.is_s3(uri):
-            return self._read_s3(uri)
+            return self._read_s3(uri, take)
         scheme, separator, rest = uri.partition("://")
         if separator and scheme != "file":
             raise FetchError(
                 "unsupported_uri",
                 f"{uri[:200]}: scheme {scheme[:20]!r}; expected a local path or s3://",
             )
-        return self._read_file(rest if separator else uri)
+        return self._read_file(rest if separator else uri, take)
 
-    def _read_file(self, path: str) -> bytes:
+    def _read_file(self, path: str, take: Take) -> bytes:
         try:
             with open(path, "rb", opener=_without_waiting) as stream:
                 status = os.fstat(stream.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise FetchError("unreadable", f"{path}: not a regular file")
                 self._check_size(path, status.st_size)
-                return stream.read()
+                take(status.st_size)
+                return stream.read(status.st_size)
         except FileNotFoundError:
             raise FetchError("not_found", f"{path}: no such file") from None
         except PermissionError:
@@ -113,7 +125,7 @@ class ObjectReader:
         except (OSError, ValueError) as error:
             raise FetchError("unreadable", f"{path}: {error}") from None
 
-    def _read_s3(self, uri: str) -> bytes:
+    def _read_s3(self, uri: str, take: Take) -> bytes:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         if not bucket or not key:
             raise FetchError("unsupported_uri", f"{uri!r}: expected s3://bucket/key")
@@ -125,6 +137,7 @@ class ObjectReader:
                 )
             found = obstore.get(store, key)
             self._check_size(uri, found.meta["size"])
+            take(found.meta["size"])
             return bytes(found.bytes())
         except (NotFoundError, FileNotFoundError):
             raise FetchError("not_found", f"{uri}: no such object") from None

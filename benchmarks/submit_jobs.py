@@ -3,7 +3,8 @@
     python -m benchmarks.submit_jobs
 
 From a drawn shop over loopback to an endpoint that answers: crawl, fetch, train (a zoom filter and a
-model), filter, duplicates, score, evaluate, embed, serve. Prints each one's exit code and seconds.
+model), filter, duplicates, score (twice), evaluate, compare, taxonomy, embed, serve. Prints each one's
+exit code and seconds.
 """
 
 import json
@@ -51,6 +52,9 @@ def main() -> None:
                 "train ": f"encoder-decoder --catalog {root}/checked/catalog --output {root}/model {small}",
                 "score": f"--catalog {kept} --model {root}/model --output {root}/run",
                 "evaluate": f"--run {root}/run",
+                "score ": f"--catalog {kept} --model {root}/model --output {root}/within --within Women",
+                "compare": f"{root}/run {root}/within --output {root}/compared",
+                "taxonomy": f"diff {root}/taxonomy.csv {root}/taxonomy.csv --output {root}/changes.json",
                 "embed": f"--catalog {kept} --model {root}/model --output {root}/vectors",
                 "serve": f"--model {root}/model --tokens {line} --port {port}",
             }

@@ -30,7 +30,7 @@ SPECS: dict[str, Any] = {
     "RayCluster": CLUSTER_SPEC,
     "RayJob": {
         "entrypoint": str, "backoffLimit": int, "shutdownAfterJobFinishes": bool, "ttlSecondsAfterFinished": int,
-        "rayClusterSpec": CLUSTER_SPEC,
+        "submitterPodTemplate": "pod", "rayClusterSpec": CLUSTER_SPEC,
     },
     "RayService": {
         "upgradeStrategy": {"type": ("NewCluster", "None")}, "excludeHeadPodFromServeSvc": bool, "serveConfigV2": str,
@@ -40,7 +40,7 @@ SPECS: dict[str, Any] = {
 """KubeRay's fields that are used here and their types, from the API reference of ray.io/v1 (KubeRay 1.6)."""
 POD = {
     "serviceAccountName", "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "containers",
-    "volumes",
+    "volumes", "restartPolicy",
 }  # fmt: skip
 LOCKED = {
     "allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]},
@@ -120,6 +120,14 @@ def test_every_cluster_asks_for_a_token_and_runs_this_ray(path: Path) -> None:
     assert cluster["rayVersion"] == ray.__version__
     images = re.findall(r"image: (\S+)", path.read_text())
     assert set(images) == {"REGISTRY/atlas-ray:0.1.0"}
+
+
+@pytest.mark.parametrize("kind", ["train", "score"])
+def test_who_submits_a_job_is_locked_up_as_its_cluster_is(kind: str) -> None:
+    spec = yaml.safe_load((CLUSTER / f"rayjob-{kind}.yaml").read_text())["spec"]
+    (container,) = spec["submitterPodTemplate"]["spec"]["containers"]
+    assert container["securityContext"] == spec["rayClusterSpec"]["autoscalerOptions"]["securityContext"] == LOCKED
+    assert spec["submitterPodTemplate"]["spec"]["restartPolicy"] == "Never"  # a Kubernetes Job takes no other here
 
 
 def serve_configs() -> dict[str, dict[str, Any]]:

@@ -96,24 +96,27 @@ def run_categorize(options: argparse.Namespace) -> int:
     for name, given in texts.items():
         if len(given) != len(options.files):
             raise ConfigError(f"--{name[:-1]} stands {len(given)} times for {len(options.files)} pictures")
-    rows = []
+    rows: list[tuple[str, Any]] = []
     asked = {"within": options.within, "top_k": options.top_k, "model": options.model}
-    with Client(options.url, token) as client:
-        for start in range(0, len(options.files), PICTURES_A_REQUEST):
-            names = options.files[start : start + PICTURES_A_REQUEST]
-            found: dict[int, Any] = {}
-            for ask, is_remote in ((client.categorize, False), (client.categorize_uris, True)):
-                places = [place for place, name in enumerate(names) if ("://" in name) == is_remote]
-                if not places:
-                    continue
-                said: dict[str, Any] = {
-                    name: [given[start + place] for place in places] for name, given in texts.items()
-                }
-                try:
-                    answers = ask([names[place] for place in places], **asked, **said)
-                except OSError as error:
-                    raise StorageError(f"{error.filename}: {error.strerror}") from None
-                found |= zip(places, answers, strict=True)
-            rows += [(name, found[place]) for place, name in enumerate(names)]
-    print_categorized(rows)
+    try:
+        with Client(options.url, token) as client:
+            for start in range(0, len(options.files), PICTURES_A_REQUEST):
+                names = options.files[start : start + PICTURES_A_REQUEST]
+                found: dict[int, Any] = {}
+                for ask, is_remote in ((client.categorize, False), (client.categorize_uris, True)):
+                    places = [place for place, name in enumerate(names) if ("://" in name) == is_remote]
+                    if not places:
+                        continue
+                    said: dict[str, Any] = {
+                        name: [given[start + place] for place in places] for name, given in texts.items()
+                    }
+                    try:
+                        answers = ask([names[place] for place in places], **asked, **said)
+                    except OSError as error:
+                        raise StorageError(f"{error.filename}: {error.strerror}") from None
+                    found |= zip(places, answers, strict=True)
+                rows += [(name, found[place]) for place, name in enumerate(names)]
+    finally:  # what was answered before a request failed is shown all the same
+        if rows:
+            print_categorized(rows)
     return EXIT_QUARANTINE if any(isinstance(result, ItemError) for _, result in rows) else EXIT_OK

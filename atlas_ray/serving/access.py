@@ -14,6 +14,8 @@ from atlas_ray.errors import ConfigError
 
 LINE = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})")
 LOOK_EVERY_S = 1.0
+GRACE_S = 60.0
+"""For so long the tokens of a file that cannot be read any more are still known."""
 logger = logging.getLogger(__name__)
 
 
@@ -42,15 +44,22 @@ class TokenTable:
         Args:
             tokens: NAME:SHA256, separated by commas.
             file: A local file of the same, a line each; empty lines and those with # are left out.
+                Once it has been read, a line that is none is passed over, so that a mistake beside it
+                keeps nobody's token alive; without the file its tokens end after a minute.
 
         Raises:
             ConfigError: for a line that is none, or a file that cannot be read.
         """
-        self._given = _parse(tokens.split(","), "tokens")
+        self._given, mistakes = _parse(tokens.split(","), "tokens")
         self._file = file
-        self._looked_at = time.monotonic()
+        self._of_file: dict[str, str] = {}
         self._state = _state(file)
-        self._of_file = self._read() if file else {}
+        self._looked_at = self._read_at = time.monotonic()
+        if file:
+            self._of_file, more = self._read()
+            mistakes += more
+        if mistakes:
+            raise mistakes[0]
 
     def name_of(self, token: str) -> str | None:
         """Return whose token it is, or None. All are compared, each in the same time."""
@@ -68,15 +77,21 @@ class TokenTable:
             return
         self._looked_at = now
         state = _state(self._file)
-        if state != self._state:
-            try:
-                self._of_file = self._read()
-            except ConfigError as error:  # a file that is being written: the tokens of before go on
-                logger.warning("%s", error)
-                return
-            self._state = state
+        if state is not None and state == self._state:
+            self._read_at = now
+            return
+        try:
+            self._of_file, mistakes = self._read()
+        except ConfigError as error:
+            mistakes = [error]
+            if now - self._read_at > GRACE_S:  # a file that is gone says that nobody may ask
+                self._of_file = {}
+        else:
+            self._state, self._read_at = state, now
+        for mistake in mistakes:
+            logger.warning("%s", mistake)
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> tuple[dict[str, str], list[ConfigError]]:
         try:
             with open(self._file, encoding="utf-8") as stream:
                 return _parse(stream, self._file)
@@ -84,18 +99,21 @@ class TokenTable:
             raise ConfigError(f"tokens_file {self._file!r} cannot be read: {error}") from None
 
 
-def _parse(lines: Iterable[str], source: str) -> dict[str, str]:
+def _parse(lines: Iterable[str], source: str) -> tuple[dict[str, str], list[ConfigError]]:
+    """Return the names by hash, and what is wrong with the lines that have none."""
     found = {}
+    mistakes = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if text and not text.startswith("#"):
             match = LINE.fullmatch(text)
             if match is None:  # the line is not shown: it may hold a token
-                raise ConfigError(
-                    f"{source}, entry {number}: expected NAME:SHA256, as `atlas-ray token NAME` prints it"
+                mistakes.append(
+                    ConfigError(f"{source}, entry {number}: expected NAME:SHA256, as `atlas-ray token NAME` prints it")
                 )
-            found[match[2]] = match[1]
-    return found
+            else:
+                found[match[2]] = match[1]
+    return found, mistakes
 
 
 def _state(file: str) -> tuple[float, int, int] | None:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from atlas_ray import __version__
 from atlas_ray.serving.documents import BODY, REFUSALS, Asked, CategorizeAnswer, CategorizeRequest
 from atlas_ray.serving.gateway import Ask, Gateway, NamedProduct
-from atlas_ray.serving.guard import Guard
+from atlas_ray.serving.guard import SHARE, Guard
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.sources import MAX_URI
 from atlas_ray.texts import FIELDS
@@ -40,6 +40,8 @@ MAX_TEXTS = 2 * 65_536
 """Bytes of a product's title and description in a JSON."""
 MAX_ASKED = 65_536
 """Bytes of a form's field, and of what a JSON says beside its objects."""
+BODY_FIRST_S = 0.5
+"""For so long a body that does not come in time may be told so, before the whole request is."""
 Values = TypeVar("Values", bound=BaseModel)
 Result = TypeVar("Result")
 
@@ -67,15 +69,20 @@ def build_api(gateway: Gateway) -> ASGIApp:
         return await answer(request, name)
 
     async def answer(request: Request, name: str) -> Response:
-        began = time.monotonic()
         gateway.check_room(name)
-        pictures, ask = await read_request(request, gateway)  # the guard holds its time
-        spent_s = time.monotonic() - began
-        return JSONResponse({"results": await in_time(gateway.categorize(name, pictures, ask), spent_s)})
+        deadline = time.monotonic() + config.request_timeout_s
 
-    async def in_time(answer: Awaitable[Result], spent_s: float = 0.0) -> Result:
+        async def results() -> list[dict[str, Any]]:
+            products, ask = await read_request(request, gateway)
+            # What has not come to the model in half of the time that is left is refused, and asked again later.
+            turn_by = (time.monotonic() + deadline) / 2
+            return await gateway.categorize(name, products, ask, turn_by)
+
+        return JSONResponse({"results": await in_time(results(), BODY_FIRST_S)})
+
+    async def in_time(answer: Awaitable[Result], more_s: float = 0.0) -> Result:
         try:
-            async with asyncio.timeout(config.request_timeout_s - spent_s):
+            async with asyncio.timeout(config.request_timeout_s + more_s):
                 return await answer
         except TimeoutError:
             raise Problem(504, "timeout", f"no answer within {config.request_timeout_s:g} s") from None
@@ -114,7 +121,7 @@ def build_api(gateway: Gateway) -> ASGIApp:
     async def readyz() -> dict[str, str]:
         """Tell whether every model answers."""
         if not await gateway.ready():
-            raise Problem(503, "not_ready", "a model is not there yet", {"Retry-After": "1"})
+            raise Problem(503, "not_ready", "a model does not answer", {"Retry-After": "1"})
         return {"status": "ready"}
 
     @api.get("/", include_in_schema=False)
@@ -164,7 +171,7 @@ async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPr
         uris = wanted.uris()
         _check_count(len(uris), limit)
         asked.texts(len(uris))  # refused before anything is fetched
-        products = await gateway.fetch(uris)
+        products = await gateway.fetch(uris, request.scope[SHARE].take)
     elif kind == "multipart/form-data":
         products, fields = await _read_form(request, limit)
         asked = _validated(Asked, fields)
@@ -208,6 +215,8 @@ async def _read_form(request: Request, limit: int) -> tuple[list[NamedProduct], 
                 else:
                     fields[name] = value
     except HTTPException as error:  # what the parser makes of a damaged form
+        if str(error.detail).startswith("Too many files"):
+            raise Problem(413, "too_large", f"more than {limit} products; a request has 1 to {limit}") from None
         raise Problem(422, "invalid_request", f"multipart/form-data: {error.detail}") from None
     except ValueError as error:  # a character set that does not fit its text
         raise Problem(422, "invalid_request", f"multipart/form-data: {str(error)[:200]}") from None
@@ -222,8 +231,10 @@ def _validated(kind: type[Values], values: bytes | dict[str, Any]) -> Values:
 
 
 def _check_count(count: int, limit: int) -> None:
-    if not 1 <= count <= limit:
-        raise Problem(422, "invalid_request", f"{count} products; a request has 1 to {limit}")
+    if not count:
+        raise Problem(422, "invalid_request", f"0 products; a request has 1 to {limit}")
+    if count > limit:
+        raise Problem(413, "too_large", f"{count} products; a request has 1 to {limit}")
 
 
 def _first(errors: Sequence[Any]) -> str:

@@ -7,15 +7,19 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
+from ray.serve.context import _get_global_client
 
+from atlas_ray.errors import ConfigError
 from atlas_ray.serving.access import TokenTable
-from atlas_ray.serving.config import ServeConfig
+from atlas_ray.serving.config import ServeConfig, is_loopback
 from atlas_ray.serving.gateway import Gateway
 from atlas_ray.serving.model import Model
 from atlas_ray.session import KEEP_MEMORY
 
 SPARE = 100
 SPARE_CALLS = 4
+UNDECODED = 8
+"""Pictures that wait in each gateway to be decoded, where there are as many gateways as needed."""
 BACKPRESSURE = BackpressureConfig(status_code=429, retry_after_s=1)
 
 
@@ -28,7 +32,18 @@ def build(args: Mapping[str, Any]) -> Application:
     Raises:
         ConfigError: naming a field that is unknown, missing or out of range.
     """
-    return build_app(ServeConfig.of(args, "args of atlas_ray.serving.app:build"))
+    config = ServeConfig.of(args, "args of atlas_ray.serving.app:build")
+    if config.allow_anonymous and (client := running_serve()) and not is_loopback(client.http_config.host):
+        raise ConfigError(
+            f"allow_anonymous, and Serve listens on {client.http_config.host!r}: anyone on the network could ask; "
+            "use tokens, or http_options with host 127.0.0.1"
+        )
+    return build_app(config)
+
+
+def running_serve() -> Any:
+    """Return the client of the Serve that runs on the connected Ray, or None."""
+    return _get_global_client(raise_if_no_controller_running=False)
 
 
 def build_app(config: ServeConfig) -> Application:
@@ -41,10 +56,6 @@ def build_app(config: ServeConfig) -> Application:
     held = 2 * predictor.batch_size  # a batch that runs, and one that is ready
     # Both are calls of each gateway, of which there are twice as many while new ones come.
     calls = max(4 * config.gateways + SPARE_CALLS, predictor.batch_size)
-    policy = AutoscalingPolicy(
-        policy_function="atlas_ray.serving.autoscaling:ScaleByProducts",
-        policy_kwargs={"batch_size": predictor.batch_size},
-    )
     models = {
         name: serve.deployment(Model)  # type: ignore[attr-defined]
         .options(
@@ -58,7 +69,7 @@ def build_app(config: ServeConfig) -> Application:
                 "num_gpus": config.model_gpus,
                 "runtime_env": {"env_vars": KEEP_MEMORY},
             },
-            **_scaling(config.min_replicas, config.max_replicas, policy=policy),
+            **_scaling(config.min_replicas, config.max_replicas, predictor.batch_size),
         )
         .bind(uri, predictor)
         for name, uri in config.models().items()
@@ -75,19 +86,24 @@ def build_app(config: ServeConfig) -> Application:
             graceful_shutdown_timeout_s=config.drain_s,
             max_surge_percent=100,
             ray_actor_options={"num_cpus": 1},
-            **_scaling(1, config.gateways, target_ongoing_requests=most / 2),
+            **_scaling(config.min_gateways, config.gateways, UNDECODED),
         )
         .bind(config, models)
     )
     return gateway
 
 
-def _scaling(least: int, most: int, **how: Any) -> dict[str, Any]:
-    """Return the replicas of a deployment, as many as there is work for."""
+def _scaling(least: int, most: int, products: int) -> dict[str, Any]:
+    """Return the replicas of a deployment, as many as there is work for: each holds so many products."""
     if least == most:
         return {"num_replicas": most}
     return {
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=least, max_replicas=most, initial_replicas=max(least, 1), **how
+            min_replicas=least,
+            max_replicas=most,
+            initial_replicas=max(least, 1),
+            policy=AutoscalingPolicy(
+                policy_function="atlas_ray.serving.autoscaling:ScaleByProducts", policy_kwargs={"products": products}
+            ),
         )
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from contextvars import Context
 from typing import Any
@@ -19,6 +20,8 @@ ATTEMPTS = 3
 """How often a model is called: its replica may die."""
 SEEN_S = 30.0
 """For so long a replica that has answered counts as there."""
+FRESH_S = 5.0
+"""For so long a model that has answered counts as answering."""
 
 
 class ModelCaller:
@@ -30,16 +33,35 @@ class ModelCaller:
     """
 
     def __init__(
-        self, name: str, handle: DeploymentHandle[Any], *, batch_size: int, batch_wait_s: float, most_waiting: int
+        self,
+        name: str,
+        handle: DeploymentHandle[Any],
+        *,
+        batch_size: int,
+        batch_wait_s: float,
+        most_waiting: int,
+        patience_s: float,
     ) -> None:
+        """Prepare to call; nothing is asked yet.
+
+        Args:
+            name: The model's name.
+            handle: Its replicas.
+            batch_size: Products that go through it together.
+            batch_wait_s: How long a question waits for others while the model is idle.
+            most_waiting: Questions that may wait.
+            patience_s: How long the first in line may have waited while more are taken.
+        """
         self.name = name
         self.described: dict[str, Any] | None = None
         """What the model was when last asked; None before."""
         self._describing: asyncio.Task[dict[str, Any]] | None = None
         self._handle = handle
-        self._line = Line(batch_size)
+        self._line = Line(batch_size, name)
         self._wait_s = batch_wait_s
         self._most_waiting = most_waiting
+        self._patience_s = patience_s
+        self._answered_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._calls: dict[asyncio.Task[None], list[Waiting]] = {}
         self._seen: dict[str, float] = {}
@@ -64,28 +86,50 @@ class ModelCaller:
             Problem: where it does not answer.
         """
         while self.described is None:
-            if self._describing is None or self._describing.done():
-                self._describing = asyncio.get_running_loop().create_task(self.describe(), context=Context())
-            await asyncio.shield(self._describing)
+            await self._describe_once()
         return self.described
 
+    async def check_answers(self) -> None:
+        """Ask for a sign of life, if there was none just now.
+
+        Raises:
+            Problem: where it does not answer.
+        """
+        if time.monotonic() - self._answered_at > FRESH_S:
+            await self._describe_once()
+
+    async def _describe_once(self) -> None:
+        """Describe the model, together with all others who wait for that."""
+        if self._describing is None or self._describing.done():
+            self._describing = asyncio.get_running_loop().create_task(self.describe(), context=Context())
+        await asyncio.shield(self._describing)
+
     def check_room(self) -> None:
-        """Refuse a request while as many wait as may.
+        """Refuse a request while as many wait as may, or the first in line has waited too long.
 
         Raises:
             Problem: 429.
         """
+        self._check_length()
+        if len(self._line) and time.monotonic() - self._line.since > self._patience_s:
+            raise busy(f"model {self.name!r}")
+
+    def _check_length(self) -> None:
         if len(self._line) >= self._most_waiting:
             raise busy(f"model {self.name!r}")
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question, turn_by: float = math.inf) -> Answer:
         """Ask about at most a batch of products.
 
+        Args:
+            question: What to ask.
+            turn_by: By the monotonic clock, when the model has to be called; later is too late for the answer.
+
         Raises:
-            Problem: where there is no room, or no replica answers.
+            Problem: where there is no room, its turn does not come in time, or no replica answers.
         """
-        self.check_room()
-        one = Waiting(question)
+        self._check_length()
+        one = Waiting(question, turn_by)
         self._line.join(one)
         self._send()
         try:
@@ -160,7 +204,9 @@ class ModelCaller:
         for attempt in range(ATTEMPTS):
             response = getattr(self._handle, method).remote(*arguments)
             try:
-                return await response
+                answer = await response
+                self._answered_at = time.monotonic()
+                return answer
             except asyncio.CancelledError:
                 response.cancel()  # Serve does so only where the caller's own request was cancelled
                 raise

@@ -37,13 +37,15 @@ class ServeConfig:
     max_pictures: int = setting("pictures in one request", 64, low=1, high=10_000)
     max_picture_mib: float = setting("MiB of one picture", 32.0, low=0.001, high=1024)
     max_megapixels: float = setting("millions of pixels of one picture", 25.0, low=0.001, high=64)
-    max_body_mib: float = setting("MiB of one request", 64.0, low=0.001, high=4096)
+    max_body_mib: float = setting("MiB of one request, the objects that it names included", 64.0, low=0.001, high=4096)
+    max_held_mib: float = setting("MiB of all requests that a gateway holds; more are answered with 429", 512.0, low=0.001, high=1_000_000)  # fmt: skip # noqa: E501
     request_timeout_s: float = setting("seconds for one request, its body included", 30.0, low=0.1, high=3600)
-    fetch_timeout_s: float = setting("seconds for one object", 10.0, low=0.1, high=600)
+    fetch_timeout_s: float = setting("seconds for the objects of one request", 10.0, low=0.1, high=600)
     batch_wait_ms: float = setting("milliseconds that a picture waits for others, while the model is idle", 5.0, low=0, high=10_000)  # fmt: skip # noqa: E501
     min_replicas: int = setting("replicas of each model that are always there; 0: none while nobody asks", 1, low=0, high=10_000)  # fmt: skip # noqa: E501
     max_replicas: int = setting("replicas of each model under load", 1, low=1, high=10_000)
-    gateways: int = setting("replicas that take requests, fetch and decode, under load", 1, low=1, high=10_000)
+    min_gateways: int = setting("replicas that take requests, fetch and decode, that are always there", 1, low=1, high=10_000)  # fmt: skip # noqa: E501
+    gateways: int = setting("the same under load; at least min_gateways", 1, low=1, high=10_000)
     max_queued_requests: int = setting("requests that wait in a gateway for each model; more are answered with 429", 64, low=1, high=1_000_000)  # fmt: skip # noqa: E501
     model_cpus: float = setting("cores that Ray sets aside for a replica of a model", 1.0, low=0, high=1024)
     model_gpus: float = setting("GPUs, or a share of one, for a replica of a model", 0.0, low=0, high=64)
@@ -67,8 +69,13 @@ class ServeConfig:
                 f"max_pictures {self.max_pictures} in batches of {self.predictor.batch_size} are {calls} calls, "
                 f"which never fit in max_queued_requests {self.max_queued_requests}"
             )
-        if self.min_replicas > self.max_replicas:
-            raise ConfigError(f"min_replicas is {self.min_replicas}, and max_replicas {self.max_replicas}")
+        for least, most in (
+            ("min_replicas", "max_replicas"),
+            ("min_gateways", "gateways"),
+            ("max_body_mib", "max_held_mib"),
+        ):
+            if getattr(self, least) > getattr(self, most):
+                raise ConfigError(f"{least} is {getattr(self, least):g}, and {most} {getattr(self, most):g}")
         if self.allow_anonymous and not is_loopback(self.host):
             raise ConfigError(f"allow_anonymous with host {self.host!r}: anyone on the network could ask; use tokens")
         if not (self.allow_anonymous or self.tokens or self.tokens_file):

@@ -4,23 +4,23 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 from starlette.types import ASGIApp
 
-from atlas_ray.errors import ItemError, PictureError, TaxonomyError
-from atlas_ray.images import decode
+from atlas_ray.errors import ItemError, TaxonomyError
+from atlas_ray.objects import Take
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.products import texts_of
 from atlas_ray.reports.attention import overlays, seen
+from atlas_ray.serving.autoscaling import PRODUCTS
 from atlas_ray.serving.caller import ModelCaller
 from atlas_ray.serving.config import MIB, ServeConfig
+from atlas_ray.serving.decoder import Decoder
 from atlas_ray.serving.model import STAGE_BOUNDARIES
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.question import Answer, Pixels, Question
@@ -29,7 +29,8 @@ from atlas_ray.taxonomy import CategoryPath, parse_path
 from atlas_ray.texts import has_words
 
 Result = TypeVar("Result")
-DECODE_THREADS = 2
+PATIENCE = 0.25
+"""How long the first in a line may have waited while more are taken, of a request's time."""
 ANOTHER_SIZE_PAUSE_S = (0.05, 0.3)
 """Between attempts while replicas of models of two sizes are there."""
 READY_S = 2.0
@@ -84,15 +85,16 @@ class Gateway:
                 batch_size=config.predictor.batch_size,
                 batch_wait_s=config.batch_wait_ms / 1000,
                 most_waiting=config.max_queued_requests,
+                patience_s=PATIENCE * config.request_timeout_s,
             )
             for name, handle in models.items()
         }
-        self._limits = PictureLimits(
+        limits = PictureLimits(
             max_bytes=int(config.max_picture_mib * MIB), max_pixels=int(config.max_megapixels * 1_000_000)
         )
-        threads = config.predictor.decode_threads or DECODE_THREADS
-        # Each of these threads would start OpenMP threads of its own to resize.
-        self._pool = ThreadPoolExecutor(threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        self._decoder = Decoder(
+            limits, threads=config.predictor.decode_threads, patience_s=PATIENCE * config.request_timeout_s
+        )
         tags: Any = ("model_name", "outcome")  # Ray's annotation allows but one
         self._outcomes = Counter("atlas_ray_pictures_total", "Pictures by outcome.", tags)
         self._seconds = Histogram(
@@ -111,20 +113,24 @@ class Gateway:
         while self.running:
             await asyncio.sleep(0.05)
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what Serve is to scale by; see `ScaleByProducts`."""
+        return {PRODUCTS: float(len(self._decoder))}
+
     @property
     def names(self) -> list[str]:
         """The models that are served; the first is asked where none is named."""
         return list(self._models)
 
     async def ready(self) -> bool:
-        """Tell whether requests are taken, and every model has answered once.
+        """Tell whether requests are taken, and every model answers.
 
         One that is too busy to answer is ready, and so is one that sleeps until it is asked.
         """
-        unknown = [model for model in self._models.values() if not model.described and self.config.min_replicas]
+        models = self._models.values() if self.config.min_replicas else ()
         try:
             async with asyncio.timeout(READY_S):
-                await _all(model.known() for model in unknown)
+                await _all(model.check_answers() for model in models)
         except Problem as problem:
             return problem.status == 429 and not self.draining
         except TimeoutError:
@@ -149,26 +155,43 @@ class Gateway:
         return found
 
     def check_room(self, name: str) -> None:
-        """Refuse a request that the model has no room for, before its pictures are read and decoded.
+        """Refuse a request that would wait too long, before its pictures are read and decoded.
 
         Raises:
             Problem: 429, or 404 where there is no model of this name.
         """
         self._model(name).check_room()
+        self._decoder.check_room()
 
-    async def fetch(self, uris: Sequence[str | None]) -> list[NamedProduct]:
-        """Read the objects that a request names, None for a product without a picture."""
+    async def fetch(self, uris: Sequence[str | None], take: Take) -> list[NamedProduct]:
+        """Read the objects that a request names.
+
+        Args:
+            uris: Where they are; None for a product without a picture.
+            take: Called with bytes before they are held.
+
+        Raises:
+            Problem: where there is no room for them.
+        """
         started = time.monotonic()
         named = [uri for uri in uris if uri is not None]
-        contents = iter(await self._sources.read(named) if named else [])
+        contents = iter(await self._sources.read(named, take) if named else [])
         self._seconds.observe(time.monotonic() - started, tags={"stage": "fetch"})
         return [
             NamedProduct(f"product {number}" if uri is None else uri, None if uri is None else next(contents))
             for number, uri in enumerate(uris, 1)
         ]
 
-    async def categorize(self, name: str, products: list[NamedProduct], ask: Ask) -> list[dict[str, Any]]:
+    async def categorize(
+        self, name: str, products: list[NamedProduct], ask: Ask, turn_by: float
+    ) -> list[dict[str, Any]]:
         """Answer for every product: its category path, or why it has none.
+
+        Args:
+            name: The model to ask.
+            products: What to ask about; they are changed.
+            ask: What to ask.
+            turn_by: By the monotonic clock, when they have to have come to the model.
 
         Raises:
             Problem: where the whole request is at fault, or the model has no room.
@@ -176,7 +199,7 @@ class Gateway:
         node = ask.node()
         model = self._model(name)
         todo = products
-        while todo := await self._attempt(model, todo, node, ask):
+        while todo := await self._attempt(model, todo, node, ask, turn_by):
             # Old and new replicas answer by turns; the request's own time limit ends this.
             await asyncio.sleep(random.uniform(*ANOTHER_SIZE_PAUSE_S))
         for picture in products:
@@ -185,7 +208,7 @@ class Gateway:
         return [{"name": picture.name, **picture.result} for picture in products]
 
     async def _attempt(
-        self, model: ModelCaller, products: list[NamedProduct], node: CategoryPath, ask: Ask
+        self, model: ModelCaller, products: list[NamedProduct], node: CategoryPath, ask: Ask, turn_by: float
     ) -> list[NamedProduct]:
         """Decode pictures and ask about the products; return those that a model of another size has to see again."""
         described = await model.known()
@@ -198,7 +221,7 @@ class Gateway:
                 422, "cannot_explain", f"model {model.name!r} is no encoder-decoder, and has no attention maps"
             )
         good = []
-        for product, pixels in await self._decode(products, size):
+        for product, pixels in await self._decode(products, size, turn_by):
             said = any(has_words(product.texts.get(text), text) for text in texts)
             if pixels is not None or (said and not ask.explain):
                 good.append((product, pixels))
@@ -211,7 +234,9 @@ class Gateway:
         limit = self.config.predictor.batch_size
         chunks = [good[start : start + limit] for start in range(0, len(good), limit)]
         started = time.monotonic()
-        answers: list[Answer] = await _all(model.ask(_question(chunk, size, texts, node, ask)) for chunk in chunks)
+        answers: list[Answer] = await _all(
+            model.ask(_question(chunk, size, texts, node, ask), turn_by) for chunk in chunks
+        )
         self._seconds.observe(time.monotonic() - started, tags={"stage": "ask"})
         again: list[NamedProduct] = []
         for chunk, answer in zip(chunks, answers, strict=True):
@@ -227,34 +252,28 @@ class Gateway:
                 if isinstance(picture.content, ItemError):
                     picture.result["picture_error"] = str(picture.content)
                 if answer.maps is not None and pixels is not None:
-                    picture.result |= await asyncio.get_running_loop().run_in_executor(
-                        self._pool, _drawn, answer.maps[place], len(picture.result["category_path"]), pixels
-                    )
+                    levels = len(picture.result["category_path"])
+                    picture.result |= await self._decoder.run(_drawn, answer.maps[place], levels, pixels)
         return again
 
-    async def _decode(self, products: list[NamedProduct], size_px: int) -> list[tuple[NamedProduct, Pixels | None]]:
+    async def _decode(
+        self, products: list[NamedProduct], size_px: int, turn_by: float
+    ) -> list[tuple[NamedProduct, Pixels | None]]:
         """Return products each with its pixels, None where it has none; a picture that is refused becomes its error."""
         started = time.monotonic()
-        loop = asyncio.get_running_loop()
-        todo = [product for product in products if size_px and isinstance(product.content, bytes)]
-        # A job for each, so that what nobody waits for any more is not begun.
-        found = await _all(
-            loop.run_in_executor(self._pool, self._decode_one, product.content, size_px) for product in todo
-        )
-        self._seconds.observe(time.monotonic() - started, tags={"stage": "decode"})
-        pixels_of: dict[int, Pixels] = {}
-        for product, pixels in zip(todo, found, strict=True):
-            if isinstance(pixels, ItemError):
-                product.content = pixels
-            else:
-                pixels_of[id(product)] = pixels
-        return [(product, pixels_of.get(id(product))) for product in products]
 
-    def _decode_one(self, content: Any, size_px: int) -> Pixels | PictureError:
-        try:
-            return decode(content, size_px, self._limits).pixels.contiguous().numpy()
-        except PictureError as error:
-            return error
+        async def one(product: NamedProduct) -> Pixels | None:
+            if not size_px or not isinstance(product.content, bytes):
+                return None
+            found = await self._decoder.decode(product.content, size_px, turn_by)
+            if isinstance(found, ItemError):
+                product.content = found
+                return None
+            return found
+
+        pixels = await _all(one(product) for product in products)
+        self._seconds.observe(time.monotonic() - started, tags={"stage": "decode"})
+        return list(zip(products, pixels, strict=True))
 
     def _model(self, name: str) -> ModelCaller:
         if name not in self._models:

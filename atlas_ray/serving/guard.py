@@ -13,10 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atlas_ray.serving.access import RateLimit, TokenTable
 from atlas_ray.serving.config import MIB, ServeConfig, is_loopback
 from atlas_ray.serving.problems import Problem
+from atlas_ray.serving.room import Room, Share
 
 OPEN = ("/healthz", "/readyz")
 """What is answered without a token."""
 ANYONE = "anonymous"
+SHARE = "atlas_ray.share"
+"""Where a request's scope has what it takes of the memory."""
 
 
 class Served(Protocol):
@@ -40,7 +43,7 @@ class Guard:
         self._running = Counter[str]()
         self._tokens = TokenTable(config.tokens, config.tokens_file)
         self._rate = RateLimit(config.requests_per_s, config.burst)
-        self._max_body = int(config.max_body_mib * MIB)
+        self._room = Room(most=int(config.max_held_mib * MIB), most_a_request=int(config.max_body_mib * MIB))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -51,14 +54,16 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         self._served.running += 1
+        share = scope[SHARE] = Share(self._room)
         try:
             if scope["path"] in OPEN:
-                await self._app(scope, self._bounded(receive), send)
+                await self._app(scope, self._bounded(receive, share), send)
             else:
-                await self._let_through(scope, receive, send)
+                await self._let_through(scope, self._bounded(receive, share), send)
         except Problem as problem:
             await problem.response()(scope, receive, send)
         finally:
+            share.end()
             self._served.running -= 1
 
     async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,14 +79,15 @@ class Guard:
                 {"Retry-After": str(max(1, round(wait + 0.5)))},
             )
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._max_body:
-            raise self._too_large(f"Content-Length is {length[:20]}")
+        limit = self._room.most_a_request
+        if not length.isdecimal() or int(length) > limit:
+            raise Problem(413, "too_large", f"Content-Length is {length[:20]}; a request has at most {limit} bytes")
         most = self._config.requests_at_once
         if most and self._running[caller] >= most:
             raise Problem(429, "too_many_requests", f"{caller!r} has {most} requests running", {"Retry-After": "1"})
         self._running[caller] += 1
         try:
-            await self._app(scope, self._bounded(receive), send)
+            await self._app(scope, receive, send)
         finally:
             self._running[caller] -= 1
 
@@ -106,14 +112,13 @@ class Guard:
             offers = 'Basic realm="atlas_ray: any name, the token as password", charset="UTF-8"'
         raise Problem(401, "not_authenticated", "send a known token: Authorization: Bearer TOKEN", {"WWW-Authenticate": offers})  # fmt: skip # noqa: E501
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _bounded(self, receive: Receive, share: Share) -> Receive:
         """Count the bytes of a body as they come, and the time that it takes."""
         deadline = time.monotonic() + self._config.request_timeout_s
-        count = 0
         complete = False
 
         async def bounded() -> Message:
-            nonlocal count, complete
+            nonlocal complete
             if complete:  # what comes now is that the caller went away, whenever that is
                 return await receive()
             try:
@@ -122,16 +127,11 @@ class Guard:
                 limit = self._config.request_timeout_s
                 raise Problem(408, "request_timeout", f"the body did not come within {limit:g} s") from None
             if message["type"] == "http.request":
-                count += len(message.get("body", b""))
+                share.take(len(message.get("body", b"")))
                 complete = not message.get("more_body", False)
-                if count > self._max_body:
-                    raise self._too_large("more came")
             return message
 
         return bounded
-
-    def _too_large(self, found: str) -> Problem:
-        return Problem(413, "too_large", f"{found}; a request has at most {self._max_body} bytes")
 
 
 def _password(encoded: str) -> str:

@@ -156,17 +156,22 @@ class Model:
         try:
             while batch := self._line.next_batch():
                 self._sizes.observe(_count(batch))
-                try:
-                    answers: list[Any] = await loop.run_in_executor(
-                        self._thread, self._answers, [one.question for one in batch]
-                    )
-                except Exception as error:  # whatever it is, these requests end and the next ones are served
-                    logger.error("a batch of %d questions failed", len(batch), exc_info=error)
-                    answers = [error] * len(batch)
+                questions = [one.question for one in batch]
+                answers = await loop.run_in_executor(self._thread, self._answers_or_errors, questions)
                 for one, answer in zip(batch, answers, strict=True):
                     one.settle(answer)
         finally:
             self._running = None
+
+    def _answers_or_errors(self, questions: list[Question]) -> list[Answer | Exception]:
+        """Answer questions together; where that fails, each alone, so that one takes no other with it."""
+        try:
+            return list(self._answers(questions))
+        except Exception as error:
+            logger.error("a batch of %d questions failed", len(questions), exc_info=error)
+            if len(questions) == 1:
+                return [error]
+        return [self._answers_or_errors([question])[0] for question in questions]
 
     def _answers(self, questions: list[Question]) -> list[Answer]:
         """Run the network over the pictures of all questions; those to be explained go one by one."""

@@ -1,6 +1,7 @@
 """What gateway and model say to each other, and the line in which questions wait."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from atlas_ray.products import Texts
+from atlas_ray.serving.problems import busy
 from atlas_ray.taxonomy import CategoryPath
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -65,8 +67,10 @@ class Answer:
 class Waiting:
     """A question that waits, and where its answer goes; made where an event loop runs."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, turn_by: float = math.inf) -> None:
         self.question = question
+        self.turn_by = turn_by
+        """By the monotonic clock, until when its turn has to come."""
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.since = time.monotonic()
 
@@ -83,7 +87,8 @@ class Waiting:
 class Line:
     """Questions that wait for a model, in their order."""
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, model: str = "") -> None:
+        self._model = model
         self._batch_size = batch_size
         self._waiting: deque[Waiting] = deque()
         self._products = 0
@@ -114,12 +119,17 @@ class Line:
             self._products -= len(one.question)
 
     def next_batch(self) -> list[Waiting]:
-        """Take as many questions as fit in a batch, without those that nobody waits for; none where none waits."""
+        """Take as many questions as fit in a batch; none where none waits.
+
+        Those that nobody waits for are left out, and those whose turn comes too late are refused.
+        """
         batch: list[Waiting] = []
         room = self._batch_size
         while self._waiting and len(self._waiting[0].question) <= room:
             one = self._waiting.popleft()
             self._products -= len(one.question)
+            if time.monotonic() > one.turn_by:
+                one.settle(busy(f"model {self._model!r}"))
             if not one.answer.done():
                 room -= len(one.question)
                 batch.append(one)

@@ -5,18 +5,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
-from ray.serve.context import _get_global_client
 from ray.serve.schema import LoggingConfig
 
 from atlas_ray.artifacts import check_target
 from atlas_ray.errors import ClusterError, ConfigError
 from atlas_ray.serving.access import TokenTable
-from atlas_ray.serving.app import build_app
+from atlas_ray.serving.app import build_app, running_serve
 from atlas_ray.serving.config import ServeConfig
 
 APP = "atlas_ray"
@@ -78,7 +76,7 @@ def serve_until_stopped(config: ServeConfig, started: Callable[[str], None]) -> 
         stop.wait()
         drain(config)
     finally:
-        if _running() is not None:
+        if running_serve() is not None:
             serve.shutdown()
 
 
@@ -120,7 +118,7 @@ def _check_room(config: ServeConfig) -> None:
 
 def _check_running(options: HTTPOptions) -> None:
     """Refuse to deploy to a Serve that listens elsewhere, since it goes on doing so."""
-    if (client := _running()) is not None:
+    if (client := running_serve()) is not None:
         found = client.http_config
         for name in ("host", "port", "request_timeout_s"):
             if getattr(found, name) != getattr(options, name):
@@ -128,8 +126,3 @@ def _check_running(options: HTTPOptions) -> None:
                     f"Serve runs on this cluster with {name} {getattr(found, name)!r}, not {getattr(options, name)!r}; "
                     "use the same, or end it with `serve shutdown`"
                 )
-
-
-def _running() -> Any:
-    """Return the client of the Serve that runs on the connected Ray, or None."""
-    return _get_global_client(raise_if_no_controller_running=False)

@@ -10,11 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from atlas_ray import storage
 from atlas_ray.downloads import Download, Downloader
 from atlas_ray.errors import FetchError, ItemError
-from atlas_ray.objects import ObjectReader
+from atlas_ray.objects import ObjectReader, Take
 from atlas_ray.serving.config import MIB, ServeConfig
 
 MAX_URI = 2048
 READERS = 32
+DOWNLOADS = 64
+DOWNLOADS_A_HOST = 8
+"""Of all; a slow host leaves room for the others."""
 INSIDE = {
     "forbidden_address": "is no address of the public internet",
     "forbidden": "may not be read",
@@ -43,36 +46,47 @@ class Sources:
         if config.http_images:
             self._downloads = Downloader(
                 rule=config.address_rule(),
-                concurrency=READERS,
+                concurrency=DOWNLOADS,
+                per_host_concurrency=DOWNLOADS_A_HOST,
                 timeout_s=config.fetch_timeout_s,
                 attempts=1,
                 max_bytes=max_bytes,
             )
 
-    async def read(self, uris: Sequence[str]) -> list[bytes | ItemError]:
-        """Read pictures at the same time; each one's bytes or why it could not be had in time."""
-        loop = asyncio.get_running_loop()
-        tasks = {uri: loop.run_in_executor(self._pool, self._read, uri) for uri in dict.fromkeys(uris)}
-        await asyncio.wait(tasks.values(), timeout=self._timeout_s)
-        found: dict[str, bytes | ItemError] = {}
-        for uri, task in tasks.items():
-            if task.done():
-                found[uri] = task.result()
-            else:
-                task.cancel()
-                found[uri] = FetchError("timeout", f"{uri[:200]!r} did not come within {self._timeout_s:g} s")
-        return [found[uri] for uri in uris]
+    async def read(self, uris: Sequence[str], take: Take) -> list[bytes | ItemError]:
+        """Read pictures at the same time; each one's bytes or why it could not be had in time.
 
-    def _read(self, uri: str) -> bytes | ItemError:
+        Args:
+            uris: What a request names.
+            take: Called with bytes before they are held, from any thread; what it raises ends this call.
+        """
+        tasks = {uri: asyncio.ensure_future(self._read(uri, take)) for uri in dict.fromkeys(uris)}
+        try:
+            done, _ = await asyncio.wait(tasks.values(), timeout=self._timeout_s, return_when=asyncio.FIRST_EXCEPTION)
+            if refused := [error for task in done if (error := task.exception())]:
+                raise refused[0]
+            return [tasks[uri].result() if tasks[uri].done() else self._late(uri) for uri in uris]
+        finally:
+            for task in tasks.values():
+                task.cancel()
+
+    async def _read(self, uri: str, take: Take) -> bytes | ItemError:
         try:
             if uri.partition("://")[0].lower() not in ("http", "https"):
-                return self._objects.read(self._allowed(uri))
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._pool, self._read_object, uri, take)
             if self._downloads is None:
                 raise FetchError("forbidden_uri", f"{uri[:200]!r}: this endpoint takes no http(s) addresses")
-            (found,) = self._downloads.fetch_many([uri])
+            found = await self._downloads.fetch(uri, take)
             return found.content if isinstance(found, Download) else _told(uri, found)
         except FetchError as error:
             return _told(uri, error)
+
+    def _late(self, uri: str) -> FetchError:
+        return FetchError("timeout", f"{uri[:200]!r} did not come within {self._timeout_s:g} s")
+
+    def _read_object(self, uri: str, take: Take) -> bytes:
+        return self._objects.read(self._allowed(uri), take)
 
     def _allowed(self, uri: str) -> str:
         """Return a URI that lies under one of the folders.

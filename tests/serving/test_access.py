@@ -33,11 +33,30 @@ def test_a_file_of_tokens_is_read_again_when_it_changes(tmp_path: Path, monkeypa
     replacement.write_text(f"{line}\n{other}\n")
     os.replace(replacement, file)
     assert (table.name_of(first), table.name_of(second)) == ("a", "b")
-    file.write_text("half a li")  # somebody is writing it
-    assert (table.name_of(first), table.name_of(second)) == ("a", "b")
     file.write_text(f"{other}\n")
     assert (table.name_of(first), table.name_of(second)) == (None, "b")
+
+
+def test_a_mistake_in_the_file_keeps_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(access, "LOOK_EVERY_S", 0.0)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (first, line), (second, other) = new_token("a"), new_token("b")
+    file = tmp_path / "tokens"
+    file.write_text(f"{line}\n{other}\n")
+    table = TokenTable(file=str(file))
+    file.write_text(f"{other}\nhalf a li")  # a token is taken out, and another line is none
+    assert (table.name_of(first), table.name_of(second)) == (None, "b")
+    assert "entry 2: expected NAME:SHA256" in caplog.text
+    assert "half" not in caplog.text
     file.unlink()
+    now += access.GRACE_S - 1
+    assert table.name_of(second) == "b"  # it may be about to come back
+    now += 2
+    assert table.name_of(second) is None
+    file.write_text(f"{other}\n")
     assert table.name_of(second) == "b"
 
 

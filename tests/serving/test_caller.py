@@ -1,6 +1,7 @@
 """Questions of several requests, on their way to a model."""
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
@@ -71,8 +72,12 @@ def asked(answer: Answer) -> list[int]:
     return [row["picture"] for row in answer.rows or ()]
 
 
-def caller(handle: DeploymentHandle[Any], most_waiting: int = 100, batch_wait_s: float = 0.0) -> ModelCaller:
-    return ModelCaller("default", handle, batch_size=4, batch_wait_s=batch_wait_s, most_waiting=most_waiting)
+def caller(
+    handle: DeploymentHandle[Any], most_waiting: int = 100, batch_wait_s: float = 0.0, patience_s: float = 60.0
+) -> ModelCaller:
+    return ModelCaller(
+        "default", handle, batch_size=4, batch_wait_s=batch_wait_s, most_waiting=most_waiting, patience_s=patience_s
+    )
 
 
 async def begun(asks: Iterable[Coroutine[Any, Any, Answer]]) -> "list[asyncio.Task[Answer]]":
@@ -139,6 +144,49 @@ def test_more_than_may_wait_is_refused(handle: DeploymentHandle[Any]) -> None:
         asks = asks[:2] + await begun([model.ask(question(4))])
         await handle.answer.remote()
         assert [asked(answer) for answer in await asyncio.gather(*asks)] == [[0], [1], [4]]
+
+    asyncio.run(run())
+
+
+def test_what_would_wait_too_long_is_refused(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> None:
+        model = caller(handle, patience_s=0.2)
+        await handle.hold.remote()
+        turn_by = time.monotonic() + 0.5
+        asks = await begun(model.ask(question(number), turn_by) for number in range(3))
+        model.check_room()
+        await asyncio.sleep(0.2)
+        with pytest.raises(Problem, match="busy"):  # the first in line has waited long
+            model.check_room()
+        await asyncio.sleep(0.4)
+        await handle.answer.remote()
+        first, *others = await asyncio.gather(*asks, return_exceptions=True)
+        assert isinstance(first, Answer)  # was asked in time
+        assert [(one.status, one.code) for one in others if isinstance(one, Problem)] == [(429, "busy")] * 2
+        assert asked(await model.ask(question(4), time.monotonic() + 5)) == [4]
+        assert await handle.asked.remote() == [[0], [4]]
+
+    asyncio.run(run())
+
+
+def test_a_model_that_answered_is_asked_again_whether_it_does(
+    handle: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atlas_ray.serving.caller.FRESH_S", 0.3)
+
+    async def run() -> None:
+        model = caller(handle)
+        await handle.hold.remote()
+        await handle.answer.remote()
+        await model.known()
+        await model.check_answers()  # just now it did
+        assert await handle.asked.remote() == [[]]
+        await handle.hold.remote()
+        await asyncio.sleep(0.4)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(model.check_answers(), 0.2)
+        await handle.answer.remote()
+        await model.check_answers()
 
     asyncio.run(run())
 

@@ -1,9 +1,13 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve import Application
+from ray.serve.config import HTTPOptions
 
 from atlas_ray.errors import ConfigError
+from atlas_ray.serving import app
 from atlas_ray.serving.config import ServeConfig, is_loopback
 
 LINE = "anna:" + "0" * 64
@@ -34,6 +38,8 @@ def test_models_have_names() -> None:
         ({"allow_anonymous": True, "host": "0.0.0.0"}, "anyone on the network could ask"),
         ({"allow_anonymous": True, "host": "gateway.example"}, "anyone on the network could ask"),
         ({"tokens": LINE, "min_replicas": 3}, "min_replicas is 3, and max_replicas 1"),
+        ({"tokens": LINE, "min_gateways": 2}, "min_gateways is 2, and gateways 1"),
+        ({"tokens": LINE, "max_body_mib": 600}, "max_body_mib is 600, and max_held_mib 512"),
         ({"tokens": LINE, "modell": "x"}, "no field 'modell'; did you mean 'model'"),
         ({"tokens": LINE, "batch_size": 0}, "batch_size is 0; expected 1 to 8192"),
         ({"tokens": LINE, "allow_private": "http://x/"}, "names no private place"),
@@ -67,3 +73,16 @@ def test_paths_are_made_absolute_for_other_processes(tmp_path: Path, monkeypatch
     assert config.tokens_file == f"{tmp_path}/tokens"
     assert config.prefixes() == [f"{tmp_path}/pictures", "s3://shop/p"]
     assert config.absolute() == config
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.7", "127.0.0.1"])
+def test_without_tokens_serve_itself_has_to_listen_on_this_machine(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = SimpleNamespace(http_config=HTTPOptions(host=host))
+    monkeypatch.setattr(app, "running_serve", lambda: client)
+    args = {"model": "/m", "allow_anonymous": True}
+    if host == "127.0.0.1":
+        assert isinstance(app.build(args), Application)
+    else:
+        with pytest.raises(ConfigError, match=f"Serve listens on '{host}'"):
+            app.build(args)
+    assert isinstance(app.build({"model": "/m", "tokens": LINE}), Application)

@@ -7,14 +7,17 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import requests
 from PIL import Image
@@ -150,13 +153,13 @@ def test_several_models_by_name(running: Endpoint, garments: Taxonomy) -> None:
         ({"data": b"x", "headers": {}}, 415, "unsupported_media_type", "expected multipart/form-data"),
         ({"json": {}}, 422, "invalid_request", "0 products"),
         ({"json": {"image_uri": []}}, 422, "invalid_request", "0 products; a request has 1 to 8"),
-        ({"json": {"image_uri": ["/a"] * 9}}, 422, "invalid_request", "9 products"),
+        ({"json": {"image_uri": ["/a"] * 9}}, 413, "too_large", "9 products; a request has 1 to 8"),
         ({"json": {"image_uri": ["/a", 5]}}, 422, "invalid_request", "image_uri.1: Input should be a valid string"),
         ({"json": {"image_uri": [1] * 600_000}}, 413, "too_large", "more than max_pictures can need"),
         ({"files": uploads(b"x"), "data": {"image_uri": "/a"}}, 422, "invalid_request", "image_uri"),
         ({"json": {"image_uri": "/a", "topk": 1}}, 422, "invalid_request", "topk"),
         ({"files": uploads(b"x"), "data": {"top_k": "none"}}, 422, "invalid_request", "top_k"),
-        ({"files": uploads(*[b"x"] * 9)}, 422, "invalid_request", "8"),
+        ({"files": uploads(*[b"x"] * 9)}, 413, "too_large", "more than 8 products"),
         ({"files": uploads(picture(0)), "data": {"within": "Hats > Caps"}}, 422, "unknown_category", "Hats"),
         ({"path": "/v1/models/none/categorize", "files": uploads(b"x")}, 404, "unknown_model", "garments, few, fused"),
         ({"path": "/v2/categorize"}, 404, "not_found", "/v2/categorize"),
@@ -294,9 +297,81 @@ def test_the_client_and_its_command(running: Endpoint, folder: Path) -> None:
     assert done.returncode == 3
     assert format_path(good.category_path) in done.stdout
     assert "not_an_image" in done.stdout
-    done = command(f"{folder}/none.jpg")
+    done = command(*[f"{folder}/1.jpg"] * 16, f"{folder}/none.jpg")
     assert (done.returncode, "No such file" in done.stderr) == (2, True)
+    assert done.stdout.count(format_path(good.category_path)) == 16  # what was answered before is not lost
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_too_large_for_one_request_is_asked_in_parts(running: Endpoint, folder: Path) -> None:
+    large = []
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (540, 540, 3), np.uint8)
+        large.append(folder / f"large-{number}.png")
+        Image.fromarray(pixels).save(large[-1])
+        assert 0.8 < large[-1].stat().st_size / 2**20 < 1
+    uris = [str(path) for path in large]
+    refused = post(running, json={"image_uri": uris})  # the endpoint would hold more than a request may bring
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert "objects included" in refused.json()["detail"]
+    with Client(running.url, TOKEN) as client:
+        by_uri = client.categorize_uris(uris, top_k=1)
+        by_file = client.categorize(large, top_k=1)
+        (alone,) = client.categorize([bytes(3 * 2**20)])
+    assert [one.category_path for one in by_uri if isinstance(one, Categorized)] == [
+        one.category_path for one in by_file if isinstance(one, Categorized)
+    ]
+    assert len(by_uri) == len(by_file) == 3
+    assert isinstance(alone, ItemError)
+    assert alone.code == "too_large"
+
+
+class _Busy(BaseHTTPRequestHandler):
+    """Refuses a few times, and says how long to wait."""
+
+    refusals: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        status = self.refusals.pop(0) if self.refusals else 200
+        body = b'{"name": "m"}' if status == 200 else b"{}"
+        self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", "2")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+def test_the_client_waits_as_long_as_it_is_told() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Client(f"http://127.0.0.1:{server.server_port}") as client:
+            _Busy.refusals[:] = [429]
+            started = time.monotonic()
+            assert client.model() == {"name": "m"}
+            assert 1.9 < time.monotonic() - started < 10
+            _Busy.refusals[:] = [500, 503, 502]
+            assert client.model() == {"name": "m"}
+            _Busy.refusals[:] = [429] * 9
+        with Client(f"http://127.0.0.1:{server.server_port}", attempts=1) as once, pytest.raises(ServiceError):
+            once.model()
+        server.shutdown()
+
+
+def test_what_would_come_too_late_is_refused_and_not_begun(tmp_path: Path, garments: Taxonomy) -> None:
+    make_artifact(str(tmp_path / "slow"), garments, image_size_px=384)
+    flags = (f"--model={tmp_path}/slow", "--allow-anonymous", "--batch-size=4", "--max-pictures=32")
+    with endpoint(*flags, "--request-timeout-s=5") as running, ThreadPoolExecutor(40) as pool:
+
+        def ask(_: int) -> requests.Response:
+            files = uploads(*[picture(0)] * 32)
+            return requests.post(f"{running.url}/v1/categorize", files=files, timeout=60)
+
+        statuses = Counter(answer.status_code for answer in pool.map(ask, range(80)))
+        assert statuses.keys() == {200, 429}, statuses  # far more work than there is time for, and no 504
 
 
 def test_what_does_not_fit_and_what_runs_at_the_end(tmp_path: Path, garments: Taxonomy) -> None:

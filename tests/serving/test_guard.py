@@ -193,6 +193,33 @@ def test_how_much() -> None:
         assert (status, b'"code":"too_large"' in answer) == (413, True)
 
 
+def test_how_much_of_all_together() -> None:
+    full = guard(max_body_mib=0.001, max_held_mib=0.0015)  # 1,572 bytes for all
+
+    async def both() -> list[int]:
+        statuses: list[int] = []
+
+        def request() -> Any:
+            parts = [b"x" * 333] * 3
+
+            async def receive() -> dict[str, Any]:
+                await asyncio.sleep(0.1)
+                return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+            async def send(message: Any) -> None:
+                if "status" in message:
+                    statuses.append(message["status"])
+
+            headers = [(b"authorization", BEARER["authorization"].encode())]
+            return full({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive, send)
+
+        await asyncio.gather(request(), request())
+        await request()
+        return statuses
+
+    assert sorted(asyncio.run(both())) == [200, 200, 429]
+
+
 def test_how_long() -> None:
     patient = guard(request_timeout_s=0.2)
     assert ask(patient, body=[b"a", 0.05, b"b"])[2] == b"ab"

@@ -2,13 +2,17 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from atlas_ray.errors import ItemError
+from atlas_ray.objects import any_size
 from atlas_ray.serving.config import ServeConfig
+from atlas_ray.serving.problems import Problem
+from atlas_ray.serving.room import Room, Share
 from atlas_ray.serving.sources import Sources
 from atlas_ray.storage import write_bytes
 from tests.picture_server import PictureServer, jpeg
@@ -16,7 +20,7 @@ from tests.picture_server import PictureServer, jpeg
 
 def outcomes(uris: list[str], **settings: object) -> list[str]:
     config = ServeConfig.of({"model": "/m", "allow_anonymous": True, "fetch_timeout_s": 5, **settings}, "a test")
-    found = asyncio.run(Sources(config).read(uris))
+    found = asyncio.run(Sources(config).read(uris, any_size))
     return [one.code if isinstance(one, ItemError) else f"{len(one)} bytes" for one in found]
 
 
@@ -94,3 +98,55 @@ def test_addresses_of_the_public_internet_alone() -> None:
 def test_a_whole_bucket_may_be_a_folder(s3: str, uri: str) -> None:
     write_bytes(f"{s3}/serving/pictures/1.jpg", b"abc")
     assert outcomes([f"{s3}/serving/pictures/1.jpg"], image_prefixes=uri) == ["3 bytes"]
+
+
+def test_what_a_request_names_counts_as_its_bytes(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes(1000))
+    with PictureServer() as shop:
+        settings = {"image_prefixes": str(tmp_path), "http_images": True, "allow_private": shop.place}
+        config = ServeConfig.of({"model": "/m", "allow_anonymous": True, **settings}, "a test")
+        sources = Sources(config)
+        own = [f"{tmp_path}/{number}.jpg" for number in range(3)]
+        far = [f"{shop.url}/ok/{number}.jpg" for number in range(3)]
+        length = len(jpeg(0))
+
+        def refused(uris: list[str], **room: int) -> int:
+            share = Share(Room(**room))
+            with pytest.raises(Problem) as problem:
+                asyncio.run(sources.read(uris, share.take))
+            return problem.value.status
+
+        assert refused(own, most=10_000, most_a_request=2999) == 413
+        assert refused(own, most=2999, most_a_request=2999) == 413
+        assert refused(own, most=2999, most_a_request=10_000) == 429
+        assert refused(far, most=10**6, most_a_request=3 * length - 100) == 413
+        room = Room(most=3000, most_a_request=3000)
+        for _ in range(2):
+            share = Share(room)
+            assert [len(found) for found in asyncio.run(sources.read(own, share.take)) if isinstance(found, bytes)] == [
+                1000, 1000, 1000,
+            ]  # fmt: skip
+            share.end()  # what was held is free again
+        with pytest.raises(Problem, match="busy"):  # a read that comes after the end holds nothing
+            share.take(1)
+
+
+def test_a_slow_host_takes_no_time_of_others() -> None:
+    with PictureServer() as slow, PictureServer() as quick:
+        allowed = f"{slow.place},{quick.place}"
+        settings = {"http_images": True, "allow_private": allowed, "fetch_timeout_s": 1.0}
+        config = ServeConfig.of({"model": "/m", "allow_anonymous": True, **settings}, "a test")
+        sources = Sources(config)
+
+        async def both() -> tuple[list[bytes | ItemError], list[bytes | ItemError], float]:
+            hanging = asyncio.create_task(sources.read([f"{slow.url}/hang/{n}" for n in range(100)], any_size))
+            await asyncio.sleep(0.2)
+            started = time.monotonic()
+            good = await sources.read([f"{quick.url}/ok/{number}.jpg" for number in range(20)], any_size)
+            return good, await hanging, time.monotonic() - started
+
+        good, hanging, seconds = asyncio.run(both())
+        assert all(isinstance(found, bytes) for found in good)
+        assert {found.code for found in hanging if isinstance(found, ItemError)} == {"timeout"}
+        assert seconds < 3  # one time limit for all that a request names

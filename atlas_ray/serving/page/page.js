@@ -78,6 +78,7 @@ function narrow(path, button) {
 
 async function ask(picture) {
   state.picture = picture;
+  at("alone").hidden = picture === NOTHING;
   const number = ++state.asked;
   at("answer").setAttribute("aria-busy", "true");
   at("status").className = "";
@@ -220,6 +221,7 @@ at("texts").addEventListener("submit", (event) => {
   event.preventDefault();
   ask(state.picture || NOTHING);
 });
+at("alone").addEventListener("click", () => ask(NOTHING));
 at("all").addEventListener("click", () => narrow([], null));
 at("name").addEventListener("change", (event) => {
   state.model = event.target.value;
