@@ -55,3 +55,28 @@ def test_replicas_come_where_batches_wait(tmp_path: Path, garments: Taxonomy) ->
         clients = [pool.submit(client, number) for number in range(CLIENTS)]
         wait_until(lambda: replicas() == 2, 180)
         assert set[int]().union(*(one.result() for one in clients)) == {200}
+
+
+@pytest.mark.slow
+def test_gateways_come_where_pictures_wait_to_be_decoded(tmp_path: Path, garments: Taxonomy) -> None:
+    make_artifact(str(tmp_path / "quick"), garments)
+    large = picture(0, 3000)
+    with endpoint(
+        f"--model={tmp_path}/quick", "--allow-anonymous", "--model-cpus=0", "--gateways=2", "--decode-threads=1"
+    ) as running, ThreadPoolExecutor(CLIENTS) as pool:  # fmt: skip
+
+        def gateways() -> int:
+            return len(replica_pids("gateway", running.process.pid))
+
+        def client(_: int) -> set[int]:
+            statuses = set()
+            end = time.monotonic() + 180
+            while time.monotonic() < end and gateways() < 2:
+                files = [("file", ("a.jpg", large))] * 8
+                statuses.add(requests.post(f"{running.url}/v1/categorize", files=files, timeout=60).status_code)
+            return statuses
+
+        assert gateways() == 1
+        clients = [pool.submit(client, number) for number in range(CLIENTS)]
+        wait_until(lambda: gateways() == 2, 180)
+        assert set[int]().union(*(one.result() for one in clients)) <= {200, 429}
