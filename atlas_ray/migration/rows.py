@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PATH_KEY_SEPARATOR, UNDETERMINED, path_keys
+from atlas_ray.reports.leaves import find_leaves, path_lengths, path_prefixes
 from atlas_ray.taxonomy import CategoryPath
 from atlas_ray.taxonomy.changes import UNKNOWN, Destination
 
+Array = np.ndarray[Any, np.dtype[Any]]
 Destinations = Mapping[CategoryPath, Destination]
 
 
@@ -18,7 +20,6 @@ class _Paths:
     """A column of old paths, looked up.
 
     Attributes:
-        there: (rows,) whether there is a path.
         new: (rows,) the position of the new path in `paths`, -1 where there is none.
         same_levels: (rows,) whether each level of the new path holds what that of the old one held.
         paths: The distinct new paths.
@@ -30,16 +31,31 @@ class _Paths:
         self._found = [destinations.get(tuple(key.split(PATH_KEY_SEPARATOR)), UNKNOWN) for key in distinct]
         self._found.append(UNKNOWN)  # what a row without a path points at
         self._code = keys.indices.fill_null(len(distinct)).to_numpy()
-        self.there = self._code < len(distinct)
         position: dict[CategoryPath, int] = {}
         new = [-1 if one.path is None else position.setdefault(one.path, len(position)) for one in self._found]
         self.new = np.array(new)[self._code]
         self.same_levels = np.array([one.same_levels for one in self._found])[self._code]
         self.paths = pa.array([list(path) for path in position], CATEGORY_PATH)
 
-    def undetermined(self, product_ids: pa.Array, column: pa.Array) -> pa.Table:
-        """Return an `UNDETERMINED` row for each path of the column that has no certain place."""
-        rows = np.flatnonzero(self.there[: len(column)] & (self.new[: len(column)] < 0))
+    def at(self, position: Array) -> pa.Array:
+        """Return the new paths at positions, null for -1."""
+        return self.paths.take(pa.array(position, mask=position < 0))
+
+    def ancestors(self, level: Array) -> Array:
+        """Return how many names of the new path hold what that many of the old one held; 0 where none do.
+
+        Args:
+            level: (some,) above the leaf, of each of the first rows.
+        """
+        depth = max(level.max(initial=0), *(len(one.ancestors) for one in self._found))
+        table = np.zeros((len(self._found), depth + 1), np.int64)
+        for row, one in enumerate(self._found):
+            table[row, 1 : len(one.ancestors) + 1] = one.ancestors
+        found: Array = table[self._code[: len(level)], level]
+        return found
+
+    def undetermined(self, rows: Array, product_ids: pa.Array, column: pa.Array) -> pa.Table:
+        """Return an `UNDETERMINED` row for each of some rows, whose paths have no certain place."""
         code = pa.array(self._code[rows])
         reasons = pa.array([one.reason for one in self._found], pa.string())
         candidates = [[list(path) for path in one.candidates] for one in self._found]
@@ -67,17 +83,23 @@ def migrate_labels(table: pa.Table, column: str, destinations: Destinations) -> 
     """
     labels = table[column].combine_chunks().cast(CATEGORY_PATH)
     paths = _Paths(labels, destinations)
-    new = paths.paths.take(pa.array(paths.new, mask=paths.new < 0))
-    return _replace(table, {column: new}), paths.undetermined(table["product_id"].combine_chunks(), labels)
+    lost = np.flatnonzero(_valid(labels) & (paths.new < 0))
+    undetermined = paths.undetermined(lost, table["product_id"].combine_chunks(), labels)
+    return _replace(table, {column: paths.at(paths.new)}), undetermined
 
 
 def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id: str) -> tuple[pa.Table, pa.Table]:
     """Rewrite predictions.
 
-    Answers that lead to the same new path become one, whose probability is their sum; the likeliest is the
-    prediction, the others are its alternatives. Alternatives without a certain place are left out. Where the
-    predicted path itself has none, the row keeps no answer. `level_probabilities` stay where each level of the path
-    holds the leaves that it held before, and are null elsewhere.
+    What is rewritten are leaves, a row's best one and its alternatives. Those that lead to the same new path become
+    one, whose probability is their sum; the likeliest is the prediction, the others are its alternatives.
+    Alternatives without a certain place are left out. `level_probabilities` stay where each level of the path holds
+    the leaves that it held before, and are null elsewhere.
+
+    An answer that ends above its leaf becomes the node above the new leaf that holds what it held, and keeps its
+    probability; a product that was undecided stays so. Both keep their leaf as the first alternative.
+
+    Where the best leaf has no certain place, or what was answered above it is no such node, the row keeps no answer.
 
     Args:
         table: Rows of `PREDICTIONS` or `CATEGORIZED`.
@@ -87,52 +109,87 @@ def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id
     Returns:
         The table, and an `UNDETERMINED` row for each that lost its answer.
     """
-    rows = len(table)
-    predicted = table["category_path"].combine_chunks().cast(CATEGORY_PATH)
+    size = len(table)
+    product_ids, predicted = (table[name].combine_chunks() for name in ("product_id", "category_path"))
+    old = find_leaves(table)
     alternatives = table["alternatives"].combine_chunks()
     more = alternatives.flatten()
-    # Answers: each row's own path, then its alternatives.
-    row = np.concatenate([np.arange(rows), alternatives.value_parent_indices().to_numpy()])
-    paths = _Paths(
-        pa.concat_arrays([predicted, pc.struct_field(more, "category_path").cast(CATEGORY_PATH)]), destinations
-    )
-    weight = pa.concat_arrays([table["probability"].combine_chunks(), pc.struct_field(more, "probability")])
-    weight = weight.fill_null(0).to_numpy().astype(np.float64)
-    stays = paths.new[:rows] >= 0
-    answers = np.flatnonzero((paths.new >= 0) & stays[row])
-    size = max(len(paths.paths), 1)
-    pairs, first, inverse = np.unique(row[answers] * size + paths.new[answers], return_index=True, return_inverse=True)
-    total = np.bincount(inverse, weights=weight[answers], minlength=len(pairs))
-    order = np.lexsort((first, -total, pairs // size))  # the order that they had where two are equally likely
-    owner, chosen, total = pairs[order] // size, pairs[order] % size, np.minimum(total[order], 1.0)
-    place = np.arange(len(owner)) - np.searchsorted(owner, owner)  # 0 for each row's best
-    best = np.full(rows, -1)
-    best[owner[place == 0]] = chosen[place == 0]
-    probability = np.zeros(rows)
-    probability[owner[place == 0]] = total[place == 0]
-    rest = place > 0
-    offsets = np.concatenate([[0], np.bincount(owner[rest], minlength=rows).cumsum()]).astype(np.int32)
-    listed = pa.StructArray.from_arrays(
-        [paths.paths.take(pa.array(chosen[rest])), pa.array(total[rest].astype(np.float32))], fields=list(ALTERNATIVE)
-    )
-    answer = paths.paths.take(pa.array(best, mask=best < 0))
-    same = stays & paths.same_levels[:rows] & (best == paths.new[:rows])
+    # Answers: each row's leaf, then its alternatives; a leaf that is the first of them counts once.
+    parent = alternatives.value_parent_indices().to_numpy()
+    row = np.concatenate([np.arange(size), parent])
+    again = np.concatenate([np.zeros(size, bool), old.above[parent] & (np.diff(parent, prepend=-1) > 0)])
+    listed = pc.struct_field(more, "category_path").cast(CATEGORY_PATH)
+    paths = _Paths(pa.concat_arrays([old.paths, listed]), destinations)
+    weight = pa.concat_arrays([old.probability, pc.struct_field(more, "probability")]).fill_null(0).to_numpy()
+    moved = paths.new[:size]
+    certain = moved >= 0
+    answers = np.flatnonzero((paths.new >= 0) & certain[row] & ~again)
+    owner, chosen, total = _added_up(row[answers], paths.new[answers], weight[answers])
+    first = np.diff(owner, prepend=-1) > 0
+    best, probability = np.full(size, -1), np.zeros(size)
+    best[owner[first]], probability[owner[first]] = chosen[first], total[first]
+
+    leaf = paths.at(best)
+    level = np.where(old.above, path_lengths(predicted), 0)
+    names = np.where(old.above, paths.ancestors(level), path_lengths(leaf))
+    answer = path_prefixes(leaf, names)
+    # A leaf that gained others may overtake the one that the answer was above, and stand elsewhere.
+    beside = ~_same(answer, path_prefixes(paths.at(moved), names))
+    regrouped = certain & (level > 0) & ((names == 0) | beside)
+    stays = certain & ~regrouped
+    said = stays & (names > 0)
+    sure = np.where(old.above, table["probability"].fill_null(0).to_numpy(), probability)
+    rest = ~first | old.above[owner]
+    others = _alternatives(owner[rest], paths.at(chosen[rest]), total[rest], size)
     migrated = _replace(
         table,
         {
-            "category_path": answer,
-            "probability": pa.array(probability, pa.float32(), mask=best < 0),
-            "level_probabilities": _where(same, table["level_probabilities"]),
-            "alternatives": pa.ListArray.from_arrays(pa.array(offsets), listed, mask=pa.array(best < 0)),
+            "category_path": _where(said, answer),
+            "probability": pa.array(sure, mask=~said),
+            "level_probabilities": _where(
+                stays & paths.same_levels[:size] & (best == moved), table["level_probabilities"]
+            ),
+            "alternatives": _where(stays, others),
             "outside_probability": _where(stays, table["outside_probability"]),
-            "taxonomy_id": pa.repeat(pa.scalar(taxonomy_id), rows),
-            **({"decided_level": pc.list_value_length(answer)} if "decided_level" in table.column_names else {}),
+            "taxonomy_id": pa.repeat(pa.scalar(taxonomy_id), size),
+            **({"decided_level": pa.array(names, mask=~stays)} if "decided_level" in table.column_names else {}),
         },
     )
-    return migrated, paths.undetermined(table["product_id"].combine_chunks(), predicted)
+    asked = pc.if_else(old.paths.is_valid(), old.paths, predicted.cast(CATEGORY_PATH))
+    lost = paths.undetermined(np.flatnonzero(_valid(asked) & ~certain), product_ids, asked)
+    candidates = pa.ListArray.from_arrays(others.offsets, others.values.field("category_path"))
+    columns = [product_ids, predicted, pa.repeat(pa.scalar("regrouped"), size), candidates]
+    return migrated, pa.concat_tables([lost, pa.table(columns, schema=UNDETERMINED).filter(pa.array(regrouped))])
 
 
-def _where(keep: Any, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _added_up(row: Array, path: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """Return the different paths of each row with their sums, (pairs,) each: row, path and sum, likeliest first."""
+    size = int(path.max(initial=0)) + 1
+    pairs, first, inverse = np.unique(row * size + path, return_index=True, return_inverse=True)
+    total = np.bincount(inverse, weights=weight, minlength=len(pairs))
+    order = np.lexsort((first, -total, pairs // size))  # the order that they had where two are equally likely
+    return pairs[order] // size, pairs[order] % size, np.minimum(total[order], 1.0)
+
+
+def _alternatives(owner: Array, paths: pa.Array, probability: Array, size: int) -> pa.Array:
+    """Return lists of alternatives, (size,), of paths that come row by row."""
+    offsets = np.concatenate([[0], np.bincount(owner, minlength=size).cumsum()]).astype(np.int32)
+    listed = pa.StructArray.from_arrays([paths, pa.array(probability.astype(np.float32))], fields=list(ALTERNATIVE))
+    return pa.ListArray.from_arrays(pa.array(offsets), listed)
+
+
+def _same(one: pa.Array, other: pa.Array) -> Array:
+    """Return where two columns of paths hold the same one, (rows,) bool; nothing is the same as no path."""
+    found: Array = pc.equal(path_keys(one), path_keys(other)).fill_null(False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _valid(column: pa.Array) -> Array:
+    found: Array = column.is_valid().to_numpy(zero_copy_only=False)
+    return found
+
+
+def _where(keep: Array, column: Any) -> Any:
     """Return the column, null where it is not kept."""
     return column.take(pa.array(np.arange(len(keep)), mask=~keep))
 

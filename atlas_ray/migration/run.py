@@ -24,6 +24,7 @@ from atlas_ray.migration.config import MigrateConfig
 from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predictions
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, missing_columns
+from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.streaming.account import RunReport, read_run, write_run
 from atlas_ray.streaming.tables import copy_images, table_rows
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
@@ -69,11 +70,11 @@ CATALOG_TABLES = (
 def migrate(config: MigrateConfig) -> RunReport:
     """Rewrite a scoring run, or a catalogue's labels, to the next version of its taxonomy.
 
-    Of a run, `products/` and `predictions/` are written anew, each with all of its rows; the products whose answer
-    has no certain place become null there and are listed in `rescore/`. Of a catalogue `products/` is, beside a copy
-    of `images/` and the new `taxonomy.json`. Labels without a certain place become null and are listed in
-    `relabel/`. `changes.json` says what became of each path. `run.json` completes the output; until it is there the
-    same call begins anew.
+    Of a run, `products/` and `predictions/` are written anew, each with all of its rows; the products whose leaf has
+    no certain place, or whose answer above it has none, become null there and are listed in `rescore/`. Of a
+    catalogue `products/` is, beside a copy of `images/` and the new `taxonomy.json`. Labels without a certain place
+    become null and are listed in `relabel/`. `changes.json` says what became of each path. `run.json` completes the
+    output; until it is there the same call begins anew.
 
     Raises:
         CatalogError: where there is no finished run or no catalogue, or a table is damaged.
@@ -221,15 +222,15 @@ def _migrate_file(
 
         for rows in _batches(uri):
             if table.predicted:
-                before = rows["category_path"]
+                before = _answered(rows)
                 rows, lost = migrate_predictions(rows, destinations, taxonomy_id)
-                counts.update(_outcomes(table.name, before, rows["category_path"], lost))
+                counts.update(_outcomes(table.name, before, _answered(rows), lost))
                 if table.name == "products" and len(lost):
                     write(RESCORE, lost)
             if table.label:
-                before = rows[table.label]
+                before = rows[table.label].is_valid()
                 rows, lost = migrate_labels(rows, table.label, destinations)
-                counts.update(_outcomes("labels", before, rows[table.label], lost))
+                counts.update(_outcomes("labels", before, rows[table.label].is_valid(), lost))
                 if len(lost):
                     write(RELABEL, lost)
             write(table.name, rows)
@@ -237,14 +238,26 @@ def _migrate_file(
     return counts
 
 
+def _answered(rows: pa.Table) -> pa.ChunkedArray:
+    """Return which rows have an answer, or a leaf that was not sure enough for one."""
+    return pc.or_(find_leaves(rows).paths.is_valid(), rows["category_path"].is_valid())
+
+
 def _outcomes(what: str, before: pa.ChunkedArray, after: pa.ChunkedArray, lost: pa.Table) -> Counter[str]:
-    """Count the rows of a column by what became of them, and those without a certain place by reason too."""
+    """Count the rows by what became of them, and those without a certain place by reason too.
+
+    Args:
+        what: The name of the counts.
+        before: (rows,) bool: whether there was something to migrate.
+        after: (rows,) bool: whether it has a place.
+        lost: `UNDETERMINED`.
+    """
     found = Counter(
         {
             what: len(before),
-            f"{what}_migrated": len(after) - after.null_count,
+            f"{what}_migrated": pc.sum(after).as_py() or 0,
             f"{what}_undetermined": len(lost),
-            f"{what}_without_path": before.null_count,
+            f"{what}_without_path": len(before) - (pc.sum(before).as_py() or 0),
         }
     )
     for reason in pc.value_counts(lost["reason"]).to_pylist():

@@ -82,15 +82,23 @@ def _facts(account: Mapping[str, Any]) -> list[str]:
     for name, noun in (("catalog", "catalogues"), ("taxonomy_id", "taxonomies")):
         if name in account["differs"]:
             facts.append(f"the runs are of different {noun}: {before[name]} and {after[name]}")
+    if "taxonomy_id" in account["differs"]:
+        facts.append("each run is judged by its own labels, and a category that was renamed counts as moved")
+    for run, name in ((before, "before"), (after, "after")):
+        if run["above_leaf"]:
+            text = f"{run['above_leaf']} products {name} have an answer above their leaf, or none; the leaf is compared"
+            facts.append(text)
     agreement = account["agreement"]
     share = "" if agreement is None else f" ({agreement:.1%} of those in both runs)"
     facts.append(f"{products['same']} products stayed{share}, {products['moved']} moved in {account['moves']} ways")
     if products["only_before"] or products["only_after"]:
         facts.append(f"{products['only_before']} products only before, {products['only_after']} only after")
-    if account["relabelled"]:
+    if account["relabelled"] and "taxonomy_id" not in account["differs"]:
         facts.append(f"{account['relabelled']} products have another label after, which counts")
+    if account["unjudged"]:
+        facts.append(f"{account['unjudged']} products have a label in one run alone, and are left out of the accuracy")
     if not account["accuracy"]:
-        facts.append("no product that both runs have is labelled, so nothing says which one is right")
+        facts.append("no product has labels that judge both runs, so nothing says which one is right")
     return facts
 
 
@@ -124,8 +132,9 @@ def _caption(row: Mapping[str, Any]) -> str:
         f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("probability_before", "probability_after")
     ]
     truth = row["true_category_path"]
-    right = [side for side in ("before", "after") if truth and row[f"category_path_{side}"] == truth]
-    label = f", {right[0]} is right" if right else f", labelled {format_path(truth)}" if truth else ""
+    right = [side for side in ("before", "after") if row[f"right_{side}"]]
+    said = "both are" if len(right) == 2 else f"{right[0]} is" if right else ""
+    label = f", {said} right" if said else f", labelled {format_path(truth)}" if truth else ""
     return f"{sure[0]} → {sure[1]}{label}; {row['product_id']}"
 
 

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from atlas_ray.metrics import common_prefix
 from atlas_ray.metrics.calibration import Reliability
-from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.records import PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.reports.leaves import find_leaves, path_lengths
 from atlas_ray.reports.scored import ScoredRun
 from atlas_ray.taxonomy import CategoryPath
 
@@ -74,36 +75,25 @@ def tally(scored: ScoredRun) -> dict[str, Tally]:
 
 def leaf_paths(batch: pa.RecordBatch) -> pa.Array:
     """Return each product's best leaf path, also where its answer ends above it; null where it has none."""
-    own, others = batch["category_path"], batch["alternatives"]
-    # Where an answer ends above its leaf, the path is cut off, and the leaf is the first alternative.
-    deep = pc.fill_null(pc.list_value_length(batch["level_probabilities"]), -1)
-    cut = pc.less(pc.fill_null(batch["decided_level"], -1), deep).to_numpy(zero_copy_only=False)
-    cut &= batch["decided_level"].is_valid().to_numpy(zero_copy_only=False)
-    rows = np.arange(len(batch))
-    rows[cut] = len(batch) + others.offsets.to_numpy()[:-1][cut] - others.offsets[0].as_py()
-    listed = others.flatten().field("category_path")
-    return pa.concat_arrays([own.cast(CATEGORY_PATH), listed.cast(CATEGORY_PATH)]).take(pa.array(rows))
+    return find_leaves(batch).paths
 
 
 def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
-    leaves = leaf_paths(labelled)
+    leaves = find_leaves(labelled)
     keys = pc.binary_join_element_wise(
-        path_keys(labelled["true_category_path"]), pc.fill_null(path_keys(leaves), ""), PAIR_SEPARATOR
+        path_keys(labelled["true_category_path"]), pc.fill_null(path_keys(leaves.paths), ""), PAIR_SEPARATOR
     ).dictionary_encode()
     named = [_named(pair) for pair in keys.dictionary.to_pylist()]
     index = keys.indices.to_numpy()
     shared = np.array([common_prefix(true, guess or ()) for true, guess in named])[index]
     deep = np.array([max(len(true), len(guess or ())) for true, guess in named])[index]
     right = shared == deep
-    scored = leaves.is_valid().to_numpy(zero_copy_only=False)
+    scored = pc.and_(leaves.paths.is_valid(), leaves.probability.is_valid()).to_numpy(zero_copy_only=False)
     decided = pc.fill_null(labelled["decided_level"], 0).to_numpy(zero_copy_only=False)
-    # An answer that ends above its leaf has that level's probability, and its leaf the last one's.
-    levels = labelled["level_probabilities"]
-    probability = np.zeros(len(labelled))
-    lengths = pc.fill_null(pc.list_value_length(levels), 0).to_numpy(zero_copy_only=False)
-    values = levels.flatten().to_numpy(zero_copy_only=False)
-    last = lengths.cumsum()[lengths > 0] - 1
-    probability[lengths > 0] = values[last]
+    probability = leaves.probability.cast(pa.float64()).fill_null(0).to_numpy()
+    # Where a migration left no levels, nothing says how sure they were: they count in no level's reliability.
+    lengths = path_lengths(labelled["level_probabilities"])
+    values = labelled["level_probabilities"].flatten().to_numpy(zero_copy_only=False)
     owner = np.repeat(np.arange(len(labelled)), lengths)
     level = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths)
     split = pc.fill_null(labelled["split"], "none")
@@ -119,7 +109,8 @@ def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
         one.held += int((answered & (decided <= shared)).sum())
         for reliability in (one.trust[0], one.fine):
             reliability.add(probability[chosen & scored], right[chosen & scored])
-        one.trust += [Reliability() for _ in range(int(level.max(initial=-1)) + 2 - len(one.trust))]
+        deepest = int(lengths[chosen].max(initial=0))
+        one.trust += [Reliability() for _ in range(deepest + 1 - len(one.trust))]
         for number, reliability in enumerate(one.trust[1:]):
             there = chosen[owner] & (level == number)
             reliability.add(values[there], (shared[owner] > number)[there])

@@ -1,5 +1,6 @@
 """Two scoring runs side by side: which products moved from which path to which, and whether that is better."""
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from atlas_ray import storage
 from atlas_ray.metrics.paired import PairedAccuracy, paired_accuracy
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.reports.scored import ScoredRun, open_scored
 from atlas_ray.streaming.shuffle import by_product
 
@@ -28,7 +30,17 @@ JOINED = pa.schema(
         ("kind", pa.int8()),
         *(
             CATEGORIZED.field(name)
-            for name in ("product_id", "category_path", "probability", "true_category_path", "split", "image_uri")
+            for name in (
+                "product_id",
+                "category_path",
+                "probability",
+                "level_probabilities",
+                "alternatives",
+                "decided_level",
+                "true_category_path",
+                "split",
+                "image_uri",
+            )
         ),
     ]
 )
@@ -43,12 +55,14 @@ CHANGED = pa.schema(
         ("probability_before", pa.float32()),
         ("probability_after", pa.float32()),
         ("true_category_path", CATEGORY_PATH),
+        ("right_before", pa.bool_()),
+        ("right_after", pa.bool_()),
         ("split", pa.string()),
         ("image_uri", pa.string()),
     ]
 )
-"""`products.parquet`: a row a product whose answers differ (`moved`), or that one run alone has (`only_before`,
-`only_after`). Label and split are the second run's where it has them."""
+"""`products.parquet`: a row a product whose best leaves differ (`moved`), or that one run alone has (`only_before`,
+`only_after`). Label and split are the second run's where it has them; what is right is null where labels cannot say."""
 
 CARRIED = ("true_category_path", "image_uri")
 
@@ -64,11 +78,14 @@ MOVES = pa.schema(
         ("right_after", pa.int64()),
     ]
 )
-"""`moves.parquet`: a row a pair of different paths, most products first; the probabilities are means, a null path
+"""`moves.parquet`: a row a pair of different leaves, most products first; the probabilities are means, a null path
 is no answer, and what is right is counted among the labelled ones."""
 
 KEYS = ("split", "change", "before", "after")
-SUMS = ("products", "probability_before", "probability_after", "labelled", "right_before", "right_after", "relabelled")
+SUMS = (
+    "products", "probability_before", "probability_after", "labelled", "right_before", "right_after", "right_both",
+    "relabelled", "unjudged", "above_before", "above_after",
+)  # fmt: skip
 COUNTED = pa.schema(
     [
         *((name, pa.string()) for name in KEYS),
@@ -83,6 +100,11 @@ COMPARED = pa.schema([("product_id", pa.string()), *(CHANGED.field(n) for n in C
 def compare(before: str, after: str, output: str) -> dict[str, Any]:
     """Compare two scoring runs, product by product, on Ray.
 
+    What is compared are the best leaves, also of products that a target precision made a run answer above its leaf.
+    Both runs are judged by a product's label in the second run, or by that in the first where it has none there. Runs
+    of different taxonomies are judged each by its own label, for the same category may have two paths, and products
+    that have a label in one of them alone are not judged.
+
     Writes `moves.parquet` (`MOVES`), `products.parquet` (`CHANGED`) and `comparison.json`. The runs may
     be of different catalogues, models and taxonomies. Memory grows with the different pairs of paths.
 
@@ -92,9 +114,10 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
         output: Where the tables go; earlier ones are replaced.
 
     Returns:
-        What `comparison.json` holds: both runs, what they differ in, how many products stayed (`same`), `moved`,
-        are in one run alone, or have another label in the second run; the share of those in both runs that
-        stayed; and by split the accuracy of both (`PairedAccuracy`).
+        What `comparison.json` holds: both runs, and how many of their products were answered above the leaf or not
+        at all; what they differ in; how many products stayed (`same`), `moved`, are in one run alone, have another
+        label in the second run (`relabelled`), or have one that only one run can be judged by (`unjudged`); the
+        share of those in both runs that stayed; and by split the accuracy of both (`PairedAccuracy`).
 
     Raises:
         CatalogError: where one of them is no finished scoring run.
@@ -103,7 +126,8 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     output = storage.absolute(output)
     total = sum(int(run.products.count_rows()) for run in runs)
     tables = [(run.uri, "products", kind) for kind, run in enumerate(runs)]
-    joined = by_product(tables, JOINED, total, compare_block)
+    own_labels = runs[BEFORE].identity.get("taxonomy_id") != runs[AFTER].identity.get("taxonomy_id")
+    joined = by_product(tables, JOINED, total, functools.partial(compare_block, own_labels=own_labels))
     counts = COUNTED.empty_table()
     storage.make_folder(output)
     place = storage.locate(storage.join(output, "products.parquet"))
@@ -120,11 +144,12 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     return _compared(output, runs[BEFORE], runs[AFTER], counts)
 
 
-def compare_block(table: pa.Table) -> pa.Table:
+def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
     """Turn all rows of some products, of both runs, into rows of what changed, and sums of what stayed.
 
     Args:
         table: `JOINED`.
+        own_labels: Whether each run is judged by its own labels.
 
     Returns:
         `COMPARED`.
@@ -135,24 +160,27 @@ def compare_block(table: pa.Table) -> pa.Table:
     at = np.full((2, len(products)), -1)
     at[kind, owner] = np.arange(len(table))
     in_before, in_after = at >= 0
-    before, after = (table.take(pa.array(rows, mask=rows < 0)) for rows in at)
-    truth = pc.if_else(
-        after["true_category_path"].is_valid(), after["true_category_path"], before["true_category_path"]
-    )
-    keys = [path_keys(paths) for paths in (before["category_path"], after["category_path"], truth)]
-    labelled = truth.is_valid().to_numpy() & in_before & in_after
-    right = [labelled & pc.equal(key, keys[2]).fill_null(False).to_numpy() for key in keys[:2]]
-    stayed = pc.equal(*(key.fill_null("") for key in keys[:2])).to_numpy()
-    relabelled = (
-        ~pc.equal(*(path_keys(side["true_category_path"]) for side in (before, after))).fill_null(True).to_numpy()
-    )
+    leaves = find_leaves(table)
+    found = table.select(["true_category_path", "split", "image_uri"]).add_column(0, "leaf", path_keys(leaves.paths))
+    found = found.add_column(1, "probability", leaves.probability).add_column(2, "above", pa.array(leaves.above))
+    before, after = (found.take(pa.array(rows, mask=rows < 0)) for rows in at)
+    labels = [side["true_category_path"] for side in (before, after)]
+    truth = pc.if_else(labels[AFTER].is_valid(), labels[AFTER], labels[BEFORE])
+    own = [path_keys(label) for label in labels]
+    judges = own if own_labels else [path_keys(truth)] * 2
+    known = [in_before & in_after & judge.is_valid().to_numpy() for judge in judges]
+    labelled = known[BEFORE] & known[AFTER]
+    right = [
+        labelled & _true(pc.equal(side["leaf"], judge)) for side, judge in zip((before, after), judges, strict=True)
+    ]
+    stayed = _true(pc.equal(*(side["leaf"].fill_null("") for side in (before, after))))
     change = np.select([~in_after, ~in_before, stayed], [ONLY_BEFORE, ONLY_AFTER, SAME], MOVED)
     each = pa.table(
         {
             "product_id": products,
             "change": pa.array(change, pa.string()),
-            "before": keys[BEFORE],
-            "after": keys[AFTER],
+            "before": before["leaf"],
+            "after": after["leaf"],
             "probability_before": before["probability"].cast(pa.float64()),
             "probability_after": after["probability"].cast(pa.float64()),
             "true_category_path": truth,
@@ -162,12 +190,21 @@ def compare_block(table: pa.Table) -> pa.Table:
             "labelled": labelled.astype(np.int64),
             "right_before": right[BEFORE].astype(np.int64),
             "right_after": right[AFTER].astype(np.int64),
-            "relabelled": relabelled.astype(np.int64),
+            "right_both": (right[BEFORE] & right[AFTER]).astype(np.int64),
+            "relabelled": _true(pc.not_equal(*own)).astype(np.int64),
+            "unjudged": (known[BEFORE] != known[AFTER]).astype(np.int64),
+            "above_before": _true(before["above"]).astype(np.int64),
+            "above_after": _true(after["above"]).astype(np.int64),
         }
     ).select(COMPARED.names)
     same = pa.array(change == SAME)
     together = _summed(each.filter(same).select(COUNTED.names))
     return pa.concat_tables([each.filter(pc.invert(same)).cast(COMPARED), together], promote_options="default")
+
+
+def _true(column: pa.ChunkedArray) -> Any:
+    """Return a column of truths, (rows,) bool, null being none."""
+    return column.fill_null(False).to_numpy()
 
 
 def _paths(keys: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -184,6 +221,8 @@ def _changed(rows: pa.Table) -> pa.Table:
     """Turn rows of `COMPARED` into `CHANGED`."""
     for side in ("before", "after"):
         rows = rows.append_column(f"category_path_{side}", _paths(rows[side]))
+        right = pc.if_else(pc.equal(rows["labelled"], 1), pc.equal(rows[f"right_{side}"], 1), None)
+        rows = rows.drop_columns([f"right_{side}"]).append_column(f"right_{side}", right)
     return rows.select(CHANGED.names).cast(CHANGED)
 
 
@@ -193,7 +232,14 @@ def _compared(output: str, before: ScoredRun, after: ScoredRun, counts: pa.Table
     moves = _moves(counts.filter(pc.equal(counts["change"], MOVED)))
     place = storage.locate(storage.join(output, "moves.parquet"))
     pq.write_table(moves, place.path, filesystem=place.filesystem)
-    sides = [{"run": run.uri, **{name: run.identity.get(name) for name in IDENTITY}} for run in (before, after)]
+    sides = [
+        {
+            "run": run.uri,
+            **{name: run.identity.get(name) for name in IDENTITY},
+            "above_leaf": sum(row[above] for row in changes.values()),
+        }
+        for run, above in ((before, "above_before"), (after, "above_after"))
+    ]
     products = {change: changes.get(change, {}).get("products", 0) for change in CHANGES}
     both = products[SAME] + products[MOVED]
     account = {
@@ -201,7 +247,7 @@ def _compared(output: str, before: ScoredRun, after: ScoredRun, counts: pa.Table
         "after": sides[AFTER],
         "differs": [name for name in IDENTITY if sides[BEFORE][name] != sides[AFTER][name]],
         "products": products,
-        "relabelled": sum(row["relabelled"] for row in changes.values()),
+        **{name: sum(row[name] for row in changes.values()) for name in ("relabelled", "unjudged")},
         "agreement": products[SAME] / both if both else None,
         "accuracy": {split: asdict(one) for split, one in _accuracy(counts).items()},
         "moves": len(moves),
@@ -231,16 +277,13 @@ def _moves(counts: pa.Table) -> pa.Table:
 def _accuracy(counts: pa.Table) -> dict[str, PairedAccuracy]:
     """Return how often each run is right, by split, and for all together."""
     totals: dict[str, Counter[str]] = {}
-    for row in _summed(counts, ["split", "change"]).to_pylist():
+    for row in _summed(counts, ["split"]).to_pylist():
         for split in (row["split"] or "none", "all"):
             total = totals.setdefault(split, Counter())
             total["labelled"] += row["labelled"]
-            # A product that stayed is right in both or in none; one that moved is not right in both.
-            if row["change"] == SAME:
-                total["both"] += row["right_before"]
-            else:
-                total["lost"] += row["right_before"]
-                total["won"] += row["right_after"]
+            total["both"] += row["right_both"]
+            total["lost"] += row["right_before"] - row["right_both"]
+            total["won"] += row["right_after"] - row["right_both"]
     found = {}
     for split in SPLITS:
         total = totals.get(split, Counter())

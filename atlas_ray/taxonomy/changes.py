@@ -10,7 +10,7 @@ it is with inner nodes of the same name and the same children. All else was remo
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,11 +51,15 @@ class Destination:
     path: CategoryPath | None
     """The new path, where that is certain."""
     reason: str = ""
-    """Why it is not: removed, split, not_a_leaf (it was one and has paths below it now), unknown (no old path)."""
+    """Why it is not: removed, split, not_a_leaf (it was one and has paths below it now), unknown (no old path). Of an
+    answer above its leaf also regrouped: no node on the way to the leaf's new path holds what the answer held."""
     candidates: tuple[CategoryPath, ...] = ()
     """Where it is not: the new paths at or below which they belong."""
     same_levels: bool = False
     """Whether each level of the new path holds what that of the old one held: no leaf came, and none left."""
+    ancestors: tuple[int, ...] = ()
+    """For each ancestor of the old path, top first: how many names of the new path are the node that holds what
+    the ancestor held; 0 where none does."""
 
 
 UNKNOWN = Destination(None, "unknown")
@@ -97,6 +101,7 @@ class TaxonomyChanges:
     def destinations(self) -> Mapping[CategoryPath, Destination]:
         """Where the products of each old path belong."""
         same = _same_nodes(self.old, self.changes)
+        images = {change.old: change.new[0] for change in self.changes if len(change.new) == 1}
         found: dict[CategoryPath, Destination] = {}
         for change in self.changes:
             if len(change.new) != 1:
@@ -106,10 +111,10 @@ class TaxonomyChanges:
             if change.old in self.old.leaf_set and path not in self.new.leaf_set:
                 found[change.old] = Destination(None, "not_a_leaf", change.new)
                 continue
-            levels = len(path) == len(change.old) and all(
-                same.get(change.old[:level]) == path[:level] for level in range(1, len(path) + 1)
-            )
-            found[change.old] = Destination(path, same_levels=levels)
+            above = [change.old[:level] for level in range(1, len(change.old) + 1)]
+            levels = len(path) == len(change.old) and all(path[: len(node)] in same.get(node, ()) for node in above)
+            ancestors = tuple(_names_of(images.get(node), same.get(node, ()), path) for node in above[:-1])
+            found[change.old] = Destination(path, same_levels=levels, ancestors=ancestors)
         return found
 
     def to_json(self) -> str:
@@ -289,20 +294,28 @@ def _classified(old: Taxonomy, matches: Matches) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def _same_nodes(old: Taxonomy, changes: Iterable[Change]) -> dict[CategoryPath, CategoryPath]:
-    """Return the old nodes all of whose leaves lead below one new node, to which no other leaf leads."""
-    left, reached, pairs = (
-        Counter[CategoryPath](),
-        Counter[CategoryPath](),
-        Counter[tuple[CategoryPath, CategoryPath]](),
-    )
+def _names_of(image: CategoryPath | None, same: Collection[CategoryPath], path: CategoryPath) -> int:
+    """Return how many names of a path are the node above it that is the same as an old one, 0 for none.
+
+    Several are where they have a single child each: then what the old node became counts, or else the deepest.
+    """
+    above = [node for node in same if node == path[: len(node)] != path]
+    return len(image) if image in above else max(map(len, above), default=0)
+
+
+def _same_nodes(old: Taxonomy, changes: Iterable[Change]) -> Mapping[CategoryPath, Collection[CategoryPath]]:
+    """Return for old nodes the new ones below which all of their leaves lead, and no other leaf does."""
+    left, reached = Counter[CategoryPath](), Counter[CategoryPath]()
+    pairs = Counter[tuple[CategoryPath, CategoryPath]]()
     for change in changes:
         if change.old in old.leaf_set:
-            prefixes = {target[:level] for target in change.new for level in range(1, len(target) + 1)}
-            reached.update(prefixes)
+            below = [{target[:level] for level in range(1, len(target) + 1)} for target in change.new]
+            reached.update(set().union(*below))
             for level in range(1, len(change.old) + 1):
                 left[change.old[:level]] += 1
-                at_level = {target[:level] for target in change.new}
-                if len(at_level) == 1 and len(target := at_level.pop()) == level:
-                    pairs[change.old[:level], target] += 1
-    return {before: after for (before, after), count in pairs.items() if count == left[before] == reached[after]}
+                pairs.update((change.old[:level], node) for node in (set.intersection(*below) if below else ()))
+    found: defaultdict[CategoryPath, list[CategoryPath]] = defaultdict(list)
+    for (before, after), count in pairs.items():
+        if count == left[before] == reached[after]:
+            found[before].append(after)
+    return found

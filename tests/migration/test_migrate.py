@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,6 +16,7 @@ from atlas_ray.migration.config import MigrateConfig
 from atlas_ray.migration.run import migrate
 from atlas_ray.predictors import PredictorConfig
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, UNDETERMINED
+from atlas_ray.reports.evaluation import evaluate
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.run import score
 from atlas_ray.streaming.account import RunReport
@@ -61,7 +63,7 @@ def destinations(versions: dict[str, str]) -> dict[CategoryPath, CategoryPath | 
     return {path: one.path for path, one in found.items()}
 
 
-def run(versions: dict[str, str], output: Path | str, **source: Any) -> RunReport:
+def run(versions: dict[str, Any], output: Path | str, **source: Any) -> RunReport:
     return migrate(MigrateConfig(**(versions | source), output=str(output)))
 
 
@@ -102,6 +104,78 @@ def test_a_run_keeps_all_its_rows_and_balances(scored: Path, versions: dict[str,
     assert {row["reason"]: len(row["candidates"]) for row in rescore}["split"] == 2
     for row in rows(tmp_path / "run", "relabel"):
         assert row["category_path"] == products[row["product_id"]]["true_category_path"]
+
+
+@pytest.fixture(scope="module")
+def unsure(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as a target precision leaves it: leaves, answers above them and undecided products."""
+    output = tmp_path_factory.mktemp("unsure") / "run"
+    shutil.copytree(scored, output)
+    for file in (output / "products").iterdir():
+        items = pq.read_table(file).to_pylist()
+        for number, row in enumerate(items):
+            path, level = row["category_path"], number % 4
+            if path is None or level == len(path):
+                continue
+            leaf = {"category_path": path, "probability": row["probability"]}
+            row |= {"category_path": path[:level] or None, "decided_level": level}
+            row["probability"] = row["level_probabilities"][level - 1] if level else None
+            row["alternatives"] = [leaf, *row["alternatives"]]
+        pq.write_table(pa.Table.from_pylist(items, schema=CATEGORIZED), file)
+    return output
+
+
+@pytest.fixture
+def moving(garments: Taxonomy, scored: Path, versions: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """A version in which the leaf that is predicted most has left its ancestors, and the next one is split."""
+    found = [tuple(row["category_path"]) for row in rows(scored, "products") if row["category_path"]]
+    first, second, *kept = sorted(garments.leaves, key=found.count, reverse=True)
+    table = [(first, ("Kids", *first[1:])), (second, (*second[:-1], "Long")), (second, (*second[:-1], "Short"))]
+    (tmp_path / "new.json").write_text(Taxonomy([*kept, *(path for _, path in table)], name="new").to_json())
+    lines = ["old_path,new_path", *(f"{format_path(old)},{format_path(path)}" for old, path in table)]
+    (tmp_path / "mapping.csv").write_text("\n".join(lines) + "\n")
+    return versions | {"new": str(tmp_path / "new.json"), "mapping": str(tmp_path / "mapping.csv")}
+
+
+@pytest.mark.parametrize(("name", "levels"), [("versions", {0, 1, 2, 3}), ("moving", {0, 3})])
+def test_a_run_with_a_target_precision_keeps_all_its_rows(
+    request: pytest.FixtureRequest, scored: Path, unsure: Path, tmp_path: Path, name: str, levels: set[int]
+) -> None:
+    versions = request.getfixturevalue(name)
+    wanted = run(versions, tmp_path / "leaves", scored=str(scored)).run
+    report = run(versions, tmp_path / "run", scored=str(unsure))
+    counts, reasons = report.counts, dict(report.run["undetermined_by_reason"]["products"])
+    regrouped = reasons.pop("regrouped", 0)
+    assert (regrouped > 0) == (name == "moving")
+    assert reasons == wanted["undetermined_by_reason"]["products"]  # leaves are what has a place or has none
+    assert counts["products_without_path"] == wanted["counts"]["products_without_path"] == 5
+    assert counts["products_migrated"] + regrouped == wanted["counts"]["products_migrated"]
+    listed = {row["product_id"] for row in rows(tmp_path / "run", "rescore")}
+    before = pq.read_table(unsure / "products").sort_by("product_id")
+    seen = set()
+    for old, new, leaf in zip(
+        before.to_pylist(), rows(tmp_path / "run", "products"), rows(tmp_path / "leaves", "products"), strict=True
+    ):
+        if old["decided_level"] is None:
+            continue
+        assert (new["decided_level"] is None) == (new["product_id"] in listed) == (new["alternatives"] is None)
+        if new["decided_level"] is not None:
+            seen.add(new["decided_level"])
+            assert new["decided_level"] == old["decided_level"]  # no category went to another level
+            assert (new["category_path"] or []) == leaf["category_path"][: new["decided_level"]]
+    assert seen == levels
+    leaves, cut = (evaluate(str(tmp_path / name))["all"] for name in ("leaves", "run"))
+    assert cut.answered < leaves.answered
+    assert leaves.exact - regrouped / cut.products <= cut.exact <= leaves.exact
+    assert 0 < cut.calibration_error < 0.5
+
+
+def test_the_same_taxonomy_changes_nothing_of_a_run_with_a_target_precision(
+    unsure: Path, versions: dict[str, str], tmp_path: Path
+) -> None:
+    run(versions | {"new": versions["old"], "mapping": None}, tmp_path / "run", scored=str(unsure))
+    for file in (unsure / "products").iterdir():
+        assert pq.read_table(tmp_path / "run" / "products" / file.name).equals(pq.read_table(file))
 
 
 def test_a_migrated_run_is_evaluated(

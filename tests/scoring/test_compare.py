@@ -78,6 +78,92 @@ def test_a_block() -> None:
     assert sum(row["products"] for row in table.to_pylist()) == 9
 
 
+def unsure(name: str, leaf: list[str], level: int, probability: float, **fields: Any) -> dict[str, Any]:
+    """A product that a target precision made its run answer above the leaf, or not at all."""
+    alternatives = [{"category_path": leaf, "probability": probability}]
+    above = {"decided_level": level, "alternatives": alternatives}
+    return product(name, leaf[:level] or None, 0.98 if level else None, **above, **fields)
+
+
+def test_leaves_are_compared_where_answers_end_above_them() -> None:
+    before = [product(name, A, 0.5, true=A, split="test", decided_level=2) for name in ("above", "undecided", "moves")]
+    after = [
+        unsure("above", A, 1, 0.75, true=A, split="test"),
+        unsure("undecided", A, 0, 0.25, true=A, split="test"),
+        unsure("moves", B, 1, 0.5, true=A, split="test"),
+    ]
+    moved, stayed = compare_block(joined(before, after)).to_pylist()
+    assert (stayed["change"], stayed["products"], stayed["labelled"]) == ("same", 2, 2)
+    assert (stayed["right_before"], stayed["right_after"], stayed["right_both"]) == (2, 2, 2)
+    assert (stayed["probability_before"], stayed["probability_after"]) == (1.0, 1.0)  # sums; the leaves', not 0.98
+    assert (stayed["above_before"], stayed["above_after"]) == (0, 2)
+    assert (moved["product_id"], moved["after"]) == ("moves", PATH_KEY_SEPARATOR.join(B))
+    assert (moved["right_before"], moved["right_after"], moved["above_after"]) == (1, 0, 1)
+
+
+def test_runs_of_different_taxonomies_are_judged_by_their_own_labels(
+    local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shirts are tops now: who is right about them wins nothing by that."""
+    tops = ["Men", "Tops"]
+    before = [
+        *(product(f"renamed-{n}", A, true=A, split="test") for n in range(5)),
+        product("wrong", B, true=A, split="test"),
+        product("won", B, true=A, split="test"),
+        product("lost", A, true=A, split="test"),
+        product("stays", C, true=C, split="test"),
+        product("split", B, true=B, split="test"),
+        product("without", C, split="test"),
+    ]
+    after = [
+        *(product(f"renamed-{n}", tops, true=tops, split="test") for n in range(5)),
+        product("wrong", B, true=tops, split="test"),
+        product("won", tops, true=tops, split="test"),
+        product("lost", B, true=tops, split="test"),
+        unsure("stays", C, 1, 0.5, true=C, split="test"),
+        product("split", ["Men", "Sneakers"], split="test"),  # its label has no certain place in the new taxonomy
+        product("without", C, split="test"),
+    ]
+    runs = [
+        scored_run(tmp_path / name, items, identity={"catalog": "/c", "model_id": "m", "taxonomy_id": taxonomy})
+        for name, items, taxonomy in (("a", before, "old"), ("b", after, "new"))
+    ]
+    assert main(["compare", *runs, "--output", str(tmp_path / "out")]) == 0
+    account = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    test = account["accuracy"]["test"]
+    assert (test["products"], test["won"], test["lost"], test["difference"]) == (9, 1, 1, 0.0)
+    assert (test["before"], test["after"]) == (7 / 9, 7 / 9)
+    assert account["unjudged"] == 1
+    assert (account["before"]["above_leaf"], account["after"]["above_leaf"]) == (0, 1)
+    assert account["products"] == {"same": 3, "moved": 8, "only_before": 0, "only_after": 0}
+    changed = {row["product_id"]: row for row in pq.read_table(tmp_path / "out" / "products.parquet").to_pylist()}
+    rights = {name: (row["right_before"], row["right_after"]) for name, row in changed.items()}
+    assert rights["renamed-0"] == (True, True)
+    assert (rights["won"], rights["lost"], rights["split"]) == ((False, True), (True, False), (None, None))
+    said = capsys.readouterr().out
+    for part in (
+        "the runs are of different taxonomies: old and new",
+        "each run is judged by its own labels, and a category that was renamed counts as moved",
+        "1 products have a label in one run alone, and are left out of the accuracy",
+        "1 products after have an answer above their leaf, or none; the leaf is compared",
+    ):
+        assert part in said
+    assert "another label after" not in said
+    assert "both are right" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_runs_of_one_taxonomy_are_judged_by_the_corrected_label() -> None:
+    before, after = [product("p", A, true=A), product("q", A)], [product("p", B, true=B), product("q", B, true=B)]
+    for own_labels, (right, judged) in ((False, (0, 2)), (True, (1, 1))):
+        found = [
+            row for row in compare_block(joined(before, after), own_labels=own_labels).to_pylist() if row["products"]
+        ]
+        assert sum(row["right_before"] for row in found) == right
+        assert sum(row["labelled"] for row in found) == judged
+        assert sum(row["unjudged"] for row in found) == 2 - judged
+        assert sum(row["relabelled"] for row in found) == 1
+
+
 def test_an_empty_block() -> None:
     assert len(compare_block(joined([], []))) == 0
 

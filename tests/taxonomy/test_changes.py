@@ -208,6 +208,49 @@ def test_a_level_is_the_same_where_it_holds_the_same_leaves(
                 assert changes.destinations[leaf].same_levels == same
 
 
+@given(path_sets, path_sets, st.data())
+def test_an_ancestor_is_the_node_that_holds_the_same_leaves(
+    before: set[CategoryPath], after: set[CategoryPath], data: st.DataObject
+) -> None:
+    old, new = Taxonomy(sorted(before), name="old"), Taxonomy(sorted(after), name="new")
+    changes = compare(old, new, data.draw(mappings(old, new)))
+    leads = [(one.old, target) for one in changes.changes if one.old in old.leaf_set for target in one.new or [()]]
+    images = {one.old: one.new for one in changes.changes}
+    for leaf in old.leaves:
+        found = changes.destinations[leaf]
+        if found.path is None:
+            continue
+        assert len(found.ancestors) == len(leaf) - 1
+        for level, names in enumerate(found.ancestors, 1):
+            node = leaf[:level]
+            same = [
+                found.path[:size]
+                for size in range(1, len(found.path))
+                if all((a[:level] == node) == (b[:size] == found.path[:size]) for a, b in leads)
+            ]
+            assert found.path[:names] in same if names else not same
+            assert names in (0, len(found.path) - 1) or images[node] == (found.path[:names],) or (
+                found.path[: names + 1] not in same
+            )  # fmt: skip
+
+
+def test_an_ancestor_follows_its_leaves() -> None:
+    old = taxonomy("A > K > a", "A > K > b", "A > L > c", "A > L > d", "B > e", "B > f", "C > g", "C > h")
+    new = taxonomy("T > A > K2 > a", "T > A > K2 > b", "T > A > L > c", "B > d", "B > e", "B > f", "C > h")
+    found = compare(old, new, {("A", "K"): (("T", "A", "K2"),), ("A",): (("T", "A"),)}).destinations
+    assert found["A", "K", "a"].ancestors == (0, 3)  # A lost d, and K is all in T > A > K2
+    assert found["A", "L", "c"].ancestors == (0, 0)
+    assert found["A", "L", "d"].path == ("B", "d")
+    assert found["A", "L", "d"].ancestors == (0, 0)
+    assert found["B", "e"].ancestors == (0,)  # d came
+    assert found["C", "h"].ancestors == (0,)  # g was removed
+    lifted = compare(taxonomy("A > x", "A > y"), taxonomy("T > A > x", "T > A > y")).destinations
+    assert lifted["A", "x"].ancestors == (2,)  # T holds the same, and A is what A became
+    drawn: dict[CategoryPath, tuple[CategoryPath, ...]] = {("A", name): (("F", "G", name),) for name in "xy"}
+    mapped = compare(taxonomy("A > x", "A > y"), taxonomy("F > G > x", "F > G > y", "A > z"), drawn).destinations
+    assert mapped["A", "x"].ancestors == (2,)  # A itself is another one now, what it held is not
+
+
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
