@@ -26,6 +26,10 @@ TARGETS = ("path", "labels")
 """What a model answers: one category path, or each label by itself."""
 POLICIES = ("max", "mean", "ridge", "network", "weighted", "early")
 """The ways of making the decisions of several models one; `atlas_ray.models.fusion` says what they are."""
+FITTED = ("network", "weighted", "early")
+"""Those that are trained by gradient descent."""
+KNOWING = ("network", "early", "ridge")
+"""Those of so many weights that they know the products that they were fitted on."""
 
 
 def setting(

@@ -146,8 +146,8 @@ UNDETERMINED = pa.schema(
     ]
 )
 """One row a product whose path has no certain place in a new version of the taxonomy; `category_path` is the old
-one. `reason` is removed, split, not_a_leaf or unknown (see `atlas_ray.taxonomy.changes`); `candidates` are the new
-paths at or below which the product belongs, as far as that is known.
+one. `reason` is removed, split, not_a_leaf, unknown or regrouped (see `atlas_ray.taxonomy.changes`); `candidates`
+are the new paths at or below which the product belongs, as far as that is known.
 """
 
 LABEL_ERRORS = pa.schema(
@@ -195,6 +195,12 @@ def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndar
         for product_id, uri in zip(product_ids, image_uris, strict=True)
     )
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+
+def drawn(seed: int, name: str) -> float:
+    """Return a number from 0 to 1 that hangs on a seed and a name alone."""
+    digest = hashlib.blake2b(f"{seed}\x1f{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
 
 
 def product_id_of(store: str, url: str) -> str:

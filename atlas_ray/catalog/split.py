@@ -1,6 +1,5 @@
 """A seeded, stratified split that needs no second pass, and one that keeps groups of products together."""
 
-import hashlib
 import random
 from collections import Counter, defaultdict
 
@@ -10,7 +9,7 @@ import pyarrow.dataset as ds
 from atlas_ray import storage
 from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.errors import ConfigError
-from atlas_ray.records import path_keys
+from atlas_ray.records import drawn, path_keys
 from atlas_ray.taxonomy import CategoryPath
 
 SPLITS = ("train", "val", "test")
@@ -52,8 +51,7 @@ class StratifiedSplit:
         self._seen[path] += 1
         if position == 0:
             return "train"
-        digest = hashlib.blake2b(f"{self._seed}\x1f{path}".encode(), digest_size=8).digest()
-        point = (int.from_bytes(digest) / 2**64 + position * GOLDEN) % 1.0
+        point = (drawn(self._seed, str(path)) + position * GOLDEN) % 1.0
         return SPLITS[(point >= self._edges[0]) + (point >= self._edges[1])]
 
 

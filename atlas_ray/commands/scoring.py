@@ -1,6 +1,7 @@
 """`score`, `evaluate`, `evaluate-labels` and `explain`."""
 
 import argparse
+import sys
 from dataclasses import replace
 
 from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
@@ -27,6 +28,12 @@ def run_score(options: argparse.Namespace) -> int:
 
     predictor = build_settings(PredictorConfig, given(options, PredictorConfig), COMMAND_LINE)
     config = replace(build_settings(ScoreConfig, given(options, ScoreConfig), COMMAND_LINE), predictor=predictor)
+    if config.target_precision and (config.within or config.taxonomy):
+        print(
+            "--target-precision was calibrated on the model's whole taxonomy; in a part of it, or in another one, the "
+            "answers may reach another precision",
+            file=sys.stderr,
+        )
     connect()
     report = score(config)
     print_score(report)

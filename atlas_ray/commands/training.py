@@ -1,6 +1,7 @@
 """`train`, `tune` and `import-checkpoint`."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK
@@ -155,6 +156,12 @@ def run_calibrate(options: argparse.Namespace) -> int:
         f"expected calibration error of the whole path, on {found.products} products: {found.error_before:.4f} before, "
         f"{found.error_after:.4f} after"
     )
+    if found.was_fitted_on:
+        print(
+            f"the policy was fitted on the split {options.split!r}, where it is surer than elsewhere; calibrate on "
+            "another one with --split",
+            file=sys.stderr,
+        )
     return EXIT_OK
 
 

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from atlas_ray.config import MODALITIES, POLICIES, TARGETS, check_settings, setting
 from atlas_ray.errors import ConfigError
 
-FITTED = ("network", "weighted", "early")
-"""The policies that are trained by gradient descent."""
 LEAST = 1e-6
 """What a probability of 0 is taken as, where its logarithm is needed; and 1 as so much less."""
 

@@ -1,8 +1,9 @@
 """Evaluation of a scoring run against the labels that its catalogue had: tables, and a page to read."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,31 @@ from atlas_ray.reports.tally import ALL, Tally, tally
 
 SPLITS = ("train", "val", "test", "none", ALL)
 """In the order that they are shown in; others come before the last."""
+HEADLINE = (
+    "products", "unscored", "exact", "hierarchical_f1", "macro_f1", "calibration_error", "answered", "precision",
+)  # fmt: skip
+"""Fields of `PathMetrics`."""
 TABLES: dict[str, pa.Schema] = {
+    "headline": pa.schema(
+        [
+            ("split", pa.string()),
+            ("figure", pa.string()),
+            ("value", pa.float64()),
+            ("low", pa.float64()),  # of the 95% interval, where there is one
+            ("high", pa.float64()),
+        ]
+    ),
+    "levels": pa.schema(
+        [
+            ("split", pa.string()),
+            ("level", pa.int32()),
+            ("accuracy", pa.float64()),
+            ("low", pa.float64()),  # of the accuracy's 95% interval
+            ("high", pa.float64()),
+            ("macro_f1", pa.float64()),
+            ("calibration_error", pa.float64()),
+        ]
+    ),
     "paths": pa.schema(
         [
             ("split", pa.string()),
@@ -121,6 +146,8 @@ def _tables(tallies: Mapping[str, Tally], metrics: Mapping[str, PathMetrics]) ->
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     for split, one in metrics.items():
         counts = tallies[split]
+        tables["headline"] += _of(split, _headline(one))
+        tables["levels"] += _of(split, _levels(one))
         tables["paths"] += _of(
             split, ({"category_path": list(row.path), **asdict(row), "missed": row.missed} for row in one.paths)
         )
@@ -149,6 +176,21 @@ def _tables(tallies: Mapping[str, Tally], metrics: Mapping[str, PathMetrics]) ->
             ),
         )
     return tables
+
+
+def _headline(one: PathMetrics) -> Iterator[dict[str, Any]]:
+    for name in HEADLINE:
+        low, high = one.intervals.get(name, (None, None))
+        yield {"figure": name, "value": getattr(one, name), "low": low, "high": high}
+
+
+def _levels(one: PathMetrics) -> Iterator[dict[str, Any]]:
+    errors = one.level_calibration_errors[: len(one.levels)]
+    for level, (accuracy, f1, error) in enumerate(zip_longest(one.levels, one.level_macro_f1, errors), 1):
+        low, high = one.intervals.get(f"level_{level}", (None, None))
+        yield {
+            "level": level, "accuracy": accuracy, "low": low, "high": high, "macro_f1": f1, "calibration_error": error
+        }  # fmt: skip
 
 
 def _of(split: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import torch
 
 from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact, set_temperature
+from atlas_ray.config import KNOWING
 from atlas_ray.errors import CatalogError
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
@@ -36,6 +37,8 @@ class Calibrated:
     error_before: float
     """Expected calibration error of the whole path, on the products that the temperature was fitted on."""
     error_after: float
+    was_fitted_on: bool
+    """Whether the products are those that a policy of many weights was fitted on, and knows."""
 
 
 def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
@@ -77,7 +80,9 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         "decisions": [asdict(one) for one in after.decisions(artifact.taxonomy)],
     }
     model_id = set_temperature(model, temperature, found)
-    return Calibrated(model_id, temperature, len(after.label), *errors)
+    settings = artifact.metrics.get("settings", {})
+    known = settings.get("policy") in KNOWING and settings.get("fit_split") == split
+    return Calibrated(model_id, temperature, len(after.label), errors[0], errors[1], known)
 
 
 @dataclass(frozen=True)

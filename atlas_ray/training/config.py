@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
 from atlas_ray import storage
-from atlas_ray.config import BACKBONES, MODALITIES, POLICIES, TARGETS, check_settings, setting
+from atlas_ray.config import BACKBONES, FITTED, MODALITIES, POLICIES, TARGETS, check_settings, setting
 from atlas_ray.errors import ConfigError
 from atlas_ray.texts import FIELDS
 
@@ -310,6 +310,15 @@ class FusionTraining(TrainConfig):
         super().__post_init__()
         if len(self.members) < 2:
             raise ConfigError("fusion needs two models or more; give them with --picture, --title and --description")
+        if self.taxonomy:
+            raise ConfigError(f"taxonomy is {self.taxonomy!r}; a fusion answers with that of its models: give none")
+        if self.balance == "sampling" or (self.balance != "none" and self.policy not in FITTED):
+            raise ConfigError(
+                f"balance is {self.balance!r}, which does nothing for the policy {self.policy!r}; expected none"
+                + (", or weights" if self.policy in FITTED else "")
+            )
+        if self.held_out and self.policy not in FITTED:
+            raise ConfigError(f"held_out is {self.held_out:g}; the policy {self.policy!r} has no epochs to choose from")
 
     @property
     def members(self) -> dict[str, str]:

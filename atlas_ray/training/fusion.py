@@ -4,8 +4,8 @@ Each model is asked once about every labelled product of a split; what they say 
 the policy learns from that.
 """
 
+import functools
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from ray.data import RandomSeedConfig
 
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusion_artifact
-from atlas_ray.config import hold_settings
-from atlas_ray.errors import CatalogError
+from atlas_ray.config import FITTED, hold_settings
+from atlas_ray.errors import CatalogError, ConfigError
 from atlas_ray.inference import FusedInference
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionConfig, FusionNetwork
-from atlas_ray.models.fusion import FITTED
 from atlas_ray.predictors import choose_device, choose_dtype
 from atlas_ray.progress import ProgressDisplay
+from atlas_ray.records import drawn
 from atlas_ray.streaming.inputs import forget_inputs
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.training.config import FusionTraining
@@ -47,6 +47,8 @@ from atlas_ray.training.run import (
 from atlas_ray.training.tracker import mlflow_environment
 
 OPINIONS = "opinions"
+MOST_RIDGE = 12_000
+"""Rows and columns of the regression's matrix, 1.2 GB; to solve it takes as much again."""
 
 
 def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequence[Any] = ()) -> TrainReport:
@@ -80,21 +82,23 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     if space is not None:
         config.check_labels()
     shape = _shape(config, members)
+    if config.policy == "ridge":
+        _check_ridge(shape)
     hold_settings(output, SETTINGS, settings)
     found = _opinions(config, members, shape)
-    least = 1
-    if config.policy in FITTED:  # a batch, of what is not held out
-        least = math.ceil((config.batch_size + bool(config.held_out)) / (1 - config.held_out))
-    if found.count < least:
+    learned, held_out = _sides(config, found)
+    least = config.batch_size if config.policy in FITTED else 1
+    if learned.count() < least or (config.held_out and not held_out.count()):
         _forget_opinions(output)
         raise CatalogError(
-            f"{config.catalog}: {found.count} labelled products in the split {config.fit_split!r}; "
-            f"the policy {config.policy!r} needs {least}"
+            f"{config.catalog}: {found.count} labelled products in the split {config.fit_split!r}, {learned.count()} "
+            f"of them to learn from; the policy {config.policy!r} needs {least}"
+            + (f", and one more that is held out by held_out {config.held_out:g}" if config.held_out else "")
         )
     network = FusionNetwork(shape)
     metrics: dict[str, Any] = {"products": found.count, "settings": {"model": config.model, **config.to_dict()}}
     if config.policy in FITTED:
-        state = _fit(config, shape, taxonomy, space, found, callbacks)
+        state = _fit(config, shape, taxonomy, space, found.leaf_counts, (learned, held_out), callbacks)
         network.load_state_dict(state["best"]["network"])
         metrics |= final_metrics(config, state)
         write_history(config, state["history"])
@@ -209,25 +213,54 @@ class Ask:
         }
 
 
+def _sides(config: FusionTraining, found: Opinions) -> tuple[ray.data.Dataset, ray.data.Dataset]:
+    """Return what a policy learns from, and what is held out: all pictures of a product are on one side."""
+    if not config.held_out:
+        return found.dataset, found.dataset.limit(0)
+
+    def side(batch: dict[str, Any], *, is_held_out: bool) -> dict[str, Any]:
+        out = np.array([drawn(config.seed, name) < config.held_out for name in batch["name"]], dtype=bool)
+        return {name: column[out == is_held_out] for name, column in batch.items()}
+
+    learned, held_out = (
+        found.dataset.map_batches(functools.partial(side, is_held_out=out), batch_format="numpy").materialize()
+        for out in (False, True)
+    )
+    return learned, held_out
+
+
 def _fit(
     config: FusionTraining,
     shape: FusionConfig,
     taxonomy: Taxonomy,
     space: LabelSpace | None,
-    found: Opinions,
+    leaf_counts: tuple[int, ...],
+    sides: tuple[ray.data.Dataset, ray.data.Dataset],
     callbacks: Sequence[Any],
 ) -> dict[str, Any]:
-    learned, held_out = found.dataset, found.dataset.limit(0)
-    if config.held_out:
-        learned, held_out = found.dataset.train_test_split(config.held_out, shuffle=True, seed=config.seed)
+    learned, held_out = sides
     steps = learned.count() // config.batch_size
     plan = Plan(
         config, taxonomy.to_json(), steps,
-        fusion=shape, labels=space.names if space else (), leaf_counts=found.leaf_counts,
+        fusion=shape, labels=space.names if space else (), leaf_counts=leaf_counts,
         environment=mlflow_environment(),
     )  # fmt: skip
     shuffled = learned.random_shuffle(seed=RandomSeedConfig(seed=config.seed, reseed_after_execution=True))
     return fit(plan, {"train": shuffled, "val": held_out}, callbacks)
+
+
+def _check_ridge(shape: FusionConfig) -> None:
+    """Refuse a regression whose matrix no machine is asked to hold.
+
+    Raises:
+        ConfigError: naming its size.
+    """
+    width = len(shape.names) * (shape.outputs + 1) + 1
+    if width > MOST_RIDGE:
+        raise ConfigError(
+            f"policy 'ridge' over {len(shape.names)} models of {shape.outputs} paths or labels: a matrix of {width} "
+            f"rows and columns, at most {MOST_RIDGE}; expected another policy, such as weighted"
+        )
 
 
 def _fit_ridge(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float, space: LabelSpace | None) -> None:

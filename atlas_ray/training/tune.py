@@ -17,9 +17,8 @@ import yaml
 from ray.tune.schedulers import ASHAScheduler
 
 from atlas_ray import storage
-from atlas_ray.config import hold_settings
+from atlas_ray.config import FITTED, hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
-from atlas_ray.models.fusion import FITTED
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.config import FusionTraining, TrainConfig, TuneConfig

@@ -2,21 +2,26 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.cli import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
+from atlas_ray.models import FusionConfig
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.run import score
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.calibration import calibrate
 from atlas_ray.training.config import FusionTraining, TextTraining
-from atlas_ray.training.fusion import train_fusion
+from atlas_ray.training.fusion import _check_ridge, _opinions, _shape, _sides, train_fusion
 from atlas_ray.training.run import train
 from tests.parts import make_artifact, make_text_artifact, rows
 
@@ -110,10 +115,13 @@ def test_one_modality_alone_is_its_own_model(fused: str, members: dict[str, str]
     "policy", [pytest.param(policy, marks=pytest.mark.slow) for policy in ("max", "weighted", "early")]
 )
 def test_a_policy_is_fitted_once(described: str, members: dict[str, str], tmp_path: Path, policy: str) -> None:
-    config = fusion(described, members, str(tmp_path / "model"), policy=policy)
+    config = fusion(described, members, str(tmp_path / "model"), policy=policy, epochs=60)
     done = train_fusion(config)
     assert load_artifact(config.output).id == done.model_id
-    assert {"fused", "picture", "title", "description"} == done.metrics["fit_accuracy"].keys()
+    accuracy = done.metrics["fit_accuracy"]
+    assert {"fused", "picture", "title", "description"} == accuracy.keys()
+    if policy != "max":  # what is fitted does as well as the best model alone, on what it was fitted on
+        assert accuracy["fused"] >= max(accuracy[name] for name in ("picture", "title", "description")) - 0.03
     assert not (tmp_path / "model" / "opinions").exists()
     assert train_fusion(config).already_done
 
@@ -166,6 +174,44 @@ def test_answers_as_deep_as_a_precision_allows(
     held = [row["true_category_path"][: len(row["category_path"])] == row["category_path"] for row in answered]
     assert len(answered) / len(trained) == pytest.approx(chosen["answered"], abs=0.05)
     assert sum(held) / len(held) == pytest.approx(chosen["precision"], abs=0.05)
+
+
+def test_what_is_held_out_is_another_product(described: str, members: dict[str, str], tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog"
+    shutil.copytree(described, catalog)
+    (file,) = (catalog / "images").glob("*.parquet")
+    images = pq.read_table(file)
+    others = [uri + "#2" for uri in images["image_uri"].to_pylist()]  # every product has another picture
+    ids = pa.array(np.arange(len(images)) + 1)
+    twice = images.set_column(images.schema.get_field_index("image_uri"), "image_uri", pa.array(others))
+    twice = twice.set_column(images.schema.get_field_index("image_id"), images.schema.field("image_id"), ids)
+    pq.write_table(pa.concat_tables([images, twice.cast(images.schema)]), file)
+    config = fusion(str(catalog), members, str(tmp_path / "model"), policy="weighted", held_out=0.3).absolute()
+    loaded = {name: load_artifact(uri) for name, uri in members.items()}
+    found = _opinions(config, loaded, _shape(config, loaded))
+    learned, held_out = _sides(config, found)
+    sides = [{row["name"] for row in side.take_all()} for side in (learned, held_out)]
+    assert learned.count() + held_out.count() == found.count > 100
+    assert not sides[0] & sides[1]
+    assert 0.15 < len(sides[1]) / sum(map(len, sides)) < 0.45
+    with pytest.raises(CatalogError, match=r"needs 8, and one more that is held out by held_out 1e-09"):
+        train_fusion(replace(config, held_out=1e-9))
+
+
+def test_what_a_policy_would_not_heed_is_refused(described: str, members: dict[str, str], tmp_path: Path) -> None:
+    output = str(tmp_path / "model")
+    for wrong, reason in (
+        ({"taxonomy": "atlas-52"}, "a fusion answers with that of its models"),
+        ({"balance": "sampling", "policy": "weighted"}, "balance is 'sampling'.*expected none, or weights"),
+        ({"balance": "weights", "policy": "ridge"}, "balance is 'weights'.*expected none$"),
+        ({"held_out": 0.2, "policy": "mean"}, "the policy 'mean' has no epochs"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            fusion(described, members, output, **wrong)
+    shape = FusionConfig(modalities="picture+title+description", outputs=10_600, policy="ridge")
+    with pytest.raises(ConfigError, match="a matrix of 31804 rows"):
+        _check_ridge(shape)
+    _check_ridge(replace(shape, outputs=3_000))
 
 
 def test_mistakes_are_told(described: str, members: dict[str, str], fused: str, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from atlas_ray.decoding import exact_search
-from atlas_ray.models import Classifier
+from atlas_ray.models import Classifier, FusionConfig
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.taxonomy.vocabulary import END, PAD
-from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, ImageLabelsTraining
+from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, FusionTraining, ImageLabelsTraining
 from atlas_ray.training.objectives import ClassesObjective, EncoderDecoderObjective, LabelsObjective, build_objective
+from atlas_ray.training.opinions import pack_opinions
 from tests.models.tiny import tiny_encoder  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("tiny_encoder")
@@ -342,3 +343,46 @@ def check_one_by_one(objective: EncoderDecoderObjective | ClassesObjective) -> N
             torch.testing.assert_close(loss, losses[one], atol=1e-4, rtol=1e-4)
             assert own.equal(leaf[one])
     assert together.std() > 0.01
+
+
+@pytest.mark.parametrize("policy", ["network", "weighted", "early"])
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_a_policy_learns_without_modalities(policy: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it learns, each modality is left out at random, but never so that fewer than two are left."""
+    outputs, products = len(TAXONOMY.leaves), 4000
+    shape = FusionConfig(
+        modalities="picture+title+description",
+        outputs=outputs,
+        policy=policy,
+        features="2+3+4" if policy == "early" else "",
+    )
+    config = FusionTraining(
+        catalog="c", output="o", picture="p", title="t", description="d", policy=policy, modality_dropout=share
+    )
+    objective = build_objective(config, TAXONOMY, CPU, fusion=shape)
+    log_p = torch.randn(products, 3, outputs).log_softmax(-1)
+    there = torch.ones(products, 3, dtype=torch.bool)
+    there[: products // 2, 2] = False  # half have no description
+    features = torch.ones(products, 9) if policy == "early" else None
+    rows = pack_opinions(log_p, there, features)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def network(_: Tensor, now: Tensor, kept: Tensor) -> Tensor:
+        seen.append((now, kept))
+        return torch.zeros(products, outputs)
+
+    monkeypatch.setattr(objective.network, "forward", network)
+    objective.train()
+    objective(rows, torch.zeros(products, dtype=torch.int64))
+    objective.eval()
+    objective(rows, torch.zeros(products, dtype=torch.int64))
+    (now, kept), (all_there, _) = seen
+    assert all_there.equal(there)  # in the evaluation nothing is left out
+    assert not (now & ~there).any()
+    assert now.sum(1).min() == 2  # one alone would be no question
+    three = now[products // 2 :]
+    # Of three, all stay or one goes: two or three gone would leave too little, and all stay.
+    wanted = 3 * share * (1 - share) ** 2
+    assert (three.sum(1) < 3).float().mean() == pytest.approx(wanted, abs=0.03)
+    if features is not None:
+        assert kept.equal(now.repeat_interleave(torch.tensor([2, 3, 4]), 1).float())
