@@ -119,6 +119,8 @@ def decode_batch_at(
         try:
             squares, widths[index], heights[index] = _decode(contents[index], sizes_px, limits)
         except PictureError as error:
+            # Where it was raised leads back here, so that all the files would stay until garbage is collected.
+            error.__context__ = error.__traceback__ = None
             refused[index] = error
             return
         for batch, square in zip(batches, squares, strict=True):

@@ -5,14 +5,14 @@ What is kept of each field is the late-fusion paper's (Wirojwatanakul and Wangpe
 and words over 30 characters, cut to 300.
 """
 
+import html
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import lxml.html
 import numpy as np
 import regex
-from lxml.etree import LxmlError, strip_elements
 
 from atlas_ray.errors import ArtifactError
 
@@ -29,16 +29,36 @@ PAD, UNKNOWN, FIRST = 0, 1, 2
 """The numbers of no word, of a word that is not known, and of the first known one."""
 # Scripts written without spaces are read letter by letter.
 LETTER = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-TITLE = regex.compile(rf"{LETTER}|(?:(?!{LETTER})[\p{{L}}\p{{M}}\p{{N}}])+|\p{{Extended_Pictographic}}")
-MARKUP, BEGINNING = regex.compile("[<&]"), 100
-CONTROL = regex.compile(r"[\p{Cc}\p{Cs}]")
-DESCRIPTION = regex.compile(rf"{LETTER}|(?:(?!{LETTER})[\p{{L}}\p{{M}}])+")
+START, REST = rf"(?!{LETTER})[\p{{L}}", rf"(?:(?!{LETTER})[\p{{L}}\p{{M}}"
+TITLE = regex.compile(rf"{LETTER}|{START}\p{{N}}]{REST}\p{{N}}])*|\p{{Extended_Pictographic}}")
+DESCRIPTION = regex.compile(rf"{LETTER}|{START}]{REST}])*")
+# Of the quotes that are tried at any place at most two can still be open, so that hostile texts take no longer.
+ATTRIBUTES = r"""(?:[^<>"']++|"[^"]*+"|'[^']*+')*+"""
+MARKUP = regex.compile(
+    rf"""
+    <!--(?:.*?-->|.*)                                                    # a comment; browsers hide what follows, too,
+  | <(script|style)(?=[\s/>]){ATTRIBUTES}>(?:.*?</\1\b[^<>]*>|.*)        # where it has no end
+  | </?[a-z]{ATTRIBUTES}>
+  | <[a-z][^<>"'=]*+=(?=\s*+["']){ATTRIBUTES}(?:["'][^<>]*+)?\Z         # the text was cut within it
+  | <(?:/?[a-z]|[!?])[^<>]*+>                                            # one with a quote too many, or <!doctype>
+    """,
+    regex.IGNORECASE | regex.DOTALL | regex.VERBOSE,
+)
+"""All else that begins with `<` is text: `size <L`."""
+MARKUP_START, BEGINNING = regex.compile("[<&]"), 100
+MARKUP_LAYERS = 3
+"""Feeds escape what is escaped already: `&amp;lt;p&amp;gt;`."""
+LONG_NUMBER = regex.compile(r"&#\d{8,};?")
+"""Of no character; Python refuses to read one of thousands of digits."""
+MANY_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
+"""No letter has so many; to bring them into order takes time that grows with their square."""
 
 
 def words_of(text: str | None, field: str) -> list[str]:
     """Return the words of a text, in lower case, at most as many as its field has.
 
-    Markup and its entities are taken out; a text that is none gives no word.
+    Markup and its entities are taken out, also where they are escaped; characters count as the same
+    however they are composed and however wide they are. A text that is none gives no word.
 
     Args:
         text: Anything.
@@ -49,9 +69,8 @@ def words_of(text: str | None, field: str) -> list[str]:
     text = text[:MAX_RAW_CHARACTERS]
     if "<" in text or "&" in text:
         text = _without_markup(text)
-    text = text[:MAX_CHARACTERS]
     limit = FIELDS[field]
-    found: list[str] = (TITLE if field == "title" else DESCRIPTION).findall(text.lower())
+    found: list[str] = (TITLE if field == "title" else DESCRIPTION).findall(_normal(text[:MAX_CHARACTERS]))
     if field == "title":
         return found[:limit]
     stop = _stop_words()
@@ -63,19 +82,28 @@ def has_words(text: str | None, field: str) -> bool:
     if not text:
         return False
     # Nearly all texts have one at their beginning, before any markup.
-    begin = MARKUP.split(text[:BEGINNING], maxsplit=1)[0]
+    begin = MARKUP_START.split(text[:BEGINNING], maxsplit=1)[0]
     return bool(words_of(begin, field) or words_of(text, field))
 
 
 def _without_markup(text: str) -> str:
-    try:
-        # No control character may stand in a document, nor half of a pair.
-        text = text.replace("<![CDATA[", " ").replace("]]>", " ")
-        root = lxml.html.fromstring(f"<div>{CONTROL.sub(' ', text)}</div>")
-    except (LxmlError, ValueError):
-        return text
-    strip_elements(root, "script", "style", with_tail=False)
-    return " ".join(str(part) for part in root.itertext())
+    text = text.replace("<![CDATA[", " ").replace("]]>", " ")
+    for _ in range(MARKUP_LAYERS):
+        plain = html.unescape(LONG_NUMBER.sub(" ", MARKUP.sub(" ", text)))
+        if plain == text:
+            break
+        text = plain
+    return text
+
+
+def _normal(text: str) -> str:
+    """Return a text in lower case and in Unicode's form NFKC, at most `MAX_CHARACTERS` of it."""
+    if not text.isascii():
+        text = MANY_MARKS.sub(r"\1", text).replace("™", " ").replace("℠", " ")  # `Nike™` is not `niketm`
+        text = unicodedata.normalize("NFKC", text)[:MAX_CHARACTERS]
+        # Thai and Lao AM stay whole: they are read letter by letter, and each is one.
+        text = text.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3")
+    return text.lower()
 
 
 def _stop_words() -> frozenset[str]:
@@ -126,7 +154,9 @@ class WordIndex:
         self.words = tuple(words)
         self.field = field
         self.length = FIELDS[field]
-        self._numbers = {word: number for number, word in enumerate(words, FIRST)}
+        numbers = {word: number for number, word in enumerate(words, FIRST)}
+        # A model may have learned words of texts that were not brought into one form.
+        self._numbers = {_normal(word): number for word, number in numbers.items()} | numbers
 
     def __len__(self) -> int:
         """Return how many numbers there are, those of no word and of the unknown ones included."""
