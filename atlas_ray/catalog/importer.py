@@ -106,7 +106,7 @@ def import_catalog(config: ImportConfig) -> ImportReport:
     labels: Counter[CategoryPath] = Counter()
     split = StratifiedSplit(parse_shares(config.split), config.seed)
     with _Tables(output) as tables, _Seen() as seen:
-        for raw in read_rows(source, kind):
+        for raw in read_rows(source, kind, reader.known):
             try:
                 product = _read(raw, reader, seen)
             except RowError as error:

@@ -15,7 +15,7 @@ def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
     """Yield the rows of a list, one by one; the `product_id` of each is text, "" where it has none.
 
     Args:
-        source: A .csv or .tsv, which may come from a spreadsheet; a .parquet; or a folder of Parquet files.
+        source: A .csv or .tsv, as a spreadsheet of any country saves it; a .parquet; or a folder of Parquet files.
         columns: What is read of it, `product_id` among them.
 
     Raises:
@@ -31,7 +31,7 @@ def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
 
 def _rows(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
     if source.lower().endswith((".csv", ".tsv")):
-        for row in read_rows(source, "csv"):
+        for row in read_rows(source, "csv", columns, cut_off=True):
             if row.error is None:
                 _check(source, list(row.fields), columns)
                 row.fields = {name: unguarded(row.fields[name]) for name in columns}
@@ -61,4 +61,4 @@ def _parquet(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
 def _check(source: str, found: list[str], columns: Sequence[str]) -> None:
     for name in columns:
         if name not in found:
-            raise CatalogError(f"{source}: no column {name!r}; it has {found[:12]}")
+            raise CatalogError(f"{source}: no column {name!r}; it has {found[:12]}; name one of them so")

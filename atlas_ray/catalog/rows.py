@@ -17,6 +17,9 @@ from atlas_ray.taxonomy.tree import check_path
 
 TEXT_FIELDS = ("store", "url", "title", "description", "currency")
 MAX_ID_CHARACTERS = 1024
+THOUSANDS_SPACE = re.compile(r"(?<=\d)\s(?=\d{3}(?!\d))")
+DECIMAL_COMMA = re.compile(r"[^,]*,\d{1,2}")
+"""As in `1.299,50`; before three digits a comma marks the thousands."""
 # Names that catalogues use for our fields; an explicit column map goes first.
 SYNONYMS = {
     "product_id": ("product_id", "id", "sku"),
@@ -42,6 +45,11 @@ class RowReader:
     """Between the names of a category path written as text."""
     list_separator: str = "|"
     """Between picture URIs in one cell."""
+
+    @property
+    def known(self) -> list[str]:
+        """What the source's columns may be called."""
+        return [column for name in PRODUCTS.names for column in self._columns(name)]
 
     def product(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a raw row into a row of the products table.
@@ -70,12 +78,14 @@ class RowReader:
         return product
 
     def _get(self, fields: Mapping[str, Any], name: str) -> Any:
-        columns = (self.columns[name],) if name in self.columns else SYNONYMS.get(name, (name,))
-        for column in columns:
+        for column in self._columns(name):
             value = fields.get(column)
             if value not in (None, "", []):
                 return value
         return None
+
+    def _columns(self, name: str) -> tuple[str, ...]:
+        return (self.columns[name],) if name in self.columns else SYNONYMS.get(name, (name,))
 
     def _product_id(self, value: Any) -> str:
         text = _text(value)
@@ -162,8 +172,11 @@ def _text(value: Any) -> str | None:
 def _price(value: Any) -> float | None:
     if value is None or value == "":
         return None
+    text = THOUSANDS_SPACE.sub("", str(value).strip())
+    if DECIMAL_COMMA.fullmatch(text):
+        text = text.replace(".", "").replace(",", ".")
     try:
-        price = float(str(value).replace(",", ""))
+        price = float(text.replace(",", ""))
     except ValueError:
         raise RowError("bad_value", f"price is {str(value)[:40]!r}; expected a number") from None
     if not math.isfinite(price):

@@ -1,9 +1,11 @@
 """What a catalogue comes from: each source yields raw rows, one at a time, with where they stood."""
 
 import csv
+import itertools
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,15 @@ from atlas_ray.errors import CatalogError, RowError
 FORMATS = ("atlas-json", "csv", "jsonl", "folder")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
 MAX_ROW_BYTES = 16 * 1024 * 1024
+SEPARATORS = (",", ";", "\t")
+"""Between the cells of a CSV; where the decimal point is a comma, spreadsheets write semicolons."""
+SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\s]*')
+"""What may stand above a CSV's header, for a spreadsheet."""
+BLANK = ',;\t\r\n "'
+"""What a line without any cell is made of."""
+
+Line = tuple[int, str | RowError]
+"""A line's number, and its text or why it has none."""
 
 
 @dataclass
@@ -51,13 +62,22 @@ def guess_format(source: str) -> str:
     )
 
 
-def read_rows(source: str, kind: str) -> Iterator[RawRow]:
+def read_rows(source: str, kind: str, columns: Sequence[str], *, cut_off: bool = False) -> Iterator[RawRow]:
     """Yield the rows of a source.
+
+    Args:
+        source: A file, or a folder.
+        kind: One of `FORMATS`.
+        columns: What the columns of a CSV may be called; its separator is the one that makes most of them known.
+        cut_off: Take the last cells that a row of a CSV lacks as empty: Excel leaves them out where a block of
+            rows has none.
 
     Raises:
         CatalogError: where the source as a whole is not of this format.
     """
-    readers = {"atlas-json": _atlas_json, "csv": _csv, "jsonl": _jsonl, "folder": _folder}
+    if kind == "csv":
+        return _csv(source, columns, cut_off)
+    readers = {"atlas-json": _atlas_json, "jsonl": _jsonl, "folder": _folder}
     if kind not in readers:
         raise CatalogError(f"format {kind!r} is unknown; expected one of {', '.join(FORMATS)}")
     return readers[kind](source)
@@ -92,8 +112,8 @@ def _atlas_json(source: str) -> Iterator[RawRow]:
         raise CatalogError(f"{source}: no 'images' in it; expected an Atlas catalogue")
 
 
-def _lines(source: str) -> Iterator[tuple[int, str | RowError]]:
-    """Yield (line number, text) of a text file, a broken or endless line as an error."""
+def _lines(source: str) -> Iterator[Line]:
+    """Yield the lines of a text file, a broken one as an error."""
     with storage.open_input(source) as stream, pa.BufferedInputStream(stream, 1 << 20) as buffered:
         number, rest = 0, b""
         while True:
@@ -114,47 +134,92 @@ def _lines(source: str) -> Iterator[tuple[int, str | RowError]]:
                 raise CatalogError(f"{source}, line {number + 1}: longer than {MAX_ROW_BYTES} bytes")
 
 
-def _csv(source: str) -> Iterator[RawRow]:
+def _csv(source: str, columns: Sequence[str], cut_off: bool) -> Iterator[RawRow]:
     csv.field_size_limit(min(MAX_ROW_BYTES, sys.maxsize))
-    delimiter = "\t" if source.lower().endswith(".tsv") else ","
+    lines = _lines(source)
+    first, separator = _header_line(source, lines, columns)
+    header: list[str] = []
+    width = 0
+    for number, cells in _cells(itertools.chain([first], lines), separator):
+        place = f"line {number}"
+        if isinstance(cells, RowError):
+            yield RawRow(place, error=cells)
+            continue
+        count = len(cells)
+        while len(cells) > len(header) and not cells[-1].strip():
+            del cells[-1]  # a spreadsheet may add empty columns
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not header:
+            header, width = [cell.strip() for cell in cells], count
+            named = [name for name in header if name]
+            if len(set(named)) < len(named):
+                raise CatalogError(f"{source}, {place}: a column stands twice in {header}")
+            continue
+        del cells[len(header) : width]  # columns without a name
+        if cut_off:
+            cells += [""] * (len(header) - len(cells))
+        if len(cells) != len(header):
+            yield RawRow(place, error=RowError("bad_row", f"{count} cells where the header has {len(header)}"))
+        else:
+            yield RawRow(place, dict(zip(header, cells, strict=True)))
+
+
+def _header_line(source: str, lines: Iterator[Line], columns: Sequence[str]) -> tuple[Line, str]:
+    """Read up to the line that names the columns of a CSV, and tell the separator from it."""
+    separators: tuple[str, ...] = SEPARATORS if not source.lower().endswith(".tsv") else SEPARATORS[::-1]
+    for number, line in lines:
+        if isinstance(line, RowError):
+            raise CatalogError(f"{source}, line {number}: {line.message}; save it as a CSV in UTF-8")
+        if told := SEPARATOR_LINE.fullmatch(line):
+            separators = (told[1], *separators)
+        elif line.strip(BLANK):
+            names = {separator: _names(line, separator) for separator in separators}
+            known = {separator: len(set(columns).intersection(found)) for separator, found in names.items()}
+            separator = max(known, key=lambda one: known[one])  # of several the first one
+            if not known[separator]:
+                raise CatalogError(
+                    f"{source}, line {number}: no known column in {max(names.values(), key=len)[:12]}; expected some "
+                    f"of {', '.join(columns[:12])}, with commas, semicolons or tabs between them"
+                )
+            return (number, line), separator
+    raise CatalogError(f"{source}: an empty file; expected a CSV with a header")
+
+
+def _names(line: str, separator: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:
+        return []
+
+
+def _cells(lines: Iterable[Line], separator: str) -> Iterator[tuple[int, list[str] | RowError]]:
+    """Yield the line that each row of a CSV begins in, and its cells."""
     broken: list[tuple[int, RowError]] = []
+    begin = 0
 
     def text() -> Iterator[str]:
-        for number, line in _lines(source):
+        nonlocal begin
+        for number, line in lines:
             if isinstance(line, RowError):
                 broken.append((number, line))
             else:
+                begin = begin or number
                 yield line
 
-    rows = csv.reader(text(), delimiter=delimiter)
-    header: list[str] | None = None
+    rows = csv.reader(text(), delimiter=separator)
     while True:
-        first_line = rows.line_num + len(broken) + 1
+        begin = 0
+        cells: list[str] | RowError | None
         try:
             cells = next(rows, None)
         except csv.Error as error:
-            yield RawRow(f"line {first_line}", error=RowError("bad_row", f"not CSV: {error}"))
-            continue
-        while broken:
-            number, problem = broken.pop(0)
-            yield RawRow(f"line {number}", error=problem)
+            cells = RowError("bad_row", f"not CSV: {error}")
+        yield from broken
+        broken.clear()
         if cells is None:
-            break
-        if not any(cell.strip() for cell in cells):
-            continue
-        if header is None:
-            header = [cell.strip() for cell in cells]
-            if len(set(header)) < len(header):
-                raise CatalogError(f"{source}, line 1: a column stands twice in {header}")
-        elif len(cells) != len(header):
-            yield RawRow(
-                f"line {first_line}",
-                error=RowError("bad_row", f"{len(cells)} cells where the header has {len(header)}"),
-            )
-        else:
-            yield RawRow(f"line {first_line}", dict(zip(header, cells, strict=True)))
-    if header is None:
-        raise CatalogError(f"{source}: an empty file; expected a CSV with a header")
+            return
+        yield begin, cells
 
 
 def _jsonl(source: str) -> Iterator[RawRow]:

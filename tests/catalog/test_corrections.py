@@ -94,6 +94,27 @@ def test_a_queue_that_a_person_filled(small: Path, tmp_path: Path) -> None:
     assert rows(report.output, "quarantine") == []
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("begin", ["\ufeff", "", "sep=@\n", '\ufeff"sep=@";;;\r\n', "\n;;;\n"])
+def test_a_queue_that_excel_saved(small: Path, tmp_path: Path, separator: str, begin: str) -> None:
+    lines = [
+        ["product_id", "probability", "note", "corrected_category_path", "", ""],
+        ["'=1+1", "0,5", 'a "word"; b, c', "Women > Sarees", "", ""],
+        ["c", "0,25", "", "", "", ""],
+        ["", "", "", "", "", ""],
+        ["untouched", "1"],  # the last cells of rows that have none are left out
+        ["b", "1", "two\nlines", "Men > Shoes", "", "", ""],
+        ["", "", "", ""],
+    ]
+    with (tmp_path / "queue.csv").open("w", newline="", encoding="utf-8") as stream:
+        stream.write(begin.replace("@", separator))
+        csv.writer(stream, delimiter=separator).writerows(lines)
+    report = relabelled(small, str(tmp_path / "queue.csv"))
+    assert (report.corrections, report.empty, report.quarantined.total()) == (2, 2, 0)
+    labels = {row["product_id"]: row["category_path"] for row in rows(report.output, "products")}
+    assert (labels["=1+1"], labels["b"]) == (C, B)
+
+
 def test_what_cannot_be_taken_over(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = [
         ("b", "Men > Shoes"),
@@ -153,9 +174,15 @@ def test_another_taxonomy_opens_new_paths(small: Path, tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_corrections(small: Path, tmp_path: Path) -> None:
-    (tmp_path / "c.csv").write_text("product_id;corrected_category_path\nb;Men > Shoes\n")
-    with pytest.raises(CatalogError, match="no column 'product_id'; it has"):
-        relabelled(small, str(tmp_path / "c.csv"))
+    for header, reason in (
+        ("id|path", r"c\.csv, line 1: no known column in \['id\|path'\]; expected some of product_id, corrected_"),
+        ("product_id;path", r"c\.csv: no column 'corrected_category_path'; it has \['product_id', 'path'\]"),
+        ("\ufeffgr\u00f6\u00dfe;path", "line 1: byte 2 is not UTF-8; save it as a CSV in UTF-8"),
+    ):
+        encoding = "latin-1" if "\u00f6" in header else "utf-8"
+        (tmp_path / "c.csv").write_text(f"{header.lstrip(chr(0xFEFF))}\nb;Men > Shoes\n", encoding=encoding)
+        with pytest.raises(CatalogError, match=reason):
+            relabelled(small, str(tmp_path / "c.csv"))
     with pytest.raises(CatalogError, match="no row has a corrected_category_path"):
         relabelled(small, written(tmp_path / "e.csv", [("b", "")]))
     (tmp_path / "c.parquet").write_text("nothing")

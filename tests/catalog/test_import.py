@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -102,6 +103,38 @@ def test_a_csv_with_a_column_map(tmp_path: Path) -> None:
     assert report.quarantined.total() == 9
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("begin", ["", "\ufeff", "sep=@\n", "\ufeffsep=,\r\n"])
+def test_a_csv_of_another_country(tmp_path: Path, begin: str, separator: str) -> None:
+    lines = [
+        ["sku", "name, long", "price", "image", "category", "", ""],
+        ["1", "One", "1.299,50", "a.jpg", "A > B", "", ""],
+        ["2", "Two; 2", "1\u202f299,5", "b.jpg", "A > C", "unnamed"],
+        ["", "", "", "", "", "", "", ""],
+        ["3", "short", "5"],
+        ["4", "Four", "1,299", "c.jpg", "A > B", "", "", ""],
+    ]
+    with (tmp_path / "shop.csv").open("w", newline="", encoding="utf-8") as stream:
+        stream.write(begin.replace("@", separator))
+        csv.writer(stream, delimiter=separator).writerows(lines)
+    report = run(tmp_path / "shop.csv", tmp_path / "out", columns={"title": "name, long"})
+    products = rows(tmp_path / "out", "products")
+    assert [(row["product_id"], row["title"], row["price"]) for row in products] == [
+        ("1", "One", 1299.5), ("2", "Two; 2", 1299.5), ("4", "Four", 1299.0)
+    ]  # fmt: skip
+    assert report.quarantined == {"bad_row": 1}
+
+
+def test_lines_are_counted_past_broken_ones(tmp_path: Path) -> None:
+    text = b'id,image\n1,a.jpg\n\xff,b.jpg\n2,"b\n.jpg"\n\xff\n3\n4\n'
+    (tmp_path / "shop.csv").write_bytes(text)
+    run(tmp_path / "shop.csv", tmp_path / "out")
+    places = [
+        row["message"].partition("shop.csv, ")[2].partition(":")[0] for row in rows(tmp_path / "out", "quarantine")
+    ]
+    assert places == ["line 3", "line 6", "line 7", "line 8"]
+
+
 def test_jsonl_with_broken_lines(tmp_path: Path) -> None:
     lines = [
         b'{"id": "1", "image": "a.jpg", "category_path": ["A", "B"], "split": "validation"}',
@@ -157,6 +190,7 @@ def test_labels_outside_a_taxonomy(tmp_path: Path) -> None:
     [
         ("a.csv", "", "an empty file"),
         ("a.csv", "id,id\n1,2\n", "a column stands twice"),
+        ("a.csv", "\nnumber;photo\n1;a.jpg\n", r"a\.csv, line 2: no known column in \['number', 'photo'\]; expected"),
         ("a.csv", "id,image\n,\n,x.jpg\n", "not one row could be used"),
         ("a.json", "{}", "no 'images' in it"),
         ("a.json", '{"images": [{"filename": "a.jpg"}, ', "after image 1: not JSON"),
