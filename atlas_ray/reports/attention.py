@@ -1,14 +1,14 @@
 """Attention maps as pictures: to lay over the one that was looked at, or beside each other in a strip."""
 
 import io
-import os.path
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from atlas_ray.reports.fonts import font_of, own_font
 from atlas_ray.reports.page import data_uri, plain
 
 Maps = np.ndarray[Any, np.dtype[np.float32]]
@@ -20,6 +20,7 @@ COLOR = (255, 96, 0)
 OPAQUE = 190  # of 255: what was looked at most stays to be seen
 SIDE_PX = 224
 CAPTION_PX = 24
+BASELINE_PX, FONT_PX = 17, 13
 GAP_PX = 8
 
 
@@ -38,26 +39,43 @@ def seen(pixels: Pixels) -> str:
     return data_uri(_file(_picture(pixels), "JPEG"), "jpeg")
 
 
-def strip(pixels: Pixels, maps: Maps, captions: Sequence[str]) -> Image.Image:
+def strip(pixels: Pixels, maps: Maps, levels: Sequence[tuple[str, float]]) -> Image.Image:
     """Draw a picture, and beside it the same under each level's attention, as in Figure 3 of the Atlas paper.
 
     Args:
         pixels: The picture.
-        maps: Where the model looked, at least as many levels as captions.
-        captions: What stands below each level: its name and its probability.
+        maps: Where the model looked, at least as many levels as there are captions.
+        levels: What stands below each: its name and its probability. A name that no font at hand can
+            write is the level's number.
     """
     picture = _picture(pixels).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC).convert("RGBA")
-    shown = [picture, *(Image.alpha_composite(picture, _overlay(level)) for level in maps[: len(captions)])]
+    shown = [picture, *(Image.alpha_composite(picture, _overlay(level)) for level in maps[: len(levels)])]
     sheet = Image.new("RGB", (len(shown) * (SIDE_PX + GAP_PX) - GAP_PX, SIDE_PX + CAPTION_PX), "white")
+    for place, one in enumerate(shown):
+        sheet.paste(one.convert("RGB"), (place * (SIDE_PX + GAP_PX), 0))
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 13)
-    for place, (one, caption) in enumerate(zip(shown, ["", *map(plain, captions)], strict=True)):
-        left = place * (SIDE_PX + GAP_PX)
-        sheet.paste(one.convert("RGB"), (left, 0))
-        while font.getlength(caption) > SIDE_PX:
-            caption = caption[:-2] + "…"
-        draw.text((left, SIDE_PX + 4), caption, "black", font)
+    for level, (name, probability) in enumerate(levels, 1):
+        _write(draw, level, name, probability)
     return sheet
+
+
+def _write(draw: ImageDraw.ImageDraw, level: int, name: str, probability: float) -> None:
+    """Write a level's caption below it; where it is too long, the name is cut."""
+    own = own_font(FONT_PX)
+    name = unicodedata.normalize("NFC", plain(name))
+    font = font_of(name, FONT_PX)
+    if font is None:
+        name, font = f"level {level}", own
+    sure = f" {probability:.2f}"
+    room = SIDE_PX - own.getlength(sure)
+    if font.getlength(name) > room:
+        sure = f"…{sure}"
+        room -= own.getlength("…")
+    while font.getlength(name) > room:
+        name = name[:-1]
+    left, baseline = level * (SIDE_PX + GAP_PX), SIDE_PX + BASELINE_PX
+    draw.text((left, baseline), name, "black", font, anchor="ls")
+    draw.text((left + font.getlength(name), baseline), sure, "black", own, anchor="ls")
 
 
 def _overlay(level: Maps) -> Image.Image:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from atlas_ray import storage
 from atlas_ray.records import path_keys
-from atlas_ray.reports.page import document, gallery, heading, paragraph, read_pictures, table, thumbnail
+from atlas_ray.reports.page import document, gallery, heading, paragraph, table, thumbnails
 from atlas_ray.reports.tally import PAIR_SEPARATOR
 from atlas_ray.reports.terminal import wide_console
 from atlas_ray.taxonomy import format_path
@@ -40,9 +40,8 @@ def write_comparison_page(output: str) -> None:
     parts.append(table(MOVES, [_move_row(row) for row in moves.slice(0, SHOWN_MOVES).to_pylist()]))
     shown = moves.slice(0, MOVES_WITH_EXAMPLES)
     examples, alone = _examples(output, shown)
-    found = read_pictures(row["image_uri"] for rows in examples for row in rows)
     for move, rows in zip(shown.to_pylist(), examples, strict=True):
-        cells = [(thumbnail(found[row["image_uri"]]), _caption(row)) for row in rows]
+        cells = list(zip(thumbnails([row["image_uri"] for row in rows]), map(_caption, rows), strict=True))
         parts += [heading(f"{_written(move['from'])} → {_written(move['to'])}: {move['products']}"), gallery(cells)]
     for change, run in (("only_before", "first"), ("only_after", "second")):
         if alone[change]:

@@ -91,6 +91,16 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 """What is written beside `metrics.json`, a Parquet file each."""
+NEW_PATHS = pa.schema(
+    [
+        ("split", pa.string()),
+        ("category_path", CATEGORY_PATH),
+        ("products", pa.int64()),
+        ("probability", pa.float64()),  # the highest
+        ("product_ids", pa.list_(pa.string())),  # the surest first
+    ]
+)
+"""The paths outside the taxonomy that the model would say were it free to, where the model is given."""
 
 
 def evaluate(
@@ -98,7 +108,8 @@ def evaluate(
 ) -> dict[str, PathMetrics]:
     """Measure a scoring run, for each split and for all labelled products together.
 
-    Writes below the output `evaluation/report.html`, `evaluation/metrics.json` and the `TABLES`.
+    Writes below the output `evaluation/report.html`, `evaluation/metrics.json`, the `TABLES` and, with a model that
+    spells paths, `NEW_PATHS`.
 
     Args:
         run: The output of a finished scoring run.
@@ -124,10 +135,17 @@ def evaluate(
     }
     storage.write_bytes(storage.join(folder, "metrics.json"), json.dumps(summary, indent=1).encode())
     for name, rows in _tables(tallies, metrics).items():
-        place = storage.locate(storage.join(folder, f"{name}.parquet"))
-        pq.write_table(pa.Table.from_pylist(rows, schema=TABLES[name]), place.path, filesystem=place.filesystem)
-    write_page(folder, scored, tallies, metrics, model=model, embeddings=embeddings)
+        _write(folder, name, pa.Table.from_pylist(rows, schema=TABLES[name]))
+    storage.delete_file(storage.join(folder, "new_paths.parquet"))  # of an earlier evaluation, maybe of another model
+    proposed = write_page(folder, scored, tallies, metrics, model=model, embeddings=embeddings)
+    if proposed is not None:
+        _write(folder, "new_paths", pa.Table.from_pylist(proposed, schema=NEW_PATHS))
     return metrics
+
+
+def _write(folder: str, name: str, table: pa.Table) -> None:
+    place = storage.locate(storage.join(folder, f"{name}.parquet"))
+    pq.write_table(table, place.path, filesystem=place.filesystem)
 
 
 def _measured(one: Tally) -> PathMetrics:

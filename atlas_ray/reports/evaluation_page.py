@@ -6,27 +6,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.dataset as ds
 
 from atlas_ray import storage
-from atlas_ray.errors import StorageError
+from atlas_ray.errors import ArtifactError, StorageError
 from atlas_ray.metrics import PathMetrics, common_prefix
-from atlas_ray.reports.examples import find_examples, image_uris, read_of
-from atlas_ray.reports.page import (
-    document,
-    gallery,
-    heading,
-    jpeg_uri,
-    paragraph,
-    plot,
-    read_pictures,
-    table,
-    thumbnail,
-)
+from atlas_ray.reports.examples import find_examples, image_uris
+from atlas_ray.reports.page import document, gallery, heading, jpeg_uri, paragraph, plot, table, thumbnails
 from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
 from atlas_ray.reports.scored import ScoredRun
 from atlas_ray.reports.tally import ALL, BANDS, UNKNOWN, Tally, band_names
 from atlas_ray.taxonomy import CategoryPath, format_path
 
 if TYPE_CHECKING:
-    from atlas_ray.reports.explainer import Explainer
+    from atlas_ray.reports.explainer import Explainer, Proposal
 
 CONFUSIONS, EACH = 12, 4
 MISSED = 15
@@ -52,7 +42,7 @@ def write_page(
     *,
     model: str | None,
     embeddings: str | None,
-) -> None:
+) -> list[dict[str, Any]] | None:
     """Write `report.html` into a folder.
 
     Args:
@@ -62,11 +52,14 @@ def write_page(
         metrics: What was measured, by split.
         model: The run's model, for what only it can say; None leaves that out.
         embeddings: Where likely label errors are listed; None leaves them out.
+
+    Returns:
+        The paths outside the taxonomy that the model would say, rows of `NEW_PATHS`; None where it was not asked.
     """
     split = "test" if "test" in metrics else ALL
     one, counts = metrics[split], tallies[split]
     identity = scored.identity
-    explainer = _explainer(model, identity.get("model_id")) if model else None
+    explainer = _explainer(model, scored) if model else None
     parts = [
         heading("Evaluation of a scoring run", 1),
         paragraph(
@@ -98,24 +91,36 @@ def write_page(
         said = format_path(guess) if guess else "no answer"
         parts.append(paragraph(f"{format_path(true)} taken for {said}: {products} products, {lost} names lost"))
         rows = examples.confused[pair].rows
-        cells = [
-            (thumbnail(content), f"{row['product_id']} {row['probability']:.3f}")
-            for row, content in zip(rows, read_of(rows), strict=True)
-        ]
-        parts.append(gallery(cells))
+        captions = [f"{row['product_id']} {row['probability']:.3f}" for row in rows]
+        parts.append(gallery(list(zip(thumbnails([row["image_uri"] for row in rows]), captions, strict=True))))
     parts += [*_missed(one), *_trust(counts), *_slices(counts)]
     if explainer:
         parts += _explained(explainer, examples.right.rows, examples.wrong.rows)
-        parts += _new_paths(explainer, examples.outside.rows)
+    proposed = None
+    if explainer and explainer.proposes:
+        outside = examples.outside.rows
+        found = explainer.new_paths(outside)
+        parts += _new_paths(found, outside)
+        proposed = [
+            {
+                "split": split, "category_path": list(path), "products": len(some), "probability": some[0].probability,
+                "product_ids": [outside[one.row]["product_id"] for one in some],
+            }
+            for path, some in found.items()
+        ]  # fmt: skip
     if embeddings:
         parts += _label_errors(scored, embeddings)
     storage.write_bytes(storage.join(folder, "report.html"), document("Evaluation", parts).encode())
+    return proposed
 
 
-def _explainer(model: str, model_id: str | None) -> "Explainer":
+def _explainer(model: str, scored: ScoredRun) -> "Explainer":
     from atlas_ray.reports.explainer import Explainer  # what runs models takes 200 MB that a report need not have
 
-    return Explainer(model, model_id)
+    explainer, of_run = Explainer(model, scored), scored.identity.get("model_id")
+    if of_run not in (None, explainer.model_id):
+        raise ArtifactError(f"{model}: model {explainer.model_id}; the run was made with {of_run}")
+    return explainer
 
 
 def _headline(metrics: Mapping[str, PathMetrics]) -> Iterator[str]:
@@ -212,39 +217,46 @@ def _slices(counts: Tally) -> Iterator[str]:
 def _explained(explainer: "Explainer", right: Sequence[Any], wrong: Sequence[Any]) -> Iterator[str]:
     if not explainer.attends:
         return
-    for title, rows in (("Where it looked: right answers", right), ("Where it looked: wrong answers", wrong)):
-        yield heading(title)
-        by_path: dict[str, Any] = {}
+    chosen = [_of_different_paths(rows) for rows in (right, wrong)]
+    strips = explainer.strips([row for rows in chosen for row in rows])
+    for kind, rows in zip(("right", "wrong"), chosen, strict=True):
+        yield heading(f"Where it looked: {kind} answers")
         for row in rows:
-            by_path.setdefault(format_path(row["category_path"]), row)
-        shown = list(by_path.values())[:EXPLAINED]
-        for row, drawn in zip(shown, explainer.strips(read_of(shown)), strict=True):
+            found = next(strips)
             said, true = format_path(row["category_path"]), format_path(row["true_category_path"])
-            answer = f"{said} ({row['probability']:.3f})"
-            yield paragraph(f"{row['product_id']}: {answer}" + ("" if said == true else f"; labelled {true}"))
-            if isinstance(drawn, str):
-                yield paragraph(f"its picture cannot be shown: {drawn}")
+            about = f"{row['product_id']}: {said} ({row['probability']:.3f})"
+            about += "" if said == true else f"; labelled {true}"
+            about += f"; {found.explains}" if found.explains else ""
+            yield paragraph(about)
+            if isinstance(found.drawing, str):
+                yield paragraph(f"its picture cannot be shown: {found.drawing}")
             else:
-                yield f'<img class="strip" alt="" src="{jpeg_uri(drawn, STRIP_BYTES)}">'
+                yield f'<img class="strip" alt="" src="{jpeg_uri(found.drawing, STRIP_BYTES)}">'
+    if explainer.notes:
+        yield paragraph(f"The model {'; '.join(explainer.notes)}.")
 
 
-def _new_paths(explainer: "Explainer", rows: Sequence[Any]) -> Iterator[str]:
-    if not explainer.proposes:
-        return
-    contents = read_of(rows)
-    found = explainer.new_paths(contents)
+def _of_different_paths(rows: Sequence[Any]) -> list[Any]:
+    by_path: dict[str, Any] = {}
+    for row in rows:
+        by_path.setdefault(format_path(row["category_path"]), row)
+    return list(by_path.values())[:EXPLAINED]
+
+
+def _new_paths(found: Mapping[CategoryPath, Sequence["Proposal"]], rows: Sequence[Any]) -> Iterator[str]:
     yield heading("Paths that the taxonomy does not have")
     yield paragraph(
         f"Of the {len(rows)} products of which the model thinks most that they belong nowhere, those for which it "
         "would spell another path than the taxonomy's if it were free to."
     )
-    listed = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
-    yield table(("path", "products", "highest probability"), ((format_path(p), len(of), of[0][0]) for p, of in listed))
-    for path, pictures in listed[:NEW_PATHS]:
+    listed = list(found.items())
+    head = ("path", "products", "highest probability")
+    yield table(head, ((format_path(path), len(some), some[0].probability) for path, some in listed))
+    for path, some in listed[:NEW_PATHS]:
         yield paragraph(format_path(path))
         yield gallery([
-            (thumbnail(contents[place]), f"labelled {format_path(rows[place]['true_category_path'])}; {p:.3f}")
-            for p, place in pictures[:NEW_EACH]
+            (one.thumbnail, f"labelled {format_path(rows[one.row]['true_category_path'])}; {one.probability:.3f}")
+            for one in some[:NEW_EACH]
         ])  # fmt: skip
 
 
@@ -262,10 +274,5 @@ def _label_errors(scored: ScoredRun, embeddings: str) -> Iterator[str]:
         for side in ("", "other_")
     ]
     uris = image_uris(scored, [product for product, _, _ in shown])
-    contents = read_pictures(uris.values())
-    yield gallery(
-        [
-            (thumbnail(contents[uris.get(product)]), f"{product}: {format_path(path)} ({similarity:.3f})")
-            for product, path, similarity in shown
-        ]
-    )
+    captions = [f"{product}: {format_path(path)} ({similarity:.3f})" for product, path, similarity in shown]
+    yield gallery(list(zip(thumbnails([uris.get(product) for product, _, _ in shown]), captions, strict=True)))

@@ -1,17 +1,16 @@
 """Products of a scoring run to look at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.errors import FetchError
 from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
-from atlas_ray.reports.page import read_pictures
+from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.reports.scored import ScoredRun
-from atlas_ray.reports.tally import ALL, leaf_paths
+from atlas_ray.reports.tally import ALL
 from atlas_ray.taxonomy import CategoryPath
 
 COLUMNS = (
@@ -28,8 +27,6 @@ KEPT = pa.schema(
         ("category_path", CATEGORY_PATH),
     ]
 )
-Content = bytes | FetchError
-"""A picture's file, or why it cannot be read."""
 
 
 @dataclass
@@ -97,10 +94,11 @@ def find_examples(
         if split != ALL:
             chosen = pc.and_(chosen, pc.equal(pc.fill_null(batch["split"], "none"), split))
         rows = batch.filter(chosen)
-        leaves = leaf_paths(rows)
+        best = find_leaves(rows)
+        leaves = best.paths
         true, said = path_keys(rows["true_category_path"]), pc.fill_null(path_keys(leaves), "")
         kept = pa.table([*(rows[name] for name in KEPT.names[:-1]), leaves], schema=KEPT)
-        kept = kept.set_column(2, "probability", pc.fill_null(kept["probability"], 0.0))
+        kept = kept.set_column(2, "probability", pc.fill_null(best.probability, 0.0))
         for (one, other), wanted in found.confused.items():
             keys = (PATH_KEY_SEPARATOR.join(path or ()) for path in (one, other))
             same = pc.and_(*(pc.equal(column, key) for column, key in zip((true, said), keys, strict=True)))
@@ -120,9 +118,3 @@ def image_uris(scored: ScoredRun, product_ids: Sequence[str]) -> dict[str, str |
         rows = batch.filter(pc.is_in(batch["product_id"], wanted))
         found |= zip(rows["product_id"].to_pylist(), rows["image_uri"].to_pylist(), strict=True)
     return found
-
-
-def read_of(rows: Sequence[Mapping[str, Any]]) -> list[Content]:
-    """Read the picture of each row's product."""
-    found = read_pictures(row["image_uri"] for row in rows)
-    return [found[row["image_uri"]] for row in rows]

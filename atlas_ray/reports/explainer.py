@@ -2,21 +2,31 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import torch
+from PIL import Image
+from torch import Tensor
 
-from atlas_ray.artifacts import load_artifact
-from atlas_ray.errors import ArtifactError, FetchError, StorageError
-from atlas_ray.images import decode_batch
+from atlas_ray import storage
+from atlas_ray.artifacts import Artifact, load_artifact
+from atlas_ray.errors import FetchError, StorageError, TaxonomyError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products, Texts
+from atlas_ray.products import Products, Texts, texts_of
+from atlas_ray.records import PRODUCTS
 from atlas_ray.reports.attention import strip
-from atlas_ray.reports.examples import Content
-from atlas_ray.reports.page import read_pictures
-from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.reports.page import GROUP, picture_groups, read_pictures, thumbnail
+from atlas_ray.reports.scored import BATCH_ROWS, ScoredRun
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
+from atlas_ray.texts import MAX_RAW_CHARACTERS
+
+SEARCHED = ("search", "beam_width", "precision")
+"""Settings of a run that its answers depend on."""
 
 
 def explain_picture(
@@ -48,64 +58,160 @@ def explain_picture(
     table, maps = predictor.explain(Products(pixels, texts or {}))
     (row,) = table.to_pylist()
     drawn = io.BytesIO()
-    strip(pixels[0].numpy(), maps[0].numpy(), _captions(row)).save(drawn, "PNG")
+    strip(pixels[0].numpy(), maps[0].numpy(), _levels(row)).save(drawn, "PNG")
     return row, drawn.getvalue()
 
 
-def _captions(row: Mapping[str, Any]) -> list[str]:
-    levels = zip(row["category_path"], row["level_probabilities"], strict=True)
-    return [f"{name} {probability:.2f}" for name, probability in levels]
+def _levels(row: Mapping[str, Any]) -> list[tuple[str, float]]:
+    return list(zip(row["category_path"], row["level_probabilities"], strict=True))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Where a model looked in a product's picture."""
+
+    drawing: Image.Image | str
+    """The picture under the attention of each level; a code where it cannot be read."""
+    explains: str = ""
+    """What else the drawing explains, in words, where the model's answer here is not the run's."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A path of which a model thought first, of its own accord."""
+
+    probability: float
+    row: int
+    """Whose picture it was."""
+    thumbnail: Image.Image | str
 
 
 class Explainer:
-    """The model of a run, asked about single pictures."""
+    """A model asked about single products of a run as the run asked: with their texts, in its taxonomy."""
 
-    def __init__(self, model: str, model_id: str | None = None) -> None:
+    def __init__(self, model: str, scored: ScoredRun) -> None:
         """Load the model.
 
         Args:
-            model: Its artifact.
-            model_id: What its id has to be; None for any.
+            model: Its artifact, of the run's model or of another one.
+            scored: The run.
 
         Raises:
-            ArtifactError: where it cannot be read, or is another one.
+            ArtifactError: where it cannot be read.
+            ConfigError: where the run's account has settings that are none.
         """
         artifact = load_artifact(model)
-        if model_id is not None and artifact.id != model_id:
-            raise ArtifactError(f"{model}: model {artifact.id}; the run was made with {model_id}")
-        self._predictor = PathPredictor(artifact, PredictorConfig(batch_size=16))
-        self._leaves = frozenset(artifact.taxonomy.leaves)
+        self._scored = scored
+        self.notes: list[str] = []
+        """What the model was not asked as in the run."""
+        self._predictor = self._of_run(artifact)
+        self.model_id = artifact.id
         self.attends = self._predictor.explains
         self.proposes = self._predictor.proposes
 
-    def strips(self, contents: Sequence[Content]) -> list[Any]:
-        """Draw each picture under the attention of each level; a code where it cannot be read."""
-        good, pixels, drawn = self._decoded(contents)
-        if good:
-            table, maps = self._predictor.explain(Products(pixels))
-            for place, row, level_maps in zip(good, table.to_pylist(), maps.numpy(), strict=True):
-                drawn[place] = strip(pixels[good.index(place)].numpy(), level_maps, _captions(row))
-        return drawn
+    def _of_run(self, artifact: Artifact) -> PathPredictor:
+        identity, settings = self._scored.identity, self._scored.run.get("config")
+        searched = {name: identity[name] for name in SEARCHED if identity.get(name) is not None}
+        config = PredictorConfig(batch_size=GROUP, **searched)
+        try:
+            taxonomy, within = _narrowed(settings if isinstance(settings, dict) else {})
+            self._leaves = (taxonomy or artifact.taxonomy).leaf_set
+            predictor = PathPredictor(artifact, config, taxonomy=taxonomy, within=within)
+        except (StorageError, TaxonomyError) as error:
+            self._leaves = artifact.taxonomy.leaf_set
+            predictor = PathPredictor(artifact, config)
+            self.notes.append(f"was asked in its own taxonomy, as the run's cannot be used: {error}")
+        else:
+            if identity.get("taxonomy_id") not in (None, predictor.taxonomy.id):
+                self.notes.append(
+                    f"was asked in the taxonomy {predictor.taxonomy.id}, as the run's, {identity['taxonomy_id']}, "
+                    "is not at hand"
+                )
+        return predictor
 
-    def new_paths(self, contents: Sequence[Content]) -> dict[CategoryPath, list[tuple[float, int]]]:
-        """Return the paths outside the taxonomy that come first to the model's mind (Atlas, Table 2).
+    def strips(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Strip]:
+        """Draw where the model looked in the picture of each product, in their order.
+
+        Args:
+            rows: Of products of the run: `product_id`, `image_uri` and `category_path`, the run's answer.
+        """
+        texts = self._texts([row["product_id"] for row in rows])
+        for number, contents in enumerate(picture_groups([row["image_uri"] for row in rows])):
+            codes, good, pixels = self._decoded(contents)
+            drawn = [Strip(code) for code in codes]
+            if good:
+                some = [rows[number * GROUP + place] for place in good]
+                given = {name: [found.get(row["product_id"]) for row in some] for name, found in texts.items()}
+                table, maps = self._predictor.explain(Products(pixels, given))
+                for place, row, said, seen, looked in zip(good, some, table.to_pylist(), pixels, maps, strict=True):
+                    drawing = strip(seen.numpy(), looked.numpy(), _levels(said))
+                    drawn[place] = Strip(drawing, _another(row["category_path"], said["category_path"]))
+            yield from drawn
+
+    def new_paths(self, rows: Sequence[Mapping[str, Any]]) -> dict[CategoryPath, list[Proposal]]:
+        """Return the paths outside the run's taxonomy that come first to the model's mind (Atlas, Table 2).
+
+        Args:
+            rows: Of products of the run: `product_id` and `image_uri`.
 
         Returns:
-            For each path its probability and the position in `contents` of each picture, the surest first.
+            For each path the products, the surest first; the paths of most products first.
         """
-        good, pixels, _ = self._decoded(contents)
-        found: dict[CategoryPath, list[tuple[float, int]]] = defaultdict(list)
-        for place, (path, probability) in zip(good, self._predictor.propose(Products(pixels)), strict=True):
-            if path and path not in self._leaves:
-                found[path].append((probability, place))
-        return {path: sorted(pictures, reverse=True) for path, pictures in found.items()}
+        found: dict[CategoryPath, list[Proposal]] = defaultdict(list)
+        for number, contents in enumerate(picture_groups([row["image_uri"] for row in rows])):
+            _, good, pixels = self._decoded(contents)
+            for place, (path, probability) in zip(good, self._predictor.propose(Products(pixels)), strict=True):
+                if path and path not in self._leaves:
+                    shown = thumbnail(contents[place])
+                    found[path].append(Proposal(probability, number * GROUP + place, shown))
+        listed = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+        return {path: sorted(some, key=lambda one: (-one.probability, one.row)) for path, some in listed}
 
-    def _decoded(self, contents: Sequence[Content]) -> tuple[list[int], Any, list[Any]]:
-        size = self._predictor.image_size_px
-        pixels, refused = decode_batch([b"" if isinstance(one, FetchError) else one for one in contents], size)
-        good = [place for place in range(len(contents)) if place not in refused]
-        codes: list[Any] = [
+    def _decoded(self, contents: Sequence[bytes | FetchError]) -> tuple[list[str], list[int], Tensor]:
+        """Return why each picture cannot be looked at, "" where it can, which can, and the pixels of those."""
+        files = [b"" if isinstance(one, FetchError) else one for one in contents]
+        pixels, refused = self._predictor.decode(files)
+        codes = [
             one.code if isinstance(one, FetchError) else refused[place].code if place in refused else ""
             for place, one in enumerate(contents)
         ]
-        return good, pixels[np.array(good, dtype=np.int64)], codes
+        good = [place for place, code in enumerate(codes) if not code]
+        return codes, good, pixels[torch.tensor(good, dtype=torch.int64)]
+
+    def _texts(self, product_ids: Sequence[str]) -> dict[str, dict[str, str | None]]:
+        """Read what the model reads of some products, by field and product, from the catalogue that was scored."""
+        fields = texts_of(self._predictor.reads)
+        if not fields or not product_ids:
+            return {}
+        texts: dict[str, dict[str, str | None]] = {field: {} for field in fields}
+        columns: dict[str, Any] = {
+            field: pc.utf8_slice_codeunits(pc.field(field), 0, MAX_RAW_CHARACTERS) for field in fields
+        }
+        columns["product_id"] = pc.field("product_id")
+        wanted = pc.field("product_id").isin(product_ids)
+        try:
+            catalog = storage.absolute(str(self._scored.identity.get("catalog") or ""))
+            place = storage.locate(storage.join(catalog, "products"))
+            table = ds.dataset(place.path, filesystem=place.filesystem, schema=PRODUCTS, format="parquet")
+            for batch in table.to_batches(
+                columns=columns, filter=wanted, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+            ):
+                for row in batch.to_pylist():
+                    for field in fields:
+                        texts[field][row["product_id"]] = row[field]
+        except (StorageError, pa.ArrowException, OSError) as error:
+            self.notes.append(f"was not given the products' texts, which cannot be read: {str(error).splitlines()[0]}")
+        return texts
+
+
+def _narrowed(settings: Mapping[str, Any]) -> tuple[Taxonomy | None, CategoryPath]:
+    """Return the taxonomy that a run was given, if any, and the path that it stayed at and below."""
+    source, within = (str(settings.get(name) or "") for name in ("taxonomy", "within"))
+    return read_taxonomy(source) if source else None, parse_path(within) if within else ()
+
+
+def _another(answer: Sequence[str] | None, said: Sequence[str]) -> str:
+    """Say which path a drawing explains, where it is neither the run's answer nor below the ancestor that it gave."""
+    own = list(answer or ())
+    same = list(said)[: len(own)] == own
+    return "" if same else f"the strip explains {format_path(said)}, the model's answer about this picture"

@@ -3,8 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from PIL import Image
 
@@ -17,6 +16,8 @@ MAX_BYTES = 5_000_000
 MAX_TEXT_CHARACTERS = 160
 THUMBNAIL_PX = 160
 READERS = 16
+GROUP = 16
+"""Pictures whose files are held at a time; each may have 32 MiB."""
 
 DOCUMENT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -159,10 +160,33 @@ def thumbnail(content: bytes | FetchError) -> Image.Image | str:
         return error.code
 
 
-def read_pictures(uris: Iterable[str | None]) -> Mapping[str | None, bytes | FetchError]:
-    """Read the files of pictures, each once; "" and None give the error `no_picture`."""
-    wanted = sorted({uri for uri in uris if uri})
+def thumbnails(uris: Sequence[str | None]) -> list[Image.Image | str]:
+    """Read pictures as `thumbnail` gives them, in their order; few of the files are held at a time."""
+    return [thumbnail(content) for contents in picture_groups(uris) for content in contents]
+
+
+def picture_groups(uris: Sequence[str | None]) -> Iterator[list[bytes | FetchError]]:
+    """Read the files of pictures, `GROUP` at a time and in their order; each list is emptied before the next is read.
+
+    "" and None give the error `no_picture`.
+    """
     with ObjectReader(threads=READERS) as reader:
-        found: dict[Any, bytes | FetchError] = dict(zip(wanted, reader.read_many(wanted), strict=True))
+        for start in range(0, len(uris), GROUP):
+            contents = _read(reader, uris[start : start + GROUP])
+            yield contents
+            contents.clear()
+
+
+def read_pictures(uris: Iterable[str | None]) -> Mapping[str | None, bytes | FetchError]:
+    """Read the files of a few pictures, which are held together, each once; "" and None give the error `no_picture`."""
+    wanted = list({uri or None for uri in uris} | {None})
+    with ObjectReader(threads=READERS) as reader:
+        found = dict(zip(wanted, _read(reader, wanted), strict=True))
+    return found | {"": found[None]}
+
+
+def _read(reader: ObjectReader, uris: Sequence[str | None]) -> list[bytes | FetchError]:
+    wanted = sorted({uri for uri in uris if uri})
+    found = dict(zip(wanted, reader.read_many(wanted), strict=True))
     nothing = FetchError("no_picture", "the product has no picture that was scored")
-    return found | {None: nothing, "": nothing}
+    return [found[uri] if uri else nothing for uri in uris]

@@ -11,11 +11,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
-from atlas_ray.artifacts import load_artifact
 from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import CatalogError, OutputError
-from atlas_ray.predictors import PathPredictor
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH
+from atlas_ray.reports.explainer import Explainer
+from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.reports.review_page import review_page
 from atlas_ray.reports.scored import ScoredRun, open_scored
 from atlas_ray.reports.spreadsheet import write_csv
@@ -87,14 +87,14 @@ def review(config: ReviewConfig) -> Review:
     for name in ("queue.csv", "queue.parquet"):
         if storage.exists(storage.join(output, name)):
             raise OutputError(f"{output} holds a queue, which may be filled in already; name a new folder")
-    predictor = PathPredictor(load_artifact(config.model)) if config.model else None
+    explainer = Explainer(config.model, scored) if config.model else None
     products, unanswered, queue = _queue(scored, config)
     if not products:
         asked = f" of the split {config.split!r}" if config.split else ""
         asked += " without a label" if config.unlabelled_only else ""
         raise CatalogError(f"{scored.uri}: no product{asked}; there is nothing to review")
     storage.make_folder(output)
-    page, note = review_page(scored, queue, predictor)
+    page, note = review_page(scored, queue, explainer)
     storage.write_bytes(storage.join(output, "review.html"), page.encode())
     place = storage.locate(storage.join(output, "queue.parquet"))
     pq.write_table(queue, place.path, filesystem=place.filesystem)
@@ -108,14 +108,12 @@ def margins(batch: pa.RecordBatch) -> pa.Array:
     A leaf that is not among the alternatives counts as 0. Where the answer ends above its leaf, that
     leaf is the first alternative.
     """
+    leaves = find_leaves(batch)
     two = pc.list_slice(batch["alternatives"], 0, 2, return_fixed_size_list=True)
     listed = np.nan_to_num(two.values.flatten()[1].to_numpy(zero_copy_only=False)).reshape(-1, 2)
-    own = np.nan_to_num(batch["probability"].to_numpy(zero_copy_only=False).astype(np.float32))
-    depth = pc.list_value_length(batch["level_probabilities"])
-    above = pc.less(batch["decided_level"], depth).fill_null(False).to_numpy(zero_copy_only=False)
-    best, second = np.where(above, listed[:, 0], own), np.where(above, listed[:, 1], listed[:, 0])
-    nothing = batch["category_path"].is_null().to_numpy(zero_copy_only=False) & ~above
-    return pa.array(best - second, pa.float32(), mask=nothing)
+    second = np.where(leaves.above, listed[:, 1], listed[:, 0])
+    best = leaves.probability.to_numpy(zero_copy_only=False)
+    return pa.array(best - second, pa.float32(), mask=leaves.paths.is_null().to_numpy(zero_copy_only=False))
 
 
 def _queue(scored: ScoredRun, config: ReviewConfig) -> tuple[int, int, pa.Table]:

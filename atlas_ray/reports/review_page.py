@@ -1,25 +1,11 @@
 """The page of a review queue: each product's picture, its path and the other ones, and where the model looked."""
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
-from atlas_ray.predictors import PathPredictor
-from atlas_ray.products import Products
-from atlas_ray.reports.attention import strip
-from atlas_ray.reports.page import (
-    MAX_BYTES,
-    card,
-    cards,
-    document,
-    heading,
-    jpeg_uri,
-    paragraph,
-    read_pictures,
-    thumbnail,
-)
+from atlas_ray.reports.explainer import Explainer
+from atlas_ray.reports.page import MAX_BYTES, card, cards, document, heading, jpeg_uri, paragraph, thumbnails
 from atlas_ray.reports.scored import ScoredRun
 from atlas_ray.taxonomy import format_path
 
@@ -29,45 +15,45 @@ SHOWN_OTHERS = 3
 PICTURE_BYTES, STRIP_BYTES = 10_000, 45_000
 REST_BYTES = 20_000
 """Of the page: its head and headings."""
-BATCH = 16
 
 
-def review_page(scored: ScoredRun, queue: pa.Table, predictor: PathPredictor | None) -> tuple[str, str]:
+def review_page(scored: ScoredRun, queue: pa.Table, explainer: Explainer | None) -> tuple[str, str]:
     """Draw the first products of a queue.
 
     Args:
         scored: The run.
         queue: As `atlas_ray.reports.review.QUEUE` has it.
-        predictor: What says where it looked, for as many as the page has room for.
+        explainer: What says where it looked, for as many as the page has room for.
 
     Returns:
         The page, of under 5 MB, and what there is to say of its attention strips.
     """
     ranked = queue.filter(queue["margin"].is_valid()).slice(0, SHOWN).to_pylist()
     silent = queue.filter(queue["margin"].is_null()).slice(0, SHOWN).to_pylist()
-    found = read_pictures(row["image_uri"] for row in ranked)
-    contents = [found[row["image_uri"]] for row in ranked]
-    texts = [_lines(row) for row in ranked]
+    pictures = thumbnails([row["image_uri"] for row in ranked])
     shown = [
-        card(thumbnail(content), text, budget_bytes=PICTURE_BYTES)
-        for content, text in zip(contents, texts, strict=True)
+        card(picture, _lines(row), budget_bytes=PICTURE_BYTES) for picture, row in zip(pictures, ranked, strict=True)
     ]
     others = [card("no answer", [row["product_id"], *_label(row)], budget_bytes=0) for row in silent]
     note = ""
-    if predictor is not None:
+    if explainer is not None and not explainer.attends:
+        note = f"the model {explainer.model_id} has no attention over the picture that could be shown"
+    elif explainer is not None:
         room = MAX_BYTES - REST_BYTES - sum(len(one.encode()) for one in (*shown, *others))
         drawn = 0
-        for number, picture in _strips(predictor, contents):
-            one = card("", texts[number], budget_bytes=0, strip=jpeg_uri(picture, STRIP_BYTES))
+        for number, found in enumerate(explainer.strips(ranked)):
+            if isinstance(found.drawing, str):
+                continue
+            lines = _lines(ranked[number]) + ([found.explains] if found.explains else [])
+            one = card("", lines, budget_bytes=0, strip=jpeg_uri(found.drawing, STRIP_BYTES))
             room -= len(one.encode()) - len(shown[number].encode())
             if room < 0:
                 break
             shown[number], drawn = one, drawn + 1
-        note = f"{drawn} of them show where the model {predictor.model_id} looked for each level"
-        if not predictor.explains:
-            note = f"the model {predictor.model_id} has no attention over the picture that could be shown"
-        elif (model := scored.identity.get("model_id")) != predictor.model_id:
-            note += f"; the run was scored by {model}"
+        note = f"{drawn} of them show where the model {explainer.model_id} looked for each level"
+        model = scored.identity.get("model_id")
+        notes = [] if model == explainer.model_id else [f"the run was scored by {model}"]
+        note = "; ".join([note, *notes, *(f"the model {one}" for one in explainer.notes)])
     head = (
         f"Smallest margin first: the best path's probability minus the second best one's. Model "
         f"{scored.identity.get('model_id')}, run {scored.uri}. Corrections go into queue.csv or queue.parquet."
@@ -96,19 +82,3 @@ def _lines(row: dict[str, Any]) -> list[str]:
 
 def _label(row: dict[str, Any]) -> list[str]:
     return [f"labelled {format_path(row['true_category_path'])}"] if row["true_category_path"] else []
-
-
-def _strips(predictor: PathPredictor, contents: Sequence[bytes | Exception]) -> Iterator[tuple[int, Image.Image]]:
-    """Yield the number of each picture that can be explained, and its attention as a strip."""
-    readable = [(number, content) for number, content in enumerate(contents) if isinstance(content, bytes)]
-    for start in range(0, len(readable) if predictor.explains else 0, BATCH):
-        numbers, files = zip(*readable[start : start + BATCH], strict=True)
-        pixels, refused = predictor.decode(files)
-        good = [place for place in range(len(files)) if place not in refused]
-        if not good:
-            continue
-        table, maps = predictor.explain(Products(pixels[good]))
-        for row, place in enumerate(good):
-            path, levels = (table[name][row].as_py() for name in ("category_path", "level_probabilities"))
-            captions = [f"{name} {probability:.2f}" for name, probability in zip(path, levels, strict=True)]
-            yield numbers[place], strip(pixels[place].numpy(), maps[row].numpy(), captions)

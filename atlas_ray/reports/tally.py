@@ -73,11 +73,6 @@ def tally(scored: ScoredRun) -> dict[str, Tally]:
     return dict(found)
 
 
-def leaf_paths(batch: pa.RecordBatch) -> pa.Array:
-    """Return each product's best leaf path, also where its answer ends above it; null where it has none."""
-    return find_leaves(batch).paths
-
-
 def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
     leaves = find_leaves(labelled)
     keys = pc.binary_join_element_wise(

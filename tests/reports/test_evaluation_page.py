@@ -1,3 +1,4 @@
+import itertools
 import json
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import ArtifactError, StorageError
+from atlas_ray.predictors import PathPredictor
 from atlas_ray.records import CATEGORIZED, LABEL_ERRORS
-from atlas_ray.reports.evaluation import TABLES, evaluate
+from atlas_ray.reports.evaluation import NEW_PATHS, TABLES, evaluate
 from atlas_ray.reports.page import MAX_BYTES
 from atlas_ray.taxonomy import Taxonomy
 from tests.parts import Page, picture
+from tests.reports.conftest import HeldFiles
 
 HOSTILE = "<script src=//evil.example/x.js></script>"
 
@@ -78,6 +81,23 @@ def test_the_page_shows_what_went_wrong_and_needs_nothing_else(run: str, small_m
     assert sum(row["products"] for row in confusions if row["split"] == "test") == 10
 
 
+def test_new_paths_are_a_table_as_well(run: str, small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = itertools.cycle([(("Pets", "Leads"), 0.5), (("Pets", "Bowls"), 0.25), (("Pets", "Leads"), 0.75)])
+    monkeypatch.setattr(PathPredictor, "propose", lambda _, products: list(itertools.islice(said, len(products))))
+    evaluate(run, model=small_model)
+    folder = Path(run) / "evaluation"
+    assert "Pets > Leads" in (folder / "report.html").read_text().replace("&gt;", ">")
+    found = pq.read_table(folder / "new_paths.parquet")
+    assert found.schema.equals(NEW_PATHS)
+    first, second = found.to_pylist()
+    assert (first["split"], first["category_path"], first["probability"]) == ("test", ["Pets", "Leads"], 0.75)
+    assert second["category_path"] == ["Pets", "Bowls"]
+    assert first["products"] > second["products"] > 0
+    assert [len(row["product_ids"]) for row in (first, second)] == [first["products"], second["products"]]
+    evaluate(run)
+    assert not (folder / "new_paths.parquet").exists()  # no model was asked
+
+
 def test_likely_label_errors_stand_side_by_side(run: str, tmp_path: Path, garments: Taxonomy) -> None:
     pairs = [
         {"product_id": f"1 {HOSTILE}", "category_path": list(garments.leaves[1]), "other_product_id": "not in the run",
@@ -94,6 +114,12 @@ def test_likely_label_errors_stand_side_by_side(run: str, tmp_path: Path, garmen
     said = "".join(section.text)
     assert "(0.995)" in said
     assert "no_picture" in said
+
+
+def test_few_files_of_pictures_are_held(run: str, small_model: str, held_files: HeldFiles) -> None:
+    evaluate(run, model=small_model)
+    assert held_files.read >= 39
+    assert 1 < held_files.most <= 17  # a group, and the last one looked at
 
 
 def test_what_cannot_be_shown(run: str, tmp_path: Path, small_model: str) -> None:

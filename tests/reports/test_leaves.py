@@ -5,7 +5,6 @@ import pytest
 
 from atlas_ray.records import CATEGORIZED, PREDICTIONS
 from atlas_ray.reports.leaves import find_leaves, path_prefixes
-from atlas_ray.reports.tally import leaf_paths
 
 A, B, C = ["M", "S", "x"], ["M", "S", "y"], ["W", "D"]
 
@@ -36,7 +35,7 @@ def test_each_row_has_its_own_leaf(start: int) -> None:
     assert found.probability.to_pylist() == [0.5, None, 0.75, 0.25, None, None, 0.5, None][start:]
     assert found.above.tolist() == [True, False, False, True, False, False, False, False][start:]
     (batch,) = table.slice(start).to_batches()
-    assert leaf_paths(batch).equals(found.paths)
+    assert find_leaves(batch).paths.equals(found.paths)
 
 
 def test_levels_that_a_migration_made_null_do_not_hide_a_leaf() -> None:

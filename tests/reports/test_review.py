@@ -13,6 +13,7 @@ from atlas_ray.records import CATEGORIZED
 from atlas_ray.reports.page import MAX_BYTES
 from atlas_ray.reports.review import QUEUE, Review, ReviewConfig, review
 from tests.parts import Page, picture, scored_run
+from tests.reports.conftest import HeldFiles
 
 A, B, C = ["Men", "Shirts"], ["Men", "Shoes"], ["Women", "Sarees"]
 
@@ -123,6 +124,17 @@ def test_a_full_page_stays_small(tmp_path: Path, small_model: str) -> None:
     page = Page((tmp_path / "out" / "review.html").read_text())
     assert sum(attributes.get("class") == "strip" for tag, attributes in page.tags if tag == "img") == drawn > 10
     assert len(page.sources) == 200
+
+
+def test_few_files_of_pictures_are_held(tmp_path: Path, small_model: str, held_files: HeldFiles) -> None:
+    rows = []
+    for number in range(40):
+        (tmp_path / f"{number}.jpg").write_bytes(picture(number % 10))
+        rows.append(sure(f"{number:02d}", A, 0.5, (B, 0.4), image_uri=str(tmp_path / f"{number}.jpg")))
+    found = reviewed(scored_run(tmp_path / "run", rows), tmp_path / "out", model=small_model)
+    assert found.note.startswith("40 of them show")
+    assert held_files.read >= 40
+    assert 1 < held_files.most <= 17  # a group, and the last one looked at
 
 
 def test_what_cannot_be_reviewed(tmp_path: Path, catalog: str) -> None:
