@@ -36,7 +36,7 @@ class PredictorConfig:
 
     search: str = setting("exact, beam, or auto: exact while the trie is small", "auto", choices=SEARCHES)
     beam_width: int = setting("prefixes that the beam keeps a picture", 5, low=1, high=1000)
-    top_k: int = setting("paths kept a picture, the chosen one included", 5, low=1, high=100_000)
+    top_k: int = setting("paths kept a picture, the chosen one included", 5, low=1, high=1000)
     precision: str = setting(
         "float32, bfloat16, or auto: bfloat16 where the device computes in it", "auto", choices=PRECISIONS
     )

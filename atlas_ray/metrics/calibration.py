@@ -70,7 +70,7 @@ class Reliability:
         return sum(one.count * abs(one.probability - one.accuracy) for one in bins) / max(sum(b.count for b in bins), 1)
 
 
-def fit_temperature(log_p: Array, label: Array, product: Array | None = None) -> float:
+def fit_temperature(log_p: Array, label: Array, product: Array | None = None, *, left_out: int = 1) -> float:
     """Return the temperature of the least cross-entropy (Guo et al. 2017, temperature scaling).
 
     A product's probability of a leaf is the mean over its pictures, as in a scoring run: a temperature that
@@ -81,6 +81,7 @@ def fit_temperature(log_p: Array, label: Array, product: Array | None = None) ->
         label: (pictures,) the column of the right leaf, -1 where it was not found.
         product: (pictures,) the number of the product, from 0; each picture its own where it is None.
             Products say nothing of whose right leaf no picture has a probability above 0.
+        left_out: As in `tempered`.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -95,7 +96,7 @@ def fit_temperature(log_p: Array, label: Array, product: Array | None = None) ->
     said = np.unique(product)
 
     def loss(log_temperature: float) -> float:
-        scaled = log_p / np.exp(log_temperature)
+        scaled = _scaled(log_p, np.exp(log_temperature), left_out)
         chosen = scaled[np.arange(len(label)), label] - logsumexp(scaled, axis=1)
         total = np.full(len(pictures), -np.inf)
         np.logaddexp.at(total, product, chosen)
@@ -105,9 +106,22 @@ def fit_temperature(log_p: Array, label: Array, product: Array | None = None) ->
     return float(np.exp(found.x))
 
 
-def tempered(log_p: Array, temperature: float) -> Array:
-    """Return probabilities, (answers, leaves), of log-probabilities at a temperature."""
+def tempered(log_p: Array, temperature: float, *, left_out: int = 1) -> Array:
+    """Return probabilities, (answers, leaves), of log-probabilities at a temperature.
+
+    Args:
+        log_p: (answers, leaves)
+        temperature: What they are divided by.
+        left_out: For how many leaves the last column stands, which are taken as equally likely.
+    """
     from scipy.special import softmax
 
-    probability: Array = softmax(log_p / temperature, axis=1)
+    probability: Array = softmax(_scaled(log_p, temperature, left_out), axis=1)
     return probability
+
+
+def _scaled(log_p: Array, temperature: float, left_out: int) -> Array:
+    scaled = log_p / temperature
+    if left_out > 1:  # each of them at the temperature, and their sum
+        scaled[:, -1] += (1 - 1 / temperature) * np.log(left_out)
+    return scaled

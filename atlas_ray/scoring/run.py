@@ -46,6 +46,8 @@ def score(config: ScoreConfig) -> RunReport:
         AuditError: where inputs and outputs do not balance.
     """
     began = time.time()
+    if config.taxonomy and storage.exists(config.taxonomy):  # else a built-in one, by its name
+        config = replace(config, taxonomy=storage.absolute(config.taxonomy))
     output = storage.absolute(config.output)
     catalog = storage.absolute(config.catalog)
     spec, identity = _identity(config, catalog)

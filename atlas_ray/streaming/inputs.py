@@ -99,6 +99,8 @@ def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -
     joined = pa.table({**found, **{name: table[name].take(take) for name in columns}})
     if split is None:
         return joined
+    # A product's pictures together: who reads a part of the table then has whole products.
+    joined = joined.take(pa.array(np.argsort(np.concatenate([owner[pictures], bare]), kind="stable")))
     return joined.filter(pc.and_(pc.equal(joined["split"], split), pc.is_valid(joined["category_path"])))
 
 

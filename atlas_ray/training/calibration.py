@@ -22,8 +22,10 @@ from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products
 
 MOST_PICTURES = 20_000
 """One number needs no more."""
-MOST_VALUES = 10_000_000
-"""Probabilities that are held, so many pictures times the leaves of the tree; it bounds the memory."""
+MOST_PATHS = 1000
+"""Of one picture that are held, the best ones; the others count together."""
+TOP_K = PredictorConfig().top_k
+"""Paths that a scoring run lists of a picture; of a product's others it knows nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,13 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     try:
         with ProgressDisplay("asking the model", "products") as display:
             stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), board=display.board)
-            parts = list(batches_of(stream.limit(min(MOST_PICTURES, MOST_VALUES // len(labels) + 1))))
+            parts = list(batches_of(stream.limit(MOST_PICTURES)))
     finally:
         forget_inputs(model)
     if not parts or not sum(len(part["label"]) for part in parts):
         raise CatalogError(f"{catalog}: no labelled product in the split {split!r} that the model can say something of")
     said = _Said.of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    factor = fit_temperature(said.log_p, said.place, said.product)
+    factor = fit_temperature(said.log_p, said.place, said.product, left_out=said.left_out)
     before, after = (said.answers(artifact.taxonomy, change) for change in (1.0, factor))
     errors = [one.reliability.expected_error for one in (before, after)]
     temperature = float(np.clip(artifact.temperature * factor, *BOUNDS))
@@ -119,12 +121,13 @@ class _Said:
     """What the model said of pictures.
 
     Attributes:
-        leaf: (pictures, paths) positions of leaves; -1 for none, and in the last column, which is what the search
-            left out.
+        leaf: (pictures, paths) positions of leaves, best first; -1 for none, and in the last column, which is what
+            was left out.
         log_p: (pictures, paths) of them.
-        place: (pictures,) the column of the right leaf; the last one where the search left it out.
+        place: (pictures,) the column of the right leaf; the last one where it was left out.
         product: (pictures,) the product's number.
         label: (products,) position of the right leaf.
+        left_out: For how many leaves the last column stands.
     """
 
     leaf: Any
@@ -132,6 +135,7 @@ class _Said:
     place: Any
     product: Any
     label: Any
+    left_out: int
 
     @classmethod
     def of(cls, rows: dict[str, Any]) -> Self:
@@ -142,30 +146,38 @@ class _Said:
         kept = seen | ~has_seen[product]
         right = rows["leaf"] == rows["label"][:, None]
         place = np.where(right.any(1), right.argmax(1), right.shape[1] - 1)
-        return cls(rows["leaf"][kept], rows["log_p"][kept], place[kept], product[kept], rows["label"][first])
+        left_out = int(rows["left_out"][0])
+        return cls(rows["leaf"][kept], rows["log_p"][kept], place[kept], product[kept], rows["label"][first], left_out)
 
     def answers(self, taxonomy: Taxonomy, factor: float) -> _Answers:
-        """Return the products' answers at another temperature, `factor` times the model's."""
+        """Return what `atlas_ray.scoring.combine` would answer at `factor` times the model's temperature."""
         leaves, above = len(taxonomy.leaves), _nodes_above(taxonomy)
-        picture, column = np.nonzero(self.leaf >= 0)
-        weight = tempered(self.log_p, factor)[picture, column] / np.bincount(self.product)[self.product[picture]]
-        pairs, inverse = np.unique(self.product[picture] * leaves + self.leaf[picture, column], return_inverse=True)
+        probability = tempered(self.log_p, factor, left_out=self.left_out)
+        pictures = np.bincount(self.product)
+        listed, weight = self.leaf[:, :TOP_K], probability[:, :TOP_K] * (self.leaf[:, :TOP_K] >= 0)
+        picture, column = np.nonzero(listed >= 0)
+        pairs, inverse = np.unique(self.product[picture] * leaves + listed[picture, column], return_inverse=True)
         product, leaf = pairs // leaves, pairs % leaves
-        probability = np.bincount(inverse, weights=weight)
+        mean = np.bincount(inverse, weights=weight[picture, column]) / pictures[product]
         _, first = np.unique(product, return_index=True)
-        order = np.lexsort((-probability, product))  # each product's best stands where its first did
-        best, most = leaf[order[first]], probability[order[first]]
-        same = above[leaf] == above[best[product]]  # (pairs, depth)
-        levels = np.stack(
-            [np.bincount(product, weights=probability * column, minlength=len(best)) for column in same.T], 1
-        )
+        order = np.lexsort((-mean, product))  # each product's best stands where its first did
+        best, most = leaf[order[first]], mean[order[first]]
+        levels = np.zeros((len(best), taxonomy.depth))
+        for level in range(taxonomy.depth):
+            node = above[:, level]
+            own, wanted = node[self.leaf[:, 0]], node[best][self.product]
+            # A picture whose own path has the node knows all of its probability, another one what it lists below it.
+            whole = (probability * (node[self.leaf] == own[:, None])).sum(1)
+            some = (weight * (node[listed] == wanted[:, None])).sum(1)
+            shared = np.where(own == wanted, whole, some) * (wanted >= 0)
+            levels[:, level] = np.bincount(self.product, weights=shared) / pictures
         return _Answers(best, most, levels, self.label)
 
 
 def _nodes_above(taxonomy: Taxonomy) -> Any:
-    """Return the number of each leaf's node at each level, (leaves, depth); -1 past its end."""
+    """Return the number of each leaf's node at each level, (leaves + 1, depth) int32; -1 past its end and for none."""
     number: dict[CategoryPath, int] = {}
-    above = np.full((len(taxonomy.leaves), taxonomy.depth), -1)
+    above = np.full((len(taxonomy.leaves) + 1, taxonomy.depth), -1, np.int32)
     for row, path in enumerate(taxonomy.leaves):
         above[row, : len(path)] = [number.setdefault(path[:level], len(number)) for level in range(1, len(path) + 1)]
     return above
@@ -176,10 +188,10 @@ ROUNDING = 1e-5
 
 
 class Judge:
-    """Asks the model about blocks of products, as a scoring run does, for all leaves that its search finds."""
+    """Asks the model about blocks of products, as a scoring run does."""
 
     def __init__(self, model: str, labels: dict[CategoryPath, int], threads: int) -> None:
-        settings = PredictorConfig(top_k=len(labels))
+        settings = PredictorConfig(top_k=min(len(labels), MOST_PATHS))
         artifact = load_artifact(model)
         if threads:
             torch.set_num_threads(threads)
@@ -191,7 +203,10 @@ class Judge:
         size = self._predictor.image_size_px
         one = Products(torch.zeros((1, 3, size, size), dtype=torch.uint8), {name: ["one"] for name in artifact.texts})
         self._width = self._predictor.infer(one).leaf.shape[1] + 1
-        """Leaves that a search finds, all or a beam's, and what it leaves out."""
+        """Leaves that are held, the best ones or a beam's, and what is left out."""
+        is_beam = self._width <= settings.top_k
+        # A beam's left-out mass is one number in a scoring run, too.
+        self._left_out = 1 if is_beam else max(len(labels) - settings.top_k, 1)
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """Return rows of what `_Said.of` takes; a product with nothing to go by drops out."""
@@ -213,4 +228,7 @@ class Judge:
         product = np.array(table["product_id"].to_pylist(), dtype=object)
         seen = np.ones(len(table), bool) if products.seen is None else products.seen.numpy()
         seen = seen | (PICTURE not in predictor.reads)
-        return {"leaf": leaf, "log_p": log_p, "label": label[kept], "product": product[kept], "seen": seen[kept]}
+        return {
+            "leaf": leaf, "log_p": log_p, "label": label[kept], "product": product[kept], "seen": seen[kept],
+            "left_out": np.full(len(kept), self._left_out),
+        }  # fmt: skip

@@ -218,8 +218,12 @@ def _sides(config: FusionTraining, found: Opinions) -> tuple[ray.data.Dataset, r
     if not config.held_out:
         return found.dataset, found.dataset.limit(0)
 
+    names = batches_of(found.dataset.select_columns(["name"]))
+    draws = np.unique(np.concatenate([_draws(config.seed, batch["name"]) for batch in names]))
+    last = draws[int(np.ceil(config.held_out * len(draws))) - 1]
+
     def side(batch: dict[str, Any], *, is_held_out: bool) -> dict[str, Any]:
-        out = np.array([drawn(config.seed, name) < config.held_out for name in batch["name"]], dtype=bool)
+        out = _draws(config.seed, batch["name"]) <= last
         return {name: column[out == is_held_out] for name, column in batch.items()}
 
     learned, held_out = (
@@ -227,6 +231,10 @@ def _sides(config: FusionTraining, found: Opinions) -> tuple[ray.data.Dataset, r
         for out in (False, True)
     )
     return learned, held_out
+
+
+def _draws(seed: int, names: Sequence[str]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.array([drawn(seed, name) for name in names], np.float64)
 
 
 def _fit(
