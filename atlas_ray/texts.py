@@ -32,8 +32,8 @@ LETTER = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar
 START, REST = rf"(?!{LETTER})[\p{{L}}", rf"(?:(?!{LETTER})[\p{{L}}\p{{M}}"
 TITLE = regex.compile(rf"{LETTER}|{START}\p{{N}}]{REST}\p{{N}}])*|\p{{Extended_Pictographic}}")
 DESCRIPTION = regex.compile(rf"{LETTER}|{START}]{REST}])*")
-# Of the quotes that are tried at any place at most two can still be open, so that hostile texts take no longer.
-ATTRIBUTES = r"""(?:[^<>"']++|"[^"]*+"|'[^']*+')*+"""
+# A quote opens a value only right after `=`, and no value has a `<`: where a template forgets one, no word is lost.
+ATTRIBUTES = r"""(?:=\s*+(?:"[^"<]*+"|'[^'<]*+')|[^<>])*+"""
 MARKUP = regex.compile(
     rf"""
     <!--(?:.*?-->|.*)                                                    # a comment; browsers hide what follows, too,

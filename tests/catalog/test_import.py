@@ -110,6 +110,7 @@ def test_a_csv_of_another_country(tmp_path: Path, begin: str, separator: str) ->
         ["sku", "name, long", "price", "image", "category", "", ""],
         ["1", "One", "1.299,50", "a.jpg", "A > B", "", ""],
         ["2", "Two; 2", "1\u202f299,5", "b.jpg", "A > C", "unnamed"],
+        ["5", "Five; 5", "1\u202f299,5", "b.jpg", "A > C"],
         ["", "", "", "", "", "", "", ""],
         ["3", "short", "5"],
         ["4", "Four", "1,299", "c.jpg", "A > B", "", "", ""],
@@ -120,9 +121,15 @@ def test_a_csv_of_another_country(tmp_path: Path, begin: str, separator: str) ->
     report = run(tmp_path / "shop.csv", tmp_path / "out", columns={"title": "name, long"})
     products = rows(tmp_path / "out", "products")
     assert [(row["product_id"], row["title"], row["price"]) for row in products] == [
-        ("1", "One", 1299.5), ("2", "Two; 2", 1299.5), ("4", "Four", 1299.0)
+        ("1", "One", 1299.5), ("5", "Five; 5", 1299.5), ("4", "Four", 1299.0)
     ]  # fmt: skip
-    assert report.quarantined == {"bad_row": 1}
+    assert report.quarantined == {"bad_row": 2}  # one is cut off, one has a cell too many
+
+
+def test_a_header_that_breaks_lines(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text('"Item\nname",sku,image\na,1,1.jpg\n')
+    run(tmp_path / "shop.csv", tmp_path / "out")
+    assert [row["product_id"] for row in rows(tmp_path / "out", "products")] == ["1"]
 
 
 def test_lines_are_counted_past_broken_ones(tmp_path: Path) -> None:
