@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3.exceptions import MaxRetryError, ResponseError
 from urllib3.util import Retry
 
 from atlas_ray.errors import ItemError, ServiceError
@@ -58,6 +59,25 @@ class _TooLargeError(ServiceError):
     """A request has more bytes than the endpoint takes in one."""
 
 
+class _Retry(Retry):
+    """Asks again, but not where the endpoint itself says that it failed: it would fail again."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,
+        error: Exception | None = None,
+        _pool: Any = None,
+        _stacktrace: Any = None,
+    ) -> Self:
+        """Return what is left to try."""
+        said = "" if response is None else response.headers.get("Content-Type", "")
+        if response is not None and response.status == 500 and "problem+json" in said:
+            raise MaxRetryError(_pool, url or "", ResponseError("internal"))
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
 class _Bearer(AuthBase):
     """Says who asks. Without it, requests would send what ~/.netrc has for the host."""
 
@@ -92,7 +112,7 @@ class Client:
         self._session = requests.Session()
         # Nothing that is asked changes anything, so it may be asked again. What took too long once
         # would only add to the load.
-        retry = Retry(
+        retry = _Retry(
             total=attempts - 1,
             read=1,
             # HAProxy, where it stands before the gateways, says 500 for a gateway that went away.
@@ -145,10 +165,10 @@ class Client:
             What is said of each, in their order, or why it has no answer.
 
         Raises:
-            ServiceError: where the endpoint refuses, or does not answer.
+            ServiceError: where there are not as many texts as pictures, or the endpoint refuses, or does not answer.
             OSError: where a file cannot be read.
         """
-        texts = _texts(titles, descriptions)
+        texts, count = _texts(len(pictures), titles, descriptions)
         fields = _given(within=within, top_k=top_k, explain=str(explain).lower())
 
         def ask(part: slice) -> dict[str, Any]:
@@ -160,7 +180,7 @@ class Client:
             said = {name: [text or "" for text in column[part]] for name, column in texts.items()}
             return self._ask("POST", self._path(model, "categorize"), files=files, data=fields | said)
 
-        return self._results(ask, slice(0, len(pictures)))
+        return self._results(ask, slice(0, count))
 
     def categorize_uris(
         self,
@@ -177,7 +197,7 @@ class Client:
 
         Otherwise as `categorize`.
         """
-        texts = _texts(titles, descriptions)
+        texts, count = _texts(len(image_uris), titles, descriptions)
         fields = _given(within=within, top_k=top_k, explain=explain)
 
         def ask(part: slice) -> dict[str, Any]:
@@ -185,7 +205,7 @@ class Client:
             wanted = {"image_uri": list(image_uris[part]), **fields, **said}
             return self._ask("POST", self._path(model, "categorize"), json=wanted)
 
-        return self._results(ask, slice(0, len(image_uris)))
+        return self._results(ask, slice(0, count))
 
     def model(self, name: str | None = None) -> dict[str, Any]:
         """Return what a model is.
@@ -234,10 +254,16 @@ class Client:
 
 
 def _texts(
-    titles: Sequence[str | None] | None, descriptions: Sequence[str | None] | None
-) -> dict[str, list[str | None]]:
+    pictures: int, titles: Sequence[str | None] | None, descriptions: Sequence[str | None] | None
+) -> tuple[dict[str, list[str | None]], int]:
+    """Return the texts that are given, by field, and how many products there are; without pictures as many as texts."""
     given = {"title": titles, "description": descriptions}
-    return {name: list(texts) for name, texts in given.items() if texts is not None}
+    texts = {name: list(column) for name, column in given.items() if column is not None}
+    count = pictures or max(map(len, texts.values()), default=0)
+    for name, column in texts.items():
+        if len(column) != count:
+            raise ServiceError(f"{len(column)} {name}s for {count} products; expected one for each")
+    return texts, count
 
 
 def _given(**values: Any) -> dict[str, Any]:

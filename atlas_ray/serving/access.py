@@ -38,14 +38,15 @@ def new_token(name: str) -> tuple[str, str]:
 class TokenTable:
     """The tokens that are known, by name; those of a file are read again when it changes."""
 
-    def __init__(self, tokens: str = "", file: str = "") -> None:
+    def __init__(self, tokens: str = "", file: str = "", *, strict: bool = True) -> None:
         """Read the tokens.
 
         Args:
             tokens: NAME:SHA256, separated by commas.
             file: A local file of the same, a line each; empty lines and those with # are left out.
-                Once it has been read, a line that is none is passed over, so that a mistake beside it
+                When it is read again, a line that is none is passed over, so that a mistake beside it
                 keeps nobody's token alive; without the file its tokens end after a minute.
+            strict: Refuse a line that is none; else it is passed over at first, too, if there is another.
 
         Raises:
             ConfigError: for a line that is none, or a file that cannot be read.
@@ -54,12 +55,14 @@ class TokenTable:
         self._file = file
         self._of_file: dict[str, str] = {}
         self._state = _state(file)
-        self._looked_at = self._read_at = time.monotonic()
+        self._looked_at = time.monotonic()
+        self._gone_since: float | None = None
         if file:
             self._of_file, more = self._read()
             mistakes += more
-        if mistakes:
+        if mistakes and (strict or not (self._given or self._of_file)):
             raise mistakes[0]
+        _warn(mistakes)
 
     def name_of(self, token: str) -> str | None:
         """Return whose token it is, or None. All are compared, each in the same time."""
@@ -78,18 +81,18 @@ class TokenTable:
         self._looked_at = now
         state = _state(self._file)
         if state is not None and state == self._state:
-            self._read_at = now
             return
         try:
             self._of_file, mistakes = self._read()
         except ConfigError as error:
             mistakes = [error]
-            if now - self._read_at > GRACE_S:  # a file that is gone says that nobody may ask
+            self._state = None
+            self._gone_since = now if self._gone_since is None else self._gone_since
+            if now - self._gone_since > GRACE_S:  # a file that is gone says that nobody may ask
                 self._of_file = {}
         else:
-            self._state, self._read_at = state, now
-        for mistake in mistakes:
-            logger.warning("%s", mistake)
+            self._state, self._gone_since = state, None
+        _warn(mistakes)
 
     def _read(self) -> tuple[dict[str, str], list[ConfigError]]:
         try:
@@ -97,6 +100,11 @@ class TokenTable:
                 return _parse(stream, self._file)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"tokens_file {self._file!r} cannot be read: {error}") from None
+
+
+def _warn(mistakes: Iterable[ConfigError]) -> None:
+    for mistake in mistakes:
+        logger.warning("%s", mistake)
 
 
 def _parse(lines: Iterable[str], source: str) -> tuple[dict[str, str], list[ConfigError]]:

@@ -74,9 +74,7 @@ def build_api(gateway: Gateway) -> ASGIApp:
 
         async def results() -> list[dict[str, Any]]:
             products, ask = await read_request(request, gateway)
-            # What has not come to the model in half of the time that is left is refused, and asked again later.
-            turn_by = (time.monotonic() + deadline) / 2
-            return await gateway.categorize(name, products, ask, turn_by)
+            return await gateway.categorize(name, products, ask, deadline)
 
         return JSONResponse({"results": await in_time(results(), BODY_FIRST_S)})
 
@@ -171,7 +169,7 @@ async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPr
         uris = wanted.uris()
         _check_count(len(uris), limit)
         asked.texts(len(uris))  # refused before anything is fetched
-        products = await gateway.fetch(uris, request.scope[SHARE].take)
+        products = await gateway.fetch(uris, request.scope[SHARE])
     elif kind == "multipart/form-data":
         products, fields = await _read_form(request, limit)
         asked = _validated(Asked, fields)
@@ -215,7 +213,7 @@ async def _read_form(request: Request, limit: int) -> tuple[list[NamedProduct], 
                 else:
                     fields[name] = value
     except HTTPException as error:  # what the parser makes of a damaged form
-        if str(error.detail).startswith("Too many files"):
+        if str(error.detail).startswith(("Too many files", "Too many fields")):
             raise Problem(413, "too_large", f"more than {limit} products; a request has 1 to {limit}") from None
         raise Problem(422, "invalid_request", f"multipart/form-data: {error.detail}") from None
     except ValueError as error:  # a character set that does not fit its text

@@ -57,7 +57,7 @@ class ModelCaller:
         """What the model was when last asked; None before."""
         self._describing: asyncio.Task[dict[str, Any]] | None = None
         self._handle = handle
-        self._line = Line(batch_size, name)
+        self._line = Line(batch_size)
         self._wait_s = batch_wait_s
         self._most_waiting = most_waiting
         self._patience_s = patience_s
@@ -111,32 +111,50 @@ class ModelCaller:
             Problem: 429.
         """
         self._check_length()
-        if len(self._line) and time.monotonic() - self._line.since > self._patience_s:
-            raise busy(f"model {self.name!r}")
+        if len(self._line) and self._is_there() and time.monotonic() - self._line.since > self._patience_s:
+            raise self._busy()
 
     def _check_length(self) -> None:
         if len(self._line) >= self._most_waiting:
-            raise busy(f"model {self.name!r}")
+            raise self._busy()
+
+    def _is_there(self) -> bool:
+        """Tell whether a replica answered lately; else one may be coming, for which everybody waits."""
+        now = time.monotonic()
+        return any(now - seen < SEEN_S for seen in self._seen.values())
 
     async def ask(self, question: Question, turn_by: float = math.inf) -> Answer:
         """Ask about at most a batch of products.
 
         Args:
             question: What to ask.
-            turn_by: By the monotonic clock, when the model has to be called; later is too late for the answer.
+            turn_by: By the monotonic clock, when the model has to be called, if it is there: later may be too
+                late for the answer.
 
         Raises:
             Problem: where there is no room, its turn does not come in time, or no replica answers.
         """
         self._check_length()
-        one = Waiting(question, turn_by)
+        one = Waiting(question)
         self._line.join(one)
         self._send()
+        late = None
+        if self._is_there() and turn_by < math.inf:
+            late = asyncio.get_running_loop().call_later(turn_by - time.monotonic(), self._refuse, one)
         try:
             return await one.answer
         except asyncio.CancelledError:
             self._forget(one)
             raise
+        finally:
+            if late is not None:
+                late.cancel()
+
+    def _refuse(self, one: Waiting) -> None:
+        """Let one go whose turn has not come."""
+        if self._line.leave(one):
+            one.settle(self._busy())
+            self._length.set(len(self._line))
 
     def _forget(self, one: Waiting) -> None:
         """Ask no more for someone who went away, and end a call that nobody waits for."""
@@ -211,12 +229,15 @@ class ModelCaller:
                 response.cancel()  # Serve does so only where the caller's own request was cancelled
                 raise
             except BackPressureError:
-                raise busy(f"model {self.name!r}") from None
+                raise self._busy() from None
             except (RayActorError, DeploymentUnavailableError) as error:
                 if attempt + 1 == ATTEMPTS:
                     logger.warning("model %r: %s", self.name, error)
                     raise self._unavailable() from None
         raise AssertionError("unreachable: ATTEMPTS is at least 1")
+
+    def _busy(self) -> Problem:
+        return busy(f"model {self.name!r}")
 
     def _unavailable(self) -> Problem:
         return Problem(503, "unavailable", f"model {self.name!r} does not answer; try again", {"Retry-After": "5"})

@@ -3,9 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import torch
 
@@ -15,13 +14,12 @@ from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.serving.problems import busy
 from atlas_ray.serving.question import Pixels
 
-Result = TypeVar("Result")
 THREADS = 2
 WHAT = "the decoding of pictures"
 
 
 class Decoder:
-    """Decodes pictures of many requests, in the order in which they come."""
+    """Decodes the pictures of requests, in the order in which they come."""
 
     def __init__(self, limits: PictureLimits, *, threads: int = 0, patience_s: float) -> None:
         """Start the threads.
@@ -29,19 +27,17 @@ class Decoder:
         Args:
             limits: What a picture may be.
             threads: How many; 0: two.
-            patience_s: How long the first in line may have waited while more are taken.
+            patience_s: How long the first request in line may have waited while more are taken.
         """
         self._limits = limits
         self._patience_s = patience_s
         # Each of these threads would start OpenMP threads of its own to resize.
         self._pool = ThreadPoolExecutor(threads or THREADS, "decode", initializer=torch.set_num_threads, initargs=(1,))
         self._line: dict[int, float] = {}
-        """When each picture came whose decoding has not begun."""
+        """When each request came of which no picture is begun."""
         self._numbers = itertools.count()
-
-    def __len__(self) -> int:
-        """Count the pictures that wait."""
-        return len(self._line)
+        self.waiting = 0
+        """Pictures that are not decoded."""
 
     def check_room(self) -> None:
         """Refuse a request while the first in line has waited too long.
@@ -53,33 +49,51 @@ class Decoder:
         if since is not None and time.monotonic() - since > self._patience_s:
             raise busy(WHAT)
 
-    async def decode(self, content: bytes, size_px: int, turn_by: float) -> Pixels | PictureError:
-        """Return a picture's pixels as a model takes them, or why it has none.
+    async def decode(self, contents: Sequence[bytes], size_px: int, turn_by: float) -> list[Pixels | PictureError]:
+        """Return the pixels of a request's pictures as a model takes them, or why they have none.
 
         Args:
-            content: The file.
-            size_px: Its size for the model.
-            turn_by: By the monotonic clock, when it has to have begun.
+            contents: The files.
+            size_px: Their size for the model.
+            turn_by: By the monotonic clock, when the first one has to be begun.
 
         Raises:
-            Problem: 429, where it has not.
+            Problem: 429, where it is not.
         """
         number = next(self._numbers)
-        self._line[number] = time.monotonic()
+        if contents:
+            self._line[number] = time.monotonic()
+        jobs = [_Job(number, content, size_px, turn_by) for content in contents]
+        self.waiting += len(jobs)
+        loop = asyncio.get_running_loop()
+        # One for each, so that requests take turns and what nobody waits for any more is not begun.
+        tasks = [loop.run_in_executor(self._pool, self._run, job) for job in jobs]
         try:
-            return await self.run(self._decode, number, content, size_px, turn_by)
+            return list(await asyncio.gather(*tasks))
         finally:
-            self._line.pop(number, None)  # nobody waits for it any more
+            self._line.pop(number, None)
+            self.waiting -= len(jobs)
+            for job, task in zip(jobs, tasks, strict=True):
+                task.cancel()
+                job.content = None  # one that is cancelled stays with the threads until its turn
 
-    async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Do other work of a picture's in these threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-
-    def _decode(self, number: int, content: bytes, size_px: int, turn_by: float) -> Pixels | PictureError:
-        self._line.pop(number, None)
-        if time.monotonic() > turn_by:
+    def _run(self, job: "_Job") -> Pixels | PictureError:
+        content = job.content
+        if self._line.pop(job.request, None) is not None and time.monotonic() > job.turn_by:
             raise busy(WHAT)
+        if content is None:
+            return PictureError("empty", "nobody waits for it")
         try:
-            return decode(content, size_px, self._limits).pixels.contiguous().numpy()
+            return decode(content, job.size_px, self._limits).pixels.contiguous().numpy()
         except PictureError as error:
             return error
+
+
+class _Job:
+    """A picture to decode."""
+
+    def __init__(self, request: int, content: bytes, size_px: int, turn_by: float) -> None:
+        self.request = request
+        self.content: bytes | None = content
+        self.size_px = size_px
+        self.turn_by = turn_by

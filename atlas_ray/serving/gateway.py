@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +14,6 @@ from ray.serve.metrics import Counter, Histogram
 from starlette.types import ASGIApp
 
 from atlas_ray.errors import ItemError, TaxonomyError
-from atlas_ray.objects import Take
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.products import texts_of
 from atlas_ray.reports.attention import overlays, seen
@@ -24,6 +24,7 @@ from atlas_ray.serving.decoder import Decoder
 from atlas_ray.serving.model import STAGE_BOUNDARIES
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.question import Answer, Pixels, Question
+from atlas_ray.serving.room import Share
 from atlas_ray.serving.sources import Sources
 from atlas_ray.taxonomy import CategoryPath, parse_path
 from atlas_ray.texts import has_words
@@ -33,6 +34,8 @@ PATIENCE = 0.25
 """How long the first in a line may have waited while more are taken, of a request's time."""
 ANOTHER_SIZE_PAUSE_S = (0.05, 0.3)
 """Between attempts while replicas of models of two sizes are there."""
+REQUESTS_A_PICTURE = 8
+"""So many requests that run count as a picture that waits to be decoded."""
 READY_S = 2.0
 UNSEEN = ItemError("no_picture", "where a model looked can be said of a picture alone")
 NOTHING = ItemError("nothing_to_go_by", "no picture, and no text that this model reads")
@@ -92,6 +95,7 @@ class Gateway:
         limits = PictureLimits(
             max_bytes=int(config.max_picture_mib * MIB), max_pixels=int(config.max_megapixels * 1_000_000)
         )
+        self._drawing = ThreadPoolExecutor(1, "drawing")
         self._decoder = Decoder(
             limits, threads=config.predictor.decode_threads, patience_s=PATIENCE * config.request_timeout_s
         )
@@ -115,7 +119,8 @@ class Gateway:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what Serve is to scale by; see `ScaleByProducts`."""
-        return {PRODUCTS: float(len(self._decoder))}
+        # Texts and pictures that are fetched wait for no thread, but take their part of a gateway, too.
+        return {PRODUCTS: max(float(self._decoder.waiting), self.running / REQUESTS_A_PICTURE)}
 
     @property
     def names(self) -> list[str]:
@@ -128,14 +133,18 @@ class Gateway:
         One that is too busy to answer is ready, and so is one that sleeps until it is asked.
         """
         models = self._models.values() if self.config.min_replicas else ()
-        try:
-            async with asyncio.timeout(READY_S):
-                await _all(model.check_answers() for model in models)
-        except Problem as problem:
-            return problem.status == 429 and not self.draining
-        except TimeoutError:
-            return False
-        return not self.draining
+
+        async def answers(model: ModelCaller) -> bool:
+            try:
+                async with asyncio.timeout(READY_S):
+                    await model.check_answers()
+            except Problem as problem:
+                return problem.status == 429
+            except TimeoutError:
+                return False
+            return True
+
+        return all(await _all(answers(model) for model in models)) and not self.draining
 
     async def describe(self, name: str) -> dict[str, Any]:
         """Return what a model is.
@@ -163,19 +172,19 @@ class Gateway:
         self._model(name).check_room()
         self._decoder.check_room()
 
-    async def fetch(self, uris: Sequence[str | None], take: Take) -> list[NamedProduct]:
+    async def fetch(self, uris: Sequence[str | None], share: Share) -> list[NamedProduct]:
         """Read the objects that a request names.
 
         Args:
             uris: Where they are; None for a product without a picture.
-            take: Called with bytes before they are held.
+            share: What the request takes of the memory.
 
         Raises:
             Problem: where there is no room for them.
         """
         started = time.monotonic()
         named = [uri for uri in uris if uri is not None]
-        contents = iter(await self._sources.read(named, take) if named else [])
+        contents = iter(await self._sources.read(named, share) if named else [])
         self._seconds.observe(time.monotonic() - started, tags={"stage": "fetch"})
         return [
             NamedProduct(f"product {number}" if uri is None else uri, None if uri is None else next(contents))
@@ -183,7 +192,7 @@ class Gateway:
         ]
 
     async def categorize(
-        self, name: str, products: list[NamedProduct], ask: Ask, turn_by: float
+        self, name: str, products: list[NamedProduct], ask: Ask, deadline: float
     ) -> list[dict[str, Any]]:
         """Answer for every product: its category path, or why it has none.
 
@@ -191,7 +200,8 @@ class Gateway:
             name: The model to ask.
             products: What to ask about; they are changed.
             ask: What to ask.
-            turn_by: By the monotonic clock, when they have to have come to the model.
+            deadline: By the monotonic clock, when the answer is too late. What waits in a line for half of the
+                time that it has left is refused, and may be asked again.
 
         Raises:
             Problem: where the whole request is at fault, or the model has no room.
@@ -199,7 +209,7 @@ class Gateway:
         node = ask.node()
         model = self._model(name)
         todo = products
-        while todo := await self._attempt(model, todo, node, ask, turn_by):
+        while todo := await self._attempt(model, todo, node, ask, deadline):
             # Old and new replicas answer by turns; the request's own time limit ends this.
             await asyncio.sleep(random.uniform(*ANOTHER_SIZE_PAUSE_S))
         for picture in products:
@@ -208,7 +218,7 @@ class Gateway:
         return [{"name": picture.name, **picture.result} for picture in products]
 
     async def _attempt(
-        self, model: ModelCaller, products: list[NamedProduct], node: CategoryPath, ask: Ask, turn_by: float
+        self, model: ModelCaller, products: list[NamedProduct], node: CategoryPath, ask: Ask, deadline: float
     ) -> list[NamedProduct]:
         """Decode pictures and ask about the products; return those that a model of another size has to see again."""
         described = await model.known()
@@ -221,7 +231,7 @@ class Gateway:
                 422, "cannot_explain", f"model {model.name!r} is no encoder-decoder, and has no attention maps"
             )
         good = []
-        for product, pixels in await self._decode(products, size, turn_by):
+        for product, pixels in await self._decode(products, size, deadline):
             said = any(has_words(product.texts.get(text), text) for text in texts)
             if pixels is not None or (said and not ask.explain):
                 good.append((product, pixels))
@@ -234,6 +244,7 @@ class Gateway:
         limit = self.config.predictor.batch_size
         chunks = [good[start : start + limit] for start in range(0, len(good), limit)]
         started = time.monotonic()
+        turn_by = _halfway(deadline)
         answers: list[Answer] = await _all(
             model.ask(_question(chunk, size, texts, node, ask), turn_by) for chunk in chunks
         )
@@ -247,33 +258,29 @@ class Gateway:
                 model.described = (model.described or described) | now
                 again += [picture for picture, _ in chunk]
                 continue
-            for place, (picture, pixels) in enumerate(chunk):
+            for place, (picture, _) in enumerate(chunk):
                 picture.result = _result(answer, place, ask)
                 if isinstance(picture.content, ItemError):
                     picture.result["picture_error"] = str(picture.content)
-                if answer.maps is not None and pixels is not None:
-                    levels = len(picture.result["category_path"])
-                    picture.result |= await self._decoder.run(_drawn, answer.maps[place], levels, pixels)
+            if answer.maps is not None:
+                await asyncio.get_running_loop().run_in_executor(self._drawing, _draw, chunk, answer.maps)
         return again
 
     async def _decode(
-        self, products: list[NamedProduct], size_px: int, turn_by: float
+        self, products: list[NamedProduct], size_px: int, deadline: float
     ) -> list[tuple[NamedProduct, Pixels | None]]:
         """Return products each with its pixels, None where it has none; a picture that is refused becomes its error."""
         started = time.monotonic()
-
-        async def one(product: NamedProduct) -> Pixels | None:
-            if not size_px or not isinstance(product.content, bytes):
-                return None
-            found = await self._decoder.decode(product.content, size_px, turn_by)
-            if isinstance(found, ItemError):
-                product.content = found
-                return None
-            return found
-
-        pixels = await _all(one(product) for product in products)
+        files = [product.content for product in products if size_px and isinstance(product.content, bytes)]
+        found = iter(await self._decoder.decode(files, size_px, _halfway(deadline)))
         self._seconds.observe(time.monotonic() - started, tags={"stage": "decode"})
-        return list(zip(products, pixels, strict=True))
+        decoded: list[tuple[NamedProduct, Pixels | None]] = []
+        for product in products:
+            pixels = next(found) if size_px and isinstance(product.content, bytes) else None
+            if isinstance(pixels, ItemError):
+                product.content, pixels = pixels, None
+            decoded.append((product, pixels))
+        return decoded
 
     def _model(self, name: str) -> ModelCaller:
         if name not in self._models:
@@ -318,5 +325,13 @@ def _result(answer: Answer, place: int, ask: Ask) -> dict[str, Any]:
     return {**row, "model_id": answer.model_id, "taxonomy_id": answer.taxonomy_id}
 
 
-def _drawn(maps: Any, levels: int, pixels: Pixels) -> dict[str, Any]:
-    return {"attention": overlays(maps, levels), "picture": seen(pixels)}
+def _draw(chunk: Sequence[tuple[NamedProduct, Pixels | None]], maps: Any) -> None:
+    """Add to the results of pictures where the model looked."""
+    for (product, pixels), looked in zip(chunk, maps, strict=True):
+        if pixels is not None:
+            levels = len(product.result["category_path"])
+            product.result |= {"attention": overlays(looked, levels), "picture": seen(pixels)}
+
+
+def _halfway(deadline: float) -> float:
+    return (time.monotonic() + deadline) / 2

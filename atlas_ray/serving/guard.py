@@ -41,7 +41,7 @@ class Guard:
         self._served = served
         self._config = config
         self._running = Counter[str]()
-        self._tokens = TokenTable(config.tokens, config.tokens_file)
+        self._tokens = TokenTable(config.tokens, config.tokens_file, strict=False)
         self._rate = RateLimit(config.requests_per_s, config.burst)
         self._room = Room(most=int(config.max_held_mib * MIB), most_a_request=int(config.max_body_mib * MIB))
 

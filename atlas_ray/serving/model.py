@@ -22,6 +22,8 @@ from atlas_ray.products import Products, texts_of
 from atlas_ray.serving.autoscaling import PRODUCTS
 from atlas_ray.serving.question import Answer, Line, Question, Waiting
 
+FAILURES = 20
+"""So many questions that fail one after the other are no fault of theirs."""
 STAGE_BOUNDARIES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class Model:
         self._line = Line(config.batch_size)
         self._held = 0
         """Products that wait here or are being answered."""
+        self._failed = 0
+        """Questions that failed since the last one that did not."""
         self._running: asyncio.Task[None] | None = None
         self._sizes = Histogram(
             "atlas_ray_batch_pictures", "Pictures that the model took at once.", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
@@ -104,6 +108,15 @@ class Model:
             "version": taxonomy.version,
             "category_paths": [list(path) for path in taxonomy.leaves],
         }
+
+    def check_health(self) -> None:
+        """Tell Serve to replace this replica where nothing that it was asked lately could be answered.
+
+        Raises:
+            RuntimeError: as on a GPU whose driver has failed.
+        """
+        if self._failed >= FAILURES:
+            raise RuntimeError(f"the last {self._failed} questions failed")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what Serve is to scale by; see `ScaleByProducts`."""
@@ -166,11 +179,15 @@ class Model:
     def _answers_or_errors(self, questions: list[Question]) -> list[Answer | Exception]:
         """Answer questions together; where that fails, each alone, so that one takes no other with it."""
         try:
-            return list(self._answers(questions))
+            answers: list[Answer | Exception] = list(self._answers(questions))
         except Exception as error:
             logger.error("a batch of %d questions failed", len(questions), exc_info=error)
             if len(questions) == 1:
+                self._failed += 1
                 return [error]
+        else:
+            self._failed = 0
+            return answers
         return [self._answers_or_errors([question])[0] for question in questions]
 
     def _answers(self, questions: list[Question]) -> list[Answer]:

@@ -1,7 +1,6 @@
 """What gateway and model say to each other, and the line in which questions wait."""
 
 import asyncio
-import math
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 
 from atlas_ray.products import Texts
-from atlas_ray.serving.problems import busy
 from atlas_ray.taxonomy import CategoryPath
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -67,10 +65,8 @@ class Answer:
 class Waiting:
     """A question that waits, and where its answer goes; made where an event loop runs."""
 
-    def __init__(self, question: Question, turn_by: float = math.inf) -> None:
+    def __init__(self, question: Question) -> None:
         self.question = question
-        self.turn_by = turn_by
-        """By the monotonic clock, until when its turn has to come."""
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.since = time.monotonic()
 
@@ -87,8 +83,7 @@ class Waiting:
 class Line:
     """Questions that wait for a model, in their order."""
 
-    def __init__(self, batch_size: int, model: str = "") -> None:
-        self._model = model
+    def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self._waiting: deque[Waiting] = deque()
         self._products = 0
@@ -112,24 +107,21 @@ class Line:
         self._waiting.append(one)
         self._products += len(one.question)
 
-    def leave(self, one: Waiting) -> None:
-        """Take a question out, if it still waits."""
-        if one in self._waiting:
-            self._waiting.remove(one)
-            self._products -= len(one.question)
+    def leave(self, one: Waiting) -> bool:
+        """Take a question out, if it still waits, and tell whether it did."""
+        if one not in self._waiting:
+            return False
+        self._waiting.remove(one)
+        self._products -= len(one.question)
+        return True
 
     def next_batch(self) -> list[Waiting]:
-        """Take as many questions as fit in a batch; none where none waits.
-
-        Those that nobody waits for are left out, and those whose turn comes too late are refused.
-        """
+        """Take as many questions as fit in a batch, without those that nobody waits for; none where none waits."""
         batch: list[Waiting] = []
         room = self._batch_size
         while self._waiting and len(self._waiting[0].question) <= room:
             one = self._waiting.popleft()
             self._products -= len(one.question)
-            if time.monotonic() > one.turn_by:
-                one.settle(busy(f"model {self._model!r}"))
             if not one.answer.done():
                 room -= len(one.question)
                 batch.append(one)

@@ -51,6 +51,13 @@ class Share:
                 raise busy("this endpoint's memory")
             self._taken += count
 
+    def give_back(self, count: int) -> None:
+        """Count bytes as free again that came to nothing."""
+        with self._lock:
+            if not self._ended:
+                self._taken -= count
+                self._room.give_back(count)
+
     def end(self) -> None:
         """Give all of it back."""
         with self._lock:

@@ -12,9 +12,11 @@ from atlas_ray.downloads import Download, Downloader
 from atlas_ray.errors import FetchError, ItemError
 from atlas_ray.objects import ObjectReader, Take
 from atlas_ray.serving.config import MIB, ServeConfig
+from atlas_ray.serving.room import Share
 
 MAX_URI = 2048
-READERS = 32
+READERS = 16
+"""Objects of the store that are read at a time; what nobody waits for any more is read to its end."""
 DOWNLOADS = 64
 DOWNLOADS_A_HOST = 8
 """Of all; a slow host leaves room for the others."""
@@ -48,19 +50,23 @@ class Sources:
                 rule=config.address_rule(),
                 concurrency=DOWNLOADS,
                 per_host_concurrency=DOWNLOADS_A_HOST,
-                timeout_s=config.fetch_timeout_s,
+                # Less than a request waits: a host is to be known as silent before nobody asks any more.
+                timeout_s=0.8 * config.fetch_timeout_s,
                 attempts=1,
                 max_bytes=max_bytes,
             )
 
-    async def read(self, uris: Sequence[str], take: Take) -> list[bytes | ItemError]:
+    async def read(self, uris: Sequence[str], share: Share) -> list[bytes | ItemError]:
         """Read pictures at the same time; each one's bytes or why it could not be had in time.
 
         Args:
             uris: What a request names.
-            take: Called with bytes before they are held, from any thread; what it raises ends this call.
+            share: What the request takes of the memory; what is not kept is given back.
+
+        Raises:
+            Problem: where there is no room for all.
         """
-        tasks = {uri: asyncio.ensure_future(self._read(uri, take)) for uri in dict.fromkeys(uris)}
+        tasks = {uri: asyncio.ensure_future(self._kept(uri, share)) for uri in dict.fromkeys(uris)}
         try:
             done, _ = await asyncio.wait(tasks.values(), timeout=self._timeout_s, return_when=asyncio.FIRST_EXCEPTION)
             if refused := [error for task in done if (error := task.exception())]:
@@ -69,6 +75,19 @@ class Sources:
         finally:
             for task in tasks.values():
                 task.cancel()
+
+    async def _kept(self, uri: str, share: Share) -> bytes | ItemError:
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            share.take(count)
+            taken += count
+
+        found = await self._read(uri, take)
+        if isinstance(found, ItemError):
+            share.give_back(taken)
+        return found
 
     async def _read(self, uri: str, take: Take) -> bytes | ItemError:
         try:

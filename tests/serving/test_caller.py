@@ -152,6 +152,9 @@ def test_what_would_wait_too_long_is_refused(handle: DeploymentHandle[Any]) -> N
     async def run() -> None:
         model = caller(handle, patience_s=0.2)
         await handle.hold.remote()
+        await handle.answer.remote()
+        assert asked(await model.ask(question(9))) == [9]  # it is there
+        await handle.hold.remote()
         turn_by = time.monotonic() + 0.5
         asks = await begun(model.ask(question(number), turn_by) for number in range(3))
         model.check_room()
@@ -159,12 +162,26 @@ def test_what_would_wait_too_long_is_refused(handle: DeploymentHandle[Any]) -> N
         with pytest.raises(Problem, match="busy"):  # the first in line has waited long
             model.check_room()
         await asyncio.sleep(0.4)
+        assert [one.done() for one in asks] == [False, True, True]  # at once, not when the model is free
         await handle.answer.remote()
         first, *others = await asyncio.gather(*asks, return_exceptions=True)
         assert isinstance(first, Answer)  # was asked in time
         assert [(one.status, one.code) for one in others if isinstance(one, Problem)] == [(429, "busy")] * 2
         assert asked(await model.ask(question(4), time.monotonic() + 5)) == [4]
         assert await handle.asked.remote() == [[0], [4]]
+
+    asyncio.run(run())
+
+
+def test_a_model_that_is_still_coming_is_waited_for(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> None:
+        model = caller(handle, patience_s=0.1)
+        await handle.hold.remote()
+        asks = await begun(model.ask(question(number), time.monotonic() + 0.2) for number in range(3))
+        await asyncio.sleep(0.3)
+        model.check_room()
+        await handle.answer.remote()
+        assert [asked(answer) for answer in await asyncio.gather(*asks)] == [[0], [1], [2]]
 
     asyncio.run(run())
 

@@ -213,6 +213,8 @@ def test_titles_and_descriptions(running: Endpoint, folder: Path) -> None:
         (by_form,) = client.categorize([picture(0)], titles=titles[:1], descriptions=descriptions[:1], model="fused")
         (by_title,) = client.categorize([b"no picture"], titles=["red"], model="fused")
         (ignored,) = client.categorize([picture(0)], titles=["red"], model="garments")
+        only_texts = client.categorize_uris([], titles=["red", "blue"], model="fused")
+        many = client.categorize([picture(0)] * 20, titles=["red"] * 20, descriptions=["blue"] * 20, model="fused")
     for row, one in zip(wanted.to_pylist()[:2], found[:2], strict=True):
         assert isinstance(one, Categorized)
         assert list(one.category_path) == row["category_path"]
@@ -225,6 +227,8 @@ def test_titles_and_descriptions(running: Endpoint, folder: Path) -> None:
     assert isinstance(by_title, Categorized)
     assert (by_title.picture_error or "").startswith("not_an_image: ")
     assert isinstance(ignored, Categorized)
+    assert [isinstance(one, Categorized) for one in only_texts] == [True, True]
+    assert [isinstance(one, Categorized) for one in many] == [True] * 20
     (alone,) = results(post(running, "/v1/models/fused/categorize", json={"title": "red shirt"}))
     assert alone["name"] == "product 1"
     assert "picture_error" not in alone
@@ -334,9 +338,11 @@ class _Busy(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status = self.refusals.pop(0) if self.refusals else 200
         body = b'{"name": "m"}' if status == 200 else b"{}"
-        self.send_response(status)
+        self.send_response(500 if status == 555 else status)
         if status == 429:
             self.send_header("Retry-After", "2")
+        if status == 555:
+            self.send_header("Content-Type", "application/problem+json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -355,6 +361,11 @@ def test_the_client_waits_as_long_as_it_is_told() -> None:
             assert 1.9 < time.monotonic() - started < 10
             _Busy.refusals[:] = [500, 503, 502]
             assert client.model() == {"name": "m"}
+            _Busy.refusals[:] = [555]  # the endpoint's own: it would fail again
+            with pytest.raises(ServiceError, match="answers 500"):
+                client.model()
+            with pytest.raises(ServiceError, match="3 titles for 1 products"):
+                client.categorize([b""], titles=["a", "b", "c"])
             _Busy.refusals[:] = [429] * 9
         with Client(f"http://127.0.0.1:{server.server_port}", attempts=1) as once, pytest.raises(ServiceError):
             once.model()
@@ -379,7 +390,7 @@ def test_what_does_not_fit_and_what_runs_at_the_end(tmp_path: Path, garments: Ta
     with PictureServer() as shop, endpoint(
         f"--model={tmp_path}/slow", "--allow-anonymous", "--batch-size=1", "--max-pictures=1",
         "--max-queued-requests=1",
-        "--http-images", f"--allow-private={shop.place}", "--fetch-timeout-s=6",
+        "--http-images", f"--allow-private={shop.place}", "--fetch-timeout-s=8",
     ) as running:  # fmt: skip
 
         def ask(_: int) -> requests.Response:

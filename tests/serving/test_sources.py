@@ -9,7 +9,6 @@ from urllib.parse import quote
 import pytest
 
 from atlas_ray.errors import ItemError
-from atlas_ray.objects import any_size
 from atlas_ray.serving.config import ServeConfig
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.room import Room, Share
@@ -18,9 +17,13 @@ from atlas_ray.storage import write_bytes
 from tests.picture_server import PictureServer, jpeg
 
 
+def plenty() -> Share:
+    return Share(Room(most=10**9, most_a_request=10**9))
+
+
 def outcomes(uris: list[str], **settings: object) -> list[str]:
     config = ServeConfig.of({"model": "/m", "allow_anonymous": True, "fetch_timeout_s": 5, **settings}, "a test")
-    found = asyncio.run(Sources(config).read(uris, any_size))
+    found = asyncio.run(Sources(config).read(uris, plenty()))
     return [one.code if isinstance(one, ItemError) else f"{len(one)} bytes" for one in found]
 
 
@@ -114,7 +117,7 @@ def test_what_a_request_names_counts_as_its_bytes(tmp_path: Path) -> None:
         def refused(uris: list[str], **room: int) -> int:
             share = Share(Room(**room))
             with pytest.raises(Problem) as problem:
-                asyncio.run(sources.read(uris, share.take))
+                asyncio.run(sources.read(uris, share))
             return problem.value.status
 
         assert refused(own, most=10_000, most_a_request=2999) == 413
@@ -124,12 +127,24 @@ def test_what_a_request_names_counts_as_its_bytes(tmp_path: Path) -> None:
         room = Room(most=3000, most_a_request=3000)
         for _ in range(2):
             share = Share(room)
-            assert [len(found) for found in asyncio.run(sources.read(own, share.take)) if isinstance(found, bytes)] == [
+            assert [len(found) for found in asyncio.run(sources.read(own, share)) if isinstance(found, bytes)] == [
                 1000, 1000, 1000,
             ]  # fmt: skip
             share.end()  # what was held is free again
         with pytest.raises(Problem, match="busy"):  # a read that comes after the end holds nothing
             share.take(1)
+        # What comes to nothing is given back: pictures without an end do not cost the others their place.
+        small = Sources(
+            ServeConfig.of({**settings, "model": "/m", "allow_anonymous": True, "max_picture_mib": 0.1}, "a test")
+        )
+        share = Share(Room(most=300_000, most_a_request=300_000))
+        endless = [f"{shop.url}/flood/{number}" for number in range(8)]
+        *bad, good = asyncio.run(small.read([*endless[:1], own[0]], share))
+        assert [one.code for one in bad if isinstance(one, ItemError)] == ["too_large"]
+        assert good == bytes(1000)
+        for uri in endless[1:]:
+            (found,) = asyncio.run(small.read([uri], share))
+            assert isinstance(found, ItemError)
 
 
 def test_a_slow_host_takes_no_time_of_others() -> None:
@@ -140,13 +155,25 @@ def test_a_slow_host_takes_no_time_of_others() -> None:
         sources = Sources(config)
 
         async def both() -> tuple[list[bytes | ItemError], list[bytes | ItemError], float]:
-            hanging = asyncio.create_task(sources.read([f"{slow.url}/hang/{n}" for n in range(100)], any_size))
+            hanging = asyncio.create_task(sources.read([f"{slow.url}/hang/{n}" for n in range(100)], plenty()))
             await asyncio.sleep(0.2)
             started = time.monotonic()
-            good = await sources.read([f"{quick.url}/ok/{number}.jpg" for number in range(20)], any_size)
+            good = await sources.read([f"{quick.url}/ok/{number}.jpg" for number in range(20)], plenty())
             return good, await hanging, time.monotonic() - started
 
         good, hanging, seconds = asyncio.run(both())
         assert all(isinstance(found, bytes) for found in good)
         assert {found.code for found in hanging if isinstance(found, ItemError)} == {"timeout"}
         assert seconds < 3  # one time limit for all that a request names
+
+
+def test_a_host_that_never_answers_is_left_alone() -> None:
+    with PictureServer() as slow:
+        settings = {"http_images": True, "allow_private": slow.place, "fetch_timeout_s": 0.6}
+        sources = Sources(ServeConfig.of({"model": "/m", "allow_anonymous": True, **settings}, "a test"))
+        codes = []
+        for number in range(6):
+            (found,) = asyncio.run(sources.read([f"{slow.url}/hang/{number}"], plenty()))
+            assert isinstance(found, ItemError)
+            codes.append(found.code)
+        assert codes == ["timeout"] * 5 + ["unreachable"]

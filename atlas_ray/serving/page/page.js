@@ -221,7 +221,10 @@ at("texts").addEventListener("submit", (event) => {
   event.preventDefault();
   ask(state.picture || NOTHING);
 });
-at("alone").addEventListener("click", () => ask(NOTHING));
+at("alone").addEventListener("click", () => {
+  at("texts").querySelector("button").focus(); // this one hides
+  ask(NOTHING);
+});
 at("all").addEventListener("click", () => narrow([], null));
 at("name").addEventListener("change", (event) => {
   state.model = event.target.value;
