@@ -20,6 +20,7 @@ ATTEMPTS = 3
 """How often a model is called: its replica may die."""
 SEEN_S = 30.0
 """For so long a replica that has answered counts as there."""
+LOOK_EVERY_S = 0.5
 FRESH_S = 5.0
 """For so long a model that has answered counts as answering."""
 
@@ -138,23 +139,28 @@ class ModelCaller:
         one = Waiting(question)
         self._line.join(one)
         self._send()
-        late = None
-        if self._is_there() and turn_by < math.inf:
-            late = asyncio.get_running_loop().call_later(turn_by - time.monotonic(), self._refuse, one)
+        if turn_by < math.inf:
+            self._refuse_after(turn_by - time.monotonic(), one)
         try:
             return await one.answer
         except asyncio.CancelledError:
             self._forget(one)
             raise
-        finally:
-            if late is not None:
-                late.cancel()
 
-    def _refuse(self, one: Waiting) -> None:
-        """Let one go whose turn has not come."""
-        if self._line.leave(one):
-            one.settle(self._busy())
-            self._length.set(len(self._line))
+    def _refuse_after(self, seconds: float, one: Waiting) -> None:
+        """Let one go whose turn has not come by then, unless the model itself is still coming."""
+
+        def refuse() -> None:
+            if one.answer.done():
+                return
+            if not self._is_there():
+                self._refuse_after(LOOK_EVERY_S, one)
+            elif self._line.leave(one):
+                one.settle(self._busy())
+                self._length.set(len(self._line))
+
+        timer = asyncio.get_running_loop().call_later(seconds, refuse)
+        one.answer.add_done_callback(lambda _: timer.cancel())
 
     def _forget(self, one: Waiting) -> None:
         """Ask no more for someone who went away, and end a call that nobody waits for."""

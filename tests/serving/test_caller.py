@@ -186,6 +186,28 @@ def test_a_model_that_is_still_coming_is_waited_for(handle: DeploymentHandle[Any
     asyncio.run(run())
 
 
+def test_what_came_before_the_model_is_refused_once_that_is_there(
+    handle: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atlas_ray.serving.caller.LOOK_EVERY_S", 0.1)
+
+    async def run() -> None:
+        model = caller(handle)
+        await handle.hold.remote()
+        # One is asked; four fill the next call, and the last ones wait for another.
+        asks = await begun(model.ask(question(number), time.monotonic() + 0.2) for number in range(9))
+        await asyncio.sleep(0.3)
+        model._seen["one"] = time.monotonic()  # another gateway's answers do not show here; one of ours would
+        await asyncio.sleep(0.3)
+        done = [one.done() for one in asks]
+        await handle.answer.remote()
+        found = await asyncio.gather(*asks, return_exceptions=True)
+        assert done == [False] * 5 + [True] * 4
+        assert [isinstance(one, Problem) for one in found] == done
+
+    asyncio.run(run())
+
+
 def test_a_model_that_answered_is_asked_again_whether_it_does(
     handle: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
