@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,20 @@ def test_too_much_quarantine_is_an_exit_code(
     command = ["score", "--catalog", catalog, "--model", small_model, "--output", str(scored)]
     assert main([*command, "--precision", "float32", "--max-quarantine-fraction", limit]) == code
     assert ("4.3% of the pictures are in quarantine, over 1.0%" in capsys.readouterr().err) == (code == 3)
+
+
+def test_a_run_names_its_taxonomy_from_any_folder(
+    catalog: str, small_model: str, garments: Taxonomy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Taxonomy(garments.leaves[:3], name="few")
+    (tmp_path / "few.json").write_bytes(few.to_json().encode())
+    monkeypatch.chdir(tmp_path)
+    report = run(os.path.relpath(catalog), small_model, "run", taxonomy="few.json")
+    assert report.run["config"]["taxonomy"] == str(tmp_path / "few.json")
+    assert report.run["identity"]["taxonomy_id"] == few.id
+    answers = {tuple(row["category_path"]) for row in rows(tmp_path / "run", "products") if row["category_path"]}
+    assert answers
+    assert answers <= set(few.leaves)
 
 
 def test_two_models_or_taxonomies_never_mix(
