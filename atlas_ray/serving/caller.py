@@ -18,6 +18,8 @@ from atlas_ray.serving.question import Answer, Line, Question, Waiting
 logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 """How often a model is called: its replica may die."""
+CALLS = 1.5
+"""So many times what a call took lately has to be left when the model is called."""
 SEEN_S = 30.0
 """For so long a replica that has answered counts as there."""
 LOOK_EVERY_S = 0.5
@@ -63,6 +65,8 @@ class ModelCaller:
         self._most_waiting = most_waiting
         self._patience_s = patience_s
         self._answered_at = -math.inf
+        self._call_s = 0.0
+        """What calls took lately, without those that waited for a replica to come."""
         self._timer: asyncio.TimerHandle | None = None
         self._calls: dict[asyncio.Task[None], list[Waiting]] = {}
         self._seen: dict[str, float] = {}
@@ -124,13 +128,13 @@ class ModelCaller:
         now = time.monotonic()
         return any(now - seen < SEEN_S for seen in self._seen.values())
 
-    async def ask(self, question: Question, turn_by: float = math.inf) -> Answer:
+    async def ask(self, question: Question, deadline: float = math.inf) -> Answer:
         """Ask about at most a batch of products.
 
         Args:
             question: What to ask.
-            turn_by: By the monotonic clock, when the model has to be called, if it is there: later may be too
-                late for the answer.
+            deadline: By the monotonic clock, when the answer is too late. The model has to be called in half of
+                the time that is left, and so early that it can answer, if it is there.
 
         Raises:
             Problem: where there is no room, its turn does not come in time, or no replica answers.
@@ -139,8 +143,10 @@ class ModelCaller:
         one = Waiting(question)
         self._line.join(one)
         self._send()
-        if turn_by < math.inf:
-            self._refuse_after(turn_by - time.monotonic(), one)
+        if deadline < math.inf:
+            left_s = deadline - time.monotonic()
+            soon_s = min(left_s / 2, left_s - CALLS * self._call_s)
+            self._refuse_after(max(soon_s, 2 * self._wait_s), one)  # where nothing else waits its turn comes by then
         try:
             return await one.answer
         except asyncio.CancelledError:
@@ -206,8 +212,11 @@ class ModelCaller:
 
     async def _ask_together(self, batch: list[Waiting]) -> None:
         """Give each question its answer, or what prevented it."""
+        started, was_there = time.monotonic(), self._is_there()
         try:
             answers: list[Answer | Exception] = await self.call("ask", [one.question for one in batch])
+            if was_there:
+                self._call_s += 0.3 * (time.monotonic() - started - self._call_s)
             for one, answer in zip(batch, answers, strict=True):
                 one.settle(answer)
                 if isinstance(answer, Answer):

@@ -244,9 +244,8 @@ class Gateway:
         limit = self.config.predictor.batch_size
         chunks = [good[start : start + limit] for start in range(0, len(good), limit)]
         started = time.monotonic()
-        turn_by = _halfway(deadline)
         answers: list[Answer] = await _all(
-            model.ask(_question(chunk, size, texts, node, ask), turn_by) for chunk in chunks
+            model.ask(_question(chunk, size, texts, node, ask), deadline) for chunk in chunks
         )
         self._seconds.observe(time.monotonic() - started, tags={"stage": "ask"})
         again: list[NamedProduct] = []
@@ -272,7 +271,7 @@ class Gateway:
         """Return products each with its pixels, None where it has none; a picture that is refused becomes its error."""
         started = time.monotonic()
         files = [product.content for product in products if size_px and isinstance(product.content, bytes)]
-        found = iter(await self._decoder.decode(files, size_px, _halfway(deadline)))
+        found = iter(await self._decoder.decode(files, size_px, (started + deadline) / 2))
         self._seconds.observe(time.monotonic() - started, tags={"stage": "decode"})
         decoded: list[tuple[NamedProduct, Pixels | None]] = []
         for product in products:
@@ -331,7 +330,3 @@ def _draw(chunk: Sequence[tuple[NamedProduct, Pixels | None]], maps: Any) -> Non
         if pixels is not None:
             levels = len(product.result["category_path"])
             product.result |= {"attention": overlays(looked, levels), "picture": seen(pixels)}
-
-
-def _halfway(deadline: float) -> float:
-    return (time.monotonic() + deadline) / 2

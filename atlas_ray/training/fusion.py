@@ -88,12 +88,11 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     found = _opinions(config, members, shape)
     learned, held_out = _sides(config, found)
     least = config.batch_size if config.policy in FITTED else 1
-    if learned.count() < least or (config.held_out and not held_out.count()):
+    if learned.count() < least:
         _forget_opinions(output)
         raise CatalogError(
             f"{config.catalog}: {found.count} labelled products in the split {config.fit_split!r}, {learned.count()} "
             f"of them to learn from; the policy {config.policy!r} needs {least}"
-            + (f", and one more that is held out by held_out {config.held_out:g}" if config.held_out else "")
         )
     network = FusionNetwork(shape)
     metrics: dict[str, Any] = {"products": found.count, "settings": {"model": config.model, **config.to_dict()}}

@@ -155,8 +155,8 @@ def test_what_would_wait_too_long_is_refused(handle: DeploymentHandle[Any]) -> N
         await handle.answer.remote()
         assert asked(await model.ask(question(9))) == [9]  # it is there
         await handle.hold.remote()
-        turn_by = time.monotonic() + 0.5
-        asks = await begun(model.ask(question(number), turn_by) for number in range(3))
+        deadline = time.monotonic() + 1.0
+        asks = await begun(model.ask(question(number), deadline) for number in range(3))
         model.check_room()
         await asyncio.sleep(0.2)
         with pytest.raises(Problem, match="busy"):  # the first in line has waited long
@@ -177,7 +177,7 @@ def test_a_model_that_is_still_coming_is_waited_for(handle: DeploymentHandle[Any
     async def run() -> None:
         model = caller(handle, patience_s=0.1)
         await handle.hold.remote()
-        asks = await begun(model.ask(question(number), time.monotonic() + 0.2) for number in range(3))
+        asks = await begun(model.ask(question(number), time.monotonic() + 0.4) for number in range(3))
         await asyncio.sleep(0.3)
         model.check_room()
         await handle.answer.remote()
@@ -195,7 +195,7 @@ def test_what_came_before_the_model_is_refused_once_that_is_there(
         model = caller(handle)
         await handle.hold.remote()
         # One is asked; four fill the next call, and the last ones wait for another.
-        asks = await begun(model.ask(question(number), time.monotonic() + 0.2) for number in range(9))
+        asks = await begun(model.ask(question(number), time.monotonic() + 0.4) for number in range(9))
         await asyncio.sleep(0.3)
         model._seen["one"] = time.monotonic()  # another gateway's answers do not show here; one of ours would
         await asyncio.sleep(0.3)
