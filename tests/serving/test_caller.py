@@ -150,18 +150,18 @@ def test_more_than_may_wait_is_refused(handle: DeploymentHandle[Any]) -> None:
 
 def test_what_would_wait_too_long_is_refused(handle: DeploymentHandle[Any]) -> None:
     async def run() -> None:
-        model = caller(handle, patience_s=0.2)
+        model = caller(handle, patience_s=0.6)
         await handle.hold.remote()
         await handle.answer.remote()
         assert asked(await model.ask(question(9))) == [9]  # it is there
         await handle.hold.remote()
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + 2.4
         asks = await begun(model.ask(question(number), deadline) for number in range(3))
         model.check_room()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
         with pytest.raises(Problem, match="busy"):  # the first in line has waited long
             model.check_room()
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.8)
         assert [one.done() for one in asks] == [False, True, True]  # at once, not when the model is free
         await handle.answer.remote()
         first, *others = await asyncio.gather(*asks, return_exceptions=True)
@@ -198,7 +198,7 @@ def test_what_came_before_the_model_is_refused_once_that_is_there(
         asks = await begun(model.ask(question(number), time.monotonic() + 0.4) for number in range(9))
         await asyncio.sleep(0.3)
         model._seen["one"] = time.monotonic()  # another gateway's answers do not show here; one of ours would
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.8)
         done = [one.done() for one in asks]
         await handle.answer.remote()
         found = await asyncio.gather(*asks, return_exceptions=True)

@@ -45,17 +45,17 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 def test_who_would_wait_too_long_is_refused(held: threading.Event) -> None:
     async def run() -> None:
-        decoder = Decoder(PictureLimits(), threads=1, patience_s=0.1)
+        decoder = Decoder(PictureLimits(), threads=1, patience_s=0.6)
 
         def ask(within_s: float) -> "asyncio.Task[list[object]]":
             return asyncio.create_task(decoder.decode([picture(1)] * 2, 32, time.monotonic() + within_s))  # type: ignore[arg-type]
 
         # The first one's own pictures take longer than it may wait for its turn, which has come.
-        first, late, left, patient = ask(0.2), ask(0.2), ask(60), ask(60)
+        first, late, left, patient = ask(0.8), ask(0.8), ask(60), ask(60)
         await asyncio.sleep(0.05)
         decoder.check_room()
         assert decoder.waiting == 8
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         with pytest.raises(Problem, match="busy"):
             decoder.check_room()
         left.cancel()

@@ -150,7 +150,7 @@ def test_what_a_request_names_counts_as_its_bytes(tmp_path: Path) -> None:
 def test_a_slow_host_takes_no_time_of_others() -> None:
     with PictureServer() as slow, PictureServer() as quick:
         allowed = f"{slow.place},{quick.place}"
-        settings = {"http_images": True, "allow_private": allowed, "fetch_timeout_s": 1.0}
+        settings = {"http_images": True, "allow_private": allowed, "fetch_timeout_s": 4.0}
         config = ServeConfig.of({"model": "/m", "allow_anonymous": True, **settings}, "a test")
         sources = Sources(config)
 
@@ -164,12 +164,12 @@ def test_a_slow_host_takes_no_time_of_others() -> None:
         good, hanging, seconds = asyncio.run(both())
         assert all(isinstance(found, bytes) for found in good)
         assert {found.code for found in hanging if isinstance(found, ItemError)} == {"timeout"}
-        assert seconds < 3  # one time limit for all that a request names
+        assert seconds < 8  # one time limit for all that a request names
 
 
 def test_a_host_that_never_answers_is_left_alone() -> None:
     with PictureServer() as slow:
-        settings = {"http_images": True, "allow_private": slow.place, "fetch_timeout_s": 0.6}
+        settings = {"http_images": True, "allow_private": slow.place, "fetch_timeout_s": 1.5}
         sources = Sources(ServeConfig.of({"model": "/m", "allow_anonymous": True, **settings}, "a test"))
         codes = []
         for number in range(6):
