@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from playwright.sync_api import TimeoutError as TooLate
+from playwright.sync_api import Browser, FileChooser, Page, expect, sync_playwright
 
 from atlas_ray.crawl.browser import find_chromium
 from atlas_ray.errors import ConfigError
@@ -93,15 +92,16 @@ def test_a_picture_and_where_the_model_looked(page: Page, folder: Path, tmp_path
 
 
 def choose_by_enter(page: Page, file: Path) -> None:
-    """Choose a file from the focused field; on a busy machine Chromium's chooser may miss a key."""
+    """Choose a file from the focused field; on a busy machine Chromium may miss a key, or open its chooser late."""
+    opened: list[FileChooser] = []
+    page.on("filechooser", lambda chooser: opened.append(chooser))
     for _ in range(4):
-        try:
-            with page.expect_file_chooser(timeout=8_000) as chooser:
-                page.keyboard.press("Enter")
-        except TooLate:
-            continue
-        chooser.value.set_files(file)
-        return
+        page.keyboard.press("Enter")
+        for _ in range(50):
+            if opened:
+                opened[0].set_files(file)
+                return
+            page.wait_for_timeout(200)
     pytest.fail("no file chooser opened")
 
 
