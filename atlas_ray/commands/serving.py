@@ -3,9 +3,13 @@
 import argparse
 import os
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+
+if TYPE_CHECKING:
+    from atlas_ray.client import Client
 
 TOKEN_VARIABLE = "ATLAS_RAY_TOKEN"
 PICTURES_A_REQUEST = 16
@@ -101,22 +105,34 @@ def run_categorize(options: argparse.Namespace) -> int:
     try:
         with Client(options.url, token) as client:
             for start in range(0, len(options.files), PICTURES_A_REQUEST):
-                names = options.files[start : start + PICTURES_A_REQUEST]
-                found: dict[int, Any] = {}
-                for ask, is_remote in ((client.categorize, False), (client.categorize_uris, True)):
-                    places = [place for place, name in enumerate(names) if ("://" in name) == is_remote]
-                    if not places:
-                        continue
-                    said: dict[str, Any] = {
-                        name: [given[start + place] for place in places] for name, given in texts.items()
-                    }
-                    try:
-                        answers = ask([names[place] for place in places], **asked, **said)
-                    except OSError as error:
-                        raise StorageError(f"{error.filename}: {error.strerror}") from None
-                    found |= zip(places, answers, strict=True)
-                rows += [(name, found[place]) for place, name in enumerate(names)]
+                some = slice(start, start + PICTURES_A_REQUEST)
+                said = {name: given[some] for name, given in texts.items()}
+                rows += _categorized(client, options.files[some], said, asked)
     finally:  # what was answered before a request failed is shown all the same
         if rows:
             print_categorized(rows)
     return EXIT_QUARANTINE if any(isinstance(result, ItemError) for _, result in rows) else EXIT_OK
+
+
+def _categorized(
+    client: "Client", names: Sequence[str], texts: Mapping[str, Sequence[str]], asked: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """Ask about some pictures, files and addresses each in a request; return each name with what is said of it.
+
+    Raises:
+        StorageError: where a file cannot be read.
+    """
+    from atlas_ray.errors import StorageError
+
+    found: dict[int, Any] = {}
+    for ask, is_remote in ((client.categorize, False), (client.categorize_uris, True)):
+        places = [place for place, name in enumerate(names) if ("://" in name) == is_remote]
+        if not places:
+            continue
+        said: dict[str, Any] = {name: [given[place] for place in places] for name, given in texts.items()}
+        try:
+            answers = ask([names[place] for place in places], **asked, **said)
+        except OSError as error:
+            raise StorageError(f"{error.filename}: {error.strerror}") from None
+        found |= zip(places, answers, strict=True)
+    return [(name, found[place]) for place, name in enumerate(names)]
