@@ -147,10 +147,6 @@ class Downloader:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    def fetch_many(self, urls: Sequence[str]) -> list[Download | ItemError]:
-        """Download pictures at the same time; each one or its `FetchError`, in their order."""
-        return self.map(urls, _itself)
-
     def map(self, urls: Sequence[str], use: Use[Result]) -> list[Result | ItemError]:
         """Download pictures and pass each on as soon as it is there.
 

@@ -4,7 +4,7 @@ import asyncio
 import io
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -27,6 +27,15 @@ def server() -> Iterator[PictureServer]:
 def downloader(*servers: PictureServer, **settings: Any) -> Downloader:
     rule = AddressRule(allow_private=frozenset(server.place for server in servers))
     return Downloader(rule=rule, **({"timeout_s": 30.0, "attempts": 2, "max_bytes": MIB} | settings))
+
+
+def fetched(client: Downloader, urls: Sequence[str]) -> list[Download | ItemError]:
+    """Download pictures at the same time; each one or its error, in their order."""
+
+    async def itself(download: Download) -> Download:
+        return download
+
+    return client.map(urls, itself)
 
 
 def code(outcome: Download | ItemError) -> str:
@@ -61,7 +70,7 @@ def test_every_kind_of_answer_has_its_outcome(server: PictureServer) -> None:
             "http://[::1/a.jpg": "unsupported_uri",
         }  # fmt: skip
         with downloader(server) as client:
-            outcomes = dict(zip(cases, client.fetch_many(list(cases)), strict=True))
+            outcomes = dict(zip(cases, fetched(client, list(cases)), strict=True))
         assert {url: code(outcome) for url, outcome in outcomes.items()} == cases
         assert not other.asked
     assert all(outcome.message for outcome in outcomes.values() if isinstance(outcome, ItemError))
@@ -76,7 +85,7 @@ def test_every_kind_of_answer_has_its_outcome(server: PictureServer) -> None:
 
 def test_no_byte_beyond_the_stated_length_is_taken(server: PictureServer) -> None:
     with downloader(server) as client:
-        outcome, after = client.fetch_many([f"{server.url}/says-less/", f"{server.url}/ok/8.jpg"])
+        outcome, after = fetched(client, [f"{server.url}/says-less/", f"{server.url}/ok/8.jpg"])
     # the surplus is refused if it comes together with the picture's end, and never looked at if it comes later
     if isinstance(outcome, Download):
         assert outcome.content == jpeg(1)[:300]
@@ -88,7 +97,7 @@ def test_no_byte_beyond_the_stated_length_is_taken(server: PictureServer) -> Non
 
 def test_what_does_not_end_is_cut_off(server: PictureServer) -> None:
     with downloader(server, timeout_s=0.5) as client:
-        outcomes = client.fetch_many([f"{server.url}/hang/", f"{server.url}/drip/"])
+        outcomes = fetched(client, [f"{server.url}/hang/", f"{server.url}/drip/"])
     assert [code(outcome) for outcome in outcomes] == ["timeout", "timeout"]
     assert server.asked == {"/hang/": 2, "/drip/": 2}
 
@@ -103,14 +112,14 @@ def test_a_name_that_leads_to_a_private_address_is_refused_at_the_connection(ser
         pytest.skip(f"this machine's name, {name!r}, has no private address")
     AddressRule().check_url(f"http://{name}:{server.server_port}/")  # the text alone is innocent
     with downloader(server) as client:
-        (outcome,) = client.fetch_many([f"http://{name}:{server.server_port}/ok/1.jpg"])
+        (outcome,) = fetched(client, [f"http://{name}:{server.server_port}/ok/1.jpg"])
     assert code(outcome) == "forbidden_address", addresses
     assert not server.asked
 
 
 def test_a_server_is_left_alone_as_long_as_it_asks_for(server: PictureServer) -> None:
     with downloader(server, attempts=3) as client:
-        assert code(client.fetch_many([f"{server.url}/heals/429"])[0]) == "JPEG"
+        assert code(fetched(client, [f"{server.url}/heals/429"])[0]) == "JPEG"
     first, second = server.asked_at
     assert second - first >= 1.0
 
@@ -119,12 +128,12 @@ def test_a_host_is_asked_no_faster_than_agreed(server: PictureServer) -> None:
     urls = [f"{server.url}/ok/{number}.jpg" for number in range(30)]
     server.delay_s = 0.05
     with downloader(server, per_host_rate=20) as client:
-        assert [code(outcome) for outcome in client.fetch_many(urls)] == ["JPEG"] * 30
+        assert [code(outcome) for outcome in fetched(client, urls)] == ["JPEG"] * 30
     assert server.asked_at[-1] - server.asked_at[0] >= 29 / 20 - 0.05
     assert server.busiest < 10
     server.busiest = 0
     with downloader(server, per_host_concurrency=3) as client:
-        client.fetch_many(urls)
+        fetched(client, urls)
     assert server.busiest == 3
 
 
@@ -134,7 +143,7 @@ def test_a_host_that_hangs_costs_little_and_nobody_else(server: PictureServer) -
         urls[250:250] = [f"{server.url}/ok/{number}.jpg" for number in range(50)]
         began = time.monotonic()
         with downloader(server, dead, timeout_s=0.5, attempts=4, per_host_concurrency=4) as client:
-            codes = [code(outcome) for outcome in client.fetch_many(urls)]
+            codes = [code(outcome) for outcome in fetched(client, urls)]
         assert time.monotonic() - began < 60  # without giving up: 500 x 4 x 0.5 s / 4 = 250 s
         assert codes[250:300] == ["JPEG"] * 50
         assert set(codes) - {"timeout"} == {"JPEG", "unreachable"}
@@ -144,7 +153,7 @@ def test_a_host_that_hangs_costs_little_and_nobody_else(server: PictureServer) -
 def test_a_host_that_says_no_more_than_429_is_given_up(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas_ray.downloads.DEAD_FOR_S", 1.0)
     with downloader(server, attempts=3) as client:
-        outcomes = client.fetch_many([f"{server.url}/status/429?{number}" for number in range(50)])
+        outcomes = fetched(client, [f"{server.url}/status/429?{number}" for number in range(50)])
     assert {code(outcome) for outcome in outcomes} <= {"rate_limited", "unreachable"}
     assert 50 < sum(server.asked.values()) < 150
 
