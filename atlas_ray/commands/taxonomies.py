@@ -33,6 +33,8 @@ def _describe(options: argparse.Namespace, *, tree: bool) -> int:
         print()
     version = f" {taxonomy.version}" if taxonomy.version else ""
     print(f"{taxonomy.name}{version}: {len(taxonomy.leaves)} leaves, {len(taxonomy.nodes)} nodes, id {taxonomy.id}")
+    if shared := sum(len(ids) > 1 for ids in taxonomy.ids_of.values()):
+        print(f"  paths that several ids have: {shared}")
     for level, count in enumerate(taxonomy.count_by_level(), 1):
         print(f"  level {level}: {count} nodes")
     return EXIT_OK

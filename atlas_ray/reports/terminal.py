@@ -148,6 +148,17 @@ def print_changes(changes: TaxonomyChanges) -> None:
                 console.print(f"  {line}", markup=False)
             if len(lines) > SHOWN:
                 console.print(f"  and {len(lines) - SHOWN} more")
+    for turned, one_did, several_did in (
+        (changes.stopped_leaves, "path stopped being a leaf", "paths stopped being leaves"),
+        (changes.began_leaves, "path is a leaf now", "paths are leaves now"),
+    ):
+        if turned:
+            console.print(f"{len(turned)} {one_did if len(turned) == 1 else several_did}:")
+            for old_path, new_path in turned[:SHOWN]:
+                became = "" if old_path == new_path else f" -> {format_path(new_path)}"
+                console.print(f"  {format_path(old_path)}{became}", markup=False)
+            if len(turned) > SHOWN:
+                console.print(f"  and {len(turned) - SHOWN} more")
     if changes.unused:
         console.print(f"{len(changes.unused)} paths of the mapping are not in the old taxonomy, such as:")
         for path in changes.unused[:SHOWN]:

@@ -98,6 +98,28 @@ class TaxonomyChanges:
         }
 
     @cached_property
+    def stopped_leaves(self) -> tuple[tuple[CategoryPath, CategoryPath], ...]:
+        """The old leaves, each with its new path, that have paths below them now."""
+        return self._turned(self.old.leaf_set, self.new.leaf_set)
+
+    @cached_property
+    def began_leaves(self) -> tuple[tuple[CategoryPath, CategoryPath], ...]:
+        """The old inner nodes, each with its new path, that are leaves now."""
+        return self._turned(
+            frozenset(self.old.nodes) - self.old.leaf_set, frozenset(self.new.nodes) - self.new.leaf_set
+        )
+
+    def _turned(
+        self, before: Collection[CategoryPath], after: Collection[CategoryPath]
+    ) -> tuple[tuple[CategoryPath, CategoryPath], ...]:
+        """Return the old paths of `before` that became one new path outside `after`, with that path."""
+        return tuple(
+            (one.old, one.new[0])
+            for one in self.changes
+            if one.old in before and len(one.new) == 1 and one.new[0] not in after
+        )
+
+    @cached_property
     def destinations(self) -> Mapping[CategoryPath, Destination]:
         """Where the products of each old path belong."""
         same = _same_nodes(self.old, self.changes)
@@ -137,9 +159,15 @@ class TaxonomyChanges:
                 if one.kind != "unchanged"
             ],
             "added": [list(path) for path in self.added],
+            "stopped_being_leaves": _pairs(self.stopped_leaves),
+            "began_being_leaves": _pairs(self.began_leaves),
             "unused_in_mapping": [list(path) for path in self.unused],
         }
         return json.dumps(document, ensure_ascii=False, indent=1)
+
+
+def _pairs(turned: Iterable[tuple[CategoryPath, CategoryPath]]) -> list[dict[str, list[str]]]:
+    return [{"old_path": list(old), "new_path": list(new)} for old, new in turned]
 
 
 def _describe(taxonomy: Taxonomy) -> dict[str, Any]:
@@ -165,13 +193,16 @@ def compare(old: Taxonomy, new: Taxonomy, mapping: PathMapping | None = None) ->
     """
     mapping = mapping or {}
     new_nodes, old_nodes = set(new.nodes), set(old.nodes)
-    path_of = {node_id: path for path, node_id in new.ids.items()}
-    old_ids = set(old.ids.values())
-    by_id = not old_ids.isdisjoint(path_of)
+    by_id = not old.ids.keys().isdisjoint(new.ids)
 
     def may_match(path: CategoryPath) -> bool:
         """Tell whether the new taxonomy has the path, and not as the category of another old one."""
-        return path in new_nodes and not (by_id and new.ids.get(path) in old_ids)
+        return path in new_nodes and not (by_id and any(node_id in old.ids for node_id in new.ids_of.get(path, ())))
+
+    def of_same_id(path: CategoryPath) -> tuple[CategoryPath, ...]:
+        """Return the new paths of an old path's ids: one, unless several categories had the old path."""
+        same = (new.ids[node_id] for node_id in old.ids_of.get(path, ()) if node_id in new.ids)
+        return tuple(dict.fromkeys(same))
 
     matches: Matches = {}
     for path in old.nodes:
@@ -183,8 +214,8 @@ def compare(old: Taxonomy, new: Taxonomy, mapping: PathMapping | None = None) ->
                         f"{new.name!r} does not have; correct the row, or leave its new path empty"
                     )
             matches[path] = "mapping", mapping[path]
-        elif by_id and (same := path_of.get(old.ids.get(path, ""))) is not None:
-            matches[path] = "id", (same,)
+        elif by_id and (same := of_same_id(path)):
+            matches[path] = "id", same
         elif may_match(path):
             matches[path] = "path", (path,)
     _follow(old, matches, may_match)

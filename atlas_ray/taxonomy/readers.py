@@ -24,6 +24,21 @@ BUILT_IN = {"atlas-52": "atlas-52.csv"}
 GOOGLE_HEADER = re.compile(r"#\s*Google_Product_Taxonomy_Version:\s*(\S+)")
 SHOPIFY_HEADER = re.compile(r"#\s*Shopify Product Taxonomy - Categories:\s*(\S+)")
 MAX_BYTES = 256 * 1024 * 1024
+PATH_SEPARATOR = re.compile(r"\s>\s|(?<=[\w)])>(?=\w)")
+"""As in `A > B`, or `A>B`; an arrow or a tag is neither."""
+OTHER_SEPARATORS = ("->", "»", "›", "|", ";", "\t", "/", "\\", ",")
+"""What else people write between the names of a path."""
+OTHER_KINDS = {
+    re.compile(r"<[!?a-zA-Z]"): "HTML or XML",
+    re.compile(r"#!"): "a script",
+    re.compile(r"%PDF-"): "a PDF",
+    re.compile(r"(diff |--- |\+\+\+ |Index: )"): "a patch",
+}
+"""Texts that are something else, by their beginning."""
+EXPECTED_TEXT = (
+    "expected a path a line, 'Top > ... > Leaf', or a CSV with the columns level_1, level_2, ...; "
+    "a tree of one level is a CSV with the column level_1"
+)
 
 
 def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
@@ -31,7 +46,8 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
 
     The kind is told from the content: this project's `taxonomy.json`, an Atlas catalogue JSON, a
     CSV (columns `level_1, level_2, ...`, or `category_path`, or `id, parent_id, name`), Google's
-    and Shopify's published text files, or plain text with a path a line.
+    and Shopify's published text files, or plain text with a path a line. Of a plain text most lines have
+    a `>`, or it is taken for something else and refused; a tree of one level is a CSV.
 
     Raises:
         TaxonomyError: with the file, the line and the reason.
@@ -52,7 +68,34 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
         return _build(title, match[1], _read_text(text, _shopify_path), source)
     if source.lower().endswith((".csv", ".tsv")):
         return _build(title, "", _read_csv(text, "\t" if source.lower().endswith(".tsv") else ","), source)
+    _check_paths(text, source)
     return _build(title, "", _read_text(text, lambda line: (parse_path(line), "")), source)
+
+
+def _check_paths(text: str, source: str) -> None:
+    """Refuse a text that is no list of category paths: any text at all could be read as a tree of one level.
+
+    Raises:
+        TaxonomyError: saying what the text looks like.
+    """
+    lines = [line.strip() for line in text.split("\n")]
+    lines = [line for line in lines if line and (not line.startswith("#") or ">" in line)]
+    if not lines:
+        return
+    if kind := next((kind for pattern, kind in OTHER_KINDS.items() if pattern.match(text.lstrip())), ""):
+        raise TaxonomyError(f"{source}: looks like {kind}, not like a taxonomy; {EXPECTED_TEXT}")
+    paths = [line for line in lines if PATH_SEPARATOR.search(line)]
+    tops = {line.partition(">")[0].strip() for line in paths}
+    if 2 * sum(line in tops or PATH_SEPARATOR.search(line) is not None for line in lines) >= len(lines):
+        return
+    other = next((m for m in OTHER_SEPARATORS if sum(m in line[1:-1] for line in lines) >= 0.8 * len(lines)), "")
+    if other:
+        reason = f"its names seem to stand between {other!r}, where '>' is expected"
+    elif paths:
+        reason = f"only {len(paths)} of its {len(lines)} lines read as 'Top > ... > Leaf'"
+    else:
+        reason = f"none of its {len(lines)} lines has a '>'; the first is {lines[0][:60]!r}"
+    raise TaxonomyError(f"{source}: looks like no taxonomy: {reason}; {EXPECTED_TEXT}")
 
 
 def decode_text(data: bytes, source: str) -> str:
@@ -73,9 +116,9 @@ def decode_text(data: bytes, source: str) -> str:
 
 
 def _build(name: str, version: str, lines: Lines, source: str) -> Taxonomy:
-    """Collect the paths, so that a duplicate names both of its lines."""
+    """Collect the paths, so that a duplicate names both of its lines; with an id of its own it is another category."""
     seen: dict[CategoryPath, int] = {}
-    ids: dict[CategoryPath, str] = {}
+    ids: dict[str, CategoryPath] = {}
     id_lines: dict[str, int] = {}
     line = 0
     while True:
@@ -88,13 +131,13 @@ def _build(name: str, version: str, lines: Lines, source: str) -> Taxonomy:
             raise TaxonomyError(f"{source}, line {error.line}: {error.reason}") from None
         except TaxonomyError as error:
             raise TaxonomyError(f"{source}, line {line}: {error}") from None
-        if path in seen:
-            raise TaxonomyError(f"{source}, line {line}: {format_path(path)!r} stands already in line {seen[path]}")
-        seen[path] = line
         if node_id:
             if (first := id_lines.setdefault(node_id, line)) != line:
                 raise TaxonomyError(f"{source}, line {line}: the id {node_id!r} stands already in line {first}")
-            ids[path] = node_id
+            ids[node_id] = path
+        elif path in seen:
+            raise TaxonomyError(f"{source}, line {line}: {format_path(path)!r} stands already in line {seen[path]}")
+        seen.setdefault(path, line)
     if not seen:
         raise TaxonomyError(f"{source}: no category path in it")
     return Taxonomy(seen, name=name, version=version, ids=ids)
@@ -174,11 +217,18 @@ def _cells(rows: "_csv.Reader", width: int) -> Iterator[list[str]]:
 
 
 def _level_columns(levels: list[int]) -> Callable[[list[str]], CategoryPath]:
+    above: CategoryPath = ()
+
     def take(cells: list[str]) -> CategoryPath:
+        nonlocal above
         names = [cells[index].strip() for index in levels]
         while names and not names[-1]:  # a path may end above the deepest level
             names.pop()
-        path = tuple(names)
+        # Spreadsheets leave out names that stand in the row above.
+        missing = next((level for level, name in enumerate(names) if name), 0)
+        if missing > len(above):
+            raise TaxonomyError(f"level {len(above) + 1} is empty here and in the row above")
+        path = above = (*above[:missing], *names[missing:])
         check_path(path)
         return path
 

@@ -51,7 +51,8 @@ class Taxonomy:
         name: What people call it.
         version: Its publisher's version, or "".
         nodes: The path of every node, each after its parent, otherwise in the order given.
-        ids: Its publisher's id of each node that has one; they are no part of the content id.
+        ids: The path of each of its publisher's ids; they are no part of the content id. Several ids may have
+            one path: a translation may give two categories the same name.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Taxonomy:
         *,
         name: str,
         version: str = "",
-        ids: Mapping[CategoryPath, str] | None = None,
+        ids: Mapping[str, CategoryPath] | None = None,
     ) -> None:
         """Build the tree; ancestors that are not listed are implied.
 
@@ -68,10 +69,10 @@ class Taxonomy:
             paths: Leaves alone, or every node, in any order.
             name: What people call it.
             version: Its publisher's version.
-            ids: Its publisher's ids of nodes; a part of them, or none.
+            ids: The path of each of its publisher's ids; of a part of the nodes, or of none.
 
         Raises:
-            TaxonomyError: for a path or an id listed twice, a bad name, or no path at all.
+            TaxonomyError: for a path listed twice, an id of a path that is not there, a bad name, or no path at all.
         """
         self.name = name
         self.version = version
@@ -87,11 +88,20 @@ class Taxonomy:
         if not nodes:
             raise TaxonomyError(f"the taxonomy {name!r} holds no path")
         self.nodes: tuple[CategoryPath, ...] = tuple(nodes)
-        self.ids: Mapping[CategoryPath, str] = dict(ids or {})
-        holders: dict[str, CategoryPath] = {}
-        for path, node_id in self.ids.items():
-            if (other := holders.setdefault(node_id, path)) != path:
-                raise TaxonomyError(f"{format_path(other)!r} and {format_path(path)!r} have the same id {node_id!r}")
+        self.ids: Mapping[str, CategoryPath] = dict(ids or {})
+        for node_id, path in self.ids.items():
+            if path not in nodes:
+                raise TaxonomyError(
+                    f"the id {node_id!r} is that of {format_path(path)!r}, which is not in the taxonomy"
+                )
+
+    @cached_property
+    def ids_of(self) -> dict[CategoryPath, list[str]]:
+        """The ids of every path that has one or more."""
+        found: dict[CategoryPath, list[str]] = {}
+        for node_id, path in self.ids.items():
+            found.setdefault(path, []).append(node_id)
+        return found
 
     @cached_property
     def children(self) -> dict[CategoryPath, list[CategoryPath]]:
@@ -150,7 +160,7 @@ class Taxonomy:
                 f"{format_path(prefix)!r} is not in the taxonomy {self.name!r}; {where} it has {choices}"
             )
         paths = [path for path in self.leaves if path[: len(prefix)] == prefix]
-        ids = {path: node_id for path, node_id in self.ids.items() if path[: len(prefix)] == prefix[: len(path)]}
+        ids = {node_id: path for node_id, path in self.ids.items() if path[: len(prefix)] == prefix[: len(path)]}
         return Taxonomy(paths, name=self.name, version=self.version, ids=ids)
 
     def to_json(self) -> str:
@@ -161,8 +171,10 @@ class Taxonomy:
             "id": self.id,
             "paths": [list(path) for path in self.nodes],
         }
-        if self.ids:
-            document["ids"] = [self.ids.get(path) for path in self.nodes]
+        if self.ids:  # a text where a path has one id, which is the rule
+            document["ids"] = [
+                ids[0] if len(ids) == 1 else ids or None for ids in (self.ids_of.get(path, []) for path in self.nodes)
+            ]
         return json.dumps(document, ensure_ascii=False, indent=1)
 
     @classmethod
@@ -177,13 +189,25 @@ class Taxonomy:
             paths = [tuple(path) for path in document["paths"]]
             name, version, stated = document["name"], document["version"], document.get("id")
             listed = document.get("ids") or [None] * len(paths)
-            ids = {path: node_id for path, node_id in zip(paths, listed, strict=True) if node_id is not None}
+            owners = [
+                (node_id, path)
+                for path, ids in zip(paths, listed, strict=True)
+                if ids is not None
+                for node_id in (ids if isinstance(ids, list) else [ids])
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise TaxonomyError(f"{source}: not a taxonomy.json of this project ({error})") from error
         if not all(isinstance(part, str) for path in paths for part in path):
             raise TaxonomyError(f"{source}: a category path holds something else than text")
-        if not all(isinstance(node_id, str) for node_id in ids.values()):
-            raise TaxonomyError(f"{source}: an id is something else than text")
+        ids: dict[str, CategoryPath] = {}
+        for node_id, path in owners:
+            if not isinstance(node_id, str):
+                raise TaxonomyError(f"{source}: the id {node_id!r} is something else than text")
+            if node_id in ids:
+                raise TaxonomyError(
+                    f"{source}: {format_path(ids[node_id])!r} and {format_path(path)!r} have the same id {node_id!r}"
+                )
+            ids[node_id] = path
         try:
             taxonomy = cls(paths, name=str(name), version=str(version), ids=ids)
         except TaxonomyError as error:

@@ -32,7 +32,7 @@ def taxonomy(*paths: str, ids: bool = False) -> Taxonomy:
     return Taxonomy(
         [parse_path(path) for _, path in pairs],
         name="t",
-        ids={parse_path(path): node_id for node_id, path in pairs if node_id},
+        ids={node_id: parse_path(path) for node_id, path in pairs if node_id},
     )
 
 
@@ -48,6 +48,37 @@ def became(changes: TaxonomyChanges) -> dict[str, tuple[str, str]]:
 def write(tmp_path: Path, name: str, text: str) -> str:
     (tmp_path / name).write_text(text)
     return str(tmp_path / name)
+
+
+def test_two_categories_of_one_path_are_followed_by_their_ids() -> None:
+    twice = Taxonomy(
+        [("A", "x"), ("A", "y")], name="t", ids={"1": ("A",), "2": ("A", "x"), "3": ("A", "x"), "4": ("A", "y")}
+    )
+    apart = taxonomy("1 A", "2 A > bowl", "3 A > cup", "4 A > y", ids=True)
+    assert became(compare(twice, apart)) == {"A > x": ("split", "A > bowl; A > cup")}
+    assert became(compare(apart, twice)) == {"A > bowl": ("merged", "A > x"), "A > cup": ("merged", "A > x")}
+    assert became(compare(twice, twice)) == {}
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_leaves_that_stop_and_begin_are_told(ids: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = ["1 A", "2 A > x", "3 A > y", "4 A > y > s", "5 B", "6 C", "7 C > z", "8 D", "9 D > n", "12 D > o"]
+    new = ["1 A", "2 A > x", "10 A > x > t", "3 A > y", "5 B", "6 C", "7 C > z", "8 E", "9 E > n", "12 E > o"]
+    new += ["11 E > n > m"]
+    before, after = ([line if ids else line.split(" ", 1)[1] for line in lines] for lines in (old, new))
+    changes = compare(taxonomy(*before, ids=ids), taxonomy(*after, ids=ids))
+    assert changes.stopped_leaves == ((("A", "x"), ("A", "x")), (("D", "n"), ("E", "n")))  # D was renamed E
+    assert changes.began_leaves == ((("A", "y"), ("A", "y")),)
+    for name, one in (("old.json", changes.old), ("new.json", changes.new)):
+        write(tmp_path, name, one.to_json())
+    files = [str(tmp_path / name) for name in ("old.json", "new.json", "changes.json")]
+    assert main(["taxonomy", "diff", *files[:2], "--output", files[2]]) == 0
+    shown = capsys.readouterr().out
+    assert "2 paths stopped being leaves:\n  A > x\n  D > n -> E > n\n" in shown
+    assert "1 path is a leaf now:\n  A > y\n" in shown
+    written = json.loads((tmp_path / "changes.json").read_text())
+    assert written["stopped_being_leaves"][1] == {"old_path": ["D", "n"], "new_path": ["E", "n"]}
+    assert written["began_being_leaves"] == [{"old_path": ["A", "y"], "new_path": ["A", "y"]}]
 
 
 def test_ids_tell_what_names_cannot() -> None:
@@ -129,7 +160,7 @@ def mappings(old: Taxonomy, new: Taxonomy) -> st.SearchStrategy[dict[CategoryPat
 def test_a_taxonomy_does_not_differ_from_itself(paths: set[CategoryPath], with_ids: bool) -> None:
     one = Taxonomy(sorted(paths), name="old")
     if with_ids:
-        one = Taxonomy(one.nodes, name="old", ids={path: str(n) for n, path in enumerate(one.nodes)})
+        one = Taxonomy(one.nodes, name="old", ids={str(n): path for n, path in enumerate(one.nodes)})
     other = Taxonomy(reversed(one.nodes), name="new", ids=one.ids)
     changes = compare(one, other)
     assert became(changes) == {}
@@ -177,9 +208,11 @@ def test_ids_find_every_category_again(paths: set[CategoryPath], seed: int) -> N
     for path in old.nodes:  # new names, and any node may go to the top
         name = f"{path[-1]}{len(image)}"
         image[path] = (name,) if draws.random() < 0.2 else (*image[path[:-1]], name)
-    ids = {path: str(number) for number, path in enumerate(old.nodes)}
+    ids = {str(number): path for number, path in enumerate(old.nodes)}
     old = Taxonomy(old.nodes, name="old", ids=ids)
-    new = Taxonomy([image[path] for path in old.nodes], name="new", ids={image[path]: ids[path] for path in old.nodes})
+    new = Taxonomy(
+        [image[path] for path in old.nodes], name="new", ids={node_id: image[path] for node_id, path in ids.items()}
+    )
     changes = compare(old, new)
     assert all(one.new == (image[one.old],) for one in changes.changes)
     assert changes.added == ()
@@ -301,7 +334,7 @@ def test_shopifys_mapping_leads_to_its_new_version(
 ) -> None:
     folder = test_data / "taxonomies"
     new = read_taxonomy(str(folder / "categories.en.txt"))
-    assert new.ids["Animals & Pet Supplies",] == "gid://shopify/TaxonomyCategory/ap"
+    assert new.ids["gid://shopify/TaxonomyCategory/ap"] == ("Animals & Pet Supplies",)
     file = str(folder / "shopify_2024-10_to_2025-08.json")
     mapping = read_mapping(file)
     assert len(mapping) == 50

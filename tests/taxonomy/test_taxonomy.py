@@ -104,7 +104,10 @@ def test_every_kind_gives_the_same_taxonomy(tmp_path: Path, name: str) -> None:
     ("name", "text", "reason"),
     [
         ("a.csv", "level_1,level_2\nA,B\nA,B\n", "line 3: 'A > B' stands already in line 2"),
-        ("a.csv", "level_1,level_2\nA,\n,B\n", "line 3: empty or padded name ''"),
+        ("a.csv", "level_1,level_2\n,B\n", "line 2: level 1 is empty here and in the row above"),
+        ("a.csv", "level_1,level_2,level_3\nA,B,C\nA,,\n,,D\n", "line 4: level 2 is empty here and in the row above"),
+        ("a.csv", "level_1,level_2,level_3\nA,,C\n", "line 2: empty or padded name ''"),
+        ("a.csv", "level_1,level_2\nA,B\n,B\n", "line 3: 'A > B' stands already in line 2"),
         ("a.csv", "level_1,level_2\nA,B > C\n", "line 2: the name 'B > C' holds the separator"),
         ("a.csv", "level_1,level_2\nA,B,C\n", "line 2: 3 cells where the header has 2"),
         ("a.csv", "size,color\nA,B\n", "line 1: the columns are"),
@@ -124,7 +127,11 @@ def test_every_kind_gives_the_same_taxonomy(tmp_path: Path, name: str) -> None:
         ("a.json", '{"images": [{"sentences": [{}]}]}', "line 1: not an image of an Atlas catalogue"),
         ("a.json", '{"paths": [["A"]], "name": "n", "version": "", "id": "0"}', "the file was changed"),
         ("a.json", '{"paths": [["A"], ["B"]], "name": "n", "version": "", "ids": ["1"]}', "not a taxonomy.json"),
-        ("a.json", '{"paths": [["A"], ["B"]], "name": "n", "version": "", "ids": ["1", 2]}', "an id is something else"),
+        (
+            "a.json",
+            '{"paths": [["A"], ["B"]], "name": "n", "version": "", "ids": ["1", 2]}',
+            "the id 2 is something else than text",
+        ),
         ("a.json", '{"paths": [["A"], ["B"]], "name": "n", "version": "", "ids": ["1", "1"]}', "have the same id '1'"),
         ("a.json", '{"images": [', "not JSON"),
     ],
@@ -135,6 +142,79 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, name: str, tex
         read_taxonomy(source)
     assert str(error.value).startswith(source)
     assert reason in str(error.value)
+
+
+NO_TAXONOMY = {
+    "Makefile": ("PYTHON ?= python3\n\ntest: check\n\tpytest -n 2 2>&1\n", "none of its 3 lines has a '>'"),
+    "page.txt": ("<!doctype html>\n<p>Women > Sarees</p>\n", "looks like HTML or XML"),
+    "run.sh": ("#!/bin/sh\ncat a > b\ncat c > d\n", "looks like a script"),
+    "typed.py": ("def f(a: int) -> str:\n    return a > 3\n\ndef g() -> int:\n    pass\n", "only 1 of its 4 lines"),
+    "change.diff": ("diff --git a/x b/x\n> new\n> newer\n", "looks like a patch"),
+    "slashes.txt": ("Women/Ethnic Wear/Sarees\nWomen/Ethnic Wear/Kurtas\n", "between '/', where '>' is expected"),
+    "arrows.txt": ("Women » Sarees\nWomen » Kurtas\nMen » Shirts\n", "between '»', where '>' is expected"),
+    "names.txt": ("Sarees\nKurtas\nShirts\n", "a tree of one level is a CSV with the column level_1"),
+    "settings.yaml": ("# Women > Sarees\nname: x\nlist:\n- a\n- b\n", "only 1 of its 5 lines"),
+    "letter.txt": ("Dear all,\nprices > 10 are high.\nBest,\nA\n", "only 1 of its 4 lines"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TAXONOMY)
+def test_a_text_of_another_kind_is_no_taxonomy(tmp_path: Path, name: str) -> None:
+    text, reason = NO_TAXONOMY[name]
+    with pytest.raises(TaxonomyError) as error:
+        read_taxonomy(write(tmp_path, name, text))
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["level_1\nA\nB\n", "category_path\nA\nB\n", "level_1,level_2\nA,\nB,\n"])
+def test_a_tree_of_one_level_is_a_csv(tmp_path: Path, text: str) -> None:
+    assert read_taxonomy(write(tmp_path, "flat.csv", text)).leaves == (("A",), ("B",))
+
+
+def test_a_text_may_list_every_node_and_names_with_odd_marks(tmp_path: Path) -> None:
+    text = "Tops\nTops > Tees/Tanks\nTops>Polos\nShoes & Bags\nShoes & Bags > Heels\n"
+    with pytest.raises(TaxonomyError, match="line 5: empty or padded name"):
+        read_taxonomy(write(tmp_path, "odd.txt", text.replace("> Heels", ">  > Heels")))
+    assert read_taxonomy(write(tmp_path, "nodes.txt", text)).leaves == (
+        ("Tops", "Tees/Tanks"),
+        ("Tops", "Polos"),
+        ("Shoes & Bags", "Heels"),
+    )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "Women,Ethnic,Sarees\n,,Kurtas\n,Western,\nMen,,\n,Shirts,Polos\n",  # only what is new
+        "Women,,\n,Ethnic,\n,,Sarees\n,,Kurtas\n,Western,\nMen,,\n,Shirts,\n,,Polos\n",  # a node a row
+        "Women,Ethnic,Sarees\nWomen,Ethnic,Kurtas\n,Western,\nMen,Shirts,Polos\n",  # here and there
+    ],
+)
+def test_names_of_the_row_above_may_be_left_out(tmp_path: Path, rows: str) -> None:
+    taxonomy = read_taxonomy(write(tmp_path, "sparse.csv", f"level_1,level_2,level_3\n{rows}"))
+    assert [format_path(path) for path in taxonomy.leaves] == [
+        "Women > Ethnic > Sarees",
+        "Women > Ethnic > Kurtas",
+        "Women > Western",
+        "Men > Shirts > Polos",
+    ]
+
+
+def test_two_ids_may_have_one_path(tmp_path: Path) -> None:
+    """As in a translation that has one word for two categories."""
+    gid = "gid://shopify/TaxonomyCategory/"
+    text = (
+        "# Shopify Product Taxonomy - Categories: 2025-08\n"
+        f"{gid}a : Tiere\n{gid}a-1 : Tiere > Napf\n{gid}a-2 : Tiere > Napf\n{gid}a-3 : Tiere > Leine\n"
+    )
+    taxonomy = read_taxonomy(write(tmp_path, "de.txt", text))
+    assert taxonomy.leaves == (("Tiere", "Napf"), ("Tiere", "Leine"))
+    assert taxonomy.ids_of["Tiere", "Napf"] == [f"{gid}a-1", f"{gid}a-2"]
+    again = Taxonomy.from_json(taxonomy.to_json(), source="memory")
+    assert (again.ids, again.id) == (taxonomy.ids, taxonomy.id)
+    assert taxonomy.within(("Tiere", "Napf")).ids_of["Tiere", "Napf"] == [f"{gid}a-1", f"{gid}a-2"]
+    with pytest.raises(TaxonomyError, match=r"line 4: the id .*a-1' stands already in line 3"):
+        read_taxonomy(write(tmp_path, "twice.txt", text.replace("a-2", "a-1")))
 
 
 def test_published_files(test_data: Path) -> None:
@@ -159,11 +239,11 @@ def test_ids_are_kept_beside_the_paths(tmp_path: Path, name: str, ids: str) -> N
     taxonomy = read_taxonomy(write(tmp_path, name, GOOD[name]))
     paths = [("A",), ("A", "B"), ("A", "C"), ("D",)]
     prefix = "gid://shopify/TaxonomyCategory/" if name == "shopify.txt" else ""
-    assert taxonomy.ids == {path: prefix + node_id for path, node_id in zip(paths, ids.split(), strict=bool(ids))}
+    assert taxonomy.ids == {prefix + node_id: path for path, node_id in zip(paths, ids.split(), strict=bool(ids))}
     assert taxonomy.id == Taxonomy(paths, name="t").id
     assert Taxonomy.from_json(taxonomy.to_json(), source="memory").ids == taxonomy.ids
     assert ("ids" in json.loads(taxonomy.to_json())) == bool(ids)
-    assert taxonomy.within(("A", "B")).ids.keys() <= {("A",), ("A", "B")}
+    assert set(taxonomy.within(("A", "B")).ids.values()) <= {("A",), ("A", "B")}
 
 
 def test_the_tree_is_drawn() -> None:
