@@ -10,21 +10,14 @@ from parsel import Selector
 from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names, tidy_names
 from atlas_ray.crawl.data_layer import brand_in_scripts
 from atlas_ray.crawl.labels import LABELS, Labels, letters, number_in, number_of
-from atlas_ray.crawl.offers import (
-    Offer,
-    best_offer,
-    offers_of,
-    parse_availability,
-    parse_currency,
-    parse_price,
-    states_availability,
-)
+from atlas_ray.crawl.offers import Offer, best_offer, offers_of, parse_availability, states_availability
 from atlas_ray.crawl.page import Page, clean, is_front, text_of
 from atlas_ray.crawl.price_tags import current_price, shown_price
 from atlas_ray.crawl.stock import says_sold_out, stock
 from atlas_ray.crawl.store import FIELDS, Store
 from atlas_ray.crawl.structured import Item, StructuredData, plain
 from atlas_ray.crawl.subject import is_page, main_product
+from atlas_ray.prices import parse_currency, parse_price
 
 OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
 OG_AVAILABILITY = ("product:availability", "og:availability")

@@ -1,39 +1,17 @@
-"""What a product costs and whether it can be had: prices, currencies and availabilities as shops write them."""
+"""What a product costs and whether it can be had: offers and availabilities as shops write them."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from price_parser import Price
-
 from atlas_ray.crawl.structured import Item
+from atlas_ray.prices import parse_currency, parse_price
 
 T = TypeVar("T")
-MAX_PRICE = 1e12
 MAX_OFFERS = 500
 """Offers of a product that are looked at."""
-CURRENCIES = frozenset(
-    re.findall(
-        "[A-Z]+",
-        "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF "
-        "CHF CLF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD "
-        "HKD HNL HRK HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD "
-        "LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP "
-        "PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SYP SZL THB TJS TMT TND TOP "
-        "TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ",
-    )
-)
-"""The codes of ISO 4217 that shops may ask."""
-CURRENCY_OF_SIGN = {
-    "€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "₩": "KRW", "원": "KRW", "₪": "ILS", "₺": "TRY", "₴": "UAH",
-    "₫": "VND", "₸": "KZT", "₱": "PHP", "฿": "THB", "zł": "PLN", "kč": "CZK", "lei": "RON", "руб": "RUB",
-    "us$": "USD", "ca$": "CAD", "c$": "CAD", "au$": "AUD", "a$": "AUD", "nz$": "NZD", "hk$": "HKD", "nt$": "TWD",
-    "s$": "SGD", "r$": "BRL", "mx$": "MXN", "ر.س": "SAR", "euro": "EUR", "rur": "RUB",
-}  # fmt: skip
-"""Signs that one currency alone has; `$`, `¥`, `kr` and `Rs` have several."""
 AVAILABILITIES = {
     name.lower(): name
     for name in (
@@ -41,49 +19,8 @@ AVAILABILITIES = {
         "OnlineOnly", "OutOfStock", "PreOrder", "PreSale", "Reserved", "SoldOut",
     )
 } | {"available": "InStock", "oos": "OutOfStock", "availableforbackorder": "BackOrder"}  # fmt: skip
-CODE_AT_NUMBER = re.compile(r"\b([A-Z]{3})[\s:.]{0,3}\d|\d\s?([A-Z]{3})\b")
 TO_BE_HAD = ("InStock", "LimitedAvailability", "OnlineOnly", "InStoreOnly")
 FORMER_PRICES = re.compile("listprice|strikethrough|msrp|srp", re.IGNORECASE)
-
-
-def parse_price(text: str, *, by_machine: bool = True) -> float | None:
-    """Read a price: `1299.00`, `1.299,00 €`, `Rs. 1,299`; None for what is none, negative or absurd.
-
-    Args:
-        text: The price, perhaps with words and signs around it.
-        by_machine: `1.299` means less than two, as in structured data; otherwise it is read as a
-            person writes it, who means more than a thousand.
-    """
-    text = text.strip()[:80]
-    try:
-        price = float(text)
-    except ValueError:
-        price = math.nan
-    if math.isnan(price) or (not by_machine and price >= 0):
-        # The parser finds a price after any sign.
-        amount = None if re.match(r"[-−–]\s*\D{0,3}\d", text) else Price.fromstring(text).amount
-        price = math.nan if amount is None else float(amount)
-    return price if 0 <= price < MAX_PRICE else None  # false for not-a-number
-
-
-def parse_currency(text: str) -> str | None:
-    """Return the ISO 4217 code in a text, or that of a sign in it which one currency alone has, or None.
-
-    A code is the whole text, or stands in capitals beside the number, or in a text without a number: `ALL`, `TOP`,
-    `TRY` and `CUP` are also words.
-    """
-    text = text.strip()[:80]
-    codes: list[str] = [text.upper(), *(before or after for before, after in CODE_AT_NUMBER.findall(text))]
-    if not re.search(r"\d", text):
-        codes += re.findall(r"\b[A-Z]{3}\b", text)
-    for code in codes:
-        if code in CURRENCIES:
-            return code
-    signs: tuple[str, ...] = (text, Price.fromstring(text).currency or "", *text)
-    for sign in signs:
-        if known := CURRENCY_OF_SIGN.get(sign.lower().strip(" .\u200f")):
-            return known
-    return None
 
 
 def parse_availability(text: str) -> str | None:

@@ -5,9 +5,10 @@ from itertools import islice
 
 import lxml.html
 
-from atlas_ray.crawl.offers import Offer, parse_currency, parse_price
+from atlas_ray.crawl.offers import Offer
 from atlas_ray.crawl.page import Page
 from atlas_ray.crawl.vicinity import MAX_FOUND, own
+from atlas_ray.prices import parse_currency, parse_price
 
 PRICE = re.compile(r"price|preis|prix|preci|prezzo|preço|preco|cena")
 FORMER = re.compile(

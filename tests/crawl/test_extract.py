@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from atlas_ray.crawl.extract import Extracted, NotAProduct, extract
 from atlas_ray.crawl.links import in_domains, next_page, product_links
-from atlas_ray.crawl.offers import parse_availability, parse_currency, parse_price
+from atlas_ray.crawl.offers import parse_availability
 from atlas_ray.crawl.page import Page
 from atlas_ray.crawl.store import StartUrl, Store
+from atlas_ray.prices import parse_currency, parse_price
 from benchmarks.extraction import measure
 from tests.crawl.pages import OFFER, PRODUCT, STORE, URL, page_of, product
 
