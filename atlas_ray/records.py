@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.values import printable
+
 PATH_KEY_SEPARATOR = "\x1f"
 """Between the names of a category path where it must be one string, such as to group by it."""
 CATEGORY_PATH = pa.list_(pa.string())
@@ -218,14 +220,14 @@ def quarantine_row(
     product_id: str | None = None,
     image_uri: str | None = None,
 ) -> dict[str, object]:
-    """Return one row of the quarantine table."""
+    """Return one row of the quarantine table; what its texts hold that Arrow refuses is written as an escape."""
     return {
         "image_id": image_id,
-        "product_id": product_id,
-        "image_uri": image_uri,
+        "product_id": product_id if product_id is None else printable(product_id),
+        "image_uri": image_uri if image_uri is None else printable(image_uri),
         "stage": stage,
         "error_code": code,
-        "message": message,
+        "message": printable(message),
     }
 
 

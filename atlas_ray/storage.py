@@ -18,6 +18,7 @@ from obstore.store import LocalStore, S3Store
 from pyarrow import fs
 
 from atlas_ray.errors import StorageError
+from atlas_ray.values import printable
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -76,6 +77,8 @@ def locate(uri: str) -> Location:
     """
     if not uri:
         raise StorageError("an empty path was given; expected a local path or s3://bucket/key")
+    if (readable := printable(uri)) != uri:
+        raise StorageError(f"{readable!r} is no path that can be opened: it is not UTF-8, or holds a NUL; rename it")
     if is_s3(uri):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         if not bucket:

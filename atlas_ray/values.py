@@ -1,0 +1,148 @@
+"""Typed values from JSON, CSV and Arrow: what a reader returns is of its type, or None if the value is missing.
+
+None, NaN and a text without characters are missing. A value of another type is a `RowError` with the code `bad_value`.
+"""
+
+import math
+import re
+import unicodedata
+from decimal import Decimal
+from typing import Any
+
+from atlas_ray.errors import RowError
+
+LINE_ENDS = re.compile("\r\n?")
+LINE_BREAKS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
+"""What `str.splitlines` cuts at beside line ends; inside a text they are white space."""
+CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""Halves of a character, from damaged JSON or a file name that is not UTF-8; Arrow refuses them."""
+INVISIBLE = "\ufeff\u200b"
+"""Byte order mark and zero-width space, which exports leave at the ends of a cell."""
+DECIMAL_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+MAX_SHOWN = 80
+TYPES = {bool: "true or false", int: "a number", float: "a decimal number", Decimal: "a decimal number",
+         list: "a list", tuple: "a list", dict: "an object", str: "text", bytes: "bytes"}  # fmt: skip
+
+
+def clean_text(text: str) -> str:
+    """Return a text as it goes into a table: NFC, LF as line end, no control characters, no space at its ends.
+
+    Halves of characters become U+FFFD.
+    """
+    if not text.isprintable():
+        text = CONTROLS.sub("", LINE_BREAKS.sub(" ", LINE_ENDS.sub("\n", text)))
+        text = SURROGATES.sub("\ufffd", text)
+    return _strip(unicodedata.normalize("NFC", text))
+
+
+def clean_name(text: str) -> str:
+    """Return a name, such as a category's: clean, with one space for each run of white space."""
+    return " ".join(clean_text(text).split())
+
+
+def printable(text: str) -> str:
+    """Return a text for a message or a file's name in one: what cannot be printed is written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def describe(value: Any) -> str:
+    """Return how an error names an unusable value: `{'$oid': 'x'}, an object`."""
+    shown = repr(value)
+    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+    return printable(f"{shown}, {TYPES.get(type(value), f'a {type(value).__name__}')}")
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether there is no value: None, NaN, or a text without characters."""
+    if isinstance(value, str):
+        return not _strip(value)
+    return value is None or (isinstance(value, float | Decimal) and math.isnan(value))
+
+
+def text_value(value: Any, name: str) -> str | None:
+    """Return a text; a number is written out.
+
+    Args:
+        value: From JSON, CSV or Arrow.
+        name: What the value is, for the message, such as `title`.
+
+    Raises:
+        RowError: `bad_value` for anything else.
+    """
+    if is_missing(value):
+        return None
+    if isinstance(value, str):
+        return clean_text(value) or None
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    raise RowError("bad_value", f"the {name} is {describe(value)}; expected text")
+
+
+def identifier(value: Any, name: str) -> str | None:
+    """Return an id: text, or a whole number as text. Nothing is replaced in it, lest two ids become one.
+
+    Raises:
+        RowError: `bad_value` for anything else, also for `123.0`; `bad_encoding` for text that is not Unicode.
+    """
+    if is_missing(value):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise RowError("bad_value", f"the {name} is {describe(value)}; expected text or a whole number")
+    text = _strip(valid_text(value, name))
+    if CONTROLS.search(text) or LINE_BREAKS.search(text) or "\n" in text or "\r" in text:
+        raise RowError("bad_value", f"the {name} {text[:MAX_SHOWN]!r} holds a control character")
+    return unicodedata.normalize("NFC", text)
+
+
+def name_value(value: Any, name: str) -> str:
+    """Return the name of a category; a whole number is written out.
+
+    Raises:
+        RowError: `bad_value` for a missing name or another type; `bad_encoding` for text that is not Unicode.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or is_missing(value):
+        raise RowError("bad_value", f"a name in the {name} is {describe(value)}; expected text")
+    return clean_name(valid_text(value, name))
+
+
+def number(value: Any, name: str) -> float | None:
+    """Return a finite number, also from plain text such as `12.5`.
+
+    Raises:
+        RowError: `bad_value` for anything else.
+    """
+    if is_missing(value):
+        return None
+    plain = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if plain or (isinstance(value, str) and DECIMAL_TEXT.fullmatch(value.strip())):
+        try:
+            found = float(value)
+        except OverflowError:
+            found = math.inf
+        if math.isfinite(found):
+            return found
+    raise RowError("bad_value", f"the {name} is {describe(value)}; expected a number")
+
+
+def valid_text(text: str, name: str) -> str:
+    """Return a text that is valid Unicode as it is.
+
+    Raises:
+        RowError: `bad_encoding` if it holds half a character.
+    """
+    if not text.isascii() and SURROGATES.search(text):
+        raise RowError("bad_encoding", f"the {name} {printable(text)[:MAX_SHOWN]!r} is not valid Unicode text")
+    return text
+
+
+def _strip(text: str) -> str:
+    """Strip white space and invisible characters, which may alternate at the ends."""
+    stripped = text.strip().strip(INVISIBLE)
+    while stripped != text:
+        text, stripped = stripped, stripped.strip().strip(INVISIBLE)
+    return stripped
