@@ -8,9 +8,10 @@ import argparse
 import dataclasses
 import difflib
 import json
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from atlas_ray import storage
 from atlas_ray.errors import ConfigError, OutputError
 
 Config = TypeVar("Config")
+COMMAND_LINE = "the command line"
+"""Where settings come from that were given as flags."""
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 """The picture encoders that models are built from."""
 MODALITIES = ("picture", "title", "description")
@@ -76,18 +79,23 @@ def check_settings(config: Any) -> None:
             raise ConfigError(f"{field.name} is {value}; expected {low} to {high}")
 
 
-def build_settings(kind: type[Config], values: Mapping[str, Any], source: str) -> Config:
+def build_settings(
+    kind: type[Config], values: Mapping[str, Any], source: str, *, flags: Mapping[str, Any] | None = None
+) -> Config:
     """Make settings from named values.
 
     Args:
         kind: The dataclass.
         values: Values by field, as a YAML file or flags give them.
-        source: Where they come from, for messages.
+        source: Where they come from, for messages; of `COMMAND_LINE` messages name flags.
+        flags: Values by field that were given as flags, and win over the others.
 
     Raises:
-        ConfigError: naming a field that is unknown, missing or out of range.
+        ConfigError: naming a field, or its flag, that is unknown, missing or out of range.
     """
     known = {field.name: field_kind for field, field_kind, _ in _fields(kind)}
+    values = {**values, **(flags or {})}
+    as_flags = known.keys() if source == COMMAND_LINE else (flags or {}).keys()
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
@@ -97,8 +105,29 @@ def build_settings(kind: type[Config], values: Mapping[str, Any], source: str) -
     taken = {name: _number(value) if known[name] is float else value for name, value in values.items()}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         if field.name not in taken and field.default is MISSING and field.default_factory is MISSING:
+            if source == COMMAND_LINE:
+                raise ConfigError(f"{flag_of(field.name)} is missing")
             raise ConfigError(f"{source}: {field.name} is missing")
-    return kind(**taken)
+    try:
+        return kind(**taken)
+    except ConfigError as error:
+        raise ConfigError(_with_flags(str(error), source, as_flags)) from None
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _with_flags(message: str, source: str, names: Collection[str]) -> str:
+    """Write fields in a message as the flags that they were given by; of a file, name the file."""
+    if source != COMMAND_LINE and message.partition(" ")[0] not in names:
+        message = f"{source}: {message}"
+    # A name of one word may be a word of the sentence, unless the sentence is about it.
+    words = "|".join(rf"(?<![-\w]){re.escape(name)}\b" for name in names if "_" in name)
+    begin = rf"^(?:{'|'.join(map(re.escape, names))})(?= (?:is|holds|has|with)\b)"
+    pattern = f"{begin}|{words}" if words else begin
+    return re.sub(pattern, lambda match: flag_of(match[0]), message) if names else message
 
 
 def read_settings(uri: str) -> dict[str, Any]:
@@ -136,7 +165,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] =
             keywords["type"] = field_kind
             if field.metadata["choices"]:
                 keywords["metavar"] = "|".join(field.metadata["choices"])
-        parser.add_argument(f"--{field.name.replace('_', '-')}", **keywords)
+        parser.add_argument(flag_of(field.name), **keywords)
 
 
 def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:

@@ -46,12 +46,18 @@ def test_taxonomy_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         (["taxonomy", "check", "nothing.csv"], "nothing.csv: no such file"),
         (["taxonomy", "show", "atlas-52", "--within", "Kids"], "'Kids' is not in the taxonomy"),
         (["taxonomy", "diff", "atlas-52", "atlas-52", "--mapping", "nothing.csv"], "nothing.csv: no such file"),
-        (["taxonomy", "migrate", "--old", "a", "--new", "b", "--output", "out"], "--run is None and --catalog is None"),
+        (
+            ["taxonomy", "migrate", "--old", "a", "--new", "b", "--output", "out"],
+            "nothing to migrate; name a",
+        ),
         (["import", "nothing.csv", "--output", "out"], "nothing.csv: no such file"),
         (["import", "nothing.csv", "--output", "out", "--map", "title"], "--map 'title'; expected FIELD=COLUMN"),
-        (["score", "--catalog", "none", "--model", "none", "--output", "out", "--top-k", "0"], "top_k is 0"),
-        (["train", "encoder-decoder", "--catalog", "c", "--output", "o", "--backbone", "vgg"], "backbone is 'vgg'"),
-        (["train", "encoder-decoder", "--catalog", "c", "--output", "o", "--workers", "99"], "cannot be shared by 99"),
+        (["score", "--catalog", "none", "--model", "none", "--output", "out", "--top-k", "0"], "--top-k is 0"),
+        (["train", "encoder-decoder", "--catalog", "c", "--output", "o", "--backbone", "vgg"], "--backbone is 'vgg'"),
+        (
+            ["train", "encoder-decoder", "--catalog", "c", "--output", "o", "--workers", "99"],
+            "99 workers cannot share",
+        ),
         (["evaluate", "--run", "nothing"], "is no finished scoring run"),
     ],
 )

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 import atlas_ray
-from atlas_ray.config import add_flags, build_settings, check_settings, given, hold_settings, read_settings, setting
+from atlas_ray.config import (
+    COMMAND_LINE,
+    add_flags,
+    build_settings,
+    check_settings,
+    given,
+    hold_settings,
+    read_settings,
+    setting,
+)
 from atlas_ray.errors import ConfigError, OutputError, StorageError
 from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, PictureTraining
 
@@ -161,6 +170,43 @@ def test_values_of_another_type_or_range_are_refused(field: str, value: object, 
         build_settings(Oven, {"name": "aga", field: value}, "oven.yaml")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kitchen:
+    """Settings whose names are words of sentences, too."""
+
+    size: int = setting("of it", 3, low=1, high=9)
+    max_size: int = setting("of any", 5, low=1, high=9)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.size > self.max_size:
+            raise ConfigError(f"size is {self.size}, over max_size, a size that no kitchen has; see --no-max_size")
+
+
+@pytest.mark.parametrize(
+    ("of_file", "of_flags", "reason"),
+    [
+        ({"size": 7}, {}, "kitchen.yaml: size is 7, over max_size, a size that no kitchen has; see --no-max_size"),
+        ({"size": 7}, {"max_size": 6}, "kitchen.yaml: size is 7, over --max-size, a size that no"),
+        ({}, {"size": 7}, "--size is 7, over max_size, a size that no kitchen has"),
+        ({"max_size": 0}, {}, "kitchen.yaml: max_size is 0; expected 1 to 9"),
+        ({}, {"max_size": 0}, "--max-size is 0; expected 1 to 9"),
+        ({"max_size": 0}, {"max_size": 2, "size": 3}, "--size is 3, over --max-size, a size that"),
+    ],
+)
+def test_messages_name_what_was_given(of_file: dict[str, int], of_flags: dict[str, int], reason: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_settings(Kitchen, of_file, "kitchen.yaml", flags=of_flags)
+    assert str(error.value).startswith(reason)
+
+
+def test_on_the_command_line_all_are_flags() -> None:
+    with pytest.raises(ConfigError, match=r"^--size is 7, over --max-size, a size that no kitchen has"):
+        build_settings(Kitchen, {"size": 7}, COMMAND_LINE)
+    with pytest.raises(ConfigError, match=r"^--name is missing$"):
+        build_settings(Oven, {"racks": 3}, COMMAND_LINE)
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("heat", 0), ("heat", 1), ("racks", 1), ("racks", 9), ("note", None), ("note", "")]
 )
@@ -172,7 +218,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "oven.yaml"
     file.write_text("name: aga\nheat: 0.25\nracks: 3\nfan: true\n")
     chosen = flags("--racks", "5", "--no-fan")
-    settings = build_settings(Oven, {**read_settings(str(file)), **chosen}, str(file))
+    settings = build_settings(Oven, read_settings(str(file)), str(file), flags=chosen)
     assert settings == Oven(name="aga", heat=0.25, racks=5, fan=False)
 
 
@@ -224,8 +270,11 @@ def test_the_recipes_build(name: str, kind: type[PictureTraining]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"batch_size": 16, "workers": "4", "accumulate": 3}, "batch_size 16 cannot be shared by 4 workers in 3 parts"),
-        ({"batch_size": 16, "workers": "1:16"}, "cannot be shared by 16 workers"),
+        (
+            {"batch_size": 16, "workers": "4", "accumulate": 3},
+            "which 4 workers cannot share in 3 parts",
+        ),
+        ({"batch_size": 16, "workers": "1:16"}, "which 16 workers cannot share"),
         ({"epochs": 3, "head_epochs": 3}, "head_epochs is 3, of 3 epochs in all"),
         ({"workers": "two"}, "workers is 'two'; expected a number, or MIN:MAX"),
         ({"workers": "4:2"}, "workers is '4:2'"),

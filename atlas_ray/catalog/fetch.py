@@ -68,8 +68,8 @@ class FetchConfig:
         least = min(self.concurrency, self.per_host_concurrency)
         if self.workers > least:
             raise ConfigError(
-                f"workers is {self.workers}; expected at most {least}, the lower of concurrency and "
-                "per_host_concurrency, which the workers share"
+                f"workers is {self.workers}; expected at most {least}, for they share the requests at a time: "
+                f"concurrency {self.concurrency}, per_host_concurrency {self.per_host_concurrency}"
             )
         self.rule()
 

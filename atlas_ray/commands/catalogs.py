@@ -2,7 +2,7 @@
 
 import argparse
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import EXIT_OK, quarantine_exit
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def add_select(parser: argparse.ArgumentParser) -> None:
 def run_select(options: argparse.Namespace) -> int:
     """Make a catalogue of some products of another one."""
     from atlas_ray.catalog.selection import SelectConfig, select
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.collection import print_select
 
     config = build_settings(SelectConfig, given(options, SelectConfig), COMMAND_LINE)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_FAILED, EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import EXIT_FAILED, EXIT_OK, quarantine_exit
 
 if TYPE_CHECKING:
     from atlas_ray.crawl.run import CrawlReport, CrawlRunConfig
@@ -20,7 +20,7 @@ def add_crawl(parser: argparse.ArgumentParser) -> None:
 
 def run_crawl(options: argparse.Namespace) -> int:
     """Crawl shops, make a catalogue of what they sell, and fetch its pictures."""
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.crawl.run import CrawlRunConfig, crawl
     from atlas_ray.reports.collection import print_crawl
     from atlas_ray.session import connect
@@ -85,7 +85,7 @@ def add_fetch(parser: argparse.ArgumentParser) -> None:
 def run_fetch(options: argparse.Namespace) -> int:
     """Download the pictures of a catalogue of URLs."""
     from atlas_ray.catalog.fetch import FetchConfig, fetch
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.collection import print_fetch
     from atlas_ray.session import connect
 
@@ -109,7 +109,7 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
 def run_filter(options: argparse.Namespace) -> int:
     """Tell the zoomed pictures of a catalogue from the normal ones."""
     from atlas_ray.cleaning.filter import FilterConfig, filter_catalog
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.collection import print_filter
     from atlas_ray.session import connect
 
@@ -135,7 +135,7 @@ def run_duplicates(options: argparse.Namespace) -> int:
     from atlas_ray import storage
     from atlas_ray.catalog.split import parse_shares, resplit_catalog
     from atlas_ray.cleaning.duplicates_run import DuplicatesRunConfig, detect_duplicates
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.collection import print_duplicates
     from atlas_ray.session import connect
 

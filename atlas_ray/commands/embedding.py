@@ -4,7 +4,7 @@ import argparse
 import json
 from dataclasses import replace
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import EXIT_OK, quarantine_exit
 
 OF_THE_SEARCH = ("search", "beam_width", "top_k")
 """Settings of a predictor that vectors do not depend on."""
@@ -22,7 +22,7 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
 
 def run_embed(options: argparse.Namespace) -> int:
     """Give every product of a catalogue a vector."""
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.embedding.config import EmbedConfig
     from atlas_ray.embedding.run import embed
     from atlas_ray.predictors import PredictorConfig
@@ -50,7 +50,7 @@ def add_similar(parser: argparse.ArgumentParser) -> None:
 
 def run_similar(options: argparse.Namespace) -> int:
     """Find similar products, or nearly identical ones whose labels differ."""
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.embedding.config import SimilarConfig
     from atlas_ray.embedding.label_errors import find_label_errors
     from atlas_ray.embedding.similar import similar_products

@@ -2,7 +2,7 @@
 
 import argparse
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import EXIT_OK, quarantine_exit
 
 
 def add_review(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_review(parser: argparse.ArgumentParser) -> None:
 
 def run_review(options: argparse.Namespace) -> int:
     """Write the products that are most worth a person's look."""
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.review import ReviewConfig, print_review, review
 
     values = given(options, ReviewConfig) | {"run": options.scored}
@@ -35,7 +35,7 @@ def add_relabel(parser: argparse.ArgumentParser) -> None:
 def run_relabel(options: argparse.Namespace) -> int:
     """Take corrections over as labels into a copy of a catalogue."""
     from atlas_ray.catalog.corrections import RelabelConfig, relabel
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.collection import print_relabel
 
     config = build_settings(RelabelConfig, given(options, RelabelConfig), COMMAND_LINE)

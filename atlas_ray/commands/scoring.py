@@ -4,7 +4,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import EXIT_OK, quarantine_exit
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_score(parser: argparse.ArgumentParser) -> None:
 
 def run_score(options: argparse.Namespace) -> int:
     """Give every product of a catalogue its category path."""
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.predictors import PredictorConfig
     from atlas_ray.reports.terminal import print_score
     from atlas_ray.scoring.config import ScoreConfig

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK, EXIT_QUARANTINE
+from atlas_ray.commands.exits import EXIT_OK, EXIT_QUARANTINE
 
 if TYPE_CHECKING:
     from atlas_ray.client import Client
@@ -31,7 +31,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Answer over HTTP until stopped."""
-    from atlas_ray.config import given, read_settings
+    from atlas_ray.config import COMMAND_LINE, given, read_settings
     from atlas_ray.errors import ClusterError
     from atlas_ray.predictors import PredictorConfig
     from atlas_ray.serving.config import ServeConfig

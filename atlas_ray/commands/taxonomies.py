@@ -2,7 +2,7 @@
 
 import argparse
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK
+from atlas_ray.commands.exits import EXIT_OK
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def add_migrate(parser: argparse.ArgumentParser) -> None:
 
 def run_migrate(options: argparse.Namespace) -> int:
     """Rewrite a scoring run, or a catalogue's labels, to the next version of its taxonomy."""
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.migration.config import MigrateConfig
     from atlas_ray.migration.run import migrate
     from atlas_ray.reports.terminal import print_migration

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from atlas_ray.commands.exits import COMMAND_LINE, EXIT_OK
+from atlas_ray.commands.exits import EXIT_OK
 
 if TYPE_CHECKING:
     from atlas_ray.training.config import FusionTraining, TrainConfig
@@ -22,12 +22,12 @@ def add_train(parser: argparse.ArgumentParser, kind: str) -> None:
 
 def _training(options: argparse.Namespace) -> "TrainConfig":
     """Return a training's settings: those of the file, and over them the flags given."""
-    from atlas_ray.config import build_settings, given, read_settings
+    from atlas_ray.config import COMMAND_LINE, build_settings, given, read_settings
     from atlas_ray.training.config import TRAININGS
 
     kind = TRAININGS[options.model_kind]
     file = read_settings(options.config) if options.config else {}
-    return build_settings(kind, {**file, **given(options, kind)}, options.config or COMMAND_LINE)
+    return build_settings(kind, file, options.config or COMMAND_LINE, flags=given(options, kind))
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -84,7 +84,7 @@ def add_train_zoom(parser: argparse.ArgumentParser) -> None:
 def run_train_zoom(options: argparse.Namespace) -> int:
     """Train the filter that tells zoomed pictures from normal ones."""
     from atlas_ray.cleaning.config import ZoomTraining
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
 
     config = build_settings(ZoomTraining, given(options, ZoomTraining), COMMAND_LINE)
 
@@ -111,7 +111,7 @@ def add_tune(parser: argparse.ArgumentParser, kind: str) -> None:
 
 def run_tune(options: argparse.Namespace) -> int:
     """Search good settings."""
-    from atlas_ray.config import build_settings, given
+    from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.session import connect
     from atlas_ray.training.config import TuneConfig
 

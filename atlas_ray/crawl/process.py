@@ -20,7 +20,7 @@ from scrapy import signals
 from scrapy.crawler import CrawlerProcess
 
 from atlas_ray import storage
-from atlas_ray.config import add_flags, build_settings, given, hold_settings
+from atlas_ray.config import COMMAND_LINE, add_flags, build_settings, given, hold_settings
 from atlas_ray.crawl.browser import CheckedProxy, browser_settings, find_chromium
 from atlas_ray.crawl.frontier import Frontier
 from atlas_ray.crawl.settings import CrawlConfig, scrapy_settings
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags(parser, CrawlConfig)
     options = parser.parse_args(arguments)
     try:
-        crawl_store(build_settings(CrawlConfig, given(options, CrawlConfig), "the command line"))
+        crawl_store(build_settings(CrawlConfig, given(options, CrawlConfig), COMMAND_LINE))
     except UserError as error:
         print(f"crawl: {error}", file=sys.stderr)
         return 2

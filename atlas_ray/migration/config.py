@@ -25,4 +25,8 @@ class MigrateConfig:
         """
         check_settings(self)
         if bool(self.scored) == bool(self.catalog):
-            raise ConfigError(f"--run is {self.scored!r} and --catalog is {self.catalog!r}; give one of them")
+            raise ConfigError(
+                "both --run and --catalog are given; expected one of them"
+                if self.scored
+                else "nothing to migrate; name a scoring run with --run, or a catalogue with --catalog"
+            )

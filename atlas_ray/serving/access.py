@@ -99,7 +99,7 @@ class TokenTable:
             with open(self._file, encoding="utf-8") as stream:
                 return _parse(stream, self._file)
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"tokens_file {self._file!r} cannot be read: {error}") from None
+            raise ConfigError(f"the file of tokens {self._file!r} cannot be read: {error}") from None
 
 
 def _warn(mistakes: Iterable[ConfigError]) -> None:

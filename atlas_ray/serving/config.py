@@ -77,11 +77,13 @@ class ServeConfig:
             if getattr(self, least) > getattr(self, most):
                 raise ConfigError(f"{least} is {getattr(self, least):g}, and {most} {getattr(self, most):g}")
         if self.allow_anonymous and not is_loopback(self.host):
-            raise ConfigError(f"allow_anonymous with host {self.host!r}: anyone on the network could ask; use tokens")
+            raise ConfigError(
+                f"allow_anonymous with the host {self.host!r}: anyone on the network could ask; use tokens_file"
+            )
         if not (self.allow_anonymous or self.tokens or self.tokens_file):
             raise ConfigError(
-                "nobody could ask: give tokens or tokens_file (`atlas-ray token NAME` makes one), "
-                "or on this machine alone allow_anonymous"
+                "nobody could ask: name a file of tokens with tokens_file (`atlas-ray token NAME` makes a token), "
+                "or on this machine alone let anyone ask with allow_anonymous"
             )
 
     @classmethod

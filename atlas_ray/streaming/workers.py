@@ -61,8 +61,8 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
         gpus = max(gpus, workers) if on_demand else gpus
         if not gpus:
             raise ConfigError(
-                f"device is {device!r}, but the Ray cluster has no GPU; "
-                "where nodes come on demand, say how many workers"
+                f"--device is {device!r}, but the Ray cluster has no GPU; "
+                "where nodes come on demand, say how many with --workers"
             )
     if device == "cpu":
         gpus = 0
@@ -76,7 +76,8 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
     fits = chosen <= (gpus or max(cores, workers if free else 0)) and (free or chosen * threads <= cores)
     if not (fits or on_demand):
         raise ConfigError(
-            f"{chosen} workers of {threads} threads do not fit the cluster's {cpus:.0f} CPUs and {gpus} GPUs"
+            f"{chosen} workers of {threads} threads do not fit the cluster's {cpus:.0f} CPUs and {gpus} GPUs; "
+            "choose fewer with --workers, or --threads"
         )
     return WorkerPlan(
         workers=chosen,

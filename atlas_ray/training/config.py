@@ -77,7 +77,7 @@ class TrainConfig:
         least, most = self.worker_range
         if self.batch_size // most < 2 * self.accumulate:
             raise ConfigError(
-                f"batch_size {self.batch_size} cannot be shared by {most} workers in {self.accumulate} parts; "
+                f"batch_size is {self.batch_size}, which {most} workers cannot share in {self.accumulate} parts; "
                 "each part needs at least 2 pictures"
             )
         assert least <= most

@@ -87,7 +87,8 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
     if found.count < config.batch_size:
         raise CatalogError(
             f"{config.catalog}: {found.count} labelled {config.examples} in the split 'train' "
-            f"({found.unusable} products' labels are no leaves of the taxonomy); a batch needs {config.batch_size}"
+            f"({found.unusable} products' labels are no leaves of the taxonomy), and a batch has {config.batch_size}; "
+            + (f"train with --batch-size {_largest_batch(found.count)}" if found.count >= 4 else "label more products")
         )
     held_out = _labelled(config, "val", taxonomy)
     space = _space(config, taxonomy, found)
@@ -145,7 +146,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
     workers: Any = least if least == most else (least, most)
     gpus = ray.cluster_resources().get("GPU", 0)
     if config.device == "cuda" and not gpus and "RAY_ADDRESS" not in os.environ:
-        raise ConfigError("device is 'cuda', but the Ray of this machine has no GPU")
+        raise ConfigError("--device is 'cuda', but the Ray of this machine has no GPU")
     use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= least)
     place = storage.locate(config.output)
     display = ProgressDisplay("training", config.examples)
@@ -239,6 +240,11 @@ def forget(output: str) -> None:
         storage.delete_file(storage.join(output, name))
     for name in (CHECKPOINTS, EVENTS, "quarantine"):
         storage.delete_folder(storage.join(output, name))
+
+
+def _largest_batch(count: int) -> int:
+    """Return the largest power of two that is no more than `count`."""
+    return 1 << (count.bit_length() - 1)
 
 
 def _taxonomy(config: TrainConfig) -> Taxonomy:

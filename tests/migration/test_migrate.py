@@ -227,9 +227,9 @@ def test_nothing_changes_where_the_taxonomy_does_not(scored: Path, versions: dic
 
 def test_mistakes(scored: Path, catalog: str, versions: dict[str, str], tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with pytest.raises(ConfigError, match="give one of them"):
+    with pytest.raises(ConfigError, match="nothing to migrate"):
         run(versions, output)
-    with pytest.raises(ConfigError, match="give one of them"):
+    with pytest.raises(ConfigError, match="both --run and --catalog"):
         run(versions, output, scored=str(scored), catalog=catalog)
     with pytest.raises(CatalogError, match="is no finished scoring run"):
         run(versions, output, scored=str(tmp_path))

@@ -73,7 +73,7 @@ def test_two_workers_to_s3(catalog: str, s3: str) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
-    with pytest.raises(CatalogError, match="a batch needs 4096"):
+    with pytest.raises(CatalogError, match="a batch has 4096; train with --batch-size"):
         train(EncoderDecoderTraining(catalog=catalog, output=str(tmp_path / "a"), **(SMALL | {"batch_size": 4096})))
     assert not (tmp_path / "a").exists()  # a mistake does not take the folder
     (tmp_path / "a").mkdir()
