@@ -13,7 +13,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import MaxRetryError, ResponseError
 from urllib3.util import Retry
 
-from atlas_ray.errors import ItemError, ServiceError
+from atlas_ray.errors import ItemError, ServiceError, UnauthenticatedError
 
 MAX_RETRY_AFTER_S = 60
 
@@ -36,7 +36,8 @@ class Categorized:
         probability: Of that path.
         level_probabilities: Of the path down to each level.
         alternatives: The next best paths.
-        outside_probability: What the model would give to no path of the taxonomy.
+        outside_probability: The share of what the model would say that is no path that was searched; `probability`
+            is a share of the rest.
         attention: With `explain`, a PNG for each level as a data URI.
         model_id: The model that answered.
         taxonomy_id: What it chose from.
@@ -248,7 +249,7 @@ class Client:
             document = {}
         if answer.status_code != 200 or not isinstance(document, dict):
             said = document.get("detail") if isinstance(document, dict) else None
-            kind = _TooLargeError if answer.status_code == 413 else ServiceError
+            kind = {401: UnauthenticatedError, 413: _TooLargeError}.get(answer.status_code, ServiceError)
             raise kind(f"{url} answers {answer.status_code}: {said or answer.reason}")
         return document
 

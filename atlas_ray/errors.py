@@ -45,6 +45,10 @@ class ServiceError(UserError):
     """An endpoint that refuses, or does not answer."""
 
 
+class UnauthenticatedError(ServiceError):
+    """An endpoint that knows no token of the caller's."""
+
+
 class ItemError(Exception):
     """One input that cannot be processed; it becomes a quarantine row and the job goes on.
 

@@ -19,9 +19,12 @@ from atlas_ray.records import CATEGORY_PATH, path_keys, quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.streaming.tables import count_images, write_quarantine
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
+from atlas_ray.taxonomy.lookup import LeafLookup
 from atlas_ray.taxonomy.tree import check_path
 
 COLUMNS = ("product_id", "corrected_category_path")
+SHOWN = 10
+"""Refused rows that the report shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ class RelabelReport:
     """Those products by the split that they have now."""
     quarantined: Counter[str]
     """Rows by error code."""
+    refused: list[str]
+    """Why the first of them could not be taken over, each with its row."""
 
     @property
     def quarantined_fraction(self) -> float:
@@ -89,7 +94,15 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     if config.taxonomy:
         storage.write_bytes(storage.join(output, "taxonomy.json"), taxonomy.to_json().encode())
     quarantined = Counter(str(row["error_code"]) for row in corrections.quarantine)
-    report = RelabelReport(output, corrections.count, corrections.empty, applied.outcomes, applied.splits, quarantined)
+    report = RelabelReport(
+        output,
+        corrections.count,
+        corrections.empty,
+        applied.outcomes,
+        applied.splits,
+        quarantined,
+        [str(row["message"]) for row in corrections.quarantine[:SHOWN]],
+    )
     write_quarantine(output, corrections.quarantine)
     counts = {
         "corrections": report.corrections,
@@ -126,6 +139,7 @@ class _Corrections:
         self.quarantine: list[dict[str, object]] = []
         self._places: dict[str, str] = {}
         self._taxonomy = taxonomy
+        self._leaves = LeafLookup(taxonomy)
         self._source = source
 
     def take(self, row: RawRow) -> None:
@@ -159,18 +173,22 @@ class _Corrections:
             self._refuse(error, self._places[product_id], product_id)
 
     def _path(self, written: Any) -> CategoryPath:
+        """Return the leaf that a correction names; case and separators are a person's own."""
+        names = [written] if isinstance(written, str) else list(written)
+        path = tuple(str(name).strip() for name in names)
+        leaf = self._leaves.find(path)
+        if leaf is not None:
+            return leaf
         try:
-            if isinstance(written, str):
-                path = parse_path(written)
-            else:
-                path = tuple(str(name) for name in written)
-                check_path(path)
+            check_path(parse_path(written) if isinstance(written, str) else path)
         except TaxonomyError as error:
             raise RowError("bad_category_path", str(error)[:500]) from None
-        if path not in self._taxonomy.leaf_set:
-            name = self._taxonomy.name
-            raise RowError("unknown_category", f"{format_path(path)[:400]!r} is no leaf of the taxonomy {name!r}")
-        return path
+        close = self._leaves.closest(path)
+        hint = f"; did you mean {format_path(close)!r}?" if close else ""
+        raise RowError(
+            "unknown_category",
+            f"{format_path(path)[:400]!r} is no leaf of the taxonomy {self._taxonomy.name!r}{hint}",
+        )
 
     def _refuse(self, error: RowError, place: str, product_id: Any) -> None:
         message = f"{self._source}, {place}: {error.message}"

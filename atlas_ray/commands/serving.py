@@ -65,7 +65,10 @@ def run_token(options: argparse.Namespace) -> int:
 
     token, line = new_token(options.name)
     print(f"{line}")
-    print(f"the line above goes into tokens_file; the token, shown this once: {token}", file=sys.stderr)
+    print(
+        f"the line above goes into the file of `serve --tokens-file`; the token, shown this once: {token}",
+        file=sys.stderr,
+    )
     return EXIT_OK
 
 
@@ -86,7 +89,7 @@ def add_categorize(parser: argparse.ArgumentParser) -> None:
 def run_categorize(options: argparse.Namespace) -> int:
     """Ask a running endpoint for the category paths of some pictures."""
     from atlas_ray.client import Client
-    from atlas_ray.errors import ConfigError, ItemError, StorageError
+    from atlas_ray.errors import ConfigError, ItemError, ServiceError, StorageError, UnauthenticatedError
     from atlas_ray.reports.terminal import print_categorized
 
     token = os.environ.get(TOKEN_VARIABLE, "")
@@ -108,6 +111,8 @@ def run_categorize(options: argparse.Namespace) -> int:
                 some = slice(start, start + PICTURES_A_REQUEST)
                 said = {name: given[some] for name, given in texts.items()}
                 rows += _categorized(client, options.files[some], said, asked)
+    except UnauthenticatedError as error:
+        raise ServiceError(f"{error}; give the token with --token-file FILE, or in {TOKEN_VARIABLE}") from None
     finally:  # what was answered before a request failed is shown all the same
         if rows:
             print_categorized(rows)

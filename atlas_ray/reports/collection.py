@@ -86,6 +86,10 @@ def print_relabel(report: Any) -> None:
     splits = ", ".join(f"{name} {count}" for name, count in sorted(report.splits.items()))
     print(f"{report.corrections} corrections: {done}" + (f"; by split: {splits}" if splits else ""))
     _print_refused(report)
+    for message in report.refused:
+        print(f"    {message}")
+    if (more := report.quarantined.total() - len(report.refused)) > 0:
+        print(f"    and {more} more")
     print(f"the catalogue with them: {report.output}")
 
 

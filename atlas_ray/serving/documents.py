@@ -78,10 +78,16 @@ class Answered(BaseModel):
 
     name: str
     category_path: list[str] | None = None
-    probability: float | None = None
+    probability: float | None = Field(
+        None, description="of the path, among all paths that were searched: the taxonomy's, or those in `within`"
+    )
     level_probabilities: list[float] | None = None
     alternatives: list[Alternative] | None = None
-    outside_probability: float | None = None
+    outside_probability: float | None = Field(
+        None,
+        description="the share of what the model would say that is no path that was searched; `probability` is a share "
+        "of the rest. Of a classifier over its whole taxonomy it is 0",
+    )
     attention: list[str] | None = Field(
         None, description="a PNG for each level as a data URI, its opacity the attention"
     )

@@ -144,6 +144,17 @@ def test_what_cannot_be_taken_over(small: Path, tmp_path: Path, capsys: pytest.C
     assert "already holds a catalogue" in capsys.readouterr().err
 
 
+def test_corrections_as_a_person_writes_them(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [("=1+1", "women/sarees"), ("b", "MEN -> SHOES"), ("c", "Men » Shirts >"), ("'d", "Mens > Shoe")]
+    file = written(tmp_path / "c.csv", cells)
+    output = str(tmp_path / "new")
+    assert main(["relabel", "--catalog", str(small), "--corrections", file, "--output", output]) == 3
+    labels = {row["product_id"]: row["category_path"] for row in rows(output, "products")}
+    assert (labels["=1+1"], labels["b"], labels["c"], labels["'d"]) == (C, B, A, B)
+    shown = capsys.readouterr().out
+    assert "line 5: 'Mens > Shoe' is no leaf of the taxonomy 'small'; did you mean 'Men > Shoes'?" in shown
+
+
 def test_two_corrections_of_one_product(small: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "c.csv", [("b", "Men > Shoes"), ("c", ""), ("b", "Women > Sarees")])
     with pytest.raises(CatalogError, match=r"'b' is 'Men > Shoes' in line 2 and 'Women > Sarees' in line 4"):

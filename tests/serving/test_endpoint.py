@@ -292,9 +292,9 @@ def test_the_client_and_its_command(running: Endpoint, folder: Path) -> None:
     with Client(running.url) as stranger, pytest.raises(ServiceError, match="answers 401: send a known token"):
         stranger.model()
 
-    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    def command(*arguments: str, token: str = TOKEN) -> "subprocess.CompletedProcess[str]":
         line = [sys.executable, "-m", "atlas_ray.cli", "categorize", f"--url={running.url}", *arguments]
-        environment = os.environ | {"ATLAS_RAY_TOKEN": TOKEN}
+        environment = os.environ | {"ATLAS_RAY_TOKEN": token}
         return subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment)
 
     done = command(f"{folder}/1.jpg", str(running.log))
@@ -305,6 +305,9 @@ def test_the_client_and_its_command(running: Endpoint, folder: Path) -> None:
     assert (done.returncode, "No such file" in done.stderr) == (2, True)
     assert done.stdout.count(format_path(good.category_path)) == 16  # what was answered before is not lost
     assert "Traceback" not in done.stderr
+    done = command(f"{folder}/1.jpg", token="")
+    assert done.returncode == 2
+    assert "give the token with --token-file FILE, or in ATLAS_RAY_TOKEN" in done.stderr
 
 
 def test_what_is_too_large_for_one_request_is_asked_in_parts(running: Endpoint, folder: Path) -> None:

@@ -156,6 +156,9 @@ function draw(result, picture) {
       return item;
     }),
   );
+  const outside = result.outside_probability;
+  at("outside").hidden = outside < 0.005;
+  at("outside").textContent = `${percent(outside)} of what the model would say is no path of what was searched; all shares above are of the rest.`;
   at("ids").textContent = `model ${result.model_id} · taxonomy ${result.taxonomy_id}`;
   at("result").hidden = false;
   at("status").scrollIntoView({ block: "nearest" }); // on a phone it is below the tree
