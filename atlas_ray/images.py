@@ -5,24 +5,23 @@ orientation may be applied after the resize. Transparent pixels become white. Of
 first frame counts.
 """
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from atlas_ray.errors import PictureError
+from atlas_ray.picture_files import open_picture
 from atlas_ray.picture_limits import DEFAULT_LIMITS, PictureLimits
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF", "TIFF")
-"""What is decoded (a multi-picture MPO is a JPEG). Everything else is refused before any decoder sees it."""
-
 ORIENTATION_TAG = 0x0112
+TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Where Pillow looks for the tag, in what a picture's file says of it."""
 # EXIF orientation -> (transpose first, then flip height, flip width)
 ORIENTATIONS = {
     2: (False, False, True),
@@ -32,18 +31,6 @@ ORIENTATIONS = {
     6: (True, False, True),
     7: (True, True, True),
     8: (True, True, False),
-}
-KNOWN_OTHERS = {
-    b"\x1f\x8b": "gzip data",
-    b"%PDF": "PDF",
-    b"<svg": "SVG",
-    b"<?xml": "XML or SVG",
-    b"<!DO": "HTML",
-    b"<htm": "HTML",
-    b"\xff\x0a": "JPEG XL",
-    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
-    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
-    b"\x00\x00\x01\x00": "ICO",
 }
 
 
@@ -79,8 +66,7 @@ def decode(data: bytes, size_px: int, limits: PictureLimits = DEFAULT_LIMITS) ->
         limits: What to refuse before decoding.
 
     Raises:
-        PictureError: with the code empty, too_large, too_many_pixels, too_many_frames, truncated,
-            not_an_image, unsupported_format or corrupt.
+        PictureError: with a code of `open_picture`.
     """
     (pixels,), width, height = _decode(data, (size_px,), limits)
     return Picture(pixels, width, height)
@@ -133,26 +119,10 @@ def decode_batch_at(
 
 def _decode(data: bytes, sizes_px: Sequence[int], limits: PictureLimits) -> tuple[list[Tensor], int, int]:
     """Return the picture at each size, and the width and height of the file."""
-    if not data:
-        raise PictureError("empty", "the file has no bytes")
-    if len(data) > limits.max_bytes:
-        raise PictureError("too_large", f"{len(data)} bytes; at most {limits.max_bytes} are read")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            _check_header(image, data, limits)
-            orientation = _orientation(image)
-            pixels = _pixels(image, max(sizes_px))
-    except UnidentifiedImageError:
-        raise _unidentified(data) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError("too_many_pixels", str(error)) from None
-    except PictureError:
-        raise
-    except Exception as error:  # hostile bytes: what the decoders raise on them is not documented
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        cut = "truncated" in text or "incomplete" in text
-        raise PictureError("truncated" if cut else "corrupt", text) from None
+    with open_picture(data, limits) as image:
+        width, height = image.size
+        pixels = _pixels(image, max(sizes_px))
+        orientation = _orientation(image)
     return [_square(pixels, size, orientation) for size in sizes_px], width, height
 
 
@@ -167,61 +137,37 @@ def _square(pixels: Tensor, size_px: int, orientation: int) -> Tensor:
     return square
 
 
-def _check_header(image: Image.Image, data: bytes, limits: PictureLimits) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise PictureError("corrupt", f"the header declares {width}x{height} pixels")
-    if width * height > limits.max_pixels:
-        raise PictureError("too_many_pixels", f"{width}x{height} pixels; at most {limits.max_pixels} are decoded")
-    if image.format == "GIF":
-        # Each frame but the first follows a block terminator, so this is an upper bound; counting
-        # them truly would decode them.
-        frames = data.count(b"\x00,") + 1
-    else:
-        frames = 1 if image.format == "TIFF" else int(getattr(image, "n_frames", 1))
-    if frames > limits.max_frames:
-        raise PictureError("too_many_frames", f"{frames} frames; at most {limits.max_frames} are taken")
-
-
-def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation; damaged EXIF data counts as none."""
-    if "exif" not in image.info and image.format not in ("TIFF", "PNG"):
-        return 1
-    try:
-        value = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # hostile bytes, as in `decode`
-        return 1
-    return value if isinstance(value, int) else 1
-
-
 def _pixels(image: Image.Image, size_px: int) -> Tensor:
     """Return the picture's pixels, (3, height, width) uint8, on white where it is transparent."""
     if image.format in ("JPEG", "MPO"):  # libjpeg decodes a large one at a half, quarter or eighth
         image.draft(None, (2 * size_px, 2 * size_px))
     image.load()
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey
-        grey = np.asarray(image) >> 8
-        array = np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-    elif image.mode == "F":
+    if image.mode == "F":
         raise PictureError("unsupported_format", "32-bit float pixels; convert it to 8 bits")
-    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        array = np.array(Image.alpha_composite(white, rgba).convert("RGB"))
-    else:
-        array = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    clear = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    mode = "RGBA" if clear else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
+    # What a draft does for a JPEG: all pixels of a large picture would take seconds to go on with.
+    factors = (max(1, image.width // (2 * size_px)), max(1, image.height // (2 * size_px)))
+    image = image.reduce(factors) if factors != (1, 1) else image
+    if clear:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    array = np.array(image)
     return torch.from_numpy(array).permute(2, 0, 1)
 
 
-def _unidentified(data: bytes) -> PictureError:
-    head = data[:64].lstrip()
-    for magic, name in KNOWN_OTHERS.items():
-        if head.startswith(magic):
-            return PictureError("unsupported_format", f"{name}; expected one of {', '.join(FORMATS)}")
-    if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
-        return PictureError("unsupported_format", f"{head[8:12]!r} (HEIF family); convert it to JPEG")
-    if head.startswith((b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")) or (
-        head[4:8] == b"ftyp"
-    ):
-        return PictureError("corrupt", f"the header starts as {head[:4]!r} but cannot be read")
-    return PictureError("not_an_image", f"the first bytes are {head[:8]!r}")
+def _orientation(image: Image.Image) -> int:
+    """Return which of `ORIENTATIONS` a loaded picture still needs; a damaged tag counts as none.
+
+    To look for the tag of a PNG that is not loaded would load it, and an error of that would be lost here.
+    Pillow has turned a TIFF as it loaded it.
+    """
+    if image.format == "TIFF" or not image.info.keys() & TAGGED:
+        return 1
+    try:
+        value = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # hostile bytes: what the readers raise on them is not documented
+        return 1
+    return value if isinstance(value, int) else 1

@@ -14,7 +14,7 @@ from PIL import Image
 from atlas_ray.addresses import AddressRule, is_public
 from atlas_ray.downloads import EXTENSIONS, Download, Downloader, picture_kind
 from atlas_ray.errors import ItemError, PictureError, StorageError
-from atlas_ray.images import FORMATS
+from atlas_ray.picture_files import FORMATS
 from tests.picture_server import MIB, PictureServer, jpeg
 
 

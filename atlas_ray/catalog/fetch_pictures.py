@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import io
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from atlas_ray import storage
 from atlas_ray.downloads import EXTENSIONS, Download, Downloader
 from atlas_ray.errors import ItemError, PictureError
-from atlas_ray.picture_limits import DEFAULT_LIMITS
+from atlas_ray.picture_files import open_picture
 
 JOURNAL = "fetched"
 """The folder of a fetch's output that holds its outcomes, as they were written."""
@@ -107,24 +105,13 @@ def picture_size(download: Download) -> tuple[int, int]:
     """Return width and height in pixels as the header has them; nothing is decoded.
 
     Raises:
-        PictureError: with the code corrupt or too_many_pixels.
+        PictureError: with a code of `open_picture`.
     """
     try:
-        with Image.open(io.BytesIO(download.content), formats=(download.kind,)) as image:
-            width, height = image.size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError("too_many_pixels", f"{download.final_url[:200]}: {error}") from None
-    except Exception as error:  # hostile bytes: what the readers raise on them is not documented
-        text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise PictureError("corrupt", f"{download.final_url[:200]}: {download.kind} header: {text}") from None
-    if width < 1 or height < 1:
-        raise PictureError("corrupt", f"{download.final_url[:200]}: the header declares {width}x{height} pixels")
-    if width * height > DEFAULT_LIMITS.max_pixels:
-        raise PictureError(
-            "too_many_pixels",
-            f"{download.final_url[:200]}: {width}x{height} pixels; at most {DEFAULT_LIMITS.max_pixels} are decoded",
-        )
-    return width, height
+        with open_picture(download.content) as image:
+            return image.size
+    except PictureError as error:
+        raise PictureError(error.code, f"{download.final_url[:200]}: {error.message[:200]}") from None
 
 
 def write_outcomes(output: str, outcomes: pa.Table) -> None:

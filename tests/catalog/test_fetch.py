@@ -15,16 +15,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from atlas_ray.addresses import AddressRule
 from atlas_ray.catalog.fetch import FetchConfig, fetch
-from atlas_ray.catalog.fetch_pictures import OUTCOMES, PictureFetcher, write_outcomes
+from atlas_ray.catalog.fetch_pictures import OUTCOMES, PictureFetcher, picture_size, write_outcomes
 from atlas_ray.catalog.fetch_tables import IMAGE, JOINED, OUTCOME, PRODUCT, write_products
-from atlas_ray.downloads import Downloader
-from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
+from atlas_ray.downloads import Download, Downloader
+from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError, PictureError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
 from atlas_ray.streaming.account import RunReport
 from atlas_ray.streaming.shuffle import read_tagged
+from benchmarks.fuzz_pictures import encoded
 from tests.parts import rows
 from tests.picture_server import PictureServer, jpeg
 
@@ -215,3 +217,18 @@ def test_killed_run_again_and_asked_again_for_what_failed(
     assert {row["product_id"] for row in rows(output, "products")} == changed.keys() | {"P400"}
     with pytest.raises(OutputError, match="holds a run with catalog = "):
         run(catalog=str(shutil.copytree(catalog, tmp_path / "other")))
+
+
+def test_a_fetched_picture_is_looked_at_as_all_others_are() -> None:
+    png = encoded(Image.effect_noise((40, 30), 60), "PNG")
+    at = png.index(b"IDAT") + 9
+    for bad, code in (
+        (png[:at] + b"\0" + png[at + 1 :], "corrupt"),
+        (png[:-3], "truncated"),
+        (png[:8] + b"rubbish" + png[8:], "truncated"),
+        (b"\xff\xd8\xff\xe0rubbish", "corrupt"),
+    ):
+        with pytest.raises(PictureError) as error:
+            picture_size(Download(bad, "PNG", "https://shop.example/a.png", None))
+        assert (error.value.code, "https://shop.example/a.png: " in error.value.message) == (code, True)
+    assert picture_size(Download(png, "PNG", "https://shop.example/a.png", None)) == (40, 30)
