@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import OutputError
-from atlas_ray.streaming.tables import copy_images
+from atlas_ray.streaming.tables import copy_documents, copy_images
 
 PART_ROWS = 100_000
 HELD = ("run.json", "products", "images", "quarantine")
@@ -28,7 +28,7 @@ def check_unused(output: str) -> None:
 
 
 def copy_catalog(catalog: str, output: str, change: Change, *, change_images: Change | None = None) -> None:
-    """Copy a catalogue's tables and taxonomy; rows pass through functions, some at a time, in order.
+    """Copy a catalogue's tables, taxonomy and rule of the split; rows pass through functions, some at a time, in order.
 
     Args:
         catalog: Its URI.
@@ -45,9 +45,7 @@ def copy_catalog(catalog: str, output: str, change: Change, *, change_images: Ch
         _copy_table(catalog, output, "images", change_images)
     else:
         copy_images(catalog, output)
-    taxonomy = storage.join(catalog, "taxonomy.json")
-    if storage.exists(taxonomy):
-        storage.write_bytes(storage.join(output, "taxonomy.json"), storage.read_bytes(taxonomy))
+    copy_documents(catalog, output)
 
 
 def _copy_table(catalog: str, output: str, name: str, change: Change) -> None:

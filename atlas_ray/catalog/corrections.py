@@ -13,6 +13,7 @@ from atlas_ray import storage
 from atlas_ray.catalog.copy import check_unused, copy_catalog
 from atlas_ray.catalog.product_list import read_list
 from atlas_ray.catalog.sources import RawRow
+from atlas_ray.catalog.split import SplitRule
 from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import CatalogError, RowError, TaxonomyError
 from atlas_ray.records import CATEGORY_PATH, path_keys, quarantine_row
@@ -54,7 +55,7 @@ class RelabelReport:
     outcomes: Counter[str]
     """Products that were `labelled` for the first time, `relabelled`, or `confirmed` in the label they had."""
     splits: Counter[str]
-    """Those products by the split that they have now."""
+    """Those products by the split that they have now; `none` are those kept out of all of them."""
     quarantined: Counter[str]
     """Rows by error code."""
     refused: list[str]
@@ -69,7 +70,9 @@ class RelabelReport:
 def relabel(config: RelabelConfig) -> RelabelReport:
     """Write a copy of a catalogue in which corrected products have their correction as label.
 
-    One that had no split goes to train. What cannot be taken over is in `quarantine/`, with the code
+    A split stays as it is. A product that had neither label nor split gets the one that its id falls in, as if it had
+    been imported with the label; one with a label and no split is kept out of all of them, since another product on
+    another side shows its picture, and stays so. What cannot be taken over is in `quarantine/`, with the code
     missing_product_id, unknown_product, bad_category_path, unknown_category, bad_row or bad_encoding.
     Memory grows with the corrections, not with the catalogue.
 
@@ -88,7 +91,7 @@ def relabel(config: RelabelConfig) -> RelabelReport:
         corrections.take(row)
     if not corrections.count:
         raise CatalogError(f"{config.corrections}: no row has a corrected_category_path; fill in that column first")
-    applied = _Applied(corrections.paths)
+    applied = _Applied(corrections.paths, SplitRule.of(catalog))
     copy_catalog(catalog, output, applied.change)
     corrections.miss([product_id for product_id, seen in zip(corrections.paths, applied.seen, strict=True) if not seen])
     if config.taxonomy:
@@ -205,7 +208,8 @@ class _Applied:
         splits: As in `RelabelReport`.
     """
 
-    def __init__(self, paths: dict[str, CategoryPath]) -> None:
+    def __init__(self, paths: dict[str, CategoryPath], rule: SplitRule) -> None:
+        self._rule = rule
         self._ids = pa.array(paths.keys(), pa.string())
         self._paths = pa.array([list(path) for path in paths.values()], CATEGORY_PATH)
         self.seen = np.zeros(len(paths), bool)
@@ -227,8 +231,11 @@ class _Applied:
         self.outcomes["confirmed"] += pc.sum(same).as_py() or 0
         self.outcomes["relabelled"] += len(same) - same.null_count - (pc.sum(same).as_py() or 0)
         path = pc.if_else(found, self._paths.take(where), products["category_path"])
-        split = pc.if_else(pc.and_(found, products["split"].is_null()), "train", products["split"])
-        self.splits.update(split.filter(found).to_pylist())
+        unlabelled = products["category_path"].is_null().combine_chunks()
+        first = pc.and_(found, pc.and_(products["split"].is_null().combine_chunks(), unlabelled))
+        drawn = [self._rule.side_of(product_id) for product_id in products["product_id"].filter(first).to_pylist()]
+        split = pc.replace_with_mask(products["split"], first, pa.array(drawn, pa.string()))
+        self.splits.update(split.filter(found).fill_null("none").to_pylist())
         for name, column in (("category_path", path), ("split", split)):
             products = products.set_column(products.column_names.index(name), products.field(name), column)
         return products

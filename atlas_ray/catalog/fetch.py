@@ -31,7 +31,7 @@ from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import IMAGES
 from atlas_ray.streaming.account import RUN, RunReport, read_run, write_run
 from atlas_ray.streaming.shuffle import by_product
-from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.tables import copy_documents, count_images
 
 IDENTITY = "fetch.json"
 CALLS_A_WORKER = 4
@@ -230,9 +230,7 @@ def _write_tables(catalog: str, output: str, total: int) -> Counter[str]:
     """Make the tables from the journal and the source, and return the counts, checked."""
     for name in TABLES:
         storage.delete_folder(storage.join(output, name))
-    taxonomy = storage.join(catalog, "taxonomy.json")
-    if storage.exists(taxonomy):
-        storage.write_bytes(storage.join(output, "taxonomy.json"), storage.read_bytes(taxonomy))
+    copy_documents(catalog, output)
     tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE), (output, JOURNAL, OUTCOME))
     write = functools.partial(write_products, output=output)
     counts = Counter[str]()

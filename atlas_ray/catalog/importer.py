@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.catalog.rows import RowReader
+from atlas_ray.catalog.sides import Sides, open_sides
 from atlas_ray.catalog.sources import FORMATS, RawRow, guess_format, read_rows
-from atlas_ray.catalog.split import StratifiedSplit, parse_shares
+from atlas_ray.catalog.split import parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids, quarantine_row
 from atlas_ray.streaming.account import write_run
@@ -41,10 +42,14 @@ class ImportConfig:
     """The folder that relative picture names are below; the source's own where empty."""
     taxonomy: Taxonomy | None = None
     """Labels outside it are quarantined; where none is given it is made from the labels."""
-    split: str = "65/5/30"
-    """Shares of train, val and test for labelled products that have no split yet."""
-    seed: int = 0
-    """Of the split."""
+    split: str | None = None
+    """Shares of train, val and test for labelled products that have no split yet; 65/5/30, or those of `previous`."""
+    seed: int | None = None
+    """Of the split; 0, or that of `previous`."""
+    split_exact: bool = False
+    """Whether each category path is split in exact shares, by the order of the rows; else a product's id decides."""
+    previous: tuple[str, ...] = ()
+    """Earlier catalogues, the newest last: their products keep the split that they have there."""
     store: str | None = None
     """The store of rows that name none."""
     path_separator: str = ">"
@@ -57,7 +62,8 @@ class ImportConfig:
         unknown = [name for name in self.columns if name not in PRODUCTS.names]
         if unknown:
             raise ConfigError(f"{unknown[0]!r} is no field of a product; expected one of {', '.join(PRODUCTS.names)}")
-        parse_shares(self.split)
+        if self.split is not None:
+            parse_shares(self.split)
 
 
 @dataclass
@@ -71,6 +77,11 @@ class ImportReport:
     quarantined: Counter[str] = field(default_factory=Counter)
     """By error code."""
     splits: Counter[str] = field(default_factory=Counter)
+    """Labelled products by split; `none` are those that an earlier catalogue keeps out of all of them."""
+    split_origins: Counter[str] = field(default_factory=Counter)
+    """As `atlas_ray.catalog.sides.Sides.counts`."""
+    untrained: list[tuple[CategoryPath, int]] = field(default_factory=list)
+    """Category paths of which no product is in train, those of most products first."""
     taxonomy: Taxonomy | None = None
     few: list[tuple[CategoryPath, int]] = field(default_factory=list)
     """Leaves with under 20 products, fewest first."""
@@ -104,8 +115,9 @@ def import_catalog(config: ImportConfig) -> ImportReport:
     )
     report = ImportReport(output)
     labels: Counter[CategoryPath] = Counter()
-    split = StratifiedSplit(parse_shares(config.split), config.seed)
-    with _Tables(output) as tables, _Seen() as seen:
+    previous = tuple(map(storage.absolute, config.previous))
+    opened = open_sides(config.split, config.seed, exact=config.split_exact, previous=previous)
+    with opened as sides, _Tables(output) as tables, _Seen() as seen:
         for raw in read_rows(source, kind, reader.known):
             try:
                 product = _read(raw, reader, seen)
@@ -115,11 +127,10 @@ def import_catalog(config: ImportConfig) -> ImportReport:
                 product_id = str(raw.fields.get("product_id") or "")[:200] or None
                 tables.add("quarantine", quarantine_row("import", error.code, place, product_id=product_id))
                 continue
+            sides.settle(product)
             if product["category_path"]:
-                path = tuple(product["category_path"])
-                labels[path] += 1
-                product["split"] = product["split"] or split.assign(path)
-                report.splits[product["split"]] += 1
+                labels[tuple(product["category_path"])] += 1
+                report.splits[product["split"] or "none"] += 1
             report.products += 1
             report.images += len(product["image_uris"])
             tables.add("products", product)
@@ -127,7 +138,8 @@ def import_catalog(config: ImportConfig) -> ImportReport:
         worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
         raise CatalogError(f"{source}: not one row could be used ({worst}); see {output}/quarantine")
     report.labelled = labels.total()
-    _finish(config, report, labels, kind, source, began)
+    report.split_origins, report.untrained = sides.counts, sides.untrained
+    _finish(config, report, labels, sides, kind, source, began)
     return report
 
 
@@ -144,10 +156,12 @@ def _finish(
     config: ImportConfig,
     report: ImportReport,
     labels: Counter[CategoryPath],
+    sides: Sides,
     kind: str,
     source: str,
     began: float,
 ) -> None:
+    sides.rule.write(report.output)
     report.taxonomy = config.taxonomy
     if report.taxonomy is None and labels:
         name = source.rstrip("/").rpartition("/")[2].rpartition(".")[0] or "catalog"
@@ -164,8 +178,10 @@ def _finish(
             "source": source,
             "format": kind,
             "columns": dict(config.columns),
-            "split": config.split,
-            "seed": config.seed,
+            "split": sides.rule.shares,
+            "seed": sides.rule.seed,
+            "split_exact": config.split_exact,
+            "previous": list(sides.rule.previous),
             "store": config.store,
         },
         "taxonomy_id": report.taxonomy.id if report.taxonomy else None,
@@ -174,10 +190,12 @@ def _finish(
             "images": report.images,
             "labelled": report.labelled,
             "splits": dict(report.splits),
+            "split_origins": dict(report.split_origins),
             "quarantined": dict(report.quarantined),
         },
         "few_products": {format_path(path): count for path, count in report.few},
         "not_leaves": {format_path(path): count for path, count in report.not_leaves},
+        "untrained": {format_path(path): count for path, count in report.untrained},
     }
     write_run(report.output, "import", began, fields)
 

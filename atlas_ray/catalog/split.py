@@ -1,22 +1,33 @@
-"""A seeded, stratified split that needs no second pass, and one that keeps groups of products together."""
+"""The sides of the split: train, val and test.
 
-import random
+A product's side is a hash of its id, so that it does not depend on what else is imported, nor on its label; known
+products keep the side that an earlier catalogue gave them.
+"""
+
+import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.catalog.copy import copy_catalog
-from atlas_ray.errors import ConfigError
-from atlas_ray.records import drawn, path_keys
+from atlas_ray.errors import CatalogError, ConfigError
+from atlas_ray.records import drawn, missing_columns
+from atlas_ray.streaming.tables import SPLIT
 from atlas_ray.taxonomy import CategoryPath
 
 SPLITS = ("train", "val", "test")
+SHARES = "65/5/30"
 GOLDEN = 0.6180339887498949
+Shares = tuple[float, float, float]
 
 
-def parse_shares(text: str) -> tuple[float, float, float]:
+def parse_shares(text: str) -> Shares:
     """Read `65/5/30` as the shares of train, val and test.
 
     Raises:
@@ -32,95 +43,172 @@ def parse_shares(text: str) -> tuple[float, float, float]:
     return parts[0] / total, parts[1] / total, parts[2] / total
 
 
+def side_at(point: float, shares: Shares) -> str:
+    """Return the split that a number from 0 to 1 falls in."""
+    return SPLITS[(point >= shares[0]) + (point >= shares[0] + shares[1])]
+
+
+def side_of(product_id: str, shares: Shares, seed: int) -> str:
+    """Return the split that a product's id falls in, whatever else there is."""
+    return side_at(drawn(seed, product_id), shares)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRule:
+    """How products that have no split get one; it lies in a catalogue as `split.json`, and its copies have it, too."""
+
+    shares: str = SHARES
+    """Of train, val and test."""
+    seed: int = 0
+    """Of the draw."""
+    exact: bool = False
+    """Whether each category path was split in exact shares, by the order of the rows."""
+    previous: tuple[str, ...] = ()
+    """The catalogues whose products kept their split."""
+
+    @classmethod
+    def of(cls, catalog: str) -> Self:
+        """Read a catalogue's rule; the default one where it has none.
+
+        Raises:
+            CatalogError: where it cannot be read.
+        """
+        uri = storage.join(catalog, SPLIT)
+        if not storage.exists(uri):
+            return cls()
+        try:
+            found = json.loads(storage.read_bytes(uri))
+            return cls(**found | {"previous": tuple(found["previous"])})
+        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+            raise CatalogError(
+                f"{uri} is damaged ({type(error).__name__}: {error}); import the catalogue anew"
+            ) from None
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        parse_shares(self.shares)
+
+    def changed(self, *, shares: str | None, seed: int | None) -> Self:
+        """Return the rule with other shares and another seed, where they are given."""
+        return replace(self, shares=shares or self.shares, seed=self.seed if seed is None else seed)
+
+    def write(self, catalog: str) -> None:
+        """Put the rule into a catalogue."""
+        storage.write_bytes(storage.join(catalog, SPLIT), json.dumps(asdict(self), indent=1).encode())
+
+    def side_of(self, product_id: str) -> str:
+        """Return the split that a product's id falls in."""
+        return side_of(product_id, parse_shares(self.shares), self.seed)
+
+
+class Draw(Protocol):
+    """Gives products a split, one after the other."""
+
+    def assign(self, product_id: str, path: CategoryPath, /) -> str:
+        """Return the split of the next labelled product."""
+
+
+class HashedSplit:
+    """The split that a product's id falls in: the same in every import of the same seed and shares."""
+
+    def __init__(self, shares: Shares, seed: int) -> None:
+        self._shares, self._seed = shares, seed
+
+    def assign(self, product_id: str, _path: CategoryPath, /) -> str:
+        """Return the split of a product; its path is no matter, so that a corrected label does not move it."""
+        return side_of(product_id, self._shares, self._seed)
+
+
 class StratifiedSplit:
-    """Assigns products to splits as they stream by, each category path on its own.
+    """Exact shares within each category path, for a catalogue that is imported once: the rows' order decides.
 
     The products of a path follow a golden-ratio sequence with a seeded start, which fills every
     split in proportion after any number of products; memory is one count a path. The first product
     of a path always goes to train, so that no path is only ever tested.
     """
 
-    def __init__(self, shares: tuple[float, float, float], seed: int) -> None:
-        self._edges = (shares[0], shares[0] + shares[1])
-        self._seed = seed
+    def __init__(self, shares: Shares, seed: int) -> None:
+        self._shares, self._seed = shares, seed
         self._seen: Counter[CategoryPath] = Counter()
 
-    def assign(self, path: CategoryPath) -> str:
+    def assign(self, _product_id: str, path: CategoryPath, /) -> str:
         """Return the split of the next product of this path."""
         position = self._seen[path]
         self._seen[path] += 1
         if position == 0:
             return "train"
-        point = (drawn(self._seed, str(path)) + position * GOLDEN) % 1.0
-        return SPLITS[(point >= self._edges[0]) + (point >= self._edges[1])]
+        return side_at((drawn(self._seed, str(path)) + position * GOLDEN) % 1.0, self._shares)
 
 
-def resplit(products: pa.Table, groups: pa.Table, shares: tuple[float, float, float], seed: int) -> pa.Array:
+def known_products(catalog: str, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Yield some columns of an earlier catalogue's products, in batches.
+
+    Raises:
+        CatalogError: where it has no such table.
+    """
+    folder = storage.join(catalog, "products")
+    if not storage.files(folder, suffix=".parquet"):
+        raise CatalogError(f"{catalog}: no products table, so its split cannot be kept; --previous names a catalogue")
+    place = storage.locate(folder)
+    try:
+        table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+        if missing := missing_columns(table.schema, columns):
+            raise CatalogError(f"{folder}: no column {missing[0]!r}; --previous names a catalogue")
+        yield from table.to_batches(columns=list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{folder}: not Parquet: {str(error).splitlines()[0]}") from None
+
+
+def resplit(products: pa.Table, groups: pa.Table, shares: Shares, seed: int, known: Set[str] | None = None) -> pa.Array:
     """Return a split for each product by which no group is on two sides.
 
-    A product that has a split keeps it, unless its group is on several sides: then those on the side
-    that is measured stay (test before val before train), and the others get none. Test sets are
-    published and compared with, so they may neither lose a product nor gain one; what is lost is a
-    training product whose picture the test set shows.
+    A group stays where those of its products are that an earlier catalogue knows; new ones follow. Where the earlier
+    ones, or all of a group that is new, are on several sides, the side that is measured stays (test before val before
+    train), and the others get none. Test sets are published and compared with, so they may neither lose a product nor
+    gain one that was trained on; what is lost is a training product whose picture the test set shows.
 
-    Labelled products without a split get one, each group as a whole, the largest groups first, in
-    the shares within each category path. To split a whole catalogue anew, give its table with null
-    in the column.
+    Labelled products without a split get one, each group as a whole, by a hash of its smallest id. To split a whole
+    catalogue anew, give its table with null in the column.
 
     Args:
         products: product_id, category_path and split of the products table.
         groups: product_id and group, of the products that share pictures.
         shares: Of train, val and test.
-        seed: Of the draws; the order of the products is no matter.
+        seed: Of the hash; the order of the products is no matter.
+        known: Those products of groups that an earlier catalogue has; None where nothing is known of one, and all
+            that have a split keep it.
 
     Returns:
         The new `split` column, in the products' order.
     """
     ids = products["product_id"].to_pylist()
-    paths = path_keys(products["category_path"]).to_pylist()
+    labelled = products["category_path"].is_valid().to_pylist()
     splits = products["split"].to_pylist()
     group_of = dict(zip(groups["product_id"].to_pylist(), groups["group"].to_pylist(), strict=True))
     units: defaultdict[int | str, list[int]] = defaultdict(list)  # rows that stay together
     for row, product_id in enumerate(ids):
         units[group_of.get(product_id, product_id)].append(row)
-
-    unplaced = []
     for rows in units.values():
-        sides = {splits[row] for row in rows} - {None}
-        side = next((name for name in reversed(SPLITS) if name in sides), None)
+        new = {row for row in rows if known is not None and ids[row] not in known}
+        side = _measured(splits[row] for row in rows if row not in new)
+        follow = new if side else set()
+        side = side or _measured(splits[row] for row in rows)
+        if side is None:
+            follow, side = set(rows), side_of(min(ids[row] for row in rows), shares, seed)
         for row in rows:
             if splits[row] != side:
-                splits[row] = side if side == "train" and paths[row] else None
-        labelled = [row for row in rows if paths[row]]
-        if side is None and labelled:
-            unplaced.append(sorted(labelled, key=ids.__getitem__))
-    unplaced.sort(key=lambda rows: (-len(rows), ids[rows[0]]))
-
-    waiting = Counter(paths[row] for rows in unplaced for row in rows)
-    placed = Counter((path, split) for path, split in zip(paths, splits, strict=True) if path and split)
-    totals = waiting + Counter(path for path, split in zip(paths, splits, strict=True) if path and split)
-    draws = random.Random(seed)
-    for rows in unplaced:
-        own = {paths[row] for row in rows}
-        lacking = [
-            sum(share * totals[path] - placed[path, name] for path in own)
-            for name, share in zip(SPLITS, shares, strict=True)
-        ]
-        room = [max(0.0, lack - len(rows) + 1) for lack in lacking]
-        if any(not placed[path, "train"] for path in own):
-            side = "train"  # no path is only ever tested
-        elif any(room):
-            side = draws.choices(SPLITS, room)[0]
-        else:
-            side = SPLITS[lacking.index(max(lacking))]
-        for row in rows:
-            splits[row] = side
-            placed[paths[row], side] += 1
+                splits[row] = side if labelled[row] and (side == "train" or row in follow) else None
     return pa.array(splits, pa.string())
 
 
+def _measured(sides: Iterable[str | None]) -> str | None:
+    """Return the side of several that a product is measured on before it is trained on; None where there is none."""
+    found = set(sides)
+    return next((name for name in reversed(SPLITS) if name in found), None)
+
+
 def resplit_catalog(
-    catalog: str, output: str, groups: pa.Table, shares: tuple[float, float, float], seed: int, *, anew: bool = False
+    catalog: str, output: str, groups: pa.Table, rule: SplitRule, *, anew: bool = False
 ) -> tuple[int, int]:
     """Write a copy of a catalogue's tables in which no group of products is on two sides of the split.
 
@@ -128,12 +216,14 @@ def resplit_catalog(
         catalog: Its URI.
         output: Where the copy goes; what is there is replaced.
         groups: product_id and group, of the products that share pictures.
-        shares: Of train, val and test, for products without a split.
-        seed: Of the draws.
+        rule: How products without a split get one, and which catalogues know the others.
         anew: Whether products with a split get a new one, too.
 
     Returns:
         How many groups were on several sides, and how many products have another split now.
+
+    Raises:
+        CatalogError: where a catalogue that knows some products is not there any more.
     """
     source = storage.locate(storage.join(catalog, "products"))
     table = ds.dataset(source.path, filesystem=source.filesystem, format="parquet")
@@ -141,7 +231,7 @@ def resplit_catalog(
     before = small["split"].combine_chunks()
     if anew:
         small = small.set_column(2, "split", pa.nulls(len(small), pa.string()))
-    after = resplit(small, groups, shares, seed)
+    after = resplit(small, groups, parse_shares(rule.shares), rule.seed, None if anew else _known(rule, groups))
     row = 0
 
     def with_split(part: pa.Table) -> pa.Table:
@@ -150,9 +240,21 @@ def resplit_catalog(
         return part.set_column(part.column_names.index("split"), "split", after.slice(row - len(part), len(part)))
 
     copy_catalog(catalog, output, with_split)
+    rule.write(output)
     split_of = dict(zip(small["product_id"].to_pylist(), before.to_pylist(), strict=True))
     sides: defaultdict[int, set[str | None]] = defaultdict(set)
     for product_id, group in zip(groups["product_id"].to_pylist(), groups["group"].to_pylist(), strict=True):
         sides[group].add(split_of.get(product_id))
     straddling = sum(len(found - {None}) > 1 for found in sides.values())
     return straddling, sum(a != b for a, b in zip(before.to_pylist(), after.to_pylist(), strict=True))
+
+
+def _known(rule: SplitRule, groups: pa.Table) -> Set[str] | None:
+    """Return which products of groups the earlier catalogues have; None where there is no earlier one."""
+    if not rule.previous:
+        return None
+    found: set[str] = set()
+    for catalog in rule.previous:
+        for batch in known_products(catalog, ("product_id",)):
+            found.update(batch["product_id"].filter(pc.is_in(batch["product_id"], groups["product_id"])).to_pylist())
+    return found

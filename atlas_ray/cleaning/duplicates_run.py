@@ -37,9 +37,11 @@ class DuplicatesRunConfig(DuplicateConfig):
     fetch_threads: int = setting("objects read at a time by each fetching process", 32, low=1, high=1_000)
     timeout_s: float = setting("seconds for one request to the object store", 30.0, low=0.1, high=3_600)
     rows_per_file: int = setting("pictures an output file: what a crash may cost", 4096, low=1, high=10_000_000)
-    split: str = setting("train/val/test shares of labelled products that have no split yet", "65/5/30")
-    seed: int = setting("of that split", 0, low=0, high=2**31)
-    anew: bool = setting("draw the whole split anew", False)
+    split: str | None = setting(
+        "train/val/test shares of products without a split; those of the import by default", None
+    )
+    seed: int | None = setting("random seed of that split; that of the import by default", None, low=0, high=2**31)
+    anew: bool = setting("draw the split of all products anew", False)
 
 
 def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, dict[str, Any]]:

@@ -33,7 +33,7 @@ from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.sink import OutcomeSink, TaskNames
-from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.tables import copy_documents, count_images
 from atlas_ray.streaming.workers import plan_workers
 
 IDENTITY = "filter.json"
@@ -97,9 +97,7 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         streamed = time.time()
         spans = display.spans()
     counts = _choose(catalog, output, threshold, total)
-    taxonomy = storage.join(catalog, "taxonomy.json")
-    if storage.exists(taxonomy):
-        storage.write_bytes(storage.join(output, "kept", "taxonomy.json"), storage.read_bytes(taxonomy))
+    copy_documents(catalog, storage.join(output, "kept"))
     draw_sheet(output, threshold)
     fields = {
         "config": asdict(config),

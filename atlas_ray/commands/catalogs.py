@@ -19,8 +19,22 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image-base", default="", help="folder that relative picture names are below")
     parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
-    parser.add_argument("--split", default="65/5/30", help="train/val/test shares (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument(
+        "--split", help="train/val/test shares of labelled products (default: 65/5/30, or those of --previous)"
+    )
+    parser.add_argument("--seed", type=int, help="random seed of the split (default: 0, or that of --previous)")
+    parser.add_argument(
+        "--split-exact",
+        action="store_true",
+        help="exact shares in each category path, for a catalogue that is imported once: the order of the rows decides",
+    )
+    parser.add_argument(
+        "--previous",
+        action="append",
+        default=[],
+        metavar="CATALOG",
+        help="an earlier catalogue, whose products keep their split; may be repeated, the newest last",
+    )
     parser.add_argument("--store", help="store of rows that name none")
     parser.add_argument("--path-separator", default=">", help="between names of a path (default: %(default)s)")
 
@@ -48,6 +62,8 @@ def run_import(options: argparse.Namespace) -> int:
             taxonomy=read_taxonomy(options.taxonomy) if options.taxonomy else None,
             split=options.split,
             seed=options.seed,
+            split_exact=options.split_exact,
+            previous=tuple(options.previous),
             store=options.store,
             path_separator=options.path_separator,
         )

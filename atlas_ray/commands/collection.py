@@ -133,20 +133,19 @@ def add_duplicates(parser: argparse.ArgumentParser) -> None:
 def run_duplicates(options: argparse.Namespace) -> int:
     """Find the pictures that several products have, and keep those products on one side of the split."""
     from atlas_ray import storage
-    from atlas_ray.catalog.split import parse_shares, resplit_catalog
+    from atlas_ray.catalog.split import SplitRule, resplit_catalog
     from atlas_ray.cleaning.duplicates_run import DuplicatesRunConfig, detect_duplicates
     from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.collection import print_duplicates
     from atlas_ray.session import connect
 
     config = build_settings(DuplicatesRunConfig, given(options, DuplicatesRunConfig), COMMAND_LINE)
-    shares = parse_shares(config.split)
+    source = storage.absolute(config.catalog)
+    rule = SplitRule.of(source).changed(shares=config.split, seed=config.seed)
     connect()
     report, run = detect_duplicates(config)
     output = storage.absolute(config.output)
     catalog = storage.join(output, "catalog")
-    straddling, changed = resplit_catalog(
-        storage.absolute(config.catalog), catalog, report.groups, shares, config.seed, anew=config.anew
-    )
+    straddling, changed = resplit_catalog(source, catalog, report.groups, rule, anew=config.anew)
     print_duplicates(output, run, straddling, changed)
     return EXIT_OK

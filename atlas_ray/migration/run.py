@@ -26,7 +26,7 @@ from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, missing_columns
 from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.streaming.account import RunReport, read_run, write_run
-from atlas_ray.streaming.tables import copy_images, table_rows
+from atlas_ray.streaming.tables import SPLIT, copy_documents, copy_images, table_rows
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
 
 IDENTITY = "migrate.json"
@@ -114,6 +114,7 @@ def migrate(config: MigrateConfig) -> RunReport:
             counts.update(one)
     if config.catalog:
         copy_images(source, output)
+        copy_documents(source, output, (SPLIT,))
         storage.write_bytes(storage.join(output, "taxonomy.json"), new.to_json().encode())
     _audit(output, rows, tables, counts)
     fields = {

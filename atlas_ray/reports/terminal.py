@@ -1,5 +1,6 @@
 """What the commands print when they are done."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def print_import(report: Any) -> None:
     console = wide_console()
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
     console.print(f"{report.products} products, {report.images} pictures; {report.labelled} labelled: {splits}")
+    _print_split_origins(console, report.split_origins)
     if report.taxonomy is not None:
         console.print(f"taxonomy: {len(report.taxonomy.leaves)} leaves, id {report.taxonomy.id}")
     if report.quarantined:
@@ -30,7 +32,22 @@ def print_import(report: Any) -> None:
         console.print(f"quarantined rows: {report.quarantined.total()} ({codes}); see {report.output}/quarantine")
     _some(console, "category paths with fewer than 20 products", report.few)
     _some(console, "labels that are no leaf of the taxonomy, so not trained on", report.not_leaves)
+    title = "category paths without a product in train, so no model can learn them (--split-exact puts one there)"
+    _some(console, title, report.untrained)
     console.print(f"catalogue in {report.output}")
+
+
+def _print_split_origins(console: Console, origins: Counter[str]) -> None:
+    if origins["previous"]:
+        others = ", ".join(f"{origins[name]} {name}" for name in ("source", "drawn") if origins[name])
+        console.print(
+            f"{origins['previous']} products keep the split of --previous" + (f"; {others}" if others else "")
+        )
+    if count := origins["contradicts_previous"]:
+        text = "products have another split in the source than in --previous; the source's counts, and models"
+        console.print(f"{count} {text} made of the earlier catalogue may have been trained on what is tested now")
+    if count := origins["previous_disagree"]:
+        console.print(f"{count} products have different splits in the catalogues of --previous; the last one counts")
 
 
 def print_score(report: Any) -> None:

@@ -11,6 +11,11 @@ from atlas_ray.errors import CatalogError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, missing_columns
 from atlas_ray.streaming.outcomes import KEYS
 
+SPLIT = "split.json"
+"""How a catalogue's products without a split get one (`atlas_ray.catalog.split.SplitRule`)."""
+DOCUMENTS = ("taxonomy.json", SPLIT)
+"""What a catalogue says of itself beside its tables."""
+
 
 def count_images(
     catalog: str,
@@ -78,6 +83,14 @@ def copy_images(catalog: str, output: str) -> None:
     """Copy a catalogue's images table, file by file."""
     for uri in storage.files(storage.join(catalog, "images"), suffix=".parquet"):
         storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))
+
+
+def copy_documents(catalog: str, output: str, names: Sequence[str] = DOCUMENTS) -> None:
+    """Copy what a catalogue says of itself beside its tables, where it does."""
+    for name in names:
+        uri = storage.join(catalog, name)
+        if storage.exists(uri):
+            storage.write_bytes(storage.join(output, name), storage.read_bytes(uri))
 
 
 def write_quarantine(output: str, rows: Sequence[Mapping[str, object]], name: str = "part-00000") -> None:

@@ -7,12 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.catalog.corrections import RelabelConfig, RelabelReport, relabel
+from atlas_ray.catalog.split import SplitRule, parse_shares, side_of
 from atlas_ray.cli import main
 from atlas_ray.errors import CatalogError, ConfigError, OutputError
 from atlas_ray.records import CATEGORY_PATH, IMAGES, PRODUCTS, QUARANTINE, image_ids
 from atlas_ray.taxonomy import Taxonomy, read_taxonomy
 from tests.parts import rows, scored_run
 
+SHARES = parse_shares("65/5/30")
 A, B, C = ["Men", "Shirts"], ["Men", "Shoes"], ["Women", "Sarees"]
 IDS = ["=1+1", "b", "c", "'d", "\te\r\n<b>", "untouched", "nobody's"]
 
@@ -77,11 +79,13 @@ def test_a_queue_that_a_person_filled(small: Path, tmp_path: Path) -> None:
     report = relabelled(small, str(queue))
     assert report.outcomes == {"labelled": 2, "relabelled": 1, "confirmed": 2}
     assert (report.corrections, report.empty, report.quarantined_fraction) == (5, 2, 0)
-    assert report.splits == {"train": 4, "test": 1}
+    assert report.splits == {"train": 2, "val": 1, "test": 1, "none": 1}
     before, after = ({row["product_id"]: row for row in rows(folder, "products")} for folder in (small, report.output))
     labels = {name: (after[name]["category_path"], after[name]["split"]) for name in IDS}
     assert labels == {
-        "=1+1": (A, "train"), "b": (C, "train"), "c": (A, "test"), "'d": (B, "train"), "\te\r\n<b>": (C, "train"),
+        "=1+1": (A, side_of("=1+1", SHARES, 0)), "b": (C, "train"), "c": (A, "test"),
+        "'d": (B, None),  # it had a label and no split: kept out of all of them
+        "\te\r\n<b>": (C, side_of("\te\r\n<b>", SHARES, 0)),
         "untouched": (C, "val"), "nobody's": (C, "train"),
     }  # fmt: skip
     for name in IDS:
@@ -153,6 +157,15 @@ def test_corrections_as_a_person_writes_them(small: Path, tmp_path: Path, capsys
     assert (labels["=1+1"], labels["b"], labels["c"], labels["'d"]) == (C, B, A, B)
     shown = capsys.readouterr().out
     assert "line 5: 'Mens > Shoe' is no leaf of the taxonomy 'small'; did you mean 'Men > Shoes'?" in shown
+
+
+def test_a_first_label_falls_on_the_side_of_its_id(small: Path, tmp_path: Path) -> None:
+    """Not always in train: the next import, which sees the label, gives the same side."""
+    SplitRule(shares="0.001/0/1", seed=3).write(str(small))
+    assert side_of("=1+1", parse_shares("0.001/0/1"), 3) == "test"
+    report = relabelled(small, written(tmp_path / "c.csv", [("=1+1", "Men > Shirts"), ("c", "Men > Shoes")]))
+    assert report.splits == {"test": 2}
+    assert SplitRule.of(report.output) == SplitRule(shares="0.001/0/1", seed=3)
 
 
 def test_two_corrections_of_one_product(small: Path, tmp_path: Path) -> None:

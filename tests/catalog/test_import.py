@@ -222,18 +222,18 @@ def test_mistakes_in_the_settings(tmp_path: Path, catalog: str, shop: str) -> No
 
 
 @pytest.mark.parametrize("count", [1, 7, 40, 1000])
-def test_the_split_is_stratified_and_seeded(count: int) -> None:
+def test_the_exact_split_is_stratified_and_seeded(count: int) -> None:
     shares = parse_shares("65/5/30")
     for path in (("A", "B"), ("A", "C"), ("D",)):
         one, again, other = (StratifiedSplit(shares, seed) for seed in (1, 1, 2))
-        assigned = [one.assign(path) for _ in range(count)]
-        assert assigned == [again.assign(path) for _ in range(count)]
+        assigned = [one.assign("any", path) for _ in range(count)]
+        assert assigned == [again.assign("any", path) for _ in range(count)]
         got = Counter(assigned)
         assert assigned[0] == "train"
         for name, share in zip(("train", "val", "test"), shares, strict=True):
             assert abs(got[name] - share * count) <= 3
         if count > 30:
-            assert assigned != [other.assign(path) for _ in range(count)]
+            assert assigned != [other.assign("any", path) for _ in range(count)]
 
 
 def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
