@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from atlas_ray import storage
 from atlas_ray.catalog.rows import RowReader
 from atlas_ray.catalog.sides import Sides, open_sides
-from atlas_ray.catalog.sources import FORMATS, RawRow, guess_format, read_rows
+from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
 from atlas_ray.catalog.split import parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids, quarantine_row
@@ -35,7 +35,9 @@ class ImportConfig:
     output: str
     """Where the tables go; a folder that holds none yet."""
     format: str = "auto"
-    """atlas-json, csv, jsonl, folder, or auto."""
+    """atlas-json, json, csv, jsonl, folder, or auto."""
+    encoding: str = "auto"
+    """Of a text file; auto tells UTF-8 and UTF-16, and assumes an older one where the file is neither."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our field -> the source's column."""
     image_base: str = ""
@@ -104,7 +106,7 @@ def import_catalog(config: ImportConfig) -> ImportReport:
     if storage.exists(storage.join(output, "run.json")) or storage.files(storage.join(output, "products")):
         raise OutputError(f"{output} already holds a catalogue; import into a new folder, or delete it")
     source = storage.absolute(config.source)
-    kind = config.format if config.format != "auto" else guess_format(source)
+    kind = config.format if config.format != "auto" else guess_format(source, config.encoding)
     base = config.image_base or (source if kind == "folder" else source.rpartition("/")[0])
     reader = RowReader(
         image_base=storage.absolute(base) if base else "",
@@ -118,7 +120,9 @@ def import_catalog(config: ImportConfig) -> ImportReport:
     previous = tuple(map(storage.absolute, config.previous))
     opened = open_sides(config.split, config.seed, exact=config.split_exact, previous=previous)
     with opened as sides, _Tables(output) as tables, _Seen() as seen:
-        for raw in read_rows(source, kind, reader.known):
+        for raw in Source(source, kind, reader.known, encoding=config.encoding):
+            if raw.blank:
+                continue
             try:
                 product = _read(raw, reader, seen)
             except RowError as error:

@@ -1,14 +1,18 @@
 """A file that names products, made by a person or a job: a CSV, or Parquet."""
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Container, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from atlas_ray import storage
-from atlas_ray.catalog.sources import RawRow, read_rows
-from atlas_ray.errors import CatalogError, ConfigError
+from atlas_ray.catalog.sources import RawRow, Source
+from atlas_ray.delimited import column_key
+from atlas_ray.errors import CatalogError, ConfigError, RowError
 from atlas_ray.reports.spreadsheet import unguarded
+from atlas_ray.values import identifier, valid_text
 
 
 def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
@@ -24,18 +28,32 @@ def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
     """
     for row in _rows(source, columns):
         if row.error is None:
-            product_id = row.fields["product_id"]
-            row.fields["product_id"] = "" if product_id is None else str(product_id)
+            try:
+                row.fields["product_id"] = _product_id(row.fields["product_id"])
+            except RowError as error:
+                row.error = error
         yield row
+
+
+def _product_id(value: Any) -> str:
+    """Return the id of a product that there is already; its spaces count."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", valid_text(value, "product id"))
+    return identifier(value, "product id") or ""
 
 
 def _rows(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
     if source.lower().endswith((".csv", ".tsv")):
-        for row in read_rows(source, "csv", columns, cut_off=True):
-            if row.error is None:
-                _check(source, list(row.fields), columns)
-                row.fields = {name: unguarded(row.fields[name]) for name in columns}
-            yield row
+        table = Source(source, "csv", columns, cut_off=True)
+        header = table.header or []
+        spelt = {column_key(name): name for name in reversed(header)}
+        named = {name: spelt[column_key(name)] for name in columns if column_key(name) in spelt}
+        _check(source, header, columns, named)
+        for row in table:
+            if row.error is None and not row.blank:
+                row.fields = {name: unguarded(row.fields[column]) for name, column in named.items()}
+            if not row.blank:
+                yield row
     elif source.lower().endswith(".parquet") or storage.is_folder(source):
         yield from _parquet(source, columns)
     else:
@@ -46,7 +64,7 @@ def _parquet(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
     place = storage.locate(source)
     try:
         table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
-        _check(source, table.schema.names, columns)
+        _check(source, table.schema.names, columns, table.schema.names)
         first = 1
         for batch in table.to_batches(columns=list(columns)):
             for number, fields in enumerate(batch.to_pylist(), first):
@@ -58,7 +76,7 @@ def _parquet(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
         raise CatalogError(f"{source}: not Parquet: {str(error).splitlines()[0]}") from None
 
 
-def _check(source: str, found: list[str], columns: Sequence[str]) -> None:
+def _check(source: str, found: Sequence[str], columns: Sequence[str], known: Container[str]) -> None:
     for name in columns:
-        if name not in found:
-            raise CatalogError(f"{source}: no column {name!r}; it has {found[:12]}; name one of them so")
+        if name not in known:
+            raise CatalogError(f"{source}: no column {name!r}; it has {list(found[:12])}; name one of them so")

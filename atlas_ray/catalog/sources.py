@@ -1,283 +1,278 @@
 """What a catalogue comes from: each source yields raw rows, one at a time, with where they stood."""
 
-import csv
-import itertools
+import contextlib
+import io
 import json
 import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ijson
-import pyarrow as pa
 
 from atlas_ray import storage
+from atlas_ray.delimited import Delimited
 from atlas_ray.errors import CatalogError, RowError
+from atlas_ray.text_files import AUTO, PACKED, Utf8Stream, check_packed, open_text, read_lines
+from atlas_ray.values import describe, is_missing, printable
 
-FORMATS = ("atlas-json", "csv", "jsonl", "folder")
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
-MAX_ROW_BYTES = 16 * 1024 * 1024
-SEPARATORS = (",", ";", "\t")
-"""Between the cells of a CSV; where the decimal point is a comma, spreadsheets write semicolons."""
-MOST_HEADER_LINES = 100
-SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\s]*')
-"""What may stand above a CSV's header, for a spreadsheet."""
-BLANK = ',;\t\r\n "'
-"""What a line without any cell is made of."""
-
-Line = tuple[int, str | RowError]
-"""A line's number, and its text or why it has none."""
+FORMATS = ("atlas-json", "json", "csv", "jsonl", "folder")
+SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+"""The formats that a file's name tells; a `.json` is told by its content."""
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
+HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
+"""Folders of thumbnails and the like, which systems add; so are those whose name begins with a dot."""
+MAX_HEAD_BYTES = 16 * 1024 * 1024
 
 
 @dataclass
 class RawRow:
-    """A row as its source has it."""
+    """A record as its source has it."""
 
     place: str
     """Where it stood: `line 7`, `image 3` or a file name."""
     fields: dict[str, Any] = field(default_factory=dict)
     error: RowError | None = None
-    """Why the row could not even be read."""
+    """Why it could not even be read."""
+    blank: bool = False
+    """It says nothing, as an empty line does."""
+    lines: int = 1
+    """How many lines of a text file it has."""
 
 
-def guess_format(source: str) -> str:
-    """Tell a source's format from its name; a folder or prefix is `folder`.
+class Source:
+    """The records of a catalogue's source, blank ones and unreadable ones too.
+
+    Attributes:
+        kind: One of `FORMATS`.
+        header: The columns of a CSV; None for other formats.
+        header_lines: How many lines of a CSV come before its records.
+    """
+
+    def __init__(
+        self, source: str, kind: str, columns: Sequence[str], *, encoding: str = AUTO, cut_off: bool = False
+    ) -> None:
+        """Open a source.
+
+        Args:
+            source: A file, or a folder.
+            kind: One of `FORMATS`, or `auto`.
+            columns: What the columns of a CSV may be called; its separator is the one that makes most of them known.
+            encoding: Of text files.
+            cut_off: See `Delimited`.
+
+        Raises:
+            CatalogError: where the source as a whole is not of this format.
+        """
+        if kind not in (AUTO, *FORMATS):
+            raise CatalogError(f"format {kind!r} is unknown; expected one of {', '.join(FORMATS)}")
+        self.kind = kind if kind != AUTO else guess_format(source, encoding)
+        self.header: list[str] | None = None
+        self.header_lines = 0
+        self._source = source
+        self._encoding = encoding
+        self._stream: Utf8Stream | None = None
+        if self.kind == "csv":
+            table = Delimited(self._open(source), columns, source=source, error=CatalogError, cut_off=cut_off)
+            self.header, self.header_lines = table.header, table.header_lines
+            self._rows = self._csv(table)
+        else:
+            readers = {"atlas-json": self._atlas_json, "json": self._json, "jsonl": self._jsonl, "folder": self._folder}
+            self._rows = readers[self.kind]()
+
+    def __iter__(self) -> Iterator[RawRow]:
+        return self._rows
+
+    @property
+    def encoding(self) -> str | None:
+        """What a text file was read as so far; None for folders."""
+        return self._stream.encoding_name if self._stream else None
+
+    @property
+    def encoding_assumed(self) -> bool:
+        """Whether the encoding is a guess."""
+        return self._stream is not None and self._stream.assumed
+
+    def _open(self, source: str) -> Utf8Stream:
+        self._stream = open_text(source, CatalogError, self._encoding)
+        return self._stream
+
+    def _csv(self, table: Delimited) -> Iterator[RawRow]:
+        for line, lines, cells, error in table:
+            fields = dict(zip(table.header, cells, strict=True)) if cells else {}
+            yield RawRow(f"line {line}", fields, error, blank=not (cells or error), lines=lines)
+
+    def _jsonl(self) -> Iterator[RawRow]:
+        """Read a file of JSON Lines, or all of them in a folder."""
+        if not storage.is_folder(self._source):
+            yield from self._json_lines(self._source, "")
+            return
+        files = storage.files(self._source, suffix=".jsonl")
+        if not files:
+            raise CatalogError(f"{self._source}: no file in it whose name ends in .jsonl")
+        for file in files:
+            yield from self._json_lines(file, f"{file.rpartition('/')[2]}, ")
+
+    def _json_lines(self, source: str, name: str) -> Iterator[RawRow]:
+        for number, line, broken in read_lines(self._open(source)):
+            place = f"{name}line {number}"
+            if broken or not line.strip():
+                yield RawRow(place, error=broken, blank=not broken)
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield RawRow(place, error=RowError("bad_row", f"not JSON: {printable(str(error))}"))
+                continue
+            yield _object(place, row)
+
+    def _json(self) -> Iterator[RawRow]:
+        """Read the objects of the first list in a JSON document."""
+        with storage.open_input(self._source) as stream:
+            head = Utf8Stream([stream.read(MAX_HEAD_BYTES)], self._encoding).read()
+        prefix = _first_list(head)
+        if prefix is None:
+            raise CatalogError(f'{self._source}: no list of products in it; expected [...] or {{"products": [...]}}')
+        for position, entry in self._items(prefix, "item"):
+            yield _object(f"item {position}", entry)
+
+    def _atlas_json(self) -> Iterator[RawRow]:
+        """Read `{"images": [{filename, title, description, price, sentences, split}]}`."""
+        position = 0
+        for position, image in self._items("images.item", "image"):
+            row = _object(f"image {position}", image)
+            if row.error is None:
+                _take_atlas(row)
+            yield row
+        if position == 0:
+            raise CatalogError(f"{self._source}: no 'images' in it; expected an Atlas catalogue")
+
+    def _items(self, prefix: str, what: str) -> Iterator[tuple[int, Any]]:
+        position = 0
+        try:
+            items = ijson.items(self._open(self._source), prefix, use_float=True)
+            for position, item in enumerate(items, 1):
+                yield position, item
+        except ijson.JSONError as error:
+            reason = " ".join(printable(str(error)).split())[:300]
+            raise CatalogError(f"{self._source}, after {what} {position}: not JSON: {reason}") from None
+
+    def _folder(self) -> Iterator[RawRow]:
+        """Read pictures below a folder; the names of their folders are their category path."""
+        empty = True
+        ids = _FileIds()
+        for name, size in storage.walk(self._source):
+            *folders, file = name.split("/")
+            if any(part.startswith(".") or part in HIDDEN_FOLDERS for part in (*folders, file)):
+                continue
+            empty = False
+            if printable(name) != name:
+                yield RawRow(printable(name), error=RowError("bad_encoding", "its name is not UTF-8; rename it"))
+            elif not name.lower().endswith(PICTURE_SUFFIXES):
+                yield RawRow(name, error=RowError("not_a_picture", "its name has no picture's ending"))
+            elif size == 0:
+                yield RawRow(name, error=RowError("empty", "the file has no bytes"))
+            else:
+                product_id = ids.new(name)
+                fields = {"product_id": product_id, "image_uris": [name], "category_path": folders or None}
+                yield RawRow(name, fields)
+        if empty:
+            raise CatalogError(f"{self._source}: no file in it")
+
+
+class _FileIds:
+    """Ids of files that come sorted by name: the name without its ending; if another file has that, with it."""
+
+    def __init__(self) -> None:
+        self._beginnings: list[str] = []
+        """The ids so far that the next file's name may begin with."""
+
+    def new(self, name: str) -> str:
+        """Return the id of the next file."""
+        self._beginnings = [before for before in self._beginnings if name.startswith(f"{before}.")]
+        stem = name.rpartition(".")[0]
+        found = name if stem in self._beginnings else stem
+        self._beginnings.append(found)
+        return found
+
+
+def guess_format(source: str, encoding: str = AUTO) -> str:
+    """Tell a source's format from its name, or from its content; a folder or prefix is `folder`.
 
     Raises:
         CatalogError: where neither is one that can be read.
     """
-    lowered = source.lower()
-    if lowered.endswith((".csv", ".tsv")):
-        return "csv"
-    if lowered.endswith((".jsonl", ".ndjson")):
-        return "jsonl"
-    if lowered.endswith(".json"):
-        return "atlas-json"
+    name = source.lower()
+    for suffix, kind in SUFFIXES.items():
+        if name.endswith(suffix):
+            return kind
     if storage.is_folder(source):
         return "folder"
-    raise CatalogError(
-        f"{source}: cannot tell its format; name one of {', '.join(FORMATS)} with --format"
-        if storage.exists(source)
-        else f"{source}: no such file or folder"
-    )
-
-
-def read_rows(source: str, kind: str, columns: Sequence[str], *, cut_off: bool = False) -> Iterator[RawRow]:
-    """Yield the rows of a source.
-
-    Args:
-        source: A file, or a folder.
-        kind: One of `FORMATS`.
-        columns: What the columns of a CSV may be called; its separator is the one that makes most of them known.
-        cut_off: Take the last cells that a row of a CSV lacks as empty: Excel leaves them out where a block of
-            rows has none. What stands beside the named columns is left out then, such as somebody's note; else
-            such a row is refused, for a cell may have been torn apart.
-
-    Raises:
-        CatalogError: where the source as a whole is not of this format.
-    """
-    if kind == "csv":
-        return _csv(source, columns, cut_off)
-    readers = {"atlas-json": _atlas_json, "jsonl": _jsonl, "folder": _folder}
-    if kind not in readers:
-        raise CatalogError(f"format {kind!r} is unknown; expected one of {', '.join(FORMATS)}")
-    return readers[kind](source)
-
-
-def _atlas_json(source: str) -> Iterator[RawRow]:
-    """Read `{"images": [{filename, title, description, price, sentences, split}]}`."""
-    position = 0
+    if not storage.exists(source):
+        raise CatalogError(f"{source}: no such file or folder")
+    for suffixes, _, advice in PACKED:
+        if name.endswith(suffixes):
+            raise CatalogError(f"{source}: {advice}")
     with storage.open_input(source) as stream:
+        head = stream.read(MAX_HEAD_BYTES)
+    check_packed(source, head, CatalogError)
+    if name.endswith(".json"):
+        return _guess_json(source, Utf8Stream([head], encoding).read())
+    raise CatalogError(f"{source}: cannot tell its format; name one of {', '.join(FORMATS)} with --format")
+
+
+def _guess_json(source: str, head: bytes) -> str:
+    """Tell an Atlas catalogue, another document with a list, and JSON Lines apart."""
+    lines = [line for line in head.splitlines() if line.strip()]
+    if not lines:
+        raise CatalogError(f"{source}: an empty file; expected a catalogue as JSON")
+    prefix = _first_list(head)
+    first, further = _object_in(lines[0]), any(map(_object_in, lines[1:]))
+    if first is not None and len(lines) > 1:
+        return "jsonl"
+    if prefix is None:
+        says_something = any(not isinstance(value, list | dict) for value in (first or {}).values())
+        return "jsonl" if says_something or further else "atlas-json"
+    return "atlas-json" if prefix == "images.item" else "json"
+
+
+def _object_in(line: bytes) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        if isinstance(value, dict):
+            return value
+    return None
+
+
+def _first_list(head: bytes) -> str | None:
+    """Return where the first list of objects in a JSON document is, as ijson writes it: `item`, `products.item`."""
+    with contextlib.suppress(ijson.JSONError):
+        for prefix, event, _ in ijson.parse(io.BytesIO(head)):
+            if event == "start_map" and re.fullmatch(r"([^.]+\.)?item", prefix):
+                return str(prefix)
+    return None
+
+
+def _object(place: str, value: Any) -> RawRow:
+    if isinstance(value, dict):
+        return RawRow(place, value)
+    return RawRow(place, error=RowError("bad_row", f"{describe(value)}; expected an object"))
+
+
+def _take_atlas(row: RawRow) -> None:
+    """Give a picture of an Atlas catalogue the fields of a product."""
+    image = row.fields
+    name = image.get("image_uri") if is_missing(image.get("filename")) else image.get("filename")
+    if is_missing(image.get("product_id")) and isinstance(name, str):
+        file = name.rpartition("/")[2]
+        image["product_id"] = file.rpartition(".")[0] or file
+    image["image_uris"] = [] if is_missing(name) else [name]
+    if sentences := image.get("sentences"):
         try:
-            for position, image in enumerate(ijson.items(stream, "images.item", use_float=True), 1):
-                place = f"image {position}"
-                if not isinstance(image, dict):
-                    yield RawRow(place, error=RowError("bad_row", f"a {type(image).__name__}, not an object"))
-                    continue
-                name = image.get("filename") or image.get("image_uri")
-                stem = str(name).rpartition("/")[2].rpartition(".")[0] if name else None
-                row = dict(image)
-                row["product_id"] = image.get("product_id") or stem
-                row["image_uris"] = [name] if name else []
-                sentences = image.get("sentences")
-                if sentences:
-                    try:
-                        row["category_path"] = list(sentences[0]["tokens"])
-                    except (KeyError, TypeError, IndexError):
-                        yield RawRow(place, error=RowError("bad_row", "sentences[0] has no tokens"))
-                        continue
-                yield RawRow(place, row)
-        except ijson.JSONError as error:
-            raise CatalogError(f"{source}, after image {position}: not JSON: {error}") from None
-    if position == 0:
-        raise CatalogError(f"{source}: no 'images' in it; expected an Atlas catalogue")
-
-
-def _lines(source: str) -> Iterator[Line]:
-    """Yield the lines of a text file, a broken one as an error."""
-    with storage.open_input(source) as stream, pa.BufferedInputStream(stream, 1 << 20) as buffered:
-        number, rest = 0, b""
-        while True:
-            block = buffered.read(1 << 20)
-            parts = (rest + block).split(b"\n")
-            rest = parts.pop() if block else b""
-            for part in parts:
-                number += 1
-                if number == 1:
-                    part = part.removeprefix(b"\xef\xbb\xbf")
-                try:
-                    yield number, part.decode("utf-8") + "\n"
-                except UnicodeDecodeError as error:
-                    yield number, RowError("bad_encoding", f"byte {error.start} is not UTF-8")
-            if not block:
-                return
-            if len(rest) > MAX_ROW_BYTES:
-                raise CatalogError(f"{source}, line {number + 1}: longer than {MAX_ROW_BYTES} bytes")
-
-
-def _csv(source: str, columns: Sequence[str], cut_off: bool) -> Iterator[RawRow]:
-    csv.field_size_limit(min(MAX_ROW_BYTES, sys.maxsize))
-    lines = _lines(source)
-    head, separator = _header_lines(source, lines, columns)
-    header: list[str] = []
-    for number, cells in _cells(itertools.chain(head, lines), separator):
-        place = f"line {number}"
-        if isinstance(cells, RowError):
-            yield RawRow(place, error=cells)
-            continue
-        count = len(cells)
-        while len(cells) > len(header) and not cells[-1].strip():
-            del cells[-1]  # a spreadsheet may add empty columns
-        if not any(cell.strip() for cell in cells):
-            continue
-        if not header:
-            header = [cell.strip() for cell in cells]
-            named = [name for name in header if name]
-            if len(set(named)) < len(named):
-                raise CatalogError(f"{source}, {place}: a column stands twice in {header}")
-            continue
-        if cut_off:
-            cells = cells[: len(header)] + [""] * (len(header) - len(cells))
-        if len(cells) != len(header):
-            yield RawRow(place, error=RowError("bad_row", f"{count} cells where the header has {len(header)}"))
+            tokens = sentences[0]["tokens"]
+        except (KeyError, TypeError, IndexError):
+            tokens = None
+        if isinstance(tokens, list):
+            image["category_path"] = tokens
         else:
-            yield RawRow(place, dict(zip(header, cells, strict=True)))
-
-
-def _header_lines(source: str, lines: Iterator[Line], columns: Sequence[str]) -> tuple[list[Line], str]:
-    """Read up to the row that names the columns of a CSV, which may break lines, and tell the separator from it."""
-    separators: tuple[str, ...] = SEPARATORS if not source.lower().endswith(".tsv") else SEPARATORS[::-1]
-    for number, line in lines:
-        if isinstance(line, RowError):
-            raise CatalogError(f"{source}, line {number}: {line.message}; save it as a CSV in UTF-8")
-        if told := SEPARATOR_LINE.fullmatch(line):
-            separators = (told[1], *separators)
-        elif line.strip(BLANK):
-            head: list[Line] = [(number, line)]
-            while line.count('"') % 2 and len(head) < MOST_HEADER_LINES:
-                more = next(lines, None)
-                if more is None or isinstance(more[1], RowError):
-                    break
-                head.append(more)
-                line += more[1]
-            names = {separator: _names(line, separator) for separator in separators}
-            known = {separator: len(set(columns).intersection(found)) for separator, found in names.items()}
-            separator = max(known, key=lambda one: known[one])  # of several the first one
-            if not known[separator]:
-                raise CatalogError(
-                    f"{source}, line {number}: no known column in {max(names.values(), key=len)[:12]}; expected some "
-                    f"of {', '.join(columns[:12])}, with commas, semicolons or tabs between them"
-                )
-            return head, separator
-    raise CatalogError(f"{source}: an empty file; expected a CSV with a header")
-
-
-def _names(line: str, separator: str) -> list[str]:
-    try:
-        return [cell.strip() for cell in next(csv.reader(line.splitlines(keepends=True), delimiter=separator), [])]
-    except csv.Error:
-        return []
-
-
-def _cells(lines: Iterable[Line], separator: str) -> Iterator[tuple[int, list[str] | RowError]]:
-    """Yield the line that each row of a CSV begins in, and its cells."""
-    broken: list[tuple[int, RowError]] = []
-    begin = 0
-
-    def text() -> Iterator[str]:
-        nonlocal begin
-        for number, line in lines:
-            if isinstance(line, RowError):
-                broken.append((number, line))
-            else:
-                begin = begin or number
-                yield line
-
-    rows = csv.reader(text(), delimiter=separator)
-    while True:
-        begin = 0
-        cells: list[str] | RowError | None
-        try:
-            cells = next(rows, None)
-        except csv.Error as error:
-            cells = RowError("bad_row", f"not CSV: {error}")
-        yield from broken
-        broken.clear()
-        if cells is None:
-            return
-        yield begin, cells
-
-
-def _jsonl(source: str) -> Iterator[RawRow]:
-    """Read a file of JSON Lines, or all of them in a folder."""
-    if not storage.is_folder(source):
-        yield from _json_lines(source, "")
-        return
-    files = storage.files(source, suffix=".jsonl")
-    if not files:
-        raise CatalogError(f"{source}: no file in it whose name ends in .jsonl")
-    for file in files:
-        yield from _json_lines(file, f"{file.rpartition('/')[2]}, ")
-
-
-def _json_lines(source: str, name: str) -> Iterator[RawRow]:
-    for number, line in _lines(source):
-        place = f"{name}line {number}"
-        if isinstance(line, RowError):
-            yield RawRow(place, error=line)
-        elif line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield RawRow(place, error=RowError("bad_row", f"not JSON: {error}"))
-                continue
-            if isinstance(row, dict):
-                yield RawRow(place, row)
-            else:
-                yield RawRow(place, error=RowError("bad_row", f"a {type(row).__name__}, not an object"))
-
-
-def _folder(source: str) -> Iterator[RawRow]:
-    """Read pictures below a folder; the names of their folders are their category path."""
-    empty = True
-    for name, size in storage.walk(source):
-        if name.rpartition("/")[2].startswith("."):
-            continue
-        empty = False
-        if not name.lower().endswith(PICTURE_SUFFIXES):
-            yield RawRow(name, error=RowError("not_a_picture", "its name has no picture's ending"))
-        elif size == 0:
-            yield RawRow(name, error=RowError("empty", "the file has no bytes"))
-        else:
-            *folders, _ = name.split("/")
-            yield RawRow(
-                name,
-                {
-                    "product_id": name.rpartition(".")[0],
-                    "image_uris": [name],
-                    "category_path": folders or None,
-                },
-            )
-    if empty:
-        raise CatalogError(f"{source}: no file in it")
+            row.error = RowError("bad_row", "sentences[0] has no list of tokens")

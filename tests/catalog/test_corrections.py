@@ -201,7 +201,7 @@ def test_files_that_are_no_corrections(small: Path, tmp_path: Path) -> None:
     for header, reason in (
         ("id|path", r"c\.csv, line 1: no known column in \['id\|path'\]; expected some of product_id, corrected_"),
         ("product_id;path", r"c\.csv: no column 'corrected_category_path'; it has \['product_id', 'path'\]"),
-        ("\ufeffgr\u00f6\u00dfe;path", "line 1: byte 2 is not UTF-8; save it as a CSV in UTF-8"),
+        ("\ufeffgr\u00f6\u00dfe;path", r"no known column in \['gr\u00f6\u00dfe', 'path'\]"),
     ):
         encoding = "latin-1" if "\u00f6" in header else "utf-8"
         (tmp_path / "c.csv").write_text(f"{header.lstrip(chr(0xFEFF))}\nb;Men > Shoes\n", encoding=encoding)

@@ -1,0 +1,198 @@
+"""CSV as spreadsheets and shops write it: the one reader of catalogues, taxonomies, mappings, lists and stores.
+
+Commas, semicolons and tabs are told apart by the header. Each line belongs to the header or to one record: one that
+begins in it, or one whose quoted cell goes on in it. A quote that never closes costs the line that it stands in, not
+those after it.
+"""
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from atlas_ray.errors import RowError, UserError
+from atlas_ray.text_files import MAX_LINE_BYTES, Line, Utf8Stream, read_lines
+from atlas_ray.values import clean_name
+
+SEPARATORS = (",", ";", "\t")
+"""Where the decimal point is a comma, spreadsheets write semicolons."""
+SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\s]*')
+"""What may stand above a header, for a spreadsheet."""
+BLANK = ',;\t\r\n "'
+"""What a line without any cell is made of."""
+MAX_RECORD_LINES = 10_000
+SWALLOWED_SHARE = 0.9
+MIN_SWALLOWED_SEPARATORS = 3
+"""A record of several lines is several records if so many of its lines have as many cells as the header, and so many
+separators in all."""
+
+
+class Record(NamedTuple):
+    """A record of a CSV below its header."""
+
+    line: int
+    """The line that it begins in."""
+    lines: int
+    """How many lines it has."""
+    cells: list[str]
+    """As many as the header has; [] for a blank record, and where there is an error."""
+    error: RowError | None = None
+    """Why it cannot be used: `bad_row`, or `bad_encoding`."""
+
+
+def column_key(column: str) -> str:
+    """Return what two spellings of a column's name share: `Image Src`, `image-src` and `IMAGE_SRC` are `imagesrc`."""
+    return re.sub(r"[\W_]", "", column.casefold())
+
+
+class Delimited:
+    """The records of a CSV, one by one.
+
+    Attributes:
+        header: The names of the columns; "" where one has none.
+        header_lines: How many lines there are up to the end of the header.
+        separator: What stands between cells.
+    """
+
+    def __init__(
+        self, stream: Utf8Stream, columns: Sequence[str], *, source: str, error: type[UserError], cut_off: bool = False
+    ) -> None:
+        """Read the header.
+
+        Args:
+            stream: The file.
+            columns: What its columns may be called; the separator is the one that makes most of them known.
+            source: Its name, for messages.
+            error: What is raised where the file as a whole cannot be read.
+            cut_off: Take the last cells that a record lacks as empty, and leave out what stands beside the named
+                columns: spreadsheets do both. Otherwise such a record is refused, for a cell may have been torn apart.
+
+        Raises:
+            UserError: of the kind that was given, for a file without a header, or with none of the columns.
+        """
+        self._lines = _Lines(read_lines(stream))
+        self._cut_off = cut_off
+        self.header: list[str] = []
+        self.separator, place = self._read_header(columns, source, error)
+        self.header_lines = self._lines.taken
+        named = [name for name in self.header if name]
+        if len(set(named)) < len(named):
+            raise error(f"{source}, {place}: a column stands twice in {self.header}")
+
+    def __iter__(self) -> Iterator[Record]:
+        for number, text, broken in self._lines:
+            if '"' in text:
+                cells, more, damage = self._quoted(text, self.separator)
+                broken = damage or broken or next((line[2] for line in more if line[2]), None)
+                yield self._record(number, 1 + len(more), cells, broken)
+            else:
+                yield self._record(number, 1, text.rstrip("\r\n").split(self.separator), broken)
+
+    def _record(self, number: int, lines: int, cells: list[str], error: RowError | None) -> Record:
+        """Check the cells of a record against the header."""
+        if error is not None or not any(map(str.strip, cells)):
+            return Record(number, lines, [], error)
+        count, width = len(cells), len(self.header)
+        while len(cells) > width and (self._cut_off or not cells[-1].strip()):
+            del cells[-1]  # a spreadsheet may add empty columns
+        if self._cut_off:
+            cells += [""] * (width - len(cells))
+        if len(cells) != width:
+            return Record(number, lines, [], RowError("bad_row", f"{count} cells where the header has {width}"))
+        return Record(number, lines, cells)
+
+    def _quoted(self, text: str, separator: str) -> tuple[list[str], list[Line], RowError | None]:
+        """Read a record with quotes, which may go on in the next lines.
+
+        Returns:
+            Its cells, the lines after its first one, and what is wrong with it. A damaged record is its first line
+            alone; the others will be read again.
+        """
+        more: list[Line] = []
+
+        def lines() -> Iterator[str]:
+            yield text
+            size = len(text)
+            while len(more) < MAX_RECORD_LINES and size < MAX_LINE_BYTES and (line := next(self._lines, None)):
+                more.append(line)
+                size += len(line[1])
+                yield line[1]
+
+        csv.field_size_limit(MAX_LINE_BYTES)
+        try:
+            cells = next(csv.reader(lines(), delimiter=separator, strict=True), [])
+        except csv.Error as error:
+            below = f" (tried {len(more)} lines below)" if more else ""
+            if "expected after" in str(error):
+                reason = f"text after the quote that closes a cell{below}"
+            else:
+                reason = f"a quote that opens a cell and is not closed{below}"
+        else:
+            if not self._swallowed(text, more, separator):
+                return cells, more, None
+            reason = f"a quote that opens a cell and is closed {len(more)} lines below, with whole rows between"
+        self._lines.push_back(more)
+        return [], [], RowError("bad_row", f"{reason}; a quote that is part of a text has to be doubled")
+
+    def _swallowed(self, text: str, more: list[Line], separator: str) -> bool:
+        """Tell whether the lines of a record are rows of their own, each with as many cells as the header."""
+        wanted = len(self.header) - 1
+        if wanted < 1 or text.count(separator) < wanted:
+            return False
+        counts = [line.count(separator) for _, line, _ in more if line.strip(BLANK)]
+        alike = counts.count(wanted)
+        return alike >= SWALLOWED_SHARE * len(counts) and alike * wanted >= MIN_SWALLOWED_SEPARATORS
+
+    def _read_header(self, columns: Sequence[str], source: str, error: type[UserError]) -> tuple[str, str]:
+        """Read up to the record that names the columns, tell the separator from it, and say where it stands."""
+        separators: tuple[str, ...] = SEPARATORS if not source.lower().endswith(".tsv") else SEPARATORS[::-1]
+        wanted = set(map(column_key, columns))
+        for number, text, broken in self._lines:
+            place = f"line {number}"
+            if broken:
+                raise error(f"{source}, {place}: {broken.message}; name the encoding, or save it as a CSV in UTF-8")
+            if stated := SEPARATOR_LINE.fullmatch(text):
+                separators = (stated[1], *separators)
+            elif text.strip(BLANK):
+                names: dict[str, list[str]] = {}
+                for separator in separators:
+                    cells, more, _ = self._quoted(text, separator)
+                    self._lines.push_back(more)
+                    names[separator] = [clean_name(cell) for cell in cells]
+                known = {
+                    separator: len(wanted.intersection(map(column_key, names[separator]))) for separator in separators
+                }
+                best = max(separators, key=lambda separator: known[separator])  # of several the first one
+                if not known[best]:
+                    raise error(
+                        f"{source}, {place}: no known column in {max(names.values(), key=len)[:12] or [text[:80]]}; "
+                        f"expected some of {', '.join(columns[:12])}, with commas, semicolons or tabs between them"
+                    )
+                self._quoted(text, best)  # takes the lines of the header
+                self.header = names[best]
+                while not self.header[-1]:
+                    del self.header[-1]
+                return best, place
+        raise error(f"{source}: an empty file; expected a CSV with a header")
+
+
+class _Lines:
+    """Lines that may be put back."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._again: deque[Line] = deque()
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.taken += 1
+        return line
+
+    def push_back(self, lines: list[Line]) -> None:
+        self._again.extendleft(reversed(lines))
+        self.taken -= len(lines)
