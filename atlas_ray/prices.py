@@ -2,10 +2,12 @@
 
 import math
 import re
+import unicodedata
 
 from price_parser import Price
 
 MAX_PRICE = 1e12
+MAX_PRICE_CHARACTERS = 80
 CURRENCIES = frozenset(
     re.findall(
         "[A-Z]+",
@@ -22,10 +24,41 @@ CURRENCY_OF_SIGN = {
     "€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "₩": "KRW", "원": "KRW", "₪": "ILS", "₺": "TRY", "₴": "UAH",
     "₫": "VND", "₸": "KZT", "₱": "PHP", "฿": "THB", "zł": "PLN", "kč": "CZK", "lei": "RON", "руб": "RUB",
     "us$": "USD", "ca$": "CAD", "c$": "CAD", "au$": "AUD", "a$": "AUD", "nz$": "NZD", "hk$": "HKD", "nt$": "TWD",
-    "s$": "SGD", "r$": "BRL", "mx$": "MXN", "ر.س": "SAR", "euro": "EUR", "rur": "RUB",
+    "s$": "SGD", "r$": "BRL", "mx$": "MXN", "ر.س": "SAR", "euro": "EUR", "euros": "EUR", "rur": "RUB",
 }  # fmt: skip
 """Signs that one currency alone has; `$`, `¥`, `kr` and `Rs` have several."""
 CODE_AT_NUMBER = re.compile(r"\b([A-Z]{3})[\s:.]{0,3}\d|\d\s?([A-Z]{3})\b")
+
+
+NUMBER = re.compile(r"\d(?:[\d.,'’\s]{0,20}\d)?")
+"""One number, with what may stand between its digits."""
+BROKEN_GROUP = re.compile(r"\d\s+(?!\d{3}(?!\d))")
+NEGATIVE = re.compile(r"[-−–(]\s*\D{0,3}\d|\d\s*[-−]$")
+DIGITS = str.maketrans({"٫": ".", "٬": ",", "’": "'", "ʼ": "'", "´": "'", "`": "'"})
+
+
+def read_price(text: str) -> tuple[float, str | None] | None:
+    """Read a text that is a price and nothing else, such as a table's cell; return it with the currency it states.
+
+    `$12.99`, `12.345,00 €`, `1'299.50`, `Rs. 1,299`, `USD 5`. None for several numbers (`10-20`, `12/31/2020`), a
+    share, a negative number, and words beside the number where no currency is among them (`5 pcs`, `SKU123`). A number
+    without a currency and with one separator is read as a machine writes it: `1.299` is less than two.
+    """
+    text = unicodedata.normalize("NFKC", text).translate(DIGITS).strip()
+    if not text.isascii():
+        text = "".join(str(unicodedata.decimal(letter, letter)) for letter in text)
+    numbers = NUMBER.findall(text)
+    if len(text) > MAX_PRICE_CHARACTERS or len(numbers) != 1 or BROKEN_GROUP.search(numbers[0]):
+        return None
+    if "%" in text or NEGATIVE.search(text):
+        return None
+    words = re.findall(r"[^\W\d_]+", text.replace(numbers[0], " ", 1))
+    signs = (CURRENCY_OF_SIGN.get(word.lower()) for word in words)
+    price, currency = parse_price(text), parse_currency(text) or next(filter(None, signs), None)
+    known = currency or any(Price.fromstring(one).currency for one in (text, text.lower()))
+    if price is None or (words and not known):
+        return None
+    return price, currency
 
 
 def parse_price(text: str, *, by_machine: bool = True) -> float | None:
@@ -36,7 +69,7 @@ def parse_price(text: str, *, by_machine: bool = True) -> float | None:
         by_machine: `1.299` means less than two, as in structured data; otherwise it is read as a
             person writes it, who means more than a thousand.
     """
-    text = text.strip()[:80]
+    text = text.strip()[:MAX_PRICE_CHARACTERS]
     try:
         price = float(text)
     except ValueError:
@@ -54,7 +87,7 @@ def parse_currency(text: str) -> str | None:
     A code is the whole text, or stands in capitals beside the number, or in a text without a number: `ALL`, `TOP`,
     `TRY` and `CUP` are also words.
     """
-    text = text.strip()[:80]
+    text = text.strip()[:MAX_PRICE_CHARACTERS]
     codes: list[str] = [text.upper(), *(before or after for before, after in CODE_AT_NUMBER.findall(text))]
     if not re.search(r"\d", text):
         codes += re.findall(r"\b[A-Z]{3}\b", text)

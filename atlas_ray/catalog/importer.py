@@ -1,29 +1,30 @@
 """Import: another layout's catalogue to the products and images tables, streaming."""
 
-import os
-import sqlite3
-import tempfile
+import itertools
+import json
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from atlas_ray import storage
-from atlas_ray.catalog.rows import RowReader
+from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally
+from atlas_ray.catalog.fields import FIELDS, Columns
+from atlas_ray.catalog.joining import JoinedProducts
+from atlas_ray.catalog.product_parts import ProductParts
+from atlas_ray.catalog.rows import PATH_FIELDS, RowReader, Unread
 from atlas_ray.catalog.sides import Sides, open_sides
 from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
 from atlas_ray.catalog.split import parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError
-from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids, quarantine_row
+from atlas_ray.records import quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 
-PART_ROWS = 50_000
 FEW_PRODUCTS = 20
+SAMPLE_ROWS, SAMPLE_CHARACTERS = 1000, 64 * 1024 * 1024
+"""What is read of a source, at most, to tell its columns and separators."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class ImportConfig:
     encoding: str = "auto"
     """Of a text file; auto tells UTF-8 and UTF-16, and assumes an older one where the file is neither."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Our field -> the source's column."""
+    """Our field -> the source's column; for `image_uris` also several, with commas between them."""
     image_base: str = ""
     """The folder that relative picture names are below; the source's own where empty."""
     taxonomy: Taxonomy | None = None
@@ -54,16 +55,21 @@ class ImportConfig:
     """Earlier catalogues, the newest last: their products keep the split that they have there."""
     store: str | None = None
     """The store of rows that name none."""
-    path_separator: str = ">"
-    """Between the names of a category path written as text."""
+    path_separator: str | None = None
+    """Between the names of a category path written as text; None to tell it from the first rows."""
+    image_separator: str | None = None
+    """Between the pictures in one cell; None to tell them by their looks."""
 
     def __post_init__(self) -> None:
         """Refuse unknown formats, fields and shares."""
         if self.format not in ("auto", *FORMATS):
             raise ConfigError(f"format {self.format!r} is unknown; expected auto, {', '.join(FORMATS)}")
-        unknown = [name for name in self.columns if name not in PRODUCTS.names]
+        unknown = [name for name in self.columns if name not in FIELDS]
         if unknown:
-            raise ConfigError(f"{unknown[0]!r} is no field of a product; expected one of {', '.join(PRODUCTS.names)}")
+            raise ConfigError(f"{unknown[0]!r} is no field of a product; expected one of {', '.join(FIELDS)}")
+        for name, text in (("path-separator", self.path_separator), ("image-separator", self.image_separator)):
+            if text == "":
+                raise ConfigError(f"--{name} is empty; expected what stands between the parts, such as ';'")
         if self.split is not None:
             parse_shares(self.split)
 
@@ -76,8 +82,22 @@ class ImportReport:
     products: int = 0
     images: int = 0
     labelled: int = 0
+    joined: int = 0
+    """Rows that say more of a product that another row began."""
+    kept_first: Counter[str] = field(default_factory=Counter)
+    """Joined rows by the field whose other value was not taken."""
     quarantined: Counter[str] = field(default_factory=Counter)
     """By error code."""
+    unread: dict[str, Unread] = field(default_factory=dict)
+    """Values of optional fields that were left out, by field."""
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    """The columns that each field was taken from."""
+    path_separator: str = DEFAULT
+    """Between the names of category paths."""
+    separator_is_assumed: bool = False
+    """Whether it was told from the paths, and is not the usual one."""
+    likely_separator: str | None = None
+    """What most category paths have, and not one has `path_separator`."""
     splits: Counter[str] = field(default_factory=Counter)
     """Labelled products by split; `none` are those that an earlier catalogue keeps out of all of them."""
     split_origins: Counter[str] = field(default_factory=Counter)
@@ -91,69 +111,133 @@ class ImportReport:
     """Labels that are inner nodes of the taxonomy made from all labels."""
 
 
+@dataclass
+class OpenSource:
+    """A source whose first rows were looked at."""
+
+    uri: str
+    kind: str
+    source: Source
+    """Whose rows are partly read; `rows` are all of them."""
+    rows: Iterator[RawRow]
+    """All rows, from the first one."""
+    sample: list[RawRow]
+    """The first rows."""
+    reader: RowReader
+
+
+def open_source(config: ImportConfig) -> OpenSource:
+    """Look at a source's first rows: which columns it has, and what its category paths are written with.
+
+    Raises:
+        CatalogError: where it cannot be read as a whole.
+        ConfigError: for a column of `config` that it lacks.
+    """
+    uri = storage.absolute(config.source)
+    kind = config.format if config.format != "auto" else guess_format(uri, config.encoding)
+    columns = Columns(config.columns)
+
+    def begin() -> Source:
+        return Source(uri, kind, columns.names, encoding=config.encoding)
+
+    source = begin()
+    rows, sample, size = iter(source), [], 0
+    for raw in rows:
+        sample.append(raw)
+        size += len(json.dumps(raw.fields, default=str))
+        if len(sample) == SAMPLE_ROWS or size > SAMPLE_CHARACTERS:
+            break
+    fields = [raw.fields for raw in sample if raw.fields]
+    if source.header is not None:
+        header = dict.fromkeys(source.header)
+        columns.check(uri, [header])
+        columns = Columns(config.columns, fields or [header])
+        columns.check_needed(uri)
+    elif fields and config.columns:
+        columns.check(uri, itertools.chain(fields, (raw.fields for raw in begin())))
+    separators = {}
+    for name in PATH_FIELDS:
+        tally = SeparatorTally()
+        for row in fields:
+            tally.add((columns.find(row, name) or ("", None))[1])
+        separators[name] = config.path_separator or tally.best()
+    base = config.image_base or (uri if kind == "folder" else uri.rpartition("/")[0])
+    reader = RowReader(
+        image_base=storage.absolute(base) if base else "",
+        columns=columns,
+        taxonomy=config.taxonomy,
+        store=config.store,
+        separators=separators,
+        image_separator=config.image_separator,
+    )
+    return OpenSource(uri, kind, source, itertools.chain(sample, rows), sample, reader)
+
+
 def import_catalog(config: ImportConfig) -> ImportReport:
     """Write products, images, quarantine, taxonomy.json and run.json below `config.output`.
 
-    Memory does not grow with the catalogue: rows stream, ids already seen lie in a temporary
-    database on disk, and the split keeps one count a category path.
+    Memory does not grow with the catalogue: rows stream, ids already seen and rows that stand apart from their product
+    lie in a temporary database on disk, and the split keeps one count a category path.
 
     Raises:
         CatalogError: where the source as a whole cannot be read, or holds no product.
+        ConfigError: for a column of `config` that it lacks.
         OutputError: where the output already holds a catalogue.
     """
     began = time.time()
     output = storage.absolute(config.output)
     if storage.exists(storage.join(output, "run.json")) or storage.files(storage.join(output, "products")):
         raise OutputError(f"{output} already holds a catalogue; import into a new folder, or delete it")
-    source = storage.absolute(config.source)
-    kind = config.format if config.format != "auto" else guess_format(source, config.encoding)
-    base = config.image_base or (source if kind == "folder" else source.rpartition("/")[0])
-    reader = RowReader(
-        image_base=storage.absolute(base) if base else "",
-        columns=config.columns,
-        taxonomy=config.taxonomy,
-        store=config.store,
-        path_separator=config.path_separator,
-    )
+    source = open_source(config)
     report = ImportReport(output)
     labels: Counter[CategoryPath] = Counter()
     previous = tuple(map(storage.absolute, config.previous))
+
+    def settle(product: dict[str, Any]) -> None:
+        sides.settle(product)
+        if product["category_path"]:
+            labels[tuple(product["category_path"])] += 1
+            report.splits[product["split"] or "none"] += 1
+
+    def refuse(error: RowError, place: str, product_id: str | None) -> None:
+        report.quarantined[error.code] += 1
+        message = f"{source.uri}, {place}: {error.message}"
+        parts.refuse(quarantine_row("import", error.code, message, product_id=product_id))
+
     opened = open_sides(config.split, config.seed, exact=config.split_exact, previous=previous)
-    with opened as sides, _Tables(output) as tables, _Seen() as seen:
-        for raw in Source(source, kind, reader.known, encoding=config.encoding):
+    with opened as sides, ProductParts(output) as parts, JoinedProducts(parts, settle, refuse) as joined:
+        for raw in source.rows:
             if raw.blank:
                 continue
             try:
-                product = _read(raw, reader, seen)
+                if raw.error:
+                    raise raw.error
+                product = source.reader.product(raw.fields, raw.place)
             except RowError as error:
-                report.quarantined[error.code] += 1
-                place = f"{source}, {raw.place}: {error.message}"
-                product_id = str(raw.fields.get("product_id") or "")[:200] or None
-                tables.add("quarantine", quarantine_row("import", error.code, place, product_id=product_id))
+                refuse(error, raw.place, str(raw.fields.get("product_id") or "")[:200] or None)
                 continue
-            sides.settle(product)
-            if product["category_path"]:
-                labels[tuple(product["category_path"])] += 1
-                report.splits[product["split"] or "none"] += 1
-            report.products += 1
-            report.images += len(product["image_uris"])
-            tables.add("products", product)
+            joined.take(product, raw.place)
+        joined.finish()
+    report.products, report.joined, report.kept_first = joined.products, joined.rows, joined.kept
+    report.images = parts.images
     if not report.products:
         worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
-        raise CatalogError(f"{source}: not one row could be used ({worst}); see {output}/quarantine")
+        raise CatalogError(f"{source.uri}: not one row could be used ({worst}); see {output}/quarantine")
     report.labelled = labels.total()
     report.split_origins, report.untrained = sides.counts, sides.untrained
-    _finish(config, report, labels, sides, kind, source, began)
+    _describe(config, report, source.reader)
+    _finish(config, report, labels, sides, source, began)
     return report
 
 
-def _read(raw: RawRow, reader: RowReader, seen: "_Seen") -> dict[str, Any]:
-    if raw.error:
-        raise raw.error
-    product = reader.product(raw.fields)
-    if not seen.add(product["product_id"]):
-        raise RowError("duplicate_product", f"the product id {product['product_id']!r} stood already")
-    return product
+def _describe(config: ImportConfig, report: ImportReport, reader: RowReader) -> None:
+    """Say in the report how the source was read."""
+    report.unread = reader.unread
+    for name, column in reader.taken:
+        report.columns.setdefault(name, []).append(column)
+    report.path_separator = reader.separators["category_path"]
+    report.separator_is_assumed = config.path_separator is None and report.path_separator != DEFAULT
+    report.likely_separator = reader.likely_separator
 
 
 def _finish(
@@ -161,14 +245,13 @@ def _finish(
     report: ImportReport,
     labels: Counter[CategoryPath],
     sides: Sides,
-    kind: str,
-    source: str,
+    source: OpenSource,
     began: float,
 ) -> None:
     sides.rule.write(report.output)
     report.taxonomy = config.taxonomy
     if report.taxonomy is None and labels:
-        name = source.rstrip("/").rpartition("/")[2].rpartition(".")[0] or "catalog"
+        name = source.uri.rstrip("/").rpartition("/")[2].rpartition(".")[0] or "catalog"
         report.taxonomy = Taxonomy(labels, name=name)
     if report.taxonomy is not None:
         document = report.taxonomy.to_json().encode()
@@ -179,103 +262,33 @@ def _finish(
         report.few = sorted(counts, key=lambda item: item[1])
     fields = {
         "config": {
-            "source": source,
-            "format": kind,
+            "source": source.uri,
+            "format": source.kind,
             "columns": dict(config.columns),
             "split": sides.rule.shares,
             "seed": sides.rule.seed,
             "split_exact": config.split_exact,
             "previous": list(sides.rule.previous),
             "store": config.store,
+            "path_separator": report.path_separator,
+            "image_separator": config.image_separator,
         },
+        "columns": report.columns,
         "taxonomy_id": report.taxonomy.id if report.taxonomy else None,
         "counts": {
             "products": report.products,
+            "joined": report.joined,
             "images": report.images,
             "labelled": report.labelled,
             "splits": dict(report.splits),
             "split_origins": dict(report.split_origins),
             "quarantined": dict(report.quarantined),
         },
+        "unread": {name: asdict(values) for name, values in report.unread.items()},
+        "kept_first": dict(report.kept_first),
+        "likely_separator": report.likely_separator,
         "few_products": {format_path(path): count for path, count in report.few},
         "not_leaves": {format_path(path): count for path, count in report.not_leaves},
         "untrained": {format_path(path): count for path, count in report.untrained},
     }
     write_run(report.output, "import", began, fields)
-
-
-class _Tables:
-    """Collects rows and writes them as Parquet files of `PART_ROWS` products."""
-
-    def __init__(self, output: str) -> None:
-        self._output = output
-        self._rows: dict[str, list[dict[str, Any]]] = {"products": [], "quarantine": []}
-        self._parts: Counter[str] = Counter()
-
-    def add(self, table: str, row: dict[str, Any]) -> None:
-        self._rows[table].append(row)
-        if len(self._rows[table]) >= PART_ROWS:
-            self._flush(table)
-
-    def _flush(self, table: str) -> None:
-        rows = self._rows[table]
-        if not rows:
-            return
-        self._rows[table] = []
-        if table == "quarantine":
-            self._write(table, pa.Table.from_pylist(rows, schema=QUARANTINE))
-            return
-        products = pa.Table.from_pylist(rows, schema=PRODUCTS)
-        uris = products["image_uris"].combine_chunks()
-        owners = products["product_id"].combine_chunks().take(uris.value_parent_indices())
-        pictures = uris.flatten()
-        count = len(pictures)
-        images = pa.table(
-            [
-                pa.array(image_ids(owners.to_pylist(), pictures.to_pylist())),
-                owners,
-                pictures,
-                pa.nulls(count, pa.string()),
-                pa.nulls(count, pa.int32()),
-                pa.nulls(count, pa.int32()),
-            ],
-            schema=IMAGES,
-        )
-        self._write("images", images)
-        self._write("products", products)
-
-    def _write(self, name: str, table: pa.Table) -> None:
-        folder = storage.join(self._output, name)
-        storage.make_folder(folder)
-        place = storage.locate(storage.join(folder, f"part-{self._parts[name]:05d}.parquet"))
-        self._parts[name] += 1
-        pq.write_table(table, place.path, filesystem=place.filesystem, row_group_size=10_000)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            for table in self._rows:
-                self._flush(table)
-
-
-class _Seen:
-    """The product ids so far, on disk."""
-
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="atlas-ray-import-")
-        self._ids = sqlite3.connect(os.path.join(self._folder.name, "ids.sqlite"), isolation_level=None)
-        self._ids.execute("PRAGMA journal_mode=OFF")
-        self._ids.execute("PRAGMA synchronous=OFF")
-        self._ids.execute("CREATE TABLE ids (id TEXT PRIMARY KEY) WITHOUT ROWID")
-        self._ids.execute("BEGIN")
-        return self
-
-    def add(self, product_id: str) -> bool:
-        """Remember an id; tell whether it is new."""
-        return self._ids.execute("INSERT OR IGNORE INTO ids VALUES (?)", (product_id,)).rowcount == 1
-
-    def __exit__(self, *_: object) -> None:
-        self._ids.close()
-        self._folder.cleanup()

@@ -1,96 +1,133 @@
 """Raw rows to products: types, picture URIs, category paths."""
 
-import math
-import os.path
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from math import inf
+from typing import Any, TypeVar
 
-from atlas_ray import storage
-from atlas_ray.catalog.split import SPLITS
+from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally, split_path
+from atlas_ray.catalog.fields import FURTHER, Columns
+from atlas_ray.catalog.picture_names import picture_names, picture_uri
 from atlas_ray.errors import RowError, TaxonomyError
+from atlas_ray.prices import MAX_PRICE, parse_currency, read_price
 from atlas_ray.records import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 from atlas_ray.taxonomy.tree import check_path
+from atlas_ray.values import describe, identifier, is_missing, number, text_value
 
+T = TypeVar("T")
 TEXT_FIELDS = ("store", "url", "title", "description", "currency")
+PATH_FIELDS = ("category_path", "breadcrumb")
+"""Fields that are paths, as text or as lists."""
 MAX_ID_CHARACTERS = 1024
-THOUSANDS_SPACE = re.compile(r"(?<=\d)\s(?=\d{3}(?!\d))")
-DECIMAL_COMMA = re.compile(r"[^,]*,\d{1,2}")
-"""As in `1.299,50`; before three digits a comma marks the thousands."""
-# Names that catalogues use for our fields; an explicit column map goes first.
-SYNONYMS = {
-    "product_id": ("product_id", "id", "sku"),
-    "image_uris": ("image_uris", "image_uri", "images", "image", "filename"),
-    "category_path": ("category_path", "category"),
-    "title": ("title", "name"),
-}
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "restval": "train",
+    "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "development": "val",
+    "test": "test", "testing": "test", "holdout": "test",
+}  # fmt: skip
+"""What catalogues call the splits, in lower case."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
+class Unread:
+    """Values of one field that could not be read."""
+
+    count: int
+    example: str
+    """The first of them, with its place."""
+
+
+@dataclass(kw_only=True)
 class RowReader:
-    """How raw rows of one source are read."""
+    """How raw rows of one source are read, and what was found on the way."""
 
     image_base: str
     """The folder that relative picture names are below."""
-    columns: Mapping[str, str]
-    """Our field -> the source's column."""
+    columns: Columns = field(default_factory=lambda: Columns({}))
+    """Where the fields are."""
     taxonomy: Taxonomy | None = None
     """Labels outside it are refused."""
     store: str | None = None
     """The store of rows that name none."""
-    path_separator: str = ">"
-    """Between the names of a category path written as text."""
-    list_separator: str = "|"
-    """Between picture URIs in one cell."""
+    separators: Mapping[str, str] = field(default_factory=dict)
+    """Between the names of a category path or breadcrumb written as text, by field."""
+    image_separator: str | None = None
+    """Between the pictures in one cell; None to tell them by their looks."""
+    unread: dict[str, Unread] = field(default_factory=dict)
+    """Optional fields that were left empty, since their value could not be read."""
+    taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many values of a field came from a column, by (field, column)."""
+    tally: SeparatorTally = field(default_factory=SeparatorTally)
+    """The separators that category paths had."""
+    deepest: int = 0
+    """Names of the longest category path."""
 
-    @property
-    def known(self) -> list[str]:
-        """What the source's columns may be called."""
-        return [column for name in PRODUCTS.names for column in self._columns(name)]
-
-    def product(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def product(self, row: Mapping[str, Any], place: str) -> dict[str, Any]:
         """Turn a raw row into a row of the products table.
 
+        Its `image_uris` are a dictionary, URI -> position among the product's pictures, which is infinite where the row
+        states none; it is empty where the row names no picture.
+
+        Args:
+            row: Of a source.
+            place: Where it stood, for the report.
+
         Raises:
-            RowError: with the code missing_product_id, missing_images, bad_image_uri, bad_value,
-                bad_category_path or unknown_category.
+            RowError: with the code missing_product_id, bad_image_uri, bad_value, bad_encoding, bad_category_path or
+                unknown_category.
         """
         product: dict[str, Any] = dict.fromkeys(PRODUCTS.names)
-        product["product_id"] = self._product_id(self._get(fields, "product_id"))
+        product["product_id"] = self._product_id(row)
         for name in TEXT_FIELDS:
-            product[name] = _text(self._get(fields, name))
+            product[name] = self._optional(row, name, place, lambda value, name=name: text_value(value, name))
         product["store"] = product["store"] or self.store
-        product["price"] = _price(self._get(fields, "price"))
-        product["crawled_at"] = _time(self._get(fields, "crawled_at"))
-        breadcrumb = self._names(self._get(fields, "breadcrumb"))
+        product["price"], stated = self._optional(row, "price", place, _price) or (None, None)
+        currency = product["currency"]
+        product["currency"] = (parse_currency(currency) or currency) if currency else stated
+        product["crawled_at"] = self._optional(row, "crawled_at", place, _time)
+        breadcrumb = self._optional(row, "breadcrumb", place, lambda value: self._names(value, "breadcrumb"))
         product["breadcrumb"] = list(breadcrumb) if breadcrumb else None
-        product["image_uris"] = self._image_uris(self._get(fields, "image_uris"))
-        path = self._category_path(self._get(fields, "category_path"))
-        product["category_path"] = list(path) if path else None
-        split = _text(self._get(fields, "split"))
-        split = {"validation": "val", "valid": "val", "restval": "train"}.get(split or "", split)
-        if split and split not in SPLITS:
-            raise RowError("bad_value", f"split is {split!r}; expected one of {', '.join(SPLITS)}")
-        product["split"] = split
+        product["split"] = self._optional(row, "split", place, _split)
+        position = self._optional(row, "image_position", place, lambda value: number(value, "image position"))
+        product["image_uris"] = dict.fromkeys(self._image_uris(row, place), inf if position is None else position)
+        product["category_path"] = self._category_path(self._value(row, "category_path"))
         return product
 
-    def _get(self, fields: Mapping[str, Any], name: str) -> Any:
-        for column in self._columns(name):
-            value = fields.get(column)
-            if value not in (None, "", []):
-                return value
-        return None
+    @property
+    def likely_separator(self) -> str | None:
+        """What most category paths have, where each was read as a single name."""
+        return self.tally.most() if self.deepest == 1 else None
 
-    def _columns(self, name: str) -> tuple[str, ...]:
-        return (self.columns[name],) if name in self.columns else SYNONYMS.get(name, (name,))
+    def _value(self, row: Mapping[str, Any], name: str) -> Any:
+        found = self.columns.find(row, name)
+        if found is None:
+            return None
+        self.taken[name, found[0]] += 1
+        return found[1]
 
-    def _product_id(self, value: Any) -> str:
-        text = _text(value)
+    def _optional(self, row: Mapping[str, Any], name: str, place: str, read: Callable[[Any], T]) -> T | None:
+        """Read a field that a product may lack; where it cannot be read it is missing, and counted."""
+        value = self._value(row, name)
+        if value is None:
+            return None
+        try:
+            return read(value)
+        except RowError:
+            self._miss(name, value, place)
+            return None
+
+    def _miss(self, name: str, value: Any, place: str) -> None:
+        unread = self.unread.setdefault(name, Unread(0, f"{describe(value)} ({place})"))
+        unread.count += 1
+
+    def _product_id(self, row: Mapping[str, Any]) -> str:
+        text = identifier(self._value(row, "product_id"), "product id")
         if not text:
-            raise RowError("missing_product_id", "the row has no product id")
+            column = next(iter(self.columns.of(row)["product_id"]), None)
+            where = f" in {column!r}" if column else "; no column of the row is one of ids"
+            raise RowError("missing_product_id", f"the row has no product id{where}")
         if len(text) > MAX_ID_CHARACTERS:
             raise RowError(
                 "bad_value",
@@ -98,51 +135,35 @@ class RowReader:
             )
         return text
 
-    def _image_uris(self, value: Any) -> list[str]:
-        names = value.split(self.list_separator) if isinstance(value, str) else value
-        if not names:
-            raise RowError("missing_images", "the row names no picture")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise RowError("bad_image_uri", f"pictures are {str(value)[:80]!r}; expected text or a list of it")
-        uris = dict.fromkeys(self._image_uri(name.strip()) for name in names if name.strip())
-        if not uris:
-            raise RowError("missing_images", "the row names no picture")
-        return list(uris)
+    def _image_uris(self, row: Mapping[str, Any], place: str) -> list[str]:
+        """Return the pictures of a row; one that cannot be read is counted where there are others."""
+        values = [self._value(row, "image_uris")]
+        for column in self.columns.of(row)[FURTHER]:
+            if not is_missing(row[column]):
+                self.taken["image_uris", column] += 1
+                values.append(row[column])
+        uris, errors = [], []
+        for value in values:
+            for name in picture_names(value, self.image_separator):
+                try:
+                    uris.append(picture_uri(name, self.image_base))
+                except RowError as error:
+                    errors.append((name, error))
+        if errors and not uris:
+            raise errors[0][1]
+        for name, _ in errors:
+            self._miss("image_uris", name, place)
+        return uris
 
-    def _image_uri(self, name: str) -> str:
-        _check_encoding(name)
-        if re.match(r"s3://[^/]+/.|(?i:https?)://[^/?#]+(/[^#]|\?.)", name):
-            return name
-        if "://" in name or "\0" in name:
-            raise RowError("bad_image_uri", f"{name[:120]!r}; expected a path, s3://, http:// or https://")
-        base = self.image_base.rstrip("/")
-        if storage.is_s3(base):
-            key = os.path.normpath(name)
-            if key.startswith(("..", "/")):
-                raise RowError("bad_image_uri", f"{name[:120]!r} leads out of {base}")
-            return f"{base}/{key}"
-        path = os.path.normpath(os.path.join(base or "/", name))
-        if os.path.commonpath([path, base or "/"]) != (base or "/"):
-            raise RowError(
-                "bad_image_uri",
-                f"{name[:120]!r} leads out of {base}; name another folder with --image-base",
-            )
-        return path
+    def _names(self, value: Any, name: str) -> CategoryPath:
+        return split_path(value, self.separators.get(name, DEFAULT), name.replace("_", " "))
 
-    def _names(self, value: Any) -> CategoryPath:
-        if value is None:
-            return ()
-        names = value.split(self.path_separator) if isinstance(value, str) else value
-        if not isinstance(names, list):
-            raise RowError("bad_category_path", f"{str(value)[:80]!r}; expected text or a list of names")
-        path = tuple(str(name).strip() for name in names)
-        _check_encoding("".join(path))
-        return path
-
-    def _category_path(self, value: Any) -> CategoryPath:
-        path = self._names(value)
+    def _category_path(self, value: Any) -> list[str] | None:
+        self.tally.add(value)
+        path = self._names(value, "category_path")
         if not path:
-            return ()
+            return None
+        self.deepest = max(self.deepest, len(path))
         try:
             check_path(path)
         except TaxonomyError as error:
@@ -152,43 +173,26 @@ class RowReader:
                 "unknown_category",
                 f"{format_path(path)!r} is no leaf of the taxonomy {self.taxonomy.name!r}",
             )
-        return path
+        return list(path)
 
 
-def _check_encoding(text: str) -> None:
+def _price(value: Any) -> tuple[float, str | None]:
+    found = read_price(value) if isinstance(value, str) else (number(value, "price"), None)
+    if found is None or found[0] is None or not 0 <= found[0] < MAX_PRICE:
+        raise RowError("bad_value", f"the price is {describe(value)}; expected a number that is not negative")
+    return found[0], found[1]
+
+
+def _split(value: Any) -> str:
+    split = SPLIT_WORDS.get(value.strip().lower()) if isinstance(value, str) else None
+    if split is None:
+        raise RowError("bad_value", f"the split is {describe(value)}; expected train, val or test")
+    return split
+
+
+def _time(value: Any) -> datetime:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise RowError("bad_encoding", f"{text[:80]!r} is not valid Unicode text") from None
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    text = str(value).replace("\0", "").encode("utf-8", "replace").decode().strip()
-    return text or None
-
-
-def _price(value: Any) -> float | None:
-    if value is None or value == "":
-        return None
-    text = THOUSANDS_SPACE.sub("", str(value).strip())
-    if DECIMAL_COMMA.fullmatch(text):
-        text = text.replace(".", "").replace(",", ".")
-    try:
-        price = float(text.replace(",", ""))
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
     except ValueError:
-        raise RowError("bad_value", f"price is {str(value)[:40]!r}; expected a number") from None
-    if not math.isfinite(price):
-        raise RowError("bad_value", f"price is {price}; expected a finite number")
-    return price
-
-
-def _time(value: Any) -> datetime | None:
-    if value is None or value == "":
-        return None
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise RowError("bad_value", f"crawled_at is {str(value)[:40]!r}; expected an ISO 8601 time") from None
+        raise RowError("bad_value", f"the time is {describe(value)}; expected ISO 8601") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -15,7 +15,9 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=COLUMN",
-        help="our field = the source's column",
+        help="our field = the source's column, where its name does not say it; several columns of pictures: "
+        "image_uris=COLUMN,COLUMN. Fields: product_id, store, url, title, description, price, currency, breadcrumb, "
+        "image_uris, image_position, category_path, split, crawled_at",
     )
     parser.add_argument("--image-base", default="", help="folder that relative picture names are below")
     parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
@@ -36,7 +38,8 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         help="an earlier catalogue, whose products keep their split; may be repeated, the newest last",
     )
     parser.add_argument("--store", help="store of rows that name none")
-    parser.add_argument("--path-separator", default=">", help="between names of a path (default: %(default)s)")
+    parser.add_argument("--path-separator", help="between the names of a category path (default: told from the paths)")
+    parser.add_argument("--image-separator", help="between the pictures in one cell (default: told from their names)")
 
 
 def run_import(options: argparse.Namespace) -> int:
@@ -51,6 +54,9 @@ def run_import(options: argparse.Namespace) -> int:
         field, separator, column = entry.partition("=")
         if not separator or not column:
             raise ConfigError(f"--map {entry!r}; expected FIELD=COLUMN, such as title=product_name")
+        if field in columns:
+            several = f"; of several columns write --map {field}={columns[field]},{column}" * (field == "image_uris")
+            raise ConfigError(f"--map names {field} twice: {columns[field]!r} and {column!r}{several}")
         columns[field] = column
     report = import_catalog(
         ImportConfig(
@@ -66,6 +72,7 @@ def run_import(options: argparse.Namespace) -> int:
             previous=tuple(options.previous),
             store=options.store,
             path_separator=options.path_separator,
+            image_separator=options.image_separator,
         )
     )
     print_import(report)

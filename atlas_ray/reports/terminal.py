@@ -23,8 +23,22 @@ def print_import(report: Any) -> None:
     """Print what an import did (`atlas_ray.catalog.importer.ImportReport`)."""
     console = wide_console()
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
+    for name, columns in report.columns.items():
+        console.print(f"  {name} from {' and '.join(map(repr, columns))}", markup=False)
     console.print(f"{report.products} products, {report.images} pictures; {report.labelled} labelled: {splits}")
     _print_split_origins(console, report.split_origins)
+    if report.joined:
+        other = ", ".join(f"{name} {count}" for name, count in report.kept_first.items())
+        other = f"; the first value was kept of {other}" if other else ""
+        console.print(f"{report.joined} further rows joined to their products{other}")
+    for name, unread in report.unread.items():
+        console.print(f"{name} could not be read {unread.count} times, such as {unread.example}", markup=False)
+    if report.separator_is_assumed:
+        text = f"category paths are separated by {report.path_separator!r} (assumed; --path-separator says otherwise)"
+        console.print(text, markup=False)
+    if report.likely_separator:
+        text = f"no category path has the separator {report.path_separator!r}, but most have "
+        console.print(f"{text}{report.likely_separator!r}: import anew with --path-separator", markup=False)
     if report.taxonomy is not None:
         console.print(f"taxonomy: {len(report.taxonomy.leaves)} leaves, id {report.taxonomy.id}")
     if report.quarantined:

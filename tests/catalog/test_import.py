@@ -12,6 +12,7 @@ import pytest
 
 from atlas_ray import storage
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
+from atlas_ray.catalog.rows import Unread
 from atlas_ray.catalog.split import StratifiedSplit, parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, OutputError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
@@ -84,7 +85,9 @@ def test_a_csv_with_a_column_map(tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text(CSV)
     report = run(tmp_path / "shop.csv", tmp_path / "out", columns=COLUMNS, store="mine")
     products = {row["product_id"]: row for row in rows(tmp_path / "out", "products")}
-    assert products.keys() == {"1", "2", "9", "11"}
+    assert products.keys() == {"1", "2", "4", "9", "11"}
+    assert products["4"]["price"] is None
+    assert report.unread["price"] == Unread(1, "'cheap', text (line 7)")
     assert products["1"]["price"] == 1299.5
     assert products["1"]["image_uris"] == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
     assert products["2"]["image_uris"] == ["s3://bucket/c.jpg"]
@@ -96,11 +99,11 @@ def test_a_csv_with_a_column_map(tmp_path: Path) -> None:
         for row in rows(tmp_path / "out", "quarantine")
     }
     assert lines == {
-        "4": "duplicate_product", "5": "missing_product_id", "6": "missing_images", "7": "bad_value",
+        "4": "contradicting_rows", "5": "missing_product_id", "6": "missing_images",
         "8": "bad_image_uri", "9": "bad_image_uri", "10": "bad_image_uri", "11": "bad_category_path",
         "13": "bad_row",
     }  # fmt: skip
-    assert report.quarantined.total() == 9
+    assert report.quarantined.total() == 8
 
 
 @pytest.mark.parametrize("separator", [";", "\t", ","])
@@ -152,9 +155,10 @@ def test_jsonl_with_broken_lines(tmp_path: Path) -> None:
     ]  # fmt: skip
     (tmp_path / "shop.jsonl").write_bytes(b"\n".join(lines))
     report = run(tmp_path / "shop.jsonl", tmp_path / "out")
-    assert (report.products, report.images) == (2, 3)
+    assert (report.products, report.images) == (3, 4)
     assert report.splits == {"val": 1}
-    assert report.quarantined == {"bad_row": 3, "bad_encoding": 3, "bad_image_uri": 1, "bad_value": 1}
+    assert report.quarantined == {"bad_row": 3, "bad_encoding": 3, "bad_image_uri": 1}
+    assert report.unread == {"split": Unread(1, "'middle', text (line 10)")}
 
 
 def test_category_folders_local_and_in_s3(tmp_path: Path, s3: str) -> None:
@@ -197,7 +201,7 @@ def test_labels_outside_a_taxonomy(tmp_path: Path) -> None:
     [
         ("a.csv", "", "an empty file"),
         ("a.csv", "id,id\n1,2\n", "a column stands twice"),
-        ("a.csv", "\nnumber;photo\n1;a.jpg\n", r"a\.csv, line 2: no known column in \['number', 'photo'\]; expected"),
+        ("a.csv", "\nnumber;size\n1;a.jpg\n", r"a\.csv, line 2: no known column in \['number', 'size'\]; expected"),
         ("a.csv", "id,image\n,\n,x.jpg\n", "not one row could be used"),
         ("a.json", "{}", "no 'images' in it"),
         ("a.json", '{"images": [{"filename": "a.jpg"}, ', "after image 1: not JSON"),

@@ -1,0 +1,92 @@
+"""Category paths as a source writes them: as lists, or as text with one of many separators."""
+
+import html
+import re
+from collections import Counter
+from typing import Any
+
+from atlas_ray.catalog.picture_names import read_listed
+from atlas_ray.errors import RowError
+from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.values import describe, is_missing, name_value
+
+DEFAULT = ">"
+SEPARATORS = {
+    "->": r"[-=]+>",
+    ">": r"(?<![-=])[>＞]",
+    "»": "»",
+    "›": "›",
+    "→": "[→⟶➔]",
+    "|": r"\|",
+    "::": "::",
+}
+"""Separators that hardly stand in a name, with what a path written with them holds."""
+IN_NAMES = {"/": "/", ";": ";", "\\": r"\\", ":": "(?<!:):(?!:)", " - ": r"\s[-–—]\s"}
+"""Separators that names have, too (`Tops/Tees`): assumed only where most paths have them and hardly any another."""
+PATTERNS = {name: re.compile(pattern) for name, pattern in (SEPARATORS | IN_NAMES).items()}
+MOST, FEW = 0.5, 0.1
+"""Shares of the paths: of one assumed separator at least, and of the surer ones at most."""
+
+
+def plain_text(text: str) -> str:
+    """Return a text without entities, also where they are escaped twice: `A &amp;gt; B` is `A > B`."""
+    return html.unescape(html.unescape(text)) if "&" in text else text
+
+
+class SeparatorTally:
+    """Counts which separators the paths of a source have."""
+
+    def __init__(self) -> None:
+        self._paths = 0
+        self._counts: Counter[str] = Counter()
+
+    def add(self, value: Any) -> None:
+        """Count a path; lists need no separator."""
+        if isinstance(value, str) and not is_missing(value):
+            text = plain_text(value)
+            self._paths += 1
+            self._counts.update(name for name, pattern in PATTERNS.items() if pattern.search(text))
+
+    def best(self) -> str:
+        """Return the separator that the paths are written with."""
+        sure, likely = (max(names, key=lambda name: self._counts[name]) for names in (SEPARATORS, IN_NAMES))
+        if self._counts[likely] > MOST * self._paths and self._counts[sure] < FEW * self._paths:
+            return likely
+        return sure if self._counts[sure] else DEFAULT
+
+    def most(self) -> str | None:
+        """Return the separator that most paths have, if one has."""
+        best = self.best()
+        return best if self._counts[best] > MOST * self._paths else None
+
+
+def split_path(value: Any, separator: str, field: str) -> CategoryPath:
+    """Return the names of a path; () for a missing one. Empty names at its ends are left out.
+
+    Args:
+        value: A list of names, or text.
+        separator: Between the names of a text; white space around it does not matter.
+        field: For messages.
+
+    Raises:
+        RowError: `bad_value` for a name that is none, `bad_encoding`, and `bad_category_path` for other types.
+    """
+    if is_missing(value):
+        return ()
+    if isinstance(value, str):
+        value = read_listed(value)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
+    if isinstance(value, str):
+        pattern = PATTERNS.get(separator)
+        text = plain_text(value)
+        value = pattern.split(text) if pattern else text.split(separator)
+    elif isinstance(value, list | tuple):
+        value = [plain_text(name) if isinstance(name, str) else name for name in value]
+    else:
+        raise RowError("bad_category_path", f"the {field} is {describe(value)}; expected text or a list of names")
+    while value and isinstance(value[0], str) and is_missing(value[0]):
+        value = value[1:]
+    while value and isinstance(value[-1], str) and is_missing(value[-1]):
+        value = value[:-1]
+    return tuple("" if isinstance(name, str) and is_missing(name) else name_value(name, field) for name in value)

@@ -1,0 +1,180 @@
+"""Which columns of a source hold which fields of a product."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from atlas_ray.delimited import column_key
+from atlas_ray.errors import ConfigError
+from atlas_ray.records import PRODUCTS
+from atlas_ray.values import is_missing
+
+FIELDS = (*PRODUCTS.names, "image_position")
+"""What `--map` may name: the columns of the products table, and the order of a product's pictures."""
+SYNONYMS = {
+    "product_id": ("product_id", "id", "item_id", "handle", "sku", "product_sku", "item_sku", "variant_sku",
+                   "article_number"),
+    "store": ("store", "shop", "store_name", "shop_name"),
+    "url": ("url", "link", "product_url", "product_link", "permalink", "page_url"),
+    "title": ("title", "name", "product_title", "product_name", "item_name", "display_name", "product_display_name"),
+    "description": ("description", "product_description", "long_description", "body_html", "body",
+                    "short_description"),
+    "price": ("price", "product_price", "sale_price", "variant_price", "regular_price", "current_price"),
+    "currency": ("currency", "currency_code", "price_currency"),
+    "breadcrumb": ("breadcrumb", "breadcrumbs"),
+    "image_uris": ("image_uris", "image_uri", "images", "image", "image_src", "image_urls", "image_url", "image_links",
+                   "image_link", "image_paths", "image_path", "image_file", "image_filename", "filename", "file_name",
+                   "pictures", "picture", "picture_urls", "picture_url", "photos", "photo", "photo_urls", "photo_url",
+                   "img", "imgs", "img_src", "img_url", "main_image", "main_image_url", "primary_image",
+                   "variant_image"),
+    "category_path": ("category_path", "category", "product_category", "categories", "category_name", "product_type",
+                      "type", "custom_product_type", "google_product_category"),
+    "split": ("split",),
+    "crawled_at": ("crawled_at",),
+    "image_position": ("image_position", "picture_position", "image_number", "image_order"),
+}  # fmt: skip
+"""What exports call our fields, the first of them first; capitals, spaces and signs do not matter."""
+FURTHER_PICTURES = ("additional_images", "additional_image", "additional_image_links", "additional_image_link",
+                    "additional_image_urls", "additional_image_url", "other_images", "more_images", "gallery_images",
+                    "gallery")  # fmt: skip
+"""Columns of pictures beside the one of `SYNONYMS`."""
+FROM_ONE_COLUMN = ("product_id", "category_path")
+"""Fields that all rows of a table have from the same column, lest two kinds of ids or of categories mix."""
+FURTHER = "further image_uris"
+"""Columns of pictures that count beside those of `image_uris`."""
+MAX_SHOWN = 40
+MAX_HEADERS = 1000
+"""Sets of columns that are remembered; each object of a JSON Lines file may have its own."""
+KEYS = {field: tuple(map(column_key, names)) for field, names in SYNONYMS.items()}
+FURTHER_KEYS = tuple(map(column_key, FURTHER_PICTURES))
+NUMBERED = re.compile(
+    rf"(?P<stem>{'|'.join(KEYS['image_uris'])}|additionalimage(?:url|link)?)(?P<number>\d{{1,3}})"
+    r"|(?P<before>image|picture|photo|img)(?P<within>\d{1,3})(?P<after>src|url|link|uri|path|file|filename)"
+)
+"""`image_1`, `Image URL 2`, `photo3_path`."""
+
+
+class Columns:
+    """Finds the columns of each field in the rows of a source."""
+
+    def __init__(self, chosen: Mapping[str, str], table: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Take the user's choice.
+
+        Args:
+            chosen: Our field -> the source's column; for `image_uris` also several, with commas between them.
+            table: The first rows of a source whose rows all have the same columns; empty for others.
+        """
+        self._chosen = chosen
+        self._table = table
+        self._known: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """What the source's columns may be called."""
+        chosen = [name for column in self._chosen.values() for name in (column, *_several(column))]
+        return [*chosen, *PRODUCTS.names, *(name for names in SYNONYMS.values() for name in names)]
+
+    def of(self, row: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of each field, of which the first that has a value counts; of `FURTHER` all do."""
+        header = tuple(row)
+        found = self._known.get(header)
+        if found is None:
+            if len(self._known) >= MAX_HEADERS:
+                self._known.clear()
+            found = self._known[header] = self._find(header)
+        return found
+
+    def find(self, row: Mapping[str, Any], field: str) -> tuple[str, Any] | None:
+        """Return the column that a row has a field's value in, and the value; None where it has none."""
+        for column in self.of(row)[field]:
+            value = row[column]
+            if not is_missing(value) and value not in ([], {}):
+                return column, value
+        return None
+
+    def check(self, source: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse a chosen column that no row has.
+
+        Args:
+            source: For the message.
+            rows: Read only as far as is needed.
+
+        Raises:
+            ConfigError: naming the column that is most like it.
+        """
+        missing = dict(self._chosen)
+        names: dict[str, None] = {}
+        for row in rows:
+            if not missing:
+                return
+            header = tuple(row)
+            missing = {field: column for field, column in missing.items() if not _resolve(field, column, header)}
+            if len(names) < MAX_SHOWN:
+                names.update(dict.fromkeys(header))
+        for field, column in missing.items():
+            like = {column_key(name): name for name in names}
+            wanted = _several(column) if field == "image_uris" and "," in column else (column,)
+            absent = next((name for name in wanted if column_key(name) not in like), column)
+            close = difflib.get_close_matches(column_key(absent), like, 1)
+            hint = f"did you mean {like[close[0]]!r}? " if close else ""
+            shown = ", ".join(repr(name) for name in list(names)[:MAX_SHOWN]) or "none"
+            raise ConfigError(f"--map {field}={column}: no column {absent!r} in {source}; {hint}It has {shown}")
+
+    def check_needed(self, source: str) -> None:
+        """Refuse a table without a column of ids, or without one of pictures.
+
+        Raises:
+            ConfigError: with the columns that it has.
+        """
+        found = self.of(self._table[0])
+        for field, columns in (
+            ("product_id", found["product_id"]),
+            ("image_uris", found["image_uris"] + found[FURTHER]),
+        ):
+            if not columns:
+                shown = ", ".join(map(repr, list(self._table[0])[:MAX_SHOWN]))
+                raise ConfigError(
+                    f"{source}: no column is known as {field}; name one with --map {field}=COLUMN: {shown}"
+                )
+
+    def _find(self, header: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        by_key = {column_key(name): name for name in reversed(header)}  # of equal ones the first
+        found = {FURTHER: _numbered(by_key) + tuple(by_key[key] for key in FURTHER_KEYS if key in by_key)}
+        for field in FIELDS:
+            if field in self._chosen:
+                found[field] = _resolve(field, self._chosen[field], header)
+                continue
+            columns = tuple(by_key[key] for key in KEYS[field] if key in by_key)
+            if field in FROM_ONE_COLUMN and self._table:
+                filled = [name for name in columns if any(row.get(name) for row in self._table)]
+                columns = tuple(filled[:1]) or columns[:1]
+            found[field] = columns
+        if "image_uris" in self._chosen:
+            found[FURTHER], found["image_uris"] = found["image_uris"], ()
+        return found
+
+
+def _several(column: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in column.split(",") if name.strip())
+
+
+def _resolve(field: str, column: str, header: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns of a row that the user means, as written or spelt alike; () where one is missing."""
+    by_key = {column_key(name): name for name in reversed(header)}
+    for names in ((column,), _several(column) if field == "image_uris" else ()):
+        found = [name if name in header else by_key.get(column_key(name)) for name in names]
+        if names and all(found):
+            return tuple(name for name in found if name)
+    return ()
+
+
+def _numbered(by_key: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the columns `image_1`, `image_2`, ... by their numbers, of one kind: not paths beside addresses."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for key, column in reversed(by_key.items()):  # in the header's order
+        if match := NUMBERED.fullmatch(key):
+            kinds.setdefault(match["stem"] or match["before"] + match["after"], []).append(
+                (int(match["number"] or match["within"]), column)
+            )
+    return tuple(column for _, column in sorted(next(iter(kinds.values()), [])))

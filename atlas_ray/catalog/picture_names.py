@@ -1,0 +1,145 @@
+"""Pictures as a source names them: cells that hold one name or several, and names as URIs."""
+
+import ast
+import json
+import os.path
+import re
+from typing import Any
+from urllib.parse import unquote
+
+from atlas_ray import storage
+from atlas_ray.errors import RowError
+from atlas_ray.values import describe, is_missing, printable, valid_text
+
+URL_KEYS = ("url", "src", "href", "uri", "link", "image_url", "image", "path", "filename", "file", "name")
+"""What objects call the address of their picture, the first of them first."""
+ADDRESS = re.compile(r"(?:https?:|s3:|file:)?//[^/\s]|file:///", re.IGNORECASE)
+BEFORE_ADDRESS = re.compile(rf"[\s|;,]+(?={ADDRESS.pattern})", re.IGNORECASE)
+URI = re.compile(r"s3://[^/]+/.|(?i:https?)://[^/?#]+(?:/[^#]|\?.)")
+PICTURE_END = re.compile(
+    r"\.(?:jpe?g|jpe|jfif|png|webp|gif|bmp|avif|tiff?|heic|heif|svg|jp2|jxl)(?:\?[^\s,;|]*)?$", re.IGNORECASE
+)
+SEPARATOR = re.compile(r"(\s*[;,]\s*|\s+)")
+LINE_END = re.compile(r"[\r\n]+")
+ONE_NAME = re.compile(r"[^\s|;,\[{]*")
+WINDOWS_PATH = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")
+SHOWN = 120
+
+
+def picture_names(value: Any, separator: str | None) -> list[str]:
+    """Return the pictures that a value names, in their order.
+
+    A text may name several: between lines, `|`, before each address (`https:`, `s3:`, `file:`, `//`), and at a comma,
+    a semicolon or a space after a name with a picture's ending, if each name has one. An address is never cut within,
+    and `my photo, front.jpg` is one name. Lists are read as they are, also nested ones, lists written as text, and
+    lists of objects with an address.
+
+    Args:
+        value: From JSON, CSV or Arrow.
+        separator: What alone separates the names in a text; None to tell it as above.
+
+    Raises:
+        RowError: `bad_image_uri` for a value that is neither.
+    """
+    if isinstance(value, str) and separator is not None:
+        return [name.strip() for name in value.split(separator) if name.strip()]
+    names: list[str] = []
+    pending = [read_listed(value) if isinstance(value, str) else value]
+    if isinstance(pending[0], str):
+        return _split(pending[0])
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            names += [one.strip()] if one.strip() else []
+        elif isinstance(one, list | tuple):
+            pending.extend(reversed(one))
+        elif isinstance(one, dict):
+            address = next((one[key] for key in URL_KEYS if one.get(key)), None)
+            if not isinstance(address, str):
+                raise RowError("bad_image_uri", f"a picture is {describe(one)} without any of {', '.join(URL_KEYS)}")
+            pending.append(address)
+        elif not is_missing(one):
+            raise RowError("bad_image_uri", f"a picture is {describe(one)}; expected text or a list of it")
+    return names
+
+
+def read_listed(text: str) -> Any:
+    """Return the list or object that a text is written as, in JSON or as Python prints it; else the text."""
+    text = text.strip()
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return text
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return text[1:-1].strip()
+
+
+def _split(text: str) -> list[str]:
+    if ONE_NAME.fullmatch(text):
+        return [text] if text else []
+    if text.lower().startswith("data:"):
+        return [text]
+    parts = [part for line in LINE_END.split(text) for part in BEFORE_ADDRESS.split(line)]
+    names = [name for part in parts for name in ([part] if ADDRESS.match(part.lstrip()) else _names(part))]
+    return [name for name in (name.strip().rstrip("|;, ") for name in names) if name]
+
+
+def _names(text: str) -> list[str]:
+    """Return the names of files in a line; the whole of it where one of several would have no picture's ending."""
+    names = []
+    for part in text.split("|"):
+        ended, name = [], ""
+        for piece in SEPARATOR.split(part):
+            name = name + piece if name or not SEPARATOR.fullmatch(piece) else ""
+            if PICTURE_END.search(name):
+                ended.append(name)
+                name = ""
+        names += [part] if name.strip(";, ") else ended
+    return names
+
+
+def picture_uri(name: str, base: str) -> str:
+    """Return the URI of a picture.
+
+    Args:
+        name: An address (`https://`, `http://`, `s3://`, `//HOST/...`), a `file://` URI, or a path below `base`, also
+            with backslashes.
+        base: The folder, a local path or in S3.
+
+    Raises:
+        RowError: `bad_image_uri` for anything else, and for what leads out of `base`; `bad_encoding`.
+    """
+    valid_text(name, "picture")
+    shown = repr(printable(name[:SHOWN]))
+    if re.match("//[^/]", name):
+        name = f"https:{name}"
+    if URI.match(name):
+        return name
+    if re.match("(?i)data:|blob:", name):
+        raise RowError("bad_image_uri", f"{shown} is a picture itself, not its name; save it as a file and name that")
+    if local := re.match("(?i)file://(?:localhost)?(?=/)", name):
+        name = valid_text(unquote(name[local.end() :], errors="surrogateescape"), "picture")
+    if WINDOWS_PATH.match(name):
+        raise RowError(
+            "bad_image_uri",
+            f"{shown} is a path of a Windows machine; name the folder that holds the pictures here with --image-base, "
+            "and write names relative to it",
+        )
+    if "://" in name or "\0" in name or re.match("(?i)https?:", name):
+        raise RowError("bad_image_uri", f"{shown}; expected a path, s3://BUCKET/KEY, or http(s)://HOST/PATH")
+    if "/" not in name:
+        name = name.replace("\\", "/")
+    return _below(name, base.rstrip("/"), shown)
+
+
+def _below(name: str, base: str, shown: str) -> str:
+    path = os.path.normpath(name if storage.is_s3(base) else os.path.join(base or "/", name))
+    if storage.is_s3(base):
+        leads_out, path = path.startswith(("..", "/")), f"{base}/{path}"
+    else:
+        leads_out = os.path.commonpath([path, base or "/"]) != (base or "/")
+    if leads_out:
+        raise RowError("bad_image_uri", f"{shown} leads out of {base}; name another folder with --image-base")
+    return path

@@ -1,0 +1,103 @@
+"""The products, images and quarantine tables of an import, written as Parquet files of `PART_ROWS` rows."""
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas_ray import storage
+from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
+
+PART_ROWS = 50_000
+
+
+class ProductParts:
+    """Collects rows and writes them; a part can be written again, with changes.
+
+    Attributes:
+        part: The file that the next product goes to.
+        images: How many pictures the products so far have.
+    """
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._products: list[dict[str, Any]] = []
+        self._quarantine: list[dict[str, Any]] = []
+        self._quarantine_parts = 0
+        self.part = 0
+        self.images = 0
+
+    def add(self, product: dict[str, Any]) -> None:
+        """Take a product; its pictures go into the images table."""
+        self.images += len(product["image_uris"])
+        self._products.append(product)
+        if len(self._products) >= PART_ROWS:
+            self.flush()
+
+    def refuse(self, row: dict[str, Any]) -> None:
+        """Take a row of the quarantine table."""
+        self._quarantine.append(row)
+        if len(self._quarantine) >= PART_ROWS:
+            self._flush_quarantine()
+
+    def flush(self) -> None:
+        """Write the products so far."""
+        if self._products:
+            self._write_products(self.part, self._products)
+            self.part += 1
+            self._products = []
+
+    def read(self, part: int) -> list[dict[str, Any]]:
+        """Return the products of a part that was written."""
+        place = storage.locate(self._uri("products", part))
+        rows: list[dict[str, Any]] = pq.read_table(place.path, filesystem=place.filesystem).to_pylist()
+        return rows
+
+    def replace(self, part: int, products: list[dict[str, Any]], more_images: int) -> None:
+        """Write a part again, whose products have some more pictures now."""
+        self.images += more_images
+        self._write_products(part, products)
+
+    def _flush_quarantine(self) -> None:
+        if self._quarantine:
+            table = pa.Table.from_pylist(self._quarantine, schema=QUARANTINE)
+            self._write("quarantine", self._quarantine_parts, table)
+            self._quarantine_parts += 1
+            self._quarantine = []
+
+    def _write_products(self, part: int, rows: Iterable[dict[str, Any]]) -> None:
+        products = pa.Table.from_pylist(list(rows), schema=PRODUCTS)
+        uris = products["image_uris"].combine_chunks()
+        owners = products["product_id"].combine_chunks().take(uris.value_parent_indices())
+        pictures = uris.flatten()
+        count = len(pictures)
+        images = pa.table(
+            [
+                pa.array(image_ids(owners.to_pylist(), pictures.to_pylist())),
+                owners,
+                pictures,
+                pa.nulls(count, pa.string()),
+                pa.nulls(count, pa.int32()),
+                pa.nulls(count, pa.int32()),
+            ],
+            schema=IMAGES,
+        )
+        self._write("images", part, images)
+        self._write("products", part, products)
+
+    def _uri(self, name: str, part: int) -> str:
+        return storage.join(self._output, name, f"part-{part:05d}.parquet")
+
+    def _write(self, name: str, part: int, table: pa.Table) -> None:
+        storage.make_folder(storage.join(self._output, name))
+        place = storage.locate(self._uri(name, part))
+        pq.write_table(table, place.path, filesystem=place.filesystem, row_group_size=10_000)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.flush()
+            self._flush_quarantine()

@@ -1,0 +1,83 @@
+from typing import Any
+
+import pytest
+
+from atlas_ray.catalog.category_paths import SeparatorTally, split_path
+from atlas_ray.errors import RowError
+
+
+def best(*paths: Any) -> str:
+    tally = SeparatorTally()
+    for path in paths:
+        tally.add(path)
+    return tally.best()
+
+
+@pytest.mark.parametrize(
+    ("separator", "paths"),
+    [
+        (">", ["A > B > C", "A>B"]),
+        (">", ["A &gt; B", "A &amp;gt; C", "A > B > "]),
+        (">", ["Women > Tops/Tees", "Men > Tops/Tees", "Women > Skirts"]),
+        (">", ["Women > Tops; Tees - new", "Men > Tops; Tees - old"]),
+        (">", ["Sarees", "Kurtas"]),
+        (">", ["Tops/Tees", "Sarees", "Kurtas"]),
+        (">", []),
+        (">", [["A", "B/C"]]),
+        ("->", ["A->B", "A -> C", "D --> E"]),
+        ("/", ["A/B/C", "A/D", "E"]),
+        ("/", ["/A/B/", "/A/C/"]),
+        ("|", ["A|B|C", "A | D"]),
+        ("»", ["A » B", "A &raquo; C"]),
+        (";", ["A;B", "A; C &amp; D"]),
+        ("›", ["A › B"]),
+        ("→", ["A → B"]),
+        ("::", ["A::B"]),
+        (":", ["A:B", "A: C"]),
+        (" - ", ["A - B", "T-Shirts - C"]),
+        ("\\", ["A\\B"]),
+    ],
+)
+def test_separators_are_told_from_the_paths(separator: str, paths: list[Any]) -> None:
+    assert best(*paths) == separator
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "path"),
+    [
+        ("A &gt; B", ">", ("A", "B")),
+        ("A &amp;gt; B", ">", ("A", "B")),
+        ("A > B > ", ">", ("A", "B")),
+        (" > A > B >> ", ">", ("A", "B")),
+        ("Bags &amp; Belts > Caf&eacute;", ">", ("Bags & Belts", "Café")),
+        ("A->B", "->", ("A", "B")),
+        ("A » B", "»", ("A", "B")),
+        ("/A/B/C/", "/", ("A", "B", "C")),
+        ("A;B", ";", ("A", "B")),
+        ("Women > Tops/Tees", ">", ("Women", "Tops/Tees")),
+        ("A > > B", ">", ("A", "", "B")),
+        ("A # B", "#", ("A", "B")),
+        ('["A", "B"]', ">", ("A", "B")),
+        ("['A', 'B > C']", ">", ("A", "B > C")),
+        (["A", "B/C", ""], "/", ("A", "B/C")),
+        (["A > B"], ">", ("A", "B")),
+        (["A", 7], ">", ("A", "7")),
+        (" > ", ">", ()),
+        (None, ">", ()),
+        (float("nan"), ">", ()),
+    ],
+)
+def test_paths(text: Any, separator: str, path: tuple[str, ...]) -> None:
+    assert split_path(text, separator, "category path") == path
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [(7, "bad_category_path"), ({"name": "A"}, "bad_category_path"), (True, "bad_category_path"),
+     (["A", None], "bad_value"), (["A", float("nan")], "bad_value"), ([["A"], "B"], "bad_value"),
+     ("A > \ud83d", "bad_encoding")],
+)  # fmt: skip
+def test_what_is_no_path(value: Any, code: str) -> None:
+    with pytest.raises(RowError) as error:
+        split_path(value, ">", "category path")
+    assert error.value.code == code

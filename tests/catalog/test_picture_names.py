@@ -1,0 +1,139 @@
+import json
+from typing import Any
+
+import pytest
+
+from atlas_ray.catalog.picture_names import picture_names, picture_uri
+from atlas_ray.errors import RowError
+
+A, B = "https://cdn.shop.example/w_300,h_200/a.jpg?v=1;2|3", "https://cdn.shop.example/b"
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("a.jpg,b.jpg", ["a.jpg", "b.jpg"]),
+        ("a.jpg, b.PNG", ["a.jpg", "b.PNG"]),
+        ("a.jpg b.jpg", ["a.jpg", "b.jpg"]),
+        ("a.jpg;b.jpg", ["a.jpg", "b.jpg"]),
+        ("a.jpg ; b.jpeg;", ["a.jpg", "b.jpeg"]),
+        ("a.jpg|b.jpg", ["a.jpg", "b.jpg"]),
+        ("photos/1|photos/2", ["photos/1", "photos/2"]),
+        ("a.jpg\r\nb.jpg\n", ["a.jpg", "b.jpg"]),
+        ("a.jpg, b.webp; c.avif|d.gif", ["a.jpg", "b.webp", "c.avif", "d.gif"]),
+        ("a.jpg?x=1,b.jpg?x=2", ["a.jpg?x=1", "b.jpg?x=2"]),
+        ('["a.jpg", "b.jpg"]', ["a.jpg", "b.jpg"]),
+        ("['a.jpg', 'b.jpg']", ["a.jpg", "b.jpg"]),
+        ("[a.jpg, b.jpg]", ["a.jpg", "b.jpg"]),
+        ('[{"src": "a.jpg", "alt": "x"}]', ["a.jpg"]),
+        (f"{A},{B}", [A, B]),
+        (f"{A} {B}", [A, B]),
+        (f"{A}; {B}", [A, B]),
+        (f"{A}|{B}", [A, B]),
+        (f"{A}\n{B}\n", [A, B]),
+        (f"{B},//cdn.example/c.jpg,s3://shop/d.jpg", [B, "//cdn.example/c.jpg", "s3://shop/d.jpg"]),
+        (f"a.jpg,{B}", ["a.jpg", B]),
+        (A, [A]),
+        ("https://x.example/my photo, front.jpg", ["https://x.example/my photo, front.jpg"]),
+        ("https://x.example/?list=a.jpg,b.jpg", ["https://x.example/?list=a.jpg,b.jpg"]),
+        ("my photo, front.jpg", ["my photo, front.jpg"]),
+        ("my photo, front.jpg, my photo, back.jpg", ["my photo, front.jpg", "my photo, back.jpg"]),
+        ("IMG 01.jpg", ["IMG 01.jpg"]),
+        ("a.jpg, and more", ["a.jpg, and more"]),
+        ("Tom & Jerry; mug.png", ["Tom & Jerry; mug.png"]),
+        (" a.jpg ", ["a.jpg"]),
+        ("", []),
+        (" , ", []),
+        (["a,b.jpg", " c d.jpg "], ["a,b.jpg", "c d.jpg"]),
+        ([["a.jpg"], [["b.jpg", None]]], ["a.jpg", "b.jpg"]),
+        ([{"url": "a.jpg"}, {"src": "b.jpg"}, {"href": "c"}, {"uri": "d.jpg"}], ["a.jpg", "b.jpg", "c", "d.jpg"]),
+        ({"url": "a.jpg", "width": 5}, ["a.jpg"]),
+        ("data:image/png;base64,iVBORw0KGgo=", ["data:image/png;base64,iVBORw0KGgo="]),
+        (None, []),
+    ],
+)  # fmt: skip
+def test_pictures_of_a_cell(value: Any, names: list[str]) -> None:
+    assert picture_names(value, None) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "names"),
+    [
+        ("a b, c", ",", ["a b", "c"]),
+        (f"{A}#{B}", "#", [A, B]),
+        ("a.jpg b.jpg", ";", ["a.jpg b.jpg"]),
+        ("a||b||", "||", ["a", "b"]),
+    ],
+)
+def test_a_separator_that_is_given(text: str, separator: str, names: list[str]) -> None:
+    assert picture_names(text, separator) == names
+
+
+@pytest.mark.parametrize("value", [7, True, {"alt": "x"}, ["a.jpg", 7], [{"url": ["a.jpg"]}]])
+def test_what_names_no_picture(value: Any) -> None:
+    with pytest.raises(RowError) as error:
+        picture_names(value, None)
+    assert error.value.code == "bad_image_uri"
+
+
+def test_a_deep_list() -> None:
+    deep: Any = "a.jpg"
+    for _ in range(5000):
+        deep = [deep]
+    assert picture_names(deep, None) == ["a.jpg"]
+    assert picture_names("[" * 100_000 + "]" * 100_000, None) == ["[" * 99_999 + "]" * 99_999]
+    with pytest.raises(RowError, match="bad_image_uri"):
+        picture_names([{"url": json.loads("[" * 500 + "]" * 500)}], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "uri"),
+    [
+        ("a.jpg", "/shop/a.jpg"),
+        ("./sub/../a.jpg", "/shop/a.jpg"),
+        ("photos\\a.jpg", "/shop/photos/a.jpg"),
+        ("/shop/a.jpg", "/shop/a.jpg"),
+        ("file:///shop/my%20photo.jpg", "/shop/my photo.jpg"),
+        ("file://localhost/shop/a.jpg", "/shop/a.jpg"),
+        ("//cdn/x.jpg", "https://cdn/x.jpg"),
+        ("//cdn.example/x.jpg?a=1|2", "https://cdn.example/x.jpg?a=1|2"),
+        ("HTTPS://cdn.example/x.jpg", "HTTPS://cdn.example/x.jpg"),
+        ("s3://bucket/c,d.jpg", "s3://bucket/c,d.jpg"),
+        ("12:30.jpg", "/shop/12:30.jpg"),
+    ],
+)
+def test_names_as_uris(name: str, uri: str) -> None:
+    assert picture_uri(name, "/shop") == uri
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("data:image/png;base64,iVBORw0KGgo=", "save it as a file"),
+        ("blob:https://shop.example/1", "save it as a file"),
+        ("C:\\pic.jpg", "a Windows machine.*--image-base"),
+        ("D:/pics/a.jpg", "a Windows machine"),
+        ("\\\\server\\share\\a.jpg", "a Windows machine"),
+        ("file:///C:/pics/a.jpg", "a Windows machine"),
+        ("file:///etc/passwd", "leads out of /shop"),
+        ("/shopping/a.jpg", "leads out of /shop"),
+        ("file:///shop/%2e%2e/etc/passwd", "leads out of /shop"),
+        ("../a.jpg", "leads out of /shop"),
+        ("..\\..\\a.jpg", "leads out of /shop"),
+        ("ftp://shop.example/a.jpg", "expected a path"),
+        ("https://shop.example/", "expected a path"),
+        ("https:a.jpg", "expected a path"),
+        ("a\0.jpg", "expected a path"),
+    ],
+)
+def test_names_that_cannot_be_used(name: str, reason: str) -> None:
+    with pytest.raises(RowError, match=reason) as error:
+        picture_uri(name, "/shop")
+    assert error.value.code == "bad_image_uri"
+
+
+def test_names_below_a_folder_in_s3() -> None:
+    assert picture_uri("sub/a b.jpg", "s3://shop/photos/") == "s3://shop/photos/sub/a b.jpg"
+    for name in ("../a.jpg", "/a.jpg", "file:///a.jpg"):
+        with pytest.raises(RowError, match="leads out of s3://shop/photos"):
+            picture_uri(name, "s3://shop/photos")

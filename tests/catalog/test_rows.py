@@ -1,0 +1,97 @@
+from datetime import UTC, datetime
+from math import inf
+from typing import Any
+
+import pytest
+
+from atlas_ray.catalog.rows import RowReader, Unread
+
+
+def read(**row: Any) -> tuple[dict[str, Any], dict[str, Unread]]:
+    reader = RowReader(image_base="/shop")
+    product = reader.product({"id": "1", "image": "a.jpg"} | row, "line 2")
+    return product, reader.unread
+
+
+@pytest.mark.parametrize(
+    ("row", "price", "currency"),
+    [
+        ({"price": "$12.99"}, 12.99, None),
+        ({"price": "12.345,00 €"}, 12345, "EUR"),
+        ({"price": "12,99 zł", "currency": ""}, 12.99, "PLN"),
+        ({"price": "USD 5", "currency": "eur"}, 5, "EUR"),
+        ({"price": 5, "currency": "€"}, 5, "EUR"),
+        ({"price": 0}, 0, None),
+        ({"price": ""}, None, None),
+        ({"price": float("nan")}, None, None),
+    ],
+)
+def test_prices(row: dict[str, Any], price: float | None, currency: str | None) -> None:
+    product, unread = read(**row)
+    assert (product["price"], product["currency"]) == (price, currency)
+    assert unread == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "example"),
+    [
+        ("price", "N/A", "'N/A', text (line 2)"),
+        ("price", True, "True, true or false (line 2)"),
+        ("price", -5, "-5, a number (line 2)"),
+        ("price", 10**400, None),
+        ("price", {"amount": 5}, "{'amount': 5}, an object (line 2)"),
+        ("crawled_at", "12/31/2020", "'12/31/2020', text (line 2)"),
+        ("crawled_at", 1609372800, "1609372800, a number (line 2)"),
+        ("crawled_at", "yesterday", "'yesterday', text (line 2)"),
+        ("split", "middle", "'middle', text (line 2)"),
+        ("split", 1, "1, a number (line 2)"),
+        ("title", {"en": "Mug"}, "{'en': 'Mug'}, an object (line 2)"),
+        ("breadcrumb", 7, "7, a number (line 2)"),
+        ("image_position", "first", "'first', text (line 2)"),
+    ],
+)
+def test_an_optional_field_that_cannot_be_read_does_not_cost_the_product(
+    name: str, value: Any, example: str | None
+) -> None:
+    product, unread = read(**{name: value})
+    assert product["image_uris"] == {"/shop/a.jpg": inf}
+    assert product.get(name) is None
+    assert unread.keys() == {name}
+    assert unread[name].count == 1
+    assert example is None or unread[name].example == example
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [("Train", "train"), ("dev", "val"), ("validation", "val"), ("TEST", "test"), (" Training ", "train"),
+     ("Valid", "val"), ("holdout", "test")],
+)  # fmt: skip
+def test_splits_in_other_words(word: str, split: str) -> None:
+    assert read(split=word)[0]["split"] == split
+
+
+def test_times() -> None:
+    assert read(crawled_at="2020-12-31")[0]["crawled_at"] == datetime(2020, 12, 31, tzinfo=UTC)
+    assert read(crawled_at=" 2020-12-31T10:00:00Z")[0]["crawled_at"] == datetime(2020, 12, 31, 10, tzinfo=UTC)
+
+
+def test_a_picture_that_cannot_be_read_does_not_cost_the_others() -> None:
+    product, unread = read(image=["a.jpg", "C:\\b.jpg", "data:image/png;base64,xx", "c.jpg"], image_position="3")
+    assert product["image_uris"] == {"/shop/a.jpg": 3, "/shop/c.jpg": 3}
+    assert unread == {"image_uris": Unread(2, "'C:\\\\b.jpg', text (line 2)")}
+
+
+def test_what_was_taken_from_which_column() -> None:
+    reader = RowReader(image_base="/shop")
+    for row in ({"ID": 1, "Image 1": "a.jpg", "Image 2": "b.jpg"}, {"ID": 2, "Image 1": "c.jpg", "Image 2": ""}):
+        reader.product(row, "")
+    assert reader.taken == {("product_id", "ID"): 2, ("image_uris", "Image 1"): 2, ("image_uris", "Image 2"): 1}
+
+
+def test_paths_that_were_not_separated_are_told() -> None:
+    reader = RowReader(image_base="/shop", separators={"category_path": ">"})
+    for number, path in enumerate(("A/B", "A/C", "D")):
+        reader.product({"id": number, "image": "a.jpg", "category": path}, "")
+    assert reader.likely_separator == "/"
+    reader.product({"id": 9, "image": "a.jpg", "category": "A > B"}, "")
+    assert reader.likely_separator is None
