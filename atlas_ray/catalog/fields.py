@@ -172,7 +172,7 @@ def _resolve(field: str, column: str, header: tuple[str, ...]) -> tuple[str, ...
 def _numbered(by_key: Mapping[str, str]) -> tuple[str, ...]:
     """Return the columns `image_1`, `image_2`, ... by their numbers, of one kind: not paths beside addresses."""
     kinds: dict[str, list[tuple[int, str]]] = {}
-    for key, column in reversed(by_key.items()):  # in the header's order
+    for key, column in reversed(list(by_key.items())):  # in the header's order
         if match := NUMBERED.fullmatch(key):
             kinds.setdefault(match["stem"] or match["before"] + match["after"], []).append(
                 (int(match["number"] or match["within"]), column)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
@@ -81,16 +82,16 @@ class RowReader:
         product: dict[str, Any] = dict.fromkeys(PRODUCTS.names)
         product["product_id"] = self._product_id(row)
         for name in TEXT_FIELDS:
-            product[name] = self._optional(row, name, place, lambda value, name=name: text_value(value, name))
+            product[name] = self._optional(row, name, place, partial(text_value, name=name))
         product["store"] = product["store"] or self.store
         product["price"], stated = self._optional(row, "price", place, _price) or (None, None)
         currency = product["currency"]
         product["currency"] = (parse_currency(currency) or currency) if currency else stated
         product["crawled_at"] = self._optional(row, "crawled_at", place, _time)
-        breadcrumb = self._optional(row, "breadcrumb", place, lambda value: self._names(value, "breadcrumb"))
+        breadcrumb = self._optional(row, "breadcrumb", place, partial(self._names, name="breadcrumb"))
         product["breadcrumb"] = list(breadcrumb) if breadcrumb else None
         product["split"] = self._optional(row, "split", place, _split)
-        position = self._optional(row, "image_position", place, lambda value: number(value, "image position"))
+        position = self._optional(row, "image_position", place, partial(number, name="image position"))
         product["image_uris"] = dict.fromkeys(self._image_uris(row, place), inf if position is None else position)
         product["category_path"] = self._category_path(self._value(row, "category_path"))
         return product

@@ -49,7 +49,7 @@ def run_import(options: argparse.Namespace) -> int:
     from atlas_ray.reports.terminal import print_import
     from atlas_ray.taxonomy import read_taxonomy
 
-    columns = {}
+    columns: dict[str, str] = {}
     for entry in options.map:
         field, separator, column = entry.partition("=")
         if not separator or not column:
