@@ -1,7 +1,6 @@
 """Import: another layout's catalogue to the products and images tables, streaming."""
 
 import itertools
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,8 +22,8 @@ from atlas_ray.streaming.account import write_run
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 
 FEW_PRODUCTS = 20
-SAMPLE_ROWS, SAMPLE_CHARACTERS = 1000, 64 * 1024 * 1024
-"""What is read of a source, at most, to tell its columns and separators."""
+SAMPLE_ROWS, SAMPLE_SIZE = 1000, 64 * 1024 * 1024
+"""Rows, and characters in them, that are read at most to tell a source's columns and separators."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +143,8 @@ def open_source(config: ImportConfig) -> OpenSource:
     rows, sample, size = iter(source), [], 0
     for raw in rows:
         sample.append(raw)
-        size += len(json.dumps(raw.fields, default=str))
-        if len(sample) == SAMPLE_ROWS or size > SAMPLE_CHARACTERS:
+        size += sum(len(value) for value in raw.fields.values() if isinstance(value, str | list))
+        if len(sample) == SAMPLE_ROWS or size > SAMPLE_SIZE:
             break
     fields = [raw.fields for raw in sample if raw.fields]
     if source.header is not None:
