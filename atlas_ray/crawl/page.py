@@ -1,15 +1,18 @@
 """A saved response: bytes to text to a tree, whatever the bytes are."""
 
 import codecs
-import unicodedata
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import lxml.etree
 import lxml.html
+from chardetng_py import EncodingDetector
 from parsel import Selector
-from w3lib.encoding import html_to_unicode, read_bom
+from w3lib.encoding import html_to_unicode, read_bom, resolve_encoding
+
+from atlas_ray.crawl.visibility import seen_texts
 
 MAX_BYTES = 5 * 1024 * 1024
 """What of a body is read; the largest shop pages have 2 to 3 MiB."""
@@ -22,6 +25,15 @@ MAX_SHOWN = 100
 """Characters of words that are looked for."""
 FIRST_UNSPACED = "\u0e00"
 """Thai, the first in Unicode of the scripts that put no space between words."""
+ICONS = re.compile("[\ue000-\uf8ff\U000f0000-\U0010ffff]")
+"""Characters for private use, which fonts draw as icons."""
+UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff"  # controls, halves of characters
+    "\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffc"  # without width
+    # Joiners shape Arabic and Indic letters and emoji; beside other letters they are dirt.
+    "]|(?<![\u0600-\U0001ffff])[\u200c\u200d]|[\u200c\u200d](?![\u0600-\U0001ffff])"
+)
+"""Characters that cannot be stored or seen."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +62,9 @@ class Page:
     def text(self) -> str:
         """The body as text, without NUL characters.
 
-        A byte order mark is believed, then the bytes themselves where they are UTF-8, then what the
-        header and the page declare. A page that declares UTF-8 and has hardly a valid character of
-        it beyond ASCII is read as Windows-1252.
+        A byte order mark is believed, then the bytes themselves if they are UTF-8, then what the header
+        and the page declare. What declares nothing, or UTF-8 with hardly a valid character of it beyond
+        ASCII, is read in the encoding that its letters and the country of its address make likely.
         """
         body = self.body[:MAX_BYTES]
         if read_bom(body)[0] is None:
@@ -61,12 +73,24 @@ class Page:
                 return codecs.getincrementaldecoder("utf-8")().decode(body).replace("\0", "")
             except UnicodeDecodeError:
                 pass
-        encoding, text = html_to_unicode(self.content_type or None, body, default_encoding="cp1252")
+        encoding, text = html_to_unicode(self.content_type or None, body, auto_detect_fun=self._likely_encoding)
         if encoding == "utf-8" and read_bom(body)[0] is None:
             broken = text.count("\ufffd")
             if broken > sum(letter > "\x7f" for letter in text) - broken:
-                text = body.decode("cp1252", "replace")
+                text = body.decode(self._likely_encoding(body), "replace")
         return text.replace("\0", "")
+
+    def _likely_encoding(self, body: bytes) -> str:
+        """Return the encoding in which bytes make words: UTF-8 if hardly a character of it is broken."""
+        text = body.decode("utf-8", "replace")
+        if 10 * text.count("\ufffd") < sum(letter > "\x7f" for letter in text):
+            return "utf-8"
+        detector = EncodingDetector()
+        detector.feed(body, last=True)
+        country = host_of(self.url).rpartition(".")[2]
+        hint = country.encode() if re.fullmatch("[a-z]{2,20}", country) else None
+        name = detector.guess(tld=hint, allow_utf8=False)
+        return resolve_encoding(name) or name
 
     @cached_property
     def tree(self) -> lxml.html.HtmlElement:
@@ -113,7 +137,7 @@ class Page:
     def titles(self) -> tuple[str, ...]:
         """What the page calls itself: og:title, first-level headings, the title element."""
         headings = [text_of(element) for element in self.tree.xpath("(//h1)[position() <= 3]")]
-        title = text_of(next(iter(self.tree.iterfind(".//title")), None))
+        title = text_of(next(iter(self.tree.xpath("(//title[not(ancestor::svg)])[1]")), None))
         return tuple(filter(None, (self.metas.get("og:title"), *headings, title)))
 
     def shows(self, words: str) -> bool:
@@ -125,7 +149,7 @@ class Page:
         if not 0 < len(wanted) <= MAX_SHOWN:
             return False
         texts = (*self.tree.xpath(f"//body{SEEN}"), *self.tree.xpath("//img/@alt"), *self.titles)
-        text = f" {' '.join(' '.join(texts).split())} ".casefold()
+        text = f" {' '.join(visible(' '.join(' '.join(texts).split())).split())} ".casefold()
         start = text.find(wanted)
         while start >= 0:
             before, after = text[start - 1], text[start + len(wanted)]
@@ -180,15 +204,20 @@ def is_front(url: str) -> bool:
     return parts.path in ("", "/") and not parts.query
 
 
+def visible(text: str) -> str:
+    """Return text without the characters that cannot be stored or seen; an icon leaves a space."""
+    return text if text.isascii() and text.isprintable() else UNSEEN.sub("", ICONS.sub(" ", text))
+
+
 def clean(text: str) -> str:
     """Return text with white space collapsed, and without what cannot be stored or seen."""
-    text = " ".join(text[: 4 * MAX_TEXT].split())[:MAX_TEXT]
-    text = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cs"))
-    return text.strip()
+    # White space first: line breaks are control characters as well.
+    text = visible(" ".join(text[: 4 * MAX_TEXT].split()))
+    return " ".join(text.split())[:MAX_TEXT].strip()
 
 
 def text_of(element: lxml.html.HtmlElement | None) -> str:
-    """Return the text below an element that a reader sees."""
+    """Return the text below an element that a reader sees; what is all hidden is given as it is."""
     if element is None:
         return ""
-    return clean(" ".join(element.xpath(f".{SEEN}")))
+    return clean(" ".join(seen_texts(element))) or clean(" ".join(element.xpath(f".{SEEN}")))
