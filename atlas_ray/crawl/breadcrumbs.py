@@ -124,7 +124,8 @@ def _structured(data: StructuredData) -> Iterator[tuple[str, list[Crumb]]]:
     for origin in ("microdata", "rdfa"):
         old = [item for item in data.of_type("breadcrumb") if item.origin == origin]
         if old:
-            yield origin, [crumb for item in old for crumb in _crumbs_of_chain(item)]
+            inner = {id(child) for item in old for child in item.items("child")}
+            yield origin, [crumb for item in old if id(item) not in inner for crumb in _crumbs_of_chain(item)]
 
 
 def _crumbs_of_list(item: Item) -> list[Crumb]:

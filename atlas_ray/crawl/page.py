@@ -220,4 +220,4 @@ def text_of(element: lxml.html.HtmlElement | None) -> str:
     """Return the text below an element that a reader sees; what is all hidden is given as it is."""
     if element is None:
         return ""
-    return clean(" ".join(seen_texts(element))) or clean(" ".join(element.xpath(f".{SEEN}")))
+    return clean(" ".join(text for text, _ in seen_texts(element))) or clean(" ".join(element.xpath(f".{SEEN}")))

@@ -1,21 +1,22 @@
 """What a page says about itself for machines: JSON-LD, microdata and RDFa, as one kind of item."""
 
-import contextlib
+import copy
 import html
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jstyleson
-from extruct.rdfa import RDFaExtractor
-from extruct.utils import parse_xmldom_html
+import lxml.html
 from extruct.w3cmicrodata import MicrodataExtractor
 from w3lib.html import remove_tags
 
+from atlas_ray.crawl.decimals import price_text
+from atlas_ray.crawl.loose_json import load_values
 from atlas_ray.crawl.page import Page, clean
+from atlas_ray.crawl.rdfa import rdfa_nodes
+from atlas_ray.crawl.visibility import is_hidden
 
 MAX_DEPTH = 24
 """Items inside items that are followed."""
@@ -23,10 +24,7 @@ MAX_RAW_TEXT = 100_000
 MAX_MARKED_ELEMENTS = 5_000
 """Elements with microdata or RDFa attributes past which a page's markup is left alone."""
 WANTED = re.compile(r"product|breadcrumb|vehicle|\bcar\b|book|itemlist|article|posting", re.IGNORECASE)
-
-JSON = json.JSONDecoder(strict=False)
-"""It takes line breaks inside texts."""
-BETWEEN_VALUES = re.compile(r"[\s,;]*")
+PRICES = re.compile("(?:low|high|min|max)?price", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -92,35 +90,9 @@ class StructuredData:
 def _jsonld(page: Page) -> Iterator[dict[str, Any]]:
     for script in page.tree.iter("script"):
         if "ld+json" in script.get("type", "").lower():
-            for node in _flat(_load_json(script.text or "")):
+            for node in _flat(load_values(script.text or "")):
                 graph = node.get("@graph")
                 yield from _flat(graph) if graph is not None else (node,)
-
-
-def _load_json(text: str) -> list[Any]:
-    """Read JSON as pages hold it, also several values one after the other; [] where nothing can be made of it."""
-    text = text.strip()
-    for repair in (None, _unwrapped, _unescaped, jstyleson.dispose):
-        text = repair(text) if repair else text
-        found: list[Any] = []
-        with contextlib.suppress(ValueError, RecursionError):
-            end = 0
-            while not found or (end := BETWEEN_VALUES.match(text, end).end()) < len(text):  # type: ignore[union-attr]
-                value, end = JSON.raw_decode(text, end)
-                found.append(value)
-        if found:
-            return found
-    return []
-
-
-def _unwrapped(text: str) -> str:
-    """Leave out what stands before the value: comments of HTML and JavaScript, CDATA."""
-    text = text.replace("<![CDATA[", "")
-    return text[re.search(r"[\[{]|$", text).start() :]  # type: ignore[union-attr]
-
-
-def _unescaped(text: str) -> str:
-    return text if '"' in text else html.unescape(text)
 
 
 def _flat(value: Any) -> Iterator[dict[str, Any]]:
@@ -137,11 +109,27 @@ def _microdata(page: Page) -> Iterator[dict[str, Any]]:
     if not any(map(WANTED.search, marked)) or _is_costly(page):
         return
     try:
-        found = MicrodataExtractor(strict=True).extract_items(page.tree, page.base_url)
+        found = _Microdata(strict=True).extract_items(page.tree, page.base_url)
     except (RecursionError, ValueError):
         return
     for item in found:
         yield _microdata_node(item)
+
+
+class _Microdata(MicrodataExtractor):  # type: ignore[misc]
+    """Microdata of which a text is what readers see of it."""
+
+    def _extract_textContent(self, node: lxml.html.HtmlElement) -> str:  # noqa: N802
+        if any(map(PRICES.fullmatch, node.get("itemprop", "").split())):
+            return price_text(node)
+        shown = node
+        # The rest of a description may wait for a click.
+        if node.get("itemprop") != "description" and any(map(is_hidden, node.iterdescendants("*"))):
+            shown = copy.deepcopy(node)
+            shown.tail = None
+            for inner in [inner for inner in shown.iterdescendants("*") if is_hidden(inner)]:
+                inner.drop_tree()
+        return str(super()._extract_textContent(shown) or super()._extract_textContent(node))
 
 
 def _microdata_node(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,20 +156,9 @@ def _rdfa(page: Page) -> Iterator[dict[str, Any]]:
     if page.tree.xpath("count(//*[@property])") > MAX_MARKED_ELEMENTS // 5:
         return
     try:
-        tree = parse_xmldom_html(page.text.encode("utf-8", "replace"), encoding="utf-8")
-        nodes = RDFaExtractor().extract_items(tree, base_url=page.base_url or None)
+        yield from rdfa_nodes(page)
     except (RecursionError, ValueError, AttributeError, AssertionError):
         return
-    inner = {
-        value["@id"]
-        for node in nodes
-        for values in node.values()
-        if isinstance(values, list)
-        for value in values
-        if isinstance(value, dict) and "@id" in value
-    }
-    # First the roots: what others refer to is reached through them.
-    yield from sorted(nodes, key=lambda node: node.get("@id") in inner)
 
 
 def _local(name: str) -> str:

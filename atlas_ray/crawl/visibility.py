@@ -37,8 +37,11 @@ def is_hidden(element: lxml.html.HtmlElement) -> bool:
     return hidden and not any(map(SHOWN_CLASS.search, names))
 
 
-def seen_texts(element: lxml.html.HtmlElement) -> Iterator[str]:
-    """Yield the texts below an element that readers see; whether it is hidden itself does not matter."""
+def seen_texts(element: lxml.html.HtmlElement) -> Iterator[tuple[str, lxml.html.HtmlElement]]:
+    """Yield the texts below an element that readers see, each with the element that it stands in.
+
+    Whether the element is hidden itself does not matter.
+    """
     skipped: lxml.html.HtmlElement | None = None
     for number, (event, node) in enumerate(lxml.etree.iterwalk(element, events=("start", "end"))):
         if number > 2 * MAX_NODES:
@@ -47,9 +50,9 @@ def seen_texts(element: lxml.html.HtmlElement) -> Iterator[str]:
             if node is not element and (node.tag in UNSEEN_TAGS or is_hidden(node)):
                 skipped = node
             elif node.text and node.tag not in UNSEEN_TAGS:
-                yield node.text
+                yield node.text, node
         elif event == "end":
             if node is skipped:
                 skipped = None
             if skipped is None and node is not element and node.tail:
-                yield node.tail
+                yield node.tail, node.getparent()
