@@ -93,8 +93,8 @@ class ImportReport:
     """The columns that each field was taken from."""
     path_separator: str = DEFAULT
     """Between the names of category paths."""
-    separator_is_assumed: bool = False
-    """Whether it was told from the paths, and is not the usual one."""
+    assumed_separator: str | None = None
+    """The same, where it was told from the paths and is not the usual one."""
     likely_separator: str | None = None
     """What most category paths have, and not one has `path_separator`."""
     splits: Counter[str] = field(default_factory=Counter)
@@ -123,6 +123,8 @@ class OpenSource:
     sample: list[RawRow]
     """The first rows."""
     reader: RowReader
+    assumed_separator: str | None
+    """Between the names of category paths, where it was told from them and is not the usual one."""
 
 
 def open_source(config: ImportConfig) -> OpenSource:
@@ -169,7 +171,9 @@ def open_source(config: ImportConfig) -> OpenSource:
         separators=separators,
         image_separator=config.image_separator,
     )
-    return OpenSource(uri, kind, source, itertools.chain(sample, rows), sample, reader)
+    separator = separators["category_path"]
+    assumed = separator if config.path_separator is None and separator != DEFAULT else None
+    return OpenSource(uri, kind, source, itertools.chain(sample, rows), sample, reader, assumed)
 
 
 def import_catalog(config: ImportConfig) -> ImportReport:
@@ -224,19 +228,18 @@ def import_catalog(config: ImportConfig) -> ImportReport:
         raise CatalogError(f"{source.uri}: not one row could be used ({worst}); see {output}/quarantine")
     report.labelled = labels.total()
     report.split_origins, report.untrained = sides.counts, sides.untrained
-    _describe(config, report, source.reader)
+    _describe(report, source)
     _finish(config, report, labels, sides, source, began)
     return report
 
 
-def _describe(config: ImportConfig, report: ImportReport, reader: RowReader) -> None:
+def _describe(report: ImportReport, source: OpenSource) -> None:
     """Say in the report how the source was read."""
-    report.unread = reader.unread
-    for name, column in reader.taken:
-        report.columns.setdefault(name, []).append(column)
-    report.path_separator = reader.separators["category_path"]
-    report.separator_is_assumed = config.path_separator is None and report.path_separator != DEFAULT
-    report.likely_separator = reader.likely_separator
+    report.unread = source.reader.unread
+    report.columns = source.reader.columns_taken
+    report.path_separator = source.reader.separators["category_path"]
+    report.assumed_separator = source.assumed_separator
+    report.likely_separator = source.reader.likely_separator
 
 
 def _finish(

@@ -122,7 +122,7 @@ class JoinedProducts:
         if product is None:
             return
         positions = product["image_uris"]
-        product["image_uris"] = _in_order(positions)
+        product["image_uris"] = in_order(positions)
         if any(position < inf for position in positions.values()):
             text = json.dumps([positions[uri] for uri in product["image_uris"]])
             self._database.execute("UPDATE ids SET positions = ? WHERE id = ?", (text, product["product_id"]))
@@ -144,7 +144,7 @@ class JoinedProducts:
             self._join(product, row, place)
         for product_id, (before, labelled) in changed.items():
             product = by_id[product_id]
-            product["image_uris"] = _in_order(product["image_uris"])
+            product["image_uris"] = in_order(product["image_uris"])
             more += len(product["image_uris"]) - before
             if product["category_path"] and not labelled:
                 self._settle(product)
@@ -175,6 +175,6 @@ class JoinedProducts:
         self._folder.cleanup()
 
 
-def _in_order(positions: dict[str, float]) -> list[str]:
+def in_order(positions: dict[str, float]) -> list[str]:
     """Return pictures by their positions; those without one last, as they came."""
     return sorted(positions, key=lambda uri: positions[uri])

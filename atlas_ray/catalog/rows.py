@@ -97,6 +97,14 @@ class RowReader:
         return product
 
     @property
+    def columns_taken(self) -> dict[str, list[str]]:
+        """The columns that each field was taken from."""
+        found: dict[str, list[str]] = {}
+        for name, column in self.taken:
+            found.setdefault(name, []).append(column)
+        return found
+
+    @property
     def likely_separator(self) -> str | None:
         """What most category paths have, where each was read as a single name."""
         return self.tally.most() if self.deepest == 1 else None

@@ -1,6 +1,7 @@
 """`import` and `select`."""
 
 import argparse
+import sys
 
 from atlas_ray.commands.exits import EXIT_OK, quarantine_exit
 
@@ -40,13 +41,17 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", help="store of rows that name none")
     parser.add_argument("--path-separator", help="between the names of a category path (default: told from the paths)")
     parser.add_argument("--image-separator", help="between the pictures in one cell (default: told from their names)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the first rows as they would be read, and write nothing"
+    )
 
 
 def run_import(options: argparse.Namespace) -> int:
     """Turn a catalogue of another layout into tables."""
     from atlas_ray.catalog.importer import ImportConfig, import_catalog
+    from atlas_ray.catalog.preview import preview
     from atlas_ray.errors import ConfigError
-    from atlas_ray.reports.terminal import print_import
+    from atlas_ray.reports.terminal import print_import, print_preview
     from atlas_ray.taxonomy import read_taxonomy
 
     columns: dict[str, str] = {}
@@ -58,24 +63,32 @@ def run_import(options: argparse.Namespace) -> int:
             several = f"; of several columns write --map {field}={columns[field]},{column}" * (field == "image_uris")
             raise ConfigError(f"--map names {field} twice: {columns[field]!r} and {column!r}{several}")
         columns[field] = column
-    report = import_catalog(
-        ImportConfig(
-            source=options.source,
-            output=options.output,
-            format=options.format,
-            columns=columns,
-            image_base=options.image_base,
-            taxonomy=read_taxonomy(options.taxonomy) if options.taxonomy else None,
-            split=options.split,
-            seed=options.seed,
-            split_exact=options.split_exact,
-            previous=tuple(options.previous),
-            store=options.store,
-            path_separator=options.path_separator,
-            image_separator=options.image_separator,
-        )
+    config = ImportConfig(
+        source=options.source,
+        output=options.output,
+        format=options.format,
+        columns=columns,
+        image_base=options.image_base,
+        taxonomy=read_taxonomy(options.taxonomy) if options.taxonomy else None,
+        split=options.split,
+        seed=options.seed,
+        split_exact=options.split_exact,
+        previous=tuple(options.previous),
+        store=options.store,
+        path_separator=options.path_separator,
+        image_separator=options.image_separator,
     )
+    first = preview(config)
+    if options.dry_run:
+        print_preview(first)
+    if first.warning:
+        print(f"atlas-ray import: {first.warning}", file=sys.stderr, flush=True)
+    if options.dry_run:
+        return EXIT_OK
+    report = import_catalog(config)
     print_import(report)
+    if first.addresses:
+        print(f"next: atlas-ray fetch --catalog {report.output} --output FOLDER downloads the pictures")
     return EXIT_OK
 
 

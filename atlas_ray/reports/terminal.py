@@ -15,6 +15,8 @@ from atlas_ray.taxonomy import TaxonomyChanges, format_path
 from atlas_ray.taxonomy.changes import GUESSES
 
 SHOWN = 10
+MAX_SHOWN_CHARACTERS = 500
+"""Of a value."""
 MISSED, SIDE_BY_SIDE = 15, 3
 """Labels that are shown of each model, as in the late-fusion paper (tables 2 and 4); models that a table shows."""
 
@@ -23,19 +25,15 @@ def print_import(report: Any) -> None:
     """Print what an import did (`atlas_ray.catalog.importer.ImportReport`)."""
     console = wide_console()
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
-    for name, columns in report.columns.items():
-        console.print(f"  {name} from {' and '.join(map(repr, columns))}", markup=False)
+    _print_columns(console, report.columns)
     console.print(f"{report.products} products, {report.images} pictures; {report.labelled} labelled: {splits}")
     _print_split_origins(console, report.split_origins)
     if report.joined:
         other = ", ".join(f"{name} {count}" for name, count in report.kept_first.items())
         other = f"; the first value was kept of {other}" if other else ""
         console.print(f"{report.joined} further rows joined to their products{other}")
-    for name, unread in report.unread.items():
-        console.print(f"{name} could not be read {unread.count} times, such as {unread.example}", markup=False)
-    if report.separator_is_assumed:
-        text = f"category paths are separated by {report.path_separator!r} (assumed; --path-separator says otherwise)"
-        console.print(text, markup=False)
+    _print_unread(console, report.unread)
+    _print_separator(console, report.assumed_separator)
     if report.likely_separator:
         text = f"no category path has the separator {report.path_separator!r}, but most have "
         console.print(f"{text}{report.likely_separator!r}: import anew with --path-separator", markup=False)
@@ -49,6 +47,44 @@ def print_import(report: Any) -> None:
     title = "category paths without a product in train, so no model can learn them (--split-exact puts one there)"
     _some(console, title, report.untrained)
     console.print(f"catalogue in {report.output}")
+
+
+def print_preview(preview: Any) -> None:
+    """Print what an import would read (`atlas_ray.catalog.preview.Preview`)."""
+    console = wide_console()
+    _print_columns(console, preview.reader.columns_taken)
+    for product in preview.products[:SHOWN]:
+        console.print()
+        for name, value in product.items():
+            if value not in (None, []):
+                if name in ("category_path", "breadcrumb"):
+                    value = format_path(value)
+                elif name == "image_uris":
+                    value = "\n".join(value)
+                text = str(value).replace("\n", f"\n{'':15}")
+                console.print(f"{name:14} {text[:MAX_SHOWN_CHARACTERS]}", markup=False)
+    console.print()
+    console.print(f"{len(preview.products)} products in the first {preview.rows} rows; nothing was written")
+    _print_unread(console, preview.reader.unread)
+    for code, count in preview.refused.most_common():
+        console.print(f"{code} {count}, such as {preview.examples[code]}", markup=False)
+    _print_separator(console, preview.separator)
+
+
+def _print_columns(console: Console, columns: dict[str, list[str]]) -> None:
+    taken = (f"{name} from {' and '.join(map(repr, found))}" for name, found in columns.items())
+    console.print(", ".join(taken), markup=False)
+
+
+def _print_unread(console: Console, fields: dict[str, Any]) -> None:
+    for name, unread in fields.items():
+        console.print(f"{name}: {unread.count} could not be read, such as {unread.example}", markup=False)
+
+
+def _print_separator(console: Console, assumed: str | None) -> None:
+    if assumed:
+        text = f"category paths are separated by {assumed!r} (assumed; --path-separator says otherwise)"
+        console.print(text, markup=False)
 
 
 def _print_split_origins(console: Console, origins: Counter[str]) -> None:

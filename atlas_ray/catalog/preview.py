@@ -1,0 +1,96 @@
+"""What an import would read, from the first rows of its source; nothing is written."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from atlas_ray.catalog.importer import ImportConfig, open_source
+from atlas_ray.catalog.joining import in_order, join_row
+from atlas_ray.catalog.rows import RowReader
+from atlas_ray.errors import FetchError, RowError
+from atlas_ray.objects import ObjectReader
+
+PICTURES = 20
+"""Pictures that are opened, at most."""
+THREADS, TIMEOUT_S = 10, 5.0
+THERE = ("too_large",)
+"""Codes of pictures that could be reached."""
+
+
+@dataclass
+class Preview:
+    """The beginning of a source as an import reads it."""
+
+    source: str
+    reader: RowReader
+    """With the columns that were taken, and what could not be read."""
+    separator: str | None = None
+    """Between the names of category paths, where it was told from them and is not the usual one."""
+    rows: int = 0
+    """How many were looked at."""
+    products: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the products table."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Rows by error code."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """The first message of each code."""
+    opened: int = 0
+    """Pictures that were opened, or tried."""
+    failures: list[FetchError] = field(default_factory=list)
+    """Why some of them could not be."""
+    addresses: int = 0
+    """Pictures that are web addresses, which `fetch` downloads."""
+
+    @property
+    def warning(self) -> str | None:
+        """What is wrong with the pictures that were opened."""
+        if not self.failures:
+            return None
+        share = "none" if len(self.failures) == self.opened else f"only {self.opened - len(self.failures)}"
+        return (
+            f"{share} of {self.opened} pictures looked at could be opened: {self.failures[0].message}; relative names "
+            f"are below {self.reader.image_base}, another folder is named with --image-base"
+        )
+
+
+def preview(config: ImportConfig) -> Preview:
+    """Read the first rows of a source, and open some of their pictures.
+
+    Raises:
+        UserError: as `import_catalog` does.
+    """
+    source = open_source(config)
+    found = Preview(source.uri, source.reader, source.assumed_separator)
+    products: dict[str, dict[str, Any]] = {}
+    for raw in source.sample:
+        if raw.blank:
+            continue
+        found.rows += 1
+        try:
+            if raw.error:
+                raise raw.error
+            product = source.reader.product(raw.fields, raw.place)
+            first = products.setdefault(product["product_id"], product)
+            if first is not product:
+                join_row(first, product)
+        except RowError as error:
+            found.refused[error.code] += 1
+            found.examples.setdefault(error.code, f"{raw.place}: {error.message}")
+    for product in products.values():
+        product["image_uris"] = in_order(product["image_uris"])
+    found.products = list(products.values())
+    _open_pictures(found)
+    return found
+
+
+def _open_pictures(found: Preview) -> None:
+    uris = [uri for product in found.products for uri in product["image_uris"]]
+    here = [uri for uri in uris if not uri.lower().startswith(("http://", "https://"))]
+    found.addresses = len(uris) - len(here)
+    some = here[:: max(1, len(here) // PICTURES)][:PICTURES]
+    if not some:
+        return
+    with ObjectReader(threads=THREADS, timeout_s=TIMEOUT_S, attempts=1, store_retries=0) as reader:
+        outcomes = reader.read_many(some)
+    found.opened = len(some)
+    found.failures = [one for one in outcomes if isinstance(one, FetchError) and one.code not in THERE]
