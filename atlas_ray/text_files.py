@@ -6,6 +6,7 @@ decide: most often they are UTF-8; if not, an older encoding is assumed, and `Ut
 
 import codecs
 import itertools
+import logging
 import re
 from collections.abc import Iterable, Iterator
 
@@ -16,6 +17,7 @@ from atlas_ray import storage
 from atlas_ray.errors import ConfigError, RowError, UserError
 from atlas_ray.values import LINE_ENDS, printable
 
+LOGGER = logging.getLogger(__name__)
 AUTO = "auto"
 BLOCK_BYTES = 1 << 20
 SAMPLE_BYTES = 64 * 1024
@@ -113,6 +115,11 @@ class Utf8Stream:
             if block:
                 return block
         return b""
+
+    def warn_if_assumed(self, source: str) -> None:
+        """Say what was assumed of a file, for those who read it without a report."""
+        if self.assumed:
+            LOGGER.warning("%s: read as %s, which is a guess; save it in UTF-8 to be sure", source, self.encoding_name)
 
     def _convert(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         first = self._begin(next(blocks, b""))
@@ -226,7 +233,9 @@ def decode(data: bytes, source: str, error: type[UserError], encoding: str = AUT
     while block := stream.read():
         parts.append(block)
     try:
-        return b"".join(parts).decode()
+        text = b"".join(parts).decode()
+        stream.warn_if_assumed(source)
+        return text
     except UnicodeDecodeError as wrong:
         line = b"".join(parts)[: wrong.start].count(b"\n") + 1
         raise error(f"{source}, line {line}: not {stream.encoding_name}; save it as a text file in UTF-8") from None

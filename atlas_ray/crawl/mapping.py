@@ -1,13 +1,13 @@
 """Breadcrumbs of shops to category paths of the taxonomy."""
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Sequence
 
-from atlas_ray import storage
+from atlas_ray.delimited import Delimited, column_key
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, parse_path
+from atlas_ray.text_files import open_text
+from atlas_ray.values import clean_name
 
 COLUMNS = ("store", "breadcrumb_prefix", "category_path")
 ANY_STORE = ("", "*")
@@ -66,19 +66,18 @@ class BreadcrumbMapping:
             ConfigError: naming the file and the line.
             StorageError: where the file cannot be read.
         """
-        try:
-            reader = csv.reader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig"), newline=""))
-            table = [(reader.line_num, cells) for cells in reader if any(cells)]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ConfigError(f"{uri}: not a CSV in UTF-8: {error}") from None
-        header = [column.strip().lower() for column in table[0][1]] if table else []
-        if sorted(header) != sorted(COLUMNS):
-            raise ConfigError(f"{uri}: the columns are {header[:8]}; expected {', '.join(COLUMNS)}")
-        store, prefix, path = map(header.index, COLUMNS)
-        for line, cells in table[1:]:
-            if len(cells) != len(COLUMNS):
-                raise ConfigError(f"{uri}, line {line}: {len(cells)} cells; expected {', '.join(COLUMNS)}")
-        return cls(taxonomy, ((n, cells[store], cells[prefix], cells[path]) for n, cells in table[1:]), source=uri)
+        table = Delimited(open_text(uri, ConfigError), COLUMNS, source=uri, error=ConfigError)
+        columns = list(map(column_key, table.header))
+        if sorted(columns) != sorted(map(column_key, COLUMNS)):
+            raise ConfigError(f"{uri}: the columns are {table.header[:8]}; expected {', '.join(COLUMNS)}")
+        store, prefix, path = (columns.index(column_key(name)) for name in COLUMNS)
+        rows = []
+        for line, _, cells, error in table:
+            if error:
+                raise ConfigError(f"{uri}, line {line}: {error.message}")
+            if cells:
+                rows.append((line, cells[store], cells[prefix], cells[path]))
+        return cls(taxonomy, rows, source=uri)
 
     def map(self, store: str, breadcrumb: Sequence[str]) -> CategoryPath | None:
         """Return the leaf that a shop's breadcrumb means, or None where that is not known."""
@@ -101,7 +100,7 @@ class BreadcrumbMapping:
 
 
 def _fold(name: str) -> str:
-    return re.sub(r"\s+", "", name).casefold()
+    return re.sub(r"\s+", "", clean_name(name)).casefold()
 
 
 def _key(names: Iterable[str]) -> Key:

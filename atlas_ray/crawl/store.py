@@ -1,8 +1,6 @@
 """The shops to collect from, and where on their pages things stand."""
 
-import csv
 import difflib
-import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -10,11 +8,12 @@ from typing import Any
 
 from cssselect import SelectorError
 
-from atlas_ray import storage
 from atlas_ray.config import check_settings, read_settings, setting
 from atlas_ray.crawl.page import Page, host_of, join_url
+from atlas_ray.delimited import Delimited, column_key
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.taxonomy import CategoryPath, parse_path
+from atlas_ray.text_files import open_text
 
 FIELDS = (
     "title", "description", "price", "currency", "brand", "sku", "availability", "breadcrumb", "image_urls",
@@ -153,25 +152,19 @@ def _is_text(value: Any) -> bool:
 
 
 def _read_csv(uri: str) -> Iterator[Store]:
-    try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t" if uri.lower().endswith(".tsv") else ","))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{uri}: not a CSV in UTF-8: {error}") from None
-    header = [column.strip() for column in rows[0]] if rows else []
-    if PATH_COLUMN not in header or len(header) < 2:
-        raise ConfigError(f"{uri}: the columns are {header[:8]}; expected {PATH_COLUMN} and a column a shop")
-    if len(set(header)) < len(header):
-        raise ConfigError(f"{uri}: the columns are {header}; two have the same name")
-    starts: dict[str, list[StartUrl]] = {name: [] for name in header if name != PATH_COLUMN}
-    for line, cells in enumerate(rows[1:], 2):
-        if not any(cell.strip() for cell in cells):
+    table = Delimited(open_text(uri, ConfigError), [PATH_COLUMN], source=uri, error=ConfigError)
+    path_column = next((name for name in table.header if column_key(name) == column_key(PATH_COLUMN)), "")
+    if not path_column or len(table.header) < 2 or not all(table.header):
+        raise ConfigError(f"{uri}: the columns are {table.header[:8]}; expected {PATH_COLUMN} and a column a shop")
+    starts: dict[str, list[StartUrl]] = {name: [] for name in table.header if name != path_column}
+    for line, _, cells, error in table:
+        if error:
+            raise ConfigError(f"{uri}, line {line}: {error.message}")
+        if not cells:
             continue
-        if len(cells) != len(header):
-            raise ConfigError(f"{uri}, line {line}: {len(cells)} cells where the header has {len(header)}")
-        row = dict(zip(header, cells, strict=True))
+        row = dict(zip(table.header, cells, strict=True))
         try:
-            path = parse_path(row.pop(PATH_COLUMN).replace("->", ">"))
+            path = parse_path(row.pop(path_column).replace("->", ">"))
         except TaxonomyError as error:
             raise ConfigError(f"{uri}, line {line}: {error}") from None
         for name, cell in row.items():

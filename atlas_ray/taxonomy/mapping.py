@@ -1,14 +1,14 @@
 """What a publisher says became of the old paths: Shopify's mapping files, or a CSV of old and new paths."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 
 from atlas_ray import storage
+from atlas_ray.delimited import Delimited, column_key
 from atlas_ray.errors import TaxonomyError
 from atlas_ray.taxonomy.readers import decode_text
 from atlas_ray.taxonomy.tree import CategoryPath, parse_path
+from atlas_ray.text_files import Utf8Stream
 
 PathMapping = Mapping[CategoryPath, tuple[CategoryPath, ...]]
 """The new paths of an old one: several where it was split, none where it was removed."""
@@ -44,21 +44,16 @@ def read_mapping(source: str) -> PathMapping:
 
 
 def _csv_rows(text: str, source: str) -> Rows:
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [column.strip().lower() for column in next(rows, [])]
-        if not set(COLUMNS) <= set(header):
-            raise TaxonomyError(f"{source}: the columns are {header[:8]}; expected {', '.join(COLUMNS)}")
-        old, new = map(header.index, COLUMNS)
-        for cells in rows:
-            if cells and len(cells) != len(header):
-                raise TaxonomyError(
-                    f"{source}, line {rows.line_num}: {len(cells)} cells where the header has {len(header)}"
-                )
-            if cells:
-                yield f"line {rows.line_num}", cells[old], cells[new].strip()
-    except csv.Error as error:
-        raise TaxonomyError(f"{source}, line {rows.line_num}: not a CSV: {error}") from None
+    table = Delimited(Utf8Stream([text.encode()], "utf-8"), COLUMNS, source=source, error=TaxonomyError)
+    columns = list(map(column_key, table.header))
+    if not set(map(column_key, COLUMNS)) <= set(columns):
+        raise TaxonomyError(f"{source}: the columns are {table.header[:8]}; expected {', '.join(COLUMNS)}")
+    old, new = (columns.index(column_key(name)) for name in COLUMNS)
+    for line, _, cells, error in table:
+        if error:
+            raise TaxonomyError(f"{source}, line {line}: {error.message}")
+        if cells:
+            yield f"line {line}", cells[old], cells[new].strip()
 
 
 def _shopify_rules(text: str, source: str) -> Rows:

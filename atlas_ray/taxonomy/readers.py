@@ -4,25 +4,25 @@ A reader yields (line, path, id), the id "" where the file has none; `read_taxon
 into an error that names the file, the line and the reason.
 """
 
-import csv
 import importlib.resources
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from atlas_ray import storage
-from atlas_ray.errors import TaxonomyError
+from atlas_ray.delimited import Delimited, column_key
+from atlas_ray.errors import RowError, TaxonomyError
 from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, check_path, format_path, parse_path
-
-if TYPE_CHECKING:
-    import _csv
+from atlas_ray.text_files import Utf8Stream, decode, split_lines
+from atlas_ray.values import clean_name, name_value
 
 Lines = Iterator[tuple[int, CategoryPath, str]]
 BUILT_IN = {"atlas-52": "atlas-52.csv"}
 GOOGLE_HEADER = re.compile(r"#\s*Google_Product_Taxonomy_Version:\s*(\S+)")
 SHOPIFY_HEADER = re.compile(r"#\s*Shopify Product Taxonomy - Categories:\s*(\S+)")
+COLUMNS = ("level_1", "level_2", "category_path", "id", "parent_id", "name", *(f"level_{n}" for n in range(3, 33)))
+"""What the columns of a CSV may be called: those of levels, of paths, or of nodes."""
+COMMENT = re.compile(r"#\s[^>]*|#")
 MAX_BYTES = 256 * 1024 * 1024
 PATH_SEPARATOR = re.compile(r"\s>\s|(?<=[\w)])>(?=\w)")
 """As in `A > B`, or `A>B`; an arrow or a tag is neither."""
@@ -55,21 +55,21 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
     """
     if source in BUILT_IN:
         packaged = importlib.resources.files("atlas_ray.taxonomy") / "data" / BUILT_IN[source]
-        return _build(source, "", _read_csv(packaged.read_text("utf-8")), source)
+        return _build(source, "", _read_csv(packaged.read_text("utf-8"), source), source)
     data = storage.read_bytes(source)
     title = name or source.rstrip("/").rpartition("/")[2].rpartition(".")[0] or source
     text = decode_text(data, source)
     if text[:1] in ("{", "["):
         return _read_json(text, source, title)
-    head = text.split("\n", 1)[0]
+    head = split_lines(text[:1000])[0] if text else ""
     if match := GOOGLE_HEADER.match(head):
         return _build(title, match[1], _read_text(text, _google_path), source)
     if match := SHOPIFY_HEADER.match(head):
         return _build(title, match[1], _read_text(text, _shopify_path), source)
     if source.lower().endswith((".csv", ".tsv")):
-        return _build(title, "", _read_csv(text, "\t" if source.lower().endswith(".tsv") else ","), source)
+        return _build(title, "", _read_csv(text, source), source)
     _check_paths(text, source)
-    return _build(title, "", _read_text(text, lambda line: (parse_path(line), "")), source)
+    return _build(title, "", _read_text(text, lambda line: (parse_path(line), ""), comments_anywhere=True), source)
 
 
 def _check_paths(text: str, source: str) -> None:
@@ -78,8 +78,8 @@ def _check_paths(text: str, source: str) -> None:
     Raises:
         TaxonomyError: saying what the text looks like.
     """
-    lines = [line.strip() for line in text.split("\n")]
-    lines = [line for line in lines if line and (not line.startswith("#") or ">" in line)]
+    lines = [line.strip() for line in split_lines(text)]
+    lines = [line for line in lines if line and not COMMENT.fullmatch(line)]
     if not lines:
         return
     if kind := next((kind for pattern, kind in OTHER_KINDS.items() if pattern.match(text.lstrip())), ""):
@@ -102,14 +102,11 @@ def decode_text(data: bytes, source: str) -> str:
     """Return the text of a file of paths.
 
     Raises:
-        TaxonomyError: where it is too large, binary, or not UTF-8.
+        TaxonomyError: where it is too large, or no text.
     """
     if len(data) > MAX_BYTES:
         raise TaxonomyError(f"{source}: {len(data)} bytes; a file of category paths has at most {MAX_BYTES}")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TaxonomyError(f"{source}: byte {error.start} is not UTF-8; expected a CSV, JSON or text file") from None
+    text = decode(data, source, TaxonomyError)
     if "\0" in text:
         raise TaxonomyError(f"{source}: a binary file; expected a CSV, JSON or text file")
     return text
@@ -150,6 +147,11 @@ class _LineError(Exception):
         self.reason = reason
 
 
+def _is_comment(line: str, tops: set[str]) -> bool:
+    """Tell whether a line of a plain text is somebody's note: `# ...` without a path, and above no path."""
+    return COMMENT.fullmatch(line.strip()) is not None and line.strip() not in tops
+
+
 def _google_path(line: str) -> tuple[CategoryPath, str]:
     """Read `3237 - Animals & Pet Supplies > Live Animals`, or the same without its id."""
     match = re.match(r"(\d+) - ", line)
@@ -164,56 +166,57 @@ def _shopify_path(line: str) -> tuple[CategoryPath, str]:
     return parse_path(path), gid.strip()
 
 
-def _read_text(text: str, parse: Callable[[str], tuple[CategoryPath, str]]) -> Lines:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.startswith("#"):
-            try:
-                path, node_id = parse(line)
-            except TaxonomyError as error:
-                raise _LineError(number, str(error)) from None
-            yield number, path, node_id
+def _read_text(
+    text: str, parse: Callable[[str], tuple[CategoryPath, str]], *, comments_anywhere: bool = False
+) -> Lines:
+    """Read a path a line. Publishers' comments stand above the first one; `#1 Dad Mugs > Black` is a path."""
+    lines = split_lines(text)
+    tops = {line.partition(">")[0].strip() for line in lines if comments_anywhere and ">" in line}
+    above = True
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if line.startswith("#") if above and not comments_anywhere else _is_comment(line, tops):
+            continue
+        above = False
+        try:
+            path, node_id = parse(line)
+        except TaxonomyError as error:
+            raise _LineError(number, str(error)) from None
+        yield number, path, node_id
 
 
-def _read_csv(text: str, delimiter: str = ",") -> Lines:
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [column.strip().lower() for column in next(rows, [])]
-    except csv.Error as error:
-        raise _LineError(1, f"not a CSV: {error}") from None
-    levels = [index for index, column in enumerate(header) if re.fullmatch(r"level[_ ]?\d+", column)]
+def _read_csv(text: str, source: str) -> Lines:
+    table = Delimited(Utf8Stream([text.encode()], "utf-8"), COLUMNS, source=source, error=TaxonomyError)
+    columns = list(map(column_key, table.header))
+    levels = [index for index, column in enumerate(columns) if re.fullmatch(r"level\d+", column)]
     if levels:
         take = _level_columns(levels)
-    elif "category_path" in header:
-        at = header.index("category_path")
+    elif "categorypath" in columns:
+        at = columns.index("categorypath")
         take = lambda cells: parse_path(cells[at])  # noqa: E731
-    elif {"id", "parent_id", "name"} <= set(header):
-        yield from _adjacency(rows, header.index("id"), header.index("parent_id"), header.index("name"))
+    elif {"id", "parentid", "name"} <= set(columns):
+        yield from _adjacency(table, columns.index("id"), columns.index("parentid"), columns.index("name"))
         return
     else:
         raise _LineError(
-            1,
-            f"the columns are {header[:8]}; expected level_1, level_2, ... or category_path or id, parent_id, name",
+            table.header_lines,
+            f"the columns are {table.header[:8]}; expected level_1, level_2, ... or category_path "
+            "or id, parent_id, name",
         )
-    for cells in _cells(rows, len(header)):
+    for line, cells in _cells(table):
         try:
-            yield rows.line_num, take(cells), ""
+            yield line, take(cells), ""
         except TaxonomyError as error:
-            raise _LineError(rows.line_num, str(error)) from None
+            raise _LineError(line, str(error)) from None
 
 
-def _cells(rows: "_csv.Reader", width: int) -> Iterator[list[str]]:
-    while True:
-        try:
-            cells = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise _LineError(rows.line_num, f"not a CSV: {error}") from None
-        if not cells:
-            continue
-        if len(cells) != width:
-            raise _LineError(rows.line_num, f"{len(cells)} cells where the header has {width}")
-        yield cells
+def _cells(table: Delimited) -> Iterator[tuple[int, list[str]]]:
+    for line, _, cells, error in table:
+        if error:
+            raise _LineError(line, error.message)
+        if cells:
+            yield line, cells
 
 
 def _level_columns(levels: list[int]) -> Callable[[list[str]], CategoryPath]:
@@ -221,7 +224,7 @@ def _level_columns(levels: list[int]) -> Callable[[list[str]], CategoryPath]:
 
     def take(cells: list[str]) -> CategoryPath:
         nonlocal above
-        names = [cells[index].strip() for index in levels]
+        names = [clean_name(cells[index]) for index in levels]
         while names and not names[-1]:  # a path may end above the deepest level
             names.pop()
         # Spreadsheets leave out names that stand in the row above.
@@ -235,13 +238,13 @@ def _level_columns(levels: list[int]) -> Callable[[list[str]], CategoryPath]:
     return take
 
 
-def _adjacency(rows: "_csv.Reader", id_at: int, parent_at: int, name_at: int) -> Lines:
+def _adjacency(table: Delimited, id_at: int, parent_at: int, name_at: int) -> Lines:
     nodes: dict[str, tuple[int, str, str]] = {}
-    for cells in _cells(rows, max(id_at, parent_at, name_at) + 1):
+    for line, cells in _cells(table):
         node = cells[id_at].strip()
         if node in nodes:
-            raise _LineError(rows.line_num, f"the id {node!r} stands already in line {nodes[node][0]}")
-        nodes[node] = (rows.line_num, cells[parent_at].strip(), cells[name_at].strip())
+            raise _LineError(line, f"the id {node!r} stands already in line {nodes[node][0]}")
+        nodes[node] = (line, cells[parent_at].strip(), clean_name(cells[name_at]))
     paths: dict[str, CategoryPath] = {"": ()}
     for node, (line, _, _) in nodes.items():
         chain: list[str] = []
@@ -281,9 +284,11 @@ def _atlas_paths(images: object) -> Lines:
     try:
         for position, image in enumerate(images, 1):  # type: ignore[arg-type, var-annotated]
             for sentence in image.get("sentences", ()):
-                path = tuple(str(token).strip() for token in sentence["tokens"])
+                path = tuple(name_value(token, "tokens") for token in sentence["tokens"])
                 if path not in seen:
                     seen.add(path)
                     yield position, path, ""
+    except RowError as error:
+        raise _LineError(position, error.message) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise _LineError(position, f"not an image of an Atlas catalogue: {error!r}") from None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 from atlas_ray.errors import TaxonomyError
+from atlas_ray.values import clean_name
 
 CategoryPath = tuple[str, ...]
 SEPARATOR = " > "
@@ -17,12 +18,12 @@ def format_path(path: Iterable[str]) -> str:
 
 
 def parse_path(text: str) -> CategoryPath:
-    """Read a category path written with `>` between its names.
+    """Read a category path written with `>` between its names; names are NFC, and white space in them is one space.
 
     Raises:
         TaxonomyError: where a name is empty.
     """
-    path = tuple(name.strip() for name in text.split(">"))
+    path = tuple(map(clean_name, text.split(">")))
     check_path(path)
     return path
 

@@ -37,6 +37,15 @@ def test_map(tmp_path: Path, store: str, breadcrumb: tuple[str, ...], path: tupl
     assert BreadcrumbMapping.read(str(tmp_path / "map.csv"), TAXONOMY).map(store, breadcrumb) == path
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_a_table_of_another_country(tmp_path: Path, separator: str, encoding: str) -> None:
+    lines = ["Category path@Store@Breadcrumb prefix", "Women > Shoes@*@Caf\u00e9 > Schuhe\u00a0Damen"]
+    (tmp_path / "map.csv").write_bytes("\r".join(lines).replace("@", separator).encode(encoding))
+    mapping = BreadcrumbMapping.read(str(tmp_path / "map.csv"), TAXONOMY)
+    assert mapping.map("any", ("Cafe\u0301", "Schuhe Damen")) == ("Women", "Shoes")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

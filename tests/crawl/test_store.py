@@ -64,6 +64,20 @@ def test_several_shops_have_names_of_their_own(tmp_path: Path) -> None:
         read_stores(str(file))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_csv_of_another_country(tmp_path: Path, separator: str, encoding: str) -> None:
+    lines = ["taxonomy@b\u00fccher.example@second", "Men > Caf\u00e9@https://a.example/x?a=1@https://b.example/y"]
+    file = tmp_path / "urls.csv"
+    file.write_bytes("\r".join(lines).replace("@", separator).encode(encoding))
+    first, second = read_stores(str(file))
+    assert (first.name, first.start_urls) == (
+        "b\u00fccher.example",
+        (StartUrl("https://a.example/x?a=1", ("Men", "Caf\u00e9")),),
+    )
+    assert second.start_urls == (StartUrl("https://b.example/y", ("Men", "Caf\u00e9")),)
+
+
 def test_the_atlas_csv(tmp_path: Path) -> None:
     file = tmp_path / "urls.csv"
     file.write_text(
@@ -82,7 +96,7 @@ def test_the_atlas_csv(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 2, column first: 'nonsense'"):
         read_stores(str(file))
     file.write_text("Taxonomy,first,first\nMen,,\n")
-    with pytest.raises(ConfigError, match="two have the same name"):
+    with pytest.raises(ConfigError, match="a column stands twice"):
         read_stores(str(file))
     file.write_text("Taxonomy,first\nMen,\n")
     with pytest.raises(ConfigError, match="no shop has an address"):

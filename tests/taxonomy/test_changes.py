@@ -287,10 +287,11 @@ def test_an_ancestor_follows_its_leaves() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("m.csv", "old,new\nA,B\n", "the columns are ['old', 'new']; expected old_path, new_path"),
+        ("m.csv", "old,new\nA,B\n", "no known column in ['old', 'new']; expected some of old_path, new_path"),
+        ("m.csv", "old_path,new\nA,B\n", "the columns are ['old_path', 'new']; expected old_path, new_path"),
         ("m.csv", "old_path,new_path\nA,B\nA >  > C,B\n", "line 3: empty or padded name ''"),
         ("m.csv", "old_path,new_path\nA\n", "line 2: 1 cells where the header has 2"),
-        ("m.csv", 'old_path,new_path\n"A,B\n', "not a CSV"),
+        ("m.csv", 'old_path,new_path\n"A,B\n', "line 2: a quote that opens a cell and is not closed"),
         ("m.csv", "old_path,new_path\n", "no old path in it"),
         ("m.json", "[", "not a mapping as Shopify publishes them"),
         ("m.json", '{"mappings": [{"rules": []}, {"rules": []}]}', "expected one entry of 'mappings'"),
@@ -308,6 +309,14 @@ def test_what_is_wrong_with_a_mapping_is_said(tmp_path: Path, name: str, text: s
         read_mapping(source)
     assert str(error.value).startswith(source)
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_a_mapping_of_another_country(tmp_path: Path, separator: str, encoding: str) -> None:
+    lines = ["New Path@OLD_PATH@note", "Caf\u00e9 > Cups@Coffee  >  Cups@", "@Tea@"]
+    (tmp_path / "m.csv").write_bytes("\r\n".join(lines).replace("@", separator).encode(encoding))
+    assert read_mapping(str(tmp_path / "m.csv")) == {("Coffee", "Cups"): (("Caf\u00e9", "Cups"),), ("Tea",): ()}
 
 
 def test_google_changed_is_told_by_ids_and_by_names(test_data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 import json
 import time
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -110,7 +112,9 @@ def test_every_kind_gives_the_same_taxonomy(tmp_path: Path, name: str) -> None:
         ("a.csv", "level_1,level_2\nA,B\n,B\n", "line 3: 'A > B' stands already in line 2"),
         ("a.csv", "level_1,level_2\nA,B > C\n", "line 2: the name 'B > C' holds the separator"),
         ("a.csv", "level_1,level_2\nA,B,C\n", "line 2: 3 cells where the header has 2"),
-        ("a.csv", "size,color\nA,B\n", "line 1: the columns are"),
+        ("a.csv", "size,color\nA,B\n", "line 1: no known column in ['size', 'color']; expected some of level_1"),
+        ("a.csv", "id,name\n1,A\n", "line 1: the columns are ['id', 'name']; expected level_1"),
+        ("a.csv", 'level_1,level_2\nA,"B\nA,C\n', "line 2: a quote that opens a cell and is not closed"),
         ("a.csv", "id,parent_id,name\n1,2,A\n2,1,B\n", "line 2: a cycle: 1 -> 2 -> 1"),
         ("a.csv", "id,parent_id,name\n1,7,A\n", "line 2: the parent_id '7' is the id of no row"),
         ("a.csv", "id,parent_id,name\n1,,A\n1,,B\n", "line 3: the id '1' stands already in line 2"),
@@ -122,7 +126,9 @@ def test_every_kind_gives_the_same_taxonomy(tmp_path: Path, name: str) -> None:
         ("a.txt", "A > B\nA >  > C\n", "line 2: empty or padded name ''"),
         ("a.txt", "# Shopify Product Taxonomy - Categories: 1\nA > B\n", "line 2: expected 'gid://... : A > B'"),
         ("a.txt", "", "no category path in it"),
-        ("a.txt", b"\xff\xfe\x00", "byte 0 is not UTF-8"),
+        ("a.txt", b"A > B\nA > \xff\x81\n", "line 2: not UTF-8"),
+        ("a.txt", b"A > B\nA > \0\n", "a binary file"),
+        ("a.csv", b"PK\x03\x04", "a spreadsheet or zip file; save its sheet as a CSV in UTF-8"),
         ("a.json", '{"mappings": []}', "JSON of another kind"),
         ("a.json", '{"images": [{"sentences": [{}]}]}', "line 1: not an image of an Atlas catalogue"),
         ("a.json", '{"paths": [["A"]], "name": "n", "version": "", "id": "0"}', "the file was changed"),
@@ -198,6 +204,52 @@ def test_names_of_the_row_above_may_be_left_out(tmp_path: Path, rows: str) -> No
         "Women > Western",
         "Men > Shirts > Polos",
     ]
+
+
+NAMED_ALIKE = [("Caf\u00e9", "Cups"), ("Caf\u00e9", "#1 Dad Mugs"), ("#1 Gifts", "Black Mugs")]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("t.txt", ["# our tree", "Caf\u00e9 > Cups", "Caf\u00e9 > #1 Dad Mugs", "#1 Gifts > Black\xa0Mugs"]),
+        ("t.txt", ["#1 Gifts > Black Mugs", "", "# and", "#", " Caf\u00e9  >Cups", "Caf\u00e9 > #1  Dad Mugs "]),
+        (
+            "g.txt",
+            ["# Google_Product_Taxonomy_Version: 1", "1 - #1 Gifts > Black Mugs", "2 - Caf\u00e9 > Cups",
+             "Caf\u00e9 > #1 Dad Mugs"],
+        ),
+        (
+            "s.txt",
+            ["# Shopify Product Taxonomy - Categories: 1", "# Format: {GID} : {Name} > {Name}",
+             "gid://1 : #1 Gifts > Black Mugs", "gid://2 : Caf\u00e9 > Cups", "gid://3 : Caf\u00e9 > #1 Dad Mugs"],
+        ),
+        ("c.csv", ["level_1;level_2", "#1 Gifts;Black Mugs", "Caf\u00e9;Cups", "Caf\u00e9; #1 Dad Mugs"]),
+        ("c.tsv", ["Category Path", "#1 Gifts > Black Mugs", "Caf\u00e9 > Cups", "Caf\u00e9 > #1 Dad Mugs"]),
+        ("n.csv", ["ID;Parent ID;Name", "1;;Caf\u00e9", "2;1;Cups", "3;1;#1 Dad Mugs", "4;;#1 Gifts",
+                   "5;4;Black Mugs"]),
+    ],
+)  # fmt: skip
+def test_names_are_the_same_however_a_file_is_saved(
+    tmp_path: Path, name: str, lines: list[str], end: str, encoding: str, form: Literal["NFC", "NFD"]
+) -> None:
+    if encoding == "cp1252" and form == "NFD":
+        return  # has no combining characters
+    text = unicodedata.normalize(form, end.join(lines))
+    taxonomy = read_taxonomy(write(tmp_path, name, text.encode(encoding)))
+    assert set(taxonomy.leaves) == set(NAMED_ALIKE)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1d"])
+def test_line_breaks_of_other_kinds_do_not_end_a_line(tmp_path: Path, mark: str) -> None:
+    for name, text in (
+        ("t.txt", f"Shoes{mark}Men > Boots\nA > B\n"),
+        ("t.csv", f"level_1,level_2\nShoes{mark}Men,Boots\nA,B\n"),
+    ):
+        assert read_taxonomy(write(tmp_path, name, text)).leaves == (("Shoes Men", "Boots"), ("A", "B"))
 
 
 def test_two_ids_may_have_one_path(tmp_path: Path) -> None:
