@@ -42,8 +42,8 @@ def open_picture(data: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Iterato
         limits: What to refuse.
 
     Raises:
-        PictureError: with the code empty, too_large, too_many_pixels, too_many_frames, truncated,
-            not_an_image, unsupported_format or corrupt.
+        PictureError: with the code empty, too_large, too_many_pixels, too_many_frames, too_small,
+            truncated, not_an_image, unsupported_format or corrupt.
     """
     if not data:
         raise PictureError("empty", "the file has no bytes")
@@ -90,6 +90,8 @@ def _check_header(image: Image.Image, data: bytes, limits: PictureLimits) -> Non
     width, height = image.size
     if width < 1 or height < 1:
         raise PictureError("corrupt", f"the header declares {width}x{height} pixels")
+    if min(width, height) < limits.min_side_px:
+        raise PictureError("too_small", f"{width}x{height} pixels; a side of at least {limits.min_side_px} is expected")
     if width * height > limits.max_pixels:
         raise PictureError("too_many_pixels", f"{width}x{height} pixels; at most {limits.max_pixels} are decoded")
     if image.format == "GIF":

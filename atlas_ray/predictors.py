@@ -21,6 +21,7 @@ from atlas_ray.errors import ConfigError, PictureError
 from atlas_ray.images import decode_batch
 from atlas_ray.inference import PictureInference, build_inference
 from atlas_ray.models import EncoderDecoder
+from atlas_ray.picture_limits import PictureLimits, min_side_setting
 from atlas_ray.products import PICTURE, Products, Texts
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.taxonomy.vocabulary import PAD
@@ -49,11 +50,17 @@ class PredictorConfig:
         low=0,
         high=1024,
     )
+    min_side_px: int = min_side_setting()
     decode_threads: int = setting("threads that decode; 0: one a core, at most 16", 0, low=0, high=256)
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         check_settings(self)
+
+    @property
+    def limits(self) -> PictureLimits:
+        """What is refused of pictures."""
+        return PictureLimits(min_side_px=self.min_side_px)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -172,7 +179,7 @@ class PathPredictor:
 
     def decode(self, contents: Sequence[bytes]) -> tuple[Tensor, dict[int, PictureError]]:
         """Decode pictures to (count, 3, size, size) uint8; refusals by index."""
-        return decode_batch(contents, self.image_size_px, pool=self._pool)
+        return decode_batch(contents, self.image_size_px, limits=self.config.limits, pool=self._pool)
 
     def __call__(
         self, contents: Sequence[bytes | None], texts: Texts | None = None

@@ -32,9 +32,13 @@ POLICY = {
 }
 
 
+ANY_SIZE = PictureLimits(min_side_px=1)
+"""Whether a file can be decoded is asked here also of some that are too small to be a product's picture."""
+
+
 def outcome(data: bytes) -> str:
     try:
-        picture = decode(data, 64)
+        picture = decode(data, 64, ANY_SIZE)
     except PictureError as error:
         return error.code if error.message else "no message"
     assert picture.pixels.shape == (3, 64, 64)
@@ -63,6 +67,15 @@ def test_every_odd_picture_gets_its_outcome(test_data: Path) -> None:
 
 def test_a_full_transparent_picture_is_white() -> None:
     assert decode(encoded(Image.new("RGBA", (20, 20), (0, 0, 0, 0))), 32).pixels.min() == 255
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (7, 300), (300, 1)])
+def test_a_pixel_that_counts_visits_is_no_picture(kind: str, size: tuple[int, int]) -> None:
+    with pytest.raises(PictureError) as error:
+        decode(encoded(Image.new("RGB", size), kind), 32)
+    assert (error.value.code, f"{size[0]}x{size[1]}" in error.value.message) == ("too_small", True)
+    assert decode(encoded(Image.new("RGB", size), kind), 32, PictureLimits(min_side_px=1)).width_px == size[0]
 
 
 @pytest.mark.parametrize("mode", ["P", "LA", "RGBA"])

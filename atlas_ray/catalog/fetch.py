@@ -27,6 +27,7 @@ from atlas_ray.catalog.fetch_tables import IMAGE, JOINED, OUTCOME, PRODUCT, TABL
 from atlas_ray.config import check_settings, hold_settings, setting
 from atlas_ray.downloads import USER_AGENT, Downloader
 from atlas_ray.errors import AuditError, ConfigError, OutputError
+from atlas_ray.picture_limits import PictureLimits, min_side_setting
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import IMAGES
 from atlas_ray.streaming.account import RUN, RunReport, read_run, write_run
@@ -56,6 +57,7 @@ class FetchConfig:
     timeout_s: float = setting("seconds for one request, from connecting to the last byte", 30.0, low=0.1, high=3_600)
     attempts: int = setting("how often a picture is asked for", 3, low=1, high=100)
     max_bytes: int = setting("the largest picture, decompressed", 32 * 1024 * 1024, low=1, high=2**31)
+    min_side_px: int = min_side_setting()
     allow_private: str = setting("private addresses that may be asked: HOST:PORT, separated by commas", "")
     user_agent: str = setting("what servers are told", USER_AGENT)
     retry_failed: bool = setting("ask again for the pictures in quarantine", False)
@@ -188,7 +190,7 @@ def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Id
             stream = stream.map_batches(left, batch_size=None, batch_format="pyarrow")
         stream = stream.map_batches(
             _Fetch,
-            fn_constructor_args=(output,),
+            fn_constructor_args=(output, PictureLimits(min_side_px=config.min_side_px)),
             fn_constructor_kwargs=limits,
             batch_size=config.rows_per_file,
             batch_format="pyarrow",
@@ -216,9 +218,9 @@ def _left(images: pa.Table, done: Any) -> pa.Table:
 class _Fetch:
     """The process that downloads: a block of pictures in, a file of the journal written."""
 
-    def __init__(self, output: str, **limits: Any) -> None:
+    def __init__(self, output: str, pictures: PictureLimits, **limits: Any) -> None:
         self._output = output
-        self._fetcher = PictureFetcher(output, Downloader(**limits))
+        self._fetcher = PictureFetcher(output, Downloader(**limits), pictures)
 
     def __call__(self, images: pa.Table) -> pa.Table:
         outcomes = self._fetcher.fetch(images)

@@ -15,6 +15,7 @@ from atlas_ray import storage
 from atlas_ray.downloads import EXTENSIONS, Download, Downloader
 from atlas_ray.errors import ItemError, PictureError
 from atlas_ray.picture_files import open_picture
+from atlas_ray.picture_limits import DEFAULT_LIMITS, PictureLimits
 
 JOURNAL = "fetched"
 """The folder of a fetch's output that holds its outcomes, as they were written."""
@@ -57,8 +58,9 @@ class Stored:
 class PictureFetcher:
     """Downloads pictures into a folder, each under the hash of its content."""
 
-    def __init__(self, output: str, downloader: Downloader) -> None:
+    def __init__(self, output: str, downloader: Downloader, limits: PictureLimits = DEFAULT_LIMITS) -> None:
         self._downloader = downloader
+        self._limits = limits
         self._large = ThreadPoolExecutor(2, thread_name_prefix="large-pictures")
         self._pictures = storage.ObjectFolder(storage.join(output, "pictures"))
 
@@ -87,28 +89,28 @@ class PictureFetcher:
 
     async def _store(self, download: Download) -> Stored:
         if len(download.content) < LARGE:
-            (width, height), digest = _examine(download)
+            (width, height), digest = _examine(download, self._limits)
         else:
             loop = asyncio.get_running_loop()
-            (width, height), digest = await loop.run_in_executor(self._large, _examine, download)
+            (width, height), digest = await loop.run_in_executor(self._large, _examine, download, self._limits)
         name = f"{digest[:2]}/{digest}.{EXTENSIONS[download.kind]}"
         # To write what is there already costs no more than to ask for it, and two may write it at a time.
         uri = await self._pictures.put(name, download.content)
         return Stored(uri, digest, width, height, len(download.content))
 
 
-def _examine(download: Download) -> tuple[tuple[int, int], str]:
-    return picture_size(download), hashlib.sha256(download.content).hexdigest()
+def _examine(download: Download, limits: PictureLimits) -> tuple[tuple[int, int], str]:
+    return picture_size(download, limits), hashlib.sha256(download.content).hexdigest()
 
 
-def picture_size(download: Download) -> tuple[int, int]:
+def picture_size(download: Download, limits: PictureLimits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Return width and height in pixels as the header has them; nothing is decoded.
 
     Raises:
         PictureError: with a code of `open_picture`.
     """
     try:
-        with open_picture(download.content) as image:
+        with open_picture(download.content, limits) as image:
             return image.size
     except PictureError as error:
         raise PictureError(error.code, f"{download.final_url[:200]}: {error.message[:200]}") from None

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from atlas_ray.images import decode
+from atlas_ray.picture_limits import DEFAULT_LIMITS, PictureLimits
 
 CANVAS_PX = 600
 """Side of the square that a picture is decoded to before it is cut."""
@@ -44,7 +45,9 @@ Box = tuple[int, int, int]
 """Top, left and side, in pixels of the canvas."""
 
 
-def bootstrap_example(data: bytes, *, zoomed: bool, size_px: int, rng: np.random.Generator) -> tuple[Tensor, bool]:
+def bootstrap_example(
+    data: bytes, *, zoomed: bool, size_px: int, rng: np.random.Generator, limits: PictureLimits = DEFAULT_LIMITS
+) -> tuple[Tensor, bool]:
     """Make an example of a picture that is taken for a normal one.
 
     Args:
@@ -52,6 +55,7 @@ def bootstrap_example(data: bytes, *, zoomed: bool, size_px: int, rng: np.random
         zoomed: Cut a close-up from it.
         size_px: The side of the example.
         rng: Draws all that is random.
+        limits: What to refuse.
 
     Returns:
         (3, size, size) uint8, and whether it is a close-up: where no place of the picture is fit for
@@ -60,7 +64,7 @@ def bootstrap_example(data: bytes, *, zoomed: bool, size_px: int, rng: np.random
     Raises:
         PictureError: as `atlas_ray.images.decode`.
     """
-    picture = decode(data, CANVAS_PX)
+    picture = decode(data, CANVAS_PX, limits)
     # Drawn before the label counts, so that no draw depends on it.
     scale, whole_scale = rng.uniform(*CLOSE_UP_SCALES), rng.uniform(*WHOLE_SCALES)
     quality = int(rng.integers(*JPEG_QUALITIES))

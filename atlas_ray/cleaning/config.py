@@ -5,6 +5,7 @@ from typing import Any
 
 from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import ConfigError
+from atlas_ray.picture_limits import min_side_setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class ZoomTraining:
     image_base: str | None = setting("folder that its file names are below; the file's own by default", None)
     pictures: int = setting("pictures drawn at random, of those there are", 4000, low=20, high=1_000_000)
     image_size_px: int = setting("side of the square that pictures become", 150, low=22, high=2048)
+    min_side_px: int = min_side_setting()
     epochs: int = setting("passes over the training split", 10, low=1, high=10_000)
     batch_size: int = setting("pictures an optimizer step", 32, low=1, high=65_536)
     learning_rate: float = setting("of RMSprop", 1e-3, low=0, high=10)

@@ -18,6 +18,7 @@ from atlas_ray.cleaning.sources import Candidate, Candidates
 from atlas_ray.errors import CatalogError, FetchError, PictureError
 from atlas_ray.images import decode
 from atlas_ray.objects import ObjectReader
+from atlas_ray.picture_limits import DEFAULT_LIMITS, PictureLimits
 from atlas_ray.records import image_ids, quarantine_row
 
 READ_AT_ONCE = 256
@@ -42,7 +43,12 @@ class Examples:
 
 
 def read_examples(
-    candidates: Candidates, size_px: int, *, seed: int, threads: int = 4
+    candidates: Candidates,
+    size_px: int,
+    *,
+    seed: int,
+    threads: int = 4,
+    limits: PictureLimits = DEFAULT_LIMITS,
 ) -> tuple[dict[str, Examples], list[dict[str, object]]]:
     """Read, decode and, where the source has no labels, cut pictures.
 
@@ -51,6 +57,7 @@ def read_examples(
         size_px: Side of the examples.
         seed: Of the split and of what is cut.
         threads: That decode.
+        limits: What to refuse.
 
     Returns:
         The examples by split, and rows of the quarantine table for pictures that cannot be used.
@@ -72,10 +79,10 @@ def read_examples(
             if candidates.cut:
                 rng = np.random.default_rng([seed, *ids[index : index + 1].view(np.uint32).tolist()])
                 pixels[index], zoomed[index] = bootstrap_example(
-                    content, zoomed=drawn[index].zoomed, size_px=size_px, rng=rng
+                    content, zoomed=drawn[index].zoomed, size_px=size_px, rng=rng, limits=limits
                 )
             else:
-                pixels[index] = decode(content, size_px).pixels
+                pixels[index] = decode(content, size_px, limits).pixels
         except PictureError as error:
             errors[index] = error
 

@@ -23,6 +23,7 @@ from atlas_ray.cleaning.zoom_stage import ZOOMED, JudgeZoom
 from atlas_ray.config import hold_settings, setting
 from atlas_ray.errors import AuditError, ItemError, OutputError
 from atlas_ray.objects import ObjectReader
+from atlas_ray.picture_limits import PictureLimits, min_side_setting
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import PRODUCTS
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
@@ -58,6 +59,7 @@ class FilterConfig(StreamConfig):
         low=0,
         high=1,
     )
+    min_side_px: int = min_side_setting()
     batch_size: int = setting("pictures the model takes at once", 64, low=1, high=8192)
     device: str = setting("cpu, cuda, cuda:N or auto", "auto")
     precision: str = setting(
@@ -146,6 +148,7 @@ def _stream(config: FilterConfig, catalog: str, output: str, display: ProgressDi
                 "precision": config.precision,
                 "batch_size": config.batch_size,
                 "threads": plan.threads,
+                "limits": PictureLimits(min_side_px=config.min_side_px),
             },
             batch_size=None,
             batch_format="pyarrow",

@@ -10,6 +10,7 @@ import torch
 
 from atlas_ray.artifacts import load_zoom_artifact
 from atlas_ray.images import decode_batch_at
+from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.records import IMAGES
 from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, with_errors
 from atlas_ray.zoom_predictor import ZoomPredictor
@@ -22,8 +23,19 @@ OUTCOMES = pa.unify_schemas([ZOOMED, ERROR])
 class JudgeZoom:
     """Holds the zoom filter."""
 
-    def __init__(self, board: Any, *, model: str, device: str, precision: str, batch_size: int, threads: int) -> None:
+    def __init__(
+        self,
+        board: Any,
+        *,
+        model: str,
+        device: str,
+        precision: str,
+        batch_size: int,
+        threads: int,
+        limits: PictureLimits,
+    ) -> None:
         self._board = board
+        self._limits = limits
         if threads:
             torch.set_num_threads(threads)
         self._predictor = ZoomPredictor(
@@ -38,7 +50,8 @@ class JudgeZoom:
         """Turn a block of fetched pictures into `OUTCOMES`."""
         started = time.time()
         good = good_rows(table)
-        decoded = decode_batch_at(table["bytes"].take(pa.array(good)).to_pylist(), (self._predictor.image_size_px,))
+        contents = table["bytes"].take(pa.array(good)).to_pylist()
+        decoded = decode_batch_at(contents, (self._predictor.image_size_px,), limits=self._limits)
         probability = self._predictor(decoded.pixels[0])
         where = np.full(len(table), -1)
         where[good] = np.arange(len(good))

@@ -19,6 +19,7 @@ from atlas_ray.cleaning.svm import fit_baseline
 from atlas_ray.cleaning.threshold import choose_threshold
 from atlas_ray.errors import OutputError
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
+from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.predictors import choose_device, choose_dtype
 from atlas_ray.reports.zoom import zoom_scores
 from atlas_ray.streaming.tables import write_quarantine
@@ -54,7 +55,13 @@ def train_zoom(config: ZoomTraining) -> ZoomReport:
         torch.set_num_threads(config.threads)
     candidates = draw_candidates(config)
     threads = config.threads or torch.get_num_threads()
-    splits, unreadable = read_examples(candidates, config.image_size_px, seed=config.seed, threads=threads)
+    splits, unreadable = read_examples(
+        candidates,
+        config.image_size_px,
+        seed=config.seed,
+        threads=threads,
+        limits=PictureLimits(min_side_px=config.min_side_px),
+    )
     refused = candidates.refused + unreadable
     storage.delete_folder(storage.join(output, "quarantine"))  # of a run that was stopped
     write_quarantine(output, refused, "train")

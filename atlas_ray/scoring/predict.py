@@ -15,6 +15,7 @@ from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import ItemError, PictureError
 from atlas_ray.images import decode_batch_at
+from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.products import Products
 from atlas_ray.records import FILTERED, PREDICTIONS
@@ -42,10 +43,10 @@ def split_scored(table: pa.Table) -> dict[str, pa.Table]:
     return {**tables, "filtered": table.filter(filtered).select(FILTERED.names).cast(FILTERED)}
 
 
-def decode_block(table: pa.Table, sizes_px: Sequence[int]) -> pa.Table:
+def decode_block(table: pa.Table, sizes_px: Sequence[int], limits: PictureLimits) -> pa.Table:
     """Replace `bytes` by a column of pixels for each size, size x size x 3 bytes a picture, for models elsewhere."""
     good = pictured_rows(table)
-    batch = decode_batch_at(table["bytes"].take(pa.array(good)).to_pylist(), sizes_px)
+    batch = decode_batch_at(table["bytes"].take(pa.array(good)).to_pylist(), sizes_px, limits=limits)
     where = np.full(len(table), -1)
     where[good] = np.arange(len(good))
     rows = pa.array(where, mask=where < 0)
@@ -116,7 +117,7 @@ class Predict:
         predictor, zoom = self._predictor, self._zoom
         columns: dict[str, Any] = {}
         if zoom is not None and "bytes" in table.column_names:
-            table = decode_block(table, self._spec.sizes_px)
+            table = decode_block(table, self._spec.sizes_px, self._spec.config.limits)
         if zoom is not None:
             table, columns["zoomed_probability"] = self._filtered(table, zoom)
         # A model that reads texts has something to say also where the picture could not be had.

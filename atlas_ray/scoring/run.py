@@ -192,7 +192,7 @@ def _stream(config: ScoreConfig, source: str, output: str, spec: PredictorSpec, 
         )
         if apart:
             stream = stream.map_batches(
-                functools.partial(decode_block, sizes_px=spec.sizes_px),
+                functools.partial(decode_block, sizes_px=spec.sizes_px, limits=predictor.limits),
                 batch_size=None,
                 batch_format="pyarrow",
             )

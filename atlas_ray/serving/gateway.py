@@ -93,7 +93,9 @@ class Gateway:
             for name, handle in models.items()
         }
         limits = PictureLimits(
-            max_bytes=int(config.max_picture_mib * MIB), max_pixels=int(config.max_megapixels * 1_000_000)
+            max_bytes=int(config.max_picture_mib * MIB),
+            max_pixels=int(config.max_megapixels * 1_000_000),
+            min_side_px=config.predictor.min_side_px,
         )
         self._drawing = ThreadPoolExecutor(1, "drawing")
         self._decoder = Decoder(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from atlas_ray import storage
 from atlas_ray.config import BACKBONES, FITTED, MODALITIES, POLICIES, TARGETS, check_settings, setting
 from atlas_ray.errors import ConfigError
+from atlas_ray.picture_limits import min_side_setting
 from atlas_ray.texts import FIELDS
 
 
@@ -142,6 +143,7 @@ class PictureTraining(TrainConfig):
     backbone: str = setting("the picture encoder", "resnet101", choices=BACKBONES)
     weights: str = setting("what the backbone starts from: none, imagenet, or a path to a state dict", "none")
     image_size_px: int = setting("side of the square that pictures become", 150, low=32, high=2048)
+    min_side_px: int = min_side_setting()
     head_epochs: int = setting("first epochs in which the encoder keeps still, with a cycle of their own", 0, low=0,
                                high=10_000)  # fmt: skip
     augment: bool = setting("crop, stretch and mirror training pictures at random; from scratch one needs it", False)

@@ -15,6 +15,7 @@ from ray.data import RandomSeedConfig
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError, FetchError, PictureError
 from atlas_ray.objects import ObjectReader
+from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.records import missing_columns
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.texts import WordCount, WordIndex
@@ -130,13 +131,16 @@ def _explode(
     return pa.table({"name": chosen["product_id"].take(rows), "text": text, "label": found})
 
 
-def with_pixels(pictures: Labelled, image_size_px: int, *, shuffle_seed: int | None) -> ray.data.Dataset:
+def with_pixels(
+    pictures: Labelled, image_size_px: int, limits: PictureLimits, *, shuffle_seed: int | None
+) -> ray.data.Dataset:
     """Add the fetching and decoding of pictures, shuffled anew each epoch where a seed is given.
 
     Rows: `inputs` (3, size, size) uint8, `label` int64, `name`, and `refused`, "" or the code and
     message of why the picture is only zeros.
     """
-    return _streamed(pictures, functools.partial(_decode_rows, image_size_px=image_size_px), shuffle_seed)
+    decode = functools.partial(_decode_rows, image_size_px=image_size_px, limits=limits)
+    return _streamed(pictures, decode, shuffle_seed)
 
 
 def with_words(texts: Labelled, index: WordIndex, *, shuffle_seed: int | None) -> ray.data.Dataset:
@@ -171,14 +175,14 @@ def _reader() -> ObjectReader:
     return ObjectReader(threads=8)
 
 
-def _decode_rows(table: pa.Table, image_size_px: int) -> dict[str, Any]:
+def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits) -> dict[str, Any]:
     # PyTorch is imported where pictures are decoded, and not in Ray's processes that only plan the stream.
     from atlas_ray.images import decode_batch
 
     uris = table["name"].to_pylist()
     contents = _reader().read_many(uris)
     pixels, refused = decode_batch(
-        [content if isinstance(content, bytes) else b"" for content in contents], image_size_px
+        [content if isinstance(content, bytes) else b"" for content in contents], image_size_px, limits=limits
     )
     errors: dict[int, FetchError | PictureError] = dict(refused)
     errors |= {i: content for i, content in enumerate(contents) if isinstance(content, FetchError)}

@@ -18,6 +18,7 @@ from atlas_ray import storage
 from atlas_ray.artifacts import WORDS, load_artifact, load_words, save_artifact, save_words
 from atlas_ray.config import hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError
+from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.reports.curves import draw_curves
 from atlas_ray.session import KEEP_MEMORY
@@ -211,7 +212,8 @@ def _stream(config: TrainConfig, rows: Labelled, words: WordIndex | None, *, shu
     if words is not None:
         return with_words(rows, words, shuffle_seed=shuffle_seed)
     assert isinstance(config, PictureTraining)
-    return with_pixels(rows, config.image_size_px, shuffle_seed=shuffle_seed)
+    limits = PictureLimits(min_side_px=config.min_side_px)
+    return with_pixels(rows, config.image_size_px, limits, shuffle_seed=shuffle_seed)
 
 
 def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:

@@ -37,7 +37,7 @@ def test_a_close_up_lies_on_the_product(background: int) -> None:
     assert [box[2] / 600 for box in found if box] == pytest.approx([0.15, 0.3, 0.4], abs=0.01)
 
 
-@pytest.mark.parametrize("picture", [np.full((90, 60, 3), 200, np.uint8), np.zeros((7, 5, 3), np.uint8)])
+@pytest.mark.parametrize("picture", [np.full((90, 60, 3), 200, np.uint8), np.zeros((11, 9, 3), np.uint8)])
 def test_where_nothing_is_to_be_seen_a_picture_stays_normal(picture: NDArray[np.uint8]) -> None:
     example, zoomed = bootstrap_example(encoded(picture), zoomed=True, size_px=32, rng=np.random.default_rng(0))
     assert not zoomed
