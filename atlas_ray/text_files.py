@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
-from charset_normalizer import from_bytes
 
 from atlas_ray import storage
 from atlas_ray.errors import ConfigError, RowError, UserError
@@ -21,7 +20,6 @@ LOGGER = logging.getLogger(__name__)
 AUTO = "auto"
 BLOCK_BYTES = 1 << 20
 SAMPLE_BYTES = 64 * 1024
-BEYOND_ASCII = bytes(range(0x80, 0x100))
 MAX_LINE_BYTES = 16 * 1024 * 1024
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -30,17 +28,8 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
 )
-WESTERN = "cp1252"
-"""What Excel writes in the Americas and Western Europe; all letters of Latin-1 are the same in it."""
-OTHER_SCRIPTS = [WESTERN, "cp1251", "cp1253", "cp1255", "cp1256", "shift_jis", "gb18030", "big5", "cp949"]
-WORDS_BEYOND_ASCII = re.compile(rb"[\x80-\xff]{3,}")
-"""Text of another script has whole words of such bytes, Western text single letters."""
-MIN_SCRIPT_BYTES = 200
-"""In fewer bytes one script cannot be told from another."""
-HARDLY_TEXT = re.compile(rb"[\x81\x8d\x8f\x90\x9d\xff]")
-"""Bytes that Windows-1252 does not have, and one that no shop's text has: a sign of damage."""
-ENCODING_NAMES = {"cp1252": "Windows-1252", "cp1251": "Windows-1251", "cp1253": "Windows-1253",
-                  "cp1255": "Windows-1255", "cp1256": "Windows-1256"}  # fmt: skip
+NO_TEXT = b"\xff"
+"""A byte that is a letter in some encodings, and a sign of damage in any shop's file."""
 PACKED = (
     ((".gz", ".gzip"), b"\x1f\x8b", "a gzip file; unpack it first (gunzip)"),
     ((".xlsx", ".xlsm", ".ods"), b"PK\x03\x04", "a spreadsheet or zip file; save its sheet as a CSV in UTF-8"),
@@ -107,7 +96,7 @@ class Utf8Stream:
     @property
     def encoding_name(self) -> str:
         """The encoding as people call it."""
-        return ENCODING_NAMES.get(self.encoding, self.encoding.upper())
+        return re.sub(r"^CP(?=125\d$)", "Windows-", self.encoding.upper())
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes, however many they are; b"" at the end, or if none are wanted."""
@@ -161,7 +150,7 @@ class Utf8Stream:
     def _utf8(self, block: bytes) -> bytes:
         if self._decoder is None:
             return block
-        if not (self.assumed and self.encoding == WESTERN):
+        if not self.assumed or self.encoding.startswith("utf-16"):
             return self._decoder.decode(block).encode("utf-8", "surrogatepass")
         # Lines in UTF-8 may stand beside others, where somebody put two exports together.
         return b"".join(
@@ -179,14 +168,27 @@ def _is_utf8(line: bytes, *, cut: bool = False) -> bool:
 
 
 def _older_encoding(lines: list[bytes]) -> str | None:
-    """Guess the encoding of lines that are not UTF-8; None if they look damaged."""
-    sample = b"".join(lines)[:SAMPLE_BYTES]
-    beyond = len(sample) - len(sample.translate(None, BEYOND_ASCII))
-    if 2 * sum(map(len, WORDS_BEYOND_ASCII.findall(sample))) > beyond:
-        best = from_bytes(sample, cp_isolation=OTHER_SCRIPTS).best() if beyond >= MIN_SCRIPT_BYTES else None
-        return best.encoding if best is not None and best.encoding in OTHER_SCRIPTS else None
-    good = sum(not HARDLY_TEXT.search(line) for line in lines)
-    return WESTERN if 2 * good > len(lines) else None
+    """Guess the encoding of lines that are not UTF-8, as browsers do; None if they look damaged."""
+    from chardetng_py import EncodingDetector
+    from w3lib.encoding import resolve_encoding
+
+    detector = EncodingDetector()
+    detector.feed(b"".join(lines)[:SAMPLE_BYTES], last=True)
+    found = detector.guess(tld=None, allow_utf8=False)
+    try:
+        encoding = codecs.lookup(resolve_encoding(found) or found).name
+    except LookupError:  # browsers know some that Python does not
+        return None
+    good = sum(NO_TEXT not in line and _is_text(line, encoding) for line in lines)
+    return encoding if 2 * good > len(lines) else None
+
+
+def _is_text(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def open_text(source: str, error: type[UserError], encoding: str = AUTO) -> Utf8Stream:
