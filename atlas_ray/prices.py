@@ -24,9 +24,14 @@ CURRENCY_OF_SIGN = {
     "€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "₩": "KRW", "원": "KRW", "₪": "ILS", "₺": "TRY", "₴": "UAH",
     "₫": "VND", "₸": "KZT", "₱": "PHP", "฿": "THB", "zł": "PLN", "kč": "CZK", "lei": "RON", "руб": "RUB",
     "us$": "USD", "ca$": "CAD", "c$": "CAD", "au$": "AUD", "a$": "AUD", "nz$": "NZD", "hk$": "HKD", "nt$": "TWD",
-    "s$": "SGD", "r$": "BRL", "mx$": "MXN", "ر.س": "SAR", "euro": "EUR", "euros": "EUR", "rur": "RUB",
+    "s$": "SGD", "r$": "BRL", "mx$": "MXN", "ر.س": "SAR", "kd": "KWD", "د.ك": "KWD", "bd": "BHD", "د.ب": "BHD",
+    "ر.ع": "OMR", "jd": "JOD", "د.أ": "JOD", "د.ا": "JOD", "د.ت": "TND", "د.ع": "IQD", "ع.د": "IQD", "د.ل": "LYD",
+    "ل.د": "LYD", "euro": "EUR", "euros": "EUR", "rur": "RUB",
 }  # fmt: skip
 """Signs that one currency alone has; `$`, `¥`, `kr` and `Rs` have several."""
+THREE_DECIMALS = {"BHD": ".", "IQD": ".", "JOD": ".", "KWD": ".", "LYD": ".,", "OMR": ".", "TND": ".,"}
+"""Currencies with three decimals, and what may stand before these: `KWD 3.350` is less than four."""
+LAST_THREE = re.compile(r"(\d[\d.,'\s]*|)([.,])\d{3}(?!\d)")
 CODE_AT_NUMBER = re.compile(r"\b([A-Z]{3})[\s:.]{0,3}\d|\d\s?([A-Z]{3})\b")
 
 
@@ -44,9 +49,7 @@ def read_price(text: str) -> tuple[float, str | None] | None:
     share, a negative number, and words beside the number where no currency is among them (`5 pcs`, `SKU123`). A number
     without a currency and with one separator is read as a machine writes it: `1.299` is less than two.
     """
-    text = unicodedata.normalize("NFKC", text).translate(DIGITS).strip()
-    if not text.isascii():
-        text = "".join(str(unicodedata.decimal(letter, letter)) for letter in text)
+    text = _with_plain_digits(text).strip()
     numbers = NUMBER.findall(text)
     if len(text) > MAX_PRICE_CHARACTERS or len(numbers) != 1 or BROKEN_GROUP.search(numbers[0]):
         return None
@@ -61,24 +64,42 @@ def read_price(text: str) -> tuple[float, str | None] | None:
     return price, currency
 
 
-def parse_price(text: str, *, by_machine: bool = True) -> float | None:
+def parse_price(text: str, *, by_machine: bool = True, currency: str | None = None) -> float | None:
     """Read a price: `1299.00`, `1.299,00 €`, `Rs. 1,299`; None for what is none, negative or absurd.
 
     Args:
         text: The price, perhaps with words and signs around it.
         by_machine: `1.299` means less than two, as in structured data; otherwise it is read as a
             person writes it, who means more than a thousand.
+        currency: The ISO 4217 code, if something else than the text states it; some have three decimals.
     """
-    text = text.strip()[:MAX_PRICE_CHARACTERS]
+    text = _with_plain_digits(text.strip()[:MAX_PRICE_CHARACTERS])
     try:
         price = float(text)
     except ValueError:
         price = math.nan
     if math.isnan(price) or (not by_machine and price >= 0):
+        separator = _separator_of_three(text, currency or parse_currency(text))
         # The parser finds a price after any sign.
-        amount = None if re.match(r"[-−–]\s*\D{0,3}\d", text) else Price.fromstring(text).amount
+        negative = re.match(r"[-−–]\s*\D{0,3}\d", text)
+        amount = None if negative else Price.fromstring(text, decimal_separator=separator).amount
         price = math.nan if amount is None else float(amount)
     return price if 0 <= price < MAX_PRICE else None  # false for not-a-number
+
+
+def _with_plain_digits(text: str) -> str:
+    """Return a text with the digits and separators that English uses."""
+    text = unicodedata.normalize("NFKC", text).translate(DIGITS)
+    return text if text.isascii() else "".join(str(unicodedata.decimal(letter, letter)) for letter in text)
+
+
+def _separator_of_three(text: str, currency: str | None) -> str | None:
+    """Return the sign before three decimals, for a currency that has as many; None otherwise."""
+    found = LAST_THREE.search(text) if currency in THREE_DECIMALS else None
+    if currency is None or found is None or found[2] in found[1]:
+        return None  # a number with several of them has groups of thousands
+    is_last_of_two = bool(re.search("[.,]", found[1]))
+    return found[2] if is_last_of_two or found[2] in THREE_DECIMALS[currency] else None
 
 
 def parse_currency(text: str) -> str | None:
@@ -87,14 +108,14 @@ def parse_currency(text: str) -> str | None:
     A code is the whole text, or stands in capitals beside the number, or in a text without a number: `ALL`, `TOP`,
     `TRY` and `CUP` are also words.
     """
-    text = text.strip()[:MAX_PRICE_CHARACTERS]
+    text = _with_plain_digits(text.strip()[:MAX_PRICE_CHARACTERS])
     codes: list[str] = [text.upper(), *(before or after for before, after in CODE_AT_NUMBER.findall(text))]
     if not re.search(r"\d", text):
         codes += re.findall(r"\b[A-Z]{3}\b", text)
     for code in codes:
         if code in CURRENCIES:
             return code
-    signs: tuple[str, ...] = (text, Price.fromstring(text).currency or "", *text)
+    signs: tuple[str, ...] = (text, NUMBER.sub("", text).strip(), Price.fromstring(text).currency or "", *text)
     for sign in signs:
         if known := CURRENCY_OF_SIGN.get(sign.lower().strip(" .\u200f")):
             return known

@@ -1,6 +1,6 @@
 import pytest
 
-from atlas_ray.prices import read_price
+from atlas_ray.prices import parse_currency, parse_price, read_price
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,24 @@ def test_prices_of_tables(text: str, price: float, currency: str | None) -> None
 )  # fmt: skip
 def test_what_is_no_price(text: str) -> None:
     assert read_price(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "price", "currency"),
+    [
+        ("KWD 3.350", 3.35, "KWD"), ("3.350 KWD", 3.35, "KWD"), ("BHD 12.500", 12.5, "BHD"), ("0.750 JOD", 0.75, "JOD"),
+        ("1,250.500 KWD", 1250.5, "KWD"), ("1.234,500 TND", 1234.5, "TND"), ("12,500 TND", 12.5, "TND"),
+        ("LYD 7,250", 7.25, "LYD"), ("OMR 1,250", 1250, "OMR"), ("IQD 1.250.000", 1250000, "IQD"),
+        ("IQD 25,000", 25000, "IQD"), ("KWD 12", 12, "KWD"), ("KWD 12.5", 12.5, "KWD"), ("د.ك 3.350", 3.35, "KWD"),
+        ("٣٫٣٥٠ د.ك", 3.35, "KWD"), ("EUR 3.350", 3350, "EUR"), ("3.350 €", 3350, "EUR"),
+    ],
+)  # fmt: skip
+def test_the_currency_tells_how_many_decimals_a_price_has(text: str, price: float, currency: str) -> None:
+    assert (parse_price(text, by_machine=False), parse_currency(text)) == (price, currency)
+    assert read_price(text) == (price, currency)
+
+
+def test_a_currency_from_elsewhere_tells_it_as_well() -> None:
+    assert parse_price("3.350", by_machine=False, currency="KWD") == 3.35
+    assert parse_price("1,250.500", currency="OMR") == 1250.5
+    assert parse_price("3.350", by_machine=False, currency="EUR") == 3350

@@ -10,18 +10,26 @@ from parsel import Selector
 from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names, tidy_names
 from atlas_ray.crawl.data_layer import brand_in_scripts
 from atlas_ray.crawl.labels import LABELS, Labels, letters, number_in, number_of
-from atlas_ray.crawl.offers import Offer, best_offer, offers_of, parse_availability, states_availability
+from atlas_ray.crawl.offers import (
+    Offer,
+    choose_offer,
+    named_offers,
+    offers_of,
+    parse_availability,
+    states_availability,
+)
 from atlas_ray.crawl.page import Page, clean, is_front, text_of
 from atlas_ray.crawl.price_tags import current_price, shown_price
 from atlas_ray.crawl.stock import says_sold_out, stock
 from atlas_ray.crawl.store import FIELDS, Store
 from atlas_ray.crawl.structured import Item, StructuredData, plain
-from atlas_ray.crawl.subject import is_page, main_product
+from atlas_ray.crawl.subject import main_product, plain_key
 from atlas_ray.prices import parse_currency, parse_price
 
 OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
 OG_AVAILABILITY = ("product:availability", "og:availability")
 MAX_IMAGES = 100
+MAX_VARIANTS = 500
 NUMBERS = ("sku", "productid", "identifier", "mpn", "gtin", "gtin8", "gtin12", "gtin13", "gtin14", "isbn")
 LABEL = re.compile(r"^[^:]{1,60}:\s+(?=\S)")
 """What a shop writes before a value: `Brand: ACME`, `SKU: 77`."""
@@ -188,26 +196,45 @@ def _sources(match: Selector) -> list[str]:
 def _read_items(items: list[Item], page: Page, values: _Values) -> None:
     """Take the fields of one product as one syntax describes it, perhaps in several items (variants)."""
     origin = items[0].origin
-    variants = [variant for item in items for variant in item.items("hasvariant", "model")]
-    exact = [variant for variant in variants if page.absolute(variant.text("url") or "") in page.addresses]
-    shown = exact or [variant for variant in variants if is_page(variant, page)]
+    variants = [variant for item in items for variant in item.items("hasvariant", "model")][:MAX_VARIANTS]
+    # One variant and one offer first: what they say of price, stock and number belongs together.
+    offers = [offer for variant in variants for offer in offers_of(variant, variant)]
+    if not any(offer.price is not None for offer in offers):
+        offers = [*(offer for item in items for offer in offers_of(item, item)), *offers]
+    named: list[Offer] = next(filter(None, (named_offers(offers, url) for url in (page.url, *page.addresses))), [])
+    chosen = choose_offer(offers, named, values.found.get("price"))
+    shown = [variant for variant in variants if variant in chosen.sources]
     everything = [*shown, *items, *(variant for variant in variants if variant not in shown)]
 
     def first(*names: str) -> str | None:
         return next((text for item in everything if (text := item.text(*names))), None)
 
     # The group names the product; a variant is one of its sizes.
-    values.put("title", next((text for item in (*items, *shown) if (text := item.text("name"))), None), origin)
+    title = next((text for item in (*items, *shown) if (text := item.text("name"))), None)
+    values.put("title", title, origin)
     values.put("description", first("description"), origin)
     values.put("brand", _brand(first("brand", "manufacturer"), page), origin)
-    values.put("sku", _number(first("sku", "productid", "identifier")) or _number(first("mpn")), origin)
+    values.put("sku", _stated_number(chosen, items, bool(named or shown), title), origin)
     values.put("image_urls", _urls(page, (url for item in everything for url in _pictures(item))), origin)
-    offers = [offer for item in (shown or items) for offer in offers_of(item)]
-    if not any(offer.price is not None for offer in offers):
-        offers = [offer for item in everything for offer in offers_of(item)]
-    own = [offer for offer in offers if page.absolute(offer.url or "") in page.addresses]
-    # Only where each offer has an address is that of this page the one that is meant.
-    _put_offer(best_offer(own if own and all(offer.url for offer in offers) else offers), origin, values)
+    _put_offer(chosen, origin, values)
+
+
+def _stated_number(chosen: Offer, items: list[Item], is_exact: bool, title: str | None) -> str | None:
+    """Return the number of the chosen offer or variant, else of the product.
+
+    The number of a product of which the offer's is an extension (`AB12` of `AB12-38`) stands for all of its
+    offers, unless the offer is that of a variant or the page's address names it.
+    """
+    own = [source for source in chosen.sources if source not in items]
+    products = sorted(items, key=lambda item: item not in chosen.sources)
+    for names in (("sku",), ("productid", "identifier"), ("mpn",)):
+        of_offer, of_product = (
+            next(filter(None, (_number(item, title, *names) for item in group)), None) for group in (own, products)
+        )
+        extends = of_offer and of_product and letters(of_offer).startswith(letters(of_product))
+        if found := of_product if extends and not is_exact else of_offer or of_product:
+            return found
+    return None
 
 
 def _brand(text: str | None, page: Page) -> str | None:
@@ -217,9 +244,15 @@ def _brand(text: str | None, page: Page) -> str | None:
     return name if bar and any(title.endswith(shop) for title in page.titles) else text
 
 
-def _number(text: str | None) -> str | None:
-    """Return a product's number without its label and without words after it; None for words alone."""
-    return number_in(LABEL.sub("", text or ""))
+def _number(item: Item, title: str | None, *names: str) -> str | None:
+    """Return a number of an item without its label; None for words alone, and for the product's name.
+
+    A `sku` is what the shop says it is; the others often have words after the number.
+    """
+    text = LABEL.sub("", item.text(*names) or "")
+    if "sku" in names:
+        return text if plain_key(text) != plain_key(title or "") else None
+    return number_in(text)
 
 
 def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
@@ -233,8 +266,10 @@ def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
     # A sign in the page's code is weaker than a label: it counts where the data gives a number for each size alone.
     shown = labels.number or (labels.marked_number if len(sizes) > 1 else None)
     sources = (source for item in products for source in (item, *item.items("offers"), *item.items("hasvariant")))
-    stated = {letters(_number(source.text(name)) or "") for source in sources for name in NUMBERS}
-    if shown and letters(shown) not in stated | {letters(values.found.get("sku", ""))}:
+    stated = {LABEL.sub("", text) for source in sources for name in NUMBERS if (text := source.text(name))}
+    stated.add(values.found.get("sku", ""))
+    known = {letters(spelling) for text in stated for spelling in (text, number_in(text) or "", *text.split())}
+    if shown and letters(shown) not in known:
         values.prefer("sku", shown, "markup")
 
 

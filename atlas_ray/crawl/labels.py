@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 
 import lxml.html
 
@@ -83,12 +83,25 @@ def letters(number: str) -> str:
 
 
 def number_in(text: str | None) -> str | None:
-    """Return a product's number without words after it; None for words alone."""
+    """Return a product's number without prose around it; None for words alone.
+
+    `TE5-1293 Cover for a sofa` is a number and prose, `MODEL 570 EASY II` a number of four words.
+    """
     words = (text or "").split()
-    numbers = [word for word in words if re.search(r"\d", word)]
+    first = next((place for place, word in enumerate(words) if re.search(r"\d", word)), None)
+    if first is None:
+        return text if len(words) == 1 else None
     if len(words) > 2:
-        words = numbers[:1]
-    return " ".join(words) if numbers or len(words) == 1 else None
+        if any(map(_is_prose, words[:first])):
+            words = words[first:]
+        words = list(takewhile(lambda word: not _is_prose(word), words)) or words[:1]
+    return " ".join(words)
+
+
+def _is_prose(word: str) -> bool:
+    """Tell whether a word is of letters alone, and small ones after the first."""
+    word = re.sub(r"^[\W_]+|[\W_]+$", "", word)
+    return word.isalpha() and word[1:].islower()
 
 
 def _only(numbers: Iterable[str]) -> str | None:

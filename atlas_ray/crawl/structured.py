@@ -27,7 +27,7 @@ WANTED = re.compile(r"product|breadcrumb|vehicle|\bcar\b|book|itemlist|article|p
 PRICES = re.compile("(?:low|high|min|max)?price", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Item:
     """A thing that a page describes.
 

@@ -46,7 +46,13 @@ def test_the_number_in_the_address_is_the_last_resort(path: str, number: str | N
         ({"productID": "TE5-1293 Cover for a sofa"}, "TE5-1293"),
         ({"mpn": "Fake Wounds"}, None),
         ({"sku": "DWFWK"}, "DWFWK"),
-        ({"sku": "Fake Wounds", "mpn": "A 77"}, "A 77"),
+        ({"productID": "Fake Wounds", "mpn": "A 77"}, "A 77"),
+        ({"sku": "MODEL 570 EASY II"}, "MODEL 570 EASY II"),
+        ({"sku": "Model 570 Easy II"}, "Model 570 Easy II"),
+        ({"sku": "RED COTTON SHIRT"}, "RED COTTON SHIRT"),
+        ({"sku": "12 345 678"}, "12 345 678"),
+        ({"sku": "SKU: AB 12 CD"}, "AB 12 CD"),
+        ({"sku": "Executive &amp; Anvil", "mpn": "A 77"}, "A 77"),  # the title
     ],
 )
 def test_numbers(data: dict[str, str], number: str | None) -> None:
