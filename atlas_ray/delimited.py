@@ -80,6 +80,11 @@ class Delimited:
         if len(set(named)) < len(named):
             raise error(f"{source}, {place}: a column stands twice in {self.header}")
 
+    @property
+    def lines(self) -> int:
+        """How many lines were read so far."""
+        return self._lines.taken
+
     def __iter__(self) -> Iterator[Record]:
         for number, text, broken in self._lines:
             if '"' in text:
@@ -183,16 +188,22 @@ class _Lines:
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
         self._again: deque[Line] = deque()
-        self.taken = 0
+        self._read = 0
+
+    @property
+    def taken(self) -> int:
+        """How many lines were taken and not put back."""
+        return self._read - len(self._again)
 
     def __iter__(self) -> Iterator[Line]:
         return self
 
     def __next__(self) -> Line:
-        line = self._again.popleft() if self._again else next(self._lines)
-        self.taken += 1
+        if self._again:
+            return self._again.popleft()
+        line = next(self._lines)
+        self._read += 1
         return line
 
     def push_back(self, lines: list[Line]) -> None:
         self._again.extendleft(reversed(lines))
-        self.taken -= len(lines)

@@ -10,16 +10,18 @@ from typing import Any
 from atlas_ray import storage
 from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally
 from atlas_ray.catalog.fields import FIELDS, Columns
+from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.joining import JoinedProducts
-from atlas_ray.catalog.product_parts import ProductParts
+from atlas_ray.catalog.product_parts import ProductParts, unfinished
 from atlas_ray.catalog.rows import PATH_FIELDS, RowReader, Unread
 from atlas_ray.catalog.sides import Sides, open_sides
 from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
 from atlas_ray.catalog.split import parse_shares
-from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError
+from atlas_ray.errors import CatalogError, ConfigError, RowError
 from atlas_ray.records import quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
+from atlas_ray.text_files import check_encoding
 
 FEW_PRODUCTS = 20
 SAMPLE_ROWS, SAMPLE_SIZE = 1000, 64 * 1024 * 1024
@@ -58,6 +60,8 @@ class ImportConfig:
     """Between the names of a category path written as text; None to tell it from the first rows."""
     image_separator: str | None = None
     """Between the pictures in one cell; None to tell them by their looks."""
+    max_quarantine_fraction: float = 0.05
+    """The share of quarantined rows above which `atlas-ray import` exits with 3."""
 
     def __post_init__(self) -> None:
         """Refuse unknown formats, fields and shares."""
@@ -69,6 +73,9 @@ class ImportConfig:
         for name, text in (("path-separator", self.path_separator), ("image-separator", self.image_separator)):
             if text == "":
                 raise ConfigError(f"--{name} is empty; expected what stands between the parts, such as ';'")
+        check_encoding(self.encoding)
+        if not 0 <= self.max_quarantine_fraction <= 1:
+            raise ConfigError(f"--max-quarantine-fraction is {self.max_quarantine_fraction}; expected 0 to 1")
         if self.split is not None:
             parse_shares(self.split)
 
@@ -78,6 +85,8 @@ class ImportReport:
     """What an import did."""
 
     output: str
+    records: int = 0
+    """Rows of the source: products, joined, quarantined and blank ones."""
     products: int = 0
     images: int = 0
     labelled: int = 0
@@ -85,8 +94,20 @@ class ImportReport:
     """Rows that say more of a product that another row began."""
     kept_first: Counter[str] = field(default_factory=Counter)
     """Joined rows by the field whose other value was not taken."""
+    blank: int = 0
+    """Rows that say nothing."""
     quarantined: Counter[str] = field(default_factory=Counter)
     """By error code."""
+    quarantined_fraction: float = 0.0
+    """The share of the rows, without blank ones."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """Of each code the first message, with its place."""
+    hint: str | None = None
+    """What to do, where one code explains most of what was quarantined."""
+    encoding: str | None = None
+    """What a text file was read as."""
+    encoding_assumed: bool = False
+    """Whether that is a guess."""
     unread: dict[str, Unread] = field(default_factory=dict)
     """Values of optional fields that were left out, by field."""
     columns: dict[str, list[str]] = field(default_factory=dict)
@@ -186,13 +207,13 @@ def import_catalog(config: ImportConfig) -> ImportReport:
         CatalogError: where the source as a whole cannot be read, or holds no product.
         ConfigError: for a column of `config` that it lacks.
         OutputError: where the output already holds a catalogue.
+        AuditError: where a row of the source came to nothing.
     """
     began = time.time()
     output = storage.absolute(config.output)
-    if storage.exists(storage.join(output, "run.json")) or storage.files(storage.join(output, "products")):
-        raise OutputError(f"{output} already holds a catalogue; import into a new folder, or delete it")
     source = open_source(config)
     report = ImportReport(output)
+    account = ImportAccount(source.source)
     labels: Counter[CategoryPath] = Counter()
     previous = tuple(map(storage.absolute, config.previous))
 
@@ -203,13 +224,19 @@ def import_catalog(config: ImportConfig) -> ImportReport:
             report.splits[product["split"] or "none"] += 1
 
     def refuse(error: RowError, place: str, product_id: str | None) -> None:
-        report.quarantined[error.code] += 1
+        account.refuse(error, place)
         message = f"{source.uri}, {place}: {error.message}"
         parts.refuse(quarantine_row("import", error.code, message, product_id=product_id))
 
     opened = open_sides(config.split, config.seed, exact=config.split_exact, previous=previous)
-    with opened as sides, ProductParts(output) as parts, JoinedProducts(parts, settle, refuse) as joined:
+    with (
+        unfinished(output),
+        opened as sides,
+        ProductParts(output) as parts,
+        JoinedProducts(parts, settle, refuse) as joined,
+    ):
         for raw in source.rows:
+            account.take(raw)
             if raw.blank:
                 continue
             try:
@@ -217,24 +244,44 @@ def import_catalog(config: ImportConfig) -> ImportReport:
                     raise raw.error
                 product = source.reader.product(raw.fields, raw.place)
             except RowError as error:
-                refuse(error, raw.place, str(raw.fields.get("product_id") or "")[:200] or None)
+                refuse(error, raw.place, source.reader.known_id(raw.fields))
                 continue
             joined.take(product, raw.place)
         joined.finish()
-    report.products, report.joined, report.kept_first = joined.products, joined.rows, joined.kept
-    report.images = parts.images
-    if not report.products:
-        worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
-        raise CatalogError(f"{source.uri}: not one row could be used ({worst}); see {output}/quarantine")
-    report.labelled = labels.total()
-    report.split_origins, report.untrained = sides.counts, sides.untrained
-    _describe(report, source)
-    _finish(config, report, labels, sides, source, began)
+        report.products, report.joined, report.kept_first = joined.products, joined.rows, joined.kept
+        report.images = parts.images
+        report.labelled = labels.total()
+        report.split_origins, report.untrained = sides.counts, sides.untrained
+        _describe(report, source, account)
+        parts.finish()
+        _check_some(report, source, account)
+        account.check(products=parts.rows("products"), joined=joined.rows, refused=parts.rows("quarantine"))
+        _finish(config, report, labels, sides, source, began)
     return report
 
 
-def _describe(report: ImportReport, source: OpenSource) -> None:
-    """Say in the report how the source was read."""
+def _check_some(report: ImportReport, source: OpenSource, account: ImportAccount) -> None:
+    """Refuse a source without a product."""
+    if account.records == account.blank:
+        header = source.source.header
+        found = f"a header ({', '.join(header[:12])}) and no row below it" if header else "an empty file"
+        raise CatalogError(f"{source.uri}: {found}; expected a catalogue")
+    if not report.products:
+        worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
+        example = account.examples[report.quarantined.most_common(1)[0][0]]
+        hint = f"; {report.hint}" if report.hint else ""
+        raise CatalogError(
+            f"{source.uri}: not one row could be used ({worst}), such as {example}{hint}; "
+            f"see {report.output}/quarantine"
+        )
+
+
+def _describe(report: ImportReport, source: OpenSource, account: ImportAccount) -> None:
+    """Say in the report how the source was read, and what became of its rows."""
+    report.records, report.blank = account.records, account.blank
+    report.quarantined, report.examples = account.quarantined, account.examples
+    report.quarantined_fraction, report.hint = account.quarantined_fraction, account.hint()
+    report.encoding, report.encoding_assumed = source.source.encoding, source.source.encoding_assumed
     report.unread = source.reader.unread
     report.columns = source.reader.columns_taken
     report.path_separator = source.reader.separators["category_path"]
@@ -266,6 +313,7 @@ def _finish(
         "config": {
             "source": source.uri,
             "format": source.kind,
+            "encoding": config.encoding,
             "columns": dict(config.columns),
             "split": sides.rule.shares,
             "seed": sides.rule.seed,
@@ -277,9 +325,13 @@ def _finish(
         },
         "columns": report.columns,
         "taxonomy_id": report.taxonomy.id if report.taxonomy else None,
+        "encoding": report.encoding,
+        "encoding_assumed": report.encoding_assumed,
         "counts": {
+            "records": report.records,
             "products": report.products,
             "joined": report.joined,
+            "blank": report.blank,
             "images": report.images,
             "labelled": report.labelled,
             "splits": dict(report.splits),

@@ -1,15 +1,60 @@
 """The products, images and quarantine tables of an import, written as Parquet files of `PART_ROWS` rows."""
 
-from collections.abc import Iterable
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
+from atlas_ray.errors import OutputError, StorageError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
+from atlas_ray.streaming.tables import SPLIT
 
 PART_ROWS = 50_000
+UNFINISHED = "unfinished.json"
+"""Stands in the output while an import is under way; what it names is not to be used, and belongs to the import."""
+TABLES = ("products", "images", "quarantine")
+PART = re.compile(r"part-\d{5,}\.parquet")
+FILES = ("taxonomy.json", SPLIT)
+
+
+@contextlib.contextmanager
+def unfinished(output: str) -> Iterator[None]:
+    """Mark an output while an import writes it. What an earlier one left that did not finish is deleted first.
+
+    Where the import fails, its quarantine stays, to see why; the next one deletes it.
+
+    Raises:
+        OutputError: where the output holds a catalogue, or files that no import left.
+    """
+    marker = storage.join(output, UNFINISHED)
+    if storage.exists(marker) and not storage.exists(storage.join(output, "run.json")):
+        _delete(output, TABLES)
+        for name in FILES:
+            storage.delete_file(storage.join(output, name))
+    if storage.exists(storage.join(output, "run.json")) or any(
+        storage.files(storage.join(output, name)) for name in TABLES
+    ):
+        raise OutputError(f"{output} already holds a catalogue; import into a new folder, or delete it")
+    storage.write_bytes(marker, json.dumps({"job": "import"}).encode())
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(StorageError):  # the first error is the one to tell
+            _delete(output, ("products", "images"))
+        raise
+    storage.delete_file(marker)
+
+
+def _delete(output: str, tables: Iterable[str]) -> None:
+    for table in tables:
+        for file in storage.files(storage.join(output, table)):
+            if PART.fullmatch(file.rpartition("/")[2]):
+                storage.delete_file(file)
 
 
 class ProductParts:
@@ -25,6 +70,7 @@ class ProductParts:
         self._products: list[dict[str, Any]] = []
         self._quarantine: list[dict[str, Any]] = []
         self._quarantine_parts = 0
+        self._rows: dict[tuple[str, int], int] = {}
         self.part = 0
         self.images = 0
 
@@ -40,6 +86,15 @@ class ProductParts:
         self._quarantine.append(row)
         if len(self._quarantine) >= PART_ROWS:
             self._flush_quarantine()
+
+    def rows(self, table: str) -> int:
+        """Return how many rows were written to a table."""
+        return sum(count for (name, _), count in self._rows.items() if name == table)
+
+    def finish(self) -> None:
+        """Write all that is left."""
+        self.flush()
+        self._flush_quarantine()
 
     def flush(self) -> None:
         """Write the products so far."""
@@ -93,11 +148,11 @@ class ProductParts:
         storage.make_folder(storage.join(self._output, name))
         place = storage.locate(self._uri(name, part))
         pq.write_table(table, place.path, filesystem=place.filesystem, row_group_size=10_000)
+        self._rows[name, part] = len(table)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self.flush()
-            self._flush_quarantine()
+            self.finish()

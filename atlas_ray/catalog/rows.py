@@ -1,5 +1,6 @@
 """Raw rows to products: types, picture URIs, category paths."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -130,6 +131,13 @@ class RowReader:
     def _miss(self, name: str, value: Any, place: str) -> None:
         unread = self.unread.setdefault(name, Unread(0, f"{describe(value)} ({place})"))
         unread.count += 1
+
+    def known_id(self, row: Mapping[str, Any]) -> str | None:
+        """Return the product id of a row that is refused for something else, if it has one."""
+        with contextlib.suppress(RowError):
+            _, value = self.columns.find(row, "product_id") or ("", None)
+            return (identifier(value, "product id") or "")[:MAX_ID_CHARACTERS] or None
+        return None
 
     def _product_id(self, row: Mapping[str, Any]) -> str:
         text = identifier(self._value(row, "product_id"), "product id")

@@ -47,6 +47,7 @@ class Source:
         kind: One of `FORMATS`.
         header: The columns of a CSV; None for other formats.
         header_lines: How many lines of a CSV come before its records.
+        separator: What stands between the cells of a CSV; None for other formats.
     """
 
     def __init__(
@@ -69,12 +70,15 @@ class Source:
         self.kind = kind if kind != AUTO else guess_format(source, encoding)
         self.header: list[str] | None = None
         self.header_lines = 0
+        self.separator: str | None = None
         self._source = source
         self._encoding = encoding
         self._stream: Utf8Stream | None = None
+        self._table: Delimited | None = None
         if self.kind == "csv":
             table = Delimited(self._open(source), columns, source=source, error=CatalogError, cut_off=cut_off)
-            self.header, self.header_lines = table.header, table.header_lines
+            self.header, self.header_lines, self.separator = table.header, table.header_lines, table.separator
+            self._table = table
             self._rows = self._csv(table)
         else:
             readers = {"atlas-json": self._atlas_json, "json": self._json, "jsonl": self._jsonl, "folder": self._folder}
@@ -82,6 +86,11 @@ class Source:
 
     def __iter__(self) -> Iterator[RawRow]:
         return self._rows
+
+    @property
+    def lines(self) -> int | None:
+        """How many lines of a CSV were read so far; None for other formats."""
+        return self._table.lines if self._table else None
 
     @property
     def encoding(self) -> str | None:

@@ -10,7 +10,10 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `import`."""
     parser.add_argument("source", help="Atlas JSON, CSV, JSON Lines, or a folder of category folders")
     parser.add_argument("--output", required=True, help="where the tables go")
-    parser.add_argument("--format", default="auto", help="auto, atlas-json, csv, jsonl or folder")
+    parser.add_argument("--format", default="auto", help="auto, atlas-json, json, csv, jsonl or folder")
+    parser.add_argument(
+        "--encoding", default="auto", help="encoding of the source, such as windows-1252 (default: told from its bytes)"
+    )
     parser.add_argument(
         "--map",
         action="append",
@@ -41,6 +44,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", help="store of rows that name none")
     parser.add_argument("--path-separator", help="between the names of a category path (default: told from the paths)")
     parser.add_argument("--image-separator", help="between the pictures in one cell (default: told from their names)")
+    parser.add_argument(
+        "--max-quarantine-fraction",
+        type=float,
+        default=0.05,
+        help="exit with 3 where a larger share of the rows is quarantined (default: %(default)s)",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="show the first rows as they would be read, and write nothing"
     )
@@ -77,6 +86,8 @@ def run_import(options: argparse.Namespace) -> int:
         store=options.store,
         path_separator=options.path_separator,
         image_separator=options.image_separator,
+        encoding=options.encoding,
+        max_quarantine_fraction=options.max_quarantine_fraction,
     )
     first = preview(config)
     if options.dry_run:
@@ -89,7 +100,7 @@ def run_import(options: argparse.Namespace) -> int:
     print_import(report)
     if first.addresses:
         print(f"next: atlas-ray fetch --catalog {report.output} --output FOLDER downloads the pictures")
-    return EXIT_OK
+    return quarantine_exit("import", report.quarantined_fraction, config.max_quarantine_fraction, what="rows")
 
 
 def add_select(parser: argparse.ArgumentParser) -> None:

@@ -39,9 +39,15 @@ def print_import(report: Any) -> None:
         console.print(f"{text}{report.likely_separator!r}: import anew with --path-separator", markup=False)
     if report.taxonomy is not None:
         console.print(f"taxonomy: {len(report.taxonomy.leaves)} leaves, id {report.taxonomy.id}")
+    if report.encoding_assumed:
+        console.print(f"read as {report.encoding}, which is a guess; --encoding says another")
     if report.quarantined:
-        codes = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common())
-        console.print(f"quarantined rows: {report.quarantined.total()} ({codes}); see {report.output}/quarantine")
+        refused, rows = report.quarantined.total(), report.records - report.blank
+        console.print(f"quarantined: {refused} of {rows} rows; see {report.output}/quarantine", markup=False)
+        for code, count in report.quarantined.most_common():
+            console.print(f"  {code} {count}, such as {report.examples[code]}", markup=False)
+        if report.hint:
+            console.print(f"  {report.hint}", markup=False)
     _some(console, "category paths with fewer than 20 products", report.few)
     _some(console, "labels that are no leaf of the taxonomy, so not trained on", report.not_leaves)
     title = "category paths without a product in train, so no model can learn them (--split-exact puts one there)"
