@@ -7,8 +7,9 @@ from itertools import islice
 import lxml.etree
 import lxml.html
 
-from atlas_ray.crawl.page import Page, clean, host_of, text_of
+from atlas_ray.crawl.page import Page, clean, host_of, is_front, text_of
 from atlas_ray.crawl.structured import Item, StructuredData
+from atlas_ray.crawl.visibility import is_hidden, seen_texts
 
 Breadcrumb = tuple[str, ...]
 Crumb = tuple[str, str | None]  # a name, and where it leads
@@ -16,6 +17,8 @@ MAX_NAMES = 15
 MAX_NAME = 200
 MAX_ELEMENTS = 300
 """Elements of a breadcrumb; what has more is a menu or the whole page."""
+MAX_PAGE_ELEMENTS = 30_000
+"""Elements of a page in which links with arrows between them are looked for."""
 MAX_MARKED = 50
 """Elements marked as breadcrumbs that are looked at."""
 HOME = frozenset(
@@ -35,10 +38,40 @@ BAR = re.compile(r"\s+[/|\\]\s+")
 """Between names where the whole breadcrumb is one text; elsewhere a part of names."""
 SIGNS = re.compile(r"[\W_]+")
 MARKED = re.compile(r"bread[-_ ]?c?rumb|(^|[-_ ])crumbs?($|[-_ ])", re.IGNORECASE)
-CONTAINERS = (
-    "//*[(self::nav or self::ol or self::ul or self::div or self::p or self::section or self::span or self::table"
-    " or self::dl or self::header) and (@class or @id or @aria-label or @itemtype)]"
+CONTAINERS = "//*[(@class or @id or @aria-label or @itemtype) and ({})]".format(
+    " or ".join(
+        f"self::{tag}"
+        for tag in (
+            "nav", "ol", "ul", "div", "p", "section", "span", "table", "tbody", "tr", "td", "dl", "header", "font",
+            "center", "aside", "small", "strong", "b",
+        )
+    )
+)  # fmt: skip
+WRAPPERS = " or ".join(f"@itemprop='{name}' or @property='{name}'" for name in ("breadcrumb", "schema:breadcrumb"))
+EDGES = re.compile(r"^(?:[\s>»›→▸▶⟩❯←«‹❮◀◄/|:•·–—\\~]|-\s)+|[\s>»›→▸▶⟩❯←«‹❮◀◄/|:•·–—\\~-]+$")
+"""Signs around a name."""
+BACK = re.compile(
+    r"(?:go )?back|zurück|retour|volver(?: atrás)?|atrás|voltar|indietro|terug|tillbaka|tilbage|tilbake|takaisin|wstecz"
+    r"|powrót|zpět|späť|nazaj|natrag|vissza|înapoi|geri|назад|πίσω|חזרה|رجوع|戻る|返回|뒤로|previous(?: page)?"
+    r"|(?:back|return) to (?:the |all )?(?:(?:previous|last) page|(?:search )?results?|search|list(?:ing)?s?|overview"
+    r"|shop|store|category|catalog(?:ue)?|products?|home|homepage|top)"
 )
+"""What leads to where the reader was before."""
+BACK_TO = re.compile(
+    r"(?:back|return) to (?!school)|zurück zu|retour (?:à|au|aux|vers) |volver a |voltar (?:a|para) |terug naar "
+)
+"""The same at the beginning of a breadcrumb, before a name."""
+MENU = re.compile(
+    r"drop-?down[-_]*(?:menu|content|list|body|item|panel)|sub-?(?:menu|nav|list)|fly-?out|pop-?over|pop-?up|tooltip"
+    r"|mega-?menu|(?:^|[-_ ])(?:menu|siblings)(?:$|[-_ ])"
+)
+"""What shops call the lists of other categories that open at a crumb."""
+MENU_HOLDER = re.compile(r"drop-?down|has-?(?:menu|child|sub)|menu|toggle")
+MENU_ROLES = ("menu", "listbox", "tooltip", "dialog")
+BLOCKS = ("ul", "ol", "dl", "div", "nav", "section", "table", "menu", "span")
+UNREAD = ("script", "style", "noscript", "template", "svg", "select", "datalist", "dialog", "button")
+MAX_BETWEEN = 6
+"""Texts between two links of a breadcrumb."""
 
 
 def find_breadcrumb(page: Page, data: StructuredData, title: str | None = None) -> tuple[Breadcrumb, str]:
@@ -91,11 +124,34 @@ def _names(crumbs: Iterable[Crumb]) -> Breadcrumb:
 
 
 def _tidy(crumbs: Iterable[Crumb], page: Page) -> list[Crumb]:
-    kept = [(clean(name).strip(" >»›/|:"), address) for name, address in crumbs]
-    kept = [(name, address) for name, address in kept if name and len(name) <= MAX_NAME]
-    if kept and (kept[0][0].casefold() in HOME or _is_shop(kept[0][0], page)):
+    """Return the names of categories: without signs around them, links back, and what leads up to the front page."""
+    named = [(EDGES.sub("", clean(name)), address) for name, address in crumbs]
+    kept = [crumb for crumb in named if 0 < len(crumb[0]) <= MAX_NAME and re.search(r"\w", crumb[0])]
+    kept = [crumb for crumb in kept if not BACK.fullmatch(crumb[0].casefold())]
+    if len(kept) > 1 and BACK_TO.match(kept[0][0].casefold()):
+        del kept[0]
+    homes = [place for place, crumb in enumerate(kept) if _is_home(crumb, page, place)]
+    first = homes[0] if homes else None
+    # A shop for the home has a category `Home`: the second of that name is one, unless it leads to the front page.
+    homes = [place for place in homes if place == first or _is_front(kept[place][1], page)]
+    if len(kept) > 1 and homes and homes[-1] == len(kept) - 1:
+        del kept[homes.pop()]
+    if homes:
+        kept = kept[homes[-1] + 1 :]
+    if kept and _is_shop(kept[0][0], page) and (not homes or _is_front(kept[0][1], page)):
         del kept[0]
     return kept[:MAX_NAMES]
+
+
+def _is_home(crumb: Crumb, page: Page, place: int) -> bool:
+    """Tell whether a crumb is the front page's: by its name at the beginning, or if nothing says another address."""
+    name, address = crumb
+    return name.casefold() in HOME and (place == 0 or _is_front(address, page) or (address is None and place <= 2))
+
+
+def _is_front(address: str | None, page: Page) -> bool:
+    url = page.absolute(address) if address else None
+    return url is not None and is_front(url) and page.same_site(url)
 
 
 def _is_shop(name: str, page: Page) -> bool:
@@ -119,8 +175,12 @@ def _structured(data: StructuredData) -> Iterator[tuple[str, list[Crumb]]]:
         lists = [item] if "breadcrumblist" in item.types else item.items("breadcrumb")
         for found in lists:
             yield found.origin, _crumbs_of_list(found)
-        if not lists and (text := item.text("breadcrumb")):
+        if not lists and item.origin == "json-ld" and (text := item.text("breadcrumb")):
             yield item.origin, [(name, None) for name in split_names(text)]
+    for wrapper in data.page.tree.xpath(f"//*[({WRAPPERS}) and not(@itemscope or @typeof or @content)]")[:MAX_MARKED]:
+        # As one text, the names would run together; a list that is itself marked has been read.
+        if not wrapper.xpath(".//*[contains(@itemtype, 'readcrumb') or contains(@typeof, 'readcrumb')]"):
+            yield "microdata" if wrapper.get("itemprop") else "rdfa", _crumbs_in(wrapper)
     for origin in ("microdata", "rdfa"):
         old = [item for item in data.of_type("breadcrumb") if item.origin == origin]
         if old:
@@ -155,8 +215,12 @@ def _crumbs_of_chain(item: Item | None) -> Iterator[Crumb]:
 
 
 def _marked_up(page: Page) -> Iterator[list[Crumb]]:
-    """Yield the entries of each element that is marked as a breadcrumb, or else of links with arrows between."""
+    """Yield the entries of each element that is marked as a breadcrumb, or else of links with arrows between.
+
+    An element that is hidden, such as one for a narrow screen, comes after those that are shown.
+    """
     taken: set[lxml.html.HtmlElement] = set()
+    hidden: list[list[Crumb]] = []
     looked = 0
     for element in page.tree.xpath(CONTAINERS):
         marks = " ".join(element.get(name, "") for name in ("class", "id", "aria-label", "itemtype"))
@@ -164,44 +228,81 @@ def _marked_up(page: Page) -> Iterator[list[Crumb]]:
             continue
         looked += 1
         if looked > MAX_MARKED:
-            return
+            break
         if 2 <= len(crumbs := _crumbs_in(element)) <= MAX_NAMES:
             taken.add(element)
-            yield crumbs
+            if any(map(_is_unseen, (element, *element.iterancestors()))):
+                hidden.append(crumbs)
+            else:
+                yield crumbs
+    yield from hidden
     if not taken:
-        for element in page.tree.xpath("//*[count(a) >= 2]"):
-            links = element.findall("a")
-            if len(links) <= MAX_NAMES and all(ARROW.fullmatch(link.tail or "") for link in links[:-1]):
-                yield _crumbs_in(element)
-                return
+        yield from islice(_chains(page.tree), 1)
+
+
+def _chains(tree: lxml.html.HtmlElement) -> Iterator[list[Crumb]]:
+    """Yield links with nothing but arrows between them, in whatever elements, and the name after the last arrow."""
+    chain: list[Crumb] = []
+    between: list[str] = []
+    for part in _parts(tree, MAX_PAGE_ELEMENTS):
+        if isinstance(part, str):
+            if (text := clean(part)) and len(between) < MAX_BETWEEN:
+                between.append(text)
+        elif name := _name_of(part):
+            if not (chain and ARROW.fullmatch(" ".join(between))):
+                if len(chain) >= 2:
+                    yield chain + _last(between)
+                chain = []
+            chain.append((name, part.get("href")))
+            between = []
+    if len(chain) >= 2:
+        yield chain + _last(between)
+
+
+def _last(texts: list[str]) -> list[Crumb]:
+    """Return the name that follows an arrow after the last link, if there is one."""
+    for number, text in enumerate(texts[:2]):
+        arrow = ARROW.match(text)
+        if number == 0 and not arrow:
+            return []
+        if name := text[arrow.end() :] if arrow else text:
+            return [(name, None)]
+    return []
 
 
 def _crumbs_in(element: lxml.html.HtmlElement) -> list[Crumb]:
     """Return the entries of a breadcrumb's element: one a link, and text between the links split at signs."""
     crumbs: list[Crumb] = []
-    for part in _parts(element):
+    for part in _parts(element, MAX_ELEMENTS):
         if isinstance(part, str):
             names = [clean(text) for text in ARROW.split(part)]
             crumbs += [(name, None) for name in names if name and not SIGNS.fullmatch(name)]
-        elif name := text_of(part):
+        elif name := _name_of(part):
             crumbs.append((name, part.get("href")))
         if len(crumbs) > MAX_NAMES:
             break
+    if len(crumbs) == 1 and crumbs[0][1] is None:
+        crumbs = [(name, None) for name in split_names(crumbs[0][0])]
     return [(name, address) for name, address in crumbs if not name.endswith(":")]
 
 
-def _parts(element: lxml.html.HtmlElement) -> Iterator["str | lxml.html.HtmlElement"]:
-    """Yield links whole, and the texts outside of links, in order; a list inside a list entry is a menu."""
+def _name_of(link: lxml.html.HtmlElement) -> str:
+    """Return the text of a link without icons written as words; of an icon alone, its words for screen readers."""
+    texts = (text for text, owner in seen_texts(link) if owner.get("aria-hidden") != "true")
+    return clean(" ".join(texts)) or text_of(link)
+
+
+def _parts(element: lxml.html.HtmlElement, most: int) -> Iterator["str | lxml.html.HtmlElement"]:
+    """Yield links whole, and the texts outside of links, in order, without menus and what is hidden."""
     skip: lxml.html.HtmlElement | None = None
-    for event, node in islice(lxml.etree.iterwalk(element, events=("start", "end")), 2 * MAX_ELEMENTS):
+    for event, node in islice(lxml.etree.iterwalk(element, events=("start", "end")), 2 * most):
         if skip is not None:
             if event == "end" and node is skip:
                 skip = None
                 yield node.tail or ""
             continue
         if event == "start":
-            menu = node.tag in ("ul", "ol") and node is not element and node.getparent().tag == "li"
-            if menu or node.tag in ("script", "style", "noscript", "svg", "select", "button"):
+            if node is not element and (node.tag in UNREAD or _is_unseen(node) or _is_menu(node, element)):
                 skip = node
             elif node.tag == "a":
                 skip = node
@@ -210,3 +311,25 @@ def _parts(element: lxml.html.HtmlElement) -> Iterator["str | lxml.html.HtmlElem
                 yield node.text or ""
         elif node is not element:
             yield node.tail or ""
+
+
+def _is_unseen(element: lxml.html.HtmlElement) -> bool:
+    return element.get("aria-hidden") == "true" or is_hidden(element)
+
+
+def _is_menu(node: lxml.html.HtmlElement, container: lxml.html.HtmlElement) -> bool:
+    """Tell whether an element of a breadcrumb lists other categories, as opens at a crumb."""
+    if node.tag not in BLOCKS or any(node.get(name) is not None for name in ("itemprop", "typeof", "rel")):
+        return False
+    parent = node.getparent()
+    if node.get("role") in MENU_ROLES or (node.tag in ("ul", "ol") and parent.tag in ("li", "details")):
+        return True
+    named = MENU.search(f"{node.get('class', '')} {node.get('id', '')}"[:300].lower())
+    if not named and (node.tag == "span" or parent is container):
+        return False
+    holder = parent.tag == "li" or MENU_HOLDER.search(parent.get("class", "")[:300].lower())
+    if not named and not (holder and node.find(".//a") is not None):
+        return False
+    # What a breadcrumb's own entries stand in may be called a menu as well: it is no menu before the entry's link.
+    before = islice(node.itersiblings(preceding=True), MAX_BETWEEN)
+    return any(sibling.tag in ("a", "button") or sibling.find(".//a") is not None for sibling in before)
