@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Self, TypeVar
+from urllib.parse import quote, urljoin
 
 import aiohttp
 import uvloop
@@ -26,7 +27,7 @@ from yarl import URL
 
 from atlas_ray import __version__
 from atlas_ray.addresses import AddressRule
-from atlas_ray.errors import FetchError, ItemError
+from atlas_ray.errors import RETRYABLE_CODES, FetchError, ItemError
 from atlas_ray.objects import Take, any_size
 
 Result = TypeVar("Result")
@@ -38,7 +39,6 @@ MAX_HOSTS = 20_000
 """Hosts whose pace is remembered: names come from catalogues and requests."""
 DEAD_AFTER_ROUNDS = 5
 DEAD_FOR_S = 60.0
-HEALING = ("dns", "timeout", "server_error", "rate_limited", "unreachable")
 STATUS_CODES = {
     401: "forbidden",
     403: "forbidden",
@@ -48,7 +48,6 @@ STATUS_CODES = {
     429: "rate_limited",
 }
 NO_AI = re.compile(r"\bno(image)?ai\b", re.IGNORECASE)
-OCTET_STREAMS = ("application/octet-stream", "binary/octet-stream")  # the first is also what a missing type reads as
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "AVIF": "avif", "TIFF": "tiff"}
 """The kinds of pictures that are taken, by Pillow's names (those of `atlas_ray.images.FORMATS`)."""
 
@@ -66,7 +65,13 @@ class Download:
     """What the server called it."""
 
 
-def picture_kind(content: bytes) -> str | None:
+KIND_BYTES = 64
+"""So many first bytes tell a picture's kind."""
+HTTP_URL = re.compile(r"https?://[^/?#\x00-\x20\x7f]+(?P<rest>([/?][^#]*)?)(#.*)?", re.IGNORECASE | re.DOTALL)
+SENDABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+
+def picture_kind(content: bytes | bytearray) -> str | None:
     """Tell the kind of a picture file from its first bytes; None where it is none that is taken."""
     for kind, magic in (
         ("JPEG", b"\xff\xd8\xff"),
@@ -87,13 +92,41 @@ def picture_kind(content: bytes) -> str | None:
 Use = Callable[[Download], Awaitable[Result]]
 
 
+def wire_url(text: str) -> URL:
+    """Read a URL that is requested as it is written: a signature holds for that text alone.
+
+    No escape is added or taken away; only spaces, control characters and what is not ASCII, which no
+    request can carry, are escaped. The fragment is left out.
+
+    Raises:
+        ValueError: for what is no http(s) URL.
+    """
+    found = HTTP_URL.fullmatch(text)
+    if found is None:
+        raise ValueError("expected http://HOST/... or https://HOST/...")
+    read = URL(text)
+    if not read.host or "@" in read.authority:
+        raise ValueError("expected a host, without credentials")
+    rest = quote(found["rest"].encode("utf-8", "surrogateescape"), safe=SENDABLE)
+    return URL(f"{read.origin()}{'' if rest.startswith('/') else '/'}{rest}", encoded=True)
+
+
+def redirect_target(url: URL, location: str) -> str:
+    """Return where a Location header leads; it is taken as it is written."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location):
+        return location
+    if location.startswith("/"):
+        return f"{url.scheme}:{location}" if location.startswith("//") else f"{url.origin()}{location}"
+    return urljoin(str(url), location)
+
+
 class Downloader:
     """Downloads pictures in one event loop, in a thread of its own.
 
     The codes of `FetchError`: dns, timeout, not_found, forbidden (also any other refusal of the
     4xx kind), too_large, not_an_image, forbidden_address, server_error, rate_limited,
     too_many_redirects, unreachable, unsupported_uri, noai (the server asks that it is not used for
-    machine learning). Those of `HEALING` are asked for again. A host that gives no answer to five
+    machine learning). Those of `RETRYABLE_CODES` are asked for again. A host that gives no answer to five
     requests one after the other, or nothing but 429 for most of a minute, and has given no other answer
     for a minute, is left alone for a minute; its pictures are `unreachable` then, at once.
     """
@@ -197,7 +230,7 @@ class Downloader:
             except _HostDownError as error:
                 return error
             except ItemError as error:
-                if attempt == self._attempts or error.code not in HEALING:
+                if attempt == self._attempts or error.code not in RETRYABLE_CODES:
                     return error
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.5 * 2**attempt, 30.0))
         raise AssertionError("unreachable: attempts is at least 1")
@@ -223,9 +256,7 @@ class Downloader:
     def _checked(self, text: str) -> URL:
         """Read a URL; the rule sees it as the client reads it, so that no two readings differ."""
         try:
-            url = URL(text)
-            if url.scheme not in ("http", "https") or not url.host:
-                raise ValueError("expected http://HOST/... or https://HOST/...")
+            url = wire_url(text)
         except ValueError as error:
             raise FetchError("unsupported_uri", f"{text[:200]!r}: {error}") from None
         self._rule.check_url(str(url))
@@ -237,8 +268,8 @@ class Downloader:
             async with self._session.get(url, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                     host.answered()
-                    return _Redirect(str(url.join(URL(answer.headers["Location"]))))
-                content = await self._picture(host, url, answer, take)
+                    return _Redirect(redirect_target(url, answer.headers["Location"]))
+                content, kind = await self._picture(host, url, answer, take)
         except FetchError as error:
             if error.code == "rate_limited":
                 host.refused()
@@ -249,14 +280,14 @@ class Downloader:
             host.failed(started)
             raise self._explained(url, error) from None
         host.answered()
-        kind = picture_kind(content)
-        if kind is None:
-            raise FetchError("not_an_image", f"{url!s:.200}: the first bytes are {content[:8]!r}")
         download = Download(content, kind, str(url), answer.headers.get("Content-Type"))
         return await use(download)
 
-    async def _picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse, take: Take) -> bytes:
-        """Check the head of an answer and read its body."""
+    async def _picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse, take: Take) -> tuple[bytes, str]:
+        """Check the head of an answer and read its body; return it and its kind.
+
+        The bytes decide what is a picture, and not what the server calls it: many call every file text/plain.
+        """
         status = answer.status
         if not 200 <= status < 300:
             if status in (429, 503):
@@ -265,17 +296,25 @@ class Downloader:
             raise FetchError(code, f"{url!s:.200}: HTTP {status} {answer.reason or ''}"[:300])
         if NO_AI.search(",".join(answer.headers.getall("X-Robots-Tag", ()))):
             raise FetchError("noai", f"{url!s:.200}: the server asks that it is not used for machine learning")
-        if not (answer.content_type.startswith("image/") or answer.content_type in OCTET_STREAMS):
-            raise FetchError("not_an_image", f"{url!s:.200}: the server calls it {answer.content_type[:80]!r}")
         if (answer.content_length or 0) > self._max_bytes:
             raise self._too_large(url, f"{answer.content_length} bytes")
         content = bytearray()
+        kind: str | None = None
         async for chunk in answer.content.iter_any():
             if len(content) + len(chunk) > self._max_bytes:
                 raise self._too_large(url, "more bytes than that came")
             take(len(chunk))
             content += chunk
-        return bytes(content)
+            if kind is None and len(content) >= KIND_BYTES and (kind := picture_kind(content)) is None:
+                break  # a page, or a film: the rest of it says no more
+        kind = kind or picture_kind(content)
+        if kind is None:
+            called = answer.headers.get("Content-Type", "nothing")[:80]
+            found = bytes(content[:8])
+            raise FetchError(
+                "not_an_image", f"{url!s:.200}: the first bytes are {found!r}; the server calls it {called!r}"
+            )
+        return bytes(content), kind
 
     def _too_large(self, url: URL, found: str) -> FetchError:
         return FetchError("too_large", f"{url!s:.200}: {found}; at most {self._max_bytes} are read")

@@ -1,5 +1,8 @@
 """The errors a caller can act on. Each message names the value, its origin and what to do."""
 
+RETRYABLE_CODES = frozenset({"bad_credentials", "dns", "rate_limited", "server_error", "timeout", "unreachable"})
+"""Codes of `ItemError` that say nothing of the item itself: the same request may do well later."""
+
 
 class UserError(Exception):
     """A mistake in what the user gave: the command ends with one line and exit code 2."""

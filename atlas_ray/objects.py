@@ -2,24 +2,32 @@
 
 import os
 import random
+import re
 import stat
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Any, Self
 
 import obstore
-from obstore.exceptions import (
-    BaseError,
-    NotFoundError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from atlas_ray import storage
-from atlas_ray.errors import FetchError
+from atlas_ray.errors import RETRYABLE_CODES, FetchError, StorageError
 
+ODD_KEY = re.compile(rf"{storage.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
+"""Keys that the quick client takes for paths, or does not take."""
+STATUS = re.compile(r"non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?")
+STATUS_CODES = {400: "unsupported_uri", 408: "timeout", 414: "unsupported_uri", 429: "rate_limited"}
+"""Codes by HTTP status; any other 4xx is `forbidden`, a 5xx `server_error`."""
+CREDENTIAL_ERRORS = frozenset({
+    "AuthorizationHeaderMalformed", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId",
+    "InvalidClientTokenId", "InvalidToken", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+})  # fmt: skip
+"""What S3 answers to credentials that are wrong or no longer valid, whatever the object."""
 Take = Callable[[int], None]
 """Called with bytes before they are held."""
 
@@ -31,8 +39,8 @@ def any_size(_: int) -> None:
 class ObjectReader:
     """Reads local files and S3 objects with threads; failures are told apart and retried.
 
-    The codes of `FetchError`: not_found, forbidden, timeout, server_error, unreachable, too_large,
-    unsupported_uri, unreadable. All but the first two and the last three are retried.
+    The codes of `FetchError`: not_found, forbidden, bad_credentials, timeout, server_error, rate_limited,
+    unreachable, too_large, unsupported_uri, unreadable. Those of `RETRYABLE_CODES` are retried.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class ObjectReader:
         """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
         self._stores: dict[str, S3Store] = {}
+        self._client: Any = None
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._max_bytes = max_bytes
@@ -80,11 +89,7 @@ class ObjectReader:
             try:
                 return self.read(uri)
             except FetchError as error:
-                if attempt == self._attempts or error.code not in (
-                    "timeout",
-                    "server_error",
-                    "unreachable",
-                ):
+                if attempt == self._attempts or error.code not in RETRYABLE_CODES:
                     return error
                 time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
         raise AssertionError("unreachable: attempts is at least 1")
@@ -126,10 +131,16 @@ class ObjectReader:
             raise FetchError("unreadable", f"{path}: {error}") from None
 
     def _read_s3(self, uri: str, take: Take) -> bytes:
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
-        if not bucket or not key:
-            raise FetchError("unsupported_uri", f"{uri!r}: expected s3://bucket/key")
         try:
+            bucket, key = storage.split_s3(uri)
+            uri.encode()
+        except (StorageError, UnicodeEncodeError) as error:
+            raise FetchError("unsupported_uri", f"{uri[:200]!r}: {error}") from None
+        if not key:
+            raise FetchError("unsupported_uri", f"{uri[:200]!r}: expected s3://bucket/key")
+        try:
+            if ODD_KEY.search(key):
+                return self._read_odd(uri, bucket, key, take)
             store = self._stores.get(bucket)
             if store is None:
                 store = self._stores[bucket] = storage.s3_store(
@@ -139,24 +150,44 @@ class ObjectReader:
             self._check_size(uri, found.meta["size"])
             take(found.meta["size"])
             return bytes(found.bytes())
-        except (NotFoundError, FileNotFoundError):
-            raise FetchError("not_found", f"{uri}: no such object") from None
-        except (PermissionDeniedError, UnauthenticatedError):
-            raise FetchError("forbidden", f"{uri}: access denied; check the credentials") from None
-        except (BaseError, OSError, ValueError) as error:
-            text = " ".join(str(error).split())
-            lowered = text.lower()
-            if "timed out" in lowered or "timeout" in lowered:
-                code = "timeout"
-            elif "status 5" in lowered or "server error" in lowered or "status: 5" in lowered:
-                code = "server_error"
-            else:
-                code = "unreachable"
-            raise FetchError(code, f"{uri}: {text[:300]}") from None
+        except (BaseError, BotoCoreError, ClientError, OSError, ValueError) as error:
+            raise _explained(uri, error) from None
+
+    def _read_odd(self, uri: str, bucket: str, key: str, take: Take) -> bytes:
+        """Read an object whose key is no path; the quicker client would ask for another one, or for none."""
+        if self._client is None:
+            self._client = storage.s3_client(timeout_s=self._timeout_s, retries=self._store_retries)
+        found = self._client.get_object(Bucket=bucket, Key=key)
+        with found["Body"] as body:
+            self._check_size(uri, found["ContentLength"])
+            take(found["ContentLength"])
+            return bytes(body.read())
 
     def _check_size(self, uri: str, size: int) -> None:
         if size > self._max_bytes:
             raise FetchError("too_large", f"{uri}: {size} bytes; at most {self._max_bytes} are read")
+
+
+def _explained(uri: str, error: Exception) -> FetchError:
+    """Tell what the service, or the way to it, made of a request."""
+    text = " ".join(str(error).split()).partition(" Debug source:")[0]
+    if isinstance(error, ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        name = str(error.response.get("Error", {}).get("Code", ""))
+    else:
+        told = STATUS.search(text)
+        status, name = (int(told[1]), told[2] or "") if told else (0, "")
+    if name in CREDENTIAL_ERRORS or status == 401 or (not status and "credential" in text.lower()):
+        return FetchError("bad_credentials", f"{uri}: the store refuses the credentials: {name or text[:300]}")
+    if status == 404 or isinstance(error, FileNotFoundError):
+        return FetchError("not_found", f"{uri}: no such object")
+    if status == 403:
+        return FetchError("forbidden", f"{uri}: access denied; check the credentials")
+    if status >= 400:
+        code = STATUS_CODES.get(status, "forbidden" if status < 500 else "server_error")
+    else:
+        code = "timeout" if re.search("timed? ?out", text, re.IGNORECASE) else "unreachable"
+    return FetchError(code, f"{uri}: {text[:300]}")
 
 
 def _without_waiting(path: str, flags: int) -> int:

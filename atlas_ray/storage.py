@@ -2,16 +2,20 @@
 
 import functools
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
 import obstore
 import pyarrow as pa
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
@@ -22,6 +26,10 @@ from atlas_ray.values import printable
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
+
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ODD_SEGMENT = re.compile(r"(^|/)\.{0,2}(/|$)")
+"""A part of a key that a path would lose: an empty one, `.` or `..`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,31 @@ def is_s3(uri: str) -> bool:
     return uri.startswith("s3://")
 
 
+def split_s3(uri: str) -> tuple[str, str]:
+    """Return the bucket and the key of an `s3://` URI; a key is opaque, and may hold `//`, `../`, `?` or `%2F`.
+
+    Raises:
+        StorageError: for a URI without a bucket.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not BUCKET.fullmatch(bucket):
+        raise StorageError(f"{uri!r} names no bucket; expected s3://bucket/key")
+    return bucket, key
+
+
+def _s3_path(uri: str) -> str:
+    """Return the bucket and the key of a file or folder of ours as one path.
+
+    Raises:
+        StorageError: for a key that the path would change, so that another object would be read or written.
+    """
+    bucket, key = split_s3(uri)
+    path = key.removesuffix("/")
+    if key and ODD_SEGMENT.search(path):
+        raise StorageError(f"{uri!r} has a folder or file name that is empty, '.' or '..'; name it without")
+    return f"{bucket}/{path}".rstrip("/")
+
+
 def s3_endpoint() -> str:
     """Return the endpoint of an S3-compatible service, or "" for AWS itself."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
@@ -73,17 +106,15 @@ def locate(uri: str) -> Location:
     An S3-compatible endpoint comes from `AWS_ENDPOINT_URL`, credentials from the usual AWS chain.
 
     Raises:
-        StorageError: for an empty URI, another scheme, or an S3 URI without a bucket.
+        StorageError: for an empty URI, another scheme, and an S3 URI without a bucket or whose key is no path.
     """
     if not uri:
         raise StorageError("an empty path was given; expected a local path or s3://bucket/key")
     if (readable := printable(uri)) != uri:
         raise StorageError(f"{readable!r} is no path that can be opened: it is not UTF-8, or holds a NUL; rename it")
     if is_s3(uri):
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
-        if not bucket:
-            raise StorageError(f"{uri!r} names no bucket; expected s3://bucket/key")
-        return Location(uri, _s3(s3_endpoint(), s3_region()), f"{bucket}/{key}".rstrip("/"))
+        path = _s3_path(uri)
+        return Location(uri, _s3(s3_endpoint(), s3_region()), path)
     scheme, separator, rest = uri.partition("://")
     if separator and scheme != "file":
         raise StorageError(f"{uri!r}: scheme {scheme!r} is not supported; use a local path or s3://")
@@ -93,7 +124,7 @@ def locate(uri: str) -> Location:
 
 def absolute(uri: str) -> str:
     """Return the URI with a local path made absolute, so that any worker process can open it."""
-    return locate(uri).uri.rstrip("/") if not is_s3(uri) else uri.rstrip("/")
+    return f"s3://{_s3_path(uri)}" if is_s3(uri) else locate(uri).uri.rstrip("/")
 
 
 def join(uri: str, *parts: str) -> str:
@@ -184,13 +215,18 @@ def files(uri: str, *, suffix: str = "") -> list[str]:
 
 
 def walk(uri: str) -> Iterator[tuple[str, int]]:
-    """Yield (path relative to the URI, bytes) of every file below it, streaming."""
+    """Yield (path relative to the URI, bytes) of every file below it, streaming.
+
+    In S3 the relative path is what the key has after the folder and its `/`, with whatever is in it.
+    """
     with _named(uri):
         if is_s3(uri):
-            bucket, _, key = uri.removeprefix("s3://").rstrip("/").partition("/")
-            for page in obstore.list(s3_store(bucket), prefix=key or None):
-                for item in page:
-                    yield item["path"][len(key) :].lstrip("/"), int(item["size"])
+            bucket, _, folder = _s3_path(uri).partition("/")
+            prefix = folder and folder + "/"
+            for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for item in page.get("Contents", ()):
+                    if item["Size"] or not item["Key"].endswith("/"):  # else what a console makes for a folder
+                        yield item["Key"][len(prefix) :], int(item["Size"])
         else:
             root = locate(uri).path
             for folder, below, names in os.walk(root):
@@ -234,6 +270,20 @@ def s3_store(bucket: str, *, timeout_s: float = 30.0, retries: int = 8) -> S3Sto
     )
 
 
+def s3_client(*, timeout_s: float = 30.0, retries: int = 8) -> Any:
+    """Open the service for what `s3_store` cannot do: listing and reading keys that are no paths."""
+    session = boto3.Session()
+    config = Config(
+        connect_timeout=min(10.0, timeout_s),
+        read_timeout=timeout_s,
+        max_pool_connections=64,
+        retries={"mode": "standard", "total_max_attempts": retries + 1},
+        s3={"addressing_style": "path"},
+        **({} if session.get_credentials() else {"signature_version": UNSIGNED}),
+    )
+    return session.client("s3", endpoint_url=s3_endpoint() or None, region_name=s3_region() or None, config=config)
+
+
 class ObjectFolder:
     """A folder, local or in S3, that many files are written to at the same time, from one event loop."""
 
@@ -242,7 +292,7 @@ class ObjectFolder:
         self.uri = uri
         with _named(uri):
             if is_s3(uri):
-                bucket, _, self._prefix = f"{uri.removeprefix('s3://').rstrip('/')}/".partition("/")
+                bucket, _, self._prefix = f"{_s3_path(uri)}/".partition("/")
                 self._store: S3Store | LocalStore = s3_store(bucket)
             else:
                 self._prefix = ""
@@ -290,5 +340,5 @@ class _named:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FileNotFoundError):
             raise StorageError(f"{self.uri}: no such file or folder") from error
-        if isinstance(error, (OSError, BaseError)):
+        if isinstance(error, (OSError, BaseError, BotoCoreError, ClientError)):
             raise StorageError(f"{self.uri}: {str(error).splitlines()[0]}") from error

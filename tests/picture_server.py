@@ -95,6 +95,19 @@ class _Handler(BaseHTTPRequestHandler):
     def on_untyped(self, rest: str) -> None:
         self.answer(jpeg(1), None)
 
+    def on_typed(self, rest: str) -> None:
+        self.answer(jpeg(1), unquote(rest))
+
+    def on_page_as_octets(self, rest: str) -> None:
+        self.answer(b"<!DOCTYPE html><title>Sold out</title>", "application/octet-stream")
+
+    def on_page_without_end(self, rest: str) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        while not self.server.closing.wait(0.01):
+            self.wfile.write(b"<p>Sold out</p>" * 100)
+
     def on_octets(self, rest: str) -> None:
         self.answer(jpeg(1), "binary/octet-stream")
 

@@ -16,6 +16,31 @@ from atlas_ray.downloads import EXTENSIONS, Download, Downloader, picture_kind
 from atlas_ray.errors import ItemError, PictureError, StorageError
 from atlas_ray.picture_files import FORMATS
 from tests.picture_server import MIB, PictureServer, jpeg
+from tests.wire import WireServer, whole
+
+KEPT = (
+    "/a%27b%3Ac%7Ed.jpg?sig=%2FxY%2B%3D%27&e=1",
+    "/v0/b/shop.appspot.com/o/products%2F7.jpg?alt=media",
+    "/a.jpg?X-Amz-Credential=AK%2F20260101%2Feu%2Fs3&X-Amz-Signature=0f",
+    "/%41%2e%2E/%c3%A9.jpg",
+    "/a//b/../c/./d.jpg",
+    "/a+b.jpg?q=a+b&c=%20&empty=&x",
+    "/100%.jpg?%zz",
+    "/(a)[b]{c}|d^e`f\\g\"h<i>'j;k=l,m@n:o!p*q$r~.jpg",
+)
+"""What comes over the wire as it is written: no escape is added or taken away."""
+TARGETS = dict(zip(KEPT, KEPT, strict=True)) | {
+    "/two words.jpg?q=two words": "/two%20words.jpg?q=two%20words",
+    "/caf\u00e9/\u65e5.jpg?q=\u00fc": "/caf%C3%A9/%E6%97%A5.jpg?q=%C3%BC",
+    "?q=%2F": "/?q=%2F",
+    "/a.jpg?q#part": "/a.jpg?q",
+    "": "/",
+}
+TYPES = (
+    "text/plain", "text/html; charset=utf-8", "application/force-download", "application/octet-stream",
+    "binary/octet-stream", "*/*", "image", "jpeg", ";", "application/x-www-form-urlencoded", "image/webp",
+)  # fmt: skip
+"""What servers call a JPEG file."""
 
 
 @pytest.fixture
@@ -53,7 +78,9 @@ def test_every_kind_of_answer_has_its_outcome(server: PictureServer) -> None:
                 "status/403": "forbidden", "status/451": "forbidden", "status/500": "server_error",
                 "status/302": "server_error", "status/429": "rate_limited",
                 "large/": "too_large", "flood/": "too_large", "bomb/": "too_large", "says-more/": "unreachable",
-                "page/": "not_an_image", "page-as-jpeg/": "not_an_image", "empty/": "not_an_image",
+                **{f"typed/{quote(kind)}": "JPEG" for kind in TYPES},
+                "page/": "not_an_image", "page-as-octets/": "not_an_image", "page-as-jpeg/": "not_an_image",
+                "empty/": "not_an_image",
                 "loop/": "too_many_redirects", "noai/": "noai",
                 f"to/{quote('http://169.254.169.254/latest/meta-data/')}": "forbidden_address",
                 f"to/{quote(other.url + '/ok/1.jpg')}": "forbidden_address",
@@ -81,6 +108,32 @@ def test_every_kind_of_answer_has_its_outcome(server: PictureServer) -> None:
     assert redirected.content_type == "image/jpeg"
     assert server.asked["/status/500"] == server.asked["/says-more/"] == 2
     assert server.asked["/status/404"] == server.asked["/large/"] == server.asked["/page/"] == 1
+
+
+def test_a_url_goes_over_the_wire_as_it_is_written() -> None:
+    with WireServer(whole(jpeg(1))) as server, Downloader(rule=AddressRule(frozenset({server.place}))) as client:
+        for written, wanted in TARGETS.items():
+            (outcome,) = fetched(client, [server.url + written])
+            assert (code(outcome), server.targets.pop()) == ("JPEG", wanted), written
+
+
+def test_a_redirect_is_followed_as_it_is_written() -> None:
+    with WireServer(whole(jpeg(1))) as server, Downloader(rule=AddressRule(frozenset({server.place}))) as client:
+        locations = {server.url + target: target for target in KEPT} | {target: target for target in KEPT}
+        locations |= {f"//{server.place}/b%3A?c=%2F": "/b%3A?c=%2F", "b%2Fc.jpg?d=%27": "/from/b%2Fc.jpg?d=%27"}
+        locations |= {"../b%7E.jpg": "/b%7E.jpg", "?e=%2F": "/from/a%2Fa?e=%2F", "/caf\u00e9.jpg": "/caf%E9.jpg"}
+        for location, wanted in locations.items():
+            server.answers["/from/a%2Fa"] = whole(b"", f"Location: {location}", status="302 Found")
+            (outcome,) = fetched(client, [f"{server.url}/from/a%2Fa"])
+            assert (code(outcome), server.targets.pop()) == ("JPEG", wanted), location
+            assert isinstance(outcome, Download)
+            assert outcome.final_url == server.url + wanted
+
+
+def test_only_the_begin_of_what_is_no_picture_is_read(server: PictureServer) -> None:
+    with downloader(server, timeout_s=5) as client:
+        (outcome,) = fetched(client, [f"{server.url}/page-without-end/"])
+    assert code(outcome) == "not_an_image"
 
 
 def test_no_byte_beyond_the_stated_length_is_taken(server: PictureServer) -> None:

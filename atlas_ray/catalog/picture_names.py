@@ -50,7 +50,8 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
     while pending:
         one = pending.pop()
         if isinstance(one, str):
-            names += [one.strip()] if one.strip() else []
+            # The key of an object may end in a space; around any other name nobody means one.
+            names += [one if one.startswith("s3://") else one.strip()] if one.strip() else []
         elif isinstance(one, list | tuple):
             pending.extend(reversed(one))
         elif isinstance(one, dict):
@@ -135,11 +136,12 @@ def picture_uri(name: str, base: str) -> str:
 
 
 def _below(name: str, base: str, shown: str) -> str:
-    path = os.path.normpath(name if storage.is_s3(base) else os.path.join(base or "/", name))
     if storage.is_s3(base):
-        leads_out, path = path.startswith(("..", "/")), f"{base}/{path}"
-    else:
-        leads_out = os.path.commonpath([path, base or "/"]) != (base or "/")
-    if leads_out:
+        key = name.removeprefix("./")
+        if storage.ODD_SEGMENT.search(key):  # as a path it would name another object than as a key
+            raise RowError("bad_image_uri", f"{shown} has a part that is empty, '.' or '..'; expected a key below {base}")
+        return f"{base}/{key}"
+    path = os.path.normpath(os.path.join(base or "/", name))
+    if os.path.commonpath([path, base or "/"]) != (base or "/"):
         raise RowError("bad_image_uri", f"{shown} leads out of {base}; name another folder with --image-base")
     return path

@@ -172,6 +172,11 @@ class Source:
         ids = _FileIds()
         for name, size in storage.walk(self._source):
             *folders, file = name.split("/")
+            if storage.ODD_SEGMENT.search(name):
+                empty = False
+                reason = "its name, or that of a folder, is empty, '.' or '..'; give the object another key"
+                yield RawRow(printable(name), error=RowError("bad_key", reason))
+                continue
             if any(part.startswith(".") or part in HIDDEN_FOLDERS for part in (*folders, file)):
                 continue
             empty = False
@@ -183,7 +188,8 @@ class Source:
                 yield RawRow(name, error=RowError("empty", "the file has no bytes"))
             else:
                 product_id = ids.new(name)
-                fields = {"product_id": product_id, "image_uris": [name], "category_path": folders or None}
+                uri = f"{self._source}/{name}"  # whole, so that nothing in the name is taken for more than a name
+                fields = {"product_id": product_id, "image_uris": [uri], "category_path": folders or None}
                 yield RawRow(name, fields)
         if empty:
             raise CatalogError(f"{self._source}: no file in it")

@@ -89,7 +89,7 @@ def _folder(folder: str, *, zoomed: bool) -> Iterable[Candidate]:
         raise CatalogError(f"{folder}: no such folder")
     for name, _ in storage.walk(base):
         if not name.rpartition("/")[2].startswith("."):
-            yield Candidate(storage.join(base, name), os.path.splitext(name)[0], zoomed)
+            yield Candidate(f"{base}/{name}", os.path.splitext(name)[0], zoomed)
 
 
 def _labels(source: str, image_base: str | None) -> tuple[list[Candidate], list[dict[str, object]]]:
@@ -130,7 +130,8 @@ def _entry(entry: Any, base: str, in_folders: bool) -> Candidate:
     if not isinstance(name, str) or not name:
         raise RowError("missing_images", "the entry names no file")
     inside = os.path.normpath(name)
-    if "://" in name or "\0" in name or inside.startswith(("/", "..")):
+    changed = storage.is_s3(base) and storage.ODD_SEGMENT.search(name.removeprefix("./"))
+    if "://" in name or "\0" in name or inside.startswith(("/", "..")) or changed:
         raise RowError("bad_image_uri", f"{name[:120]!r}; expected a name below {base}")
     folder = storage.join(base, "zoomed" if zoomed else "normal") if in_folders else base
     return Candidate(storage.join(folder, inside), str(entry.get("title") or inside), zoomed)
