@@ -11,6 +11,7 @@ from atlas_ray import __version__
 from atlas_ray.commands import catalogs, collection, demo, embedding, reviewing, scoring, serving, taxonomies, training
 from atlas_ray.commands.exits import EXIT_FAILED, EXIT_USER
 from atlas_ray.errors import UserError
+from atlas_ray.flags import FlagParser
 
 Command = Callable[[argparse.Namespace], int]
 Flags = Callable[[argparse.ArgumentParser], None]
@@ -62,7 +63,7 @@ def _user_error(error: BaseException) -> UserError | None:
     return None
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(FlagParser):
     """A parser whose flags are added when its command is chosen: some come from slow imports."""
 
     flags: Flags | None = None

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from atlas_ray import storage
 from atlas_ray.errors import ConfigError, OutputError
+from atlas_ray.flags import Several
 
 Config = TypeVar("Config")
 COMMAND_LINE = "the command line"
@@ -42,6 +43,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: Sequence[str] = (),
+    several: bool = False,
 ) -> Any:
     """Define a field of a settings dataclass.
 
@@ -51,8 +53,9 @@ def setting(
         low: The least value of a number.
         high: The largest value of a number.
         choices: The allowed values of a text.
+        several: Whether a text holds several values, separated by commas; its flag may be repeated.
     """
-    metadata = {"help": text, "low": low, "high": high, "choices": tuple(choices)}
+    metadata = {"help": text, "low": low, "high": high, "choices": tuple(choices), "several": several}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -157,12 +160,15 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] =
             continue
         silent = field.default in (MISSING, None, "") or field.default is False
         shown = "" if silent else f" (default: {field.default})"
-        text = (field.metadata["help"] + shown).replace("%", "%%")
+        repeated = ", separated by commas; the flag may be repeated" if field.metadata["several"] else ""
+        text = (field.metadata["help"] + repeated + shown).replace("%", "%%")
         keywords: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS, "dest": field.name}
         if field_kind is bool:
             keywords["action"] = argparse.BooleanOptionalAction
         else:
             keywords["type"] = field_kind
+            if field.metadata["several"]:
+                keywords["action"] = Several
             if field.metadata["choices"]:
                 keywords["metavar"] = "|".join(field.metadata["choices"])
         parser.add_argument(flag_of(field.name), **keywords)

@@ -58,7 +58,7 @@ class FetchConfig:
     attempts: int = setting("how often a picture is asked for", 3, low=1, high=100)
     max_bytes: int = setting("the largest picture, decompressed", 32 * 1024 * 1024, low=1, high=2**31)
     min_side_px: int = min_side_setting()
-    allow_private: str = setting("private addresses that may be asked: HOST:PORT, separated by commas", "")
+    allow_private: str = setting("private addresses that may be asked: HOST:PORT", "", several=True)
     user_agent: str = setting("what servers are told", USER_AGENT)
     retry_failed: bool = setting("ask again for the pictures in quarantine", False)
     rows_per_file: int = setting("pictures a journal file: what a crash may cost", 1024, low=1, high=1_000_000)

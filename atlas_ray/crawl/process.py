@@ -6,7 +6,6 @@ The same command goes on after a stop, SIGKILL included. It exits with 0 when th
 and with 2 and one line for a mistake in what it was given.
 """
 
-import argparse
 import fcntl
 import json
 import os
@@ -27,6 +26,7 @@ from atlas_ray.crawl.settings import CrawlConfig, scrapy_settings
 from atlas_ray.crawl.spider import StoreSpider
 from atlas_ray.crawl.store import Store, read_stores
 from atlas_ray.errors import ConfigError, OutputError, UserError
+from atlas_ray.flags import FlagParser
 from atlas_ray.records import quarantine_row
 
 ROWS_A_PART = 10_000
@@ -34,7 +34,7 @@ ROWS_A_PART = 10_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a crawl from the command line and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m atlas_ray.crawl.process", description=__doc__)
+    parser = FlagParser(prog="python -m atlas_ray.crawl.process", description=__doc__)
     add_flags(parser, CrawlConfig)
     options = parser.parse_args(arguments)
     try:

@@ -50,7 +50,7 @@ class CrawlRunConfig(CrawlLimits):
 
     stores: str = setting("the stores file: YAML, or an Atlas CSV of start URLs")
     output: str = setting("where crawl/, urls/ and catalog/ go")
-    only: str | None = setting("names of stores to crawl, separated by commas; all by default", None)
+    only: str | None = setting("names of stores to crawl, all by default", None, several=True)
     taxonomy: str | None = setting("where breadcrumbs must lead: a file, or the built-in atlas-52", None)
     mapping: str | None = setting("a CSV of store, breadcrumb_prefix, category_path", None)
     format: str = setting("tables alone, or one Atlas JSON file besides", "tables", choices=FORMATS)

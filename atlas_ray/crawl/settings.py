@@ -24,7 +24,7 @@ class CrawlLimits:
     retries: int = setting("how often a page is asked for again after a timeout or a 5xx", 3, low=0, high=20)
     backoff_s: float = setting("the pause before the first retry; it doubles each time", 1.0, low=0.0, high=60)
     user_agent: str = setting("how the crawler calls itself, in requests and for robots.txt", "atlas_ray")
-    allow_private: str = setting("private places that may be asked: HOST:PORT, separated by commas", "")
+    allow_private: str = setting("private places that may be asked: HOST:PORT", "", several=True)
 
     def __post_init__(self) -> None:
         """Refuse values out of range.

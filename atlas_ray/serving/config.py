@@ -22,11 +22,11 @@ MIB = 1024 * 1024
 class ServeConfig:
     """What is served, to whom, and how much of it."""
 
-    model: str = setting("an artifact, or NAME=ARTIFACT for each of several, separated by commas; the first is asked")
-    image_prefixes: str = setting("folders that image_uri may point into, separated by commas; none by default", "")
+    model: str = setting("an artifact, or NAME=ARTIFACT for each of several, of which the first is asked", several=True)
+    image_prefixes: str = setting("folders that image_uri may point into, none by default", "", several=True)
     http_images: bool = setting("let image_uri be a public http(s) address", False)
-    allow_private: str = setting("private places that http(s) may ask: HOST:PORT, separated by commas", "")
-    tokens: str = setting("who may ask: NAME:SHA256 of each token, separated by commas", "")
+    allow_private: str = setting("private places that http(s) may ask: HOST:PORT", "", several=True)
+    tokens: str = setting("who may ask: NAME:SHA256 of each token", "", several=True)
     tokens_file: str = setting("a local file of them, a line each, read again when it changes", "")
     allow_anonymous: bool = setting("let anyone on this machine ask without a token; on a loopback host alone", False)
     requests_per_s: float = setting("requests a second that each token has; 0: any number", 0.0, low=0, high=1e6)

@@ -1,0 +1,89 @@
+"""Flags given twice, over all commands."""
+
+import argparse
+from collections.abc import Iterator
+
+import pytest
+
+from atlas_ray.catalog.fetch import FetchConfig
+from atlas_ray.cli import _Parser, _parser
+from atlas_ray.flags import REPEATABLE
+
+REPEATED = {"allow_private", "description", "fused", "image_prefixes", "map", "model", "only", "title", "tokens"}
+
+
+def parsers(parser: argparse.ArgumentParser, name: str = "atlas-ray") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield each command's parser, with its flags."""
+    if isinstance(parser, _Parser) and parser.flags is not None:
+        add, parser.flags = parser.flags, None
+        add(parser)
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb, below in action.choices.items():
+                yield from parsers(below, f"{name} {verb}")
+
+
+TREE = dict(parsers(_parser()))
+FLAGS = [
+    (name, action)
+    for name, parser in TREE.items()
+    for action in parser._actions
+    if action.option_strings and not isinstance(action, argparse._HelpAction | argparse._VersionAction)
+]
+
+
+def twice(action: argparse.Action) -> list[str]:
+    """Return a flag given twice, the second time by its other name where it has one."""
+    value = next(iter(action.choices or ()), {int: "1", float: "0.5"}.get(action.type, "a=b"))  # type: ignore[call-overload]
+    values = [] if action.nargs == 0 else [value]
+    return [action.option_strings[0], *values, action.option_strings[-1], *values]
+
+
+@pytest.mark.parametrize(("name", "action"), FLAGS, ids=lambda one: one if isinstance(one, str) else one.dest)
+def test_a_flag_given_twice_is_kept_twice_or_refused(
+    name: str, action: argparse.Action, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = TREE[name]
+    needless = [(other, other.required) for other in parser._actions]
+    for other, _ in needless:
+        other.required = False
+    places = [other for other in parser._actions if not other.option_strings]
+    try:
+        if isinstance(action, REPEATABLE):
+            options, _ = parser.parse_known_args([*twice(action), *("x" for _ in places)])
+            assert action.dest in REPEATED
+            assert getattr(options, action.dest) in ("a=b,a=b", ["a=b", "a=b"])
+        else:
+            with pytest.raises(SystemExit) as ended:
+                parser.parse_known_args([*twice(action), *("x" for _ in places)])
+            assert ended.value.code == 2
+            assert "given twice; it takes one value" in capsys.readouterr().err
+    finally:
+        for other, required in needless:
+            other.required = required
+
+
+def test_what_holds_several_values_may_be_repeated() -> None:
+    assert len(FLAGS) > 200
+    assert {action.dest for _, action in FLAGS if isinstance(action, REPEATABLE)} == REPEATED
+    assert {action.dest for _, action in FLAGS if "commas" in (action.help or "")} <= REPEATED
+
+
+def test_a_parser_starts_anew_each_time() -> None:
+    options = [TREE["atlas-ray fetch"].parse_args(["--catalog", "a", "--output", "b"]) for _ in range(2)]
+    assert options[0] == options[1]
+
+
+def test_short_forms_and_equals_signs_count_as_the_same_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--timeout-s=1", "--timeout-s", "2"], ["--timeout-s", "1", "--timeo=2"]):
+        with pytest.raises(SystemExit):
+            TREE["atlas-ray fetch"].parse_args(["--catalog", "a", "--output", "b", *arguments])
+        assert "--timeout-s: given twice" in capsys.readouterr().err
+
+
+def test_repeated_places_and_those_between_commas_are_one_list() -> None:
+    arguments = ["--model", "m", "--allow-private", "a:1,b:2", "--allow-private", "c:3"]
+    assert TREE["atlas-ray serve"].parse_args(arguments).allow_private == "a:1,b:2,c:3"
+    rule = FetchConfig(catalog="c", output="o", allow_private="a:1,b:2,c:3").rule()
+    assert rule.allow_private == {"a:1", "b:2", "c:3"}
