@@ -132,7 +132,7 @@ def test_names_of_a_table_below_a_prefix_are_kept_or_refused(s3: str, tmp_path: 
     source, output = str(tmp_path / "rows.jsonl"), str(tmp_path / "out")
     import_catalog(ImportConfig(source=source, output=output, image_base=f"{s3}/base"))
     assert {row["product_id"]: row["image_uri"] for row in rows(tmp_path / "out", "images")} == {
-        "0": "s3://shop/base/a.jpg", "1": "s3://shop/base/b.jpg ", "2": "s3://shop/base/c%2Fd.jpg",
+        "0": "s3://shop/base/a.jpg", "1": "s3://shop/base/b.jpg", "2": "s3://shop/base/c%2Fd.jpg",
         "6": "s3://shop//j.jpg", "7": "s3://shop/k.jpg ",
     }  # fmt: skip
     assert [row["error_code"] for row in rows(tmp_path / "out", "quarantine")] == ["bad_image_uri"] * 3

@@ -139,9 +139,7 @@ def _below(name: str, base: str, shown: str) -> str:
     if storage.is_s3(base):
         key = name.removeprefix("./")
         if storage.ODD_SEGMENT.search(key):  # as a path it would name another object than as a key
-            raise RowError(
-                "bad_image_uri", f"{shown} has a part that is empty, '.' or '..'; expected a key below {base}"
-            )
+            raise RowError("bad_image_uri", f"{shown} leads out of {base}, or has a part that is empty, '.' or '..'")
         return f"{base}/{key}"
     path = os.path.normpath(os.path.join(base or "/", name))
     if os.path.commonpath([path, base or "/"]) != (base or "/"):
