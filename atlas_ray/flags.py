@@ -29,4 +29,4 @@ class FlagParser(argparse.ArgumentParser):
         if action.option_strings and action in self._given and not isinstance(action, REPEATABLE):
             raise argparse.ArgumentError(action, "given twice; it takes one value")
         self._given.add(action)
-        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+        return super()._get_values(action, arg_strings)
