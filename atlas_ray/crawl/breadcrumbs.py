@@ -8,7 +8,7 @@ import lxml.etree
 import lxml.html
 
 from atlas_ray.crawl.page import Page, clean, host_of, is_front, text_of
-from atlas_ray.crawl.structured import Item, StructuredData
+from atlas_ray.crawl.structured import Item, StructuredData, plain
 from atlas_ray.crawl.visibility import is_hidden, seen_texts
 
 Breadcrumb = tuple[str, ...]
@@ -111,6 +111,20 @@ def tidy_names(names: Iterable[str], page: Page, title: str) -> Breadcrumb:
     if crumbs and _is_product(crumbs[-1], page, title):
         del crumbs[-1]
     return _names(crumbs)
+
+
+def category_names(item: Item) -> list[str]:
+    """Return the names in a product's `category`: a path as one text, the longest of several, or a list of names.
+
+    Ids of other taxonomies (Google's `1604`) and addresses are none.
+    """
+    values = (
+        value.text("name", "@value") if isinstance(value, Item) else plain(value) for value in item.values("category")
+    )
+    texts = [text for text in values if text and re.search(r"[^\W\d_]", text) and "://" not in text]
+    paths = [split_names(text) if ARROW.search(text) else re.split(r"\s*[/|\\]\s*", text) for text in texts]
+    longest = max(paths, key=len, default=[])
+    return longest if len(longest) > 1 else [name for path in paths for name in path]
 
 
 def split_names(text: str) -> list[str]:

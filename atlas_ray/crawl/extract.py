@@ -7,8 +7,9 @@ from typing import Any
 
 from parsel import Selector
 
-from atlas_ray.crawl.breadcrumbs import find_breadcrumb, split_names, tidy_names
+from atlas_ray.crawl.breadcrumbs import category_names, find_breadcrumb, split_names, tidy_names
 from atlas_ray.crawl.data_layer import brand_in_scripts
+from atlas_ray.crawl.decimals import price_text
 from atlas_ray.crawl.labels import LABELS, Labels, letters, number_in, number_of
 from atlas_ray.crawl.offers import (
     Offer,
@@ -19,6 +20,7 @@ from atlas_ray.crawl.offers import (
     states_availability,
 )
 from atlas_ray.crawl.page import Page, clean, is_front, text_of
+from atlas_ray.crawl.pictures import loose_pictures
 from atlas_ray.crawl.price_tags import current_price, shown_price
 from atlas_ray.crawl.stock import says_sold_out, stock
 from atlas_ray.crawl.store import FIELDS, Store
@@ -108,6 +110,7 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
         products = []
     for origin in dict.fromkeys(item.origin for item in products):
         _read_items([item for item in products if item.origin == origin], page, values)
+    values.put("image_urls", _urls(page, loose_pictures(page)), "microdata")
     _read_opengraph(page, values)
     title = values.found.get("title")
     if not title:
@@ -132,6 +135,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
         values.put("availability", "InStock", "offer")
     if "breadcrumb" not in values.found:
         values.put("breadcrumb", *find_breadcrumb(page, data, title))
+    for item in products:
+        values.put("breadcrumb", tidy_names(category_names(item), page, title), item.origin)
     fields: dict[str, Any] = {name: values.found.get(name) for name in FIELDS}
     fields["breadcrumb"] = fields["breadcrumb"] or ()
     fields["image_urls"] = fields["image_urls"] or ()
@@ -159,7 +164,8 @@ class _Values:
 
 
 def _read_selectors(page: Page, store: Store, values: _Values) -> None:
-    for name, selector in store.fields.items():
+    # The currency first: it tells how many decimals a price has.
+    for name, selector in sorted(store.fields.items(), key=lambda field: field[0] != "currency"):
         matches = page.selector.css(selector)
         texts = [text for match in matches if (text := _shown(match))]
         if name == "image_urls":
@@ -168,8 +174,9 @@ def _read_selectors(page: Page, store: Store, values: _Values) -> None:
             names = texts if len(texts) > 1 else split_names(texts[0]) if texts else []
             values.put(name, tuple(names), "selector")
         elif texts and name == "price":
-            values.put(name, parse_price(texts[0], by_machine=False), "selector")
-            values.put("currency", parse_currency(texts[0]) if "currency" not in store.fields else None, "selector")
+            text = next(filter(None, map(_shown_price, matches)))
+            values.put(name, parse_price(text, by_machine=False, currency=values.found.get("currency")), "selector")
+            values.put("currency", parse_currency(text) if "currency" not in store.fields else None, "selector")
         elif texts and name == "currency":
             values.put(name, parse_currency(texts[0]), "selector")
         elif texts and name == "availability":
@@ -181,6 +188,11 @@ def _read_selectors(page: Page, store: Store, values: _Values) -> None:
 def _shown(match: Selector) -> str:
     root = match.root
     return clean(root) if isinstance(root, str) else clean(root.get("content") or "") or text_of(root)
+
+
+def _shown_price(match: Selector) -> str:
+    root = match.root
+    return _shown(match) if isinstance(root, str) or root.get("content") else price_text(root)
 
 
 def _sources(match: Selector) -> list[str]:
@@ -340,7 +352,7 @@ def _is_opengraph_product(page: Page) -> bool:
 
 def _og_price(page: Page) -> float | None:
     for name in ("product:sale_price:amount", "product:price:amount", "og:price:amount"):
-        if (price := parse_price(page.metas.get(name, ""))) is not None:
+        if (price := parse_price(page.metas.get(name, ""), currency=_og_currency(page))) is not None:
             return price
     return None
 

@@ -35,7 +35,13 @@ MAX_LABEL = 30
 MAX_VALUE = 80
 MAX_TEXTS = 6
 """Texts of a line; an element that has more is no line."""
-LINE = re.compile(r"([^:：]{2,30}?)\s*[:：]\s*(\S.*)")
+LINES = (
+    re.compile(r"([^:：]{2,30}?)\s*[:：]\s*(\S.*)"),
+    re.compile(r"(.{2,30}?)(?:\s+[-–—=|]|\s*[#№])\s*(\S.*)"),
+)
+"""A label, a sign and a value."""
+SIGNS = " .:：-–—=|#№"
+TAIL = re.compile(rf"[{re.escape(SIGNS)}]*(\S.*)")
 WORDS = re.compile(r"(.{2,30}) (\S+)")
 MARK = re.compile(r"sku|(?:product|item|article)[-_]{0,2}(?:sku|code|number|ref|reference)")
 """What shops call the element of the number in their pages' code."""
@@ -121,7 +127,8 @@ def _fields(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def _field(label: str) -> str | None:
-    return FIELD_OF_LABEL.get(label.casefold().rstrip(" .:："))
+    label = label.casefold().strip()
+    return FIELD_OF_LABEL.get(label) or FIELD_OF_LABEL.get(label.rstrip(SIGNS))
 
 
 def _cells(page: Page) -> Iterator[tuple[str, str]]:
@@ -134,16 +141,28 @@ def _cells(page: Page) -> Iterator[tuple[str, str]]:
 
 
 def _lines(page: Page) -> Iterator[tuple[str, str]]:
-    """Yield labels and values that are an element's whole text: `Ref: 77`, `SKU 77`; or a heading and what follows."""
-    for element in page.tree.iter("li", "p", "span", "div", "h3", "h4", "h5", "h6", "strong", "b"):
+    """Yield labels and values that are an element's whole text, or a label in an element and what follows that.
+
+    `Ref: 77`, `SKU 77`, `<b>SKU:</b> <i>77</i>`, `<b>Product code - </b>77`.
+    """
+    for element in page.tree.iter("li", "p", "span", "div", "h3", "h4", "h5", "h6", "strong", "b", "em", "label"):
         # A line of its own, perhaps with label or value in an element within.
         if len(element) > 2 or not (text := _line(element)):
             continue
-        match = LINE.fullmatch(text) or WORDS.fullmatch(text)
-        if match and (match.re is LINE or _field(match[1]) == "sku"):
-            yield match[1], match[2]
-        elif text[-1] in ":：" and (value := element.getnext()) is not None and _field(text):
-            yield text, _line(value)
+        matches = [match for line in LINES if (match := line.fullmatch(text)) and _field(match[1])]
+        words = WORDS.fullmatch(text)
+        if matches:
+            yield matches[0][1], matches[0][2]
+        elif words and re.search(r"\d", words[2]) and _field(words[1]) == "sku":
+            yield words[1], words[2]
+        elif _field(text):
+            tail = " ".join((element.tail or "")[: 8 * MAX_VALUE].split())
+            following = element.getnext()
+            has_sign = text[-1] in SIGNS or tail[:1] in tuple(SIGNS)
+            if has_sign and (value := TAIL.fullmatch(tail)):
+                yield text, value[1]
+            elif has_sign and following is not None:
+                yield text, _line(following)
 
 
 def _marked(page: Page) -> Iterator[str]:

@@ -5,6 +5,7 @@ from itertools import islice
 
 import lxml.html
 
+from atlas_ray.crawl.decimals import price_text
 from atlas_ray.crawl.offers import Offer
 from atlas_ray.crawl.page import Page
 from atlas_ray.crawl.vicinity import MAX_FOUND, own
@@ -64,9 +65,10 @@ def _is_tag(element: lxml.html.HtmlElement) -> bool:
 
 def _offer(element: lxml.html.HtmlElement) -> Offer | None:
     """Return what a price tag says: one number and hardly a word."""
-    texts = list(islice(element.itertext(), MAX_TEXTS + 1))
-    text = " ".join(" ".join(text[: 8 * MAX_TEXT].split()) for text in texts).strip()
-    if len(texts) > MAX_TEXTS or len(text) > MAX_TEXT or re.search(r"[/%+*]|\d\s*[xX×]", text):
+    if len(list(islice(element.itertext(), MAX_TEXTS + 1))) > MAX_TEXTS:
+        return None
+    text = price_text(element).rstrip("* ")
+    if len(text) > MAX_TEXT or re.search(r"[/%+*]|\d\s*[xX×]", text):
         return None
     if len(NUMBER.findall(text)) != 1 or len(re.findall(r"[^\W\d_]{2,}", text)) > MAX_WORDS:
         return None

@@ -6,6 +6,7 @@ from itertools import islice
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from atlas_ray.crawl.page import Page
+from atlas_ray.crawl.pictures import loose_pictures
 from atlas_ray.crawl.structured import Item, StructuredData
 
 PRODUCT_TYPES = (
@@ -34,7 +35,12 @@ def main_product(page: Page, data: StructuredData) -> list[Item] | str:
         At least one item; or several_products, other_product, article or no_product_data, the reasons
         of `NotAProduct`.
     """
-    found = (item for item in _top_level(data) if item.types.intersection(PRODUCT_TYPES) and item.values(*EVIDENCE))
+    pictured = next(iter(loose_pictures(page)), None) is not None
+    found = (
+        item
+        for item in _top_level(data)
+        if item.types.intersection(PRODUCT_TYPES) and (item.values(*EVIDENCE) or (pictured and _is_named(item, page)))
+    )
     products = list(islice(found, MAX_PRODUCTS))
     main: list[Item] = []
     reason = "several_products" if data.of_type(*LISTING_TYPES) else "no_product_data"

@@ -219,6 +219,77 @@ def test_what_is_no_product(page: Page, reason: str) -> None:
     assert extract(page, STORE) == NotAProduct(reason)
 
 
+NAMED_ONLY = {"@type": "Product", "name": "Executive Anvil"}
+PICTURE = '<h1>Executive Anvil</h1><img itemprop="image" src="/i.jpg">'
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        ({**PRODUCT, "image": [None]}, PICTURE),
+        ({**NAMED_ONLY, "image": [None]}, PICTURE),
+        ({**NAMED_ONLY, "image": None}, PICTURE),
+        ({**NAMED_ONLY, "image": ["", {}]}, PICTURE.replace("src", "data-src")),
+        ({**NAMED_ONLY, "image": []}, '<h1>Executive Anvil</h1><link itemprop="image" href="/i.jpg">'),
+        ({**NAMED_ONLY}, '<h1>Executive Anvil</h1><meta itemprop="image" content="/i.jpg">'),
+    ],
+)
+def test_a_picture_outside_of_the_data(data: dict[str, Any], body: str) -> None:
+    found = product(page_of(data, body=body))
+    assert (found.image_urls, found.origins["image_urls"]) == (("https://www.shop.example/i.jpg",), "microdata")
+
+
+def test_a_picture_alone_makes_no_product_of_a_name_that_is_not_the_pages() -> None:
+    page = page_of(NAMED_ONLY, body=PICTURE.replace("Executive Anvil", "All our hammers"))
+    assert extract(page, STORE) == NotAProduct("no_product_data")
+    other = '<div itemscope itemtype="http://schema.org/Person"><img itemprop="image" src="/me.jpg"></div>'
+    assert extract(page_of(NAMED_ONLY, body=f"<h1>Executive Anvil</h1>{other}"), STORE) == NotAProduct(
+        "no_product_data"
+    )
+
+
+@pytest.mark.parametrize(
+    ("category", "names"),
+    [
+        ("Tools > Anvils", ("Tools", "Anvils")),
+        ("Home &gt; Tools &gt; Anvils &gt; Executive &amp; Anvil", ("Tools", "Anvils")),
+        ("Tools/Anvils", ("Tools", "Anvils")),
+        ("Tools » Anvils »", ("Tools", "Anvils")),
+        ("Tools | Anvils", ("Tools", "Anvils")),
+        ("Tools -> Anvils", ("Tools", "Anvils")),
+        (["Tools", "Anvils"], ("Tools", "Anvils")),
+        (["1604", "Tools", "Tools > Anvils"], ("Tools", "Anvils")),
+        ({"@type": "Thing", "name": "Tools > Anvils"}, ("Tools", "Anvils")),
+        ([{"@type": "CategoryCode", "codeValue": "12", "name": "Tools / Anvils"}], ("Tools", "Anvils")),
+        ("Men/Women > Anvils", ("Men/Women", "Anvils")),
+        ("Anvils", ("Anvils",)),
+        ("1604", ()),
+        (1604, ()),
+        ("https://shop.example/c/1604", ()),
+        (None, ()),
+    ],
+)
+def test_the_category_of_a_product_without_a_breadcrumb(category: object, names: tuple[str, ...]) -> None:
+    found = product(page_of({**PRODUCT, "category": category}))
+    assert (found.breadcrumb, found.origins.get("breadcrumb")) == (names, "json-ld" if names else None)
+    with_trail = product(page_of({**PRODUCT, "category": category}, crumbs("Home", "Iron", "Things")))
+    assert with_trail.breadcrumb == ("Iron", "Things")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.replace("Sleek,", 'Sleek, 5" long,'),
+        TEXT.replace("Sleek,", "The smith\\'s,"),
+        TEXT.replace("Sleek,", 'The "sleek", the "fast",'),
+        TEXT.replace("Sleek,", "Sleek,\t\x01"),
+    ],
+)
+def test_a_stray_sign_does_not_cost_the_block(text: str) -> None:
+    found = product(page_of(text))
+    assert (found.title, found.price, found.sku, found.brand) == ("Executive & Anvil", 119.99, "925872", "ACME")
+
+
 @pytest.mark.parametrize(
     ("text", "price"),
     [

@@ -141,3 +141,44 @@ def test_a_brand_in_a_script_without_spaces() -> None:
 @pytest.mark.parametrize("text", ["N/A", "null", "${brand}", "{{brand}}"])
 def test_a_label_without_a_brand(text: str) -> None:
     assert product(page_of({**PRODUCT, "brand": None}, body=f"<p>Brand: {text}</p>")).brand is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<strong>Product Code - </strong>123456",
+        "<div><strong>Product Code - </strong>123456<br><i>a</i><i>b</i><i>c</i></div>",
+        "<p>Product Code - 123456</p>",
+        "<p>Product code – <b>123456</b></p>",
+        "<label>SKU</label>: 123456",
+        "<b>Item No.</b> # 123456<hr>",
+        "<span>SKU #123456</span>",
+        "<em>Artikelnummer:</em> 123456 (auf Lager)",
+        "<li><b>Item #</b> 123456</li>",
+        "<p><b>Référence =</b> <i>123456</i></p>",
+    ],
+)
+def test_a_label_and_a_number_after_any_sign(body: str) -> None:
+    found = product(page_of(BARE, body=body))
+    assert (found.sku, found.origins["sku"]) == ("123456", "markup")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<strong>Product Code</strong>of conduct 5",
+        "<p>Executive - Anvil 123456</p>",
+        "<b>Our SKU - </b>",
+        "<strong>Delivery - </strong>123456",
+        "<p>Product Code - see below</p>",
+    ],
+)
+def test_what_is_no_labelled_number(body: str) -> None:
+    assert product(page_of(BARE, body=body)).sku is None
+
+
+@pytest.mark.parametrize("shown", ["MODEL 570 EASY II", "Model 570 Easy II", "570"])
+def test_a_part_of_the_stated_number_does_not_take_its_place(shown: str) -> None:
+    assert product(page_of({**PRODUCT, "sku": "MODEL 570 EASY II"}, body=f"<p>SKU: {shown}</p>")).sku == (
+        "MODEL 570 EASY II"
+    )

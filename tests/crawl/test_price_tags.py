@@ -2,7 +2,8 @@ import pytest
 
 from atlas_ray.crawl.offers import Offer
 from atlas_ray.crawl.price_tags import current_price, shown_price
-from tests.crawl.pages import PRODUCT, page_of, product
+from atlas_ray.crawl.store import Store
+from tests.crawl.pages import PRODUCT, STORE, page_of, product
 
 HEADING = "<h1>Executive Anvil</h1>"
 TILE = '<li><a href="/p/hammer">Hammer</a> <b class="price">€ 7,50</b></li>'
@@ -79,3 +80,43 @@ def test_a_former_price_in_microdata(tags: str, price: float) -> None:
     assert (found.price, found.currency) == (price, "EUR")
     assert found.origins["price"] == ("microdata" if price == 219.99 else "markup")
     assert current_price(page, 200) is None
+
+
+RAISED = [
+    ("19<sup>99</sup> €", 19.99),
+    ("€ 19<sup>99</sup>", 19.99),
+    ("19<sup>,99</sup> €", 19.99),
+    ("19,<sup>99</sup> €", 19.99),
+    ("19<sup>99 €</sup>", 19.99),
+    ("19 €<sup>99</sup>", 19.99),
+    ("<b>19</b><sup>.</sup><sup>99</sup> €", 19.99),
+    ("<i>€</i><b>1.299</b><small>50</small>", 1299.5),
+    ("<i>€</i><b>1,299</b><sup>50</sup>", 1299.5),
+    ('<span class="whole">19<span class="decimal">.</span></span><span class="fraction">99</span> €', 19.99),
+    ('19<span class="cents">99</span> €', 19.99),
+    ("19,99 €<sup>1</sup>", 19.99),
+    ("19,99<sup>1)</sup> €", 19.99),
+    ("19 €<sup>*</sup>", 19),
+    ('<span class="sr-only">Price </span>19<sup>99</sup> €', 19.99),
+]
+
+
+@pytest.mark.parametrize(("text", "price"), RAISED)
+def test_decimals_in_an_element_of_their_own(text: str, price: float) -> None:
+    assert shown(f'{HEADING}<div class="price">{text}</div>') == Offer(price, "EUR")
+    store = Store(**vars(STORE) | {"fields": {"title": "h1", "price": "#p"}})
+    selected = product(page_of(body=f"<h1>Anvil</h1><p id=p>{text}</p>"), store)
+    assert (selected.price, selected.currency) == (price, "EUR")
+    marked = page_of(
+        body=f"""<div itemscope itemtype="http://schema.org/Product"><h1 itemprop="name">Anvil</h1>
+        <p itemprop="offers" itemscope itemtype="http://schema.org/Offer"><b itemprop="price">{text}</b></p></div>"""
+    )
+    assert product(marked).price == price
+
+
+def test_a_selected_currency_tells_the_decimals_of_a_selected_price() -> None:
+    store = Store(**vars(STORE) | {"fields": {"title": "h1", "price": "#p", "currency": "#c"}})
+    found = product(page_of(body="<h1>Anvil</h1><b id=p>3.350</b><i id=c>KWD</i>"), store)
+    assert (found.price, found.currency) == (3.35, "KWD")
+    assert shown(f'{HEADING}<b class="price">KWD 3.350</b>') == Offer(3.35, "KWD")
+    assert shown(f'{HEADING}<b class="price">BHD 1,250.500</b>') == Offer(1250.5, "BHD")
