@@ -1,5 +1,7 @@
 """The errors a caller can act on. Each message names the value, its origin and what to do."""
 
+import sys
+
 RETRYABLE_CODES = frozenset({"bad_credentials", "dns", "rate_limited", "server_error", "timeout", "unreachable"})
 """Codes of `ItemError` that say nothing of the item itself: the same request may do well later."""
 
@@ -50,6 +52,11 @@ class ServiceError(UserError):
 
 class UnauthenticatedError(ServiceError):
     """An endpoint that knows no token of the caller's."""
+
+
+def tell(text: str) -> None:
+    """Tell a person of something that does not end a run, such as a figure that is not what it seems."""
+    print(f"atlas-ray: {text}", file=sys.stderr, flush=True)
 
 
 class ItemError(Exception):

@@ -124,6 +124,7 @@ CATEGORIZED = pa.schema(
         ("split", pa.string()),
         ("model_id", pa.string()),
         ("taxonomy_id", pa.string()),
+        ("fitted", pa.bool_()),
     ]
 )
 """One row a product of the catalogue: its pictures' predictions combined into one path.
@@ -136,7 +137,8 @@ of its pictures were zoomed, and the least zoomed one was scored. `decided_level
 `category_path`: its leaf's, or with a target precision the deepest one that is sure enough; the leaf then
 comes first among the alternatives. At 0 no level is, and `category_path` and `probability` are null.
 `image_uri` is the scored picture that was surest, `zoomed_probability` that of the least zoomed one,
-`image_size_px` the shorter side of the largest one, null where the images table does not know.
+`image_size_px` the shorter side of the largest one, null where the images table does not know. `fitted`: whether the
+model was fitted on this product, so that its answer proves nothing; null where that is not known.
 """
 
 UNDETERMINED = pa.schema(

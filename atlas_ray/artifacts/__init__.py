@@ -5,6 +5,7 @@
     taxonomy.json         the taxonomy it was trained on
     metrics.json          what its training measured
     words.json            what a model of texts knows
+    fitted-HASH.npy       which products it was fitted on, as hashes of their ids; an imported model does not know
     picture/ title/ description/    of a fused model: the artifacts that it fuses
 
 A zoom filter has neither vocabulary nor taxonomy. A model of labels has their names in `model.json`.

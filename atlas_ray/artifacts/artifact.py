@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from atlas_ray.fitted import Fitted
 from atlas_ray.models import (
     Classifier,
     ClassifierConfig,
@@ -49,6 +50,8 @@ class Artifact:
     """Of a fused model: the models that it fuses, by modality."""
     labels: LabelSpace | None = None
     """Of a model of labels: what it names; None of one of category paths."""
+    fitted: Fitted | None = None
+    """The products that it was fitted on; None where that is not known: an imported model, or an older one."""
     temperature: float = 1.0
     """What its log-probabilities are divided by, so that its probabilities can be trusted; 1 until calibrated."""
 

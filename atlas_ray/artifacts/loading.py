@@ -10,10 +10,11 @@ from safetensors import SafetensorError
 from atlas_ray import storage
 from atlas_ray.artifacts.artifact import KINDS, MEMBER_KINDS, PATH_KINDS, ZOOM_KIND, Artifact, ZoomArtifact
 from atlas_ray.artifacts.files import FORMAT, content_id, load_words, read, read_json
+from atlas_ray.artifacts.fitted import load_fitted
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
 from atlas_ray.metrics.calibration import BOUNDS
 from atlas_ray.models import EncoderDecoderConfig, FusionConfig, FusionNetwork, TextConfig
-from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
+from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path
 
 
 def check_target(uri: str, target: str) -> None:
@@ -75,6 +76,7 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
         words=words,
         members=members,
         labels=labels,
+        fitted=load_fitted(uri, document),
         temperature=_temperature(uri, document),
     )
 
@@ -141,9 +143,14 @@ def check_member(name: str, member: Artifact, taxonomy: Taxonomy, labels: LabelS
     if member.reads != (name,):
         raise ArtifactError(f"{source}: a model of the {member.reads[0]}; expected one of the {name}")
     if member.taxonomy.leaves != taxonomy.leaves:
+        own, others = set(member.taxonomy.leaves), set(taxonomy.leaves)
+        sides = (("it", sorted(own - others)), ("the others", sorted(others - own)))
+        alone = "; ".join(
+            f"{who} alone: {len(some)} leaves, such as {format_path(some[0])!r}" for who, some in sides if some
+        )
         raise ArtifactError(
-            f"{source}: trained on taxonomy {member.taxonomy.id}, the others on {taxonomy.id}; "
-            "train all of them with the same --taxonomy"
+            f"{source}: trained on taxonomy {member.taxonomy.id}, the others on {taxonomy.id} "
+            f"({alone or 'the same leaves in another order'}); train all of them with the same --taxonomy"
         )
     check_labels(member, labels, source)
 

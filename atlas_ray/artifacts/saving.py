@@ -9,7 +9,9 @@ import safetensors.torch
 from atlas_ray import __version__, storage
 from atlas_ray.artifacts.artifact import KINDS
 from atlas_ray.artifacts.files import FORMAT, WORDS, content_id, read_json, save_words, write_json
+from atlas_ray.artifacts.fitted import file_of, save_fitted
 from atlas_ray.errors import ArtifactError
+from atlas_ray.fitted import Fitted
 from atlas_ray.metrics.calibration import BOUNDS
 from atlas_ray.models import FusionNetwork, PathModel
 from atlas_ray.models.zoom import ZoomNetwork
@@ -26,10 +28,12 @@ def save_artifact(
     metrics: dict[str, Any],
     words: WordIndex | None = None,
     labels: LabelSpace | None = None,
+    fitted: Fitted | None = None,
 ) -> str:
     """Write an artifact and return its content id; `model.json` comes last and completes it."""
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
     names = {"vocabulary": list(vocabulary.tokens), "taxonomy_id": taxonomy.id, **_labels_entry(labels)}
+    names |= save_fitted(uri, fitted)
     if words is not None:
         names["words_sha256"] = save_words(uri, words)
     return _save(uri, model, names, metrics)
@@ -43,6 +47,7 @@ def save_fusion_artifact(
     taxonomy: Taxonomy,
     metrics: dict[str, Any],
     labels: LabelSpace | None = None,
+    fitted: Fitted | None = None,
 ) -> str:
     """Write a fused model with copies of the artifacts that it fuses, and return its content id.
 
@@ -53,15 +58,26 @@ def save_fusion_artifact(
         taxonomy: That of all of them.
         metrics: What was measured.
         labels: What all of them name, where they name labels.
+        fitted: The products that the models and the policy were fitted on, where that is known.
     """
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
+    documents = {name: read_json(member, "model.json") for name, member in members.items()}
     for name, member in members.items():
-        for file in ("weights.safetensors", "taxonomy.json", "metrics.json", WORDS, "model.json"):
+        own = file_of(documents[name])
+        for file in (
+            *([own] if own else []),
+            "weights.safetensors",
+            "taxonomy.json",
+            "metrics.json",
+            WORDS,
+            "model.json",
+        ):
             if storage.exists(storage.join(member, file)):
                 storage.write_bytes(storage.join(uri, name, file), storage.read_bytes(storage.join(member, file)))
-    ids = {name: read_json(member, "model.json")["id"] for name, member in members.items()}
+    ids = {name: document["id"] for name, document in documents.items()}
     vocabulary = list(Vocabulary.of(taxonomy).tokens)
     names = {"vocabulary": vocabulary, "taxonomy_id": taxonomy.id, "members": ids, **_labels_entry(labels)}
+    names |= save_fitted(uri, fitted)
     return _save(uri, model, names, metrics)
 
 
@@ -74,18 +90,27 @@ def save_zoom_artifact(uri: str, model: ZoomNetwork, *, metrics: dict[str, Any])
     return _save(uri, model, {}, metrics)
 
 
-def set_temperature(uri: str, temperature: float, metrics: dict[str, Any]) -> str:
+def set_temperature(uri: str, temperature: float, metrics: dict[str, Any], fitted: Fitted | None = None) -> str:
     """Store the temperature of an artifact and what was measured with it; return its content id, which changes.
+
+    Args:
+        uri: Its folder.
+        temperature: What its log-probabilities are divided by.
+        metrics: What was measured.
+        fitted: All that the model is fitted on now; None: as it is.
 
     Raises:
         ArtifactError: for a temperature that no model has.
     """
     if not BOUNDS[0] <= temperature <= BOUNDS[1]:
         raise ArtifactError(f"{uri}: temperature {temperature}; expected {BOUNDS[0]} to {BOUNDS[1]}")
-    document = read_json(uri, "model.json") | {"temperature": temperature}
+    before = read_json(uri, "model.json")
+    document = before | {"temperature": temperature} | save_fitted(uri, fitted)
     document["id"] = content_id(document)
     write_json(uri, "metrics.json", read_json(uri, "metrics.json") | {"calibration": metrics})
     write_json(uri, "model.json", document)
+    if (old := file_of(before)) and old != file_of(document):
+        storage.delete_file(storage.join(uri, old))
     return str(document["id"])
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from atlas_ray.commands.exits import EXIT_OK
 
@@ -49,6 +50,7 @@ def run_train(options: argparse.Namespace) -> int:
     print(f"model {report.model_id} in {report.output}")
     if refused := report.metrics["refused_examples"]:
         print(f"{refused:.0f} {config.examples} could not be used; see {report.output}/quarantine")
+    _print_left_out(report.metrics)
     figure = next(name for name in FIGURES if name in report.metrics)
     print(
         f"best epoch {report.metrics['epoch']} of {len(report.metrics['history'])}: validation {FIGURES[figure]} "
@@ -56,6 +58,15 @@ def run_train(options: argparse.Namespace) -> int:
         f"curves in {report.output}/curves.png"
     )
     return EXIT_OK
+
+
+def _print_left_out(metrics: Mapping[str, Any]) -> None:
+    if count := metrics.get("products_without_a_leaf"):
+        label, most = next(iter(metrics["without_a_leaf"].items()))
+        print(
+            f"left out of training: {count} products of {metrics['labels_without_a_leaf']} labels that are no leaf "
+            f"of the taxonomy, such as {label!r} ({most}); give them a leaf's path with `atlas-ray relabel`"
+        )
 
 
 def _run_train_fusion(config: "FusionTraining", *, fresh: bool) -> int:
@@ -156,6 +167,17 @@ def run_calibrate(options: argparse.Namespace) -> int:
         f"expected calibration error of the whole path, on {found.products} products: {found.error_before:.4f} before, "
         f"{found.error_after:.4f} after"
     )
+    if found.trained_on:
+        print(
+            f"the model was trained on {found.trained_on} of these products, where it is surer than elsewhere; "
+            "calibrate on others with --split",
+            file=sys.stderr,
+        )
+    elif found.trained_on is None:
+        print(
+            "not known whether the model was trained on these products: it was imported, or is older",
+            file=sys.stderr,
+        )
     if found.was_fitted_on:
         print(
             f"the policy was fitted on the split {options.split!r}, where it is surer than elsewhere; calibrate on "

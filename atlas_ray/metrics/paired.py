@@ -1,5 +1,6 @@
 """Two classifiers over the same products: who is right where the other one is not, and how sure that is."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,17 @@ import numpy as np
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+
+
+def sign_test(won: int, lost: int) -> float:
+    """Return how likely it is to win as many or more by chance, where a win and a loss are equally likely.
+
+    One-sided; exact up to 1,000 products, beyond that by the normal distribution.
+    """
+    total = won + lost
+    if total > 1_000:
+        return 0.5 * math.erfc((won - lost - 1) / math.sqrt(2 * total))
+    return float(sum(math.comb(total, count) for count in range(won, total + 1)) / 2**total)
 
 
 @dataclass(frozen=True)

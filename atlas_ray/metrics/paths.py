@@ -57,6 +57,10 @@ class PathMetrics:
     """Share of the answers that hold: of the path, or of the ancestor of it that was answered with."""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """95% bootstrap intervals of `exact`, `hierarchical_f1`, `macro_f1`, `level_1` and so on."""
+    fitted: int = 0
+    """Those of the products that the model was fitted on, so that they prove nothing."""
+    left_out: int = 0
+    """Labelled products that are in no figure, since the model was fitted on them though they are not in train."""
 
 
 def measure(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int]) -> PathMetrics:

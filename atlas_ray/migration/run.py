@@ -25,6 +25,7 @@ from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predi
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, missing_columns
 from atlas_ray.reports.leaves import find_leaves
+from atlas_ray.reports.scored import PREDICTED
 from atlas_ray.streaming.account import RunReport, read_run, write_run
 from atlas_ray.streaming.tables import SPLIT, copy_documents, copy_images, table_rows
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
@@ -112,6 +113,8 @@ def migrate(config: MigrateConfig) -> RunReport:
         counts = Counter[str]()
         for one in ray.get(pending):
             counts.update(one)
+    if config.scored:
+        storage.write_bytes(storage.join(output, PREDICTED), new.to_json().encode())
     if config.catalog:
         copy_images(source, output)
         copy_documents(source, output, (SPLIT,))

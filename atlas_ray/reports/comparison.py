@@ -96,6 +96,12 @@ def _facts(account: Mapping[str, Any]) -> list[str]:
         facts.append(f"{account['relabelled']} products have another label after, which counts")
     if account["unjudged"]:
         facts.append(f"{account['unjudged']} products have a label in one run alone, and are left out of the accuracy")
+    if account["fitted"]:
+        facts.append(
+            f"{account['fitted']} labelled products outside the split 'train' are left out of the accuracy: one of the "
+            "models was fitted on them"
+        )
+    facts += account["notes"]
     if not account["accuracy"]:
         facts.append("no product has labels that judge both runs, so nothing says which one is right")
     return facts

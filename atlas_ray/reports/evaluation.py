@@ -1,5 +1,6 @@
 """Evaluation of a scoring run against the labels that its catalogue had: tables, and a page to read."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -10,16 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
-from atlas_ray.errors import CatalogError
+from atlas_ray.errors import CatalogError, tell
 from atlas_ray.metrics import PathMetrics, common_prefix, measure
 from atlas_ray.metrics.intervals import intervals
 from atlas_ray.records import CATEGORY_PATH
 from atlas_ray.reports.evaluation_page import write_page
-from atlas_ray.reports.scored import open_scored
-from atlas_ray.reports.tally import ALL, Tally, tally
+from atlas_ray.reports.scored import ScoredRun, open_scored
+from atlas_ray.reports.tally import ALL, HELD_OUT, Tallies, Tally, tally
 
-SPLITS = ("train", "val", "test", "none", ALL)
-"""In the order that they are shown in; others come before the last."""
+SPLITS = ("train", "val", "test", "none", HELD_OUT, ALL)
+"""In the order that they are shown in; others come before the last ones."""
+FITTED = "fitted"
+"""The table of the products that are left out since the model was fitted on them (`LEFT_OUT`)."""
 HEADLINE = (
     "products", "unscored", "exact", "hierarchical_f1", "macro_f1", "calibration_error", "answered", "precision",
 )  # fmt: skip
@@ -108,8 +111,9 @@ def evaluate(
 ) -> dict[str, PathMetrics]:
     """Measure a scoring run, for each split and for all labelled products together.
 
-    Writes below the output `evaluation/report.html`, `evaluation/metrics.json`, the `TABLES` and, with a model that
-    spells paths, `NEW_PATHS`.
+    Products that the model was fitted on are measured in the split train alone; elsewhere they are told, listed and
+    left out. Writes below the output `evaluation/report.html`, `evaluation/metrics.json`, the `TABLES`, where products
+    are left out `LEFT_OUT`, and with a model that spells paths `NEW_PATHS`.
 
     Args:
         run: The output of a finished scoring run.
@@ -119,17 +123,24 @@ def evaluate(
         embeddings: What `atlas-ray embed` wrote: with it the report lists likely label errors.
 
     Raises:
-        CatalogError: where the run is not finished, or no product had a label.
+        CatalogError: where the run is not finished, or no product had a label and was not trained on.
+        TaxonomyError: where no label is in the run's taxonomy.
         ArtifactError: where the model cannot be read, or is another one than the run's.
     """
     scored = open_scored(run)
-    tallies = tally(scored)
-    if not tallies:
-        raise CatalogError(f"{scored.uri}: no product of its catalogue has a label, so there is nothing to compare")
-    order = sorted(tallies, key=lambda name: (name == ALL, SPLITS.index(name) if name in SPLITS else 0, name))
-    metrics = {name: _measured(tallies[name]) for name in order}
+    notes = [note for note in [scored.match_labels()] if note]
     folder = storage.join(storage.absolute(output) if output else scored.uri, "evaluation")
-    storage.make_folder(folder)
+    found = _tally(scored, folder)
+    tallies = found.by_split
+    if not tallies:
+        seen = f"the model was fitted on all {found.left_out.total()} labelled products"
+        why = seen if found.left_out else "no product of its catalogue has a label"
+        raise CatalogError(f"{scored.uri}: {why}, so there is nothing to compare")
+    order = sorted(tallies, key=lambda name: (_place(name), name))
+    metrics = {name: replace(_measured(tallies[name]), left_out=_left_out(found, name)) for name in order}
+    notes += _seen(found, folder)
+    for note in notes:
+        tell(note)
     summary = {
         split: {name: value for name, value in asdict(one).items() if name != "paths"} for split, one in metrics.items()
     }
@@ -137,10 +148,56 @@ def evaluate(
     for name, rows in _tables(tallies, metrics).items():
         _write(folder, name, pa.Table.from_pylist(rows, schema=TABLES[name]))
     storage.delete_file(storage.join(folder, "new_paths.parquet"))  # of an earlier evaluation, maybe of another model
-    proposed = write_page(folder, scored, tallies, metrics, model=model, embeddings=embeddings)
+    proposed = write_page(folder, scored, found, metrics, notes, model=model, embeddings=embeddings)
     if proposed is not None:
         _write(folder, "new_paths", pa.Table.from_pylist(proposed, schema=NEW_PATHS))
     return metrics
+
+
+def _tally(scored: ScoredRun, folder: str) -> Tallies:
+    """Count, and list the products that are left out."""
+    storage.make_folder(folder)
+    uri = storage.join(folder, f"{FITTED}.parquet")
+    storage.delete_file(uri)  # of an earlier evaluation
+    place = storage.locate(uri)
+    with contextlib.ExitStack() as files:
+        writers: list[pq.ParquetWriter] = []
+
+        def leave_out(rows: pa.Table) -> None:
+            if not writers:
+                writer = pq.ParquetWriter(place.path, rows.schema, filesystem=place.filesystem)
+                writers.append(files.enter_context(writer))
+            writers[0].write_table(rows)
+
+        return tally(scored, leave_out)
+
+
+def _place(split: str) -> int:
+    return SPLITS.index(split) if split in SPLITS else SPLITS.index(HELD_OUT)
+
+
+def _left_out(found: Tallies, split: str) -> int:
+    return found.left_out.total() if split in (ALL, HELD_OUT) else found.left_out[split]
+
+
+def _seen(found: Tallies, folder: str) -> list[str]:
+    """Return in sentences which products the model was trained on."""
+    notes = []
+    for split, count in found.left_out.items():
+        where = "without a split" if split == "none" else f"of the split {split!r}"
+        notes.append(
+            f"{count} labelled products {where} are left out of all figures: the model was fitted on them; "
+            f"{folder}/{FITTED}.parquet lists them"
+        )
+    one = found.by_split[found.headline]
+    if one.fitted:
+        notes.append(f"the model was fitted on {one.fitted} of the {one.pairs.total()} products of the headline")
+    if found.unknown:
+        notes.append(
+            f"not known whether the model was fitted on {found.unknown} of the labelled products: it was imported, or "
+            "it or the run is of an older version"
+        )
+    return notes
 
 
 def _write(folder: str, name: str, table: pa.Table) -> None:
@@ -157,6 +214,7 @@ def _measured(one: Tally) -> PathMetrics:
         answered=one.answered / one.pairs.total(),
         precision=one.held / max(one.answered, 1),
         intervals=intervals(one.pairs),
+        fitted=one.fitted,
     )
 
 

@@ -12,7 +12,7 @@ from atlas_ray.reports.examples import find_examples, image_uris
 from atlas_ray.reports.page import document, gallery, heading, jpeg_uri, paragraph, plot, table, thumbnails
 from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
 from atlas_ray.reports.scored import ScoredRun
-from atlas_ray.reports.tally import ALL, BANDS, UNKNOWN, Tally, band_names
+from atlas_ray.reports.tally import ALL, BANDS, HELD_OUT, UNKNOWN, Tallies, Tally, band_names
 from atlas_ray.taxonomy import CategoryPath, format_path
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ OUTSIDE, NEW_PATHS, NEW_EACH = 256, 8, 3
 ERRORS = 16
 STRIP_BYTES = 90_000
 LABEL_ERRORS = "label_errors.parquet"
+HEADLINES = {
+    "test": "the split test", HELD_OUT: "the labelled products that the model was not fitted on",
+    ALL: "all labelled products",
+}  # fmt: skip
 COLUMNS_SAID = {
     "store": "store", "price": "price", "image_size_px": "shorter side of the picture, px",
     "zoomed_probability": "probability of being zoomed",
@@ -37,8 +41,9 @@ COLUMNS_SAID = {
 def write_page(
     folder: str,
     scored: ScoredRun,
-    tallies: Mapping[str, Tally],
+    found: Tallies,
     metrics: Mapping[str, PathMetrics],
+    notes: Sequence[str],
     *,
     model: str | None,
     embeddings: str | None,
@@ -48,16 +53,17 @@ def write_page(
     Args:
         folder: Where to.
         scored: The scoring run, whose products are shown.
-        tallies: What was counted, by split.
+        found: What was counted, by split.
         metrics: What was measured, by split.
+        notes: What there is to know of the figures.
         model: The run's model, for what only it can say; None leaves that out.
         embeddings: Where likely label errors are listed; None leaves them out.
 
     Returns:
         The paths outside the taxonomy that the model would say, rows of `NEW_PATHS`; None where it was not asked.
     """
-    split = "test" if "test" in metrics else ALL
-    one, counts = metrics[split], tallies[split]
+    split = found.headline
+    one, counts = metrics[split], found.by_split[split]
     identity = scored.identity
     explainer = _explainer(model, scored) if model else None
     parts = [
@@ -65,8 +71,9 @@ def write_page(
         paragraph(
             f"{scored.uri}; model {identity.get('model_id', '')}, taxonomy {identity.get('taxonomy_id', '')}, finished "
             f"{str(scored.run.get('finished_at', ''))[:19]}. Below the first table everything is of "
-            f"{'the split test' if split == 'test' else 'all labelled products'}: {one.products} products."
+            f"{HEADLINES[split]}: {one.products} products."
         ),
+        *map(paragraph, notes),
         *_headline(metrics),
         *_levels(one),
         heading("F-score and support"),
@@ -99,14 +106,14 @@ def write_page(
     proposed = None
     if explainer and explainer.proposes:
         outside = examples.outside.rows
-        found = explainer.new_paths(outside)
-        parts += _new_paths(found, outside)
+        paths = explainer.new_paths(outside)
+        parts += _new_paths(paths, outside)
         proposed = [
             {
                 "split": split, "category_path": list(path), "products": len(some), "probability": some[0].probability,
                 "product_ids": [outside[one.row]["product_id"] for one in some],
             }
-            for path, some in found.items()
+            for path, some in paths.items()
         ]  # fmt: skip
     if embeddings:
         parts += _label_errors(scored, embeddings)

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.reports.scored import ScoredRun
-from atlas_ray.reports.tally import ALL
+from atlas_ray.reports.tally import ALL, HELD_OUT, TRAIN
 from atlas_ray.taxonomy import CategoryPath
 
 COLUMNS = (
     "product_id", "image_uri", "split", "probability", "outside_probability", "true_category_path", "category_path",
-    "level_probabilities", "alternatives", "decided_level",
+    "level_probabilities", "alternatives", "decided_level", "fitted",
 )  # fmt: skip
 KEPT = pa.schema(
     [
@@ -77,7 +77,7 @@ def find_examples(
 
     Args:
         scored: The run.
-        split: Its products, or `ALL`.
+        split: Its products, `HELD_OUT` or `ALL`, but for those that are left out since the model was fitted on them.
         confusions: (true, predicted) leaf paths.
         each: How many products of each confusion.
         explained: How many right and how many wrong ones.
@@ -91,7 +91,10 @@ def find_examples(
     )
     for batch in scored.batches(COLUMNS):
         chosen = batch["true_category_path"].is_valid()
-        if split != ALL:
+        seen = pc.fill_null(batch["fitted"], False)
+        leaked = pc.and_(seen, pc.not_equal(pc.fill_null(batch["split"], "none"), TRAIN))
+        chosen = pc.and_(chosen, pc.invert(seen if split == HELD_OUT else leaked))
+        if split not in (ALL, HELD_OUT):
             chosen = pc.and_(chosen, pc.equal(pc.fill_null(batch["split"], "none"), split))
         rows = batch.filter(chosen)
         best = find_leaves(rows)

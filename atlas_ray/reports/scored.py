@@ -1,18 +1,23 @@
 """The products table of a finished scoring run, opened to be read in a stream."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
-from atlas_ray.records import CATEGORIZED
+from atlas_ray.records import CATEGORIZED, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.taxonomy import CategoryPath, match_labels, read_taxonomy
 
 BATCH_ROWS = 16_384
+PREDICTED = "predicted_taxonomy.json"
+"""What a run may answer with."""
 NEEDED = ("product_id", "category_path", "probability")
 
 
@@ -31,6 +36,26 @@ class ScoredRun:
         """What the run is made of: catalog, model_id, taxonomy_id and more."""
         found = self.run.get("identity")
         return found if isinstance(found, dict) else {}
+
+    def match_labels(self) -> str | None:
+        """Hold the products' labels against what the run may answer with.
+
+        Returns:
+            How many labels and products no answer can be right for; None where all can be, and where the run of an
+            older version does not say what it may answer with.
+
+        Raises:
+            TaxonomyError: where no label is in the run's taxonomy.
+        """
+        uri = storage.join(self.uri, PREDICTED)
+        if not storage.exists(uri):
+            return None
+        labels = Counter[CategoryPath]()
+        for batch in self.batches(["true_category_path"]):
+            for key in pc.value_counts(path_keys(batch["true_category_path"].drop_null())).to_pylist():
+                labels[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
+        predicted = f"the run {self.uri}"
+        return match_labels(labels, read_taxonomy(uri), labelled="its products", predicted=predicted)
 
     def batches(self, columns: Sequence[str], where: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
         """Yield some columns of the products in batches; few of them are held at a time.

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from atlas_ray.metrics import common_prefix
 from atlas_ray.metrics.calibration import Reliability
-from atlas_ray.records import PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.records import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.reports.leaves import find_leaves, path_lengths
 from atlas_ray.reports.scored import ScoredRun
 from atlas_ray.taxonomy import CategoryPath
@@ -20,7 +21,7 @@ Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
 Array = np.ndarray[Any, np.dtype[Any]]
 COLUMNS = (
     "true_category_path", "category_path", "split", "probability", "level_probabilities", "alternatives",
-    "decided_level", "store", "price", "image_size_px", "zoomed_probability",
+    "decided_level", "store", "price", "image_size_px", "zoomed_probability", "product_id", "fitted",
 )  # fmt: skip
 PAIR_SEPARATOR = "\x1e"
 FINE_BINS = 1_000
@@ -34,6 +35,10 @@ BANDS: dict[str, tuple[float, ...]] = {
 MOST_STORES = 1_000
 OTHER_STORES, UNKNOWN = "(other stores)", "(unknown)"
 ALL = "all"
+HELD_OUT = "held out"
+TRAIN = "train"
+LEFT_OUT = pa.schema([("split", pa.string()), ("product_id", pa.string()), ("true_category_path", CATEGORY_PATH)])
+"""A row a labelled product that its split says a model may be measured on, and that the model was fitted on."""
 
 
 @dataclass
@@ -52,25 +57,56 @@ class Tally:
     """Of them, those whose answer is the true path or an ancestor of it."""
     slices: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(dict))
     """By column and band: products, and those whose whole path is right."""
+    fitted: int = 0
+    """Products that the model was fitted on: of the split train, and those of `ALL`."""
 
 
-def tally(scored: ScoredRun) -> dict[str, Tally]:
+@dataclass
+class Tallies:
+    """The counts of a run."""
+
+    by_split: dict[str, Tally]
+    """`none` is of products without a split; `ALL` of all together; `HELD_OUT` of those of `ALL` that the model was not
+    fitted on, where there is no split test."""
+    left_out: Counter[str]
+    """Products by split that are in none of them: outside train, and the model was fitted on them."""
+    unknown: int
+    """Products of which it is not known whether the model was fitted on them."""
+
+    @property
+    def headline(self) -> str:
+        """The split whose figures come first: test, else what is held out, else all that there is."""
+        return next(name for name in ("test", HELD_OUT, ALL) if name in self.by_split)
+
+
+def tally(scored: ScoredRun, leave_out: Callable[[pa.Table], None] = lambda _: None) -> Tallies:
     """Count the labelled products of a finished scoring run.
 
     Memory grows with the number of different (true, predicted) pairs, not with the products.
 
     Args:
         scored: The run.
-
-    Returns:
-        By split (`none` for products without one) and for `ALL`; {} where no product has a label.
+        leave_out: Takes rows of `LEFT_OUT`.
     """
     found: dict[str, Tally] = defaultdict(Tally)
+    left_out, unknown = Counter[str](), 0
     for batch in scored.batches(COLUMNS):
         labelled = batch.filter(batch["true_category_path"].is_valid())
+        split = pc.fill_null(labelled["split"], "none")
+        fitted = pc.fill_null(labelled["fitted"], False)
+        unknown += labelled["fitted"].null_count
+        leaked = pc.and_(fitted, pc.not_equal(split, TRAIN))
+        if pc.any(leaked).as_py():
+            out = labelled.filter(leaked)
+            columns = [split.filter(leaked), out["product_id"], out["true_category_path"]]
+            leave_out(pa.table(columns, schema=LEFT_OUT))
+            left_out.update(split.filter(leaked).to_pylist())
+            labelled = labelled.filter(pc.invert(leaked))
         if len(labelled):
             _count(labelled, found)
-    return dict(found)
+    if "test" in found or not (found and found[ALL].fitted):  # else there are better figures to look at than this one's
+        found.pop(HELD_OUT, None)
+    return Tallies(dict(found), left_out, unknown)
 
 
 def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
@@ -93,9 +129,14 @@ def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
     level = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths)
     split = pc.fill_null(labelled["split"], "none")
     bands = _bands(labelled)
-    for name in (*pc.unique(split).to_pylist(), ALL):
-        chosen = np.ones(len(labelled), bool) if name == ALL else pc.equal(split, name).to_numpy(zero_copy_only=False)
+    fitted = pc.fill_null(labelled["fitted"], False).to_numpy(zero_copy_only=False)
+    sides = {name: pc.equal(split, name).to_numpy(zero_copy_only=False) for name in pc.unique(split).to_pylist()}
+    sides[ALL] = np.ones(len(labelled), bool)
+    if labelled["fitted"].null_count < len(labelled) and not fitted.all():
+        sides[HELD_OUT] = ~fitted
+    for name, chosen in sides.items():
         one = into[name]
+        one.fitted += int((chosen & fitted).sum())
         for pair, count in enumerate(np.bincount(index[chosen], minlength=len(named)).tolist()):
             if count:
                 one.pairs[named[pair]] += count

@@ -168,7 +168,7 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
             str(one.unscored),
         )
     console.print(table)
-    split = "test" if "test" in metrics else "all"
+    split = next(name for name in ("test", "held out", "all") if name in metrics)
     paths = Table(
         "category path",
         "precision",
@@ -293,6 +293,12 @@ def print_labels(report: Any, folder: str) -> None:
         console.print(table)
     if report.left_out:
         console.print(f"{report.left_out} products left out: their labels are no leaves of the models' taxonomy")
+    for uri, count in report.fitted.items():
+        if count is None:
+            console.print(f"{escape(_last(uri))}: which products it was fitted on is not known", markup=False)
+        elif count:
+            text = f"{_last(uri)} was fitted on {count} of these {report.products} products, where it does better"
+            console.print(f"{text} than on others", markup=False)
     console.print(f"every label in {folder}/missed.parquet, the models in {folder}/models.parquet")
 
 

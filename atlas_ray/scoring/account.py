@@ -4,11 +4,14 @@ import functools
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import ray
 
 from atlas_ray import storage
 from atlas_ray.errors import AuditError
+from atlas_ray.fitted import Fitted
 from atlas_ray.records import CATEGORIZED
 from atlas_ray.scoring.combine import FILTERED, IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine
 from atlas_ray.scoring.config import ScoreConfig
@@ -16,7 +19,13 @@ from atlas_ray.streaming.shuffle import by_product
 
 
 def combine_products(
-    config: ScoreConfig, catalog: str, source: str, output: str, identity: dict[str, Any], total: int
+    config: ScoreConfig,
+    catalog: str,
+    source: str,
+    output: str,
+    identity: dict[str, Any],
+    total: int,
+    fitted: Fitted | None,
 ) -> dict[str, int]:
     """Write the products table and return the run's counts, checked.
 
@@ -27,6 +36,7 @@ def combine_products(
         output: The run's folder.
         identity: What the run is made of.
         total: Rows of `source`.
+        fitted: The products that the model was fitted on; None where that is not known.
     """
     storage.delete_folder(storage.join(output, "products"))
 
@@ -42,7 +52,8 @@ def combine_products(
         JOINED,
         total,
         functools.partial(
-            combine,
+            _combine,
+            fitted=ray.put(fitted),  # once for all tasks of a machine
             model_id=identity["model_id"],
             taxonomy_id=identity["taxonomy_id"],
             top_k=config.predictor.top_k,
@@ -53,6 +64,10 @@ def combine_products(
     place = storage.locate(storage.join(output, "products"))
     combined.write_parquet(place.path, filesystem=place.filesystem)
     return _counts(output, total)
+
+
+def _combine(table: pa.Table, fitted: Any, **options: Any) -> pa.Table:
+    return combine(table, fitted=ray.get(fitted), **options)
 
 
 def split_name(uri: str) -> tuple[str, str]:

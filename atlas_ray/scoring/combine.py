@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.errors import AuditError
+from atlas_ray.fitted import Fitted
 from atlas_ray.metrics.decision import decided_levels
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 
@@ -46,10 +47,12 @@ def combine(
     top_k: int,
     zoom_threshold: float | None = None,
     decision_threshold: float | None = None,
+    fitted: Fitted | None = None,
 ) -> pa.Table:
     """Turn all rows of some products into `CATEGORIZED`, one row a product.
 
-    With a `decision_threshold` each product's path ends at the deepest level of at least that probability.
+    With a `decision_threshold` each product's path ends at the deepest level of at least that probability. `fitted` are
+    the products that the model was fitted on, where that is known.
 
     Raises:
         AuditError: where a picture is not scored, filtered or quarantined, is more than one of
@@ -99,6 +102,7 @@ def combine(
             "split": table["split"].take(own),
             "model_id": pa.repeat(pa.scalar(model_id), count),
             "taxonomy_id": pa.repeat(pa.scalar(taxonomy_id), count),
+            "fitted": pa.nulls(count, pa.bool_()) if fitted is None else fitted.uses(products.to_pylist()) > 0,
         }
     )
     return combined.select(CATEGORIZED.names).cast(CATEGORIZED)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
+from atlas_ray.errors import tell
 from atlas_ray.metrics.paired import PairedAccuracy, paired_accuracy
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
@@ -39,6 +40,7 @@ JOINED = pa.schema(
                 "decided_level",
                 "true_category_path",
                 "split",
+                "fitted",
                 "image_uri",
             )
         ),
@@ -84,7 +86,7 @@ is no answer, and what is right is counted among the labelled ones."""
 KEYS = ("split", "change", "before", "after")
 SUMS = (
     "products", "probability_before", "probability_after", "labelled", "right_before", "right_after", "right_both",
-    "relabelled", "unjudged", "above_before", "above_after",
+    "relabelled", "unjudged", "fitted", "above_before", "above_after",
 )  # fmt: skip
 COUNTED = pa.schema(
     [
@@ -103,7 +105,8 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     What is compared are the best leaves, also of products that a target precision made a run answer above its leaf.
     Both runs are judged by a product's label in the second run, or by that in the first where it has none there. Runs
     of different taxonomies are judged each by its own label, for the same category may have two paths, and products
-    that have a label in one of them alone are not judged.
+    that have a label in one of them alone are not judged. Nor are products outside train that one of the models was
+    fitted on, which are counted.
 
     Writes `moves.parquet` (`MOVES`), `products.parquet` (`CHANGED`) and `comparison.json`. The runs may
     be of different catalogues, models and taxonomies. Memory grows with the different pairs of paths.
@@ -116,13 +119,18 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     Returns:
         What `comparison.json` holds: both runs, and how many of their products were answered above the leaf or not
         at all; what they differ in; how many products stayed (`same`), `moved`, are in one run alone, have another
-        label in the second run (`relabelled`), or have one that only one run can be judged by (`unjudged`); the
-        share of those in both runs that stayed; and by split the accuracy of both (`PairedAccuracy`).
+        label in the second run (`relabelled`), are left out since a model was `fitted` on them, or have one that only
+        one run can be judged by (`unjudged`); the share of those in both runs that stayed; and by split the accuracy
+        of both (`PairedAccuracy`).
 
     Raises:
         CatalogError: where one of them is no finished scoring run.
+        TaxonomyError: where no label of one is in its own taxonomy.
     """
     runs = [open_scored(uri) for uri in (before, after)]
+    notes = [note for run in runs if (note := run.match_labels())]
+    for note in notes:
+        tell(note)
     output = storage.absolute(output)
     total = sum(int(run.products.count_rows()) for run in runs)
     tables = [(run.uri, "products", kind) for kind, run in enumerate(runs)]
@@ -141,7 +149,7 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
             display.add({"compared": pc.sum(rows).as_py() or 0})
             writer.write_table(_changed(block.filter(block["product_id"].is_valid())))
             counts = _summed(pa.concat_tables([counts, block.select(COUNTED.names)]))
-    return _compared(output, runs[BEFORE], runs[AFTER], counts)
+    return _compared(output, runs[BEFORE], runs[AFTER], counts, notes)
 
 
 def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
@@ -161,7 +169,9 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
     at[kind, owner] = np.arange(len(table))
     in_before, in_after = at >= 0
     leaves = find_leaves(table)
-    found = table.select(["true_category_path", "split", "image_uri"]).add_column(0, "leaf", path_keys(leaves.paths))
+    found = table.select(["true_category_path", "split", "image_uri", "fitted"]).add_column(
+        0, "leaf", path_keys(leaves.paths)
+    )
     found = found.add_column(1, "probability", leaves.probability).add_column(2, "above", pa.array(leaves.above))
     before, after = (found.take(pa.array(rows, mask=rows < 0)) for rows in at)
     labels = [side["true_category_path"] for side in (before, after)]
@@ -169,7 +179,10 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
     own = [path_keys(label) for label in labels]
     judges = own if own_labels else [path_keys(truth)] * 2
     known = [in_before & in_after & judge.is_valid().to_numpy() for judge in judges]
-    labelled = known[BEFORE] & known[AFTER]
+    split = pc.coalesce(after["split"], before["split"])
+    fitted = _true(before["fitted"]) | _true(after["fitted"])
+    fitted &= _true(pc.not_equal(split.fill_null("none"), "train")) & known[BEFORE] & known[AFTER]
+    labelled = known[BEFORE] & known[AFTER] & ~fitted
     right = [
         labelled & _true(pc.equal(side["leaf"], judge)) for side, judge in zip((before, after), judges, strict=True)
     ]
@@ -184,7 +197,7 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
             "probability_before": before["probability"].cast(pa.float64()),
             "probability_after": after["probability"].cast(pa.float64()),
             "true_category_path": truth,
-            "split": pc.coalesce(after["split"], before["split"]),
+            "split": split,
             "image_uri": pc.coalesce(after["image_uri"], before["image_uri"]),
             "products": np.ones(len(products), np.int64),
             "labelled": labelled.astype(np.int64),
@@ -192,6 +205,7 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
             "right_after": right[AFTER].astype(np.int64),
             "right_both": (right[BEFORE] & right[AFTER]).astype(np.int64),
             "relabelled": _true(pc.not_equal(*own)).astype(np.int64),
+            "fitted": fitted.astype(np.int64),
             "unjudged": (known[BEFORE] != known[AFTER]).astype(np.int64),
             "above_before": _true(before["above"]).astype(np.int64),
             "above_after": _true(after["above"]).astype(np.int64),
@@ -226,7 +240,7 @@ def _changed(rows: pa.Table) -> pa.Table:
     return rows.select(CHANGED.names).cast(CHANGED)
 
 
-def _compared(output: str, before: ScoredRun, after: ScoredRun, counts: pa.Table) -> dict[str, Any]:
+def _compared(output: str, before: ScoredRun, after: ScoredRun, counts: pa.Table, notes: list[str]) -> dict[str, Any]:
     """Write what the counts say."""
     changes = {row["change"]: row for row in _summed(counts, ["change"]).to_pylist()}
     moves = _moves(counts.filter(pc.equal(counts["change"], MOVED)))
@@ -247,7 +261,8 @@ def _compared(output: str, before: ScoredRun, after: ScoredRun, counts: pa.Table
         "after": sides[AFTER],
         "differs": [name for name in IDENTITY if sides[BEFORE][name] != sides[AFTER][name]],
         "products": products,
-        **{name: sum(row[name] for row in changes.values()) for name in ("relabelled", "unjudged")},
+        **{name: sum(row[name] for row in changes.values()) for name in ("relabelled", "unjudged", "fitted")},
+        "notes": notes,
         "agreement": products[SAME] / both if both else None,
         "accuracy": {split: asdict(one) for split, one in _accuracy(counts).items()},
         "moves": len(moves),

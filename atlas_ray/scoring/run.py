@@ -11,10 +11,12 @@ from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, load_artifact, load_zoom_artifact
 from atlas_ray.config import hold_settings
 from atlas_ray.decoding import leaf_classes
-from atlas_ray.errors import ArtifactError, CatalogError, OutputError
+from atlas_ray.errors import ArtifactError, CatalogError, OutputError, tell
+from atlas_ray.fitted import Fitted
 from atlas_ray.metrics.decision import Decision, least_threshold
 from atlas_ray.models import EncoderDecoder
 from atlas_ray.progress import ProgressDisplay
+from atlas_ray.reports.scored import PREDICTED
 from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
@@ -24,9 +26,9 @@ from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.sink import OutcomeSink
-from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.tables import count_images, count_labels
 from atlas_ray.streaming.workers import plan_workers
-from atlas_ray.taxonomy import Taxonomy, compile_trie, parse_path, read_taxonomy
+from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
 IDENTITY = "score.json"
 FOLDERS = ("predictions", "filtered", "quarantine")
@@ -50,13 +52,20 @@ def score(config: ScoreConfig) -> RunReport:
         config = replace(config, taxonomy=storage.absolute(config.taxonomy))
     output = storage.absolute(config.output)
     catalog = storage.absolute(config.catalog)
-    spec, identity = _identity(config, catalog)
+    spec, identity, fitted = _identity(config, catalog)
     # A product without a picture still has its texts.
     total = count_images(catalog, products=("product_id", *spec.texts), may_be_empty=bool(spec.texts))
     identity["input_rows"] = total
+    predicted = _predicted(spec)
+    run = read_run(output)
+    unasked = run is not None or config.taxonomy or config.within
+    notes = [] if unasked else _notes(catalog, config.model, predicted)
     _hold_identity(output, identity)
-    if (run := read_run(output)) is not None:
+    if run is not None:
         return RunReport(output, run, already_done=True)
+    storage.write_bytes(storage.join(output, PREDICTED), predicted.to_json().encode())
+    for note in notes:
+        tell(note)
     recover(output, FOLDERS)
     source = storage.join(catalog, "images")
     if spec.texts:
@@ -70,11 +79,13 @@ def score(config: ScoreConfig) -> RunReport:
             _stream(config, source, output, spec, display)
         streamed = time.time()
         spans = display.spans()
-    counts = combine_products(config, catalog, source, output, identity, total)
+    counts = combine_products(config, catalog, source, output, identity, total, fitted)
     fields = {
         "config": config.to_dict(),
         "identity": identity,
         "counts": counts,
+        "notes": notes,
+        "fitted_products_known": fitted is not None,
         "quarantined_by_code": quarantine_codes(output),
         "without_picture_by_code": picture_errors(output) if spec.texts else {},
         "resumed_from": done,
@@ -91,7 +102,29 @@ def score(config: ScoreConfig) -> RunReport:
     return RunReport(output, run)
 
 
-def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[str, Any]]:
+def _predicted(spec: PredictorSpec) -> Taxonomy:
+    """Return what may be answered."""
+    taxonomy = Taxonomy.from_json(spec.taxonomy_json, source="the scoring run")
+    return taxonomy.within(spec.within) if spec.within else taxonomy
+
+
+def _notes(catalog: str, model: str, predicted: Taxonomy) -> list[str]:
+    """Return which labels and leaves of a catalogue its answers cannot be.
+
+    Raises:
+        TaxonomyError: where the model is of another taxonomy than the labels altogether.
+    """
+    uri = storage.join(catalog, "taxonomy.json")
+    own = read_taxonomy(uri) if storage.exists(uri) else None
+    if own is not None and own.id == predicted.id:
+        return []
+    names = {"labelled": f"the catalogue {catalog}", "predicted": f"the model {model}"}
+    labels = count_labels(catalog)
+    note = match_labels(labels, predicted, **names) if labels else own and match_leaves(own.leaves, predicted, **names)
+    return [note] if note else []
+
+
+def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[str, Any], Fitted | None]:
     """Check model and taxonomy here, before any worker starts, and name what the run is made of."""
     artifact = load_artifact(config.model)
     taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else artifact.taxonomy
@@ -117,7 +150,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
     compile_trie(predicted, artifact.vocabulary)
     if not isinstance(artifact.model, EncoderDecoder):
         leaf_classes(artifact.taxonomy, predicted)
-    return spec, {
+    identity = {
         "catalog": catalog,
         "model_id": artifact.id,
         "taxonomy_id": predicted.id,
@@ -130,6 +163,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "target_precision": config.target_precision,
         "decision_threshold": _decision_threshold(artifact, config),
     }
+    return spec, identity, artifact.fitted
 
 
 def _decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None:

@@ -1,15 +1,18 @@
 """A catalogue's tables, opened and checked before anything starts."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
-from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, missing_columns
+from atlas_ray.records import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, missing_columns, path_keys
 from atlas_ray.streaming.outcomes import KEYS
+from atlas_ray.taxonomy import CategoryPath
 
 SPLIT = "split.json"
 """How a catalogue's products without a split get one (`atlas_ray.catalog.split.SplitRule`)."""
@@ -63,6 +66,30 @@ def _open(catalog: str, name: str, needed: Sequence[str], schema: pa.Schema) -> 
             found = table.schema.field(column).type
             raise CatalogError(f"{uri}: column {column!r} is {found}; expected {schema.field(column).type}")
     return table
+
+
+def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath]:
+    """Count the labelled products of a catalogue, or of one of its splits, by category path.
+
+    Memory grows with the paths, not with the products.
+
+    Raises:
+        CatalogError: where its products table is missing or damaged.
+    """
+    columns = ["category_path"] + ([] if split is None else ["split"])
+    table = _open(catalog, "products", [], PRODUCTS)
+    if missing_columns(table.schema, columns):
+        return Counter()
+    found = Counter[CategoryPath]()
+    try:
+        for batch in table.to_batches(columns=columns):
+            paths = batch["category_path"]
+            paths = paths if split is None else paths.filter(pc.equal(batch["split"], split).fill_null(False))
+            for key in pc.value_counts(path_keys(paths.drop_null())).to_pylist():
+                found[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{catalog}/products: not Parquet: {str(error).splitlines()[0]}") from None
+    return found
 
 
 def count_rows(files: Iterable[str]) -> int:

@@ -10,14 +10,16 @@ import torch
 from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.config import KNOWING
-from atlas_ray.errors import CatalogError
+from atlas_ray.errors import CatalogError, tell
+from atlas_ray.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.products import PICTURE, Products
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.streaming.inputs import forget_inputs
-from atlas_ray.taxonomy import CategoryPath, Taxonomy
+from atlas_ray.streaming.tables import count_labels
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, match_labels
 from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products_of
 
 MOST_PICTURES = 20_000
@@ -39,6 +41,8 @@ class Calibrated:
     error_before: float
     """Expected calibration error of the whole path, on the products that the temperature was fitted on."""
     error_after: float
+    trained_on: int | None
+    """Those of the products that its weights were trained on; None where that is not known."""
     was_fitted_on: bool
     """Whether the products are those that a policy of many weights was fitted on, and knows."""
 
@@ -55,10 +59,17 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
 
     Raises:
         CatalogError: where the split has no labelled product that the model can say something of.
+        TaxonomyError: where none of their labels is in the model's taxonomy.
     """
     model, catalog = storage.absolute(model), storage.absolute(catalog)
     artifact = load_artifact(model)
     labels = artifact.taxonomy.leaf_positions
+    labelled = f"the catalogue {catalog}, split {split!r},"
+    note = match_labels(
+        count_labels(catalog, split), artifact.taxonomy, labelled=labelled, predicted=f"the model {model}"
+    )
+    if note:
+        tell(note)
     try:
         with ProgressDisplay("asking the model", "products") as display:
             stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), board=display.board)
@@ -81,10 +92,14 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         "bins": [asdict(one) for one in after.reliability.bins],
         "decisions": [asdict(one) for one in after.decisions(artifact.taxonomy)],
     }
-    model_id = set_temperature(model, temperature, found)
+    product_ids = np.unique(np.concatenate([part["product"] for part in parts])).tolist()
+    uses = None if artifact.fitted is None else artifact.fitted.uses(product_ids)
+    fitted = artifact.fitted and artifact.fitted | Fitted.of(product_keys(product_ids), CALIBRATED)
+    model_id = set_temperature(model, temperature, found, fitted)
     settings = artifact.metrics.get("settings", {})
     known = settings.get("policy") in KNOWING and settings.get("fit_split") == split
-    return Calibrated(model_id, temperature, len(after.label), errors[0], errors[1], known)
+    trained_on = None if uses is None else int((uses & TRAINED > 0).sum())
+    return Calibrated(model_id, temperature, len(after.label), errors[0], errors[1], trained_on, known)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Labelled examples as a stream: the products table to batches of decoded pictures or of words."""
 
 import functools
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,11 @@ from ray.data import RandomSeedConfig
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError, FetchError, PictureError
+from atlas_ray.fitted import product_keys
 from atlas_ray.objects import ObjectReader
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.records import missing_columns
-from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.texts import WordCount, WordIndex
 
 BLOCK_ROWS = 64
@@ -38,6 +40,10 @@ class Labelled:
     """Its examples by leaf, before any of them is repeated."""
     leaf_products: tuple[int, ...]
     """Its products by leaf."""
+    inner: Counter[CategoryPath]
+    """Products left out, by their label."""
+    products: "np.ndarray[Any, np.dtype[np.uint64]]"
+    """Keys of the products that its examples are of (`atlas_ray.fitted.product_keys`)."""
 
 
 def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
@@ -74,7 +80,7 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     explode = functools.partial(_explode, source=source, split=split, labels=labels)
     # One pass over the small columns, batch by batch, to know the length of an epoch.
     counts, products = np.zeros((2, len(labels)), np.int64)
-    unusable = 0
+    inner, keys = Counter[CategoryPath](), [np.zeros(0, np.uint64)]
     columns = ["product_id", source, "category_path", "split"]
     table = ds.dataset(place.path, filesystem=place.filesystem)
     if missing := missing_columns(table.schema, columns):
@@ -84,7 +90,9 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
         counts += np.bincount(explode(chosen)["label"].to_numpy(), minlength=len(labels))
         leaf = _leaves(chosen, labels)
         products += np.bincount(leaf[leaf >= 0], minlength=len(labels))
-        unusable += int((leaf < 0).sum())
+        inner.update(tuple(path) for path in chosen["category_path"].filter(pa.array(leaf < 0)).to_pylist())
+        used = (leaf >= 0) & _has_example(chosen[source])
+        keys.append(product_keys(chosen["product_id"].filter(pa.array(used)).to_pylist()))
     count = int(counts.sum())
     if repeat_rare and count:
         there = np.maximum(counts, 1)
@@ -96,7 +104,16 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     dataset = dataset.select_columns(columns)
     # Read once: the rows are names and labels (or texts), and each epoch starts from them in the object store.
     rows = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None).materialize()
-    return Labelled(rows, count, unusable, tuple(counts.tolist()), tuple(products.tolist()))
+    fitted = np.unique(np.concatenate(keys))
+    return Labelled(rows, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted)
+
+
+def _has_example(column: pa.ChunkedArray) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """Return which products have a picture; with a text all do, an empty one too."""
+    if not pa.types.is_list(column.type):
+        return np.ones(len(column), bool)
+    there: np.ndarray[Any, np.dtype[np.bool_]] = pc.greater(pc.list_value_length(column).fill_null(0), 0).to_numpy()
+    return there
 
 
 def _of_split(table: pa.Table, split: str) -> pa.Table:

@@ -20,7 +20,8 @@ from ray.data import RandomSeedConfig
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusion_artifact
 from atlas_ray.config import FITTED, hold_settings
-from atlas_ray.errors import CatalogError, ConfigError
+from atlas_ray.errors import CatalogError, ConfigError, tell
+from atlas_ray.fitted import FUSED, Fitted, product_keys
 from atlas_ray.inference import FusedInference
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionConfig, FusionNetwork
@@ -28,7 +29,8 @@ from atlas_ray.predictors import choose_device, choose_dtype
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import drawn
 from atlas_ray.streaming.inputs import forget_inputs
-from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
+from atlas_ray.streaming.tables import count_labels
+from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
 from atlas_ray.training.config import FusionTraining
 from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products_of
 from atlas_ray.training.loop import Plan
@@ -65,6 +67,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         ArtifactError: where a model cannot be read, or does not go with the others.
         OutputError: where the output holds a run with other settings, or something else.
         CatalogError: where the split has too few labelled products.
+        TaxonomyError: where none of their labels is in the models' taxonomy.
     """
     config = config.absolute()
     output = config.output
@@ -85,6 +88,12 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     if config.policy == "ridge":
         _check_ridge(shape)
     hold_settings(output, SETTINGS, settings)
+    labelled = f"the catalogue {config.catalog}, split {config.fit_split!r},"
+    note = match_labels(
+        count_labels(config.catalog, config.fit_split), taxonomy, labelled=labelled, predicted="the models"
+    )
+    if note:
+        tell(note)
     found = _opinions(config, members, shape)
     learned, held_out = _sides(config, found)
     least = config.batch_size if config.policy in FITTED else 1
@@ -108,10 +117,24 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         metrics["fit_accuracy"] = _accuracy(network, found.dataset)
     else:
         metrics["fit_micro_f1"] = _micro_f1(network, found.dataset, space)
-    model_id = save_fusion_artifact(output, network, config.members, taxonomy=taxonomy, metrics=metrics, labels=space)
+    model_id = save_fusion_artifact(
+        output, network, config.members, taxonomy=taxonomy, metrics=metrics, labels=space,
+        fitted=_fitted(members, found.dataset),
+    )  # fmt: skip
     storage.delete_folder(storage.join(output, CHECKPOINTS))
     _forget_opinions(output)
     return TrainReport(model_id, output, metrics)
+
+
+def _fitted(members: dict[str, Artifact], dataset: ray.data.Dataset) -> Fitted | None:
+    """Return what the models and the policy were fitted on; None where one of the models does not know."""
+    keys = [product_keys(batch["name"].tolist()) for batch in batches_of(dataset.select_columns(["name"]))]
+    fitted = Fitted.of(np.concatenate(keys), FUSED)
+    for member in members.values():
+        if member.fitted is None:
+            return None
+        fitted |= member.fitted
+    return fitted
 
 
 def _forget_opinions(output: str) -> None:

@@ -12,12 +12,14 @@ import torch
 
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, check_labels, load_artifact
-from atlas_ray.errors import ArtifactError, CatalogError, OutputError
+from atlas_ray.errors import ArtifactError, CatalogError, OutputError, tell
 from atlas_ray.label_predictor import LabelPredictor
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionNetwork
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.streaming.inputs import forget_inputs
+from atlas_ray.streaming.tables import count_labels
+from atlas_ray.taxonomy import match_labels
 from atlas_ray.training.labelled import BATCH, asked_about, products_of
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -56,6 +58,8 @@ class LabelReport:
     """Labelled products of the split; one with several pictures counts once for each."""
     left_out: int
     """Those of them whose label is no leaf of the models' taxonomy."""
+    fitted: dict[str, int | None]
+    """Those of them that each model was fitted on, so that they prove nothing; None where that is not known."""
 
 
 def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: str = "test") -> LabelReport:
@@ -75,6 +79,7 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
         CatalogError: where the split has no labelled product that is a leaf of their taxonomy.
         ConfigError: where the models cannot be asked together.
         OutputError: where the output holds something else.
+        TaxonomyError: where no label of the split is in their taxonomy.
     """
     catalog, output = storage.absolute(catalog), storage.absolute(output)
     uris = list(dict.fromkeys(storage.absolute(uri) for uri in models))
@@ -90,13 +95,20 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
     assert first.labels is not None
     reads = LabelPredictor(artifacts, device="cpu").reads  # fails here, not in a worker
     counts = np.zeros((len(uris), 3, len(first.labels)), np.int64)
-    answered, left_out, products = np.zeros(len(uris), np.int64), 0, 0
+    labelled = f"the catalogue {catalog}, split {split!r},"
+    note = match_labels(
+        count_labels(catalog, split), first.taxonomy, labelled=labelled, predicted=f"the model {uris[0]}"
+    )
+    if note:
+        tell(note)
+    answered, fitted, left_out, products = np.zeros(len(uris), np.int64), np.zeros(len(uris), np.int64), 0, 0
     try:
         with ProgressDisplay("asking the models", "products") as display:
             stream = asked_about(catalog, output, split, reads, Judge, (uris,), board=display.board)
             for block in stream.iter_batches(batch_size=None, batch_format="numpy"):
                 counts += block["counts"].sum(0)
                 answered += block["answered"].sum(0)
+                fitted += block["fitted"].sum(0)
                 products += int(block["products"].sum())
                 left_out += int(block["left_out"].sum())
     finally:
@@ -112,7 +124,8 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
         storage.write_bytes(storage.join(output, f"{name}.parquet"), buffer.getvalue())
-    return LabelReport(found, missed, products, left_out)
+    seen = {uri: int(fitted[at]) if artifacts[uri].fitted else None for at, uri in enumerate(uris)}
+    return LabelReport(found, missed, products, left_out, seen)
 
 
 def _row(artifact: Artifact, uri: str, counts: Counts, answered: int) -> dict[str, Any]:
@@ -154,13 +167,15 @@ class Judge:
         first = artifacts[uris[0]]
         assert first.labels is not None
         self._leaves = first.taxonomy.leaf_positions
+        self._fitted = [artifacts[uri].fitted for uri in uris]
         self._has = torch.from_numpy(first.labels.targets(first.taxonomy.leaves))  # (leaves, labels)
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """Return one row of counts for a block.
 
         `counts` (models, 3, labels): named rightly, wrongly, and missed; `answered` (models,): products of
-        which a model had something to go by; `products`; and `left_out`, those that are no leaf.
+        which a model had something to go by; `fitted` (models,): those that it was fitted on; `products`; and
+        `left_out`, those that are no leaf.
         """
         predictor = self._predictor
         kept, leaf, products = products_of(table, self._leaves, predictor.reads, predictor.image_size_px)
@@ -173,8 +188,11 @@ class Judge:
                 logits, there = (part.cpu() for part in found[uri])
                 counts[at] += compare((logits > 0) & there[:, None], has[start : start + BATCH]).sum(1)
                 answered[at] += there.sum()
+        ids = kept["product_id"].to_pylist()
+        fitted = [0 if one is None else int((one.uses(ids) > 0).sum()) for one in self._fitted]
         return {
             "counts": counts[None].numpy(),
+            "fitted": np.array([fitted]),
             "answered": answered[None].numpy(),
             "products": np.array([len(kept)]),
             "left_out": np.array([len(table) - len(kept)]),

@@ -176,9 +176,10 @@ class Worker:
             self.report(metrics)
             if self.tracker:
                 self.tracker.epoch(metrics)
+            measured = f"validation loss {metrics['val_loss']:.3f}, {FIGURES[figure]} {metrics[figure]:.4f}, "
             self.say(
-                f"epoch {epoch + 1}/{config.epochs}: loss {metrics['train_loss']:.3f}, validation loss "
-                f"{metrics['val_loss']:.3f}, {FIGURES[figure]} {metrics[figure]:.4f}, {metrics['seconds']:.0f} s"
+                f"epoch {epoch + 1}/{config.epochs}: loss {metrics['train_loss']:.3f}, "
+                f"{measured if metrics['val_examples'] else ''}{metrics['seconds']:.0f} s"
             )
         if self.tracker:
             self.tracker.close()

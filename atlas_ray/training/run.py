@@ -18,11 +18,12 @@ from atlas_ray import storage
 from atlas_ray.artifacts import WORDS, load_artifact, load_words, save_artifact, save_words
 from atlas_ray.config import hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError
+from atlas_ray.fitted import TRAINED, Fitted
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.reports.curves import draw_curves
 from atlas_ray.session import KEEP_MEMORY
-from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, read_taxonomy
+from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path, read_taxonomy
 from atlas_ray.texts import WordIndex
 from atlas_ray.training.config import PictureTraining, TextTraining, TrainConfig
 from atlas_ray.training.data import (
@@ -40,6 +41,8 @@ from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
+MOST_LISTED = 100
+"""Labels that are no leaf, in the metrics."""
 NOT_OF_THE_RESULT = ("output", "workers", "device", "checkpoint_steps", "compile")
 """Settings that a stopped run may go on with other values of."""
 
@@ -110,14 +113,25 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
     state = fit(plan, datasets, callbacks)
     network = build_network(config, taxonomy, words, space=space)
     network.load_state_dict(state["best"]["network"])
-    metrics = final_metrics(config, state) | {"products_without_a_leaf": found.unusable}
+    metrics = final_metrics(config, state) | left_out(found)
     write_history(config, state["history"])
     vocabulary = Vocabulary.of(taxonomy)
     model_id = save_artifact(
-        output, network, vocabulary=vocabulary, taxonomy=taxonomy, metrics=metrics, words=words, labels=space
-    )
+        output, network, vocabulary=vocabulary, taxonomy=taxonomy, metrics=metrics, words=words, labels=space,
+        fitted=Fitted.of(found.products, TRAINED),
+    )  # fmt: skip
     storage.delete_folder(storage.join(output, CHECKPOINTS))
     return TrainReport(model_id, output, metrics)
+
+
+def left_out(found: Labelled) -> dict[str, Any]:
+    """Return what metrics say of the training products whose label is no leaf of the taxonomy."""
+    labels = {format_path(path): count for path, count in found.inner.most_common(MOST_LISTED)}
+    return {
+        "products_without_a_leaf": found.unusable,
+        "labels_without_a_leaf": len(found.inner),
+        "without_a_leaf": labels,
+    }
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -6,10 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from atlas_ray.cli import main
 from atlas_ray.errors import CatalogError
 from atlas_ray.records import CATEGORIZED
 from atlas_ray.reports.evaluation import TABLES, evaluate
+from atlas_ray.reports.scored import PREDICTED
 from atlas_ray.reports.terminal import print_evaluation
+from atlas_ray.taxonomy import Taxonomy
 from tests.parts import scored_run
 
 A, B = ["M", "S"], ["W", "D"]
@@ -54,6 +58,86 @@ def test_each_split_and_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert "0.5000" in out
     assert "M > S" in out
+
+
+Row = tuple[str | None, bool | None, bool]
+
+
+def fitted_run(folder: Path, rows: Sequence[Row], taxonomy: Taxonomy | None = None) -> str:
+    """Rows of split, whether the model was fitted on the product, and whether it is right."""
+    items = [
+        {"product_id": f"p{n}", "true_category_path": A, "category_path": A if right else B, "split": split,
+         "fitted": fitted, "probability": 0.5, "level_probabilities": [0.5, 0.5]}
+        for n, (split, fitted, right) in enumerate(rows)
+    ]  # fmt: skip
+    run = scored_run(folder, items)
+    if taxonomy:
+        (folder / PREDICTED).write_text(taxonomy.to_json())
+    return run
+
+
+def headline(run: str, split: str) -> dict[str, float]:
+    rows = pq.read_table(Path(run) / "evaluation" / "headline.parquet").to_pylist()
+    return {row["figure"]: row["value"] for row in rows if row["split"] == split}
+
+
+def test_products_that_the_model_was_fitted_on_are_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[Row] = [
+        *[("train", True, True)] * 3, *[("test", True, True)] * 2, *[("test", False, False)] * 3, ("test", False, True),
+        ("val", True, True), ("val", False, True), (None, True, True),
+    ]  # fmt: skip
+    run = fitted_run(tmp_path / "run", rows)
+    metrics = evaluate(run)
+    assert {split: (one.products, one.exact, one.fitted, one.left_out) for split, one in metrics.items()} == {
+        "train": (3, 1.0, 3, 0), "val": (1, 1.0, 0, 1), "test": (4, 0.25, 0, 2), "all": (8, 5 / 8, 3, 4),
+    }  # fmt: skip
+    assert (headline(run, "test")["products"], headline(run, "test")["exact"]) == (4, 0.25)
+    for name in ("paths", "levels"):
+        table = pq.read_table(Path(run) / "evaluation" / f"{name}.parquet").to_pylist()
+        (first, *_) = [row for row in table if row["split"] == "test"]
+        assert first.get("support", 4) == 4
+        assert first.get("accuracy", 0.25) == 0.25
+    listed = pq.read_table(Path(run) / "evaluation" / "fitted.parquet").to_pylist()
+    assert [(row["split"], row["product_id"]) for row in listed] == [
+        ("test", "p3"), ("test", "p4"), ("val", "p9"), ("none", "p11"),
+    ]  # fmt: skip
+    told = capsys.readouterr().err
+    assert "2 labelled products of the split 'test' are left out of all figures: the model was fitted on them" in told
+    assert "1 labelled products without a split are left out" in told
+    page = (Path(run) / "evaluation" / "report.html").read_text()
+    assert "2 labelled products of the split &#x27;test&#x27; are left out of all figures" in page
+    assert "the split test: 4 products" in page
+
+
+def test_without_a_test_split_the_headline_is_what_was_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fitted_run(tmp_path / "run", [("train", True, True)] * 5 + [("val", False, False), ("val", False, True)])
+    metrics = evaluate(run)
+    assert (metrics["held out"].products, metrics["held out"].exact, metrics["all"].products) == (2, 0.5, 7)
+    assert "that the model was not fitted on: 2 products" in (Path(run) / "evaluation" / "report.html").read_text()
+    all_seen = fitted_run(tmp_path / "seen", [("train", True, True)] * 5 + [("test", True, True)])
+    assert list(evaluate(all_seen)) == ["train", "all"]
+    assert "the model was fitted on 5 of the 5 products of the headline" in capsys.readouterr().err
+    with pytest.raises(CatalogError, match="the model was fitted on all 2 labelled products"):
+        evaluate(fitted_run(tmp_path / "leaked", [("test", True, True)] * 2))
+    evaluate(fitted_run(tmp_path / "unknown", [("test", None, True)] * 4))
+    assert "not known whether the model was fitted on 4 of the labelled products" in capsys.readouterr().err
+    assert not (tmp_path / "unknown" / "evaluation" / "fitted.parquet").exists()
+
+
+def test_a_run_of_another_taxonomy_is_not_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Taxonomy([("Garden", "Spades"), ("M", "Other")], name="garden")
+    run = fitted_run(tmp_path / "run", [("test", False, False)] * 3, other)
+    assert main(["evaluate", "--run", run]) == 2
+    told = capsys.readouterr().err
+    assert "none of the 1 labels of its products is in it; the labels are 'M > S', its leaves 'Garden > Spades'" in told
+    assert not (tmp_path / "run" / "evaluation").exists()
+    some = Taxonomy([("M", "S", "X"), ("W", "D")], name="some")
+    evaluate(fitted_run(tmp_path / "some", [("test", False, False)] * 3, some))
+    assert "1 of the 1 labels of its products, which 3 of 3 labelled products have, are no" in capsys.readouterr().err
 
 
 def test_how_far_probabilities_can_be_trusted(tmp_path: Path) -> None:

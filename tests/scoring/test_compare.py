@@ -31,6 +31,17 @@ def joined(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> pa.Tabl
     return pa.concat_tables(parts)
 
 
+def test_products_that_a_model_was_fitted_on_are_not_judged() -> None:
+    """A product that changed sides: the first model was trained on what the second catalogue tests."""
+    before = [product(name, A, true=A, split="train", fitted=name < "c") for name in "abcd"]
+    after = [product(name, B, true=A, split="train" if name == "b" else "test", fitted=False) for name in "abcd"]
+    rows = {row["product_id"]: row for row in compare_block(joined(before, after)).to_pylist()}
+    assert {name: (row["fitted"], row["labelled"]) for name, row in rows.items()} == {
+        "a": (1, 0), "b": (0, 1), "c": (0, 1), "d": (0, 1),
+    }  # fmt: skip
+    assert [rows[name]["right_before"] for name in "abcd"] == [0, 1, 1, 1]
+
+
 def test_a_block() -> None:
     before = [
         product("won", A, 0.5, true=B, split="test"),
