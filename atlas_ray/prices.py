@@ -33,8 +33,7 @@ THREE_DECIMALS = {"BHD": ".", "IQD": ".", "JOD": ".", "KWD": ".", "LYD": ".,", "
 """Currencies with three decimals, and what may stand before these: `KWD 3.350` is less than four."""
 LAST_THREE = re.compile(r"(\d[\d.,'\s]*|)([.,])\d{3}(?!\d)")
 CODE_AT_NUMBER = re.compile(r"\b([A-Z]{3})[\s:.]{0,3}\d|\d\s?([A-Z]{3})\b")
-
-
+PLAIN = re.compile(r"[0-9]{1,9}(\.[0-9]{1,2})?")
 NUMBER = re.compile(r"\d(?:[\d.,'’\s]{0,20}\d)?")
 """One number, with what may stand between its digits."""
 BROKEN_GROUP = re.compile(r"\d\s+(?!\d{3}(?!\d))")
@@ -49,6 +48,8 @@ def read_price(text: str) -> tuple[float, str | None] | None:
     share, a negative number, and words beside the number where no currency is among them (`5 pcs`, `SKU123`). A number
     without a currency and with one separator is read as a machine writes it: `1.299` is less than two.
     """
+    if PLAIN.fullmatch(text):  # most cells of most tables
+        return float(text), None
     text = _with_plain_digits(text).strip()
     numbers = NUMBER.findall(text)
     if len(text) > MAX_PRICE_CHARACTERS or len(numbers) != 1 or BROKEN_GROUP.search(numbers[0]):

@@ -56,7 +56,7 @@ def describe(value: Any) -> str:
 def is_missing(value: Any) -> bool:
     """Tell whether there is no value: None, NaN, or a text without characters."""
     if isinstance(value, str):
-        return not _strip(value)
+        return not value[:1].isalnum() and not _strip(value)
     return value is None or (isinstance(value, float | Decimal) and math.isnan(value))
 
 
