@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -66,7 +66,7 @@ def draw(rng: random.Random) -> Drawn:
     if kind == "jsonl":
         return Drawn(kind, mark, rows, [(json.dumps(row, ensure_ascii=False) + "\n").encode(plain) for row in rows])
     separator, end = rng.choice(",;\t"), rng.choice(["\n", "\r\n"])
-    quoting = rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    quoting: Literal[0, 1] = rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 
     def line(cells: list[str]) -> bytes:
         buffer = io.StringIO()
