@@ -1,5 +1,6 @@
 """Category paths as a source writes them: as lists, or as text with one of many separators."""
 
+import functools
 import html
 import re
 from collections import Counter
@@ -24,6 +25,8 @@ SEPARATORS = {
 IN_NAMES = {"/": "/", ";": ";", "\\": r"\\", ":": "(?<!:):(?!:)", " - ": r"\s[-–—]\s"}
 """Separators that names have, too (`Tops/Tees`): assumed only where most paths have them and hardly any another."""
 PATTERNS = {name: re.compile(pattern) for name, pattern in (SEPARATORS | IN_NAMES).items()}
+KNOWN_TEXTS, KNOWN_CHARACTERS = 10_000, 500
+"""Texts of paths whose names are remembered, and their length at most: products share them."""
 MOST, FEW = 0.5, 0.1
 """Shares of the paths: of one assumed separator at least, and of the surer ones at most."""
 
@@ -43,9 +46,8 @@ class SeparatorTally:
     def add(self, value: Any) -> None:
         """Count a path; lists need no separator."""
         if isinstance(value, str) and not is_missing(value):
-            text = plain_text(value)
             self._paths += 1
-            self._counts.update(name for name, pattern in PATTERNS.items() if pattern.search(text))
+            self._counts.update(_separators_in(value[:KNOWN_CHARACTERS]))
 
     def best(self) -> str:
         """Return the separator that the paths are written with."""
@@ -60,6 +62,12 @@ class SeparatorTally:
         return best if self._counts[best] > MOST * self._paths else None
 
 
+@functools.lru_cache(KNOWN_TEXTS)
+def _separators_in(text: str) -> tuple[str, ...]:
+    text = plain_text(text)
+    return tuple(name for name, pattern in PATTERNS.items() if pattern.search(text))
+
+
 def split_path(value: Any, separator: str, field: str) -> CategoryPath:
     """Return the names of a path; () for a missing one. Empty names at its ends are left out.
 
@@ -71,10 +79,18 @@ def split_path(value: Any, separator: str, field: str) -> CategoryPath:
     Raises:
         RowError: `bad_value` for a name that is none, `bad_encoding`, and `bad_category_path` for other types.
     """
-    if is_missing(value):
-        return ()
     if isinstance(value, str):
-        value = read_listed(value)
+        split = _split_text if len(value) <= KNOWN_CHARACTERS else _split_text.__wrapped__
+        return split(value, separator, field)
+    return () if is_missing(value) else _split(value, separator, field)
+
+
+@functools.lru_cache(KNOWN_TEXTS)
+def _split_text(text: str, separator: str, field: str) -> CategoryPath:
+    return () if is_missing(text) else _split(read_listed(text), separator, field)
+
+
+def _split(value: Any, separator: str, field: str) -> CategoryPath:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
     if isinstance(value, str):

@@ -85,14 +85,6 @@ class Columns:
             found = self._known[header] = self._find(header)
         return found
 
-    def find(self, row: Mapping[str, Any], field: str) -> tuple[str, Any] | None:
-        """Return the column that a row has a field's value in, and the value; None where it has none."""
-        for column in self.of(row)[field]:
-            value = row[column]
-            if not is_missing(value) and value not in ([], {}):
-                return column, value
-        return None
-
     def check(self, source: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Refuse a chosen column that no row has.
 
@@ -153,6 +145,15 @@ class Columns:
         if "image_uris" in self._chosen:
             found[FURTHER], found["image_uris"] = found["image_uris"], ()
         return found
+
+
+def find_value(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any] | None:
+    """Return the first of some columns that a row has a value in, and the value; None where it has none."""
+    for column in columns:
+        value = row[column]
+        if value is not None and value != "" and not is_missing(value) and value not in ([], {}):
+            return column, value
+    return None
 
 
 def _several(column: str) -> tuple[str, ...]:

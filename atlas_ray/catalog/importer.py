@@ -9,7 +9,7 @@ from typing import Any
 
 from atlas_ray import storage
 from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally
-from atlas_ray.catalog.fields import FIELDS, Columns
+from atlas_ray.catalog.fields import FIELDS, Columns, find_value
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.joining import JoinedProducts
 from atlas_ray.catalog.product_parts import ProductParts, unfinished
@@ -181,7 +181,7 @@ def open_source(config: ImportConfig) -> OpenSource:
     for name in PATH_FIELDS:
         tally = SeparatorTally()
         for row in fields:
-            tally.add((columns.find(row, name) or ("", None))[1])
+            tally.add((find_value(row, columns.of(row)[name]) or ("", None))[1])
         separators[name] = config.path_separator or tally.best()
     base = config.image_base or (uri if kind == "folder" else uri.rpartition("/")[0])
     reader = RowReader(

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -10,17 +10,16 @@ from math import inf
 from typing import Any, TypeVar
 
 from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally, split_path
-from atlas_ray.catalog.fields import FURTHER, Columns
+from atlas_ray.catalog.fields import FIELDS, FURTHER, Columns, find_value
 from atlas_ray.catalog.picture_names import picture_names, picture_uri
 from atlas_ray.errors import RowError, TaxonomyError
 from atlas_ray.prices import MAX_PRICE, parse_currency, read_price
 from atlas_ray.records import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 from atlas_ray.taxonomy.tree import check_path
-from atlas_ray.values import describe, identifier, is_missing, number, text_value
+from atlas_ray.values import describe, identifier, number, text_value
 
 T = TypeVar("T")
-TEXT_FIELDS = ("store", "url", "title", "description", "currency")
 PATH_FIELDS = ("category_path", "breadcrumb")
 """Fields that are paths, as text or as lists."""
 MAX_ID_CHARACTERS = 1024
@@ -81,20 +80,31 @@ class RowReader:
                 unknown_category.
         """
         product: dict[str, Any] = dict.fromkeys(PRODUCTS.names)
-        product["product_id"] = self._product_id(row)
-        for name in TEXT_FIELDS:
-            product[name] = self._optional(row, name, place, partial(text_value, name=name))
+        columns = self.columns.of(row)
+        values = {
+            name: value
+            for name in FIELDS
+            if columns[name] and (value := self._value(row, columns[name], name)) is not None
+        }
+        product["product_id"] = self._product_id(values.get("product_id"), columns["product_id"])
+        for name, read in OPTIONAL.items():
+            if name in values:
+                product[name] = self._optional(name, values[name], place, read)
         product["store"] = product["store"] or self.store
-        product["price"], stated = self._optional(row, "price", place, _price) or (None, None)
-        currency = product["currency"]
-        product["currency"] = (parse_currency(currency) or currency) if currency else stated
-        product["crawled_at"] = self._optional(row, "crawled_at", place, _time)
-        breadcrumb = self._optional(row, "breadcrumb", place, partial(self._names, name="breadcrumb"))
-        product["breadcrumb"] = list(breadcrumb) if breadcrumb else None
-        product["split"] = self._optional(row, "split", place, _split)
-        position = self._optional(row, "image_position", place, partial(number, name="image position"))
-        product["image_uris"] = dict.fromkeys(self._image_uris(row, place), inf if position is None else position)
-        product["category_path"] = self._category_path(self._value(row, "category_path"))
+        if "price" in values:
+            product["price"], stated = self._optional("price", values["price"], place, _price) or (None, None)
+            product["currency"] = product["currency"] or stated
+        if "breadcrumb" in values:
+            breadcrumb = self._optional(
+                "breadcrumb", values["breadcrumb"], place, partial(self._names, name="breadcrumb")
+            )
+            product["breadcrumb"] = list(breadcrumb) if breadcrumb else None
+        position = None
+        if "image_position" in values:
+            position = self._optional("image_position", values["image_position"], place, _position)
+        pictures = [values.get("image_uris"), *(self._value(row, (name,), "image_uris") for name in columns[FURTHER])]
+        product["image_uris"] = dict.fromkeys(self._image_uris(pictures, place), inf if position is None else position)
+        product["category_path"] = self._category_path(values.get("category_path"))
         return product
 
     @property
@@ -110,18 +120,15 @@ class RowReader:
         """What most category paths have, where each was read as a single name."""
         return self.tally.most() if self.deepest == 1 else None
 
-    def _value(self, row: Mapping[str, Any], name: str) -> Any:
-        found = self.columns.find(row, name)
+    def _value(self, row: Mapping[str, Any], columns: Sequence[str], name: str) -> Any:
+        found = find_value(row, columns)
         if found is None:
             return None
         self.taken[name, found[0]] += 1
         return found[1]
 
-    def _optional(self, row: Mapping[str, Any], name: str, place: str, read: Callable[[Any], T]) -> T | None:
+    def _optional(self, name: str, value: Any, place: str, read: Callable[[Any], T]) -> T | None:
         """Read a field that a product may lack; where it cannot be read it is missing, and counted."""
-        value = self._value(row, name)
-        if value is None:
-            return None
         try:
             return read(value)
         except RowError:
@@ -135,15 +142,14 @@ class RowReader:
     def known_id(self, row: Mapping[str, Any]) -> str | None:
         """Return the product id of a row that is refused for something else, if it has one."""
         with contextlib.suppress(RowError):
-            _, value = self.columns.find(row, "product_id") or ("", None)
+            _, value = find_value(row, self.columns.of(row)["product_id"]) or ("", None)
             return (identifier(value, "product id") or "")[:MAX_ID_CHARACTERS] or None
         return None
 
-    def _product_id(self, row: Mapping[str, Any]) -> str:
-        text = identifier(self._value(row, "product_id"), "product id")
+    def _product_id(self, value: Any, columns: Sequence[str]) -> str:
+        text = identifier(value, "product id")
         if not text:
-            column = next(iter(self.columns.of(row)["product_id"]), None)
-            where = f" in {column!r}" if column else "; no column of the row is one of ids"
+            where = f" in {columns[0]!r}" if columns else "; no column of the row is one of ids"
             raise RowError("missing_product_id", f"the row has no product id{where}")
         if len(text) > MAX_ID_CHARACTERS:
             raise RowError(
@@ -152,13 +158,8 @@ class RowReader:
             )
         return text
 
-    def _image_uris(self, row: Mapping[str, Any], place: str) -> list[str]:
+    def _image_uris(self, values: Sequence[Any], place: str) -> list[str]:
         """Return the pictures of a row; one that cannot be read is counted where there are others."""
-        values = [self._value(row, "image_uris")]
-        for column in self.columns.of(row)[FURTHER]:
-            if not is_missing(row[column]):
-                self.taken["image_uris", column] += 1
-                values.append(row[column])
         uris, errors = [], []
         for value in values:
             for name in picture_names(value, self.image_separator):
@@ -193,6 +194,15 @@ class RowReader:
         return list(path)
 
 
+def _currency(value: Any) -> str | None:
+    text = text_value(value, "currency")
+    return (parse_currency(text) or text) if text else None
+
+
+def _position(value: Any) -> float | None:
+    return number(value, "image position")
+
+
 def _price(value: Any) -> tuple[float, str | None]:
     found = read_price(value) if isinstance(value, str) else (number(value, "price"), None)
     if found is None or found[0] is None or not 0 <= found[0] < MAX_PRICE:
@@ -213,3 +223,12 @@ def _time(value: Any) -> datetime:
     except ValueError:
         raise RowError("bad_value", f"the time is {describe(value)}; expected ISO 8601") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+OPTIONAL: dict[str, Callable[[Any], Any]] = {
+    **{name: partial(text_value, name=name) for name in ("store", "url", "title", "description")},
+    "currency": _currency,
+    "crawled_at": _time,
+    "split": _split,
+}
+"""Fields that a product may lack, and how each is read by itself."""

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from atlas_ray.catalog.fields import FURTHER, Columns
+from atlas_ray.catalog.fields import FURTHER, Columns, find_value
 from atlas_ray.errors import ConfigError
 
 
@@ -61,8 +61,8 @@ def test_ids_and_categories_come_from_one_column() -> None:
     rows = [dict(zip(header, cells, strict=True)) for cells in (["a", "1", "", "Shirts"], ["", "2", "", "Mugs"])]
     columns = Columns({}, rows)
     assert columns.of(rows[0])["category_path"] == ("Type",)
-    assert columns.find(rows[1], "product_id") is None
-    assert Columns({}).find(rows[1], "product_id") == ("Variant SKU", "2")
+    assert find_value(rows[1], columns.of(rows[1])["product_id"]) is None
+    assert find_value(rows[1], Columns({}).of(rows[1])["product_id"]) == ("Variant SKU", "2")
 
 
 @pytest.mark.parametrize(
