@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from price_parser import Price
 
@@ -41,12 +42,37 @@ NEGATIVE = re.compile(r"[-−–(]\s*\D{0,3}\d|\d\s*[-−]$")
 DIGITS = str.maketrans({"٫": ".", "٬": ",", "’": "'", "ʼ": "'", "´": "'", "`": "'"})
 
 
-def read_price(text: str) -> tuple[float, str | None] | None:
+DECIMAL_COMMA = re.compile(r",\d{1,2}(?!\d)\D*$")
+DECIMAL_POINT = re.compile(r"\.(?:\d{1,2}|\d{4,})(?!\d)\D*$")
+THOUSANDS_POINT = re.compile(r"\d\.\d{3}(?!\d)")
+MIN_THOUSANDS = 3
+
+
+def point_marks_thousands(prices: Iterable[str]) -> bool:
+    """Tell whether prices are written so that `1.299` is more than a thousand.
+
+    They are if some have a decimal comma and none a decimal point, or if the point stands before three digits in each
+    of several prices that have one.
+    """
+    commas = thousands = 0
+    for text in prices:
+        if DECIMAL_POINT.search(text):
+            return False
+        commas += bool(DECIMAL_COMMA.search(text))
+        thousands += bool(THOUSANDS_POINT.search(text))
+    return bool(thousands and commas) or thousands >= MIN_THOUSANDS
+
+
+def read_price(text: str, *, by_machine: bool = True) -> tuple[float, str | None] | None:
     """Read a text that is a price and nothing else, such as a table's cell; return it with the currency it states.
 
     `$12.99`, `12.345,00 €`, `1'299.50`, `Rs. 1,299`, `USD 5`. None for several numbers (`10-20`, `12/31/2020`), a
-    share, a negative number, and words beside the number where no currency is among them (`5 pcs`, `SKU123`). A number
-    without a currency and with one separator is read as a machine writes it: `1.299` is less than two.
+    share, a negative number, and words beside the number where no currency is among them (`5 pcs`, `SKU123`).
+
+    Args:
+        text: Of a cell.
+        by_machine: A number without a currency and with one point is read as a machine writes it: `1.299` is less
+            than two.
     """
     if PLAIN.fullmatch(text):  # most cells of most tables
         return float(text), None
@@ -58,7 +84,7 @@ def read_price(text: str) -> tuple[float, str | None] | None:
         return None
     words = re.findall(r"[^\W\d_]+", text.replace(numbers[0], " ", 1))
     signs = (CURRENCY_OF_SIGN.get(word.lower()) for word in words)
-    price, currency = parse_price(text), parse_currency(text) or next(filter(None, signs), None)
+    price, currency = parse_price(text, by_machine=by_machine), parse_currency(text) or next(filter(None, signs), None)
     known = currency or any(Price.fromstring(one).currency for one in (text, text.lower()))
     if price is None or (words and not known):
         return None

@@ -1,6 +1,6 @@
 import pytest
 
-from atlas_ray.prices import parse_currency, parse_price, read_price
+from atlas_ray.prices import parse_currency, parse_price, point_marks_thousands, read_price
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,27 @@ def test_a_currency_from_elsewhere_tells_it_as_well() -> None:
     assert parse_price("3.350", by_machine=False, currency="KWD") == 3.35
     assert parse_price("1,250.500", currency="OMR") == 1250.5
     assert parse_price("3.350", by_machine=False, currency="EUR") == 3350
+
+
+@pytest.mark.parametrize(
+    ("prices", "thousands"),
+    [
+        (["1.299", "12,99"], True),
+        (["1.299,00 €", "12.345"], True),
+        (["150.000", "75.000", "1.250.000", "900"], True),
+        (["1.299", "12.99"], False),
+        (["1.299", "12,99", "12.99"], False),
+        (["1.299"], False),
+        (["1,299", "2,450", "3,100"], False),
+        (["12,99", "5"], False),
+        ([], False),
+    ],
+)
+def test_what_a_point_means(prices: list[str], thousands: bool) -> None:
+    assert point_marks_thousands(prices) == thousands
+
+
+def test_a_price_of_thousands() -> None:
+    assert [read_price(text, by_machine=False) for text in ("1.299", "12.5", "1.299,50", "900")] == [
+        (1299, None), (12.5, None), (1299.5, None), (900, None)
+    ]  # fmt: skip

@@ -26,7 +26,7 @@ SYNONYMS = {
     "image_uris": ("image_uris", "image_uri", "images", "image", "image_src", "image_urls", "image_url", "image_links",
                    "image_link", "image_paths", "image_path", "image_file", "image_filename", "filename", "file_name",
                    "pictures", "picture", "picture_urls", "picture_url", "photos", "photo", "photo_urls", "photo_url",
-                   "img", "imgs", "img_src", "img_url", "main_image", "main_image_url", "primary_image",
+                   "img", "imgs", "img_src", "img_url", "base_image", "main_image", "main_image_url", "primary_image",
                    "variant_image"),
     "category_path": ("category_path", "category", "product_category", "categories", "category_name", "product_type",
                       "type", "custom_product_type", "google_product_category"),

@@ -12,12 +12,14 @@ from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally
 from atlas_ray.catalog.fields import FIELDS, Columns, find_value
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.joining import JoinedProducts
+from atlas_ray.catalog.picture_names import is_address
 from atlas_ray.catalog.product_parts import ProductParts, unfinished
 from atlas_ray.catalog.rows import PATH_FIELDS, RowReader, Unread
 from atlas_ray.catalog.sides import Sides, open_sides
 from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
 from atlas_ray.catalog.split import parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, RowError
+from atlas_ray.prices import point_marks_thousands
 from atlas_ray.records import quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
@@ -114,8 +116,10 @@ class ImportReport:
     """The columns that each field was taken from."""
     path_separator: str = DEFAULT
     """Between the names of category paths."""
-    assumed_separator: str | None = None
-    """The same, where it was told from the paths and is not the usual one."""
+    assumed: list[str] = field(default_factory=list)
+    """Sentences on what was told from the first rows and may be wrong."""
+    unused: list[str] = field(default_factory=list)
+    """Columns of a table that no field was taken from."""
     likely_separator: str | None = None
     """What most category paths have, and not one has `path_separator`."""
     splits: Counter[str] = field(default_factory=Counter)
@@ -144,8 +148,14 @@ class OpenSource:
     sample: list[RawRow]
     """The first rows."""
     reader: RowReader
-    assumed_separator: str | None
-    """Between the names of category paths, where it was told from them and is not the usual one."""
+    assumed: list[str]
+    """Sentences on what was told from the first rows and may be wrong."""
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns of a table that no field was taken from, as far as it was read."""
+        taken = {column for _, column in self.reader.taken}
+        return [name for name in self.source.header or () if name and name not in taken]
 
 
 def open_source(config: ImportConfig) -> OpenSource:
@@ -183,17 +193,22 @@ def open_source(config: ImportConfig) -> OpenSource:
         for row in fields:
             tally.add((find_value(row, columns.of(row)[name]) or ("", None))[1])
         separators[name] = config.path_separator or tally.best()
+    prices = [str(found[1]) for row in fields if (found := find_value(row, columns.of(row)["price"]))]
     base = config.image_base or (uri if kind == "folder" else uri.rpartition("/")[0])
     reader = RowReader(
-        image_base=storage.absolute(base) if base else "",
+        image_base=base if is_address(base) else storage.absolute(base) if base else "",
         columns=columns,
         taxonomy=config.taxonomy,
         store=config.store,
         separators=separators,
         image_separator=config.image_separator,
+        point_marks_thousands=point_marks_thousands(prices),
     )
-    separator = separators["category_path"]
-    assumed = separator if config.path_separator is None and separator != DEFAULT else None
+    assumed, separator = [], separators["category_path"]
+    if config.path_separator is None and separator != DEFAULT:
+        assumed.append(f"category paths are separated by {separator!r} (assumed; --path-separator says otherwise)")
+    if reader.point_marks_thousands:
+        assumed.append("a price of 1.299 is more than a thousand (assumed, as other prices are written)")
     return OpenSource(uri, kind, source, itertools.chain(sample, rows), sample, reader, assumed)
 
 
@@ -285,7 +300,7 @@ def _describe(report: ImportReport, source: OpenSource, account: ImportAccount) 
     report.unread = source.reader.unread
     report.columns = source.reader.columns_taken
     report.path_separator = source.reader.separators["category_path"]
-    report.assumed_separator = source.assumed_separator
+    report.assumed, report.unused = source.assumed, source.unused
     report.likely_separator = source.reader.likely_separator
 
 
@@ -324,6 +339,8 @@ def _finish(
             "image_separator": config.image_separator,
         },
         "columns": report.columns,
+        "unused_columns": report.unused,
+        "assumed": report.assumed,
         "taxonomy_id": report.taxonomy.id if report.taxonomy else None,
         "encoding": report.encoding,
         "encoding_assumed": report.encoding_assumed,

@@ -135,8 +135,13 @@ def picture_uri(name: str, base: str) -> str:
     return _below(name, base.rstrip("/"), shown)
 
 
+def is_address(base: str) -> bool:
+    """Tell whether pictures are below a web address."""
+    return bool(re.match("(?i)https?://[^/?#]", base))
+
+
 def _below(name: str, base: str, shown: str) -> str:
-    if storage.is_s3(base):
+    if storage.is_s3(base) or is_address(base):
         key = name.removeprefix("./")
         if storage.ODD_SEGMENT.search(key):  # as a path it would name another object than as a key
             raise RowError("bad_image_uri", f"{shown} leads out of {base}, or has a part that is empty, '.' or '..'")

@@ -24,8 +24,10 @@ class Preview:
     source: str
     reader: RowReader
     """With the columns that were taken, and what could not be read."""
-    separator: str | None = None
-    """Between the names of category paths, where it was told from them and is not the usual one."""
+    assumed: list[str] = field(default_factory=list)
+    """Sentences on what was told from the first rows and may be wrong."""
+    unused: list[str] = field(default_factory=list)
+    """Columns of a table that no field was taken from."""
     rows: int = 0
     """How many were looked at."""
     products: list[dict[str, Any]] = field(default_factory=list)
@@ -60,7 +62,7 @@ def preview(config: ImportConfig) -> Preview:
         UserError: as `import_catalog` does.
     """
     source = open_source(config)
-    found = Preview(source.uri, source.reader, source.assumed_separator)
+    found = Preview(source.uri, source.reader, source.assumed)
     products: dict[str, dict[str, Any]] = {}
     for raw in source.sample:
         if raw.blank:
@@ -79,6 +81,7 @@ def preview(config: ImportConfig) -> Preview:
     for product in products.values():
         product["image_uris"] = in_order(product["image_uris"])
     found.products = list(products.values())
+    found.unused = source.unused
     _open_pictures(found)
     return found
 

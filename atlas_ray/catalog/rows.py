@@ -56,6 +56,8 @@ class RowReader:
     """Between the names of a category path or breadcrumb written as text, by field."""
     image_separator: str | None = None
     """Between the pictures in one cell; None to tell them by their looks."""
+    point_marks_thousands: bool = False
+    """Whether a price of `1.299` is more than a thousand."""
     unread: dict[str, Unread] = field(default_factory=dict)
     """Optional fields that were left empty, since their value could not be read."""
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -92,7 +94,7 @@ class RowReader:
                 product[name] = self._optional(name, values[name], place, read)
         product["store"] = product["store"] or self.store
         if "price" in values:
-            product["price"], stated = self._optional("price", values["price"], place, _price) or (None, None)
+            product["price"], stated = self._optional("price", values["price"], place, self._price) or (None, None)
             product["currency"] = product["currency"] or stated
         if "breadcrumb" in values:
             breadcrumb = self._optional(
@@ -176,6 +178,16 @@ class RowReader:
     def _names(self, value: Any, name: str) -> CategoryPath:
         return split_path(value, self.separators.get(name, DEFAULT), name.replace("_", " "))
 
+    def _price(self, value: Any) -> tuple[float, str | None]:
+        found = (
+            read_price(value, by_machine=not self.point_marks_thousands)
+            if isinstance(value, str)
+            else (number(value, "price"), None)
+        )
+        if found is None or found[0] is None or not 0 <= found[0] < MAX_PRICE:
+            raise RowError("bad_value", f"the price is {describe(value)}; expected a number that is not negative")
+        return found[0], found[1]
+
     def _category_path(self, value: Any) -> list[str] | None:
         self.tally.add(value)
         path = self._names(value, "category_path")
@@ -201,13 +213,6 @@ def _currency(value: Any) -> str | None:
 
 def _position(value: Any) -> float | None:
     return number(value, "image position")
-
-
-def _price(value: Any) -> tuple[float, str | None]:
-    found = read_price(value) if isinstance(value, str) else (number(value, "price"), None)
-    if found is None or found[0] is None or not 0 <= found[0] < MAX_PRICE:
-        raise RowError("bad_value", f"the price is {describe(value)}; expected a number that is not negative")
-    return found[0], found[1]
 
 
 def _split(value: Any) -> str:

@@ -15,8 +15,8 @@ from atlas_ray.taxonomy import TaxonomyChanges, format_path
 from atlas_ray.taxonomy.changes import GUESSES
 
 SHOWN = 10
-MAX_SHOWN_CHARACTERS = 500
-"""Of a value."""
+MAX_SHOWN_CHARACTERS, MAX_SHOWN_COLUMNS = 500, 20
+"""Of a value; of a table."""
 MISSED, SIDE_BY_SIDE = 15, 3
 """Labels that are shown of each model, as in the late-fusion paper (tables 2 and 4); models that a table shows."""
 
@@ -25,7 +25,7 @@ def print_import(report: Any) -> None:
     """Print what an import did (`atlas_ray.catalog.importer.ImportReport`)."""
     console = wide_console()
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
-    _print_columns(console, report.columns)
+    _print_columns(console, report.columns, report.unused)
     console.print(f"{report.products} products, {report.images} pictures; {report.labelled} labelled: {splits}")
     _print_split_origins(console, report.split_origins)
     if report.joined:
@@ -33,10 +33,7 @@ def print_import(report: Any) -> None:
         other = f"; the first value was kept of {other}" if other else ""
         console.print(f"{report.joined} further rows joined to their products{other}")
     _print_unread(console, report.unread)
-    _print_separator(console, report.assumed_separator)
-    if report.likely_separator:
-        text = f"no category path has the separator {report.path_separator!r}, but most have "
-        console.print(f"{text}{report.likely_separator!r}: import anew with --path-separator", markup=False)
+    _print_assumed(console, report.assumed, report.path_separator, report.likely_separator)
     if report.taxonomy is not None:
         console.print(f"taxonomy: {len(report.taxonomy.leaves)} leaves, id {report.taxonomy.id}")
     if report.encoding_assumed:
@@ -58,7 +55,7 @@ def print_import(report: Any) -> None:
 def print_preview(preview: Any) -> None:
     """Print what an import would read (`atlas_ray.catalog.preview.Preview`)."""
     console = wide_console()
-    _print_columns(console, preview.reader.columns_taken)
+    _print_columns(console, preview.reader.columns_taken, preview.unused)
     for product in preview.products[:SHOWN]:
         console.print()
         for name, value in product.items():
@@ -74,12 +71,17 @@ def print_preview(preview: Any) -> None:
     _print_unread(console, preview.reader.unread)
     for code, count in preview.refused.most_common():
         console.print(f"{code} {count}, such as {preview.examples[code]}", markup=False)
-    _print_separator(console, preview.separator)
+    separator = preview.reader.separators["category_path"]
+    _print_assumed(console, preview.assumed, separator, preview.reader.likely_separator)
 
 
-def _print_columns(console: Console, columns: dict[str, list[str]]) -> None:
+def _print_columns(console: Console, columns: dict[str, list[str]], unused: list[str]) -> None:
     taken = (f"{name} from {' and '.join(map(repr, found))}" for name, found in columns.items())
     console.print(", ".join(taken), markup=False)
+    if unused:
+        more = f" and {len(unused) - MAX_SHOWN_COLUMNS} more" if len(unused) > MAX_SHOWN_COLUMNS else ""
+        text = ", ".join(map(repr, unused[:MAX_SHOWN_COLUMNS]))
+        console.print(f"not used (--map FIELD=COLUMN takes them): {text}{more}", markup=False)
 
 
 def _print_unread(console: Console, fields: dict[str, Any]) -> None:
@@ -87,10 +89,12 @@ def _print_unread(console: Console, fields: dict[str, Any]) -> None:
         console.print(f"{name}: {unread.count} could not be read, such as {unread.example}", markup=False)
 
 
-def _print_separator(console: Console, assumed: str | None) -> None:
-    if assumed:
-        text = f"category paths are separated by {assumed!r} (assumed; --path-separator says otherwise)"
-        console.print(text, markup=False)
+def _print_assumed(console: Console, assumed: list[str], separator: str, likely: str | None) -> None:
+    for sentence in assumed:
+        console.print(sentence, markup=False)
+    if likely:
+        text = f"no category path has the separator {separator!r}, but most have {likely!r}"
+        console.print(f"{text}: import anew with --path-separator {likely!r}", markup=False)
 
 
 def _print_split_origins(console: Console, origins: Counter[str]) -> None:

@@ -27,9 +27,10 @@ def test_the_first_rows_as_they_would_be_read(tmp_path: Path) -> None:
     shirt, mug = found.products
     assert [Path(uri).name for uri in shirt["image_uris"]] == ["1.jpg", "2.jpg"]
     assert (shirt["category_path"], mug["category_path"]) == (["Men", "Shirts"], ["Home", "Mugs"])
-    assert (found.rows, found.separator, found.refused) == (4, "/", {"contradicting_rows": 1})
+    assert (found.rows, found.refused) == (4, {"contradicting_rows": 1})
     assert found.reader.unread["price"].count == 1
-    assert look(tmp_path / "shop.csv", path_separator="/").separator is None
+    assert found.assumed == ["category paths are separated by '/' (assumed; --path-separator says otherwise)"]
+    assert look(tmp_path / "shop.csv", path_separator="/").assumed == []
 
 
 def test_pictures_that_are_not_there(tmp_path: Path) -> None:
@@ -55,6 +56,27 @@ def test_a_sample_of_many_pictures(tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text("\n".join(["id,image", *lines]))
     found = look(tmp_path / "shop.csv")
     assert (found.opened, len(found.failures), found.addresses) == (20, 20, 500)
+
+
+def test_pictures_below_a_web_address(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("id,image\n1,sub/a.jpg\n2,https://other.example/b.jpg\n3,../c.jpg\n")
+    found = look(tmp_path / "shop.csv", image_base="https://cdn.example/x/")
+    uris = [uri for product in found.products for uri in product["image_uris"]]
+    assert uris == ["https://cdn.example/x/sub/a.jpg", "https://other.example/b.jpg"]
+    assert (found.addresses, found.refused) == (2, {"bad_image_uri": 1})
+
+
+def test_columns_that_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("id,image,Colour,Tags\n1,a.jpg,red,x\n")
+    assert look(tmp_path / "shop.csv").unused == ["Colour", "Tags"]
+    assert look(tmp_path / "shop.csv", columns={"title": "Colour"}).unused == ["Tags"]
+
+
+def test_prices_are_read_as_the_others_are_written(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text('id,image,price\n1,a.jpg,1.299\n2,b.jpg,"12,99"\n3,c.jpg,7\n')
+    found = look(tmp_path / "shop.csv")
+    assert [product["price"] for product in found.products] == [1299, 12.99, 7]
+    assert found.assumed == ["a price of 1.299 is more than a thousand (assumed, as other prices are written)"]
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
