@@ -214,6 +214,19 @@ def files(uri: str, *, suffix: str = "") -> list[str]:
     return [join(place.uri, name) for name in names]
 
 
+HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
+"""Folders of thumbnails and the like, which systems add; so are those whose name begins with a dot."""
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a relative path is of a hidden file, or of one in a hidden folder."""
+    return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in name.split("/"))
+
+
+def _fail(error: OSError) -> None:
+    raise error  # a folder that cannot be read would be passed over
+
+
 def walk(uri: str) -> Iterator[tuple[str, int]]:
     """Yield (path relative to the URI, bytes) of every file below it, streaming.
 
@@ -229,7 +242,7 @@ def walk(uri: str) -> Iterator[tuple[str, int]]:
                         yield item["Key"][len(prefix) :], int(item["Size"])
         else:
             root = locate(uri).path
-            for folder, below, names in os.walk(root):
+            for folder, below, names in os.walk(root, onerror=_fail):
                 below.sort()
                 for name in sorted(names):
                     path = os.path.join(folder, name)

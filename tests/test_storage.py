@@ -1,5 +1,7 @@
 import asyncio
+import os
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -96,3 +98,27 @@ def test_a_dead_server_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
         (outcome,) = reader.read_many(["s3://shop/a.jpg"])
     assert isinstance(outcome, FetchError)
     assert outcome.code in ("unreachable", "timeout")
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [("a/b.jpg", False), (".a/b.jpg", True), ("a/.b.jpg", True), ("a/__MACOSX/b.jpg", True), ("@eaDir/x", True),
+     ("a.b/c", False), ("x@eaDir/y", False)],
+)  # fmt: skip
+def test_hidden_files(name: str, hidden: bool) -> None:
+    assert storage.is_hidden(name) == hidden
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b.jpg").write_bytes(b"x")
+    scan = os.scandir
+
+    def closed(path: str) -> Any:
+        if path.endswith("/a"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(StorageError, match="Permission denied"):
+        list(storage.walk(str(tmp_path)))

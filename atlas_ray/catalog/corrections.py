@@ -22,6 +22,7 @@ from atlas_ray.streaming.tables import count_images, write_quarantine
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 from atlas_ray.taxonomy.lookup import LeafLookup
 from atlas_ray.taxonomy.tree import check_path
+from atlas_ray.values import describe, is_missing, name_value
 
 COLUMNS = ("product_id", "corrected_category_path")
 SHOWN = 10
@@ -148,7 +149,7 @@ class _Corrections:
     def take(self, row: RawRow) -> None:
         """Take in a row, whose path is text or a list of names."""
         product_id, written = (row.fields.get(name) for name in COLUMNS)
-        if row.error is None and (not written or (isinstance(written, str) and written.isspace())):
+        if row.error is None and (is_missing(written) or written == []):
             self.empty += 1
             return
         self.count += 1
@@ -157,7 +158,7 @@ class _Corrections:
                 raise row.error
             if not product_id:
                 raise RowError("missing_product_id", "the row has no product id")
-            product_id, path = str(product_id), self._path(written)
+            path = self._path(written)
         except RowError as error:
             self._refuse(error, row.place, product_id)
             return
@@ -177,13 +178,14 @@ class _Corrections:
 
     def _path(self, written: Any) -> CategoryPath:
         """Return the leaf that a correction names; case and separators are a person's own."""
-        names = [written] if isinstance(written, str) else list(written)
-        path = tuple(str(name).strip() for name in names)
+        if not isinstance(written, str | list):
+            raise RowError("bad_category_path", f"the path is {describe(written)}; expected text or a list of names")
+        path = tuple(name_value(name, "path") for name in ([written] if isinstance(written, str) else written))
         leaf = self._leaves.find(path)
         if leaf is not None:
             return leaf
         try:
-            check_path(parse_path(written) if isinstance(written, str) else path)
+            check_path(parse_path(path[0]) if isinstance(written, str) else path)
         except TaxonomyError as error:
             raise RowError("bad_category_path", str(error)[:500]) from None
         close = self._leaves.closest(path)
@@ -195,7 +197,7 @@ class _Corrections:
 
     def _refuse(self, error: RowError, place: str, product_id: Any) -> None:
         message = f"{self._source}, {place}: {error.message}"
-        known = str(product_id)[:200] if product_id else None
+        known = product_id[:200] if isinstance(product_id, str) and product_id else None
         self.quarantine.append(quarantine_row("relabel", error.code, message, product_id=known))
 
 

@@ -20,8 +20,6 @@ FORMATS = ("atlas-json", "json", "csv", "jsonl", "folder")
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """The formats that a file's name tells; a `.json` is told by its content."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
-HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
-"""Folders of thumbnails and the like, which systems add; so are those whose name begins with a dot."""
 MAX_HEAD_BYTES = 16 * 1024 * 1024
 
 
@@ -171,13 +169,12 @@ class Source:
         empty = True
         ids = _FileIds()
         for name, size in storage.walk(self._source):
-            *folders, file = name.split("/")
             if storage.ODD_SEGMENT.search(name):
                 empty = False
                 reason = "its name, or that of a folder, is empty, '.' or '..'; give the object another key"
                 yield RawRow(printable(name), error=RowError("bad_key", reason))
                 continue
-            if any(part.startswith(".") or part in HIDDEN_FOLDERS for part in (*folders, file)):
+            if storage.is_hidden(name):
                 continue
             empty = False
             if printable(name) != name:
@@ -188,6 +185,7 @@ class Source:
                 yield RawRow(name, error=RowError("empty", "the file has no bytes"))
             else:
                 product_id = ids.new(name)
+                *folders, _ = name.split("/")
                 uri = f"{self._source}/{name}"  # whole, so that nothing in the name is taken for more than a name
                 fields = {"product_id": product_id, "image_uris": [uri], "category_path": folders or None}
                 yield RawRow(name, fields)

@@ -2,7 +2,6 @@
 
 import json
 import os.path
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,10 @@ from atlas_ray import storage
 from atlas_ray.cleaning.config import ZoomTraining
 from atlas_ray.errors import CatalogError, RowError
 from atlas_ray.records import missing_columns, quarantine_row
+from atlas_ray.values import describe, printable, text_value, valid_text
 
+Found = tuple[list["Candidate"], list[dict[str, object]]]
+"""Pictures, and rows of the quarantine table."""
 LABELS = {"zoomed": True, "normal": False, "1": True, "0": False}
 
 
@@ -55,7 +57,9 @@ def draw_candidates(config: ZoomTraining) -> Candidates:
     else:
         assert config.zoomed is not None
         assert config.normal is not None
-        found, refused = [*_folder(config.zoomed, zoomed=True), *_folder(config.normal, zoomed=False)], []
+        zoomed, refused = _folder(config.zoomed, zoomed=True)
+        normal, more = _folder(config.normal, zoomed=False)
+        found, refused = zoomed + normal, refused + more
     drawn = rng.permutation(len(found))[: config.pictures]
     return Candidates([found[index] for index in drawn], refused=refused)
 
@@ -82,17 +86,23 @@ def _catalog(catalog: str, pictures: int, rng: np.random.Generator) -> Candidate
     )
 
 
-def _folder(folder: str, *, zoomed: bool) -> Iterable[Candidate]:
-    """Yield the files below a folder; those of one name without its ending count as one product."""
+def _folder(folder: str, *, zoomed: bool) -> Found:
+    """Read the files below a folder; those of one name without its ending count as one product."""
     base = storage.absolute(folder)
     if not storage.is_folder(base):
         raise CatalogError(f"{folder}: no such folder")
+    found: list[Candidate] = []
+    refused: list[dict[str, object]] = []
     for name, _ in storage.walk(base):
-        if not name.rpartition("/")[2].startswith("."):
-            yield Candidate(f"{base}/{name}", os.path.splitext(name)[0], zoomed)
+        if printable(name) != name:
+            message = f"{base}, {printable(name)}: its name is not UTF-8; rename it"
+            refused.append(quarantine_row("train", "bad_encoding", message))
+        elif not storage.is_hidden(name):
+            found.append(Candidate(storage.join(base, name), os.path.splitext(name)[0], zoomed))
+    return found, refused
 
 
-def _labels(source: str, image_base: str | None) -> tuple[list[Candidate], list[dict[str, object]]]:
+def _labels(source: str, image_base: str | None) -> Found:
     """Read `[{filename, label, title}]`, as Atlas publishes it, or `{"images": [...]}` around it.
 
     `file` and `class` are taken for filename and label too, 1 and 0 for zoomed and normal. The
@@ -124,14 +134,14 @@ def _entry(entry: Any, base: str, in_folders: bool) -> Candidate:
         raise RowError("bad_row", f"a {type(entry).__name__}, not an object")
     name = entry.get("filename", entry.get("file"))
     label = entry.get("label", entry.get("class"))
-    zoomed = LABELS.get(str(label).lower())
+    zoomed = LABELS.get((text_value(label, "label") or "").lower())
     if zoomed is None:
-        raise RowError("bad_value", f"label is {str(label)[:40]!r}; expected zoomed or normal")
+        raise RowError("bad_value", f"label is {describe(label)}; expected zoomed or normal")
     if not isinstance(name, str) or not name:
         raise RowError("missing_images", "the entry names no file")
-    inside = os.path.normpath(name)
+    inside = os.path.normpath(valid_text(name, "file name"))
     changed = storage.is_s3(base) and storage.ODD_SEGMENT.search(name.removeprefix("./"))
     if "://" in name or "\0" in name or inside.startswith(("/", "..")) or changed:
         raise RowError("bad_image_uri", f"{name[:120]!r}; expected a name below {base}")
     folder = storage.join(base, "zoomed" if zoomed else "normal") if in_folders else base
-    return Candidate(storage.join(folder, inside), str(entry.get("title") or inside), zoomed)
+    return Candidate(storage.join(folder, inside), text_value(entry.get("title"), "title") or inside, zoomed)

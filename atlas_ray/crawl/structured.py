@@ -17,6 +17,7 @@ from atlas_ray.crawl.loose_json import load_values
 from atlas_ray.crawl.page import Page, clean
 from atlas_ray.crawl.rdfa import rdfa_nodes
 from atlas_ray.crawl.visibility import is_hidden
+from atlas_ray.values import is_missing
 
 MAX_DEPTH = 24
 """Items inside items that are followed."""
@@ -207,7 +208,7 @@ def _convert(nodes: Iterable[dict[str, Any]], origin: str) -> list[Item]:
                 yield from values(value.get("@value", value.get("@list")), depth + 1)
             else:
                 yield item(value, depth)
-        elif text := str(value).strip():
+        elif not is_missing(value) and (text := str(value).strip()):
             yield text
 
     return [item(node, 0) for node in nodes]

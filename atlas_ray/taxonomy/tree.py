@@ -200,6 +200,8 @@ class Taxonomy:
             raise TaxonomyError(f"{source}: not a taxonomy.json of this project ({error})") from error
         if not all(isinstance(part, str) for path in paths for part in path):
             raise TaxonomyError(f"{source}: a category path holds something else than text")
+        if not (isinstance(name, str) and isinstance(version, str)):
+            raise TaxonomyError(f"{source}: its name or its version is something else than text")
         ids: dict[str, CategoryPath] = {}
         for node_id, path in owners:
             if not isinstance(node_id, str):
@@ -210,7 +212,7 @@ class Taxonomy:
                 )
             ids[node_id] = path
         try:
-            taxonomy = cls(paths, name=str(name), version=str(version), ids=ids)
+            taxonomy = cls(paths, name=name, version=version, ids=ids)
         except TaxonomyError as error:
             raise TaxonomyError(f"{source}: {error}") from None
         if stated is not None and stated != taxonomy.id:

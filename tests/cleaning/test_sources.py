@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,19 @@ def test_missing_sources(tmp_path: Path) -> None:
 def test_mistakes_in_the_settings(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         settings(**fields)
+
+
+def test_names_that_are_not_text_and_hidden_folders(tmp_path: Path) -> None:
+    for kind in ("zoomed", "normal"):
+        for name in (b"a.jpg", b"bad\xff.jpg", b".ipynb_checkpoints/a.jpg", b"__MACOSX/x/b.jpg"):
+            path = os.path.join(os.fsencode(tmp_path), kind.encode(), name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as stream:
+                stream.write(b"x")
+    config = settings(zoomed=str(tmp_path / "zoomed"), normal=str(tmp_path / "normal"))
+    candidates = draw_candidates(config)
+    assert sorted(candidate.uri for candidate in candidates.drawn) == [
+        str(tmp_path / "normal" / "a.jpg"), str(tmp_path / "zoomed" / "a.jpg")
+    ]  # fmt: skip
+    assert [row["error_code"] for row in candidates.refused] == ["bad_encoding"] * 2
+    assert f"{tmp_path}/zoomed, bad\\udcff.jpg: its name is not UTF-8" in str(candidates.refused[0]["message"])
