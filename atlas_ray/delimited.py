@@ -23,9 +23,9 @@ BLANK = ',;\t\r\n "'
 """What a line without any cell is made of."""
 MAX_RECORD_LINES = 10_000
 SWALLOWED_SHARE = 0.9
-MIN_SWALLOWED_SEPARATORS = 3
+MIN_SWALLOWED_SEPARATORS, MIN_TIGHT_SEPARATORS = 3, 2
 """A record of several lines is several records if so many of its lines have as many cells as the header, and so many
-separators in all."""
+separators in all; fewer will do if no space follows a separator, as one does in prose."""
 
 
 class Record(NamedTuple):
@@ -145,9 +145,11 @@ class Delimited:
         wanted = len(self.header) - 1
         if wanted < 1 or text.count(separator) < wanted:
             return False
-        counts = [line.count(separator) for _, line, _ in more if line.strip(BLANK)]
-        alike = counts.count(wanted)
-        return alike >= SWALLOWED_SHARE * len(counts) and alike * wanted >= MIN_SWALLOWED_SEPARATORS
+        lines = [line for _, line, _ in more if line.strip(BLANK)]
+        alike = sum(line.count(separator) == wanted for line in lines)
+        tight = not any(f"{separator} " in line for line in lines)
+        least = MIN_TIGHT_SEPARATORS if tight else MIN_SWALLOWED_SEPARATORS
+        return alike >= SWALLOWED_SHARE * len(lines) and alike * wanted >= least
 
     def _read_header(self, columns: Sequence[str], source: str, error: type[UserError]) -> tuple[str, str]:
         """Read up to the record that names the columns, tell the separator from it, and say where it stands."""

@@ -48,7 +48,10 @@ def printable(text: str) -> str:
 
 def describe(value: Any) -> str:
     """Return how an error names an unusable value: `{'$oid': 'x'}, an object`."""
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:
+        shown = "something nested without end"
     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
     return printable(f"{shown}, {TYPES.get(type(value), f'a {type(value).__name__}')}")
 

@@ -90,6 +90,31 @@ def test_a_stray_quote_costs_its_own_line(kind: str) -> None:
     assert reason in bad.error.message
 
 
+@pytest.mark.parametrize("columns", [3, 4, 5, 8])
+@pytest.mark.parametrize("between", [0, 1, 2, 30])
+def test_two_stray_quotes_do_not_make_one_record_of_several(columns: int, between: int) -> None:
+    header = ["id", "title", *(f"c{number}" for number in range(columns - 3)), "image"]
+    rows = [[str(number), "T", *["x"] * (columns - 3), "a.jpg"] for number in range(between + 4)]
+    rows[1][1] = '"T'
+    rows[between + 2][1] = 'Monitor 24"'
+    records = read("\n".join(",".join(row) for row in [header, *rows]))
+    assert ids(records) == [row[0] for row in rows if row[0] != "1"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Hello\nred, green", "one, two\nthree, four", "a, b\nc, d\ne, f and g", "Sizes:\nS,M\nL", "x\n\ny", "1,2\n3"],
+)
+@pytest.mark.parametrize("columns", [["id", "title", "image"], ["id", "image", "title"], ["title", "id", "image"]])
+def test_prose_with_commas_and_line_breaks_is_a_cell(text: str, columns: list[str]) -> None:
+    buffer = io.StringIO()
+    rows = [{"id": str(number), "title": text, "image": "a.jpg"} for number in range(3)]
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    assert [dict(zip(columns, record.cells, strict=True)) for record in read(buffer.getvalue())] == rows
+
+
 def test_a_quote_that_many_rows_follow() -> None:
     count = MAX_RECORD_LINES * 2 + 100
     lines = [f"{number},T,1,{number}.jpg" for number in range(count)]

@@ -107,6 +107,13 @@ def test_numbers_that_are_none(value: Any) -> None:
     refused(values.number, value)
 
 
+def test_what_is_nested_without_end_can_be_described() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    assert values.describe(value) == "something nested without end, a list"
+
+
 @given(ANY_TEXT)
 def test_clean_text_fits_into_a_table_and_stays_as_it_is(text: str) -> None:
     clean = values.clean_text(text)
