@@ -71,6 +71,7 @@ class Delimited:
         Raises:
             UserError: of the kind that was given, for a file without a header, or with none of the columns.
         """
+        csv.field_size_limit(MAX_LINE_BYTES)
         self._lines = _Lines(read_lines(stream))
         self._cut_off = cut_off
         self.header: list[str] = []
@@ -124,7 +125,6 @@ class Delimited:
                 size += len(line[1])
                 yield line[1]
 
-        csv.field_size_limit(MAX_LINE_BYTES)
         try:
             cells = next(csv.reader(lines(), delimiter=separator, strict=True), [])
         except csv.Error as error:
@@ -134,7 +134,7 @@ class Delimited:
             else:
                 reason = f"a quote that opens a cell and is not closed{below}"
         else:
-            if not self._swallowed(text, more, separator):
+            if not (more and self._swallowed(text, more, separator)):
                 return cells, more, None
             reason = f"a quote that opens a cell and is closed {len(more)} lines below, with whole rows between"
         self._lines.push_back(more)
