@@ -3,7 +3,7 @@
     python -m benchmarks.extraction --pages FOLDER
 
 FOLDER holds pages.csv (file, role, url, what structured data a page has, and values that a person
-read) and the pages. A value counts as equal where
+read) and the pages; pages that it lacks are counted and left out. A value counts as equal where
 
 - price: the numbers are;
 - currency: the code is, or is one of those that the sign stands for (`$` is that of many);
@@ -70,6 +70,8 @@ class Report:
     """Product pages without structured data: products made, pages."""
     breadcrumbs: tuple[int, int] = (0, 0)
     """Snippets: equal paths, snippets."""
+    missing: int = 0
+    """Pages of the table that the folder does not have."""
     milliseconds: list[float] = field(default_factory=list)
 
 
@@ -114,9 +116,14 @@ def measure(folder: Path) -> Report:
     with (folder / "pages.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row in rows:
+        if not (folder / row["file"]).exists():
+            report.missing += 1
+            continue
         page = read_page(folder / row["file"], row["url"])
         name = Path(row["file"]).name
         if row["role"] == "fragment":
+            if name not in BREADCRUMBS:
+                continue
             names, _ = find_breadcrumb(page, StructuredData(page))
             right = names == BREADCRUMBS[name]
             report.breadcrumbs = (report.breadcrumbs[0] + right, report.breadcrumbs[1] + 1)
@@ -166,12 +173,15 @@ def main() -> None:
     print("| value | equal | of those given | share | of those stated | share |\n|---|---|---|---|---|---|")
     for name in SAME:
         equal, given, stated = (counts.get(name, 0) for counts in (report.equal, report.given, report.stated))
-        print(f"| {name} | {equal} | {given} | {equal / given:.3f} | {stated} | {equal / stated:.3f} |")
+        shares = [f"{equal / count:.3f}" if count else "-" for count in (given, stated)]
+        print(f"| {name} | {equal} | {given} | {shares[0]} | {stated} | {shares[1]} |")
     print(f"\nbreadcrumb snippets: {report.breadcrumbs[0]} of {report.breadcrumbs[1]} paths equal")
     print(f"product pages with structured data: {report.products[0]} products of {report.products[1]} pages")
     print(f"product pages without: {report.bare[0]} products of {report.bare[1]} pages")
     print(f"other and malformed pages: {report.others[0]} products of {report.others[1]} pages")
-    times = sorted(report.milliseconds)
+    if report.missing:
+        print(f"pages of the table that are not in the folder: {report.missing}")
+    times = sorted(report.milliseconds) or [0.0]
     print(f"\n{statistics.median(times):.0f} ms of CPU a page (median), {times[-1]:.0f} ms the slowest")
     if options.differences:
         print(*report.differences, sep="\n")

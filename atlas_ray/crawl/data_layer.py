@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from atlas_ray.crawl.labels import letters
-from atlas_ray.crawl.page import Page, clean
+from atlas_ray.crawl.page import Page, clean, plain_key
 from atlas_ray.crawl.structured import plain
-from atlas_ray.crawl.subject import plain_key
 
 BRAND = re.compile(r"\bbrand(?:_?name)?[\"']?\s{0,4}:\s{0,4}[\"']", re.IGNORECASE)
 PAIR = re.compile(

@@ -19,13 +19,14 @@ from atlas_ray.crawl.offers import (
     parse_availability,
     states_availability,
 )
-from atlas_ray.crawl.page import Page, clean, is_front, text_of
+from atlas_ray.crawl.page import Page, clean, is_front, plain_key, text_of
 from atlas_ray.crawl.pictures import loose_pictures
 from atlas_ray.crawl.price_tags import current_price, shown_price
+from atlas_ray.crawl.shown import shown_product
 from atlas_ray.crawl.stock import says_sold_out, stock
 from atlas_ray.crawl.store import FIELDS, Store
 from atlas_ray.crawl.structured import Item, StructuredData, plain
-from atlas_ray.crawl.subject import main_product, plain_key
+from atlas_ray.crawl.subject import main_product
 from atlas_ray.prices import parse_currency, parse_price
 
 OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
@@ -106,7 +107,12 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
     if isinstance(products, str):
         selected = "title" in values.found and values.found.keys() & {"price", "image_urls", "sku"}
         if not selected and not (products == "no_product_data" and _is_opengraph_product(page)):
-            return NotAProduct(products)
+            shown = shown_product(page, data) if products == "no_product_data" else None
+            if shown is None:
+                return NotAProduct(products)
+            values.put("title", shown.title, "markup")
+            values.put("image_urls", _urls(page, shown.pictures), "markup")
+            _put_offer(Offer(shown.price, shown.currency), "markup", values)
         products = []
     for origin in dict.fromkeys(item.origin for item in products):
         _read_items([item for item in products if item.origin == origin], page, values)

@@ -221,3 +221,8 @@ def text_of(element: lxml.html.HtmlElement | None) -> str:
     if element is None:
         return ""
     return clean(" ".join(text for text, _ in seen_texts(element))) or clean(" ".join(element.xpath(f".{SEEN}")))
+
+
+def plain_key(text: str) -> str:
+    """Return what two spellings of a name have in common: its words, without signs and case."""
+    return re.sub(r"[\W_]+", " ", text).strip().casefold()

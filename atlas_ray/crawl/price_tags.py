@@ -9,7 +9,7 @@ from atlas_ray.crawl.decimals import price_text
 from atlas_ray.crawl.offers import Offer
 from atlas_ray.crawl.page import Page
 from atlas_ray.crawl.vicinity import MAX_FOUND, own
-from atlas_ray.prices import parse_currency, parse_price
+from atlas_ray.prices import parse_currency, parse_price, read_price
 
 PRICE = re.compile(r"price|preis|prix|preci|prezzo|preço|preco|cena")
 FORMER = re.compile(
@@ -21,7 +21,13 @@ OTHER = re.compile(r"ship|deliver|versand|livraison|unit|base-?price|grund|savin
 """What they call prices of something else."""
 NUMBER = re.compile(r"\d(?:[\d.,'’\s]{0,20}\d)?")
 TAGS = ("span", "div", "p", "strong", "b", "ins", "del", "s", "em", "td", "dd", "h2", "h3", "h4", "bdi", "li")
+SIGN = re.compile(r"[$€£¥₹₽₩₪₺₴₫₸₱฿円元원]|\b(?:[A-Z]{3}|Rs|kr|zł|Kč|lei|Ft|руб)\b|(?<=\d)(?:kr|zł|Kč)")
+"""Of a currency, beside a number."""
+DIGIT = re.compile(r"\d")
 MAX_TEXT = 40
+MAX_INNER = 60
+"""Elements in that of a price."""
+MAX_ELEMENTS = 30_000
 MAX_WORDS = 2
 MAX_TEXTS = 8
 MAX_OFFERS = 10
@@ -41,6 +47,46 @@ def shown_price(page: Page, title: str) -> Offer:
     return Offer(prices.pop(), currencies.pop()) if len(prices) == len(currencies) == 1 else Offer()
 
 
+def price_tags(page: Page) -> list[tuple[lxml.html.HtmlElement, Offer]]:
+    """Return the elements that show a price and nothing else: called a price, or with a currency's sign.
+
+    Former prices are left out, and elements around another one; of a page of very many, all. The currency is
+    None for a sign of several.
+    """
+    found: dict[lxml.html.HtmlElement, Offer] = {}
+    for element in islice(page.tree.iter(*TAGS), MAX_ELEMENTS):
+        if not OTHER.search(_names(element)) and not _is_former(element) and (offer := _signed_offer(element)):
+            found[element] = offer
+        if len(found) > MAX_FOUND:
+            return []
+    around = {outer for element in found for outer in element.iterancestors()}
+    return [(element, _with_currency(element, found)) for element in found if element not in around]
+
+
+def _with_currency(element: lxml.html.HtmlElement, found: dict[lxml.html.HtmlElement, Offer]) -> Offer:
+    """Return the offer of a price tag, with the currency of the same price in an element around it."""
+    for outer in (element, *element.iterancestors()):
+        offer = found.get(outer)
+        if offer is None or offer.price != found[element].price:
+            break
+        if offer.currency:
+            return offer
+    return found[element]
+
+
+def _signed_offer(element: lxml.html.HtmlElement) -> Offer | None:
+    if _is_large(element):
+        return None
+    texts = list(islice(element.itertext(), MAX_TEXTS + 1))
+    if len(texts) > MAX_TEXTS or sum(map(len, texts)) > 8 * MAX_TEXT or not any(map(DIGIT.search, texts)):
+        return None
+    text = price_text(element).rstrip("* ")
+    if not _is_price(text) or (not PRICE.search(_names(element)) and not SIGN.search(text)):
+        return None
+    price = read_price(text)
+    return Offer(*price) if price and price[0] else None
+
+
 def current_price(page: Page, stated: float) -> float | None:
     """Return the price that is asked where microdata states one that the same offer shows as a former one.
 
@@ -58,7 +104,7 @@ def current_price(page: Page, stated: float) -> float | None:
 
 def _is_tag(element: lxml.html.HtmlElement) -> bool:
     names = _names(element)
-    if not PRICE.search(names) or OTHER.search(names):
+    if not PRICE.search(names) or OTHER.search(names) or _is_large(element):
         return False
     return any(re.search(r"\d", text) for text in islice(element.itertext(), MAX_TEXTS))
 
@@ -68,14 +114,24 @@ def _offer(element: lxml.html.HtmlElement) -> Offer | None:
     if len(list(islice(element.itertext(), MAX_TEXTS + 1))) > MAX_TEXTS:
         return None
     text = price_text(element).rstrip("* ")
-    if len(text) > MAX_TEXT or re.search(r"[/%+*]|\d\s*[xX×]", text):
-        return None
-    if len(NUMBER.findall(text)) != 1 or len(re.findall(r"[^\W\d_]{2,}", text)) > MAX_WORDS:
+    if not _is_price(text):
         return None
     price, currency = parse_price(text, by_machine=False), parse_currency(text)
     if not currency and re.search(r"[^\d.,'’\s-]", text):  # `$ 5` is of many currencies
         return None
     return Offer(price, currency) if price else None
+
+
+def _is_large(element: lxml.html.HtmlElement) -> bool:
+    """Tell whether an element holds too many others for a price."""
+    return next(islice(element.iter(), MAX_INNER, None), None) is not None
+
+
+def _is_price(text: str) -> bool:
+    """Tell whether a text may be a price: one number and hardly a word, not that of a month or of several pieces."""
+    if len(text) > MAX_TEXT or re.search(r"[/%+*]|\d\s*[xX×]", text):
+        return False
+    return len(NUMBER.findall(text)) == 1 and len(re.findall(r"[^\W\d_]{2,}", text)) <= MAX_WORDS
 
 
 def _names(element: lxml.html.HtmlElement) -> str:

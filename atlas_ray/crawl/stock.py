@@ -85,9 +85,14 @@ def stock(page: Page, title: str) -> str | None:
     `OutOfStock` where the control in its place says that there is none; None where there is no such
     control by the product's name, or several that contradict each other.
     """
-    states = {element: state for element in islice(_controls(page), MAX_CONTROLS) if (state := _state(element))}
+    states = cart_controls(page)
     found = {states[element] for element in nearest(page, title, states)}
     return found.pop() if len(found) == 1 else None
+
+
+def cart_controls(page: Page) -> dict[lxml.html.HtmlElement, str]:
+    """Return the controls that put something into the cart (`InStock`), and those that say it is sold out."""
+    return {element: state for element in islice(_controls(page), MAX_CONTROLS) if (state := _state(element))}
 
 
 def says_sold_out(page: Page) -> bool:

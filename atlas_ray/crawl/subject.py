@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import islice
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from atlas_ray.crawl.page import Page
+from atlas_ray.crawl.page import Page, plain_key
 from atlas_ray.crawl.pictures import loose_pictures
 from atlas_ray.crawl.structured import Item, StructuredData
 
@@ -82,11 +82,6 @@ def _top_level(data: StructuredData) -> Iterable[Item]:
 
 def _key(item: Item) -> str:
     return plain_key(item.text("name") or item.text("sku", "url") or "")
-
-
-def plain_key(text: str) -> str:
-    """Return what two spellings of a name have in common: its words, without signs and case."""
-    return re.sub(r"[\W_]+", " ", text).strip().casefold()
 
 
 def _is_named(item: Item, page: Page) -> bool:

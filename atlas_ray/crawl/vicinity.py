@@ -8,8 +8,7 @@ from typing import TypeAlias
 
 import lxml.html
 
-from atlas_ray.crawl.page import Page, text_of
-from atlas_ray.crawl.subject import plain_key
+from atlas_ray.crawl.page import Page, plain_key, text_of
 
 Element: TypeAlias = lxml.html.HtmlElement
 Place = tuple[Element, str, str | None]
