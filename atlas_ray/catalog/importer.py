@@ -14,7 +14,7 @@ from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.joining import JoinedProducts
 from atlas_ray.catalog.picture_names import is_address
 from atlas_ray.catalog.product_parts import ProductParts, unfinished
-from atlas_ray.catalog.rows import PATH_FIELDS, RowReader, Unread
+from atlas_ray.catalog.rows import NO_VALUE, PATH_FIELDS, RowReader, Unread
 from atlas_ray.catalog.sides import Sides, open_sides
 from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
 from atlas_ray.catalog.split import parse_shares
@@ -191,7 +191,9 @@ def open_source(config: ImportConfig) -> OpenSource:
     for name in PATH_FIELDS:
         tally = SeparatorTally()
         for row in fields:
-            tally.add((find_value(row, columns.of(row)[name]) or ("", None))[1])
+            found = find_value(row, columns.of(row)[name])
+            if found and str(found[1]).strip().lower() not in NO_VALUE:
+                tally.add(found[1])
         separators[name] = config.path_separator or tally.best()
     prices = [str(found[1]) for row in fields if (found := find_value(row, columns.of(row)["price"]))]
     base = config.image_base or (uri if kind == "folder" else uri.rpartition("/")[0])

@@ -29,6 +29,8 @@ SPLIT_WORDS = {
     "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
 """What catalogues call the splits, in lower case."""
+NO_VALUE = frozenset(("n/a", "#n/a", "n.a.", "nan", "null", "none", "nil", "-", "--", "?"))
+"""Texts that stand for a missing category or picture, in lower case."""
 
 
 @dataclass
@@ -106,7 +108,7 @@ class RowReader:
             position = self._optional("image_position", values["image_position"], place, _position)
         pictures = [values.get("image_uris"), *(self._value(row, (name,), "image_uris") for name in columns[FURTHER])]
         product["image_uris"] = dict.fromkeys(self._image_uris(pictures, place), inf if position is None else position)
-        product["category_path"] = self._category_path(values.get("category_path"))
+        product["category_path"] = self._category_path(values.get("category_path"), place)
         return product
 
     @property
@@ -165,6 +167,9 @@ class RowReader:
         uris, errors = [], []
         for value in values:
             for name in picture_names(value, self.image_separator):
+                if name.lower() in NO_VALUE:
+                    self._miss("image_uris", name, place)
+                    continue
                 try:
                     uris.append(picture_uri(name, self.image_base))
                 except RowError as error:
@@ -188,7 +193,10 @@ class RowReader:
             raise RowError("bad_value", f"the price is {describe(value)}; expected a number that is not negative")
         return found[0], found[1]
 
-    def _category_path(self, value: Any) -> list[str] | None:
+    def _category_path(self, value: Any, place: str) -> list[str] | None:
+        if isinstance(value, str) and value.strip().lower() in NO_VALUE:
+            self._miss("category_path", value, place)
+            return None
         self.tally.add(value)
         path = self._names(value, "category_path")
         if not path:
@@ -225,9 +233,9 @@ def _split(value: Any) -> str:
 def _time(value: Any) -> datetime:
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise RowError("bad_value", f"the time is {describe(value)}; expected ISO 8601") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 OPTIONAL: dict[str, Callable[[Any], Any]] = {

@@ -43,6 +43,10 @@ def test_prices(row: dict[str, Any], price: float | None, currency: str | None) 
         ("crawled_at", "12/31/2020", "'12/31/2020', text (line 2)"),
         ("crawled_at", 1609372800, "1609372800, a number (line 2)"),
         ("crawled_at", "yesterday", "'yesterday', text (line 2)"),
+        ("crawled_at", "0001-01-01T00:00:00+14:00", "'0001-01-01T00:00:00+14:00', text (line 2)"),
+        ("category", "N/A", None),
+        ("category", " null ", None),
+        ("category", "-", None),
         ("split", "middle", "'middle', text (line 2)"),
         ("split", 1, "1, a number (line 2)"),
         ("title", {"en": "Mug"}, "{'en': 'Mug'}, an object (line 2)"),
@@ -54,11 +58,12 @@ def test_an_optional_field_that_cannot_be_read_does_not_cost_the_product(
     name: str, value: Any, example: str | None
 ) -> None:
     product, unread = read(**{name: value})
+    field = "category_path" if name == "category" else name
     assert product["image_uris"] == {"/shop/a.jpg": inf}
-    assert product.get(name) is None
-    assert unread.keys() == {name}
-    assert unread[name].count == 1
-    assert example is None or unread[name].example == example
+    assert product.get(field) is None
+    assert unread.keys() == {field}
+    assert unread[field].count == 1
+    assert example is None or unread[field].example == example
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,13 @@ def test_a_picture_that_cannot_be_read_does_not_cost_the_others() -> None:
     product, unread = read(image=["a.jpg", "C:\\b.jpg", "data:image/png;base64,xx", "c.jpg"], image_position="3")
     assert product["image_uris"] == {"/shop/a.jpg": 3, "/shop/c.jpg": 3}
     assert unread == {"image_uris": Unread(2, "'C:\\\\b.jpg', text (line 2)")}
+
+
+def test_a_word_in_the_place_of_a_picture_is_no_picture() -> None:
+    product, unread = read(image="N/A", image_1="b.jpg")
+    assert product["image_uris"] == {"/shop/b.jpg": inf}
+    assert unread == {"image_uris": Unread(1, "'N/A', text (line 2)")}
+    assert read(image="null")[0]["image_uris"] == {}
 
 
 def test_what_was_taken_from_which_column() -> None:
