@@ -128,9 +128,9 @@ class Delimited:
         try:
             cells = next(csv.reader(lines(), delimiter=separator, strict=True), [])
         except csv.Error as error:
-            below = f" (tried {len(more)} lines below)" if more else ""
+            below = f" in any of {len(more)} lines" if more else ""
             if "expected after" in str(error):
-                reason = f"text after the quote that closes a cell{below}"
+                reason = "text after the quote that closes a cell"
             else:
                 reason = f"a quote that opens a cell and is not closed{below}"
         else:

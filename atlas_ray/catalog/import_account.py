@@ -15,8 +15,8 @@ def _of_rows(source: Source) -> str:
     if source.separator is None:
         return f"the source was read as {source.kind}: name another format with --format"
     return (
-        f"the cells of a row were taken to have {source.separator!r} between them, as in the header: save the rows so, "
-        "with quotes around a cell that holds the separator"
+        f"a row needs as many cells as the header, with {source.separator!r} between them; a cell that holds one, or a "
+        "quote, stands in quotes, and its own quotes are doubled"
     )
 
 
@@ -79,7 +79,7 @@ class ImportAccount:
     def hint(self) -> str | None:
         """Return what to do about the code that explains most of what was refused, if one does."""
         ((code, count),) = self.quarantined.most_common(1) or [("", 0)]
-        if code not in HINTS or 2 * count < self.quarantined.total():
+        if code not in HINTS or count < 2 or 2 * count < self.quarantined.total():
             return None
         return f"{count} of {self.quarantined.total()} are {code}: {HINTS[code](self.source)}"
 

@@ -54,6 +54,7 @@ def _rows(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
                 row.fields = {name: unguarded(row.fields[column]) for name, column in named.items()}
             if not row.blank:
                 yield row
+        table.warn_if_assumed()
     elif source.lower().endswith(".parquet") or storage.is_folder(source):
         yield from _parquet(source, columns)
     else:

@@ -100,6 +100,11 @@ class Source:
         """Whether the encoding is a guess."""
         return self._stream is not None and self._stream.assumed
 
+    def warn_if_assumed(self) -> None:
+        """Say that the encoding is a guess, for those who read a source without a report."""
+        if self._stream:
+            self._stream.warn_if_assumed(self._source)
+
     def _open(self, source: str) -> Utf8Stream:
         self._stream = open_text(source, CatalogError, self._encoding)
         return self._stream

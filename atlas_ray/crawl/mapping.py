@@ -66,7 +66,8 @@ class BreadcrumbMapping:
             ConfigError: naming the file and the line.
             StorageError: where the file cannot be read.
         """
-        table = Delimited(open_text(uri, ConfigError), COLUMNS, source=uri, error=ConfigError)
+        stream = open_text(uri, ConfigError)
+        table = Delimited(stream, COLUMNS, source=uri, error=ConfigError)
         columns = list(map(column_key, table.header))
         if sorted(columns) != sorted(map(column_key, COLUMNS)):
             raise ConfigError(f"{uri}: the columns are {table.header[:8]}; expected {', '.join(COLUMNS)}")
@@ -77,6 +78,7 @@ class BreadcrumbMapping:
                 raise ConfigError(f"{uri}, line {line}: {error.message}")
             if cells:
                 rows.append((line, cells[store], cells[prefix], cells[path]))
+        stream.warn_if_assumed(uri)
         return cls(taxonomy, rows, source=uri)
 
     def map(self, store: str, breadcrumb: Sequence[str]) -> CategoryPath | None:

@@ -152,7 +152,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _read_csv(uri: str) -> Iterator[Store]:
-    table = Delimited(open_text(uri, ConfigError), [PATH_COLUMN], source=uri, error=ConfigError)
+    stream = open_text(uri, ConfigError)
+    table = Delimited(stream, [PATH_COLUMN], source=uri, error=ConfigError)
     path_column = next((name for name in table.header if column_key(name) == column_key(PATH_COLUMN)), "")
     if not path_column or len(table.header) < 2 or not all(table.header):
         raise ConfigError(f"{uri}: the columns are {table.header[:8]}; expected {PATH_COLUMN} and a column a shop")
@@ -172,6 +173,7 @@ def _read_csv(uri: str) -> Iterator[Store]:
                 if join_url("", url) is None:
                     raise ConfigError(f"{uri}, line {line}, column {name}: {url!r}; expected http(s) addresses")
                 starts[name].append(StartUrl(url, path))
+    stream.warn_if_assumed(uri)
     for name, urls in starts.items():
         if urls:
             yield Store(name=name, start_urls=tuple(urls))

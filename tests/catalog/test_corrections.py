@@ -217,3 +217,25 @@ def test_files_that_are_no_corrections(small: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="already holds a catalogue"):
         relabel(RelabelConfig(catalog=str(small), corrections="c.csv", output=str(small)))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("product_id", "path", "code"),
+    [
+        (1.5, ["Men", "Shoes"], "bad_value"), (True, ["Men", "Shoes"], "bad_value"), ("b", ["Men", None], "bad_value"),
+        (None, ["Men", "Shoes"], "missing_product_id"), ("b", ["Men", ""], "bad_value"),
+        (7, ["Men", "Shoes"], "unknown_product"),
+    ],
+)  # fmt: skip
+def test_a_correction_is_read_by_its_types(small: Path, tmp_path: Path, product_id: Any, path: Any, code: str) -> None:
+    paths = pa.array([path], pa.list_(pa.string()))
+    table = pa.table({"product_id": pa.array([product_id]), "corrected_category_path": paths})
+    pq.write_table(table, tmp_path / "one.parquet")
+    report = relabelled(small, str(tmp_path / "one.parquet"))
+    assert report.quarantined == {code: 1}
+
+
+def test_a_list_saved_elsewhere_names_the_same_products(small: Path, tmp_path: Path) -> None:
+    text = "Product ID;Corrected Category Path\r\nb;Women > Sarees\r\n"
+    (tmp_path / "c.csv").write_bytes(text.encode("utf-16"))
+    assert relabelled(small, str(tmp_path / "c.csv")).outcomes.total() == 1

@@ -97,7 +97,7 @@ def test_the_exit_tells_of_losses(
 
 
 CAUSES = {
-    "separator": (HEADER + "".join(line(n, title=f"T, {n}") for n in range(9)) + line(9), "',' between them"),
+    "separator": (HEADER + "".join(line(n, title=f"T, {n}") for n in range(9)) + line(9), "as many cells as"),
     "id column": ("sku,image\n" + "".join(f",{n}.jpg\n" for n in range(9)) + "9,9.jpg\n", "--map product_id=COLUMN"),
     "picture column": (
         "id,image,foto\n" + "".join(f"{n},,{n}.jpg\n" for n in range(9)) + "9,a.jpg,\n", "--map image_uris=COLUMN"

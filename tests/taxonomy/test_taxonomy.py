@@ -243,6 +243,15 @@ def test_names_are_the_same_however_a_file_is_saved(
     assert set(taxonomy.leaves) == set(NAMED_ALIKE)
 
 
+def test_a_guess_of_the_encoding_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for encoding, warnings in (("utf-8", 0), ("utf-16", 0), ("latin-1", 1)):
+        caplog.clear()
+        read_taxonomy(write(tmp_path, "t.txt", "Caf\u00e9 > Gr\u00f6\u00dfe\n".encode(encoding)))
+        assert [record.getMessage().partition("t.txt: ")[2] for record in caplog.records] == [
+            "read as Windows-1252, which is a guess; save it in UTF-8 to be sure"
+        ] * warnings
+
+
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1d"])
 def test_line_breaks_of_other_kinds_do_not_end_a_line(tmp_path: Path, mark: str) -> None:
     for name, text in (
