@@ -12,11 +12,15 @@ BETWEEN_VALUES = re.compile(r"[\s,;]*")
 COMMENT = re.compile(r"//[^\n]*|/\*.*?(?:\*/|\Z)|<!--.*?(?:-->|\Z)|-->|<!\[CDATA\[|\]\]>", re.DOTALL)
 PLAIN = re.compile(r'[^"{}\[\],/<\]-]+')
 """What stands outside of texts and is copied as it is."""
+WORDS = {"undefined": "null", "None": "null", "True": "true", "False": "false"}
+WORD = re.compile(rf"\b(?:{'|'.join(WORDS)})\b")
+LEADING_ZERO = re.compile(r"(?<![\w.])(0\d[\d.]*)")
+"""A number that JSON refuses: it is a code."""
 IN_TEXT = re.compile(r'[^"\\]+')
 KEY = r'"(?:[^"\\\n]|\\.){0,100}"\s*:'
 AFTER_KEY = re.compile(r"\s*:")
-AFTER_VALUE = re.compile(rf"\s*(?:$|[}}\]]|,\s*(?:{KEY}|[}}\]]|//|/\*|$))")
-AFTER_ENTRY = re.compile(r'\s*(?:$|\]|\}|,\s*(?:["\[{\]\d-]|true|false|null|//|/\*|$))')
+AFTER_VALUE = re.compile(rf"\s*(?:$|[}}\]]|,\s*(?:{KEY}|[}}\],]|//|/\*|$))")
+AFTER_ENTRY = re.compile(r'\s*(?:$|\]|\}|,\s*(?:["\[{\],\d-]|true|false|null|//|/\*|$))')
 """What follows the quote that ends a text: as a key, a value of an object, an entry of a list."""
 COMMA_MISSING = re.compile(rf"\s*\n\s*{KEY}")
 ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
@@ -68,7 +72,7 @@ def _repaired(text: str) -> str:
             continue
         if match := COMMENT.match(text, position) or PLAIN.match(text, position):
             if match.re is PLAIN:
-                written.append(match[0])
+                written.append(LEADING_ZERO.sub(r'"\1"', WORD.sub(lambda word: WORDS[word[0]], match[0])))
                 is_key = is_key and ":" not in match[0]
             position = match.end()
             continue
@@ -77,6 +81,7 @@ def _repaired(text: str) -> str:
             open_brackets.append("}" if letter == "{" else "]")
             is_key = letter == "{"
         elif letter == ",":
+            _drop_comma(written)
             is_key = bool(open_brackets) and open_brackets[-1] == "}"
         elif letter in "}]":
             _drop_comma(written)

@@ -26,8 +26,10 @@ GONE = ("OutOfStock", "SoldOut", "Discontinued")
 FORMER_PRICES = re.compile("listprice|strikethrough|msrp|srp|regularprice|minimumadvertised", re.IGNORECASE)
 """Types of prices that are not asked."""
 OTHER_SPECIFICATIONS = frozenset(("deliverychargespecification", "paymentchargespecification"))
-CONDITIONS = ("referencequantity", "validformembertier", "billingincrement", "eligibletransactionvolume")
+CONDITIONS = ("validformembertier", "billingincrement", "eligibletransactionvolume")
 """Properties of a price that not every buyer of one piece pays."""
+PIECES = ("C62", "EA", "H87", "PCE")
+"""Codes of units that are pieces."""
 AMOUNTS = (
     "@value", "value", "amount", "price", "saleprice", "salesprice", "sales", "sale", "current", "currentprice",
     "final", "finalprice", "now", "special", "specialprice", "discounted", "lowprice", "minprice", "min", "minvalue",
@@ -131,9 +133,12 @@ def _is_asked(specification: Item) -> bool:
     """Tell whether this is a price that every buyer of one piece pays now, not a former one or that of a unit."""
     if FORMER_PRICES.search(specification.text("pricetype") or "") or specification.types & OTHER_SPECIFICATIONS:
         return False
-    quantity = next(iter(specification.items("eligiblequantity")), None)
-    least = quantity.text("minvalue", "value") if quantity else None
-    return not specification.values(*CONDITIONS) and (parse_price(least or "1") or 1) <= 1
+    if specification.values(*CONDITIONS):
+        return False
+    least = [quantity.text("minvalue", "value") or "1" for quantity in specification.items("eligiblequantity")]
+    units = specification.items("referencequantity")
+    pieces = all((unit.text("unitcode") or "C62").upper() in PIECES for unit in units)
+    return pieces and all(parse_price(text) == 1 for text in (*least, *(unit.text("value") or "1" for unit in units)))
 
 
 def _amounts(item: Item) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import html
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -199,6 +200,8 @@ def _convert(nodes: Iterable[dict[str, Any]], origin: str) -> list[Item]:
 
     def values(value: Any, depth: int) -> Iterator[str | Item]:
         if depth > MAX_DEPTH or value is None or isinstance(value, bool):
+            return
+        if isinstance(value, float) and not math.isfinite(value):
             return
         if isinstance(value, list):
             for inner in value:

@@ -278,6 +278,12 @@ def test_the_category_of_a_product_without_a_breadcrumb(category: object, names:
     assert with_trail.breadcrumb == ("Iron", "Things")
 
 
+def test_not_a_number_is_no_text() -> None:
+    data = json.dumps({**PRODUCT, "description": float("nan"), "brand": float("inf"), "sku": [float("nan")]})
+    found = product(page_of(data))
+    assert (found.title, found.description, found.brand, found.sku) == ("Executive & Anvil", None, None, None)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -26,6 +26,7 @@ RAW = TEXT.replace('\\"', '"')
         RAW.replace("], ", "]\n, "),
         RAW.replace('", "name', '"\n "name'),  # a comma left out
         TEXT.replace('"', "&quot;").replace("\\&quot;", "\\u0022"),
+        RAW.replace(", ", ",, "),
         RAW[:-1],  # the last bracket left out
         RAW + ";",
         "\n " + RAW,
@@ -75,3 +76,9 @@ def test_much_of_the_same_is_read_in_linear_time(piece: str) -> None:
     load_values('{"a": x' + piece * (300_000 // len(piece)))
     load_values('{"a": "x' + piece * (300_000 // len(piece)))
     assert time.process_time() - started < 5
+
+
+def test_words_and_numbers_that_json_does_not_know() -> None:
+    text = '{"a": undefined, "b": None, "c": [True, False], "d": 00123, "e": [01.50, 0.5, 0, 10], "f": "None 007"}'
+    values = {"a": None, "b": None, "c": [True, False], "d": "00123", "e": ["01.50", 0.5, 0, 10], "f": "None 007"}
+    assert load_values(text) == [values]

@@ -151,6 +151,12 @@ SALE = {"price": 150, "priceType": "https://schema.org/SalePrice"}
         (None, [{"price": 150}, {"price": 120, "eligibleQuantity": {"minValue": 10}}], 150),
         (None, [{"price": 150}, {"price": 5, "@type": "DeliveryChargeSpecification"}], 150),
         (None, {"price": {"value": 150}}, 150),
+        (
+            None,
+            {"price": 150, "referenceQuantity": {"value": 1, "unitCode": "C62"}, "eligibleQuantity": {"value": 1}},
+            150,
+        ),
+        (None, {"price": 150, "referenceQuantity": {"value": 1, "unitCode": "KGM"}}, None),
         (None, [LIST], None),
     ],
 )
