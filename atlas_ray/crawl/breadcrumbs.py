@@ -60,7 +60,7 @@ BACK = re.compile(
 BACK_TO = re.compile(
     r"(?:back|return) to (?!school)|zurück zu|retour (?:à|au|aux|vers) |volver a |voltar (?:a|para) |terug naar "
 )
-"""The same at the beginning of a breadcrumb, before a name."""
+"""The same at the beginning or the end of a breadcrumb, before a name."""
 MENU = re.compile(
     r"drop-?down[-_]*(?:menu|content|list|body|item|panel)|sub-?(?:menu|nav|list)|fly-?out|pop-?over|pop-?up|tooltip"
     r"|mega-?menu|(?:^|[-_ ])(?:menu|siblings)(?:$|[-_ ])"
@@ -142,8 +142,9 @@ def _tidy(crumbs: Iterable[Crumb], page: Page) -> list[Crumb]:
     named = [(EDGES.sub("", clean(name)), address) for name, address in crumbs]
     kept = [crumb for crumb in named if 0 < len(crumb[0]) <= MAX_NAME and re.search(r"\w", crumb[0])]
     kept = [crumb for crumb in kept if not BACK.fullmatch(crumb[0].casefold())]
-    if len(kept) > 1 and BACK_TO.match(kept[0][0].casefold()):
-        del kept[0]
+    for place in (-1, 0):
+        if len(kept) > 1 and BACK_TO.match(kept[place][0].casefold()):
+            del kept[place]
     homes = [place for place, crumb in enumerate(kept) if _is_home(crumb, page, place)]
     first = homes[0] if homes else None
     # A shop for the home has a category `Home`: the second of that name is one, unless it leads to the front page.

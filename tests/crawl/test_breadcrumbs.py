@@ -67,6 +67,7 @@ def test_what_is_hidden_on_narrow_screens_alone() -> None:
         ("<a>« Back to results</a>", "<a>Tools</a>", "Anvils"),
         ("<a>‹ Zurück</a>", "<a>Startseite</a>", "<a>Tools</a>", "Anvils"),
         ("<a>Back to Hammers</a>", "<a>Home</a>", "<a>Tools</a>", "Anvils"),
+        ("<a>Tools</a>", "<a>Anvils</a>", "<a>← Back to Anvils</a>"),
         ("<a>Retour</a>", "<a>Tools</a>", "Anvils"),
         ("Your search", '<a href="/">Home</a>', "<a>Tools</a>", "Anvils"),
         ('<a href="/">Home</a>', '<a href="/#top">Home</a>', "<a>Tools</a>", "Anvils"),
