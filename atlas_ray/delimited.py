@@ -75,6 +75,7 @@ class Delimited:
         self._lines = _Lines(read_lines(stream))
         self._cut_off = cut_off
         self.header: list[str] = []
+        self._header_cells: list[str] = []
         self.separator, place = self._read_header(columns, source, error)
         self.header_lines = self._lines.taken
         named = [name for name in self.header if name]
@@ -106,6 +107,8 @@ class Delimited:
             cells += [""] * (width - len(cells))
         if len(cells) != width:
             return Record(number, lines, [], RowError("bad_row", f"{count} cells where the header has {width}"))
+        if cells == self._header_cells:
+            return Record(number, lines, [], RowError("bad_row", "the header once more"))
         return Record(number, lines, cells)
 
     def _quoted(self, text: str, separator: str) -> tuple[list[str], list[Line], RowError | None]:
@@ -176,10 +179,11 @@ class Delimited:
                         f"{source}, {place}: no known column in {max(names.values(), key=len)[:12] or [text[:80]]}; "
                         f"expected some of {', '.join(columns[:12])}, with commas, semicolons or tabs between them"
                     )
-                self._quoted(text, best)  # takes the lines of the header
+                cells, _, _ = self._quoted(text, best)  # takes the lines of the header
                 self.header = names[best]
                 while not self.header[-1]:
                     del self.header[-1]
+                self._header_cells = cells[: len(self.header)]
                 return best, place
         raise error(f"{source}: an empty file; expected a CSV with a header")
 

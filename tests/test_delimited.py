@@ -124,6 +124,14 @@ def test_a_quote_that_many_rows_follow() -> None:
     assert len(ids(records)) == count - 1
 
 
+@pytest.mark.parametrize("end", ["", ",,"])
+def test_two_exports_in_one_file(end: str) -> None:
+    text = f"id, Title ,image{end}\n1,a,1.jpg{end}\nid, Title ,image{end}\n2,b,2.jpg{end}\n"
+    records = read(text)
+    assert ids(records) == ["1", "2"]
+    assert [record.error.message for record in records if record.error] == ["the header once more"]
+
+
 def test_each_row_has_a_stray_quote() -> None:
     lines = [f'{number},"T {number},1,{number}.jpg' for number in range(200)]
     records = read("\n".join(["id,title,price,image", *lines, "999,ok,1,a.jpg"]))

@@ -24,6 +24,7 @@ from atlas_ray.records import quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 from atlas_ray.text_files import check_encoding
+from atlas_ray.values import clean_text
 
 FEW_PRODUCTS = 20
 SAMPLE_ROWS, SAMPLE_SIZE = 1000, 64 * 1024 * 1024
@@ -201,7 +202,7 @@ def open_source(config: ImportConfig) -> OpenSource:
         image_base=base if is_address(base) else storage.absolute(base) if base else "",
         columns=columns,
         taxonomy=config.taxonomy,
-        store=config.store,
+        store=clean_text(config.store or "") or None,
         separators=separators,
         image_separator=config.image_separator,
         point_marks_thousands=point_marks_thousands(prices),

@@ -64,7 +64,9 @@ def write_run(output: str, job: str, began: float, fields: Mapping[str, Any]) ->
         "finished_at": datetime.now(UTC).isoformat(),
         **fields,
     }
-    storage.write_bytes(storage.join(output, RUN), json.dumps(run, indent=1, ensure_ascii=False).encode())
+    storage.write_bytes(
+        storage.join(output, RUN), json.dumps(run, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    )
     return run
 
 

@@ -190,3 +190,10 @@ def test_an_encoding_that_is_named(tmp_path: Path) -> None:
     report = run(tmp_path / "shop.csv", encoding="mac-roman")
     assert (report.encoding, report.encoding_assumed) == ("MAC-ROMAN", False)
     assert rows(tmp_path / "out", "products")[0]["title"] == "Señor"
+
+
+def test_a_store_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("id,image\n1,a.jpg\n")
+    run(tmp_path / "shop.csv", store="Cafe\u0301 \udcff")
+    assert rows(tmp_path / "out", "products")[0]["store"] == "Caf\u00e9 \ufffd"
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["config"]["store"] == "Cafe\u0301 \udcff"
