@@ -107,7 +107,7 @@ class Delimited:
             cells += [""] * (width - len(cells))
         if len(cells) != width:
             return Record(number, lines, [], RowError("bad_row", f"{count} cells where the header has {width}"))
-        if cells == self._header_cells:
+        if cells[0].strip() == self._header_cells[0] and list(map(str.strip, cells)) == self._header_cells:
             return Record(number, lines, [], RowError("bad_row", "the header once more"))
         return Record(number, lines, cells)
 
@@ -129,7 +129,7 @@ class Delimited:
                 yield line[1]
 
         try:
-            cells = next(csv.reader(lines(), delimiter=separator, strict=True), [])
+            cells = next(csv.reader(lines(), delimiter=separator, skipinitialspace=True, strict=True), [])
         except csv.Error as error:
             below = f" in any of {len(more)} lines" if more else ""
             if "expected after" in str(error):
@@ -183,7 +183,7 @@ class Delimited:
                 self.header = names[best]
                 while not self.header[-1]:
                     del self.header[-1]
-                self._header_cells = cells[: len(self.header)]
+                self._header_cells = [cell.strip() for cell in cells[: len(self.header)]]
                 return best, place
         raise error(f"{source}: an empty file; expected a CSV with a header")
 

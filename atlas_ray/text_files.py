@@ -271,6 +271,7 @@ def read_lines(stream: Utf8Stream) -> Iterator[Line]:
 
 
 def _line(number: int, data: bytes, stream: Utf8Stream) -> Line:
+    data = data.removeprefix(codecs.BOM_UTF8)  # stands within a file where two were put together
     try:
         return number, data.decode(), None
     except UnicodeDecodeError as error:

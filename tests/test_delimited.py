@@ -124,9 +124,15 @@ def test_a_quote_that_many_rows_follow() -> None:
     assert len(ids(records)) == count - 1
 
 
+def test_a_space_before_a_quote() -> None:
+    (record,) = read('id, title, price, image\n1, "a, ""b""", 5, a.jpg\n')
+    assert record.cells == ["1", 'a, "b"', "5", "a.jpg"]
+
+
 @pytest.mark.parametrize("end", ["", ",,"])
-def test_two_exports_in_one_file(end: str) -> None:
-    text = f"id, Title ,image{end}\n1,a,1.jpg{end}\nid, Title ,image{end}\n2,b,2.jpg{end}\n"
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_two_exports_in_one_file(mark: str, end: str) -> None:
+    text = f"{mark}id, Title ,image{end}\n1,a,1.jpg{end}\n{mark}id, Title ,image{end}\n2,b,2.jpg{end}\n"
     records = read(text)
     assert ids(records) == ["1", "2"]
     assert [record.error.message for record in records if record.error] == ["the header once more"]
