@@ -4,14 +4,16 @@ import re
 from collections.abc import Iterator
 
 import lxml.html
+from price_parser import Price
 
 from atlas_ray.crawl.page import clean
 from atlas_ray.crawl.visibility import seen_texts
+from atlas_ray.prices import parse_currency
 
 RAISED_TAGS = ("sup", "sub", "small")
 RAISED_CLASS = re.compile(r"cents?(?![a-z])|centimes|centavos|decimal|fraction|pence|penny|groszy|kopeck|kopeyk|minor")
 """What shops call the element of the decimals."""
-DECIMALS = re.compile(r"([.,]?)(\d{2,3})(?:[.,]?-)?(\D{0,5})")
+DECIMALS = re.compile(r"([^\W\d_]{0,3}|[^\w\s.,-]{0,3})\s*([.,]?)(\d{2,3})(?:[.,]?-)?\s*([^\d.,]{0,5})")
 NOTE = re.compile(r"[\d*†]{1,2}\)?")
 """A raised sign that leads to a footnote."""
 WHOLE = re.compile(r"(.*\d)([.,]?)(\s*[^\d.,]{0,4})", re.DOTALL)
@@ -27,13 +29,16 @@ def price_text(element: lxml.html.HtmlElement) -> str:
             break
         whole = WHOLE.fullmatch(text) if is_raised else None
         cents = DECIMALS.fullmatch(piece)
+        signs = f"{cents[1]} {cents[4]}".strip() if cents else ""
+        if re.search(r"[^\W\d_]", signs) and not Price.fromstring(signs).currency and not parse_currency(signs):
+            cents = None  # of pieces, or of something else
         if whole is None:
             text = f"{text} {piece}" if text and not re.fullmatch(r"[.,]", piece) else text + piece
         elif not whole[2] and WITH_DECIMALS.search(whole[1]):
             text += "" if NOTE.fullmatch(piece) else f" {piece}"
         elif cents:
-            separator = whole[2] or cents[1] or ("," if re.search(r"\.\d{3}$", whole[1]) else ".")
-            text = f"{whole[1]}{separator}{cents[2]}{whole[3]}{cents[3]}"
+            separator = whole[2] or cents[2] or ("," if re.search(r"\.\d{3}$", whole[1]) else ".")
+            text = f"{whole[1]}{separator}{cents[3]}{whole[3]} {signs}"
         elif re.fullmatch(r"[.,]", piece):
             text = whole[1] + piece + whole[3]
         elif not NOTE.fullmatch(piece):

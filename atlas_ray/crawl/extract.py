@@ -268,6 +268,8 @@ def _number(item: Item, title: str | None, *names: str) -> str | None:
     A `sku` is what the shop says it is; the others often have words after the number.
     """
     text = LABEL.sub("", item.text(*names) or "")
+    if UNFILLED.fullmatch(text):
+        return None
     if "sku" in names:
         return text if plain_key(text) != plain_key(title or "") else None
     return number_in(text)

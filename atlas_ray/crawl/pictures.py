@@ -16,6 +16,7 @@ DECORATION = re.compile(
     r"|button|btn|arrow|share|social|track|captcha"
 )
 """What shops call pictures of no product."""
+PICTURE_FILE = re.compile(r"\.(?:jpe?g|png|webp|avif)(?:$|[?#])", re.IGNORECASE)
 MIN_SIZE_PX = 100
 MIN_WORD = 4
 """Letters of a word that names something, if a title has one."""
@@ -37,7 +38,9 @@ def main_pictures(page: Page, title: str) -> list[str]:
     marked = loose_pictures(page)
     elements = [element for element in page.tree.iter("img") if _is_large(element) and _address(element)]
     words = {word for word in _words(title) if len(word) >= MIN_WORD or word > FIRST_UNSPACED} or _words(title)
-    named = nearest(page, title, [element for element in elements if words & _words(_texts(element))])
+    elements = [element for element in elements if not _leads_away(element)]
+    named = [element for element in elements if words & _words(_texts(element))]
+    named = nearest(page, title, named, may_repeat=True)
     if found := [*marked, *map(_address, named)]:
         return list(dict.fromkeys(found))[:MAX_PICTURES]
     if own := page.metas.get("og:image"):
@@ -45,6 +48,13 @@ def main_pictures(page: Page, title: str) -> list[str]:
     closest = nearest(page, title, elements)
     addresses = dict.fromkeys(map(_address, closest))
     return list(addresses) if len(addresses) == 1 and not closest[0].get("alt", "").strip() else []
+
+
+def _leads_away(element: lxml.html.HtmlElement) -> bool:
+    """Tell whether a picture is a link to another page, not to a larger picture."""
+    link = next(element.iterancestors("a"), None)
+    address = (link.get("href") or "#").strip() if link is not None else "#"
+    return not address.startswith(("#", "javascript:")) and not PICTURE_FILE.search(address)
 
 
 def _texts(element: lxml.html.HtmlElement) -> str:
@@ -59,7 +69,9 @@ def _words(text: str) -> set[str]:
 
 def _address(element: lxml.html.HtmlElement) -> str:
     addresses = (element.get(name) or "" for name in ADDRESSES)
-    return next((address for address in addresses if address and not address.startswith("data:")), "")
+    return next(
+        (address for address in addresses if re.search("[./]", address) and not address.startswith("data:")), ""
+    )
 
 
 def _is_large(element: lxml.html.HtmlElement) -> bool:

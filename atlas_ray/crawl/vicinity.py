@@ -16,29 +16,32 @@ Place = tuple[Element, str, str | None]
 MAX_FOUND = 200
 MAX_HEADINGS = 30
 ASIDE = re.compile(
-    r"relat|recommend|similar|up-?sell|cross-?sell|also|recent|histor|carousel|slider|swiper|slick|bundle|accessor"
-    r"|suggest|compar|quick-?view|reco(?:s|$|[-_ ])"
+    r"relat|recommend|similar|up-?sell|cross-?sell|also|recent|histor|bundle|accessor|suggest|compar|quick-?view"
+    r"|reco(?:s|$|[-_ ])"
 )
 """What shops call the places of other products in their pages' code."""
+SLIDER = re.compile(r"carousel|slider|swiper|slick")
+"""The same, but pictures of one product stand in such places as well."""
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 
 
-def nearest(page: Page, title: str, elements: Iterable[Element]) -> list[Element]:
+def nearest(page: Page, title: str, elements: Iterable[Element], *, may_repeat: bool = False) -> list[Element]:
     """Return those of some elements that stand nearest to the heading of a page's product.
 
     Nearest are those in the smallest element that holds the heading and any of them; see `own`.
     """
-    found = own(page, title, elements)
+    found = own(page, title, elements, may_repeat=may_repeat)
     least = min((distance for _, distance in found), default=0)
     return [element for element, distance in found if distance == least]
 
 
-def own(page: Page, title: str, elements: Iterable[Element]) -> list[tuple[Element, int]]:
+def own(page: Page, title: str, elements: Iterable[Element], *, may_repeat: bool = False) -> list[tuple[Element, int]]:
     """Return those of some elements that belong to the page's product, each with its distance from the heading.
 
     Left out is what is hidden, or in a place for other products: one that is named so, or that
     repeats beside itself as the tiles of a list do. The distance is that from the heading up to the
-    smallest element that holds both; without a heading nothing is found.
+    smallest element that holds both; without a heading nothing is found. What repeats stays with `may_repeat`, for
+    the pictures of a gallery.
     """
     heading = _heading(page, title)
     if heading is None:
@@ -58,7 +61,8 @@ def own(page: Page, title: str, elements: Iterable[Element]) -> list[tuple[Eleme
     return [
         (path[0], above[common])
         for path, places, common in found
-        if all(len(tiles[place]) == 1 for place in places) and not any(map(_is_aside, path))
+        if not any(_is_aside(inner) or (not may_repeat and SLIDER.search(_names(inner))) for inner in path)
+        and (may_repeat or all(len(tiles[place]) == 1 for place in places))
     ]
 
 
@@ -76,5 +80,8 @@ def _heading(page: Page, title: str) -> Element | None:
 def _is_aside(element: Element) -> bool:
     if element.tag in ("template", "noscript", "footer", "nav") or element.get("hidden") is not None:
         return True
-    names = f"{element.get('class', '')} {element.get('id', '')}"[:300].lower()
-    return bool(HIDDEN.search(element.get("style", "")[:300].lower()) or ASIDE.search(names))
+    return bool(HIDDEN.search(element.get("style", "")[:300].lower()) or ASIDE.search(_names(element)))
+
+
+def _names(element: Element) -> str:
+    return f"{element.get('class', '')} {element.get('id', '')}"[:300].lower()

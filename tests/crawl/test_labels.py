@@ -47,6 +47,7 @@ def test_the_number_in_the_address_is_the_last_resort(path: str, number: str | N
         ({"mpn": "Fake Wounds"}, None),
         ({"sku": "DWFWK"}, "DWFWK"),
         ({"productID": "Fake Wounds", "mpn": "A 77"}, "A 77"),
+        ({"sku": "N/A", "mpn": "A 77"}, "A 77"),
         ({"sku": "MODEL 570 EASY II"}, "MODEL 570 EASY II"),
         ({"sku": "Model 570 Easy II"}, "Model 570 Easy II"),
         ({"sku": "RED COTTON SHIRT"}, "RED COTTON SHIRT"),

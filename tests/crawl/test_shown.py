@@ -36,6 +36,22 @@ def test_the_sign_of_several_currencies_and_what_is_sold_out() -> None:
     assert (found.price, found.currency, found.availability) == (1299.5, None, "OutOfStock")
 
 
+@pytest.mark.parametrize(
+    "gallery",
+    [
+        '<ul><li><img src="/1.jpg" alt="Anvil 1"></li><li><img src="/2.jpg" alt="Anvil 2"></li></ul>',
+        '<div class="slider"><img src="/1.jpg" alt="Anvil 1"><img data-src="/2.jpg" src="x.gif" alt="Anvil 2"></div>',
+        '<a href="/1.jpg"><img src="/1.jpg" alt="Anvil"></a><a href="#2"><img src="/2.jpg" alt="Anvil"></a>',
+        '<img data-zoom-image=false src="/1.jpg" alt="Anvil"><img src="/2.jpg" alt="Anvil">'
+        '<a href="/p/3"><img src="/3.jpg" alt="Anvil"></a>',
+    ],
+)
+def test_a_gallery(gallery: str) -> None:
+    related = '<ul class="related"><li><img src="/9.jpg" alt="Travel anvil"></li></ul>'
+    found = product(page_of(body=H1 + gallery + PRICE + CART + related))
+    assert found.image_urls == ("https://www.shop.example/1.jpg", "https://www.shop.example/2.jpg")
+
+
 def test_the_pages_own_picture_where_none_near_is_named_after_it() -> None:
     head = '<meta property="og:image" content="/og.jpg"><meta property="og:type" content="website">'
     found = product(page_of(body=f'{H1}<img src="/app.jpg" alt="Our app">{PRICE}{CART}', head=head))
