@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from atlas_ray import storage
-from atlas_ray.artifacts import save_artifact
+from atlas_ray.artifacts import check_finite, save_artifact
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
 from atlas_ray.pickles import PickledFile, Record, read_pickled
@@ -74,6 +74,7 @@ def import_checkpoint(
         raise ArtifactError(f"{checkpoint}: no model can be built for it: {error}") from None
     model = EncoderDecoder(config)
     _fill(model, networks, words, torch.tensor(rows))
+    check_finite(model.state_dict(), checkpoint)
     metrics = {"imported_from": checkpoint}
     return save_artifact(output, model, vocabulary=vocabulary, taxonomy=taxonomy, metrics=metrics)
 

@@ -10,7 +10,7 @@ from typing import Any
 from atlas_ray import __version__
 from atlas_ray.commands import catalogs, collection, demo, embedding, reviewing, scoring, serving, taxonomies, training
 from atlas_ray.commands.exits import EXIT_FAILED, EXIT_USER
-from atlas_ray.errors import UserError
+from atlas_ray.errors import RunError, UserError
 from atlas_ray.flags import FlagParser
 
 Command = Callable[[argparse.Namespace], int]
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:
-        cause = _user_error(error)
+        cause = _told(error)
         if cause is None:
             raise
-        print(f"atlas-ray {options.command}: {cause}", file=sys.stderr)
-        return EXIT_USER
+        print(f"atlas-ray {options.command}: {getattr(cause, 'cause', cause)}", file=sys.stderr)
+        return EXIT_USER if isinstance(cause, UserError) else EXIT_FAILED
     except KeyboardInterrupt:
         print(
             f"atlas-ray {options.command}: stopped; the same command goes on from here",
@@ -48,13 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
 
 
-def _user_error(error: BaseException) -> UserError | None:
-    """Find the user's mistake behind an error that came out of a worker process."""
+def _told(error: BaseException) -> UserError | RunError | None:
+    """Find what one line tells, behind an error that came out of a worker process."""
     pending: list[Any] = [error]
     seen: set[int] = set()
     while pending:
         one = pending.pop()
-        if isinstance(one, UserError):
+        if isinstance(one, UserError | RunError):
             return one
         if isinstance(one, BaseException) and id(one) not in seen:
             seen.add(id(one))

@@ -84,9 +84,26 @@ class PictureError(ItemError):
     """Bytes that are not a picture this project takes."""
 
 
+class AnswerError(ItemError):
+    """A model's answer that is none."""
+
+
+NOT_A_NUMBER = AnswerError(
+    "not_a_number", "the model's answer is NaN or infinite: its weights or its precision are not fit for this input"
+)
+
+
 class RowError(ItemError):
     """A row of an imported catalogue that cannot be used."""
 
 
-class AuditError(Exception):
+class RunError(Exception):
+    """A run that failed by no mistake of the user's: the command ends with one line and exit code 1."""
+
+
+class AuditError(RunError):
     """A run whose inputs and outputs do not balance."""
+
+
+class NotFiniteError(RunError):
+    """Numbers that are none: a training that diverged, or a model whose answers are no numbers."""

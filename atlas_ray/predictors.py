@@ -17,7 +17,8 @@ from torch import Tensor
 from atlas_ray.artifacts import Artifact
 from atlas_ray.config import check_settings, setting
 from atlas_ray.decoding import SEARCHES, Posterior, Scope
-from atlas_ray.errors import ConfigError, PictureError
+from atlas_ray.device_memory import FittingBatches
+from atlas_ray.errors import NOT_A_NUMBER, ConfigError, ItemError, PictureError
 from atlas_ray.images import decode_batch
 from atlas_ray.inference import PictureInference, build_inference
 from atlas_ray.models import EncoderDecoder
@@ -127,6 +128,7 @@ class PathPredictor:
         self.scope = self._scope_of(taxonomy.within(within) if within else taxonomy)
         self._narrowed: dict[CategoryPath, Scope] = {}
         self._inference = build_inference(artifact, self.device, self.dtype, compiled=config.compile)
+        self._fitting = FittingBatches(config.batch_size)
         threads = config.decode_threads or min(os.cpu_count() or 1, 16)
         # Each of these threads would start OpenMP threads of its own to resize, which then spin
         # beside the model's.
@@ -183,7 +185,7 @@ class PathPredictor:
 
     def __call__(
         self, contents: Sequence[bytes | None], texts: Texts | None = None
-    ) -> tuple[pa.Table, dict[int, PictureError]]:
+    ) -> tuple[pa.Table, dict[int, ItemError]]:
         """Decode and predict; while a GPU runs the model on one batch, the next one is decoded.
 
         Args:
@@ -192,15 +194,18 @@ class PathPredictor:
 
         Returns:
             A table of `PREDICTED` with a row for each of `contents`, null where there was nothing
-            that the model could go by, and the pictures that were refused, by index.
+            that the model could go by or its answer was no number, and what was refused, by index:
+            pictures, and such answers.
         """
-        refused: dict[int, PictureError] = {}
+        refused: dict[int, ItemError] = {}
         found: list[Posterior] = []
         rows: list[int] = []
         for good, products in self._batches(contents, texts or {}, refused):
             rows += good
             found.append(self.infer(products))
         table = self.scope.table(found)
+        for place in np.flatnonzero(table["category_path"].is_null().to_numpy()):
+            refused.setdefault(rows[place], NOT_A_NUMBER)
         if len(rows) < len(contents):
             where = np.full(len(contents), -1)
             where[rows] = np.arange(len(rows))
@@ -209,7 +214,7 @@ class PathPredictor:
 
     def embed(
         self, contents: Sequence[bytes | None], texts: Texts | None = None
-    ) -> tuple[NDArray[np.float32], dict[int, PictureError]]:
+    ) -> tuple[NDArray[np.float32], dict[int, ItemError]]:
         """Decode, and return what products are compared by, as `Inference.vectors` has it.
 
         Args:
@@ -217,17 +222,19 @@ class PathPredictor:
             texts: Likewise.
 
         Returns:
-            (count, width), 0 in the rows where there was nothing that the model could go by, and the
-            pictures that were refused, by index.
+            (count, width), 0 in the rows where there was nothing that the model could go by or a number
+            was none, and what was refused, by index: pictures, and such rows.
         """
-        refused: dict[int, PictureError] = {}
+        refused: dict[int, ItemError] = {}
         vectors = np.zeros((len(contents), sum(self.feature_widths)), np.float32)
         for good, products in self._batches(contents, texts or {}, refused):
-            vectors[good] = self._vectors(products)
+            vectors[good], finite = self._vectors(products)
+            for place in np.flatnonzero(~finite):
+                refused.setdefault(good[place], NOT_A_NUMBER)
         return vectors, refused
 
     def _batches(
-        self, contents: Sequence[bytes | None], texts: Texts, refused: dict[int, PictureError]
+        self, contents: Sequence[bytes | None], texts: Texts, refused: dict[int, ItemError]
     ) -> Iterator[tuple[list[int], Products]]:
         """Decode batch after batch: yield the products that have something to go by, and their indices."""
         size = self.config.batch_size
@@ -259,7 +266,11 @@ class PathPredictor:
         return products.there(self.reads).any(1).nonzero()[:, 0].tolist()
 
     def predict(self, products: Products) -> pa.Table:
-        """Predict for decoded products, each of which has something to go by: a table of `PREDICTED`."""
+        """Predict for decoded products, each of which has something to go by.
+
+        Returns:
+            A table of `PREDICTED`; a row is null where its answer is no number.
+        """
         return self.scope.table([self.infer(batch) for batch in products.split(self.config.batch_size)])
 
     @torch.inference_mode()
@@ -335,23 +346,32 @@ class PathPredictor:
         for batch in products.split(self.config.batch_size):
             said = self._inference.propose(self._encode(batch), width=self.config.beam_width)
             for tokens, probability in zip(said.tokens[:, 0].tolist(), said.probability[:, 0].tolist(), strict=True):
-                path = tuple(names[token] for token in tokens if token != PAD) if probability else ()
+                path = tuple(names[token] for token in tokens if token != PAD) if probability > 0 else ()
                 found.append((path, probability))
         return found
 
     @torch.inference_mode()
     def infer(self, products: Products) -> Posterior:
-        """Run the network and the search over one batch of decoded products."""
-        return self._search(self._encode(products), self.scope)
+        """Run the network and the search over one batch of decoded products.
+
+        Raises:
+            ConfigError: where the device has no memory for half a batch.
+        """
+        self._take_threads()
+        found = self._fitting.run(products, lambda part: self._search(self._inference.encode(part), self.scope))
+        return Posterior.joined(found)
 
     @torch.inference_mode()
-    def _vectors(self, products: Products) -> NDArray[np.float32]:
+    def _vectors(self, products: Products) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the products' vectors, 0 where a number is none, and where all are."""
         self._take_threads()
-        return self._inference.vectors(products).cpu().numpy()
+        vectors = torch.cat(self._fitting.run(products, self._inference.vectors))  # (batch, width)
+        finite = vectors.isfinite().all(1)
+        return vectors.masked_fill(~finite[:, None], 0.0).cpu().numpy(), finite.cpu().numpy()
 
     def _encode(self, products: Products) -> Tensor:
         self._take_threads()
-        return self._inference.encode(products)
+        return torch.cat(self._fitting.run(products, self._inference.encode))
 
     def _take_threads(self) -> None:
         if self.config.threads:  # OpenMP keeps this setting for each calling thread

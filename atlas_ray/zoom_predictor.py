@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas_ray.artifacts import ZoomArtifact
+from atlas_ray.device_memory import FittingBatches
 from atlas_ray.predictors import choose_device, choose_dtype
 
 
@@ -38,16 +39,25 @@ class ZoomPredictor:
         self._device = choose_device(device)
         self._dtype = choose_dtype(precision, self._device)
         self._batch_size = batch_size
+        self._fitting = FittingBatches(batch_size)
         self._model = artifact.model.eval().requires_grad_(False)
         self._model.to(self._device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
-        """Return the probability of being zoomed, (count,), of pictures (count, 3, size, size) uint8."""
+        """Return the probability of being zoomed, (count,), of pictures (count, 3, size, size) uint8.
+
+        NaN where a number is none.
+
+        Raises:
+            ConfigError: where the device has no memory for half a batch.
+        """
         if not len(pictures):
             return np.zeros(0, np.float32)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype == torch.bfloat16):
             logits = [
-                self._model(batch.to(self._device, non_blocking=True)) for batch in pictures.split(self._batch_size)
+                part
+                for batch in pictures.split(self._batch_size)
+                for part in self._fitting.run(batch, lambda some: self._model(some.to(self._device, non_blocking=True)))
             ]
         return torch.cat(logits).sigmoid().cpu().numpy()

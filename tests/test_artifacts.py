@@ -1,16 +1,29 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from atlas_ray import storage
-from atlas_ray.artifacts import check_target, load_artifact
+from atlas_ray.artifacts import (
+    check_target,
+    load_artifact,
+    load_zoom_artifact,
+    read_state_dict,
+    save_artifact,
+    save_fusion_artifact,
+    save_zoom_artifact,
+    saving,
+)
 from atlas_ray.artifacts.files import content_id
 from atlas_ray.errors import ArtifactError
+from atlas_ray.models import FusionConfig, FusionNetwork
+from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
-from tests.parts import make_artifact, make_text_artifact
+from tests.parts import make_artifact, make_fused, make_text_artifact
 
 
 @pytest.fixture
@@ -106,3 +119,81 @@ def test_a_model_of_labels(garments: Taxonomy, tmp_path: Path) -> None:
 def test_a_model_of_paths_names_no_labels(small_model: str) -> None:
     with pytest.raises(ArtifactError, match="a model of category paths, not of labels; `atlas-ray score` asks it"):
         load_artifact(small_model, target="labels")
+
+
+def save_again(uri: str, source: str, name: str, value: float) -> None:
+    """Save a model with one weight of a tensor changed."""
+    artifact = load_artifact(source)
+    with torch.no_grad():
+        artifact.model.state_dict()[name].view(-1)[3] = value
+    members = {part: f"{source}/{part}" for part in artifact.members}
+    if isinstance(artifact.model, FusionNetwork):
+        save_fusion_artifact(uri, artifact.model, members, taxonomy=artifact.taxonomy, metrics={})
+        return
+    save_artifact(
+        uri, artifact.model, vocabulary=artifact.vocabulary, taxonomy=artifact.taxonomy, metrics={},
+        words=artifact.words,
+    )  # fmt: skip
+
+
+def of_pictures(folder: Path, taxonomy: Taxonomy) -> tuple[str, str]:
+    make_artifact(str(folder), taxonomy)
+    return str(folder), "decoder.fc.weight"
+
+
+def of_pictures_in_a_statistic(folder: Path, taxonomy: Taxonomy) -> tuple[str, str]:
+    make_artifact(str(folder), taxonomy)
+    return str(folder), "encoder.layer2.0.bn1.running_var"
+
+
+def of_titles(folder: Path, taxonomy: Taxonomy) -> tuple[str, str]:
+    make_text_artifact(str(folder), taxonomy, "title", ["red", "blue"])
+    return str(folder), "encoder.weight"
+
+
+def of_all(folder: Path, taxonomy: Taxonomy) -> tuple[str, str]:
+    fused = make_fused(folder, taxonomy)
+    shape = FusionConfig(**(load_artifact(fused).model.config.to_dict() | {"policy": "ridge"}))
+    members = {name: f"{fused}/{name}" for name in shape.names}
+    save_fusion_artifact(str(folder / "ridge"), FusionNetwork(shape), members, taxonomy=taxonomy, metrics={})
+    return str(folder / "ridge"), "ridge.weight"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("make", [of_pictures, of_pictures_in_a_statistic, of_titles, of_all])
+def test_weights_that_are_no_numbers_are_neither_saved_nor_loaded(
+    garments: Taxonomy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path, Taxonomy], tuple[str, str]], value: float,
+) -> None:  # fmt: skip
+    source, name = make(tmp_path / "good", garments)
+    reason = rf"bad: 1 of the \d+ weights of {name} are NaN or infinite"
+    with pytest.raises(ArtifactError, match=reason):
+        save_again(str(tmp_path / "bad"), source, name, value)
+    assert not (tmp_path / "bad" / "model.json").exists()
+    monkeypatch.setattr(saving, "check_finite", lambda *_: None)  # as an earlier version would have
+    save_again(str(tmp_path / "bad"), source, name, value)
+    with pytest.raises(ArtifactError, match=reason):
+        load_artifact(str(tmp_path / "bad"))
+
+
+def test_a_zoom_filter_of_no_numbers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = ZoomNetwork(ZoomConfig(image_size_px=22))
+    name, weights = next(iter(network.state_dict().items()))
+    weights.view(-1)[0] = float("nan")
+    with pytest.raises(ArtifactError, match=name):
+        save_zoom_artifact(str(tmp_path), network, metrics={})
+    monkeypatch.setattr(saving, "check_finite", lambda *_: None)
+    save_zoom_artifact(str(tmp_path), network, metrics={})
+    with pytest.raises(ArtifactError, match=name):
+        load_zoom_artifact(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_brought_weights_of_no_numbers_are_refused(tmp_path: Path, name: str) -> None:
+    state = {"conv1.weight": torch.ones(3), "layer1.0.bn1.bias": torch.tensor([1.0, float("inf")])}
+    if name.endswith("pth"):
+        torch.save(state, tmp_path / name)
+    else:
+        safetensors.torch.save_file(state, tmp_path / name)
+    with pytest.raises(ArtifactError, match=rf"{name}: 1 of the 2 weights of layer1.0.bn1.bias are NaN or infinite"):
+        read_state_dict(str(tmp_path / name))

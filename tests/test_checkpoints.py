@@ -382,6 +382,18 @@ def bfloat16(encoder: Any, decoder: Any) -> None:
     decoder.init_h = nn.Linear(512, 12, dtype=torch.bfloat16)
 
 
+def no_numbers(encoder: Any, decoder: Any) -> None:
+    decoder.fc = nn.Linear(12, len(decoder.fc.bias))
+    with torch.no_grad():
+        decoder.fc.weight[2, 5] = float("nan")
+
+
+def too_large_for_single(encoder: Any, decoder: Any) -> None:
+    decoder.init_h = nn.Linear(512, 12, dtype=torch.float64)
+    with torch.no_grad():
+        decoder.init_h.bias[0] = 1e300
+
+
 def too_wide(encoder: Any, decoder: Any) -> None:
     decoder.embedding = nn.Embedding(len(decoder.fc.bias), 8193)
 
@@ -409,6 +421,8 @@ def without_counters(encoder: Any, decoder: Any) -> None:
         (no_matrix, "decoder.embedding.weight is missing or no matrix"),
         (in_itself, "is no module"),
         (bfloat16, "a storage of another dtype"),
+        (no_numbers, "weights of decoder.fc.weight are NaN or infinite"),
+        (too_large_for_single, "1 of the 12 weights of decoder.init_h.bias are NaN or infinite"),
         (too_wide, "embedding_dim is 8193; expected 1 to 8192"),
     ],
 )

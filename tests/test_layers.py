@@ -11,7 +11,7 @@ LAYERS = {
     "addresses": 0, "downloads": 0, "demo_shop": 0, "client": 0, "picture_limits": 0, "fitted": 0,
     "picture_files": 0, "texts": 0, "prices": 0, "values": 0, "text_files": 0, "delimited": 0,
     "images": 1, "models": 1, "decoding": 1, "metrics": 1, "artifacts": 1, "checkpoints": 1, "pickles": 1,
-    "fingerprints": 1, "products": 1,
+    "fingerprints": 1, "products": 1, "device_memory": 1,
     "inference": 2, "predictors": 2, "label_predictor": 2, "zoom_predictor": 2, "reports": 2,
     "session": 3, "progress": 3, "streaming": 3, "catalog": 3, "crawl": 3,
     "migration": 3, "cleaning": 3, "training": 3, "scoring": 3, "serving": 3, "embedding": 3,

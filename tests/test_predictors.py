@@ -1,16 +1,23 @@
 import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from atlas_ray.artifacts import load_artifact
+from atlas_ray.artifacts import ZoomArtifact, load_artifact
 from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import ConfigError, TaxonomyError
+from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.predictors import PathPredictor, PredictorConfig, choose_device, choose_dtype
 from atlas_ray.products import Products
 from atlas_ray.records import PREDICTIONS
 from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.zoom_predictor import ZoomPredictor
+from benchmarks.fuzz_pictures import encoded
 from tests.parts import make_artifact
 
 
@@ -150,3 +157,109 @@ def test_each_picture_may_have_a_scope_of_its_own(small_model: str, garments: Ta
     with pytest.raises(TaxonomyError, match="Hats"):
         chosen.narrowed(("Hats",))
     assert chosen.predict_within(Products(decoded[:0]), []).num_rows == 0
+
+
+class Broken:
+    """A network that gives NaN for dark pictures, and has no memory for more than some."""
+
+    def __init__(self, made: PathPredictor, monkeypatch: pytest.MonkeyPatch, *, most: int = 1000) -> None:
+        self.sizes: list[int] = []
+        whole = made._inference.encode
+
+        def encode(products: Products) -> torch.Tensor:
+            self.sizes.append(len(products))
+            if len(products) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nAnd more.")
+            encoded = whole(products)
+            dark = products.pixels.float().mean((1, 2, 3)) < 20
+            return torch.where(dark.view(-1, *[1] * (encoded.ndim - 1)), torch.nan, encoded)
+
+        monkeypatch.setattr(made._inference, "encode", encode)
+
+
+def dark() -> bytes:
+    return encoded(Image.new("RGB", (40, 40), (3, 3, 3)))
+
+
+@pytest.mark.parametrize("search", ["exact", "beam"])
+def test_an_answer_that_is_no_number_is_none(small_model: str, monkeypatch: pytest.MonkeyPatch, search: str) -> None:
+    contents = [*pictures(5), b"junk"]
+    wanted, _ = predictor(small_model, search=search)(contents)
+    contents[1], contents[3] = dark(), dark()
+    made = predictor(small_model, search=search, batch_size=2)
+    Broken(made, monkeypatch)
+    table, refused = made(contents)
+    assert {index: error.code for index, error in refused.items()} == {
+        1: "not_a_number", 3: "not_a_number", 5: "not_an_image"
+    }  # fmt: skip
+    for index in (0, 2, 4):
+        assert table["category_path"][index] == wanted["category_path"][index]
+        assert table["probability"][index].as_py() == pytest.approx(wanted["probability"][index].as_py())
+    assert all(table[name].is_null().to_pylist() == [index in (1, 3, 5) for index in range(6)] for name in PREDICTED)
+    vectors, refused = made.embed(contents)
+    assert sorted(index for index, error in refused.items() if error.code == "not_a_number") == [1, 3]
+    assert (vectors.any(1).tolist(), bool(np.isfinite(vectors).all())) == (
+        [True, False, True, False, True, False],
+        True,
+    )
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+@pytest.mark.parametrize("field", ["probability", "level_probability", "outside"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_each_number_of_an_answer_counts(small_model: str, row: int, field: str, value: float) -> None:
+    made = predictor(small_model)
+    found = made.infer(Products(made.decode(pictures(3))[0]))
+    broken = getattr(found, field).clone()
+    broken[row] = value
+    table = made.scope.table([replace(found, **{field: broken})])
+    assert table["category_path"].is_null().to_pylist() == [place == row for place in range(3)]
+
+
+def test_a_batch_without_memory_is_halved_once_and_so_are_those_after_it(
+    small_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = pictures(16)
+    wanted, _ = predictor(small_model)(contents)
+    asks: list[Callable[[PathPredictor], Any]] = [
+        lambda made: made(contents)[0],
+        lambda made: made.predict(Products(made.decode(contents)[0])),
+    ]
+    for ask in asks:
+        made = predictor(small_model, batch_size=8)
+        broken = Broken(made, monkeypatch, most=4)
+        assert ask(made)["category_path"].to_pylist() == wanted["category_path"].to_pylist()
+        assert broken.sizes == [8, 4, 4, 4, 4]
+    made = predictor(small_model, batch_size=8)
+    broken = Broken(made, monkeypatch, most=4)
+    vectors, _ = made.embed(contents)
+    assert (len(vectors), broken.sizes) == (16, [8, 4, 4, 4, 4])
+
+
+def test_a_device_without_memory_for_half_a_batch_is_told(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = predictor(small_model, batch_size=8)
+    broken = Broken(made, monkeypatch, most=3)
+    with pytest.raises(ConfigError, match=r"no memory for a batch of 4, and --batch-size is 8: CUDA out of") as error:
+        made(pictures(9))
+    assert (broken.sizes, "\n" in str(error.value)) == ([8, 4], False)
+    single = predictor(small_model, batch_size=1)
+    Broken(single, monkeypatch, most=0)
+    with pytest.raises(ConfigError, match="no memory for a batch of 1"):
+        single(pictures(1))
+
+
+def test_the_zoom_filter_halves_its_batches_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = ZoomNetwork(ZoomConfig(image_size_px=22))
+    filtering = ZoomPredictor(ZoomArtifact(id="", model=network, metrics={}), device="cpu", batch_size=6)
+    pixels = torch.randint(0, 255, (12, 3, 22, 22), dtype=torch.uint8)
+    wanted, sizes, whole = filtering(pixels), [], network.forward
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(batch)
+
+    monkeypatch.setattr(network, "forward", forward)
+    np.testing.assert_allclose(filtering(pixels), wanted, atol=1e-3)
+    assert sizes == [6, 3, 3, 3, 3]

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from atlas_ray import storage
 from atlas_ray.artifacts.artifact import KINDS, MEMBER_KINDS, PATH_KINDS, ZOOM_KIND, Artifact, ZoomArtifact
-from atlas_ray.artifacts.files import FORMAT, content_id, load_words, read, read_json
+from atlas_ray.artifacts.files import FORMAT, check_finite, content_id, load_words, read, read_json
 from atlas_ray.artifacts.fitted import load_fitted
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
 from atlas_ray.metrics.calibration import BOUNDS
@@ -208,7 +208,9 @@ def _network(uri: str, document: dict[str, Any], config: Any) -> Any:
     _, network = KINDS[document["kind"]]
     try:
         model = network(config)
-        model.load_state_dict(safetensors.torch.load(weights))
+        state = safetensors.torch.load(weights)
+        model.load_state_dict(state)
     except (SafetensorError, RuntimeError, ConfigError) as error:
         raise ArtifactError(f"{uri}: the weights do not fit the model: {str(error).splitlines()[-1]}") from None
+    check_finite(state, uri)
     return model.eval()

@@ -8,7 +8,7 @@ import safetensors.torch
 
 from atlas_ray import __version__, storage
 from atlas_ray.artifacts.artifact import KINDS
-from atlas_ray.artifacts.files import FORMAT, WORDS, content_id, read_json, save_words, write_json
+from atlas_ray.artifacts.files import FORMAT, WORDS, check_finite, content_id, read_json, save_words, write_json
 from atlas_ray.artifacts.fitted import file_of, save_fitted
 from atlas_ray.errors import ArtifactError
 from atlas_ray.fitted import Fitted
@@ -30,7 +30,11 @@ def save_artifact(
     labels: LabelSpace | None = None,
     fitted: Fitted | None = None,
 ) -> str:
-    """Write an artifact and return its content id; `model.json` comes last and completes it."""
+    """Write an artifact and return its content id; `model.json` comes last and completes it.
+
+    Raises:
+        ArtifactError: where weights are NaN or infinite.
+    """
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
     names = {"vocabulary": list(vocabulary.tokens), "taxonomy_id": taxonomy.id, **_labels_entry(labels)}
     names |= save_fitted(uri, fitted)
@@ -116,6 +120,7 @@ def set_temperature(uri: str, temperature: float, metrics: dict[str, Any], fitte
 
 def _save(uri: str, model: PathModel | ZoomNetwork, names: dict[str, Any], metrics: dict[str, Any]) -> str:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    check_finite(state, uri)
     weights = safetensors.torch.save(state)
     document: dict[str, Any] = {
         "format": FORMAT,

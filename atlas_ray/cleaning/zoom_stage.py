@@ -9,10 +9,11 @@ import pyarrow as pa
 import torch
 
 from atlas_ray.artifacts import load_zoom_artifact
+from atlas_ray.errors import NOT_A_NUMBER, ItemError
 from atlas_ray.images import decode_batch_at
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.records import IMAGES
-from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, with_errors
+from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, with_refusals
 from atlas_ray.zoom_predictor import ZoomPredictor
 
 ZOOMED = pa.schema([*IMAGES, ("zoomed_probability", pa.float32())])
@@ -55,7 +56,9 @@ class JudgeZoom:
         probability = self._predictor(decoded.pixels[0])
         where = np.full(len(table), -1)
         where[good] = np.arange(len(good))
-        where[good[np.array(sorted(decoded.refused), dtype=np.int64)]] = -1
+        refused: dict[int, ItemError] = {int(place): NOT_A_NUMBER for place in np.flatnonzero(np.isnan(probability))}
+        refused |= decoded.refused
+        where[good[np.array(sorted(refused), dtype=np.int64)]] = -1
         rows = pa.array(where, mask=where < 0)
         columns = {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
         columns |= {
@@ -64,7 +67,7 @@ class JudgeZoom:
             "zoomed_probability": pa.array(probability).take(rows),
         }
         out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
-        out = with_errors(out, "decode", {int(good[i]): error for i, error in decoded.refused.items()})
+        out = with_refusals(out, {int(good[i]): error for i, error in refused.items()})
         failed = len(out) - out["error_code"].null_count
         self._board.add.remote({"looked at": len(out) - failed, "quarantined": failed})
         self._board.span.remote("judge", started, time.time())

@@ -17,13 +17,16 @@ from atlas_ray.cleaning.examples import Examples, read_examples
 from atlas_ray.cleaning.sources import draw_candidates
 from atlas_ray.cleaning.svm import fit_baseline
 from atlas_ray.cleaning.threshold import choose_threshold
-from atlas_ray.errors import OutputError
+from atlas_ray.errors import NotFiniteError, OutputError
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.predictors import choose_device, choose_dtype
 from atlas_ray.reports.zoom import zoom_scores
 from atlas_ray.streaming.tables import write_quarantine
 from atlas_ray.zoom_predictor import ZoomPredictor
+
+DIVERGED = 1e4
+"""Of the mean loss, as in `atlas_ray.training`: no network that learns has one."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def train_zoom(config: ZoomTraining) -> ZoomReport:
     Raises:
         OutputError: where the output holds a model or a catalogue.
         CatalogError: where the source cannot be read, or has too few pictures.
+        NotFiniteError: where the training diverged.
     """
     output = storage.absolute(config.output)
     for taken in ("model.json", "products"):
@@ -124,6 +128,13 @@ def _fit(
         seconds = time.monotonic() - started
         with autocast:
             val_loss, val_accuracy = _measure(network, val, config.batch_size, device)
+        for name, value in (("loss", total / len(train)), ("validation loss", val_loss)):
+            if not value < DIVERGED:  # NaN is less than nothing
+                raise NotFiniteError(
+                    f"the training diverged: the {name} is {value:.3g} in epoch {epoch}, with --learning-rate "
+                    f"{config.learning_rate:g} --precision {config.precision}; no model is written. Train with a lower "
+                    "learning rate" + ("" if config.precision == "float32" else ", or with --precision float32")
+                )
         history.append(
             {"epoch": epoch, "train_loss": total / len(train), "val_loss": val_loss, "val_accuracy": val_accuracy}
         )

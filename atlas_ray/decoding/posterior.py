@@ -1,7 +1,10 @@
 """What a search found: paths, their probabilities, and the mass outside the taxonomy."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
+import torch
 from torch import Tensor
 
 from atlas_ray.decoding.tree import TrieTensors
@@ -19,6 +22,19 @@ class Posterior:
     """(batch, depth) the probability of each prefix of the best path; 0 past its end."""
     outside: Tensor
     """(batch,) the mass that the model put on paths outside the taxonomy."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return what was found of several batches as of one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    @property
+    def finite(self) -> Tensor:
+        """Which pictures have an answer, (batch,) bool: of one that has none a number is NaN or infinite."""
+        numbers = torch.cat([self.probability, self.level_probability, self.outside[:, None]], 1)
+        return numbers.isfinite().all(1) & (self.leaf[:, 0] >= 0)
 
 
 def posterior(

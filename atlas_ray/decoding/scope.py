@@ -77,7 +77,10 @@ class Scope:
         )
 
     def table(self, found: Sequence[Posterior]) -> pa.Table:
-        """Turn posteriors into the columns of `PREDICTED`, without a loop over pictures."""
+        """Turn posteriors into the columns of `PREDICTED`, without a loop over pictures.
+
+        A picture whose answer is no number has a row of nulls.
+        """
         schema = pa.schema([PREDICTIONS.field(name) for name in PREDICTED])
         if not found:
             return schema.empty_table()
@@ -85,22 +88,22 @@ class Scope:
         def column(name: str) -> Any:
             return torch.cat([getattr(part, name) for part in found]).cpu().numpy()
 
-        leaf, probability = column("leaf"), column("probability")
-        best = leaf[:, 0]
+        leaf, probability, there = column("leaf"), column("probability"), column("finite")
+        best, gone = leaf[:, 0], ~there
         levels = column("level_probability")
-        level_mask = np.arange(levels.shape[1]) < self.lengths[best][:, None]
-        kept = leaf[:, 1:] >= 0
+        level_mask = (np.arange(levels.shape[1]) < self.lengths[best][:, None]) & there[:, None]
+        kept = (leaf[:, 1:] >= 0) & there[:, None]
         alternatives = pa.StructArray.from_arrays(
             [self.paths.take(pa.array(leaf[:, 1:][kept])), pa.array(probability[:, 1:][kept])],
             fields=list(ALTERNATIVE),
         )
         return pa.table(
             [
-                self.paths.take(pa.array(best)),
-                pa.array(probability[:, 0]),
-                pa.ListArray.from_arrays(_offsets(level_mask), pa.array(levels[level_mask])),
-                pa.ListArray.from_arrays(_offsets(kept), alternatives),
-                pa.array(column("outside")),
+                self.paths.take(pa.array(best, mask=gone)),
+                pa.array(probability[:, 0], mask=gone),
+                pa.ListArray.from_arrays(_offsets(level_mask), pa.array(levels[level_mask]), mask=pa.array(gone)),
+                pa.ListArray.from_arrays(_offsets(kept), alternatives, mask=pa.array(gone)),
+                pa.array(column("outside"), mask=gone),
             ],
             schema=schema,
         )

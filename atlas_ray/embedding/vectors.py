@@ -10,7 +10,7 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.embedding.combine import vector_column
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.products import texts_of
-from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, keep_answered, with_errors
+from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, keep_answered, with_refusals
 
 CARRIED = ("category_path", "split")
 """What the products table says of a product and its embedding repeats."""
@@ -34,7 +34,7 @@ class Embed:
         found, refused = self._predictor.embed(asked["bytes"].to_pylist(), texts)
         vectors = np.zeros((len(table), found.shape[1]), np.float32)
         vectors[rows] = found
-        table = with_errors(table, "decode", {int(rows[i]): error for i, error in refused.items()})
+        table = with_refusals(table, {int(rows[i]): error for i, error in refused.items()})
         table, picture_error = keep_answered(table, pa.chunked_array([vectors.any(1)]))
         out = table.select([*KEYS, *CARRIED, *ERROR.names])
         out = out.append_column("vector", vector_column(vectors)).append_column("picture_error", picture_error)

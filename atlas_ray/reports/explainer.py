@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, load_artifact
-from atlas_ray.errors import FetchError, StorageError, TaxonomyError
+from atlas_ray.errors import NOT_A_NUMBER, FetchError, NotFiniteError, StorageError, TaxonomyError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.products import Products, Texts, texts_of
 from atlas_ray.records import PRODUCTS
@@ -46,6 +46,7 @@ def explain_picture(
     Raises:
         ConfigError: where the model has no attention.
         StorageError: where the picture cannot be read.
+        NotFiniteError: where the model's answer is no number.
         ArtifactError, TaxonomyError: where the model cannot be, or has no node `within`.
     """
     predictor = PathPredictor(load_artifact(model), PredictorConfig(batch_size=1), within=within)
@@ -57,6 +58,8 @@ def explain_picture(
         raise StorageError(f"{uri}: {refused[0]}")
     table, maps = predictor.explain(Products(pixels, texts or {}))
     (row,) = table.to_pylist()
+    if row["category_path"] is None:
+        raise NotFiniteError(f"{uri}: {NOT_A_NUMBER}")
     drawn = io.BytesIO()
     strip(pixels[0].numpy(), maps[0].numpy(), _levels(row)).save(drawn, "PNG")
     return row, drawn.getvalue()
@@ -144,6 +147,9 @@ class Explainer:
                 given = {name: [found.get(row["product_id"]) for row in some] for name, found in texts.items()}
                 table, maps = self._predictor.explain(Products(pixels, given))
                 for place, row, said, seen, looked in zip(good, some, table.to_pylist(), pixels, maps, strict=True):
+                    if said["category_path"] is None:
+                        drawn[place] = Strip(NOT_A_NUMBER.code)
+                        continue
                     drawing = strip(seen.numpy(), looked.numpy(), _levels(said))
                     drawn[place] = Strip(drawing, _another(row["category_path"], said["category_path"]))
             yield from drawn

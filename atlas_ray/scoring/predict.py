@@ -13,7 +13,7 @@ import torch
 
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.decoding import PREDICTED
-from atlas_ray.errors import ItemError, PictureError
+from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.images import decode_batch_at
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.predictors import PathPredictor, PredictorConfig
@@ -27,6 +27,7 @@ from atlas_ray.streaming.outcomes import (
     pictured_rows,
     split_outcomes,
     with_errors,
+    with_refusals,
 )
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.zoom_predictor import ZoomPredictor
@@ -127,11 +128,11 @@ class Predict:
         if "bytes" in table.column_names:
             predicted, refused = predictor(table["bytes"].take(pa.array(rows)).to_pylist(), texts)
         else:
-            predicted = self._decoded(table, rows, texts)
+            predicted, refused = self._decoded(table, rows, texts)
         where = np.full(len(table), -1)
         where[rows] = np.arange(len(rows))
         predicted = predicted.take(pa.array(where, mask=where < 0))
-        table = with_errors(table, "decode", {int(rows[i]): error for i, error in refused.items()})
+        table = with_refusals(table, {int(rows[i]): error for i, error in refused.items()})
         table, columns["picture_error"] = keep_answered(table, predicted["category_path"].is_valid())
         columns |= {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
         columns |= {name: predicted[name] for name in PREDICTED}
@@ -145,8 +146,10 @@ class Predict:
         self._board.span.remote("predict", started, time.time())
         return out
 
-    def _decoded(self, table: pa.Table, rows: Any, texts: Mapping[str, Sequence[str | None]]) -> pa.Table:
-        """Predict for rows whose pictures are decoded: a row for each, null where there is nothing to go by."""
+    def _decoded(
+        self, table: pa.Table, rows: Any, texts: Mapping[str, Sequence[str | None]]
+    ) -> tuple[pa.Table, dict[int, ItemError]]:
+        """Predict for rows whose pictures are decoded, as the predictor does for files."""
         predictor, size = self._predictor, self._predictor.image_size_px
         seen = np.isin(rows, pictured_rows(table))
         pixels = torch.zeros((len(rows), 3, size, size), dtype=torch.uint8)
@@ -157,7 +160,8 @@ class Predict:
         where = np.full(len(rows), -1)
         where[good] = np.arange(len(good))
         predicted = predictor.predict(products if len(good) == len(rows) else products.take(good))
-        return predicted.take(pa.array(where, mask=where < 0))
+        nulls = np.flatnonzero(predicted["category_path"].is_null().to_numpy())
+        return predicted.take(pa.array(where, mask=where < 0)), {good[place]: NOT_A_NUMBER for place in nulls}
 
     def _filtered(self, table: pa.Table, zoom: ZoomPredictor) -> tuple[pa.Table, pa.Array]:
         """Give up the zoomed pictures of a block, but for the least zoomed of a product that has no other in it.
@@ -172,17 +176,17 @@ class Predict:
         product = pc.index_in(table["product_id"], pc.unique(table["product_id"])).to_numpy()[good]
         order = np.lexsort((good, found, product))
         _, first = np.unique(product[order], return_index=True)
+        wrong = np.isnan(found)
         gone = found >= threshold
         gone[order[first]] = False  # each product's least zoomed one stays, which is normal if any of them is
         errors = {
             int(row): PictureError("zoomed", f"zoomed with probability {p:.4f}, {threshold:.4f} or more")
             for row, p in zip(good[gone], found[gone], strict=True)
         }
-        probability = np.zeros(len(table), np.float32)
+        probability = np.full(len(table), np.nan, np.float32)
         probability[good] = found
-        unknown = np.ones(len(table), dtype=bool)
-        unknown[good] = False
-        return with_errors(table, FILTER_STAGE, errors), pa.array(probability, mask=unknown)
+        table = with_refusals(table, {int(row): NOT_A_NUMBER for row in good[wrong]})
+        return with_errors(table, FILTER_STAGE, errors), pa.array(probability, mask=np.isnan(probability))
 
 
 def _not_filtered(table: pa.Table) -> Any:

@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 from starlette.types import ASGIApp
 
-from atlas_ray.errors import ItemError, TaxonomyError
+from atlas_ray.errors import NOT_A_NUMBER, ItemError, TaxonomyError
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.products import texts_of
 from atlas_ray.reports.attention import overlays, seen
@@ -261,7 +261,7 @@ class Gateway:
                 continue
             for place, (picture, _) in enumerate(chunk):
                 picture.result = _result(answer, place, ask)
-                if isinstance(picture.content, ItemError):
+                if isinstance(picture.content, ItemError) and "error" not in picture.result:
                     picture.result["picture_error"] = str(picture.content)
             if answer.maps is not None:
                 await asyncio.get_running_loop().run_in_executor(self._drawing, _draw, chunk, answer.maps)
@@ -321,6 +321,8 @@ def _question(
 def _result(answer: Answer, place: int, ask: Ask) -> dict[str, Any]:
     assert answer.rows is not None
     row = dict(answer.rows[place])
+    if row["category_path"] is None:
+        return {"error": {"code": NOT_A_NUMBER.code, "message": NOT_A_NUMBER.message}}
     if ask.top_k is not None:
         row["alternatives"] = row["alternatives"][: ask.top_k - 1]
     return {**row, "model_id": answer.model_id, "taxonomy_id": answer.taxonomy_id}
@@ -329,6 +331,6 @@ def _result(answer: Answer, place: int, ask: Ask) -> dict[str, Any]:
 def _draw(chunk: Sequence[tuple[NamedProduct, Pixels | None]], maps: Any) -> None:
     """Add to the results of pictures where the model looked."""
     for (product, pixels), looked in zip(chunk, maps, strict=True):
-        if pixels is not None:
+        if pixels is not None and "error" not in product.result:
             levels = len(product.result["category_path"])
             product.result |= {"attention": overlays(looked, levels), "picture": seen(pixels)}

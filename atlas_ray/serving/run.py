@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from atlas_ray.artifacts import check_target
+from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import ClusterError, ConfigError
 from atlas_ray.serving.access import TokenTable
 from atlas_ray.serving.app import build_app, running_serve
@@ -27,7 +27,7 @@ def check(config: ServeConfig) -> None:
         UserError: for a model or a file of tokens that cannot be read.
     """
     for uri in config.absolute().models().values():
-        check_target(uri, "path")
+        load_artifact(uri)  # weights that are no numbers are told now, and not by a replica that never comes
     TokenTable(config.tokens, config.tokens_file)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.errors import ItemError
+from atlas_ray.errors import AnswerError, ItemError, PictureError
 from atlas_ray.records import QUARANTINE
 
 KEYS = ("image_id", "product_id", "image_uri")
@@ -30,10 +30,12 @@ def pictured_rows(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
 
 
 def with_errors(table: pa.Table, stage: str, errors: Mapping[int, ItemError]) -> pa.Table:
-    """Fill the error columns of some rows, keeping what earlier stages wrote."""
+    """Fill the error columns of some rows; what an earlier stage wrote stays."""
     if "error_code" not in table.column_names:
         for name in ERROR.names:
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    good = table["error_code"].is_null().to_pylist() if errors else []
+    errors = {row: error for row, error in errors.items() if good[row]}
     if not errors:
         return table
     for name, value in (
@@ -45,6 +47,13 @@ def with_errors(table: pa.Table, stage: str, errors: Mapping[int, ItemError]) ->
         for row, error in errors.items():
             cells[row] = value(error)
         table = table.set_column(table.column_names.index(name), name, pa.array(cells, pa.string()))
+    return table
+
+
+def with_refusals(table: pa.Table, refused: Mapping[int, ItemError]) -> pa.Table:
+    """Fill the error columns of rows that a predictor refused: pictures, and answers that are none."""
+    for stage, kind in (("decode", PictureError), ("predict", AnswerError)):
+        table = with_errors(table, stage, {row: error for row, error in refused.items() if isinstance(error, kind)})
     return table
 
 

@@ -10,7 +10,7 @@ import torch
 from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.config import KNOWING
-from atlas_ray.errors import CatalogError, tell
+from atlas_ray.errors import CatalogError, NotFiniteError, tell
 from atlas_ray.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
@@ -233,6 +233,11 @@ class Judge:
         start = 0
         for batch in products.take(kept).split(BATCH):
             found = predictor.infer(batch)
+            if wrong := int((~found.finite).sum()):
+                raise NotFiniteError(
+                    f"model {predictor.model_id}: its answers about {wrong} of {len(batch)} products are no numbers; "
+                    "train it anew, and calibrate that"
+                )
             rows = slice(start, start + len(batch))
             start += len(batch)
             paths = found.leaf.shape[1]

@@ -20,7 +20,7 @@ from ray.data import RandomSeedConfig
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusion_artifact
 from atlas_ray.config import FITTED, hold_settings
-from atlas_ray.errors import CatalogError, ConfigError, tell
+from atlas_ray.errors import CatalogError, ConfigError, NotFiniteError, tell
 from atlas_ray.fitted import FUSED, Fitted, product_keys
 from atlas_ray.inference import FusedInference
 from atlas_ray.metrics import MicroF1, compare
@@ -227,6 +227,10 @@ class Ask:
         parts = [pack_opinions(*self._models.opinions(batch)).cpu() for batch in products.split(BATCH)]
         rows = torch.cat(parts) if parts else torch.zeros(0, 1)
         kept = products.there(self._models.reads).any(1).numpy()
+        if wrong := int((~rows.isfinite().all(1)).sum()):
+            raise NotFiniteError(
+                f"what the models say of {wrong} of {len(rows)} products is no number; train them anew"
+            )
         return {
             "inputs": rows.numpy()[kept],
             "label": label[kept],

@@ -12,7 +12,7 @@ import torch
 
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, check_labels, load_artifact
-from atlas_ray.errors import ArtifactError, CatalogError, OutputError, tell
+from atlas_ray.errors import ArtifactError, CatalogError, NotFiniteError, OutputError, tell
 from atlas_ray.label_predictor import LabelPredictor
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionNetwork
@@ -186,6 +186,8 @@ class Judge:
             found = predictor(batch)
             for at, uri in enumerate(self._uris):
                 logits, there = (part.cpu() for part in found[uri])
+                if wrong := int((~logits[there].isfinite().all(1)).sum()):
+                    raise NotFiniteError(f"{uri}: its answers about {wrong} of {len(batch)} products are no numbers")
                 counts[at] += compare((logits > 0) & there[:, None], has[start : start + BATCH]).sum(1)
                 answered[at] += there.sum()
         ids = kept["product_id"].to_pylist()

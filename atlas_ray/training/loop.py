@@ -1,5 +1,6 @@
 """What each training worker runs: one network, its optimizer, its share of the examples."""
 
+import math
 import os
 import tempfile
 import time
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from atlas_ray.errors import CatalogError
+from atlas_ray.errors import CatalogError, NotFiniteError
 from atlas_ray.metrics import FIGURES
 from atlas_ray.models import FusionConfig
 from atlas_ray.models.backbone import Backbone
@@ -33,6 +34,8 @@ from atlas_ray.training.schedule import apply_rate, rate_at
 from atlas_ray.training.tracker import Tracker
 
 STATE_FILE = "state.pt"
+DIVERGED = 1e4
+"""Of the mean loss: a model that gives the right answers a probability of e^-10000 is none."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,15 @@ def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float
     return 0 < patience <= since
 
 
+def diverged(what: str, config: TrainConfig) -> NotFiniteError:
+    """Return the error that ends a training, with what there is to be tried."""
+    return NotFiniteError(
+        f"the training diverged: {what}, with --encoder-lr {config.encoder_lr:g} --decoder-lr {config.decoder_lr:g} "
+        f"--precision {config.precision}; no model is written. Train with --fresh and lower learning rates"
+        + ("" if config.precision == "float32" else ", or with --precision float32")
+    )
+
+
 class Worker:
     """The state of one worker."""
 
@@ -162,6 +174,7 @@ class Worker:
             if epoch + 1 < config.epochs:
                 self.batches["train"].begin(self.batch_size)
             metrics |= self.validate()
+            self.check(metrics, epoch)
             metrics |= {"epoch": epoch + 1, "step": self.step, "seconds": time.perf_counter() - started}
             self.history.append(metrics)
             figure = self.objective.figure
@@ -206,6 +219,8 @@ class Worker:
                 self._show(epoch, totals, self.step - begun, now - started, rate.factor)
             left = steps * (epoch + 1) - self.step
             if config.checkpoint_steps and self.step % config.checkpoint_steps == 0 and left:
+                loss, count = self._sum(totals.clone())
+                self.check({"train_loss": loss / max(count, 1)}, epoch)
                 self.report({"step": self.step})
         loss, count = self._sum(totals)
         refused = self.batches["train"].refused
@@ -282,6 +297,19 @@ class Worker:
             totals += (torch.cat([column.double() for column in columns], 1) * usable).sum(0)
         count, loss, *sums = self._sum(totals)
         return {"val_examples": count, "val_loss": loss / max(count, 1.0), **objective.figures(sums, count)}
+
+    def check(self, metrics: Mapping[str, Any], epoch: int) -> None:
+        """End a training that has diverged, on all workers alike, before its state is kept.
+
+        Raises:
+            NotFiniteError: saying what is no number, or a loss that no network has that learns.
+        """
+        for name, value in metrics.items():
+            if not math.isfinite(value) or (name.endswith("_loss") and value > DIVERGED):
+                raise diverged(f"{name} is {value:.3g} in epoch {epoch + 1}", self.config)
+        for name, tensor in self.objective.network.state_dict().items():
+            if not tensor.isfinite().all():
+                raise diverged(f"the weights of {name} are NaN or infinite in epoch {epoch + 1}", self.config)
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Hand Ray Train the metrics and, from the first worker, the checkpoint."""

@@ -1,24 +1,26 @@
-"""A mistake in what the user gave ends a training; it would be the same at every try."""
+"""What ends a training since it would be the same at every try: a mistake of the user's, numbers that are none."""
 
 from typing import Any, NoReturn
 
 from ray.train import ControllerError, TrainingFailedError, UserCallback
 
-from atlas_ray.errors import UserError
+from atlas_ray.errors import RunError, UserError
+
+ENDS = (UserError, RunError)
 
 
 class EndAtMistakes(UserCallback):
-    """Keep Ray Train from trying again what a worker raised a `UserError` for."""
+    """Keep Ray Train from trying again what a worker raised one of `ENDS` for."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         """Raise the mistake where Ray Train runs, which ends it; any other failure is for its own policy.
 
         Raises:
-            UserError: what a worker raised.
+            UserError, RunError: what a worker raised.
         """
         for error in worker_exceptions.values():
             mistake = getattr(error, "_base_exc", error)  # Ray wraps it together with the traceback
-            if isinstance(mistake, UserError):
+            if isinstance(mistake, ENDS):
                 raise mistake
 
 
@@ -26,9 +28,9 @@ def raise_reason(error: TrainingFailedError) -> NoReturn:
     """Raise the mistake that ended a training, or else its failure.
 
     Raises:
-        UserError: a mistake in what the user gave.
+        UserError, RunError: what a worker raised.
         TrainingFailedError: anything else.
     """
-    if isinstance(error, ControllerError) and isinstance(error.controller_failure, UserError):
+    if isinstance(error, ControllerError) and isinstance(error.controller_failure, ENDS):
         raise error.controller_failure from None
     raise error

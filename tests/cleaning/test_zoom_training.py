@@ -10,12 +10,13 @@ from PIL import Image
 from rich.console import Console
 
 from atlas_ray.artifacts import load_zoom_artifact
+from atlas_ray.cleaning import zoom_training
 from atlas_ray.cleaning.config import ZoomTraining
 from atlas_ray.cleaning.examples import Examples, read_examples, split_of
 from atlas_ray.cleaning.sources import Candidate, Candidates, draw_candidates
 from atlas_ray.cleaning.svm import features, fit_baseline
 from atlas_ray.cleaning.zoom_training import train_zoom
-from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.errors import CatalogError, NotFiniteError, OutputError
 from atlas_ray.records import QUARANTINE
 from atlas_ray.reports.zoom import print_zoom, zoom_scores
 from atlas_ray.zoom_predictor import ZoomPredictor
@@ -141,3 +142,13 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert row in [" ".join(line.split()) for line in shown.splitlines()]
     assert "threshold 0.2500" in shown
     assert "no threshold reaches the precision 0.95" in shown
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e20])
+def test_a_training_that_diverges_leaves_no_model(
+    folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    monkeypatch.setattr(zoom_training, "_measure", lambda *_: (value, 0.5))
+    with pytest.raises(NotFiniteError, match=r"diverged: the validation loss is .* in epoch 1, with --learning-rate 0"):
+        train_zoom(ZoomTraining(output=str(tmp_path), zoomed=folders["zoomed"], normal=folders["normal"], **SMALL))
+    assert not (tmp_path / "model.json").exists()

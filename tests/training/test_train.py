@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,10 +14,12 @@ from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.cli import main
-from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.errors import CatalogError, NotFiniteError, OutputError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.training.augment import augment
 from atlas_ray.training.config import EncoderDecoderTraining
+from atlas_ray.training.loop import Worker
+from atlas_ray.training.mistakes import EndAtMistakes
 from atlas_ray.training.run import train
 from tests.parts import rows
 
@@ -113,3 +116,51 @@ def test_augmentation_keeps_shape_and_range() -> None:
     assert (changed - pictures).abs().mean((1, 2, 3)).min() > 1  # each picture changed
     flat = torch.full((2, 3, 16, 16), 7, dtype=torch.uint8)
     torch.testing.assert_close(augment(flat), flat.float())
+
+
+HOT = ("--encoder-lr", "10", "--decoder-lr", "10", "--clip", "1000000", "--precision", "float32", "--epochs", "3")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_training_that_diverges_ends_with_its_reason_and_without_a_model(
+    catalog: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--backbone", "resnet18", "--image-size-px", "32", "--hidden-dim", "32", "--batch-size", "16")
+    command = ["train", "classifier", "--catalog", catalog, "--output", str(tmp_path), "--head-epochs", "0"]
+    assert main([*command, *small, *HOT]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("atlas-ray train: the training diverged: ")
+    for word in ("in epoch ", "--encoder-lr 10 --decoder-lr 10 --precision float32", "no model is written", "--fresh"):
+        assert word in last
+    assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"train_loss": float("nan")}, "train_loss is nan in epoch 5"),
+        ({"train_loss": 1.0, "val_loss": float("inf")}, "val_loss is inf"),
+        ({"train_loss": 5.6e29}, r"train_loss is 5\.6e\+29"),
+        ({"train_loss": 1.0, "val_accuracy": float("nan")}, "val_accuracy is nan"),
+        ({"val_micro_f1": float("nan")}, "val_micro_f1 is nan"),
+    ],
+)
+def test_no_epoch_of_no_numbers_is_kept(metrics: dict[str, float], reason: str) -> None:
+    network = torch.nn.Linear(2, 2)
+    worker: Any = SimpleNamespace(
+        config=EncoderDecoderTraining(catalog="c", output="o"), objective=SimpleNamespace(network=network)
+    )
+    Worker.check(worker, {"train_loss": 3.2, "val_loss": 9_000.0, "val_accuracy": 0.0, "examples_per_s": 1e6}, 4)
+    with pytest.raises(NotFiniteError, match=reason):
+        Worker.check(worker, metrics, 4)
+    with torch.no_grad():
+        network.bias[1] = float("nan")
+    with pytest.raises(NotFiniteError, match="the weights of bias are NaN or infinite in epoch 5"):
+        Worker.check(worker, {"train_loss": 1.0}, 4)
+
+
+def test_what_ends_a_training_is_not_tried_again() -> None:
+    for error in (NotFiniteError("it diverged"), CatalogError("no pictures")):
+        with pytest.raises(type(error), match=str(error)):
+            EndAtMistakes().after_exception(None, {0: RuntimeError("a node went away"), 1: error})
+    EndAtMistakes().after_exception(None, {0: RuntimeError("a node went away")})
