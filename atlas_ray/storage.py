@@ -223,6 +223,21 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in name.split("/"))
 
 
+DANGLING = -1
+"""The size of a link that leads nowhere."""
+
+
+def _leads_back(root: str, folder: str, name: str) -> bool:
+    """Tell whether a folder is a link to one that it lies in."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path):
+        return False
+    target = os.path.realpath(path)
+    while folder != root and os.path.realpath(folder) != target:
+        folder = os.path.dirname(folder)
+    return os.path.realpath(folder) == target
+
+
 def _fail(error: OSError) -> None:
     raise error  # a folder that cannot be read would be passed over
 
@@ -231,6 +246,7 @@ def walk(uri: str) -> Iterator[tuple[str, int]]:
     """Yield (path relative to the URI, bytes) of every file below it, streaming.
 
     In S3 the relative path is what the key has after the folder and its `/`, with whatever is in it.
+    Links are followed, but for those to a folder that they lie in; one that leads nowhere has the size `DANGLING`.
     """
     with _named(uri):
         if is_s3(uri):
@@ -242,12 +258,14 @@ def walk(uri: str) -> Iterator[tuple[str, int]]:
                         yield item["Key"][len(prefix) :], int(item["Size"])
         else:
             root = locate(uri).path
-            for folder, below, names in os.walk(root, onerror=_fail):
-                below.sort()
+            for folder, below, names in os.walk(root, onerror=_fail, followlinks=True):
+                below[:] = sorted(name for name in below if not _leads_back(root, folder, name))
                 for name in sorted(names):
                     path = os.path.join(folder, name)
                     if os.path.isfile(path):
                         yield os.path.relpath(path, root), os.path.getsize(path)
+                    elif os.path.islink(path):
+                        yield os.path.relpath(path, root), DANGLING
 
 
 def s3_store(bucket: str, *, timeout_s: float = 30.0, retries: int = 8) -> S3Store:

@@ -122,3 +122,21 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(StorageError, match="Permission denied"):
         list(storage.walk(str(tmp_path)))
+
+
+def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    for path in (root / "a" / "1.jpg", root / "b" / "2.jpg", other / "3.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (root / "linked").symlink_to(other)
+    (root / "a" / "up").symlink_to(root)
+    (root / "a" / "b").symlink_to(root / "b")
+    (root / "b" / "a").symlink_to(root / "a")
+    (root / "a" / "gone.jpg").symlink_to(tmp_path / "nothing")
+    (root / "a" / "one.jpg").symlink_to(root / "a" / "1.jpg")
+    found = dict(storage.walk(str(root)))
+    assert found.items() >= {
+        "a/1.jpg": 1, "b/2.jpg": 1, "linked/3.jpg": 1, "a/b/2.jpg": 1, "b/a/1.jpg": 1, "a/gone.jpg": -1, "a/one.jpg": 1
+    }.items()  # fmt: skip
+    assert len(found) == 9  # and b/a/gone.jpg and b/a/one.jpg

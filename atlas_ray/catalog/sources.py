@@ -186,6 +186,8 @@ class Source:
                 yield RawRow(printable(name), error=RowError("bad_encoding", "its name is not UTF-8; rename it"))
             elif not name.lower().endswith(PICTURE_SUFFIXES):
                 yield RawRow(name, error=RowError("not_a_picture", "its name has no picture's ending"))
+            elif size == storage.DANGLING:
+                yield RawRow(name, error=RowError("not_found", "a link that leads nowhere"))
             elif size == 0:
                 yield RawRow(name, error=RowError("empty", "the file has no bytes"))
             else:

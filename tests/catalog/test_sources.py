@@ -133,6 +133,15 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
     assert any("tree, A/bad\\udcff.jpg: its name is not UTF-8; rename it" in message for message in messages)
 
 
+def test_links(tmp_path: Path) -> None:
+    folder(tmp_path, "tree/A/a.jpg", "other/b.jpg")
+    (tmp_path / "tree" / "B").symlink_to(tmp_path / "other")
+    (tmp_path / "tree" / "A" / "gone.jpg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "tree" / "A" / "up").symlink_to(tmp_path / "tree")
+    found = {row.place: row.error and row.error.code for row in read(tmp_path / "tree")}
+    assert found == {"A/a.jpg": None, "B/b.jpg": None, "A/gone.jpg": "not_found"}
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_a_folder_from_another_system_has_the_same_categories(tmp_path: Path, form: str) -> None:
     names = [unicodedata.normalize(form, name) for name in ("Café/Größe/é.jpg", "Café/Größe/b.jpg")]  # type: ignore[arg-type]
