@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from atlas_ray import storage
+
 MARKUPS = ("json-ld", "microdata", "opengraph", "plain")
 PRODUCTS_A_PAGE = 6
 ODD = {
@@ -149,8 +151,8 @@ class Shop:
             },
         }
         app = {"name": "demo-app", "start_urls": [f"{self.url}/app/index.html"], "render": True}
-        with open(path, "w") as stream:
-            json.dump({"stores": [demo | common, app | common]}, stream, indent=1)  # JSON is YAML, too
+        document = json.dumps({"stores": [demo | common, app | common]}, indent=1)  # JSON is YAML, too
+        storage.write_bytes(path, document.encode())
 
 
 @contextlib.contextmanager
@@ -218,10 +220,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 def _write(folder: str, name: str, content: str | bytes) -> None:
-    path = os.path.join(folder, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as stream:
-        stream.write(content.encode() if isinstance(content, str) else content)
+    storage.write_bytes(os.path.join(folder, name), content.encode() if isinstance(content, str) else content)
 
 
 def _pictures(number: int, product: ShopProduct) -> list[str]:

@@ -1,9 +1,14 @@
 """The errors a caller can act on. Each message names the value, its origin and what to do."""
 
+import errno
+import re
 import sys
+from typing import Any
 
 RETRYABLE_CODES = frozenset({"bad_credentials", "dns", "rate_limited", "server_error", "timeout", "unreachable"})
 """Codes of `ItemError` that say nothing of the item itself: the same request may do well later."""
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says of a disk that takes no more: it is full, or its quota or the largest file is reached."""
 
 
 class UserError(Exception):
@@ -59,6 +64,18 @@ def tell(text: str) -> None:
     print(f"atlas-ray: {text}", file=sys.stderr, flush=True)
 
 
+class RunError(Exception):
+    """What ends a run without anybody's mistake: the command ends with one line and exit code 1."""
+
+
+class DiskFullError(RunError):
+    """A disk that takes no more."""
+
+
+class LeaseLostError(RunError):
+    """An output that another command has taken over meanwhile."""
+
+
 class ItemError(Exception):
     """One input that cannot be processed; it becomes a quarantine row and the job goes on.
 
@@ -97,13 +114,60 @@ class RowError(ItemError):
     """A row of an imported catalogue that cannot be used."""
 
 
-class RunError(Exception):
-    """A run that failed by no mistake of the user's: the command ends with one line and exit code 1."""
-
-
 class AuditError(RunError):
     """A run whose inputs and outputs do not balance."""
 
 
 class NotFiniteError(RunError):
     """Numbers that are none: a training that diverged, or a model whose answers are no numbers."""
+
+
+def reason_of(error: BaseException) -> UserError | RunError | None:
+    """Find what can be told in a line behind an error that came out of a library or of another process.
+
+    Returns:
+        The mistake or the failure; None where there is neither, and only a traceback says more.
+    """
+    pending: list[Any] = [error]
+    seen: set[int] = set()
+    while pending:
+        one = pending.pop(0)
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, UserError | RunError):
+            # One that a Ray task raised comes with the traceback of the task as its text.
+            cause = getattr(one, "cause", one)
+            return cause if isinstance(cause, UserError | RunError) else one
+        if (number := system_number(one)) in FULL_DISK:
+            return disk_full(number, str(getattr(one, "filename", None) or "a temporary file"))
+        pending += [getattr(one, name, None) for name in _INNER]
+        pending += list(getattr(one, "worker_failures", {}).values())
+    return None
+
+
+_INNER = ("__cause__", "__context__", "cause", "controller_failure", "_base_exc")
+"""Where an error keeps another one; the last three are Ray's."""
+
+
+def system_number(error: BaseException) -> int:
+    """Return the system's number of an error, 0 for none; what is written in Rust and SQLite tell it in a text."""
+    if isinstance(error, OSError) and error.errno:
+        return int(error.errno)
+    text = str(error)
+    if text == "database or disk is full":
+        return errno.ENOSPC
+    found = re.search(r"\(os error (\d+)\)", text)
+    return int(found[1]) if found else 0
+
+
+def disk_full(number: int, where: str) -> DiskFullError:
+    """Return what to say of a disk that takes no more.
+
+    Args:
+        number: The system's, of `FULL_DISK`.
+        where: What was to be written.
+    """
+    if number == errno.EFBIG:
+        return DiskFullError(f"{where}: as large as its disk, or a limit of this process, lets a file become")
+    return DiskFullError(f"{where}: no space left on its disk; make room, and give the same command again")

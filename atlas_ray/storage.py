@@ -1,5 +1,6 @@
 """The one place that turns a URI into a filesystem and a path, local or S3."""
 
+import contextlib
 import functools
 import os
 import re
@@ -21,7 +22,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 from pyarrow import fs
 
-from atlas_ray.errors import StorageError
+from atlas_ray.errors import FULL_DISK, StorageError, disk_full, system_number
 from atlas_ray.values import printable
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ODD_SEGMENT = re.compile(r"(^|/)\.{0,2}(/|$)")
 """A part of a key that a path would lose: an empty one, `.` or `..`."""
+PARTIAL = ".partial"
+"""How the name of a file ends that is being written."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +138,14 @@ def join(uri: str, *parts: str) -> str:
 def exists(uri: str) -> bool:
     """Tell whether a file or a folder is there."""
     place = locate(uri)
-    with _named(uri):
+    with named(uri):
         return bool(place.filesystem.get_file_info(place.path).type != fs.FileType.NotFound)
 
 
 def is_folder(uri: str) -> bool:
     """Tell whether the URI is a folder (in S3: a prefix that holds objects)."""
     place = locate(uri)
-    with _named(uri):
+    with named(uri):
         return bool(place.filesystem.get_file_info(place.path).type == fs.FileType.Directory)
 
 
@@ -155,58 +158,89 @@ def read_bytes(uri: str) -> bytes:
 def open_input(uri: str) -> pa.NativeFile:
     """Open a file for reading, as a stream of bytes without decompression."""
     place = locate(uri)
-    with _named(uri):
+    with named(uri):
         return place.filesystem.open_input_stream(place.path, compression=None)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file; a local one appears complete or not at all."""
-    place = locate(uri)
-    with _named(uri):
-        if isinstance(place.filesystem, fs.LocalFileSystem):
-            os.makedirs(os.path.dirname(place.path), exist_ok=True)
-            partial = _partial(place.path)
-            with open(partial, "wb") as stream:
-                stream.write(data)
-            os.replace(partial, place.path)
-        else:
-            with place.filesystem.open_output_stream(place.path) as stream:
-                stream.write(data)
+    """Write a whole file; it appears complete or not at all."""
+    with writing(uri) as stream:
+        stream.write(data)
 
 
 def write_lines(uri: str, lines: Iterable[str]) -> None:
-    """Write a text file piece by piece, each with its own line end; a local one appears complete or not at all."""
+    """Write a text file piece by piece, each with its own line end; it appears complete or not at all."""
+    with writing(uri) as stream:
+        for line in lines:
+            stream.write(line.encode())
+
+
+def write_table(uri: str, table: pa.Table, **options: Any) -> None:
+    """Write a Parquet file; it appears complete or not at all.
+
+    Args:
+        uri: Where.
+        table: The rows.
+        options: Of `pyarrow.parquet.write_table`.
+    """
+    import pyarrow.parquet as pq  # what only reads names and bytes does not wait for it
+
+    with writing(uri) as stream:
+        pq.write_table(table, stream, **options)
+
+
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[pa.NativeFile]:
+    """Open a file for writing, which appears complete when the block ends; where the block raises, there is none.
+
+    Raises:
+        DiskFullError: where the disk takes no more.
+        StorageError: where it cannot be written otherwise.
+    """
     place = locate(uri)
-    with _named(uri):
+    with named(uri):
         if isinstance(place.filesystem, fs.LocalFileSystem):
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
             partial = _partial(place.path)
-            with open(partial, "w", encoding="utf-8") as stream:
-                stream.writelines(lines)
-            os.replace(partial, place.path)
-        else:
-            with place.filesystem.open_output_stream(place.path) as stream:
-                for line in lines:
-                    stream.write(line.encode())
+            try:
+                with pa.OSFile(partial, "wb") as stream:
+                    yield stream
+                os.replace(partial, place.path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(partial)
+                raise
+            return
+        stream = place.filesystem.open_output_stream(place.path)
+        try:
+            yield stream
+        except BaseException:  # closing is what makes the object; there is no other way to let go of it
+            with contextlib.suppress(OSError, BaseError):
+                stream.close()
+                bucket, _, key = place.path.partition("/")
+                obstore.delete(s3_store(bucket), key)  # pyarrow would make an empty object in the place of its folder
+            raise
+        stream.close()
 
 
 def _partial(path: str) -> str:
-    """Return a name beside a file that no other process or thread takes."""
-    return f"{path}.{os.getpid()}.{threading.get_ident()}.partial"
+    """Return a name beside a file that no other process or thread takes, and no reader of the folder sees."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{os.getpid()}.{threading.get_ident()}{PARTIAL}")
 
 
 def make_folder(uri: str) -> None:
     """Make a local folder and its parents; in S3 there is nothing to make."""
     place = locate(uri)
     if isinstance(place.filesystem, fs.LocalFileSystem):
-        with _named(uri):
+        with named(uri):
             os.makedirs(place.path, exist_ok=True)
 
 
 def files(uri: str, *, suffix: str = "") -> list[str]:
     """Return the URIs of the files directly in a folder, sorted by name; [] where it is missing."""
     place = locate(uri)
-    with _named(uri):
+    with named(uri):
         infos = place.filesystem.get_file_info(fs.FileSelector(place.path, allow_not_found=True))
     names = sorted(
         info.base_name for info in infos if info.type == fs.FileType.File and info.base_name.endswith(suffix)
@@ -248,7 +282,7 @@ def walk(uri: str) -> Iterator[tuple[str, int]]:
     In S3 the relative path is what the key has after the folder and its `/`, with whatever is in it.
     Links are followed, but for those to a folder that they lie in; one that leads nowhere has the size `DANGLING`.
     """
-    with _named(uri):
+    with named(uri):
         if is_s3(uri):
             bucket, _, folder = _s3_path(uri).partition("/")
             prefix = folder and folder + "/"
@@ -321,7 +355,7 @@ class ObjectFolder:
     def __init__(self, uri: str) -> None:
         """Open the folder; a local one is made."""
         self.uri = uri
-        with _named(uri):
+        with named(uri):
             if is_s3(uri):
                 bucket, _, self._prefix = f"{_s3_path(uri)}/".partition("/")
                 self._store: S3Store | LocalStore = s3_store(bucket)
@@ -336,7 +370,7 @@ class ObjectFolder:
             StorageError: where it cannot be written.
         """
         uri = join(self.uri, name)
-        with _named(uri):
+        with named(uri):
             await obstore.put_async(self._store, self._prefix + name, data, use_multipart=False)
         return uri
 
@@ -344,23 +378,19 @@ class ObjectFolder:
 def delete_file(uri: str) -> None:
     """Delete a file; one that is not there is no error."""
     place = locate(uri)
-    try:
+    with named(uri), contextlib.suppress(FileNotFoundError):
         place.filesystem.delete_file(place.path)
-    except FileNotFoundError:
-        return
 
 
 def delete_folder(uri: str) -> None:
     """Delete a folder and all below it; one that is not there is no error."""
     place = locate(uri)
-    try:
+    with named(uri), contextlib.suppress(FileNotFoundError):
         place.filesystem.delete_dir(place.path)
-    except FileNotFoundError:
-        return
 
 
-class _named:  # noqa: N801 - reads as a statement
-    """Turn what a filesystem raises into a `StorageError` that names the URI."""
+class named:  # noqa: N801 - reads as a statement
+    """Turn what a filesystem raises into a `StorageError` that names the URI, or a `DiskFullError`."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -372,4 +402,6 @@ class _named:  # noqa: N801 - reads as a statement
         if isinstance(error, FileNotFoundError):
             raise StorageError(f"{self.uri}: no such file or folder") from error
         if isinstance(error, (OSError, BaseError, BotoCoreError, ClientError)):
+            if (number := system_number(error)) in FULL_DISK:
+                raise disk_full(number, self.uri) from error
             raise StorageError(f"{self.uri}: {str(error).splitlines()[0]}") from error

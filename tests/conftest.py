@@ -1,6 +1,7 @@
 """Real parts for the tests: an S3 server of its own process, a local Ray, a small model."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def test_data() -> Path:
     if not DATA:
         pytest.skip("ATLAS_RAY_TEST_DATA names no folder of real inputs")
     return Path(DATA).resolve()
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own that takes 256 KiB."""
+    folder = tmp_path / "full-disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,22 @@
 import asyncio
+import errno
 import os
+import resource
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from atlas_ray import storage
-from atlas_ray.errors import FetchError, StorageError
+from atlas_ray.errors import CatalogError, DiskFullError, FetchError, StorageError, reason_of
 from atlas_ray.objects import ObjectReader
 
 
@@ -45,6 +54,85 @@ def test_a_file_that_cannot_be_put_is_named(tmp_path: Path, s3: str) -> None:
         asyncio.run(folder.put("taken/a.jpg", b"abc"))
     with pytest.raises(StorageError, match=r"not-there/pictures/a\.jpg: "):
         asyncio.run(storage.ObjectFolder("s3://bucket-that-is-not-there/pictures").put("a.jpg", b"abc"))
+
+
+def _save_weights(uri: str) -> None:
+    with storage.writing(uri) as stream:
+        torch.save({"weights": torch.zeros(100_000)}, stream)
+
+
+def _put(uri: str) -> None:
+    folder, _, name = uri.rpartition("/")
+    asyncio.run(storage.ObjectFolder(folder).put(name, b"x" * 400_000))
+
+
+WRITERS: dict[str, Callable[[str], None]] = {
+    "bytes": lambda uri: storage.write_bytes(uri, b"x" * 400_000),
+    "lines": lambda uri: storage.write_lines(uri, ("x" * 999 + "\n" for _ in range(400))),
+    "table": lambda uri: storage.write_table(uri, pa.table({"number": np.random.default_rng(0).random(100_000)})),
+    "torch": _save_weights,
+    "async": _put,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_full_disk_is_told_in_a_line_and_keeps_nothing(full_disk: Path, kind: str) -> None:
+    target = full_disk / "folder" / "file"
+    storage.write_bytes(str(target), b"before")
+    with pytest.raises((DiskFullError, RuntimeError)) as told:  # torch raises its own from that
+        WRITERS[kind](str(target))
+    reason = reason_of(told.value)
+    assert isinstance(reason, DiskFullError)
+    assert "no space left" in str(reason)
+    assert target.read_bytes() == b"before"
+    assert [file.name for file in target.parent.iterdir()] == ["file"]
+
+
+def test_a_file_over_the_limit_is_told_and_keeps_nothing(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(DiskFullError, match=r"folder/file: as large as"):
+            WRITERS["table"](str(tmp_path / "folder" / "file"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [ValueError("the rows end"), KeyboardInterrupt()])
+def test_what_is_not_written_to_its_end_is_not_there(tmp_path: Path, s3: str, error: BaseException) -> None:
+    def lines() -> Iterator[str]:
+        yield "one\n"
+        raise error
+
+    for root in (str(tmp_path), f"{s3}/half"):
+        with pytest.raises(type(error)):
+            storage.write_lines(storage.join(root, "rows.jsonl"), lines())
+        assert list(storage.walk(root)) == []
+
+
+def test_a_file_that_is_being_written_is_no_row_of_its_table(tmp_path: Path) -> None:
+    table = pa.table({"number": [1, 2]})
+    storage.write_table(str(tmp_path / "whole.parquet"), table)
+    with storage.writing(str(tmp_path / "half.parquet")) as stream:
+        pq.write_table(table, stream)
+        assert len(list(tmp_path.iterdir())) == 2
+        assert ds.dataset(tmp_path, format="parquet").to_table() == table
+    assert ds.dataset(tmp_path, format="parquet").count_rows() == 4
+
+
+def test_the_reason_is_found_behind_other_errors() -> None:
+    def raised(error: BaseException, cause: BaseException) -> BaseException:
+        error.__cause__ = cause
+        return error
+
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    mistake = CatalogError("no products table")
+    assert str(reason_of(raised(RuntimeError("task failed"), full))).startswith("/data/x: no space left")
+    assert reason_of(raised(RuntimeError("a"), raised(ValueError("b"), mistake))) is mistake
+    assert isinstance(reason_of(RuntimeError("lance: IO error: No space left on device (os error 28)")), DiskFullError)
+    assert isinstance(reason_of(sqlite3.OperationalError("database or disk is full")), DiskFullError)
+    assert reason_of(raised(RuntimeError("a"), OSError(errno.EIO, "Input/output error"))) is None
 
 
 @pytest.mark.parametrize(

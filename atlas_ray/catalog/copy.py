@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import OutputError
@@ -49,10 +48,10 @@ def copy_catalog(catalog: str, output: str, change: Change, *, change_images: Ch
 
 
 def _copy_table(catalog: str, output: str, name: str, change: Change) -> None:
-    source, place = (storage.locate(storage.join(uri, name)) for uri in (catalog, output))
+    source = storage.locate(storage.join(catalog, name))
     table = ds.dataset(source.path, filesystem=source.filesystem, format="parquet")
     for number, batch in enumerate(table.to_batches(batch_size=PART_ROWS)):
         part = change(pa.Table.from_batches([batch]))
         if number and not len(part):  # one file there has to be
             continue
-        pq.write_table(part, f"{place.path}/part-{number:05d}.parquet", filesystem=place.filesystem)
+        storage.write_table(storage.join(output, name, f"part-{number:05d}.parquet"), part)

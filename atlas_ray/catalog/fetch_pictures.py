@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.downloads import EXTENSIONS, Download, Downloader
@@ -118,6 +117,4 @@ def picture_size(download: Download, limits: PictureLimits = DEFAULT_LIMITS) -> 
 
 def write_outcomes(output: str, outcomes: pa.Table) -> None:
     """Add outcomes to the journal: a file that appears whole or not at all, and so commits them."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(outcomes, buffer)
-    storage.write_bytes(storage.join(output, JOURNAL, f"{uuid.uuid4().hex}.parquet"), buffer.getvalue().to_pybytes())
+    storage.write_table(storage.join(output, JOURNAL, f"{uuid.uuid4().hex}.parquet"), outcomes)

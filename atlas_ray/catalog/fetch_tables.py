@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.catalog.fetch_pictures import OUTCOMES
@@ -109,6 +108,4 @@ def _quarantine(failed: pa.Table) -> pa.Table:
 def _write(rows: pa.Table, folder: str, product_ids: pa.ChunkedArray) -> None:
     """Write a file whose name follows from its products, so that a repeated task replaces it."""
     digest = hashlib.blake2b(pc.min(product_ids).as_py().encode(), digest_size=8).hexdigest()
-    storage.make_folder(folder)
-    place = storage.locate(storage.join(folder, f"part-{digest}.parquet"))
-    pq.write_table(rows, place.path, filesystem=place.filesystem, row_group_size=10_000)
+    storage.write_table(storage.join(folder, f"part-{digest}.parquet"), rows, row_group_size=10_000)

@@ -145,9 +145,7 @@ class ProductParts:
         return storage.join(self._output, name, f"part-{part:05d}.parquet")
 
     def _write(self, name: str, part: int, table: pa.Table) -> None:
-        storage.make_folder(storage.join(self._output, name))
-        place = storage.locate(self._uri(name, part))
-        pq.write_table(table, place.path, filesystem=place.filesystem, row_group_size=10_000)
+        storage.write_table(self._uri(name, part), table, row_group_size=10_000)
         self._rows[name, part] = len(table)
 
     def __enter__(self) -> Self:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -90,10 +89,8 @@ class DuplicateReport:
 
     def write(self, folder_uri: str) -> None:
         """Write each table as a Parquet file of its name."""
-        storage.make_folder(folder_uri)
         for name in ("duplicates", "groups", "placeholders"):
-            place = storage.locate(storage.join(folder_uri, f"{name}.parquet"))
-            pq.write_table(getattr(self, name), place.path, filesystem=place.filesystem)
+            storage.write_table(storage.join(folder_uri, f"{name}.parquet"), getattr(self, name))
 
 
 def fingerprint_block(table: pa.Table) -> pa.Table:

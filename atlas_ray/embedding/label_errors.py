@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
@@ -40,8 +39,7 @@ def find_label_errors(config: SimilarConfig) -> pa.Table:
                 found = _pairs(index, labelled.slice(start, QUERIES), config.k, config.min_similarity)
                 pairs = _best(pa.concat_tables([pairs, found]), config.limit)
             progress.advance(task, len(batch))
-    place = storage.locate(storage.join(output, TABLE))
-    pq.write_table(pairs, place.path, filesystem=place.filesystem)
+    storage.write_table(storage.join(output, TABLE), pairs)
     return pairs
 
 

@@ -16,6 +16,7 @@ from atlas_ray.records import CATEGORIZED
 from atlas_ray.scoring.combine import FILTERED, IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.streaming.shuffle import by_product
+from atlas_ray.streaming.sink import write_table
 
 
 def combine_products(
@@ -61,8 +62,7 @@ def combine_products(
             decision_threshold=identity["decision_threshold"],
         ),
     )
-    place = storage.locate(storage.join(output, "products"))
-    combined.write_parquet(place.path, filesystem=place.filesystem)
+    write_table(combined, output, "products")
     return _counts(output, total)
 
 

@@ -1,8 +1,8 @@
 """What lets a stream go on after a crash: its identity and the recovery of half-written files.
 
 Ray Data commits in this order: X.pending.parquet (the ids), the data files X, then a move of the
-pending file to X.parquet. So data beside a pending file alone is not committed and is deleted
-here; where both exist the data is whole and the pending file is a leftover.
+pending file to X.parquet. So data without X.parquet is no part of the run, whoever left it: a stopped command, an
+attempt that died, or a second command that wrote here; where a pending file lies beside X.parquet it is a leftover.
 """
 
 from collections.abc import Sequence
@@ -33,23 +33,27 @@ def checkpointed(output: str) -> DataContext:
 
 
 def recover(output: str, folders: Sequence[str]) -> int:
-    """Put the output into the state of its last commit; return how many writes were undone.
+    """Put the output into the state of its last commit: only files that a commit names are left.
 
     Args:
         output: The run's folder.
-        folders: What a write task makes files in.
+        folders: What write tasks make files in, and nobody else.
+
+    Returns:
+        How many files were deleted.
     """
-    checkpoint = storage.join(output, CHECKPOINT)
-    files = set(storage.files(checkpoint, suffix=".parquet"))
-    undone = 0
-    for pending in sorted(uri for uri in files if uri.endswith(PENDING)):
-        name = pending.rpartition("/")[2].removesuffix(PENDING)
-        if storage.join(checkpoint, f"{name}.parquet") not in files:
-            undone += 1
-            for folder in folders:
-                storage.delete_file(storage.join(output, folder, f"{name}.parquet"))
-        storage.delete_file(pending)
-    return undone
+    names = [uri.rpartition("/")[2] for uri in storage.files(storage.join(output, CHECKPOINT), suffix=".parquet")]
+    committed = {name for name in names if not name.endswith(PENDING)}
+    undone = [
+        uri
+        for folder in folders
+        for uri in storage.files(storage.join(output, folder))
+        if uri.rpartition("/")[2] not in committed
+    ]
+    pending = [storage.join(output, CHECKPOINT, name) for name in names if name.endswith(PENDING)]
+    for uri in undone + pending:  # a pending file goes last: until then the next recovery knows of its data, too
+        storage.delete_file(uri)
+    return len(undone)
 
 
 def rows_done(output: str) -> int:

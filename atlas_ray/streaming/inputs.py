@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from atlas_ray import storage
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
 from atlas_ray.streaming.shuffle import by_product
+from atlas_ray.streaming.sink import write_table
 from atlas_ray.streaming.tables import table_rows
 from atlas_ray.texts import FIELDS, MAX_RAW_CHARACTERS
 
@@ -59,8 +60,7 @@ def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, 
     join = functools.partial(_with_products, columns=tuple(columns), split=split)
     rows = total + table_rows(storage.join(catalog, "products"))
     joined = by_product(tables, schema, rows, join)
-    place = storage.locate(storage.join(output, INPUTS))
-    joined.write_parquet(place.path, filesystem=place.filesystem)
+    write_table(joined, output, INPUTS)
     rows = table_rows(storage.join(output, INPUTS))
     storage.write_bytes(done, json.dumps(wanted | {"rows": rows}).encode())
     return rows

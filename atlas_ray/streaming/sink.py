@@ -1,11 +1,12 @@
 """Where outcomes go: one write task makes a file for each way a picture can go."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import ray.data
 from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider
 
@@ -29,15 +30,15 @@ class OutcomeSink(BlockBasedFileDatasink):
     files are written.
     """
 
-    def __init__(self, output: str, board: Any, *, split: Split, rows_per_file: int) -> None:
+    def __init__(self, output: str, board: Any = None, *, split: Split, rows_per_file: int | None = None) -> None:
         """Prepare the sink.
 
         Args:
             output: The run's folder.
-            board: The run's progress.
+            board: The run's progress, where it wants to know how long the writing took.
             split: Tells which rows of a block go to which folder below the output. It names every
                 folder each time, empty or not.
-            rows_per_file: Pictures a file, at least.
+            rows_per_file: Rows a file, at least.
         """
         place = storage.locate(output)
         super().__init__(
@@ -62,8 +63,18 @@ class OutcomeSink(BlockBasedFileDatasink):
         for folder, rows in self._split(pa.concat_tables(tables)).items():
             uri = storage.join(self._output, folder, name)
             if len(rows):
-                place = storage.locate(uri)
-                pq.write_table(rows, place.path, filesystem=place.filesystem)
+                storage.write_table(uri, rows)
             else:
                 storage.delete_file(uri)  # an earlier try of this task may have had some
-        self._board.span.remote("write", started, time.time())
+        if self._board is not None:
+            self._board.span.remote("write", started, time.time())
+
+
+def write_table(stream: ray.data.Dataset, output: str, name: str) -> None:
+    """Write a stream as the table of a name below an output; no row makes an empty folder."""
+    storage.make_folder(storage.join(output, name))
+    stream.write_datasink(OutcomeSink(output, split=functools.partial(_whole, name=name)))
+
+
+def _whole(table: pa.Table, name: str) -> dict[str, pa.Table]:
+    return {name: table}

@@ -130,7 +130,5 @@ def write_quarantine(output: str, rows: Sequence[Mapping[str, object]], name: st
     """
     if not rows:
         return
-    folder = storage.join(output, "quarantine")
-    storage.make_folder(folder)
-    place = storage.locate(storage.join(folder, f"{name}.parquet"))
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=QUARANTINE), place.path, filesystem=place.filesystem)
+    table = pa.Table.from_pylist(list(rows), schema=QUARANTINE)
+    storage.write_table(storage.join(output, "quarantine", f"{name}.parquet"), table)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from atlas_ray import storage
 from atlas_ray.errors import CatalogError, NotFiniteError
 from atlas_ray.metrics import FIGURES
 from atlas_ray.models import FusionConfig
@@ -325,7 +326,8 @@ class Worker:
                 "best": self.best,
                 "resumed_at": self.resumed_at,
             }
-            torch.save(state, os.path.join(folder, STATE_FILE))
+            with storage.writing(os.path.join(folder, STATE_FILE)) as stream:
+                torch.save(state, stream)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _show(self, epoch: int, totals: Tensor, steps: int, seconds: float, factor: float) -> None:

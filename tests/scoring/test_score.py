@@ -170,13 +170,14 @@ def test_everything_in_s3(shop: str, small_model: str, scored: Path, s3: str, tm
 
 
 def halfway(tmp_path: Path, scored: Path, catalog: str) -> Path:
-    """A run stopped between two files: half committed, one file written but not committed."""
+    """A run stopped between two files: half committed, one written but not committed, and what others left."""
     output = tmp_path / "run"
-    shutil.copytree(scored, output, ignore=shutil.ignore_patterns("run.json", "products", "predictions"))
+    shutil.copytree(scored, output, ignore=shutil.ignore_patterns("run.json", "products", "predictions", "quarantine"))
     predictions = pq.read_table(scored / "predictions").sort_by("image_id")
     quarantine = pq.read_table(scored / "quarantine")
-    (output / "predictions").mkdir()
-    (output / "checkpoint").mkdir()
+    for name in ("predictions", "quarantine", "checkpoint"):
+        (output / name).mkdir()
+    pq.write_table(quarantine, output / "quarantine" / "old_000001.parquet")
     pq.write_table(predictions.slice(0, 60), output / "predictions" / "old_000001.parquet")
     pq.write_table(predictions.slice(60, 20), output / "predictions" / "old_000002.parquet")
     committed = pa.concat_tables([predictions.slice(0, 60).select(["image_id"]), quarantine.select(["image_id"])])
@@ -184,6 +185,10 @@ def halfway(tmp_path: Path, scored: Path, catalog: str) -> Path:
     pq.write_table(committed, output / "checkpoint" / "old_000001.pending.parquet")  # a move cut in two
     pending = predictions.slice(60, 20).select(["image_id"])
     pq.write_table(pending, output / "checkpoint" / "old_000002.pending.parquet")
+    # No commit names these: a dead attempt's, whose pending file is gone, and a file cut off.
+    pq.write_table(predictions.slice(30, 50), output / "predictions" / "dead_000001.parquet")
+    pq.write_table(quarantine, output / "quarantine" / "dead_000001.parquet")
+    (output / "predictions" / ".dead_000002.parquet.1.2.partial").write_bytes(b"PAR1")
     return output
 
 
@@ -192,14 +197,15 @@ def test_a_stopped_run_goes_on(scored: Path, catalog: str, small_model: str, tmp
     report = run(catalog, small_model, output)
     assert report.run["resumed_from"] == 65
     assert (output / "predictions" / "old_000001.parquet").exists()
-    assert not (output / "predictions" / "old_000002.parquet").exists()
+    left = {file.name for name in ("predictions", "quarantine") for file in (output / name).iterdir()}
+    assert not {name for name in left if name.startswith((".", "dead", "old_000002"))}
     for name in ("predictions", "quarantine", "products"):
         assert same(rows(output, name), rows(scored, name))
 
 
 def test_recovery_undoes_only_what_was_not_committed(scored: Path, catalog: str, tmp_path: Path) -> None:
     output = halfway(tmp_path, scored, catalog)
-    assert recover(str(output), FOLDERS) == 1
+    assert recover(str(output), FOLDERS) == 4
     assert recover(str(output), FOLDERS) == 0
     assert [file.name for file in (output / "checkpoint").iterdir()] == ["old_000001.parquet"]
 
