@@ -19,6 +19,7 @@ from torch import Tensor
 from atlas_ray import storage
 from atlas_ray.artifacts import check_finite, save_artifact
 from atlas_ray.errors import ArtifactError, ConfigError
+from atlas_ray.lease import holding
 from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
 from atlas_ray.pickles import PickledFile, Record, read_pickled
 from atlas_ray.taxonomy import Taxonomy, Vocabulary
@@ -35,6 +36,7 @@ WORD_TENSORS = ("decoder.embedding.weight", "decoder.fc.weight", "decoder.fc.bia
 """The tensors with one row a word."""
 
 
+@holding("import-checkpoint", "output")
 def import_checkpoint(
     checkpoint: str, word_map: str, output: str, *, taxonomy: Taxonomy, image_size_px: int = 150
 ) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from atlas_ray import __version__
 from atlas_ray.commands import catalogs, collection, demo, embedding, reviewing, scoring, serving, taxonomies, training
 from atlas_ray.commands.exits import EXIT_FAILED, EXIT_USER
-from atlas_ray.errors import RunError, UserError
+from atlas_ray.errors import UserError, reason_of
 from atlas_ray.flags import FlagParser
+from atlas_ray.stops import stoppable
 
 Command = Callable[[argparse.Namespace], int]
 Flags = Callable[[argparse.ArgumentParser], None]
@@ -23,44 +24,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: all well. 2: a mistake in what was given, said in one line. 3: finished, but with more
     quarantined than allowed. 1: anything else.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    with stoppable():
+        return _run(options)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command within another one, which says how it ended where it did not end well; return its exit code."""
+    options = _parser().parse_args(arguments)
+    return int(options.run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options))
-    except UserError as error:
-        # One that a Ray task raised comes with the traceback of the task as its text.
-        print(f"atlas-ray {options.command}: {getattr(error, 'cause', error)}", file=sys.stderr)
-        return EXIT_USER
     except BrokenPipeError:  # the reader of a pipe went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:
-        cause = _told(error)
-        if cause is None:
+        reason = reason_of(error)
+        if reason is None:
             raise
-        print(f"atlas-ray {options.command}: {getattr(cause, 'cause', cause)}", file=sys.stderr)
-        return EXIT_USER if isinstance(cause, UserError) else EXIT_FAILED
+        print(f"atlas-ray {options.command}: {reason}", file=sys.stderr)
+        return EXIT_USER if isinstance(reason, UserError) else EXIT_FAILED
     except KeyboardInterrupt:
-        print(
-            f"atlas-ray {options.command}: stopped; the same command goes on from here",
-            file=sys.stderr,
-        )
+        goes_on = "; the same command goes on from here" if options.resumes else ""
+        print(f"atlas-ray {options.command}: stopped{goes_on}", file=sys.stderr)
         return EXIT_FAILED
-
-
-def _told(error: BaseException) -> UserError | RunError | None:
-    """Find what one line tells, behind an error that came out of a worker process."""
-    pending: list[Any] = [error]
-    seen: set[int] = set()
-    while pending:
-        one = pending.pop()
-        if isinstance(one, UserError | RunError):
-            return one
-        if isinstance(one, BaseException) and id(one) not in seen:
-            seen.add(id(one))
-            pending += [one.__cause__, getattr(one, "cause", None)]
-            pending += list(getattr(one, "worker_failures", {}).values())
-    return None
 
 
 class _Parser(FlagParser):
@@ -86,9 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"atlas-ray {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Command, add: Flags, text: str, into: Any = commands) -> None:
+    def command(name: str, run: Command, add: Flags, text: str, into: Any = commands, *, resumes: bool = False) -> None:
         sub: _Parser = into.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, resumes=resumes)
         sub.flags = add
 
     def group(name: str, text: str, dest: str = "model_kind", metavar: str = "MODEL") -> Any:
@@ -114,15 +104,17 @@ def _parser() -> argparse.ArgumentParser:
         ("encoder-decoder", "the model that spells category paths"),
     ):
         add = functools.partial(training.add_train, kind=kind)
-        command(kind, training.run_train, add, f"train {text}", train)
+        command(kind, training.run_train, add, f"train {text}", train, resumes=True)
         add = functools.partial(training.add_tune, kind=kind)
-        command(kind, training.run_tune, add, f"search learning rates, decay, dropout and smoothing of {text}", tune)
+        searched = f"search learning rates, decay, dropout and smoothing of {text}"
+        command(kind, training.run_tune, add, searched, tune, resumes=True)
     command(
         "text",
         training.run_train,
         functools.partial(training.add_train, kind="text"),
         "train the model that reads titles, or descriptions",
         train,
+        resumes=True,
     )
     command(
         "image-labels",
@@ -130,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         functools.partial(training.add_train, kind="image-labels"),
         "train the model that names the labels of a picture",
         train,
+        resumes=True,
     )
     command(
         "fusion",
@@ -137,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         functools.partial(training.add_train, kind="fusion"),
         "fit the policy that fuses models of pictures, titles and descriptions",
         train,
+        resumes=True,
     )
     command(
         "fusion",
@@ -144,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         functools.partial(training.add_tune, kind="fusion"),
         "search the shape of a policy's network, and how it learns",
         tune,
+        resumes=True,
     )
     command(
         "zoom",
@@ -164,16 +159,17 @@ def _parser() -> argparse.ArgumentParser:
         training.add_import_checkpoint,
         "turn a published Atlas checkpoint into a model",
     )
-    command("crawl", collection.run_crawl, collection.add_crawl, "collect products and pictures from shop pages")
-    command("fetch", collection.run_fetch, collection.add_fetch, "download the pictures of a catalogue of URLs")
-    command("filter", collection.run_filter, collection.add_filter, "tell zoomed pictures from normal ones")
-    command(
+    stage = functools.partial(command, resumes=True)
+    stage("crawl", collection.run_crawl, collection.add_crawl, "collect products and pictures from shop pages")
+    stage("fetch", collection.run_fetch, collection.add_fetch, "download the pictures of a catalogue of URLs")
+    stage("filter", collection.run_filter, collection.add_filter, "tell zoomed pictures from normal ones")
+    stage(
         "duplicates",
         collection.run_duplicates,
         collection.add_duplicates,
         "find pictures that several products have, and keep them on one side of the split",
     )
-    command("score", scoring.run_score, scoring.add_score, "give every product of a catalogue its category path")
+    stage("score", scoring.run_score, scoring.add_score, "give every product of a catalogue its category path")
     command("evaluate", scoring.run_evaluate, scoring.add_evaluate, "compare scored products with their labels")
     command(
         "evaluate-labels",
@@ -184,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     command(
         "explain", scoring.run_explain, scoring.add_explain, "draw where a model looked at a picture, level by level"
     )
-    command(
+    stage(
         "embed", embedding.run_embed, embedding.add_embed, "give every product of a catalogue a vector, and index them"
     )
     command(

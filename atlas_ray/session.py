@@ -3,12 +3,14 @@
 import atexit
 import logging
 import os
+import secrets
 import warnings
 
 import ray
 import ray.data  # it sets up its log when it is first imported, so that has to be before it is turned down
 
-from atlas_ray.errors import ClusterError
+from atlas_ray.errors import ClusterError, reason_of
+from atlas_ray.stops import kept_handlers
 
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
@@ -20,7 +22,6 @@ otherwise goes back to the system and comes again as page faults, which cost a t
 CPUS = max(os.cpu_count() or 1, 4)
 """What a local Ray counts; with fewer than four, stages of a stream wait for each other."""
 LOCAL = {
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ log would go to the terminal
     # A training asks its workers every two seconds what they report, and a short epoch waits for that.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
@@ -30,6 +31,9 @@ LOCAL = {
     "RAY_worker_maximum_startup_concurrency": str(2 * CPUS),
 }
 """Ray's settings for a Ray on this machine, where the environment has none."""
+AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+LONGEST_FOLDER = 107 - len("/session_2026-11-29_14-41-43_761249_1234567/sockets/plasma_store.1")
+"""Bytes of the folder that a Ray's sockets are below; the system takes 107 for all of a socket's path."""
 
 
 def connect() -> None:
@@ -46,25 +50,45 @@ def connect() -> None:
     # Ray reports usage statistics to its makers by default; a catalogue's jobs should not.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), kept_handlers():  # Ray's own handler of SIGTERM ends the process where it is
         warnings.simplefilter("ignore", FutureWarning)
-        if address:
-            try:
+        try:
+            if address:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
+            else:
+                _start()
+        except (OSError, ValueError, RuntimeError) as error:
+            if reason_of(error):  # a full disk
+                raise
+            reason = str(error).splitlines()[0]
+            if address:
                 raise ClusterError(f"RAY_ADDRESS is {address!r}, and no Ray answers there: {reason}") from error
-        else:
-            for name, value in LOCAL.items():
-                os.environ.setdefault(name, value)
-            ray.init(
-                address="local",  # not a Ray that happens to run on this machine
-                num_cpus=CPUS,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-            # Ray ends it by itself, but waits half a second before for logs, which are not shown here.
-            atexit.register(ray.shutdown)
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+            raise ClusterError(
+                f"no Ray could be started on this machine, with its files in {_folder()}: {reason}"
+            ) from error
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it writes the traceback of what it raises
+
+
+def _start() -> None:
+    if not any(name in os.environ for name in AUTHENTICATION):
+        # Ray would take the token of ~/.ray, or write one there; this one ends with the process.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    for name, value in LOCAL.items():
+        os.environ.setdefault(name, value)
+    ray.init(
+        address="local",  # not a Ray that happens to run on this machine
+        num_cpus=CPUS,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=_folder(),
+    )
+    # Ray ends it by itself, but waits half a second before for logs, which are not shown here.
+    atexit.register(ray.shutdown)
+
+
+def _folder() -> str:
+    """Return where a Ray on this machine keeps its sockets and logs: a path too long for a socket is no such place."""
+    folder = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+    return folder if len(os.fsencode(folder)) <= LONGEST_FOLDER else "/tmp/ray"

@@ -16,6 +16,7 @@ from atlas_ray.catalog.sources import RawRow
 from atlas_ray.catalog.split import SplitRule
 from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import CatalogError, RowError, TaxonomyError
+from atlas_ray.lease import holding
 from atlas_ray.records import CATEGORY_PATH, path_keys, quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.streaming.tables import count_images, write_quarantine
@@ -68,6 +69,7 @@ class RelabelReport:
         return self.quarantined.total() / max(self.corrections, 1)
 
 
+@holding("relabel", "config.output")
 def relabel(config: RelabelConfig) -> RelabelReport:
     """Write a copy of a catalogue in which corrected products have their correction as label.
 

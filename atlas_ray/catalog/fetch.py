@@ -27,9 +27,11 @@ from atlas_ray.catalog.fetch_tables import IMAGE, JOINED, OUTCOME, PRODUCT, TABL
 from atlas_ray.config import check_settings, hold_settings, setting
 from atlas_ray.downloads import USER_AGENT, Downloader
 from atlas_ray.errors import AuditError, ConfigError, OutputError
+from atlas_ray.lease import holding
 from atlas_ray.picture_limits import PictureLimits, min_side_setting
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import IMAGES
+from atlas_ray.session import connect
 from atlas_ray.streaming.account import RUN, RunReport, read_run, write_run
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.tables import copy_documents, count_images
@@ -80,6 +82,7 @@ class FetchConfig:
         return AddressRule.parse(self.allow_private)
 
 
+@holding("fetch", "config.output")
 def fetch(config: FetchConfig) -> RunReport:
     """Download the pictures of a catalogue and write a catalogue that holds the stored ones.
 
@@ -107,6 +110,7 @@ def fetch(config: FetchConfig) -> RunReport:
             return RunReport(output, run, already_done=True)
         storage.delete_file(storage.join(output, RUN))
     done = _journal_ids(output, stored_only=config.retry_failed)
+    connect()
     with ProgressDisplay("fetching", "pictures", total=total, done=min(len(done), total)) as display:
         _stream(config, catalog, output, total, done, display)
     streamed = time.time()

@@ -19,6 +19,7 @@ from atlas_ray.catalog.sides import Sides, open_sides
 from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
 from atlas_ray.catalog.split import parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, RowError
+from atlas_ray.lease import holding
 from atlas_ray.prices import point_marks_thousands
 from atlas_ray.records import quarantine_row
 from atlas_ray.streaming.account import write_run
@@ -215,6 +216,7 @@ def open_source(config: ImportConfig) -> OpenSource:
     return OpenSource(uri, kind, source, itertools.chain(sample, rows), sample, reader, assumed)
 
 
+@holding("import", "config.output")
 def import_catalog(config: ImportConfig) -> ImportReport:
     """Write products, images, quarantine, taxonomy.json and run.json below `config.output`.
 

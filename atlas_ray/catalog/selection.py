@@ -14,6 +14,7 @@ from atlas_ray.catalog.copy import check_unused, copy_catalog
 from atlas_ray.catalog.product_list import read_list
 from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import CatalogError, RowError
+from atlas_ray.lease import holding
 from atlas_ray.records import quarantine_row
 from atlas_ray.streaming.account import write_run
 from atlas_ray.streaming.tables import count_images, write_quarantine
@@ -53,6 +54,7 @@ class SelectReport:
         return self.quarantined.total() / max(self.listed, 1)
 
 
+@holding("select", "config.output")
 def select(config: SelectConfig) -> SelectReport:
     """Write a catalogue of the listed products alone, with all that the tables say of them.
 

@@ -14,7 +14,9 @@ from atlas_ray.cleaning.duplicates import FINGERPRINTED, DuplicateConfig, Duplic
 from atlas_ray.cleaning.duplicates import fingerprint_block as fingerprint
 from atlas_ray.config import hold_settings, setting
 from atlas_ray.errors import OutputError
+from atlas_ray.lease import holding
 from atlas_ray.progress import ProgressDisplay
+from atlas_ray.session import connect
 from atlas_ray.streaming.account import quarantine_codes, timings, write_run
 from atlas_ray.streaming.checkpoint import checkpointed, recover, rows_done
 from atlas_ray.streaming.outcomes import split_outcomes
@@ -44,6 +46,7 @@ class DuplicatesRunConfig(DuplicateConfig):
     anew: bool = setting("draw the split of all products anew", False)
 
 
+@holding("duplicates", "config.output")
 def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, dict[str, Any]]:
     """Find the pictures of a catalogue that several products have.
 
@@ -65,11 +68,13 @@ def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, dic
         raise OutputError(f"{output} holds a model or a catalogue; name another folder with --output")
     hold_settings(output, IDENTITY, {"catalog": catalog, "input_rows": total})
     recover(output, FOLDERS)
+    connect()
     done = rows_done(output)
     with ProgressDisplay("fingerprinting", "pictures", total=total, done=done) as display:
         if done < total:
             _stream(config, catalog, output, display)
         spans = display.spans()
+    recover(output, FOLDERS)
     place = storage.locate(storage.join(output, FOLDERS[0]))
     pictures = ds.dataset(place.path, filesystem=place.filesystem, schema=FINGERPRINTED).to_table()
     report = find_duplicates(pictures, config)

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink
@@ -22,11 +21,13 @@ from atlas_ray.cleaning.choose import choose as choose_pictures
 from atlas_ray.cleaning.zoom_stage import ZOOMED, JudgeZoom
 from atlas_ray.config import hold_settings, setting
 from atlas_ray.errors import AuditError, ItemError, OutputError
+from atlas_ray.lease import holding
 from atlas_ray.objects import ObjectReader
 from atlas_ray.picture_limits import PictureLimits, min_side_setting
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import PRODUCTS
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
+from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
 from atlas_ray.streaming.config import StreamConfig
@@ -69,6 +70,7 @@ class FilterConfig(StreamConfig):
     )
 
 
+@holding("filter", "config.output")
 def filter_catalog(config: FilterConfig) -> RunReport:
     """Tell the zoomed pictures of a catalogue from the normal ones.
 
@@ -92,12 +94,14 @@ def filter_catalog(config: FilterConfig) -> RunReport:
     if (run := read_run(output)) is not None:
         return RunReport(output, run, already_done=True)
     recover(output, FOLDERS)
+    connect()
     done = rows_done(output)
     with ProgressDisplay("filtering", "pictures", total=total, done=done) as display:
         if done < total:
             _stream(config, catalog, output, display)
         streamed = time.time()
         spans = display.spans()
+    recover(output, FOLDERS)
     counts = _choose(catalog, output, threshold, total)
     copy_documents(catalog, storage.join(output, "kept"))
     draw_sheet(output, threshold)
@@ -220,8 +224,7 @@ class _ChosenSink(BlockBasedFileDatasink):
         name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
         for what, (folder, schema) in PLACES.items():
             rows = table.filter(pc.equal(table["kind"], what)).select(schema.names).cast(schema)
-            place = storage.locate(storage.join(self._output, folder, name))
-            pq.write_table(rows, place.path, filesystem=place.filesystem)
+            storage.write_table(storage.join(self._output, folder, name), rows)
 
 
 def draw_sheet(output: str, threshold: float) -> None:

@@ -18,6 +18,7 @@ from atlas_ray.cleaning.sources import draw_candidates
 from atlas_ray.cleaning.svm import fit_baseline
 from atlas_ray.cleaning.threshold import choose_threshold
 from atlas_ray.errors import NotFiniteError, OutputError
+from atlas_ray.lease import holding
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.predictors import choose_device, choose_dtype
@@ -39,6 +40,7 @@ class ZoomReport:
     """What metrics.json holds."""
 
 
+@holding("train zoom", "config.output")
 def train_zoom(config: ZoomTraining) -> ZoomReport:
     """Train the zoom filter and its baseline; write the artifact and `quarantine/`.
 

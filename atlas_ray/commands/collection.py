@@ -21,12 +21,18 @@ def add_crawl(parser: argparse.ArgumentParser) -> None:
 def run_crawl(options: argparse.Namespace) -> int:
     """Crawl shops, make a catalogue of what they sell, and fetch its pictures."""
     from atlas_ray.config import COMMAND_LINE, build_settings, given
-    from atlas_ray.crawl.run import CrawlRunConfig, crawl
-    from atlas_ray.reports.collection import print_crawl
-    from atlas_ray.session import connect
+    from atlas_ray.crawl.run import CrawlRunConfig
+    from atlas_ray.lease import hold
 
     config = build_settings(CrawlRunConfig, given(options, CrawlRunConfig), COMMAND_LINE)
-    connect()
+    with hold(config.output, "crawl"):
+        return _crawl(config)
+
+
+def _crawl(config: "CrawlRunConfig") -> int:
+    from atlas_ray.crawl.run import crawl
+    from atlas_ray.reports.collection import print_crawl
+
     report = crawl(config)
     if report.already_done:
         print(f"{report.folder} holds this crawl, finished; nothing to crawl")
@@ -87,10 +93,8 @@ def run_fetch(options: argparse.Namespace) -> int:
     from atlas_ray.catalog.fetch import FetchConfig, fetch
     from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.collection import print_fetch
-    from atlas_ray.session import connect
 
     config = build_settings(FetchConfig, given(options, FetchConfig), COMMAND_LINE)
-    connect()
     report = fetch(config)
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")
@@ -111,10 +115,8 @@ def run_filter(options: argparse.Namespace) -> int:
     from atlas_ray.cleaning.filter import FilterConfig, filter_catalog
     from atlas_ray.config import COMMAND_LINE, build_settings, given
     from atlas_ray.reports.collection import print_filter
-    from atlas_ray.session import connect
 
     config = build_settings(FilterConfig, given(options, FilterConfig), COMMAND_LINE)
-    connect()
     report = filter_catalog(config)
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")
@@ -136,16 +138,16 @@ def run_duplicates(options: argparse.Namespace) -> int:
     from atlas_ray.catalog.split import SplitRule, resplit_catalog
     from atlas_ray.cleaning.duplicates_run import DuplicatesRunConfig, detect_duplicates
     from atlas_ray.config import COMMAND_LINE, build_settings, given
+    from atlas_ray.lease import hold
     from atlas_ray.reports.collection import print_duplicates
-    from atlas_ray.session import connect
 
     config = build_settings(DuplicatesRunConfig, given(options, DuplicatesRunConfig), COMMAND_LINE)
     source = storage.absolute(config.catalog)
     rule = SplitRule.of(source).changed(shares=config.split, seed=config.seed)
-    connect()
-    report, run = detect_duplicates(config)
     output = storage.absolute(config.output)
     catalog = storage.join(output, "catalog")
-    straddling, changed = resplit_catalog(source, catalog, report.groups, rule, anew=config.anew)
+    with hold(output, "duplicates"):
+        report, run = detect_duplicates(config)
+        straddling, changed = resplit_catalog(source, catalog, report.groups, rule, anew=config.anew)
     print_duplicates(output, run, straddling, changed)
     return EXIT_OK

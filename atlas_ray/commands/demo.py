@@ -25,14 +25,23 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 def run_demo(options: argparse.Namespace) -> int:
     """Crawl a shop, filter its pictures, train on them, score and evaluate."""
     from atlas_ray import storage
-    from atlas_ray.catalog.sample import GARMENTS
-    from atlas_ray.cli import main
-    from atlas_ray.demo_shop import draw_shop, serve_shop
-    from atlas_ray.errors import OutputError
+    from atlas_ray.lease import hold
 
     root = storage.absolute(options.output)
+    with hold(root, "demo"):
+        return _demo(root)
+
+
+def _demo(root: str) -> int:
+    from atlas_ray import storage
+    from atlas_ray.catalog.sample import GARMENTS
+    from atlas_ray.cli import run as run_command
+    from atlas_ray.demo_shop import draw_shop, serve_shop
+    from atlas_ray.errors import OutputError
+    from atlas_ray.lease import LEASE
+
     marker = storage.join(root, "made-by-atlas-ray-demo")
-    if storage.exists(root) and next(storage.walk(root), None) and not storage.exists(marker):
+    if any(name != LEASE for name, _ in storage.walk(root)) and not storage.exists(marker):
         raise OutputError(f"{root} holds something else than a demo; name another folder with --output")
     names = ("shop", "collected", "zoom", "clean", "model", "run")
     shop, collected, zoom, clean, model, run = (storage.join(root, name) for name in names)
@@ -61,7 +70,7 @@ def run_demo(options: argparse.Namespace) -> int:
         )
         for step in steps:
             print(f"\n$ atlas-ray {step}", flush=True)
-            code = main(shlex.split(step))
+            code = run_command(shlex.split(step))
             if code != EXIT_OK:
                 return code
     return EXIT_OK

@@ -27,11 +27,9 @@ def run_embed(options: argparse.Namespace) -> int:
     from atlas_ray.embedding.run import embed
     from atlas_ray.predictors import PredictorConfig
     from atlas_ray.reports.embedding import print_embed
-    from atlas_ray.session import connect
 
     predictor = build_settings(PredictorConfig, given(options, PredictorConfig), COMMAND_LINE)
     config = replace(build_settings(EmbedConfig, given(options, EmbedConfig), COMMAND_LINE), predictor=predictor)
-    connect()
     report = embed(config)
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")

@@ -55,13 +55,13 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 def run_compare(options: argparse.Namespace) -> int:
     """Compare two scoring runs."""
     from atlas_ray import storage
+    from atlas_ray.lease import hold
     from atlas_ray.reports.comparison import print_comparison, write_comparison_page
     from atlas_ray.scoring.compare import compare
-    from atlas_ray.session import connect
 
-    connect()
-    compare(options.before, options.after, options.output)
     output = storage.absolute(options.output)
-    write_comparison_page(output)
+    with hold(output, "compare"):
+        compare(options.before, options.after, output)
+        write_comparison_page(output)
     print_comparison(output)
     return EXIT_OK

@@ -24,7 +24,6 @@ def run_score(options: argparse.Namespace) -> int:
     from atlas_ray.reports.terminal import print_score
     from atlas_ray.scoring.config import ScoreConfig
     from atlas_ray.scoring.run import score
-    from atlas_ray.session import connect
 
     predictor = build_settings(PredictorConfig, given(options, PredictorConfig), COMMAND_LINE)
     config = replace(build_settings(ScoreConfig, given(options, ScoreConfig), COMMAND_LINE), predictor=predictor)
@@ -34,7 +33,6 @@ def run_score(options: argparse.Namespace) -> int:
             "answers may reach another precision",
             file=sys.stderr,
         )
-    connect()
     report = score(config)
     print_score(report)
     return quarantine_exit("score", report.quarantined_fraction, config.max_quarantine_fraction)
@@ -106,13 +104,11 @@ def run_evaluate_labels(options: argparse.Namespace) -> int:
     from atlas_ray.config import MODALITIES
     from atlas_ray.errors import ConfigError
     from atlas_ray.reports.terminal import print_labels
-    from atlas_ray.session import connect
     from atlas_ray.training.label_evaluation import evaluate_labels
 
     models = [uri for name in MODALITIES if (uri := getattr(options, name))] + options.fused
     if not models:
         raise ConfigError("no model to measure; name some with --picture, --title, --description and --fused")
-    connect()
     report = evaluate_labels(options.catalog, options.output, models, split=options.split)
     print_labels(report, options.output)
     return EXIT_OK

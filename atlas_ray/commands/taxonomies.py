@@ -79,9 +79,7 @@ def run_migrate(options: argparse.Namespace) -> int:
     from atlas_ray.migration.config import MigrateConfig
     from atlas_ray.migration.run import migrate
     from atlas_ray.reports.terminal import print_migration
-    from atlas_ray.session import connect
 
     config = build_settings(MigrateConfig, given(options, MigrateConfig), COMMAND_LINE)
-    connect()
     print_migration(migrate(config))
     return EXIT_OK

@@ -33,11 +33,9 @@ def _training(options: argparse.Namespace) -> "TrainConfig":
 
 def run_train(options: argparse.Namespace) -> int:
     """Train a model."""
-    from atlas_ray.session import connect
     from atlas_ray.training.config import FusionTraining
 
     config = _training(options)
-    connect()
     if isinstance(config, FusionTraining):
         return _run_train_fusion(config, fresh=options.fresh)
 
@@ -123,7 +121,6 @@ def add_tune(parser: argparse.ArgumentParser, kind: str) -> None:
 def run_tune(options: argparse.Namespace) -> int:
     """Search good settings."""
     from atlas_ray.config import COMMAND_LINE, build_settings, given
-    from atlas_ray.session import connect
     from atlas_ray.training.config import TuneConfig
 
     training = _training(options)
@@ -131,7 +128,6 @@ def run_tune(options: argparse.Namespace) -> int:
 
     from atlas_ray.training.tune import tune
 
-    connect()
     report = tune(search, training)
     if report.already_done:
         print(f"{report.output} holds this search, finished; nothing to do")
@@ -157,10 +153,8 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def run_calibrate(options: argparse.Namespace) -> int:
     """Fit the temperature of a model's probabilities, and store it in the model."""
-    from atlas_ray.session import connect
     from atlas_ray.training.calibration import calibrate
 
-    connect()
     found = calibrate(options.model, options.catalog, split=options.split)
     print(f"model {found.model_id} in {options.model}: temperature {found.temperature:.3f}")
     print(

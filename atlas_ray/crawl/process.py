@@ -3,10 +3,9 @@
     python -m atlas_ray.crawl.process --stores stores.yaml --store NAME --job FOLDER --output FOLDER
 
 The same command goes on after a stop, SIGKILL included. It exits with 0 when the report is written,
-and with 2 and one line for a mistake in what it was given.
+with 2 and one line for a mistake in what it was given, and with 1 for anything else.
 """
 
-import fcntl
 import json
 import os
 import sys
@@ -25,8 +24,9 @@ from atlas_ray.crawl.frontier import Frontier
 from atlas_ray.crawl.settings import CrawlConfig, scrapy_settings
 from atlas_ray.crawl.spider import StoreSpider
 from atlas_ray.crawl.store import Store, read_stores
-from atlas_ray.errors import ConfigError, OutputError, UserError
+from atlas_ray.errors import ConfigError, UserError, reason_of
 from atlas_ray.flags import FlagParser
+from atlas_ray.lease import hold
 from atlas_ray.records import quarantine_row
 
 ROWS_A_PART = 10_000
@@ -39,9 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         crawl_store(build_settings(CrawlConfig, given(options, CrawlConfig), COMMAND_LINE))
-    except UserError as error:
-        print(f"crawl: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        print(f"crawl: {reason}", file=sys.stderr)
+        return 2 if isinstance(reason, UserError) else 1
     return 0
 
 
@@ -54,12 +57,7 @@ def crawl_store(config: CrawlConfig) -> dict[str, Any]:
     """
     store = _store(config)
     browser = find_chromium() if store.render else None
-    os.makedirs(config.job, exist_ok=True)
-    with open(os.path.join(config.job, "lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
-        except OSError:
-            raise OutputError(f"{config.job}: another crawl is at work here; wait for it, or end it") from None
+    with hold(config.job, "crawl"):
         starts = [start.url for start in store.start_urls]
         hold_settings(config.job, "store.json", {"store": store.name, "start_urls": starts})
         frontier = Frontier(os.path.join(config.job, "frontier.sqlite3"))

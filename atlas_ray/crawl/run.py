@@ -26,8 +26,10 @@ from atlas_ray.crawl.mapping import BreadcrumbMapping
 from atlas_ray.crawl.settings import CrawlLimits
 from atlas_ray.crawl.store import read_stores
 from atlas_ray.errors import ConfigError, OutputError
+from atlas_ray.lease import holding
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import PATH_KEY_SEPARATOR, product_id_of
+from atlas_ray.session import connect
 from atlas_ray.streaming.account import RUN, read_run, write_run
 from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
@@ -93,6 +95,7 @@ class CrawlReport:
         return {name: store["failed"] for name, store in self.run["stores"].items() if store["failed"]}
 
 
+@holding("crawl", "config.output")
 def crawl(config: CrawlRunConfig) -> CrawlReport:
     """Crawl stores; the same call goes on after a stop, and labels anew after a change of the mapping.
 
@@ -125,6 +128,7 @@ def crawl(config: CrawlRunConfig) -> CrawlReport:
     if before is not None and not due and before.get("labels_id") == labels:
         return CrawlReport(folder, before, already_done=True)
     storage.delete_file(storage.join(folder, RUN))
+    connect()
     with ProgressDisplay("crawling", "pages") as display:
         task = ray.remote(num_cpus=0 if len(names) == 1 else 1, max_retries=3)(_crawl_store)
         found = ray.get(

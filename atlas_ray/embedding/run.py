@@ -16,16 +16,18 @@ from atlas_ray.embedding.config import EmbedConfig
 from atlas_ray.embedding.index import EMBEDDINGS, EXACT_ROWS, INDEX, ProductIndex
 from atlas_ray.embedding.vectors import CARRIED, Embed
 from atlas_ray.errors import AuditError, CatalogError, OutputError
+from atlas_ray.lease import holding
 from atlas_ray.products import PICTURE
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import embeddings
+from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
 from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS, split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.shuffle import by_product
-from atlas_ray.streaming.sink import OutcomeSink
+from atlas_ray.streaming.sink import OutcomeSink, write_table
 from atlas_ray.streaming.tables import count_images, table_rows
 from atlas_ray.streaming.workers import plan_workers
 
@@ -39,6 +41,7 @@ PARTITION_NUMBERS = 2**24
 """Of the vectors that are brought together at once: 64 MiB."""
 
 
+@holding("embed", "config.output")
 def embed(config: EmbedConfig) -> RunReport:
     """Give every product of a catalogue a vector, and make an index of them.
 
@@ -66,6 +69,7 @@ def embed(config: EmbedConfig) -> RunReport:
     if (run := read_run(output)) is not None:
         return RunReport(output, run, already_done=True)
     recover(output, FOLDERS)
+    connect()
     total = write_inputs(catalog, output, (*artifact.texts, *CARRIED), pictures)
     if not total:
         raise CatalogError(f"{catalog}: no product and no picture to embed")
@@ -74,6 +78,7 @@ def embed(config: EmbedConfig) -> RunReport:
         if done < total:
             _stream(config, output, artifact, display)
         spans = display.spans()
+    recover(output, FOLDERS)
     counts = _combine(output, artifact, total)
     if counts["products"]:
         ProductIndex.build(output, sum(artifact.feature_widths))
@@ -155,12 +160,12 @@ def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:
     if counts["embedded"]:
         schema, widths = _of_pictures(artifact), artifact.feature_widths
         rows = max(1, PARTITION_NUMBERS // sum(widths))
-        place = storage.locate(storage.join(output, EMBEDDINGS))
-        by_product(
+        combined = by_product(
             ((output, VECTORS, 0),),
             schema,
             counts["embedded"],
             functools.partial(combine, widths=widths, model_id=artifact.id),
             partition_rows=rows,
-        ).write_parquet(place.path, filesystem=place.filesystem)
+        )
+        write_table(combined, output, EMBEDDINGS)
     return counts | {"products": table_rows(storage.join(output, EMBEDDINGS))}

@@ -20,12 +20,14 @@ import ray
 from atlas_ray import storage
 from atlas_ray.config import hold_settings
 from atlas_ray.errors import AuditError, CatalogError, OutputError, TaxonomyError
+from atlas_ray.lease import holding
 from atlas_ray.migration.config import MigrateConfig
 from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predictions
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, missing_columns
 from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.reports.scored import PREDICTED
+from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, read_run, write_run
 from atlas_ray.streaming.tables import SPLIT, copy_documents, copy_images, table_rows
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
@@ -68,6 +70,7 @@ CATALOG_TABLES = (
 )
 
 
+@holding("taxonomy migrate", "config.output")
 def migrate(config: MigrateConfig) -> RunReport:
     """Rewrite a scoring run, or a catalogue's labels, to the next version of its taxonomy.
 
@@ -97,6 +100,7 @@ def migrate(config: MigrateConfig) -> RunReport:
     _hold_identity(source, output, identity)
     if (run := read_run(output)) is not None:
         return RunReport(output, run, already_done=True)
+    connect()
     for folder in (*(table.name for table in tables), RESCORE, RELABEL):
         storage.delete_folder(storage.join(output, folder))
         storage.make_folder(storage.join(output, folder))
@@ -219,9 +223,8 @@ def _migrate_file(
 
         def write(folder: str, rows: pa.Table) -> None:
             if folder not in writers:
-                place = storage.locate(storage.join(output, folder, name))
-                writer = pq.ParquetWriter(place.path, rows.schema, filesystem=place.filesystem)
-                writers[folder] = files.enter_context(writer)
+                stream = files.enter_context(storage.writing(storage.join(output, folder, name)))
+                writers[folder] = files.enter_context(pq.ParquetWriter(stream, rows.schema))
             writers[folder].write_table(rows)
 
         for rows in _batches(uri):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError, tell
+from atlas_ray.lease import holding
 from atlas_ray.metrics import PathMetrics, common_prefix, measure
 from atlas_ray.metrics.intervals import intervals
 from atlas_ray.records import CATEGORY_PATH
@@ -106,6 +107,7 @@ NEW_PATHS = pa.schema(
 """The paths outside the taxonomy that the model would say were it free to, where the model is given."""
 
 
+@holding("evaluate", "output", "run")
 def evaluate(
     run: str, output: str | None = None, *, model: str | None = None, embeddings: str | None = None
 ) -> dict[str, PathMetrics]:
@@ -159,14 +161,13 @@ def _tally(scored: ScoredRun, folder: str) -> Tallies:
     storage.make_folder(folder)
     uri = storage.join(folder, f"{FITTED}.parquet")
     storage.delete_file(uri)  # of an earlier evaluation
-    place = storage.locate(uri)
     with contextlib.ExitStack() as files:
         writers: list[pq.ParquetWriter] = []
 
         def leave_out(rows: pa.Table) -> None:
             if not writers:
-                writer = pq.ParquetWriter(place.path, rows.schema, filesystem=place.filesystem)
-                writers.append(files.enter_context(writer))
+                stream = files.enter_context(storage.writing(uri))
+                writers.append(files.enter_context(pq.ParquetWriter(stream, rows.schema)))
             writers[0].write_table(rows)
 
         return tally(scored, leave_out)
@@ -201,8 +202,7 @@ def _seen(found: Tallies, folder: str) -> list[str]:
 
 
 def _write(folder: str, name: str, table: pa.Table) -> None:
-    place = storage.locate(storage.join(folder, f"{name}.parquet"))
-    pq.write_table(table, place.path, filesystem=place.filesystem)
+    storage.write_table(storage.join(folder, f"{name}.parquet"), table)
 
 
 def _measured(one: Tally) -> PathMetrics:

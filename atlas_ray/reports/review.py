@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.lease import holding
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH
 from atlas_ray.reports.explainer import Explainer
 from atlas_ray.reports.leaves import find_leaves
@@ -68,6 +68,7 @@ class Review:
     """What there is to say of the attention strips."""
 
 
+@holding("review", "config.output")
 def review(config: ReviewConfig) -> Review:
     """Write the products with the smallest margin, and some of those without any answer.
 
@@ -96,8 +97,7 @@ def review(config: ReviewConfig) -> Review:
     storage.make_folder(output)
     page, note = review_page(scored, queue, explainer)
     storage.write_bytes(storage.join(output, "review.html"), page.encode())
-    place = storage.locate(storage.join(output, "queue.parquet"))
-    pq.write_table(queue, place.path, filesystem=place.filesystem)
+    storage.write_table(storage.join(output, "queue.parquet"), queue)
     write_csv(storage.join(output, "queue.csv"), QUEUE.names, map(_cells, queue.to_pylist()))
     return Review(output, scored.identity.get("catalog"), products, unanswered, queue, note)
 

@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import tell
+from atlas_ray.lease import holding
 from atlas_ray.metrics.paired import PairedAccuracy, paired_accuracy
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.reports.scored import ScoredRun, open_scored
+from atlas_ray.session import connect
 from atlas_ray.streaming.shuffle import by_product
 
 BEFORE, AFTER = range(2)
@@ -99,6 +101,7 @@ COMPARED = pa.schema([("product_id", pa.string()), *(CHANGED.field(n) for n in C
 """A product that changed, or, with null in `product_id`, all of a block that stayed on one path."""
 
 
+@holding("compare", "output")
 def compare(before: str, after: str, output: str) -> dict[str, Any]:
     """Compare two scoring runs, product by product, on Ray.
 
@@ -133,15 +136,15 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
         tell(note)
     output = storage.absolute(output)
     total = sum(int(run.products.count_rows()) for run in runs)
+    connect()
     tables = [(run.uri, "products", kind) for kind, run in enumerate(runs)]
     own_labels = runs[BEFORE].identity.get("taxonomy_id") != runs[AFTER].identity.get("taxonomy_id")
     joined = by_product(tables, JOINED, total, functools.partial(compare_block, own_labels=own_labels))
     counts = COUNTED.empty_table()
-    storage.make_folder(output)
-    place = storage.locate(storage.join(output, "products.parquet"))
     with (
         ProgressDisplay("comparing", "rows", total=total) as display,
-        pq.ParquetWriter(place.path, CHANGED, filesystem=place.filesystem) as writer,
+        storage.writing(storage.join(output, "products.parquet")) as stream,
+        pq.ParquetWriter(stream, CHANGED) as writer,
     ):
         blocks: Any = joined.iter_batches(batch_size=None, batch_format="pyarrow")
         for block in blocks:
@@ -244,8 +247,7 @@ def _compared(output: str, before: ScoredRun, after: ScoredRun, counts: pa.Table
     """Write what the counts say."""
     changes = {row["change"]: row for row in _summed(counts, ["change"]).to_pylist()}
     moves = _moves(counts.filter(pc.equal(counts["change"], MOVED)))
-    place = storage.locate(storage.join(output, "moves.parquet"))
-    pq.write_table(moves, place.path, filesystem=place.filesystem)
+    storage.write_table(storage.join(output, "moves.parquet"), moves)
     sides = [
         {
             "run": run.uri,

@@ -13,6 +13,7 @@ from atlas_ray.config import hold_settings
 from atlas_ray.decoding import leaf_classes
 from atlas_ray.errors import ArtifactError, CatalogError, OutputError, tell
 from atlas_ray.fitted import Fitted
+from atlas_ray.lease import holding
 from atlas_ray.metrics.decision import Decision, least_threshold
 from atlas_ray.models import EncoderDecoder
 from atlas_ray.progress import ProgressDisplay
@@ -20,6 +21,7 @@ from atlas_ray.reports.scored import PREDICTED
 from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
+from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
 from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
@@ -35,6 +37,7 @@ FOLDERS = ("predictions", "filtered", "quarantine")
 """What the stream writes in."""
 
 
+@holding("score", "config.output")
 def score(config: ScoreConfig) -> RunReport:
     """Give every picture and every product of a catalogue a category path.
 
@@ -67,6 +70,7 @@ def score(config: ScoreConfig) -> RunReport:
     for note in notes:
         tell(note)
     recover(output, FOLDERS)
+    connect()
     source = storage.join(catalog, "images")
     if spec.texts:
         total = write_inputs(catalog, output, spec.texts, total)
@@ -79,6 +83,7 @@ def score(config: ScoreConfig) -> RunReport:
             _stream(config, source, output, spec, display)
         streamed = time.time()
         spans = display.spans()
+    recover(output, FOLDERS)  # what no commit names is none of the outcomes that are counted now
     counts = combine_products(config, catalog, source, output, identity, total, fitted)
     fields = {
         "config": config.to_dict(),

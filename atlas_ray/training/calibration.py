@@ -12,6 +12,7 @@ from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.config import KNOWING
 from atlas_ray.errors import CatalogError, NotFiniteError, tell
 from atlas_ray.fitted import CALIBRATED, TRAINED, Fitted, product_keys
+from atlas_ray.lease import holding
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
 from atlas_ray.predictors import PathPredictor, PredictorConfig
@@ -47,6 +48,7 @@ class Calibrated:
     """Whether the products are those that a policy of many weights was fitted on, and knows."""
 
 
+@holding("calibrate", "model")
 def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     """Fit a model's temperature on the labelled products of a split, and store it in the artifact.
 
@@ -72,7 +74,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         tell(note)
     try:
         with ProgressDisplay("asking the model", "products") as display:
-            stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), board=display.board)
+            stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), display=display)
             parts = list(batches_of(stream.limit(MOST_PICTURES)))
     finally:
         forget_inputs(model)

@@ -19,6 +19,7 @@ from atlas_ray.fitted import product_keys
 from atlas_ray.objects import ObjectReader
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.records import missing_columns
+from atlas_ray.session import connect
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.texts import WordCount, WordIndex
 
@@ -31,7 +32,8 @@ MOST_REPEATS = 10
 class Labelled:
     """A split's examples: rows of (name, label), label being a leaf's position, and of texts also `text`."""
 
-    dataset: ray.data.Dataset
+    stream: ray.data.Dataset
+    """Reads them."""
     count: int
     """Examples in it."""
     unusable: int
@@ -44,6 +46,13 @@ class Labelled:
     """Products left out, by their label."""
     products: "np.ndarray[Any, np.dtype[np.uint64]]"
     """Keys of the products that its examples are of (`atlas_ray.fitted.product_keys`)."""
+
+    @functools.cached_property
+    def dataset(self) -> ray.data.Dataset:
+        """The rows, read once, when they are first asked for: each epoch starts from them in the object store."""
+        connect()
+        read: ray.data.Dataset = self.stream.materialize()
+        return read
 
 
 def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
@@ -102,10 +111,9 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     # A task a file: cut finer, as it is by default, a small catalogue starts processes that have one block to do.
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, override_num_blocks=len(files))
     dataset = dataset.select_columns(columns)
-    # Read once: the rows are names and labels (or texts), and each epoch starts from them in the object store.
-    rows = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None).materialize()
+    dataset = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None)
     fitted = np.unique(np.concatenate(keys))
-    return Labelled(rows, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted)
+    return Labelled(dataset, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted)
 
 
 def _has_example(column: pa.ChunkedArray) -> "np.ndarray[Any, np.dtype[np.bool_]]":

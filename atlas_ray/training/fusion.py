@@ -23,12 +23,15 @@ from atlas_ray.config import FITTED, hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, NotFiniteError, tell
 from atlas_ray.fitted import FUSED, Fitted, product_keys
 from atlas_ray.inference import FusedInference
+from atlas_ray.lease import holding
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionConfig, FusionNetwork
 from atlas_ray.predictors import choose_device, choose_dtype
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import drawn
+from atlas_ray.session import connect
 from atlas_ray.streaming.inputs import forget_inputs
+from atlas_ray.streaming.sink import write_table
 from atlas_ray.streaming.tables import count_labels
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
 from atlas_ray.training.config import FusionTraining
@@ -53,6 +56,7 @@ MOST_RIDGE = 12_000
 """Rows and columns of the regression's matrix, 1.2 GB; to solve it takes as much again."""
 
 
+@holding("train fusion", "config.output")
 def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequence[Any] = ()) -> TrainReport:
     """Fit a policy and write a fused artifact, which holds copies of the models that it fuses.
 
@@ -193,9 +197,9 @@ def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: Fusio
             arguments = (config.members, shape, config.device, labels)
             stream = asked_about(
                 config.catalog, output, config.fit_split, tuple(members), Ask, arguments,
-                board=display.board, device=config.device,
+                display=display, device=config.device,
             )  # fmt: skip
-            stream.write_parquet(place.path, filesystem=place.filesystem)
+            write_table(stream, output, OPINIONS)
         counts = Counter[int]()
         dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem)
         for batch in batches_of(dataset.select_columns(["label"])):
@@ -203,6 +207,7 @@ def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: Fusio
         account = {"leaf_counts": [counts[leaf] for leaf in range(len(labels))]}
         storage.write_bytes(done, json.dumps(account).encode())
     leaf_counts = json.loads(storage.read_bytes(done))["leaf_counts"]
+    connect()  # where an earlier try has asked them
     # Read once: each epoch starts from the object store.
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).materialize()
     return Opinions(dataset, sum(leaf_counts), tuple(leaf_counts))

@@ -1,19 +1,18 @@
 """Models of labels measured on the labelled products of a split, all of them in one stream."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, check_labels, load_artifact
 from atlas_ray.errors import ArtifactError, CatalogError, NotFiniteError, OutputError, tell
 from atlas_ray.label_predictor import LabelPredictor
+from atlas_ray.lease import holding
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionNetwork
 from atlas_ray.progress import ProgressDisplay
@@ -62,6 +61,7 @@ class LabelReport:
     """Those of them that each model was fitted on, so that they prove nothing; None where that is not known."""
 
 
+@holding("evaluate-labels", "output")
 def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: str = "test") -> LabelReport:
     """Ask models of labels about a split, and count what each of them names rightly, wrongly and not.
 
@@ -104,7 +104,7 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
     answered, fitted, left_out, products = np.zeros(len(uris), np.int64), np.zeros(len(uris), np.int64), 0, 0
     try:
         with ProgressDisplay("asking the models", "products") as display:
-            stream = asked_about(catalog, output, split, reads, Judge, (uris,), board=display.board)
+            stream = asked_about(catalog, output, split, reads, Judge, (uris,), display=display)
             for block in stream.iter_batches(batch_size=None, batch_format="numpy"):
                 counts += block["counts"].sum(0)
                 answered += block["answered"].sum(0)
@@ -121,9 +121,7 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
     found = [_row(artifacts[uri], uri, counts[at], int(answered[at])) for at, uri in enumerate(uris)]
     missed = [row for at, uri in enumerate(uris) for row in _missed(uri, first.labels.names, counts[at])]
     for name, rows, schema in (("models", found, MODELS), ("missed", missed, MISSED)):
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
-        storage.write_bytes(storage.join(output, f"{name}.parquet"), buffer.getvalue())
+        storage.write_table(storage.join(output, f"{name}.parquet"), pa.Table.from_pylist(rows, schema=schema))
     seen = {uri: int(fitted[at]) if artifacts[uri].fitted else None for at, uri in enumerate(uris)}
     return LabelReport(found, missed, products, left_out, seen)
 

@@ -13,10 +13,12 @@ from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.images import decode_batch
 from atlas_ray.products import PICTURE, Products, texts_of
+from atlas_ray.progress import ProgressDisplay
+from atlas_ray.session import connect
 from atlas_ray.streaming.inputs import INPUTS, write_inputs
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
-from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.tables import count_images, count_labels
 from atlas_ray.streaming.workers import plan_workers
 from atlas_ray.taxonomy import CategoryPath
 
@@ -32,7 +34,7 @@ def asked_about(
     ask: Any,
     arguments: tuple[Any, ...],
     *,
-    board: Any,
+    display: ProgressDisplay,
     device: str = "auto",
 ) -> ray.data.Dataset:
     """Stream the labelled products of a split, each picture with its product's texts, through an actor.
@@ -44,7 +46,7 @@ def asked_about(
         reads: What the models look at: picture, title, description.
         ask: A class that turns blocks with `bytes`, the texts and `category_path` into rows.
         arguments: What it is made with; the threads of its process are added.
-        board: The run's progress.
+        display: The run's progress.
         device: auto, or cpu.
 
     Raises:
@@ -53,12 +55,14 @@ def asked_about(
     texts = texts_of(reads)
     columns = (*texts, "category_path", "split")
     total = count_images(catalog, products=("product_id", *columns), may_be_empty=bool(texts))
-    if not write_inputs(catalog, scratch, columns, total, split=split):
+    if not count_labels(catalog, split):
         raise CatalogError(f"{catalog}: no labelled product in the split {split!r}")
+    connect()
+    write_inputs(catalog, scratch, columns, total, split=split)
     plan = plan_workers(device="cpu" if device == "cpu" else "auto", workers=0, threads=0)
     stream = fetched_pictures(
         storage.join(scratch, INPUTS),
-        board,
+        display.board,
         plan,
         block_rows=BLOCK_ROWS,
         fetch_threads=16,

@@ -1,13 +1,11 @@
 """A training run: from a catalogue to an artifact, resumed where it was stopped."""
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import ray.train
 import torch
@@ -19,6 +17,7 @@ from atlas_ray.artifacts import WORDS, load_artifact, load_words, save_artifact,
 from atlas_ray.config import hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError
 from atlas_ray.fitted import TRAINED, Fitted
+from atlas_ray.lease import holding
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.reports.curves import draw_curves
@@ -59,6 +58,7 @@ class TrainReport:
     """The output held the finished run of the same settings, and nothing was done."""
 
 
+@holding("train", "config.output")
 def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] = ()) -> TrainReport:
     """Train a model and write its artifact.
 
@@ -165,7 +165,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
     use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= least)
     place = storage.locate(config.output)
     display = ProgressDisplay("training", config.examples)
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         train_worker,
         train_loop_config={"plan": plan, "board": display.board},
         datasets=datasets,
@@ -185,10 +185,28 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
             result = trainer.fit()
     except TrainingFailedError as error:
         raise_reason(error)
+    except KeyboardInterrupt:
+        trainer.end()
+        raise
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(os.path.join(folder, STATE_FILE), map_location="cpu", weights_only=True)
     return state
+
+
+class _Trainer(TorchTrainer):
+    """A trainer that a stop ends as it ends any other command."""
+
+    _controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Keep Ray Train's handler of Ctrl-C away, which ends the process with code 0 or a traceback."""
+        self._controller = controller
+
+    def end(self) -> None:
+        """End the controller, and with it the workers, which would go on writing otherwise."""
+        if self._controller is not None:
+            ray.kill(self._controller)
 
 
 def _labelled(config: TrainConfig, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
@@ -290,7 +308,5 @@ def final_metrics(config: TrainConfig, state: dict[str, Any]) -> dict[str, Any]:
 
 def write_history(config: TrainConfig, history: list[dict[str, Any]]) -> None:
     """Write `history.parquet` and `curves.png` into the output."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(history), buffer)
-    storage.write_bytes(storage.join(config.output, "history.parquet"), buffer.getvalue())
+    storage.write_table(storage.join(config.output, "history.parquet"), pa.Table.from_pylist(history))
     storage.write_bytes(storage.join(config.output, "curves.png"), draw_curves(history, config.title_of_run))

@@ -19,7 +19,9 @@ from ray.tune.schedulers import ASHAScheduler
 from atlas_ray import storage
 from atlas_ray.config import FITTED, hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
+from atlas_ray.lease import holding
 from atlas_ray.progress import ProgressDisplay
+from atlas_ray.session import connect
 from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.config import FusionTraining, TrainConfig, TuneConfig
 from atlas_ray.training.data import labelled_pictures
@@ -81,6 +83,7 @@ class TuneReport:
     """The output held the finished search of the same settings, and nothing was done."""
 
 
+@holding("tune", "training.output")
 def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
     """Search the settings of `SPACE`, or of `FUSION_SPACE`, for the best accuracy on the validation split.
 
@@ -113,10 +116,9 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
     else:
         _check(training)
         hold_settings(output, SETTINGS, held)
+        connect()
         rows = _search(config, training)
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=rows_schema(training)), sink)
-        storage.write_bytes(storage.join(output, ROWS), sink.getvalue().to_pybytes())
+        storage.write_table(storage.join(output, ROWS), pa.Table.from_pylist(rows, schema=rows_schema(training)))
     rows = pq.read_table(io.BytesIO(storage.read_bytes(storage.join(output, ROWS)))).to_pylist()
     finished = [row for row in rows if row["status"] == "finished"]
     if not finished:

@@ -152,7 +152,7 @@ def test_mistakes(drawn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
             time.sleep(0.01)
         command = ["--stores", str(tmp_path / "stores.yaml"), "--output", str(tmp_path / "out")]
         for more, text in (
-            (["--store", "demo", "--job", str(tmp_path / "job")], "another crawl is at work here"),
+            (["--store", "demo", "--job", str(tmp_path / "job")], "is in use by `crawl`"),
             (["--store", "dmo", "--job", str(tmp_path / "new")], "has no store 'dmo'; it has demo, demo-app"),
             (["--store", "demo", "--job", "x", "--allow-private", "http://x"], "'http://x' names no private place"),
             (["--store", "demo", "--job", "x", "--user-agent", "Mozilla/5.0 (X)"], "robots.txt knows names of"),
