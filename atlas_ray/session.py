@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import warnings
+from typing import Any
 
 import ray
 import ray.data  # it sets up its log when it is first imported, so that has to be before it is turned down
@@ -85,7 +86,20 @@ def _start() -> None:
         _temp_dir=_folder(),
     )
     # Ray ends it by itself, but waits half a second before for logs, which are not shown here.
-    atexit.register(ray.shutdown)
+    atexit.register(_end)
+
+
+def _end() -> None:
+    hush()
+    ray.shutdown()
+
+
+def hush() -> None:
+    """Show nothing more of what Ray says of its processes: they are about to be ended, which it calls failures."""
+    worker: Any = ray._private.worker.global_worker
+    if worker.connected:
+        worker.threads_stopped.set()
+        worker.gcs_error_subscriber.close()
 
 
 def _folder() -> str:

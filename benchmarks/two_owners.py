@@ -88,7 +88,7 @@ class Bench:
         self.alone("import", self.places["catalog"])
         self.alone("score", self.places["run"])
         products = pq.read_table(f"{self.places['catalog']}/products").to_pylist()
-        path = " > ".join(GARMENTS[0])
+        path = " > ".join(next(iter(GARMENTS)))
         lines = [f"{row['product_id']},{path}" for row in products[:5]]
         Path(scratch, "corrections.csv").write_text("product_id,corrected_category_path\n" + "\n".join(lines) + "\n")
         levels = [",".join([*names[:-1], f"New {names[-1]}"]) for names in GARMENTS]
@@ -206,10 +206,11 @@ def main() -> None:
 
 def _products(bench: Bench) -> list[ShopProduct]:
     files = sorted(Path(bench.places["shop"], "images").glob("*.jpg"))
+    paths = list(GARMENTS)
     pictures = [file.read_bytes() for file in files if file.stat().st_size > 1000][:24]
     return [
         ShopProduct(
-            title=f"Product {number}", description="A thing.", price=9.5, breadcrumb=GARMENTS[number % len(GARMENTS)],
+            title=f"Product {number}", description="A thing.", price=9.5, breadcrumb=paths[number % len(paths)],
             picture=picture, close_ups=(),
         )
         for number, picture in enumerate(pictures)

@@ -16,6 +16,8 @@ from atlas_ray.errors import ClusterError, ConfigError
 from atlas_ray.serving.access import TokenTable
 from atlas_ray.serving.app import build_app, running_serve
 from atlas_ray.serving.config import ServeConfig
+from atlas_ray.session import hush
+from atlas_ray.stops import STOPS
 
 APP = "atlas_ray"
 
@@ -57,7 +59,7 @@ def deploy(config: ServeConfig) -> str:
 
 
 def serve_until_stopped(config: ServeConfig, started: Callable[[str], None]) -> None:
-    """Serve on a Ray of this process until SIGINT or SIGTERM; requests that run then are answered first.
+    """Serve on a Ray of this process until SIGINT, SIGTERM or SIGHUP; requests that run then are answered first.
 
     Args:
         config: What to serve.
@@ -71,12 +73,13 @@ def serve_until_stopped(config: ServeConfig, started: Callable[[str], None]) -> 
     stop = threading.Event()
     try:
         started(deploy(config))
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             signal.signal(number, lambda *_: stop.set())
         stop.wait()
         drain(config)
     finally:
         if running_serve() is not None:
+            hush()
             serve.shutdown()
 
 
