@@ -25,6 +25,9 @@ SEPARATORS = {
 IN_NAMES = {"/": "/", ";": ";", "\\": r"\\", ":": "(?<!:):(?!:)", " - ": r"\s[-–—]\s"}
 """Separators that names have, too (`Tops/Tees`): assumed only where most paths have them and hardly any another."""
 PATTERNS = {name: re.compile(pattern) for name, pattern in (SEPARATORS | IN_NAMES).items()}
+BETWEEN_PATHS = (",", ";", "|")
+"""What stands between several paths in one cell, if all begin with the same name; otherwise it is part of a name."""
+SHOWN = 200
 KNOWN_TEXTS, KNOWN_CHARACTERS = 10_000, 500
 """Texts of paths whose names are remembered, and their length at most: products share them."""
 MOST, FEW = 0.5, 0.1
@@ -94,15 +97,31 @@ def _split(value: Any, separator: str, field: str) -> CategoryPath:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
     if isinstance(value, str):
-        pattern = PATTERNS.get(separator)
-        text = plain_text(value)
-        value = pattern.split(text) if pattern else text.split(separator)
-    elif isinstance(value, list | tuple):
-        value = [plain_text(name) if isinstance(name, str) else name for name in value]
-    else:
-        raise RowError("bad_category_path", f"the {field} is {describe(value)}; expected text or a list of names")
-    while value and isinstance(value[0], str) and is_missing(value[0]):
-        value = value[1:]
-    while value and isinstance(value[-1], str) and is_missing(value[-1]):
-        value = value[:-1]
-    return tuple("" if isinstance(name, str) and is_missing(name) else name_value(name, field) for name in value)
+        return _of_text(plain_text(value), separator, field)
+    if isinstance(value, list | tuple):
+        return _tidy([plain_text(name) if isinstance(name, str) else name for name in value], field)
+    raise RowError("bad_category_path", f"the {field} is {describe(value)}; expected text or a list of names")
+
+
+def _of_text(text: str, separator: str, field: str) -> CategoryPath:
+    """Return the names of a path written as text; of several that lead to one another the longest."""
+    pattern = PATTERNS.get(separator) or re.compile(re.escape(separator))
+    for sign in BETWEEN_PATHS:
+        if sign in text and sign != separator:
+            paths = [path for part in text.split(sign) if (path := _tidy(pattern.split(part), field))]
+            longest = max(paths, key=len, default=())
+            if len(paths) < 2 or any(path[0] != longest[0] for path in paths):
+                continue  # the sign is part of a name
+            if any(path != longest[: len(path)] for path in paths):
+                raise RowError("bad_category_path", f"{text[:SHOWN]!r} are {len(paths)} category paths; leave one")
+            return longest
+    return _tidy(pattern.split(text), field)
+
+
+def _tidy(names: list[Any], field: str) -> CategoryPath:
+    """Return names without the empty ones at the ends."""
+    while names and isinstance(names[0], str) and is_missing(names[0]):
+        names = names[1:]
+    while names and isinstance(names[-1], str) and is_missing(names[-1]):
+        names = names[:-1]
+    return tuple("" if isinstance(name, str) and is_missing(name) else name_value(name, field) for name in names)

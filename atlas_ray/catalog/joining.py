@@ -7,7 +7,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import groupby
 from math import inf
+from operator import itemgetter
 from typing import Any, Self
 
 from atlas_ray.catalog.product_parts import ProductParts
@@ -17,6 +19,8 @@ from atlas_ray.taxonomy import format_path
 DECISIVE = ("store", "title", "category_path", "split")
 """Fields in which the rows of one product agree where they state them; of others the first value is kept."""
 
+LateRow = tuple[int, str, list[float] | None, str, dict[str, Any]]
+"""A row that waited: its product's part, id and positions of pictures, its own place, and what it says."""
 Refuse = Callable[[RowError, str, str], None]
 """Called with why a row is not used, its place, and its product's id."""
 
@@ -97,10 +101,9 @@ class JoinedProducts:
         """Write the last product, and those again whose rows stood apart."""
         self._close()
         self._parts.flush()
-        query = "SELECT DISTINCT part FROM late JOIN ids USING (id)"
-        for (part,) in self._database.execute(query).fetchall():
+        for part, rows in groupby(self._late(), key=itemgetter(0)):
             products = self._parts.read(part)
-            self._parts.replace(part, products, self._join_late(part, products))
+            self._parts.replace(part, products, self._join_late(rows, products))
         query = "SELECT id, place FROM late WHERE id NOT IN (SELECT id FROM ids) ORDER BY number"
         for product_id, place in self._database.execute(query):
             self._refuse(RowError("missing_images", "the row names no picture"), place, product_id)
@@ -130,12 +133,12 @@ class JoinedProducts:
         self.products += 1
         self._parts.add(product)
 
-    def _join_late(self, part: int, products: list[dict[str, Any]]) -> int:
+    def _join_late(self, rows: Iterator[LateRow], products: list[dict[str, Any]]) -> int:
         """Join the rows that waited for a part; return how many pictures they brought."""
         by_id = {product["product_id"]: product for product in products}
         more = 0
         changed: dict[str, tuple[int, bool]] = {}
-        for product_id, positions, place, row in self._late(part):
+        for _, product_id, positions, place, row in rows:
             product = by_id[product_id]
             if product_id not in changed:
                 uris = product["image_uris"]
@@ -150,12 +153,13 @@ class JoinedProducts:
                 self._settle(product)
         return more
 
-    def _late(self, part: int) -> Iterator[tuple[str, list[float] | None, str, dict[str, Any]]]:
-        query = "SELECT id, positions, place, row FROM late JOIN ids USING (id) WHERE part = ? ORDER BY number"
-        for product_id, positions, place, text in self._database.execute(query, (part,)):
+    def _late(self) -> Iterator[LateRow]:
+        """Yield the rows that waited, whose product was written, by its part."""
+        query = "SELECT part, id, positions, place, row FROM late JOIN ids USING (id) ORDER BY part, number"
+        for part, product_id, positions, place, text in self._database.execute(query):
             row = json.loads(text)
             row["crawled_at"] = datetime.fromisoformat(row["crawled_at"]) if row["crawled_at"] else None
-            yield product_id, json.loads(positions) if positions else None, place, row
+            yield part, product_id, json.loads(positions) if positions else None, place, row
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="atlas-ray-import-")

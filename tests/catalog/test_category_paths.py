@@ -62,6 +62,10 @@ def test_separators_are_told_from_the_paths(separator: str, paths: list[Any]) ->
         (["A", "B/C", ""], "/", ("A", "B/C")),
         (["A > B"], ">", ("A", "B")),
         (["A", 7], ">", ("A", "7")),
+        ("Clothing, Clothing > Hoodies", ">", ("Clothing", "Hoodies")),
+        ("Store/Gear,Store/Gear/Bags,Store/Gear", "/", ("Store", "Gear", "Bags")),
+        ("Home > Beds, Sofas > Red", ">", ("Home", "Beds, Sofas", "Red")),
+        ("Bags, Wallets & Belts", ">", ("Bags, Wallets & Belts",)),
         (" > ", ">", ()),
         (None, ">", ()),
         (float("nan"), ">", ()),
@@ -75,6 +79,7 @@ def test_paths(text: Any, separator: str, path: tuple[str, ...]) -> None:
     ("value", "code"),
     [(7, "bad_category_path"), ({"name": "A"}, "bad_category_path"), (True, "bad_category_path"),
      (["A", None], "bad_value"), (["A", float("nan")], "bad_value"), ([["A"], "B"], "bad_value"),
+     ("A > B, A > C", "bad_category_path"), ("A > B | A > C", "bad_category_path"),
      ("A > \ud83d", "bad_encoding")],
 )  # fmt: skip
 def test_what_is_no_path(value: Any, code: str) -> None:
