@@ -92,7 +92,18 @@ def main() -> None:
     members = [flag for name, uri in models.items() for flag in (f"--{name}", uri)]
     policies = options.policies.split(",")
     for policy in policies:
-        run("train", "fusion", "--policy", policy, "--catalog", catalog, *members, "--output", str(work / policy))
+        run(
+            "train",
+            "fusion",
+            "--no-keep-best",
+            "--policy",
+            policy,
+            "--catalog",
+            catalog,
+            *members,
+            "--output",
+            str(work / policy),
+        )
     ids = write_test_catalog(catalog, work / "test", without={})
     found = {name: score(str(work / "test"), uri, work / f"run-{name}") for name, uri in models.items()}
     found |= {name: score(str(work / "test"), str(work / name), work / f"run-{name}") for name in policies}

@@ -50,6 +50,12 @@ def run_train(options: argparse.Namespace) -> int:
         print(f"{refused:.0f} {config.examples} could not be used; see {report.output}/quarantine")
     _print_left_out(report.metrics)
     figure = next(name for name in FIGURES if name in report.metrics)
+    if not report.metrics["val_examples"]:
+        print(
+            f"the last of {len(report.metrics['history'])} epochs: nothing labelled is in the split val to measure on; "
+            f"curves in {report.output}/curves.png"
+        )
+        return EXIT_OK
     print(
         f"best epoch {report.metrics['epoch']} of {len(report.metrics['history'])}: validation {FIGURES[figure]} "
         f"{report.metrics[figure]:.4f} on {report.metrics['val_examples']:.0f} {config.examples}; "
@@ -79,7 +85,19 @@ def _run_train_fusion(config: "FusionTraining", *, fresh: bool) -> int:
     shares = ", ".join(f"{name} {share:.4f}" for name, share in found.items())
     measure = "whole path right, of" if of_paths else "micro-F1 on"
     print(f"{measure} the {report.metrics['products']} products that it was fitted on: {shares}")
+    for one in report.metrics.get("contests", ()):
+        print(_contest(one, report.metrics["settings"]["policy"], str(report.metrics["judged_on"])))
     return EXIT_OK
+
+
+def _contest(one: Mapping[str, Any], policy: str, judged_on: str) -> str:
+    model, verdict = one["model"], "so the policy answers"
+    if one["kept"]:
+        verdict = f"so the {model}'s answer is kept wherever there is one"
+    return (
+        f"of {one['products']} {judged_on} products with a {model} the policy {policy} has {one['policy_right']:.4f} "
+        f"right, the {model} alone {one['model_right']:.4f} ({one['won']} won, {one['lost']} lost), {verdict}"
+    )
 
 
 def add_train_zoom(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,9 @@ class FusionConfig:
     hidden_dim: int = setting("width of a network's first layer", 200, low=1, high=65_536)
     second_dim: int = setting("width of a network's second layer", 150, low=1, high=65_536)
     dropout: float = setting("of what an early fusion joins", 0.5, low=0, high=0.99)
+    fallback: str = setting(
+        "the modalities whose own answer is taken where they are there, first come, joined by '+'", ""
+    )
 
     def __post_init__(self) -> None:
         """Refuse what no policy can be built from."""
@@ -41,6 +44,8 @@ class FusionConfig:
         if any(name not in MODALITIES for name in self.names) or len(set(self.names)) != len(self.names):
             raise ConfigError(f"modalities is {self.modalities!r}; expected some of {'+'.join(MODALITIES)}, each once")
         wanted = len(self.names) if self.policy == "early" else 0
+        if any(name not in self.names for name in self.preferred) or len(set(self.preferred)) != len(self.preferred):
+            raise ConfigError(f"fallback is {self.fallback!r}; expected some of {self.modalities}, each once")
         if len(self.widths) != wanted or not all(0 < width <= 100_000 for width in self.widths):
             raise ConfigError(f"features is {self.features!r}; expected {wanted} widths, joined by '+'")
 
@@ -48,6 +53,11 @@ class FusionConfig:
     def names(self) -> tuple[str, ...]:
         """The modalities, in their order."""
         return tuple(self.modalities.split("+"))
+
+    @property
+    def preferred(self) -> tuple[str, ...]:
+        """The modalities of `fallback`, in their order."""
+        return tuple(self.fallback.split("+")) if self.fallback else ()
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -65,7 +75,8 @@ class FusionConfig:
 class FusionNetwork(nn.Module):
     """A policy: what each modality says of a product to logits.
 
-    Where a product has one modality alone, its model's answer is taken as it is.
+    Where a product has one modality alone, its model's answer is taken as it is, and so is that of the first modality
+    of `fallback` that it has.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -109,7 +120,11 @@ class FusionNetwork(nn.Module):
         """
         alone = there.sum(1) == 1
         own = said.masked_fill(~there[:, :, None], 0.0).sum(1)  # of one modality alone: its own
-        return torch.where(alone[:, None], own, self._together(said, there, features))
+        fused = torch.where(alone[:, None], own, self._together(said, there, features))
+        for name in reversed(self.config.preferred):
+            at = self.config.names.index(name)
+            fused = torch.where(there[:, at, None], said[:, at], fused)
+        return fused
 
     def probabilities(self, said: Tensor) -> Tensor:
         """Return the probabilities that modalities gave, of the same shape."""

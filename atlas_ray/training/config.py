@@ -295,6 +295,11 @@ class FusionTraining(TrainConfig):
         low=0,
         high=0.9,
     )
+    keep_best: bool = setting(
+        "answer with the best of the models where the policy is not shown to beat it; network, early and ridge are "
+        "judged by a fifth of the products, or by those held out, which they do not learn from",
+        True,
+    )
     hidden_dim: int = setting("width of a network policy's first layer", 200, low=1, high=65_536)
     second_dim: int = setting("width of a network policy's second layer", 150, low=1, high=65_536)
     modality_dropout: float = setting("how often each modality is left out while a policy learns", 0.3, low=0, high=0.9)

@@ -8,7 +8,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ray.data import RandomSeedConfig
 
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusion_artifact
-from atlas_ray.config import FITTED, hold_settings
+from atlas_ray.config import FITTED, KNOWING, hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, NotFiniteError, tell
 from atlas_ray.fitted import FUSED, Fitted, product_keys
 from atlas_ray.inference import FusedInference
@@ -35,6 +35,7 @@ from atlas_ray.streaming.sink import write_table
 from atlas_ray.streaming.tables import count_labels
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
 from atlas_ray.training.config import FusionTraining
+from atlas_ray.training.fallback import contests
 from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products_of
 from atlas_ray.training.loop import Plan
 from atlas_ray.training.opinions import pack_opinions, unpack_opinions
@@ -52,6 +53,8 @@ from atlas_ray.training.run import (
 from atlas_ray.training.tracker import mlflow_environment
 
 OPINIONS = "opinions"
+JUDGED_SHARE = 0.2
+"""Of the products, those that a policy that can know its products is judged by, where none are held out yet."""
 MOST_RIDGE = 12_000
 """Rows and columns of the regression's matrix, 1.2 GB; to solve it takes as much again."""
 
@@ -99,7 +102,12 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     if note:
         tell(note)
     found = _opinions(config, members, shape)
-    learned, held_out = _sides(config, found)
+    learned, held_out = _sides(config, found, config.held_out)
+    judged, is_held_out = held_out if config.held_out else found.dataset, True
+    if config.keep_best and config.policy in KNOWING and not config.held_out:
+        part, rest = _sides(config, found, JUDGED_SHARE)
+        is_held_out = part.count() >= (config.batch_size if config.policy in FITTED else 1)
+        learned, judged = (part, rest) if is_held_out else (learned, judged)
     least = config.batch_size if config.policy in FITTED else 1
     if learned.count() < least:
         _forget_opinions(output)
@@ -115,7 +123,15 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         metrics |= final_metrics(config, state)
         write_history(config, state["history"])
     elif config.policy == "ridge":
-        _fit_ridge(network, found.dataset, config.ridge_penalty, space)
+        _fit_ridge(network, learned, config.ridge_penalty, space)
+    if config.keep_best:
+        judges = contests(network, batches_of(judged), _has(space), held_out=is_held_out)
+        metrics |= {"contests": [asdict(one) for one in judges], "judged_on": "fitted"}
+        if judged is not found.dataset:
+            metrics["judged_on"] = "held-out"
+        if config.policy == "ridge":  # one more pass, and what was held out is not lost
+            _fit_ridge(network, found.dataset, config.ridge_penalty, space)
+        network = _with_fallback(network, [one.model for one in judges if one.kept])
     metrics["members"] = {name: member.id for name, member in members.items()}
     if space is None:
         metrics["fit_accuracy"] = _accuracy(network, found.dataset)
@@ -128,6 +144,13 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     storage.delete_folder(storage.join(output, CHECKPOINTS))
     _forget_opinions(output)
     return TrainReport(model_id, output, metrics)
+
+
+def _with_fallback(network: FusionNetwork, models: Sequence[str]) -> FusionNetwork:
+    """Return the policy, but for the products that one of these models has a say on."""
+    kept = FusionNetwork(FusionConfig(**network.config.to_dict() | {"fallback": "+".join(models)}))
+    kept.load_state_dict(network.state_dict())
+    return kept
 
 
 def _fitted(members: dict[str, Artifact], dataset: ray.data.Dataset) -> Fitted | None:
@@ -244,14 +267,14 @@ class Ask:
         }
 
 
-def _sides(config: FusionTraining, found: Opinions) -> tuple[ray.data.Dataset, ray.data.Dataset]:
-    """Return what a policy learns from, and what is held out: all pictures of a product are on one side."""
-    if not config.held_out:
+def _sides(config: FusionTraining, found: Opinions, share: float) -> tuple[ray.data.Dataset, ray.data.Dataset]:
+    """Return what a policy learns from, and a share that is held out: all pictures of a product are on one side."""
+    if not share:
         return found.dataset, found.dataset.limit(0)
 
     names = batches_of(found.dataset.select_columns(["name"]))
     draws = np.unique(np.concatenate([_draws(config.seed, batch["name"]) for batch in names]))
-    last = draws[int(np.ceil(config.held_out * len(draws))) - 1]
+    last = draws[int(np.ceil(share * len(draws))) - 1]
 
     def side(batch: dict[str, Any], *, is_held_out: bool) -> dict[str, Any]:
         out = _draws(config.seed, batch["name"]) <= last

@@ -49,7 +49,14 @@ def fused(described: str, members: dict[str, str], tmp_path_factory: pytest.Temp
 
 
 def fusion(catalog: str, members: dict[str, str], output: str, **fields: Any) -> FusionTraining:
-    settings = {"fit_split": "train", "batch_size": 8, "epochs": 4, "policy": "ridge", **members, **fields}
+    settings: dict[str, Any] = {
+        "fit_split": "train",
+        "batch_size": 8,
+        "epochs": 4,
+        "policy": "ridge",
+        "keep_best": False,
+    }
+    settings |= {**members, **fields}
     return FusionTraining(catalog=catalog, output=output, **settings)
 
 
@@ -190,7 +197,7 @@ def test_what_is_held_out_is_another_product(described: str, members: dict[str, 
     config = fusion(str(catalog), members, str(tmp_path / "model"), policy="weighted", held_out=0.3).absolute()
     loaded = {name: load_artifact(uri) for name, uri in members.items()}
     found = _opinions(config, loaded, _shape(config, loaded))
-    learned, held_out = _sides(config, found)
+    learned, held_out = _sides(config, found, config.held_out)
     sides = [{row["name"] for row in side.take_all()} for side in (learned, held_out)]
     assert learned.count() + held_out.count() == found.count > 100
     assert not sides[0] & sides[1]
