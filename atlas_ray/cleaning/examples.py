@@ -2,7 +2,8 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from atlas_ray.cleaning.bootstrap import bootstrap_example
 from atlas_ray.cleaning.sources import Candidate, Candidates
-from atlas_ray.errors import CatalogError, FetchError, PictureError
+from atlas_ray.errors import CatalogError, FetchError, PictureError, tell
 from atlas_ray.images import decode
 from atlas_ray.objects import ObjectReader
 from atlas_ray.picture_limits import DEFAULT_LIMITS, PictureLimits
@@ -63,7 +64,7 @@ def read_examples(
         The examples by split, and rows of the quarantine table for pictures that cannot be used.
 
     Raises:
-        CatalogError: where a split would lack zoomed or normal pictures.
+        CatalogError: where the first pictures cannot be read at all, or a split would lack zoomed or normal pictures.
     """
     drawn = candidates.drawn
     ids = image_ids([one.product_id for one in drawn], [one.uri for one in drawn])
@@ -93,6 +94,10 @@ def read_examples(
             contents = reader.read_many([drawn[index].uri for index in chunk])
             for _ in pool.map(prepare, chunk, contents):
                 pass
+            if not start and _unread(errors) == len(chunk):  # of a wrong place the others are not there either
+                raise CatalogError(_missing(candidates, errors, len(chunk)))
+    if _unread(errors):
+        tell(_missing(candidates, errors, len(drawn)))
     refused = [
         quarantine_row(
             "train", error.code, _text(error.message), image_id=int(ids[index]),
@@ -101,6 +106,23 @@ def read_examples(
         for index, error in sorted(errors.items())
     ]  # fmt: skip
     return _split(drawn, pixels, zoomed, [index for index in range(len(drawn)) if index not in errors], seed), refused
+
+
+def _unread(errors: Mapping[int, Exception]) -> int:
+    return sum(isinstance(error, FetchError) for error in errors.values())
+
+
+def _missing(candidates: Candidates, errors: Mapping[int, Exception], asked: int) -> str:
+    """Return in a sentence how many pictures could not be read, where they were looked for, and an example."""
+    unread = {index: error for index, error in sorted(errors.items()) if isinstance(error, FetchError)}
+    codes = ", ".join(f"{code} {count}" for code, count in Counter(one.code for one in unread.values()).most_common())
+    first, error = next(iter(unread.items()))
+    uri = candidates.drawn[first].uri
+    example = error.message if uri in error.message else f"{uri}: {error.message}"
+    return (
+        f"{len(unread)} of {asked} pictures could not be read ({codes}); {candidates.where}; "
+        f"the first: {_text(example)}"
+    )
 
 
 def _split(

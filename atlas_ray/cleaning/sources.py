@@ -36,6 +36,8 @@ class Candidates:
     """The pictures that were drawn from a source."""
 
     drawn: list[Candidate]
+    where: str = "the catalogue's images table names them"
+    """The place that they were looked for in, for messages."""
     cut: bool = False
     """The source has no labels: the zoomed ones are still whole pictures, to be cut."""
     refused: list[dict[str, object]] = field(default_factory=list)
@@ -53,15 +55,22 @@ def draw_candidates(config: ZoomTraining) -> Candidates:
     if config.catalog is not None:
         return _catalog(config.catalog, config.pictures, rng)
     if config.labels is not None:
-        found, refused = _labels(config.labels, config.image_base)
+        base = _base(config.labels, config.image_base)
+        found, refused = _labels(config.labels, base)
+        where = (
+            f"looked for below {base}, which --image-base names"
+            if config.image_base
+            else (f"looked for below {base}, the folder of {config.labels}; --image-base names another one")
+        )
     else:
         assert config.zoomed is not None
         assert config.normal is not None
         zoomed, refused = _folder(config.zoomed, zoomed=True)
         normal, more = _folder(config.normal, zoomed=False)
         found, refused = zoomed + normal, refused + more
+        where = f"found in {config.zoomed} and {config.normal}"
     drawn = rng.permutation(len(found))[: config.pictures]
-    return Candidates([found[index] for index in drawn], refused=refused)
+    return Candidates([found[index] for index in drawn], where, refused=refused)
 
 
 def _catalog(catalog: str, pictures: int, rng: np.random.Generator) -> Candidates:
@@ -102,7 +111,21 @@ def _folder(folder: str, *, zoomed: bool) -> Found:
     return found, refused
 
 
-def _labels(source: str, image_base: str | None) -> Found:
+def _base(source: str, image_base: str | None) -> str:
+    """Return the folder that the pictures of a file of labels are below.
+
+    Raises:
+        CatalogError: where the one named is not there.
+    """
+    if not image_base:
+        return storage.absolute(source).rpartition("/")[0]
+    base = storage.absolute(image_base)
+    if not storage.is_folder(base):
+        raise CatalogError(f"--image-base {image_base}: no such folder; it is where the pictures of {source} are")
+    return base
+
+
+def _labels(source: str, base: str) -> Found:
     """Read `[{filename, label, title}]`, as Atlas publishes it, or `{"images": [...]}` around it.
 
     `file` and `class` are taken for filename and label too, 1 and 0 for zoomed and normal. The
@@ -117,7 +140,6 @@ def _labels(source: str, image_base: str | None) -> Found:
     entries = document.get("images") if isinstance(document, dict) else document
     if not isinstance(entries, list):
         raise CatalogError(f'{source}: no list of pictures; expected [{{"filename": ..., "label": "zoomed"}}, ...]')
-    base = storage.absolute(image_base) if image_base else source.rpartition("/")[0]
     in_folders = all(storage.is_folder(storage.join(base, name)) for name in ("zoomed", "normal"))
     found: list[Candidate] = []
     refused: list[dict[str, object]] = []

@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
+from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.cleaning.config import ZoomTraining
+from atlas_ray.cleaning.examples import read_examples
 from atlas_ray.cleaning.sources import draw_candidates
+from atlas_ray.cli import main
 from atlas_ray.errors import CatalogError, ConfigError, StorageError
+from tests.parts import picture
 
 
 def settings(**fields: Any) -> ZoomTraining:
@@ -132,3 +136,45 @@ def test_names_that_are_not_text_and_hidden_folders(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [row["error_code"] for row in candidates.refused] == ["bad_encoding"] * 2
     assert f"{tmp_path}/zoomed, bad\\udcff.jpg: its name is not UTF-8" in str(candidates.refused[0]["message"])
+
+
+def labels_file(folder: Path, count: int) -> str:
+    """A file of labels of pictures that are not beside it."""
+    entries = [
+        {"filename": f"{n}.jpg", "label": ("zoomed", "normal")[n % 2], "title": f"product {n}"} for n in range(count)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "labels.json").write_text(json.dumps(entries))
+    return str(folder / "labels.json")
+
+
+def told(folder: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+    assert main(["train", "zoom", *flags, "--output", str(folder / "model"), "--image-size-px", "32"]) == 2
+    assert not (folder / "model").exists()
+    return capsys.readouterr().err
+
+
+def test_pictures_that_are_not_where_they_were_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = labels_file(tmp_path / "labels", 700)
+    said = told(tmp_path, capsys, "--labels", labels, "--image-base", str(tmp_path / "nowhere"))
+    assert f"--image-base {tmp_path}/nowhere: no such folder" in said
+    (tmp_path / "empty").mkdir()
+    said = told(tmp_path, capsys, "--labels", labels, "--image-base", str(tmp_path / "empty"))
+    assert "256 of 256 pictures could not be read (not_found 256)" in said  # the first ones say enough
+    assert f"looked for below {tmp_path}/empty, which --image-base names; the first: {tmp_path}/empty/" in said
+    said = told(tmp_path, capsys, "--labels", labels_file(tmp_path / "few", 40))
+    assert "40 of 40 pictures could not be read (not_found 40); looked for below" in said
+    assert f"{tmp_path}/few, the folder of {tmp_path}/few/labels.json; --image-base names another one" in said
+
+
+def test_pictures_of_a_catalogue_that_are_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "shop.csv").write_text("id,image\n" + "".join(f"{n},{n}.jpg\n" for n in range(90)))
+    import_catalog(ImportConfig(source=str(tmp_path / "shop.csv"), output=str(tmp_path / "catalog")))
+    said = told(tmp_path, capsys, "--catalog", str(tmp_path / "catalog"))
+    assert "90 of 90 pictures could not be read (not_found 90); the catalogue's images table names them" in said
+    # Some that are missing end nothing, and are told before the training.
+    for number in range(85):
+        (tmp_path / f"{number}.jpg").write_bytes(picture(number))
+    candidates = draw_candidates(ZoomTraining(catalog=str(tmp_path / "catalog"), output="unused"))
+    read_examples(candidates, 32, seed=1)
+    assert "5 of 90 pictures could not be read (not_found 5)" in capsys.readouterr().err
