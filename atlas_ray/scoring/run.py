@@ -11,7 +11,7 @@ from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, load_artifact, load_zoom_artifact
 from atlas_ray.config import hold_settings
 from atlas_ray.decoding import leaf_classes
-from atlas_ray.errors import ArtifactError, CatalogError, OutputError, tell
+from atlas_ray.errors import ArtifactError, CatalogError, OutputError, TaxonomyError, tell
 from atlas_ray.fitted import Fitted
 from atlas_ray.lease import holding
 from atlas_ray.metrics.decision import Decision, least_threshold
@@ -125,7 +125,12 @@ def _notes(catalog: str, model: str, predicted: Taxonomy) -> list[str]:
         return []
     names = {"labelled": f"the catalogue {catalog}", "predicted": f"the model {model}"}
     labels = count_labels(catalog)
-    note = match_labels(labels, predicted, **names) if labels else own and match_leaves(own.leaves, predicted, **names)
+    try:
+        note = (
+            match_labels(labels, predicted, **names) if labels else own and match_leaves(own.leaves, predicted, **names)
+        )
+    except TaxonomyError as error:
+        raise TaxonomyError(f"{error}; if that is meant, say so with --taxonomy {model}/taxonomy.json") from None
     return [note] if note else []
 
 

@@ -119,6 +119,8 @@ def test_a_model_of_another_taxonomy(
     assert "none of the 4 labels of the catalogue" in told
     assert "'Elsewhere > " in told
     assert "its leaves 'Top > " in told
+    assert f"if that is meant, say so with --taxonomy {model}/taxonomy.json" in told
+    assert not run.exists()
     for command in (["calibrate", "--model", model], ["train", "text", "--field", "title", "--output", str(run)]):
         flags = ["--taxonomy", f"{model}/taxonomy.json"] if command[0] == "train" else []
         assert main([*command, "--catalog", other, *flags]) == 2
