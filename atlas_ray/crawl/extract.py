@@ -116,7 +116,8 @@ def extract(page: Page, store: Store) -> Extracted | NotAProduct:
         products = []
     for origin in dict.fromkeys(item.origin for item in products):
         _read_items([item for item in products if item.origin == origin], page, values)
-    values.put("image_urls", _urls(page, loose_pictures(page)), "microdata")
+    if "image_urls" not in values.found:
+        values.put("image_urls", _urls(page, loose_pictures(page)), "microdata")
     _read_opengraph(page, values)
     title = values.found.get("title")
     if not title:

@@ -35,12 +35,8 @@ def main_product(page: Page, data: StructuredData) -> list[Item] | str:
         At least one item; or several_products, other_product, article or no_product_data, the reasons
         of `NotAProduct`.
     """
-    pictured = next(iter(loose_pictures(page)), None) is not None
-    found = (
-        item
-        for item in _top_level(data)
-        if item.types.intersection(PRODUCT_TYPES) and (item.values(*EVIDENCE) or (pictured and _is_named(item, page)))
-    )
+    described = (item for item in _top_level(data) if item.types.intersection(PRODUCT_TYPES))
+    found = (item for item in described if item.values(*EVIDENCE) or (_is_named(item, page) and loose_pictures(page)))
     products = list(islice(found, MAX_PRODUCTS))
     main: list[Item] = []
     reason = "several_products" if data.of_type(*LISTING_TYPES) else "no_product_data"
