@@ -38,15 +38,18 @@ BAR = re.compile(r"\s+[/|\\]\s+")
 """Between names where the whole breadcrumb is one text; elsewhere a part of names."""
 SIGNS = re.compile(r"[\W_]+")
 MARKED = re.compile(r"bread[-_ ]?c?rumb|(?<![^\W_])crumbs?(?![^\W_])", re.IGNORECASE)
-CONTAINERS = "//*[(@class or @id or @aria-label or @itemtype) and ({})]".format(
+MARKS = ("class", "id", "aria-label", "itemtype")
+CONTAINERS = "//*[({}) and ({})]".format(
+    " or ".join(f"contains(@{name}, '{part}')" for name in MARKS for part in ("rumb", "RUMB")),
     " or ".join(
         f"self::{tag}"
         for tag in (
             "nav", "ol", "ul", "div", "p", "section", "span", "table", "tbody", "tr", "td", "dl", "header", "font",
             "center", "aside", "small", "strong", "b",
         )
-    )
+    ),
 )  # fmt: skip
+"""Elements that may be marked as breadcrumbs."""
 WRAPPED = re.compile(r"(?:itemprop|property)\s{0,5}=\s{0,5}[\"']?(?:schema:)?breadcrumb\b")
 WRAPPERS = "//*[({}) and not(@itemscope or @typeof or @content)]".format(
     " or ".join(f"@itemprop='{name}' or @property='{name}'" for name in ("breadcrumb", "schema:breadcrumb"))
@@ -243,7 +246,7 @@ def _marked_up(page: Page) -> Iterator[list[Crumb]]:
     hidden: list[list[Crumb]] = []
     looked = 0
     for element in page.tree.xpath(CONTAINERS) if MARKED.search(page.text) else ():
-        marks = " ".join(element.get(name, "") for name in ("class", "id", "aria-label", "itemtype"))
+        marks = " ".join(element.get(name, "") for name in MARKS)
         if not MARKED.search(marks) or any(parent in taken for parent in element.iterancestors()):
             continue
         looked += 1

@@ -59,12 +59,14 @@ def shown_product(page: Page, data: StructuredData) -> ShownProduct | None:
     if not title or len(title) > MAX_TITLE:
         return None
     heading = next(element for element in headings if text_of(element) == title)
+    states = cart_controls(page)
+    controls = [element for element, _ in own(page, title, states)]
+    if not 0 < len(controls) <= MAX_CONTROLS or len({states[element] for element in controls}) > 1:
+        return None
     offers = dict(price_tags(page))
     tags = nearest(page, title, offers)
     prices = {(offers[element].price, offers[element].currency) for element in tags}
-    states = cart_controls(page)
-    controls = [element for element, _ in own(page, title, states)]
-    if len(prices) != 1 or not controls or len(controls) > MAX_CONTROLS or len({states[one] for one in controls}) > 1:
+    if len(prices) != 1:
         return None
     if any(_has_own_name(element, heading) for element in tags):
         return None
