@@ -25,10 +25,17 @@ class ZoomTraining:
     batch_size: int = setting("pictures an optimizer step", 32, low=1, high=65_536)
     learning_rate: float = setting("of RMSprop", 1e-3, low=0, high=10)
     target_precision: float = setting(
-        "share of truly zoomed among the pictures found zoomed, on the validation split; it sets the threshold",
+        "share of truly zoomed among the pictures found zoomed that no network has seen; it sets the threshold",
         0.95,
         low=0,
         high=1,
+    )
+    folds: int = setting(
+        "networks that each judge a part of the training and validation pictures which they have not seen, for the "
+        "threshold; 1: the model itself, on the validation pictures alone",
+        3,
+        low=1,
+        high=100,
     )
     precision: str = setting(
         "float32, bfloat16 (autocast), or auto: bfloat16 where the device computes in it",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -41,6 +42,19 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.zoomed)
+
+    def take(self, chosen: NDArray[np.bool_]) -> Self:
+        """Return those that are chosen, (count,)."""
+        return type(self)(self.pixels[torch.from_numpy(chosen)], self.zoomed[chosen], self.product_ids[chosen])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return those of several splits."""
+        return cls(
+            torch.cat([part.pixels for part in parts]),
+            np.concatenate([part.zoomed for part in parts]),
+            np.concatenate([part.product_ids for part in parts]),
+        )
 
 
 def read_examples(

@@ -17,6 +17,40 @@ class Threshold:
     """Share of the zoomed pictures that were found."""
 
 
+REPLICATES = 200
+LEVEL = 0.9
+
+
+def threshold_interval(
+    probabilities: NDArray[np.float32],
+    zoomed: NDArray[np.bool_],
+    products: NDArray[np.str_],
+    target_precision: float,
+    *,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the 90% interval of the threshold that `choose_threshold` finds, by the bootstrap over products.
+
+    Args:
+        probabilities: (count,) of being zoomed.
+        zoomed: (count,) what is true.
+        products: (count,) whose picture each is: those of one product are drawn together.
+        target_precision: What to reach.
+        seed: Of the draws.
+    """
+    _, owner = np.unique(products, return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(owner))[:-1])
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(REPLICATES):
+        rows = np.concatenate([parts[one] for one in rng.integers(0, len(parts), len(parts))])
+        if zoomed[rows].any():
+            found.append(choose_threshold(probabilities[rows], zoomed[rows], target_precision).value)
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
 def choose_threshold(
     probabilities: NDArray[np.float32], zoomed: NDArray[np.bool_], target_precision: float
 ) -> Threshold:

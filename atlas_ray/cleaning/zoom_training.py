@@ -6,8 +6,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from atlas_ray import storage
@@ -16,7 +19,7 @@ from atlas_ray.cleaning.config import ZoomTraining
 from atlas_ray.cleaning.examples import Examples, read_examples
 from atlas_ray.cleaning.sources import draw_candidates
 from atlas_ray.cleaning.svm import fit_baseline
-from atlas_ray.cleaning.threshold import choose_threshold
+from atlas_ray.cleaning.threshold import choose_threshold, threshold_interval
 from atlas_ray.errors import NotFiniteError, OutputError
 from atlas_ray.lease import holding
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
@@ -44,8 +47,8 @@ class ZoomReport:
 def train_zoom(config: ZoomTraining) -> ZoomReport:
     """Train the zoom filter and its baseline; write the artifact and `quarantine/`.
 
-    The network is that of the epoch with the least loss on the validation split, its threshold the
-    smallest that reaches the target precision there. The scores are of the test split.
+    The network is that of the epoch with the least loss on the validation split, its threshold the smallest
+    that reaches the target precision on pictures that were judged unseen. The scores are of the test split.
 
     Raises:
         OutputError: where the output holds a model or a catalogue.
@@ -73,10 +76,12 @@ def train_zoom(config: ZoomTraining) -> ZoomReport:
     write_quarantine(output, refused, "train")
 
     network, history = _fit(config, splits["train"], splits["val"], device)
-    predictor = ZoomPredictor(ZoomArtifact(id="", model=network, metrics={}), device=str(device),
-                              precision=config.precision)  # fmt: skip
+    predictor = _predictor(config, network, device)
     val, test = splits["val"], splits["test"]
-    threshold = choose_threshold(predictor(val.pixels), val.zoomed, config.target_precision)
+    pool = val if config.folds == 1 else Examples.joined([splits["train"], val])
+    unseen = predictor(val.pixels) if config.folds == 1 else _judged_unseen(config, pool, device)
+    threshold = choose_threshold(unseen, pool.zoomed, config.target_precision)
+    low, high = threshold_interval(unseen, pool.zoomed, pool.product_ids, config.target_precision, seed=config.seed)
     print("fitting the baseline", file=sys.stderr, flush=True)
     baseline = fit_baseline(splits["train"], config.seed)
     metrics = {
@@ -86,8 +91,10 @@ def train_zoom(config: ZoomTraining) -> ZoomReport:
         },
         "threshold": threshold.value,
         "target_precision": config.target_precision,
-        "val_precision": threshold.precision,
-        "val_recall": threshold.recall,
+        "threshold_interval": [low, high],
+        "threshold_pictures": {"zoomed": int(pool.zoomed.sum()), "normal": int((~pool.zoomed).sum())},
+        "unseen_precision": threshold.precision,
+        "unseen_recall": threshold.recall,
         "svm_penalty": baseline.penalty,
         "pictures": {
             name: {"zoomed": int(part.zoomed.sum()), "normal": int((~part.zoomed).sum())}
@@ -101,10 +108,32 @@ def train_zoom(config: ZoomTraining) -> ZoomReport:
     return ZoomReport(save_zoom_artifact(output, network, metrics=metrics), output, metrics)
 
 
+def _judged_unseen(config: ZoomTraining, examples: Examples, device: torch.device) -> NDArray[np.float32]:
+    """Return the probability of being zoomed of each example, (count,), by a network that has not seen its product.
+
+    A threshold that is chosen on the validation pictures alone hangs on a handful of them.
+    """
+    products, owner = np.unique(examples.product_ids, return_inverse=True)
+    folds = min(config.folds, len(products))
+    fold = (np.random.default_rng(config.seed).permutation(len(products)) % folds)[owner]  # (count,)
+    found = np.zeros(len(examples), np.float32)
+    for number in range(folds):
+        print(f"for the threshold: network {number + 1} of {folds}", file=sys.stderr, flush=True)
+        held_out = examples.take(fold == number)
+        network, _ = _fit(config, examples.take(fold != number), held_out, device)
+        found[fold == number] = _predictor(config, network, device)(held_out.pixels)
+    return found
+
+
+def _predictor(config: ZoomTraining, network: ZoomNetwork, device: torch.device) -> ZoomPredictor:
+    artifact = ZoomArtifact(id="", model=network, metrics={})
+    return ZoomPredictor(artifact, device=str(device), precision=config.precision)
+
+
 def _fit(
     config: ZoomTraining, train: Examples, val: Examples, device: torch.device
 ) -> tuple[ZoomNetwork, list[dict[str, float]]]:
-    """Return the network of the best epoch, and the metrics of each."""
+    """Return the network of the best epoch, calibrated, and the metrics of each."""
     torch.manual_seed(config.seed)
     network = ZoomNetwork(ZoomConfig(image_size_px=config.image_size_px)).to(device)
     network.to(memory_format=torch.channels_last)
@@ -150,7 +179,33 @@ def _fit(
         if val_loss <= min(row["val_loss"] for row in history):
             best = copy.deepcopy(network.state_dict())
     network.load_state_dict(best)
+    with autocast:
+        logits = _logits(network, val, config.batch_size, device).numpy()
+    _calibrate(network, logits, val.zoomed)
     return network, history
+
+
+def _calibrate(network: ZoomNetwork, logits: NDArray[np.float32], zoomed: NDArray[np.bool_]) -> None:
+    """Scale and shift a network's logits so that its probabilities can be trusted (Platt 1999).
+
+    Epochs, and networks, lean to the one side or the other, and one threshold would not fit them all. What is
+    no better than chance stays as it is.
+
+    Args:
+        network: Its last layer is changed.
+        logits: (count,) of pictures that it has not learned from.
+        zoomed: (count,) what is true.
+    """
+    if zoomed.all() or not zoomed.any():
+        return
+    fitted = LogisticRegression().fit(logits[:, None], zoomed)
+    scale, shift = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if scale > 0:
+        last = network.head[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.mul_(scale)
+            last.bias.mul_(scale).add_(shift)
 
 
 def _mirror(pictures: torch.Tensor) -> torch.Tensor:
@@ -162,8 +217,14 @@ def _mirror(pictures: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def _measure(network: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
     """Return loss and accuracy."""
-    network.eval()
-    logits = torch.cat([network(batch.to(device)).cpu() for batch in examples.pixels.split(batch_size)])
+    logits = _logits(network, examples, batch_size, device)
     truth = torch.from_numpy(examples.zoomed)
     loss = binary_cross_entropy_with_logits(logits, truth.float())
     return float(loss), float(((logits > 0) == truth).float().mean())
+
+
+@torch.inference_mode()
+def _logits(network: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> Tensor:
+    """Return the logit of being zoomed of each example, (count,)."""
+    network.eval()
+    return torch.cat([network(batch.to(device)).cpu() for batch in examples.pixels.split(batch_size)])

@@ -9,6 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+FEW = 200
+"""Pictures of a kind, below which a threshold is said to rest on few."""
+
 Scores = dict[str, dict[str, float]]
 """By class, `zoomed` and `normal`: precision, recall, f1 and support."""
 
@@ -44,10 +47,18 @@ def print_zoom(metrics: Mapping[str, Any], console: Console | None = None) -> No
         support = next(iter(models.values()))[name]["support"]
         table.add_row(name, *cells, str(int(support)))
     console.print(table)
-    threshold, target, reached = (metrics[key] for key in ("threshold", "target_precision", "val_precision"))
+    threshold, target, reached = (metrics[key] for key in ("threshold", "target_precision", "unseen_precision"))
+    (low, high), pictures = metrics["threshold_interval"], metrics["threshold_pictures"]
+    count = sum(pictures.values())
     console.print(
-        f"threshold {threshold:.4f}: on the validation split {reached:.3f} of the pictures found zoomed are zoomed, "
-        f"and {metrics['val_recall']:.3f} of the zoomed ones are found"
+        f"threshold {threshold:.4f} (90% interval {low:.4f} to {high:.4f}): of {count} pictures that were judged "
+        f"unseen, {reached:.3f} of those found zoomed are zoomed, and {metrics['unseen_recall']:.3f} of the zoomed "
+        "ones are found"
     )
+    if min(pictures.values()) < FEW:
+        console.print(
+            f"few pictures stand behind this threshold, {pictures['zoomed']} zoomed and {pictures['normal']} normal "
+            f"ones, so that others may move it far; give {FEW} of each or more"
+        )
     if reached < target:
         console.print(f"no threshold reaches the precision {target}; this is the most precise one")

@@ -17,6 +17,7 @@ from atlas_ray.cleaning.sources import Candidate, Candidates, draw_candidates
 from atlas_ray.cleaning.svm import features, fit_baseline
 from atlas_ray.cleaning.zoom_training import train_zoom
 from atlas_ray.errors import CatalogError, NotFiniteError, OutputError
+from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.records import QUARANTINE
 from atlas_ray.reports.zoom import print_zoom, zoom_scores
 from atlas_ray.zoom_predictor import ZoomPredictor
@@ -64,7 +65,11 @@ def test_close_ups_are_learnt_from_folders(folders: dict[str, Any], tmp_path: Pa
     assert sum(sum(part.values()) for part in metrics["pictures"].values()) == 119
     assert len(metrics["history"]) == 5
     assert artifact.model.config.threshold == metrics["threshold"]
-    assert metrics["val_precision"] >= config.target_precision
+    assert metrics["unseen_precision"] >= config.target_precision
+    low, high = metrics["threshold_interval"]
+    assert 0 <= low <= metrics["threshold"] <= high <= 1
+    pool = [metrics["pictures"][name] for name in ("train", "val")]
+    assert metrics["threshold_pictures"] == {kind: sum(part[kind] for part in pool) for kind in ("zoomed", "normal")}
 
     quarantine = pq.read_table(tmp_path / "model" / "quarantine")
     assert quarantine.schema.equals(QUARANTINE)
@@ -133,15 +138,71 @@ def test_the_scores_of_both_classes() -> None:
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     scores = zoom_scores(np.array([True, False, False]), np.array([True, True, False]))
     metrics = {
-        "test": {"cnn": scores, "svm": scores}, "threshold": 0.25, "target_precision": 0.95, "val_precision": 0.9,
-        "val_recall": 1.0,
+        "test": {"cnn": scores, "svm": scores}, "threshold": 0.25, "target_precision": 0.95,
+        "unseen_precision": 0.9, "unseen_recall": 1.0, "threshold_interval": [0.125, 0.5],
+        "threshold_pictures": {"zoomed": 40, "normal": 300},
     }  # fmt: skip
     print_zoom(metrics, Console(width=80, soft_wrap=True))
     shown = capsys.readouterr().out
     row = "zoomed 0.500 1.000 0.667 0.500 1.000 0.667 1"
     assert row in [" ".join(line.split()) for line in shown.splitlines()]
-    assert "threshold 0.2500" in shown
+    assert "threshold 0.2500 (90% interval 0.1250 to 0.5000): of 340 pictures" in shown
+    assert "few pictures stand behind this threshold, 40 zoomed and 300 normal ones" in shown
+    print_zoom(metrics | {"threshold_pictures": {"zoomed": 200, "normal": 300}}, Console(width=80, soft_wrap=True))
+    assert "few pictures" not in capsys.readouterr().out
     assert "no threshold reaches the precision 0.95" in shown
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_the_threshold_is_chosen_on_pictures_that_no_network_has_seen(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    config = ZoomTraining(output="o", zoomed=folders["zoomed"], normal=folders["normal"], folds=folds, **SMALL)
+    splits, _ = read_examples(draw_candidates(config), 32, seed=0)
+    pool = Examples.joined([splits["train"], splits["val"]])
+    judged: list[str] = []
+
+    def fit(config: ZoomTraining, train: Examples, val: Examples, device: torch.device) -> tuple[ZoomNetwork, Any]:
+        assert not set(train.product_ids) & set(val.product_ids)
+        assert len(train) + len(val) == len(pool)
+        judged.extend(val.product_ids)
+        return ZoomNetwork(ZoomConfig(image_size_px=32)), []
+
+    monkeypatch.setattr(zoom_training, "_fit", fit)
+    found = zoom_training._judged_unseen(config, pool, torch.device("cpu"))
+    assert sorted(judged) == sorted(pool.product_ids)
+    assert ((found > 0) & (found < 1)).all()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 3.0), (4.0, 0.0), (0.6, -5.0)])
+def test_networks_that_lean_to_a_side_come_to_one_scale(scale: float, shift: float) -> None:
+    rng = np.random.default_rng(5)
+    pixels = torch.from_numpy(rng.integers(0, 255, (400, 3, 22, 22), dtype=np.uint8))
+    torch.manual_seed(0)
+    network = ZoomNetwork(ZoomConfig(image_size_px=22)).eval()
+    with torch.inference_mode():
+        plain = network(pixels).numpy()
+    plain = (plain - plain.mean()) / plain.std()
+    zoomed = rng.random(400) < 1 / (1 + np.exp(-2 * plain))
+    leaning = (scale * plain + shift).astype(np.float32)
+    before = {name: tensor.clone() for name, tensor in network.head[-1].state_dict().items()}
+    zoom_training._calibrate(network, leaning, zoomed)
+    after = network.head[-1].state_dict()
+    fitted = float((after["weight"] / before["weight"]).mean())
+    moved = float((after["bias"] - fitted * before["bias"])[0])
+    trusted = 1 / (1 + np.exp(-(fitted * leaning + moved)))
+    assert trusted.mean() == pytest.approx(zoomed.mean(), abs=0.01)
+    assert fitted * scale == pytest.approx(2, abs=0.5)
+    assert fitted * shift + moved == pytest.approx(0, abs=0.4)
+
+
+def test_what_cannot_be_calibrated_stays(tmp_path: Path) -> None:
+    network = ZoomNetwork(ZoomConfig(image_size_px=22))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    logits = np.linspace(-3, 3, 40).astype(np.float32)
+    for zoomed in (np.ones(40, bool), np.zeros(40, bool), logits < 0):
+        zoom_training._calibrate(network, logits, zoomed)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e20])
