@@ -76,6 +76,10 @@ class LeaseLostError(RunError):
     """An output that another command has taken over meanwhile."""
 
 
+class OutageError(RunError):
+    """A service that has been away for too long."""
+
+
 class ItemError(Exception):
     """One input that cannot be processed; it becomes a quarantine row and the job goes on.
 

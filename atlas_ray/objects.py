@@ -4,7 +4,9 @@ import os
 import random
 import re
 import stat
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
@@ -15,7 +17,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from atlas_ray import storage
-from atlas_ray.errors import RETRYABLE_CODES, FetchError, StorageError
+from atlas_ray.errors import RETRYABLE_CODES, FetchError, OutageError, StorageError
 
 ODD_KEY = re.compile(rf"{storage.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
 """Keys that the quick client takes for paths, or does not take."""
@@ -28,12 +30,29 @@ CREDENTIAL_ERRORS = frozenset({
     "TokenRefreshRequired",
 })  # fmt: skip
 """What S3 answers to credentials that are wrong or no longer valid, whatever the object."""
+PROBE = ".atlas-ray/probe"
+"""A key that no catalogue names: what a store answers to it tells whether it is there."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 15.0
+
 Take = Callable[[int], None]
 """Called with bytes before they are held."""
 
 
 def any_size(_: int) -> None:
     """Let any number of bytes be held."""
+
+
+def no_words(_: str) -> None:
+    """Say nothing."""
+
+
+class _Outage:
+    """What is known of a store that may be away; times are those of the monotonic clock, 0: never."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.since = 0.0
+        self.back_at = 0.0
 
 
 class ObjectReader:
@@ -51,6 +70,8 @@ class ObjectReader:
         attempts: int = 4,
         max_bytes: int = 32 * 1024 * 1024,
         store_retries: int = 8,
+        outage_s: float = 0.0,
+        say: Callable[[str], object] = no_words,
     ) -> None:
         """Start the threads; the stores are opened when their bucket is first seen.
 
@@ -61,6 +82,9 @@ class ObjectReader:
                 client where the server answers 5xx.
             max_bytes: The largest object; a larger one is refused before it is read.
             store_retries: How often the client itself asks again.
+            outage_s: How long a store may be away: where an object fails for a passing reason and
+                the store answers nothing else either, it is asked for again until the store is back.
+            say: Takes a line for a person, while a store is waited for.
         """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
         self._stores: dict[str, S3Store] = {}
@@ -69,9 +93,16 @@ class ObjectReader:
         self._attempts = attempts
         self._max_bytes = max_bytes
         self._store_retries = store_retries
+        self._outage_s = outage_s
+        self._say = say
+        self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)
 
     def read_many(self, uris: Sequence[str]) -> list[bytes | FetchError]:
-        """Read objects at the same time; each one's bytes or what went wrong, in their order."""
+        """Read objects at the same time; each one's bytes or what went wrong, in their order.
+
+        Raises:
+            OutageError: where a store has been away for longer than `outage_s`.
+        """
         return list(self._pool.map(self._outcome, uris))
 
     def close(self) -> None:
@@ -85,14 +116,51 @@ class ObjectReader:
         self.close()
 
     def _outcome(self, uri: str) -> bytes | FetchError:
-        for attempt in range(1, self._attempts + 1):
+        began = time.monotonic()
+        outcome = self._tried(uri, self._attempts)
+        while self._outage_s and storage.is_s3(uri) and _may_pass(outcome):
+            back_at = self._wait_for_store(storage.split_s3(uri)[0], began)
+            away, began = back_at > began, time.monotonic()
+            outcome = self._tried(uri, self._attempts if away else 1)
+            if not away:  # the store answers: it is this object that fails
+                break
+        return outcome
+
+    def _tried(self, uri: str, attempts: int) -> bytes | FetchError:
+        for attempt in range(1, attempts + 1):
             try:
                 return self.read(uri)
             except FetchError as error:
-                if attempt == self._attempts or error.code not in RETRYABLE_CODES:
+                if attempt == attempts or not _may_pass(error):
                     return error
                 time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
         raise AssertionError("unreachable: attempts is at least 1")
+
+    def _wait_for_store(self, bucket: str, failed_since: float) -> float:
+        """Wait until a store answers, and return when it came back from an outage last.
+
+        One thread asks, the others wait for what it finds.
+
+        Raises:
+            OutageError: where it is away for too long.
+        """
+        outage = self._outages[bucket]
+        with outage.lock:
+            pause_s = FIRST_PAUSE_S
+            while _may_pass(error := self._tried(f"s3://{bucket}/{PROBE}", 1)):
+                outage.since = outage.since or failed_since
+                away_s = time.monotonic() - outage.since
+                text = f"the store s3://{bucket} has not answered for {away_s:.0f} s: {str(error)[:300]}"
+                if away_s >= self._outage_s:
+                    raise OutageError(f"{text}; the same command goes on from here")
+                self._say(f"{text}; waiting, up to {self._outage_s:.0f} s")
+                time.sleep(min(pause_s, self._outage_s - away_s))
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+                self._stores.pop(bucket, None)  # opened anew, with the credentials that are there then
+                self._client = None
+            if outage.since:
+                outage.since, outage.back_at = 0.0, time.monotonic()
+            return outage.back_at
 
     def read(self, uri: str, take: Take = any_size) -> bytes:
         """Read one object.
@@ -166,6 +234,10 @@ class ObjectReader:
     def _check_size(self, uri: str, size: int) -> None:
         if size > self._max_bytes:
             raise FetchError("too_large", f"{uri}: {size} bytes; at most {self._max_bytes} are read")
+
+
+def _may_pass(outcome: object) -> bool:
+    return isinstance(outcome, FetchError) and outcome.code in RETRYABLE_CODES
 
 
 def _explained(uri: str, error: Exception) -> FetchError:

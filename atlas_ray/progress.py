@@ -109,7 +109,9 @@ class ProgressDisplay:
             task = bar.add_task(self._title, total=self._total, completed=self._done, rate="")
             while True:
                 last = self._stop.wait(0.5)
-                counts, _ = self._read()
+                counts, lines = self._read()
+                for line in lines:
+                    bar.console.print(line, markup=False, highlight=False)
                 new = sum(counts.values())
                 bar.update(task, completed=self._done + new, rate=f"{self._rate(new):.0f} {self._unit}/s")
                 if last:

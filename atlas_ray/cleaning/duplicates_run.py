@@ -18,7 +18,8 @@ from atlas_ray.lease import holding
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import quarantine_codes, timings, write_run
-from atlas_ray.streaming.checkpoint import checkpointed, recover, rows_done
+from atlas_ray.streaming.checkpoint import checkpointed, reopen, rows_done
+from atlas_ray.streaming.config import outage_setting, retry_setting
 from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.sink import OutcomeSink
@@ -38,6 +39,8 @@ class DuplicatesRunConfig(DuplicateConfig):
     output: str = setting("where duplicates.parquet, groups.parquet, placeholders.parquet and catalog/ go")
     fetch_threads: int = setting("objects read at a time by each fetching process", 32, low=1, high=1_000)
     timeout_s: float = setting("seconds for one request to the object store", 30.0, low=0.1, high=3_600)
+    outage_s: float = outage_setting()
+    retry_failed: bool = retry_setting()
     rows_per_file: int = setting("pictures an output file: what a crash may cost", 4096, low=1, high=10_000_000)
     split: str | None = setting(
         "train/val/test shares of products without a split; those of the import by default", None
@@ -67,7 +70,7 @@ def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, dic
     if output == catalog or storage.exists(storage.join(output, "model.json")):
         raise OutputError(f"{output} holds a model or a catalogue; name another folder with --output")
     hold_settings(output, IDENTITY, {"catalog": catalog, "input_rows": total})
-    recover(output, FOLDERS)
+    reopen(output, FOLDERS, retry_failed=config.retry_failed)
     connect()
     done = rows_done(output)
     with ProgressDisplay("fingerprinting", "pictures", total=total, done=done) as display:
@@ -109,6 +112,7 @@ def _stream(config: DuplicatesRunConfig, catalog: str, output: str, display: Pro
             block_rows=BLOCK_ROWS,
             fetch_threads=config.fetch_threads,
             timeout_s=config.timeout_s,
+            outage_s=config.outage_s,
         )
         stream = stream.map_batches(
             functools.partial(_fingerprint, board=display.board), batch_size=None, batch_format="pyarrow"

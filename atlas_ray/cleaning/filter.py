@@ -28,8 +28,8 @@ from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import PRODUCTS
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.session import connect
-from atlas_ray.streaming.account import RunReport, quarantine_codes, read_run, timings, write_run
-from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
+from atlas_ray.streaming.account import RunReport, quarantine_codes, timings, write_run
+from atlas_ray.streaming.checkpoint import checkpointed, close, reopen, rows_done
 from atlas_ray.streaming.config import StreamConfig
 from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
@@ -91,9 +91,8 @@ def filter_catalog(config: FilterConfig) -> RunReport:
     threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
     identity = {"catalog": catalog, "model_id": artifact.id, "threshold": threshold, "input_rows": total}
     _hold_identity(output, identity)
-    if (run := read_run(output)) is not None:
+    if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
         return RunReport(output, run, already_done=True)
-    recover(output, FOLDERS)
     connect()
     done = rows_done(output)
     with ProgressDisplay("filtering", "pictures", total=total, done=done) as display:
@@ -114,8 +113,7 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         "seconds": {"total": time.time() - began, "stream": streamed - began, **timings(spans)},
     }
     run = write_run(output, "filter", began, fields)
-    for folder in (CHECKPOINT, "zoom"):  # kept and rejected hold the same
-        storage.delete_folder(storage.join(output, folder))
+    close(output, ("zoom",), run)  # kept and rejected hold the same
     return RunReport(output, run)
 
 
@@ -142,6 +140,7 @@ def _stream(config: FilterConfig, catalog: str, output: str, display: ProgressDi
             block_rows=config.batch_size * (8 if plan.gpus else 2),
             fetch_threads=config.fetch_threads,
             timeout_s=config.timeout_s,
+            outage_s=config.outage_s,
         )
         stream = stream.map_batches(
             JudgeZoom,

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from atlas_ray.commands.exits import EXIT_FAILED, EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import EXIT_FAILED, EXIT_OK, quarantine_exit, run_exit
 
 if TYPE_CHECKING:
     from atlas_ray.crawl.run import CrawlReport, CrawlRunConfig
@@ -99,7 +99,7 @@ def run_fetch(options: argparse.Namespace) -> int:
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")
     print_fetch(report.output, report.run)
-    return quarantine_exit("fetch", report.quarantined_fraction, config.max_quarantine_fraction)
+    return run_exit("fetch", report, config.max_quarantine_fraction)
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +121,7 @@ def run_filter(options: argparse.Namespace) -> int:
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")
     print_filter(report.output, report.run)
-    return quarantine_exit("filter", report.quarantined_fraction, config.max_quarantine_fraction)
+    return run_exit("filter", report, config.max_quarantine_fraction)
 
 
 def add_duplicates(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import json
 from dataclasses import replace
 
-from atlas_ray.commands.exits import EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import EXIT_OK, run_exit
 
 OF_THE_SEARCH = ("search", "beam_width", "top_k")
 """Settings of a predictor that vectors do not depend on."""
@@ -34,7 +34,7 @@ def run_embed(options: argparse.Namespace) -> int:
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do")
     print_embed(report.output, report.run)
-    return quarantine_exit("embed", report.quarantined_fraction, config.max_quarantine_fraction)
+    return run_exit("embed", report, config.max_quarantine_fraction)
 
 
 def add_similar(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from atlas_ray.commands.exits import EXIT_OK, quarantine_exit
+from atlas_ray.commands.exits import EXIT_OK, run_exit
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run_score(options: argparse.Namespace) -> int:
         )
     report = score(config)
     print_score(report)
-    return quarantine_exit("score", report.quarantined_fraction, config.max_quarantine_fraction)
+    return run_exit("score", report, config.max_quarantine_fraction)
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -21,8 +21,8 @@ from atlas_ray.products import PICTURE
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import embeddings
 from atlas_ray.session import connect
-from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
-from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
+from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, timings, write_run
+from atlas_ray.streaming.checkpoint import checkpointed, close, reopen, rows_done
 from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS, split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
@@ -66,9 +66,8 @@ def embed(config: EmbedConfig) -> RunReport:
         "width": sum(artifact.feature_widths),
     }
     _hold_identity(output, identity)
-    if (run := read_run(output)) is not None:
+    if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
         return RunReport(output, run, already_done=True)
-    recover(output, FOLDERS)
     connect()
     total = write_inputs(catalog, output, (*artifact.texts, *CARRIED), pictures)
     if not total:
@@ -93,8 +92,7 @@ def embed(config: EmbedConfig) -> RunReport:
         "seconds": {"total": time.time() - began, **timings(spans)},
     }
     run = write_run(output, JOB, began, fields)
-    for folder in (VECTORS, CHECKPOINT):
-        storage.delete_folder(storage.join(output, folder))
+    close(output, (VECTORS,), run)
     forget_inputs(output)
     return RunReport(output, run)
 
@@ -124,6 +122,7 @@ def _stream(config: EmbedConfig, output: str, artifact: Artifact, display: Progr
             block_rows=predictor.batch_size * (8 if plan.gpus else 2),
             fetch_threads=config.fetch_threads,
             timeout_s=config.timeout_s,
+            outage_s=config.outage_s,
             columns=(*KEYS, *artifact.texts, *CARRIED),
             read=PICTURE in artifact.reads,
         ).map_batches(
@@ -144,7 +143,8 @@ def _stream(config: EmbedConfig, output: str, artifact: Artifact, display: Progr
 def _of_pictures(artifact: Artifact) -> pa.Schema:
     """Return the columns of `vectors`."""
     schema = embeddings(sum(artifact.feature_widths))
-    return pa.schema([schema.field(name) for name in ("product_id", *CARRIED, "vector", "picture_error")])
+    names = ("product_id", *CARRIED, "vector", "picture_error")
+    return pa.schema([("image_id", pa.int64()), *(schema.field(name) for name in names)])
 
 
 def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:

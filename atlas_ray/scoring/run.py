@@ -22,8 +22,8 @@ from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
 from atlas_ray.session import connect
-from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
-from atlas_ray.streaming.checkpoint import CHECKPOINT, checkpointed, recover, rows_done
+from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, timings, write_run
+from atlas_ray.streaming.checkpoint import checkpointed, close, reopen, rows_done
 from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
@@ -64,12 +64,12 @@ def score(config: ScoreConfig) -> RunReport:
     unasked = run is not None or config.taxonomy or config.within
     notes = [] if unasked else _notes(catalog, config.model, predicted)
     _hold_identity(output, identity)
+    run = reopen(output, FOLDERS, retry_failed=config.retry_failed)
     if run is not None:
         return RunReport(output, run, already_done=True)
     storage.write_bytes(storage.join(output, PREDICTED), predicted.to_json().encode())
     for note in notes:
         tell(note)
-    recover(output, FOLDERS)
     connect()
     source = storage.join(catalog, "images")
     if spec.texts:
@@ -102,7 +102,7 @@ def score(config: ScoreConfig) -> RunReport:
         },
     }
     run = write_run(output, "score", began, fields)
-    storage.delete_folder(storage.join(output, CHECKPOINT))
+    close(output, (), run)
     forget_inputs(output)
     return RunReport(output, run)
 
@@ -231,6 +231,7 @@ def _stream(config: ScoreConfig, source: str, output: str, spec: PredictorSpec, 
             block_rows=predictor.batch_size * (8 if plan.gpus else 2),
             fetch_threads=config.fetch_threads,
             timeout_s=config.timeout_s,
+            outage_s=config.outage_s,
             columns=(*KEYS, *spec.texts),
             read=bool(spec.sizes_px),
         )

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_ray import __version__, storage
+from atlas_ray.errors import RETRYABLE_CODES
 
 RUN = "run.json"
 
@@ -36,6 +37,12 @@ class RunReport:
         """The share of the pictures that is in quarantine, or was answered about without being seen."""
         unseen = sum(self.run.get("without_picture_by_code", {}).values())
         return float((self.counts["quarantined"] + unseen) / max(self.counts["input"], 1))
+
+
+def may_pass(run: Mapping[str, Any]) -> int:
+    """Return how many pictures a finished run did not get for reasons that may have passed."""
+    codes = (run.get(name, {}) for name in ("quarantined_by_code", "without_picture_by_code"))
+    return sum(int(count) for found in codes for code, count in found.items() if code in RETRYABLE_CODES)
 
 
 def read_run(output: str) -> dict[str, Any] | None:

@@ -5,16 +5,25 @@ pending file to X.parquet. So data without X.parquet is no part of the run, whoe
 attempt that died, or a second command that wrote here; where a pending file lies beside X.parquet it is a leftover.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
 from atlas_ray import storage
+from atlas_ray.errors import RETRYABLE_CODES, OutputError
+from atlas_ray.streaming.account import RUN, may_pass, read_run
 from atlas_ray.streaming.tables import count_rows
 
 CHECKPOINT = "checkpoint"
 PENDING = ".pending.parquet"
+RETRIED = "retried.parquet"
+"""The pictures that a run is to ask for again, while their rows are being taken out of its tables."""
 
 
 def checkpointed(output: str) -> DataContext:
@@ -30,6 +39,92 @@ def checkpointed(output: str) -> DataContext:
     )
     context.wait_for_min_actors_s = 1800  # nothing is read before the models are loaded
     return context
+
+
+def reopen(output: str, folders: Sequence[str], *, retry_failed: bool) -> dict[str, Any] | None:
+    """Put an output into the state of its last commit; return the account of a run with nothing left to do.
+
+    Args:
+        output: The run's folder.
+        folders: What a write task makes files in.
+        retry_failed: Take the pictures that failed for a passing reason out of the run, so that its
+            stream asks for them again.
+
+    Raises:
+        OutputError: where there are such pictures, and the run has kept no checkpoint to go on from.
+    """
+    run = read_run(output)
+    if run is not None and not retry_failed:
+        return run
+    if run is None:
+        _take_out(output, folders)  # if it was stopped while it did that
+        recover(output, folders)
+    if retry_failed and len(failed := _failed(output, folders)):
+        if not rows_done(output):
+            raise OutputError(f"{output} holds a run that kept no checkpoint to go on from; use a new folder")
+        _write_rows(storage.join(output, RETRIED), pa.table({"image_id": failed}))
+        _take_out(output, folders)
+        run = None
+    return run
+
+
+def close(output: str, folders: Sequence[str], run: Mapping[str, Any]) -> None:
+    """Delete what a finished run needs no longer; what `reopen` needs to take it up again stays.
+
+    Args:
+        output: The run's folder.
+        folders: What a write task makes files in, and nobody reads later.
+        run: The run's account.
+    """
+    if not may_pass(run):
+        for folder in (*folders, CHECKPOINT):
+            storage.delete_folder(storage.join(output, folder))
+
+
+def _failed(output: str, folders: Sequence[str]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the pictures, distinct, whose row has an error that may have passed."""
+    found = [np.zeros(0, np.int64)]
+    for file in _files(output, folders):
+        table = _read_rows(file)
+        for name in {"error_code", "picture_error"}.intersection(table.column_names):
+            codes = pc.list_element(pc.split_pattern(table[name].fill_null(""), ":", max_splits=1), 0)
+            passing = pc.is_in(codes, pa.array(sorted(RETRYABLE_CODES)))
+            found.append(table["image_id"].filter(passing).to_numpy())
+    return np.unique(np.concatenate(found))
+
+
+def _take_out(output: str, folders: Sequence[str]) -> None:
+    """Delete the rows of the pictures that are to be asked for again; each step may be done twice."""
+    marked = storage.join(output, RETRIED)
+    if not storage.exists(marked):
+        return
+    ids = _read_rows(marked)["image_id"].combine_chunks()
+    storage.delete_file(storage.join(output, RUN))
+    for file in _files(output, (*folders, CHECKPOINT)):
+        table = _read_rows(file)
+        kept = table.filter(pc.invert(pc.is_in(table["image_id"], ids)))
+        if not len(kept):
+            storage.delete_file(file)
+        elif len(kept) < len(table):
+            _write_rows(file, kept)
+    storage.delete_file(marked)
+
+
+def _files(output: str, folders: Sequence[str]) -> list[str]:
+    return [uri for folder in folders for uri in storage.files(storage.join(output, folder), suffix=".parquet")]
+
+
+def _read_rows(uri: str) -> pa.Table:
+    place = storage.locate(uri)
+    with place.filesystem.open_input_file(place.path) as stream:
+        return pq.read_table(stream)
+
+
+def _write_rows(uri: str, table: pa.Table) -> None:
+    """Write a file that appears whole or not at all."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    storage.write_bytes(uri, buffer.getvalue().to_pybytes())
 
 
 def recover(output: str, folders: Sequence[str]) -> int:

@@ -15,10 +15,18 @@ from atlas_ray.streaming.outcomes import with_errors
 class Fetch:
     """Reads the bytes of each picture."""
 
-    def __init__(self, board: Any, *, threads: int, timeout_s: float, read: bool) -> None:
+    def __init__(self, board: Any, *, threads: int, timeout_s: float, outage_s: float, read: bool) -> None:
         self._board = board
         self._read = read
-        self._reader = ObjectReader(threads=threads, timeout_s=timeout_s)
+        # Few tries, for what is a matter of seconds: where it lasts longer the reader waits for the store itself.
+        self._reader = ObjectReader(
+            threads=threads,
+            timeout_s=timeout_s,
+            attempts=3,
+            store_retries=4,
+            outage_s=outage_s,
+            say=board.say.remote,
+        )
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Add `bytes`, null where they could not be had or there is no picture, and the error columns."""

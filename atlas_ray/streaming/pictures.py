@@ -7,6 +7,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from atlas_ray import storage
+from atlas_ray.streaming.config import OUTAGE_S
 from atlas_ray.streaming.fetch import Fetch
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.workers import WorkerPlan
@@ -20,6 +21,7 @@ def fetched_pictures(
     block_rows: int,
     fetch_threads: int,
     timeout_s: float,
+    outage_s: float = OUTAGE_S,
     columns: Sequence[str] = KEYS,
     read: bool = True,
 ) -> ray.data.Dataset:
@@ -32,6 +34,7 @@ def fetched_pictures(
         block_rows: Pictures a block.
         fetch_threads: Objects read at a time by each fetching process.
         timeout_s: Seconds for one request to the object store.
+        outage_s: Seconds that the store may be away; then the stream ends with an `OutageError`.
         columns: What to read of the table.
         read: Whether to read the bytes; without, every row is one without a picture.
     """
@@ -40,7 +43,7 @@ def fetched_pictures(
     return stream.repartition(target_num_rows_per_block=block_rows).map_batches(
         Fetch,
         fn_constructor_args=(board,),
-        fn_constructor_kwargs={"threads": fetch_threads, "timeout_s": timeout_s, "read": read},
+        fn_constructor_kwargs={"threads": fetch_threads, "timeout_s": timeout_s, "outage_s": outage_s, "read": read},
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,

@@ -1,4 +1,4 @@
-"""A proxy before an S3 server: a tenth of the requests get 503, one in fifty is cut off.
+"""A proxy before an S3 server: a tenth of the requests get 503, one in fifty is cut off; or as it is told.
 
 python -m tests.scoring.faulty TARGET_HOST:PORT LISTEN_PORT
 """
@@ -6,7 +6,12 @@ python -m tests.scoring.faulty TARGET_HOST:PORT LISTEN_PORT
 import http.client
 import random
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
@@ -15,9 +20,27 @@ class Faulty(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     target = ""
     chance = random.Random(0)
+    outages: ClassVar[dict[int, tuple[float, int, str]]] = {}
+    """After so many requests of pictures: for how many seconds to refuse all, with which status and error."""
+    poisoned: ClassVar[set[str]] = set()
+    """Ends of paths that always get 500."""
+    pictures = 0
+    away_until = 0.0
+    refusal = (503, "SlowDown")
 
     def handle_one(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.endswith(".jpg"):
+            Faulty.pictures += 1
+        if self.pictures in self.outages:
+            away_s, *refusal = self.outages.pop(self.pictures)
+            Faulty.away_until, Faulty.refusal = time.monotonic() + away_s, (refusal[0], refusal[1])
+        if time.monotonic() < self.away_until:
+            self.answer(self.refusal[0], [], f"<Error><Code>{self.refusal[1]}</Code></Error>".encode())
+            return
+        if self.path.endswith(tuple(self.poisoned)):
+            self.answer(500, [], b"<Error><Code>InternalError</Code></Error>")
+            return
         dice = self.chance.random()
         if dice < 0.10:
             self.answer(503, [("Content-Type", "application/xml")], BUSY)
@@ -49,6 +72,19 @@ class Faulty(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+@contextmanager
+def faulty(target: str, port: int) -> Iterator[type[Faulty]]:
+    """Run the proxy in threads of this process, so that a test can change what it does."""
+    Faulty.target, Faulty.pictures, Faulty.away_until = target, 0, 0.0
+    server = ThreadingHTTPServer(("127.0.0.1", port), Faulty)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield Faulty
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """An S3 server that fails now and then: only what is truly missing ends in quarantine."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from pathlib import Path
 import boto3
 import pytest
 
-from atlas_ray.errors import FetchError
+from atlas_ray.errors import FetchError, OutageError
 from atlas_ray.objects import ObjectReader
 from benchmarks.parts import free_port, wait_for, write_catalog
 from tests.parts import rows
+from tests.scoring.faulty import Faulty, faulty
 
 
 @pytest.fixture
@@ -60,3 +62,87 @@ def test_a_run_quarantines_only_what_is_missing(keys: list[str], small_model: st
     assert {row["error_code"] for row in rows(tmp_path / "run", "quarantine")} == {"not_found"}
     assert len(rows(tmp_path / "run", "quarantine")) == 6
     assert len(rows(tmp_path / "run", "predictions")) == 594
+
+
+@pytest.fixture
+def store(s3: str, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Faulty]]:
+    port = free_port()
+    with faulty(os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"), port) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        yield store
+    store.outages.clear()
+    store.poisoned.clear()
+
+
+@pytest.mark.parametrize(("status", "error"), [(503, "SlowDown"), (403, "ExpiredToken"), (400, "ExpiredToken")])
+def test_a_store_that_comes_back_is_waited_for(keys: list[str], store: type[Faulty], status: int, error: str) -> None:
+    store.outages[100] = (3.0, status, error)
+    said: list[str] = []
+    with ObjectReader(threads=16, attempts=2, store_retries=2, outage_s=60, say=said.append) as reader:
+        outcomes = reader.read_many(keys)
+    assert {outcome.code for outcome in outcomes if isinstance(outcome, FetchError)} == {"not_found"}
+    assert len(said) >= 1
+    assert all("s3://shop has not answered for" in line for line in said)
+
+
+def test_an_object_that_fails_alone_holds_nobody_up(keys: list[str], store: type[Faulty]) -> None:
+    store.poisoned.update(("/faulty/3.jpg", "/faulty/4.jpg"))
+    said: list[str] = []
+    with ObjectReader(threads=16, attempts=2, store_retries=2, outage_s=60, say=said.append) as reader:
+        outcomes = reader.read_many(keys[:112])
+    codes = {n: outcome.code for n, outcome in enumerate(outcomes) if isinstance(outcome, FetchError)}
+    assert codes == {3: "server_error", 4: "server_error", 7: "not_found", 107: "not_found"}
+    assert not said
+
+
+def test_a_store_that_stays_away_ends_the_reading(keys: list[str], store: type[Faulty]) -> None:
+    store.outages[50] = (1e6, 403, "InvalidAccessKeyId")
+    with (
+        ObjectReader(threads=16, attempts=2, store_retries=2, outage_s=2) as reader,
+        pytest.raises(OutageError, match=r"s3://shop has not answered for .*InvalidAccessKeyId; the same command"),
+    ):
+        reader.read_many(keys)
+
+
+def test_a_run_outlives_outages_and_asks_again_for_what_failed(
+    keys: list[str], store: type[Faulty], small_model: str, tmp_path: Path
+) -> None:
+    write_catalog("s3://shop/outage-catalog", keys[:224])
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "atlas_ray.cli", "score", "--catalog", "s3://shop/outage-catalog"]
+    command += ["--model", small_model, "--output", str(output), "--rows-per-file", "32", "--batch-size", "16"]
+
+    def run(*flags: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([*command, *flags], capture_output=True, text=True)
+
+    store.outages[100] = (1e6, 403, "ExpiredToken")
+    stopped = run("--outage-s", "2")
+    assert stopped.returncode == 1, stopped.stderr
+    assert "the same command goes on from here" in stopped.stderr.splitlines()[-1]
+    assert "Traceback" not in stopped.stderr
+    assert not (output / "run.json").exists()
+    assert {row["error_code"] for row in rows(output, "quarantine")} <= {"not_found"}
+
+    store.away_until = 0.0
+    store.outages[store.pictures + 20] = (3.0, 503, "SlowDown")
+    store.poisoned.add("/faulty/5.jpg")
+    went_on = run()
+    assert went_on.returncode == 0, went_on.stderr
+    assert "waiting, up to 300 s" in went_on.stderr
+    assert "--retry-failed" in went_on.stderr
+    failed = sorted((row["error_code"], row["image_uri"].rpartition("/")[2]) for row in rows(output, "quarantine"))
+    missing = [("not_found", "missing107.jpg"), ("not_found", "missing7.jpg"), ("not_found", "missing95.jpg")]
+    assert failed == [*missing, *[("server_error", "5.jpg")] * 2]
+
+    store.poisoned.clear()
+    assert run("--retry-failed").returncode == 0
+    assert len(rows(output, "quarantine")) == 3
+    scored = rows(output, "predictions")
+    assert len(scored) == len({row["image_id"] for row in scored}) == 221
+    products = rows(output, "products")
+    assert len(products) == 224
+    assert sum(row["category_path"] is not None for row in products) == 221
+    account = json.loads((output / "run.json").read_text())
+    assert account["counts"]["scored"] == 221
+    assert account["quarantined_by_code"] == {"not_found": 3}
+    assert not (output / "checkpoint").exists()
