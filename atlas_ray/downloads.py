@@ -29,7 +29,9 @@ from atlas_ray import __version__
 from atlas_ray.addresses import AddressRule
 from atlas_ray.errors import RETRYABLE_CODES, FetchError, ItemError
 from atlas_ray.objects import Take, any_size
+from atlas_ray.robots import MAX_ROBOTS_BYTES, RobotsFiles
 
+Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 USER_AGENT = f"atlas_ray/{__version__}"
 MAX_REDIRECTS = 5
@@ -90,6 +92,8 @@ def picture_kind(content: bytes | bytearray) -> str | None:
 
 
 Use = Callable[[Download], Awaitable[Result]]
+Read = Callable[["_Host", URL, aiohttp.ClientResponse], Awaitable[Answer]]
+"""Reads an answer that is no redirect."""
 
 
 def wire_url(text: str) -> URL:
@@ -125,8 +129,8 @@ class Downloader:
 
     The codes of `FetchError`: dns, timeout, not_found, forbidden (also any other refusal of the
     4xx kind), too_large, not_an_image, forbidden_address, server_error, rate_limited,
-    too_many_redirects, unreachable, unsupported_uri, noai (the server asks that it is not used for
-    machine learning). Those of `RETRYABLE_CODES` are asked for again. A host that gives no answer to five
+    too_many_redirects, unreachable, unsupported_uri, forbidden_by_robots, noai (the server asks that it is
+    not used for machine learning). Those of `RETRYABLE_CODES` are asked for again. A host that gives no answer to five
     requests one after the other, or nothing but 429 for most of a minute, and has given no other answer
     for a minute, is left alone for a minute; its pictures are `unreachable` then, at once.
     """
@@ -142,6 +146,8 @@ class Downloader:
         attempts: int = 3,
         max_bytes: int = 32 * 1024 * 1024,
         user_agent: str = USER_AGENT,
+        obey_robots: bool = False,
+        ignore_robots: frozenset[str] = frozenset(),
     ) -> None:
         """Start the event loop.
 
@@ -154,8 +160,11 @@ class Downloader:
             attempts: How often a picture is asked for.
             max_bytes: The largest picture, decompressed.
             user_agent: What servers are told.
+            obey_robots: Whether to ask for the robots.txt of each host, and keep to it.
+            ignore_robots: `HOST` or `HOST:PORT` of those whose robots.txt is not asked for.
         """
         self._rule = rule
+        self._robots = RobotsFiles(self._robots_file, agent=user_agent, ignored=ignore_robots) if obey_robots else None
         self._attempts = attempts
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
@@ -203,7 +212,7 @@ class Downloader:
             take: Called with bytes before they are held; what it raises ends the download and this call.
         """
         return await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(self._outcome(url, _itself, take), self._loop)
+            asyncio.run_coroutine_threadsafe(self._picture(url, _itself, take), self._loop)
         )
 
     def close(self) -> None:
@@ -221,12 +230,22 @@ class Downloader:
         self.close()
 
     async def _all(self, urls: Sequence[str], use: Use[Result]) -> list[Result | ItemError]:
-        return await asyncio.gather(*(self._outcome(url, use) for url in urls))
+        return await asyncio.gather(*(self._picture(url, use) for url in urls))
 
-    async def _outcome(self, url: str, use: Use[Result], take: Take = any_size) -> Result | ItemError:
+    async def _picture(self, url: str, use: Use[Result], take: Take = any_size) -> Result | ItemError:
+        return await self._outcome(url, functools.partial(self._read_picture, take=take), use, self._robots)
+
+    async def _robots_file(self, url: str) -> bytes | ItemError:
+        outcome = await self._outcome(url, self._read_robots, _itself, None)
+        looping = isinstance(outcome, ItemError) and outcome.code == "too_many_redirects"
+        return b"" if looping else outcome  # RFC 9309, 2.3.1.2: as if there were none
+
+    async def _outcome(
+        self, url: str, read: Read[Answer], use: Callable[[Answer], Awaitable[Result]], robots: RobotsFiles | None
+    ) -> Result | ItemError:
         for attempt in range(1, self._attempts + 1):
             try:
-                return await self._follow(url, use, take)
+                return await self._follow(url, read, use, robots)
             except _HostDownError as error:
                 return error
             except ItemError as error:
@@ -235,10 +254,14 @@ class Downloader:
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.5 * 2**attempt, 30.0))
         raise AssertionError("unreachable: attempts is at least 1")
 
-    async def _follow(self, url: str, use: Use[Result], take: Take) -> Result:
+    async def _follow(
+        self, url: str, read: Read[Answer], use: Callable[[Answer], Awaitable[Result]], robots: RobotsFiles | None
+    ) -> Result:
         """Ask for a URL, and for those that it redirects to."""
         target = self._checked(url)
         for _ in range(MAX_REDIRECTS + 1):
+            if robots and (refusal := await robots.check(target)):
+                raise _HostDownError(refusal.code, refusal.message)
             name = target.host or ""
             host = self._hosts.pop(name, None) or self._host(name)
             self._hosts[name] = host  # the one that was asked last stands last
@@ -247,7 +270,7 @@ class Downloader:
             async with host.slots:
                 await host.turn()
                 async with self._slots:
-                    answer = await self._ask(host, target, use, take)
+                    answer = await self._ask(host, target, read, use)
             if not isinstance(answer, _Redirect):
                 return answer
             target = self._checked(answer.url)
@@ -262,14 +285,16 @@ class Downloader:
         self._rule.check_url(str(url))
         return url
 
-    async def _ask(self, host: "_Host", url: URL, use: Use[Result], take: Take) -> "Result | _Redirect":
+    async def _ask(
+        self, host: "_Host", url: URL, read: Read[Answer], use: Callable[[Answer], Awaitable[Result]]
+    ) -> "Result | _Redirect":
         started = time.monotonic()
         try:
             async with self._session.get(url, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                     host.answered()
                     return _Redirect(redirect_target(url, answer.headers["Location"]))
-                content, kind = await self._picture(host, url, answer, take)
+                found = await read(host, url, answer)
         except FetchError as error:
             if error.code == "rate_limited":
                 host.refused()
@@ -280,20 +305,35 @@ class Downloader:
             host.failed(started)
             raise self._explained(url, error) from None
         host.answered()
-        download = Download(content, kind, str(url), answer.headers.get("Content-Type"))
-        return await use(download)
+        return await use(found)
 
-    async def _picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse, take: Take) -> tuple[bytes, str]:
-        """Check the head of an answer and read its body; return it and its kind.
+    async def _read_robots(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse) -> bytes:
+        """Read the body of a robots.txt; any refusal of the 4xx kind but 429 says that there is none."""
+        if answer.status == 429 or answer.status >= 500:
+            self._check_status(host, url, answer)
+        content = bytearray()
+        if 200 <= answer.status < 300:
+            async for chunk in answer.content.iter_any():
+                content += chunk
+                if len(content) >= MAX_ROBOTS_BYTES:
+                    break
+        return bytes(content[:MAX_ROBOTS_BYTES])
+
+    def _check_status(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse) -> None:
+        status = answer.status
+        if 200 <= status < 300:
+            return
+        if status in (429, 503):
+            host.pause(_retry_after_s(answer.headers.get("Retry-After", "")))
+        code = STATUS_CODES.get(status, "forbidden" if 400 <= status < 500 else "server_error")
+        raise FetchError(code, f"{url!s:.200}: HTTP {status} {answer.reason or ''}"[:300])
+
+    async def _read_picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse, take: Take) -> Download:
+        """Check the head of an answer and read its body.
 
         The bytes decide what is a picture, and not what the server calls it: many call every file text/plain.
         """
-        status = answer.status
-        if not 200 <= status < 300:
-            if status in (429, 503):
-                host.pause(_retry_after_s(answer.headers.get("Retry-After", "")))
-            code = STATUS_CODES.get(status, "forbidden" if 400 <= status < 500 else "server_error")
-            raise FetchError(code, f"{url!s:.200}: HTTP {status} {answer.reason or ''}"[:300])
+        self._check_status(host, url, answer)
         if NO_AI.search(",".join(answer.headers.getall("X-Robots-Tag", ()))):
             raise FetchError("noai", f"{url!s:.200}: the server asks that it is not used for machine learning")
         if (answer.content_length or 0) > self._max_bytes:
@@ -314,7 +354,7 @@ class Downloader:
             raise FetchError(
                 "not_an_image", f"{url!s:.200}: the first bytes are {found!r}; the server calls it {called!r}"
             )
-        return bytes(content), kind
+        return Download(bytes(content), kind, str(url), answer.headers.get("Content-Type"))
 
     def _too_large(self, url: URL, found: str) -> FetchError:
         return FetchError("too_large", f"{url!s:.200}: {found}; at most {self._max_bytes} are read")
@@ -330,8 +370,8 @@ class Downloader:
         return FetchError("unreachable", f"{url!s:.200}: {text}")
 
 
-async def _itself(download: Download) -> Download:
-    return download
+async def _itself(answer: Answer) -> Answer:
+    return answer
 
 
 @dataclass(frozen=True)
@@ -340,7 +380,7 @@ class _Redirect:
 
 
 class _HostDownError(FetchError):
-    """A host that is not asked for now; asking again at once is of no use."""
+    """A host that is not asked for now, or forbids it; asking again at once is of no use."""
 
 
 class _Host:

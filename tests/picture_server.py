@@ -30,6 +30,7 @@ class PictureServer(ThreadingHTTPServer):
         busiest: The most requests at a time.
         delay_s: What each answer takes.
         open: Whether `/later/...` is there.
+        robots: The robots.txt, and with which status it comes; `robots_asked` counts the requests of it alone.
     """
 
     daemon_threads = True
@@ -45,6 +46,7 @@ class PictureServer(ThreadingHTTPServer):
         self.active = self.busiest = 0
         self.delay_s = 0.0
         self.open = False
+        self.robots, self.robots_status, self.robots_utf16, self.robots_asked = "", 404, False, 0
         self.closing = threading.Event()
         self.lock = threading.Lock()
 
@@ -67,6 +69,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
+        if self.path == "/robots.txt":
+            with server.lock:
+                server.robots_asked += 1
+            self.answer(server.robots.encode("utf-16" if server.robots_utf16 else "utf-8"), None, server.robots_status)
+            return
         with server.lock:
             server.asked[self.path] += 1
             server.asked_at.append(time.monotonic())

@@ -244,3 +244,69 @@ def test_the_kinds_taken_are_those_that_are_decoded() -> None:
         assert picture_kind(stream.getvalue()) == kind
     for other in (b"", b"<svg xmlns=", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"%PDF-1.7"):
         assert picture_kind(other) is None
+
+
+def test_the_robots_file_of_each_host_is_asked_for_once_and_obeyed(server: PictureServer) -> None:
+    server.robots, server.robots_status = "User-agent: *\nDisallow: /ok/1\nDisallow: /*?private", 200
+    with PictureServer("127.0.0.2") as cdn:
+        cdn.robots, cdn.robots_status = "User-agent: *\nDisallow: /", 200
+        urls = [f"{server.url}/ok/{number}.jpg" for number in range(20)]
+        urls += [f"{cdn.url}/ok/{number}.jpg" for number in range(20)]
+        urls += [f"{server.url}/to/{quote(cdn.url + '/ok/7.jpg')}", f"{server.url}/ok/7.jpg?private"]
+        with downloader(server, cdn, obey_robots=True) as client:
+            codes = [code(outcome) for outcome in fetched(client, urls)]
+        forbidden = "forbidden_by_robots"
+        assert codes == ["JPEG", forbidden, *["JPEG"] * 8, *[forbidden] * 10, *[forbidden] * 20, *[forbidden] * 2]
+        assert not cdn.asked
+        assert (server.robots_asked, cdn.robots_asked) == (1, 1)
+        own = frozenset({cdn.place})
+        for ignored, wanted in (
+            (own, "JPEG"),
+            (frozenset({"127.0.0.2"}), "JPEG"),
+            (frozenset({server.place}), forbidden),
+        ):
+            with downloader(server, cdn, obey_robots=True, ignore_robots=ignored) as client:
+                assert code(fetched(client, [f"{cdn.url}/ok/1.jpg"])[0]) == wanted
+        assert cdn.robots_asked == 2
+        with downloader(server, cdn) as client:  # who asks for one picture that a person names
+            assert code(fetched(client, [f"{cdn.url}/ok/1.jpg"])[0]) == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("status", "wanted"),
+    [(404, "JPEG"), (401, "JPEG"), (403, "JPEG"), (410, "JPEG"), (503, "server_error"), (500, "server_error"),
+     (429, "rate_limited")],
+)  # fmt: skip
+def test_a_robots_file_that_fails_is_none_or_allows_nothing_for_now(
+    server: PictureServer, status: int, wanted: str
+) -> None:
+    server.robots, server.robots_status = "User-agent: *\nDisallow: /", status
+    with downloader(server, obey_robots=True, attempts=2) as client:
+        outcomes = fetched(client, [f"{server.url}/ok/{number}.jpg" for number in range(5)])
+    assert {code(outcome) for outcome in outcomes} == {wanted}
+    assert server.robots_asked == (1 if wanted == "JPEG" else 2)
+    assert server.asked.total() == (5 if wanted == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("text", ["User-agent: atlas_ray\nDisallow: /ok", "User-agent: *\r\nDisallow: /ok\r\n"])
+def test_a_robots_file_in_utf_16_is_read(server: PictureServer, text: str) -> None:
+    server.robots, server.robots_status, server.robots_utf16 = text, 200, True
+    with downloader(server, obey_robots=True) as client:
+        assert code(fetched(client, [f"{server.url}/ok/1.jpg"])[0]) == "forbidden_by_robots"
+        assert code(fetched(client, [f"{server.url}/untyped/"])[0]) == "JPEG"
+
+
+def test_a_robots_file_that_leads_elsewhere_is_held_to_the_same_rules(server: PictureServer) -> None:
+    moved = {
+        "/real": ("forbidden_by_robots", whole(b"User-agent: *\nDisallow: /")),
+        "/robots.txt2": ("JPEG", whole(b"", status="404 Not Found")),
+        "http://169.254.169.254/robots.txt": ("forbidden_address", b""),
+        server.url + "/ok/1.jpg": ("forbidden_address", b""),
+    }
+    for location, (wanted, answer) in moved.items():
+        with WireServer(whole(jpeg(1)), {location: answer}) as other:
+            other.robots = whole(b"", f"Location: {location}", status="301 Moved")
+            rule = AddressRule(frozenset({other.place}))
+            with Downloader(rule=rule, obey_robots=True, attempts=1) as client:
+                assert code(fetched(client, [f"{other.url}/a.jpg"])[0]) == wanted
+    assert not server.asked

@@ -7,7 +7,7 @@ import atlas_ray
 
 ROOT = Path(atlas_ray.__file__).parent
 LAYERS = {
-    "errors": 0, "flags": 0, "records": 0, "config": 0, "storage": 0, "objects": 0, "taxonomy": 0,
+    "errors": 0, "flags": 0, "robots": 0, "records": 0, "config": 0, "storage": 0, "objects": 0, "taxonomy": 0,
     "addresses": 0, "downloads": 0, "demo_shop": 0, "client": 0, "picture_limits": 0, "fitted": 0,
     "picture_files": 0, "texts": 0, "prices": 0, "values": 0, "text_files": 0, "delimited": 0, "lease": 0, "stops": 0,
     "images": 1, "models": 1, "decoding": 1, "metrics": 1, "artifacts": 1, "checkpoints": 1, "pickles": 1,

@@ -11,6 +11,7 @@ class WireServer(socketserver.ThreadingTCPServer):
 
     Attributes:
         targets: What was asked for, as it stood in the request lines; robots.txt is left out.
+        robots: The answer to a request for robots.txt.
         answers: Whole answers by target; any other target gets `default`.
     """
 
@@ -24,6 +25,7 @@ class WireServer(socketserver.ThreadingTCPServer):
         self.place = f"127.0.0.1:{self.server_address[1]}"
         self.url = f"http://{self.place}"
         self.targets: list[str] = []
+        self.robots = whole(b"", status="404 Not Found")
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -45,7 +47,7 @@ class _Handler(socketserver.StreamRequestHandler):
         while self.rfile.readline().strip():
             pass
         if target == "/robots.txt":
-            self.wfile.write(whole(b"", status="404 Not Found"))
+            self.wfile.write(self.server.robots)
             return
         self.server.targets.append(target)
         self.wfile.write(self.server.answers.get(target, self.server.default))

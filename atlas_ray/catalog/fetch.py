@@ -61,6 +61,9 @@ class FetchConfig:
     max_bytes: int = setting("the largest picture, decompressed", 32 * 1024 * 1024, low=1, high=2**31)
     min_side_px: int = min_side_setting()
     allow_private: str = setting("private addresses that may be asked: HOST:PORT", "", several=True)
+    ignore_robots: str = setting(
+        "hosts whose robots.txt is not asked for, such as your own: HOST or HOST:PORT", "", several=True
+    )
     user_agent: str = setting("what servers are told", USER_AGENT)
     retry_failed: bool = setting("ask again for the pictures in quarantine", False)
     rows_per_file: int = setting("pictures a journal file: what a crash may cost", 1024, low=1, high=1_000_000)
@@ -177,6 +180,8 @@ def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Id
         "attempts": config.attempts,
         "max_bytes": config.max_bytes,
         "user_agent": config.user_agent,
+        "obey_robots": True,
+        "ignore_robots": frozenset(place.strip() for place in config.ignore_robots.split(",") if place.strip()),
     }
     context = DataContext.get_current().copy()
     # One large file among many small ones is cut by this; `blocks` below counts for all files alike.

@@ -18,7 +18,7 @@ from atlas_ray.lease import holding
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import quarantine_codes, timings, write_run
-from atlas_ray.streaming.checkpoint import checkpointed, reopen, rows_done
+from atlas_ray.streaming.checkpoint import checkpointed, recover, reopen, rows_done
 from atlas_ray.streaming.config import outage_setting, retry_setting
 from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures

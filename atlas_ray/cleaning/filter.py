@@ -29,7 +29,7 @@ from atlas_ray.records import PRODUCTS
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, quarantine_codes, timings, write_run
-from atlas_ray.streaming.checkpoint import checkpointed, close, reopen, rows_done
+from atlas_ray.streaming.checkpoint import checkpointed, close, recover, reopen, rows_done
 from atlas_ray.streaming.config import StreamConfig
 from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures

@@ -17,8 +17,8 @@ from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 
 from atlas_ray.crawl.frontier import Outcome
 from atlas_ray.errors import FetchError
+from atlas_ray.robots import FORBIDDEN_BY_ROBOTS
 
-FORBIDDEN_BY_ROBOTS = "forbidden_by_robots"
 STATUS_CODES = {401: "forbidden", 403: "forbidden", 404: "not_found", 410: "not_found", 429: "too_many_requests"}
 CODES: tuple[tuple[type[Exception], str], ...] = (
     (CannotResolveHostError, "dns"),

@@ -18,6 +18,7 @@ from atlas_ray.crawl.links import in_domains
 from atlas_ray.crawl.settings import MAX_URL_CHARACTERS
 from atlas_ray.crawl.store import Store
 from atlas_ray.errors import FetchError
+from atlas_ray.robots import robots_text
 
 DENY_ALL = b"User-agent: *\nDisallow: /\n"
 MAX_PAUSE_S = 60.0
@@ -56,8 +57,10 @@ class GateMiddleware:
 
     def process_response(self, request: Request, response: Response) -> Response:
         """Give a robots.txt that is not one its meaning."""
-        if not _is_robots(request) or response.status < 300:
+        if not _is_robots(request):
             return response
+        if response.status < 300:
+            return response.replace(body=robots_text(response.body).encode())
         if response.status < 500 and response.status != 429:
             return response.replace(body=b"")
         self._robots_failed(request, Outcome("server_error", f"HTTP status {response.status}"))

@@ -18,12 +18,13 @@ from twisted.python.failure import Failure
 
 from atlas_ray.crawl.browser import render_request
 from atlas_ray.crawl.extract import NotAProduct, extract
-from atlas_ray.crawl.failures import FORBIDDEN_BY_ROBOTS, outcome_of
+from atlas_ray.crawl.failures import outcome_of
 from atlas_ray.crawl.frontier import Frontier, Kind, Outcome, Visit
 from atlas_ray.crawl.links import next_page, product_links
 from atlas_ray.crawl.middlewares import GateMiddleware, RobotsMiddleware
 from atlas_ray.crawl.page import Page
 from atlas_ray.crawl.store import Store
+from atlas_ray.robots import FORBIDDEN_BY_ROBOTS
 
 ROBOTS_META = "//meta[translate(@name, 'ROBTS', 'robts') = 'robots']/@content"
 MAX_CRAWL_DELAY_S = 60.0
@@ -115,7 +116,7 @@ class StoreSpider(scrapy.Spider):
     def _may_ask(self, picture: str) -> bool:
         """Tell whether the robots.txt of a picture's host allows it, as far as the crawl has read it.
 
-        Pictures are fetched later, by what asks for no robots.txt.
+        Pictures are fetched later, by what asks each host itself.
         """
         robots = self.crawler.get_downloader_middleware(RobotsMiddleware)
         assert robots is not None

@@ -22,7 +22,7 @@ from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import embeddings
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, timings, write_run
-from atlas_ray.streaming.checkpoint import checkpointed, close, reopen, rows_done
+from atlas_ray.streaming.checkpoint import checkpointed, close, recover, reopen, rows_done
 from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS, split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures

@@ -22,8 +22,8 @@ from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
 from atlas_ray.session import connect
-from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, timings, write_run
-from atlas_ray.streaming.checkpoint import checkpointed, close, reopen, rows_done
+from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
+from atlas_ray.streaming.checkpoint import checkpointed, close, recover, reopen, rows_done
 from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
@@ -60,12 +60,10 @@ def score(config: ScoreConfig) -> RunReport:
     total = count_images(catalog, products=("product_id", *spec.texts), may_be_empty=bool(spec.texts))
     identity["input_rows"] = total
     predicted = _predicted(spec)
-    run = read_run(output)
-    unasked = run is not None or config.taxonomy or config.within
+    unasked = read_run(output) is not None or config.taxonomy or config.within
     notes = [] if unasked else _notes(catalog, config.model, predicted)
     _hold_identity(output, identity)
-    run = reopen(output, FOLDERS, retry_failed=config.retry_failed)
-    if run is not None:
+    if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
         return RunReport(output, run, already_done=True)
     storage.write_bytes(storage.join(output, PREDICTED), predicted.to_json().encode())
     for note in notes:
