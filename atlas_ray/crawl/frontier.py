@@ -22,7 +22,11 @@ CREATE TABLE IF NOT EXISTS visits (
     start INTEGER NOT NULL, outcome TEXT, message TEXT
 );
 CREATE TABLE IF NOT EXISTS products (url TEXT PRIMARY KEY, row TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS linked (
+    start INTEGER NOT NULL, canonical TEXT NOT NULL, listing INTEGER NOT NULL, PRIMARY KEY (start, canonical)
+) WITHOUT ROWID;
 """
+"""`linked`: the products that a start URL's listings lead to and that another one's led to before."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Outcome:
     product: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
+ENDLESS = "no_new_products"
+"""The outcome of the last page of a listing that leads to no new product any more."""
 GOOD = ("listing", "product", "duplicate")
 PASSING = ("dns", "timeout", "unreachable", "truncated", "server_error", "too_many_requests", "render_failed")
 """What may be otherwise next time: a crawl that is started again asks again."""
@@ -67,8 +73,14 @@ PASSING = ("dns", "timeout", "unreachable", "truncated", "server_error", "too_ma
 class Frontier:
     """The URLs of one store's crawl."""
 
-    def __init__(self, path: str) -> None:
-        """Open the file, or make it; what an earlier process did not finish, or not get, is waiting again."""
+    def __init__(self, path: str, *, max_idle_pages: int = 20) -> None:
+        """Open the file, or make it; what an earlier process did not finish, or not get, is waiting again.
+
+        Args:
+            path: Where it is.
+            max_idle_pages: After so many pages in a row without a new product a listing is not followed further.
+        """
+        self._max_idle_pages = max_idle_pages
         self._database = sqlite3.connect(path)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
@@ -102,8 +114,15 @@ class Frontier:
                 added = self._database.execute("INSERT OR IGNORE INTO products VALUES (?, ?)", (_text(url), _text(row)))
                 if not added.rowcount:
                     code, message = "duplicate", f"of {url}"
-            for link, kind in outcome.links:
-                self._add(link, kind, visit.start)
+            products = [link for link, kind in outcome.links if kind == "product"]
+            fresh = sum(self._add(link, "product", visit.start, listing=visit.number) for link in products)
+            following = [link for link, kind in outcome.links if kind == "listing"]
+            if following and (idle := self._idle_pages(visit, fresh > 0)) >= self._max_idle_pages:
+                code = ENDLESS
+                message = f"{idle} pages in a row without a new product; not followed to {following[0][:300]}"
+                following = []
+            for link in following:
+                self._add(link, "listing", visit.start)
             self._database.execute(
                 "UPDATE visits SET outcome = ?, message = ? WHERE id = ?",
                 (code, None if message is None else _text(message), visit.number),
@@ -140,16 +159,46 @@ class Frontier:
         """Close the file."""
         self._database.close()
 
-    def _add(self, url: str, kind: Kind, start: int) -> None:
+    def _idle_pages(self, visit: Visit, fresh: bool) -> int:
+        """Return how many listings there were since one that led to a new product.
+
+        A product of an earlier page that is waited for, or that may still come, counts as new, and so does one
+        that the listings of another start URL have led to.
+
+        Args:
+            visit: The latest listing.
+            fresh: Whether it leads to URLs that were not known; then it does not count yet.
+        """
+        (last,) = self._database.execute(
+            "SELECT coalesce(max(id), 0) FROM (SELECT id FROM visits WHERE start = ? AND kind = 'product' AND id < ? "
+            f"AND (outcome IS NULL OR outcome IN {('product', *PASSING)}) ORDER BY id DESC LIMIT 1)",
+            (visit.start, visit.number),
+        ).fetchone()
+        (linked,) = self._database.execute(
+            "SELECT coalesce(max(listing), 0) FROM linked WHERE start = ?", (visit.start,)
+        ).fetchone()
+        (idle,) = self._database.execute(
+            "SELECT count(*) FROM visits WHERE start = ? AND kind = 'listing' AND id > ? AND id < ?",
+            (visit.start, max(last, linked), visit.number),
+        ).fetchone()
+        return int(idle) + (not fresh and linked < visit.number)
+
+    def _add(self, url: str, kind: Kind, start: int, listing: int = 0) -> bool:
         url = _text(url)
         try:
             canonical = canonicalize_url(url)
         except ValueError:  # such as an IPv6 address without its bracket; asking for it says so
             canonical = url
-        self._database.execute(
+        added = self._database.execute(
             "INSERT OR IGNORE INTO visits (canonical, url, kind, start) VALUES (?, ?, ?, ?)",
             (canonical, url, kind, start),
         )
+        if listing and not added.rowcount:
+            self._database.execute(
+                "INSERT OR IGNORE INTO linked SELECT ?, canonical, ? FROM visits WHERE canonical = ? AND start <> ?",
+                (start, listing, canonical, start),
+            )
+        return added.rowcount > 0
 
 
 def _text(value: str) -> str:

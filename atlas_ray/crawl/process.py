@@ -60,7 +60,7 @@ def crawl_store(config: CrawlConfig) -> dict[str, Any]:
     with hold(config.job, "crawl"):
         starts = [start.url for start in store.start_urls]
         hold_settings(config.job, "store.json", {"store": store.name, "start_urls": starts})
-        frontier = Frontier(os.path.join(config.job, "frontier.sqlite3"))
+        frontier = Frontier(os.path.join(config.job, "frontier.sqlite3"), max_idle_pages=store.max_idle_pages)
         frontier.add_starts(starts)
         _run(store, config, frontier, browser)
         report = write_output(frontier, store, config.output)

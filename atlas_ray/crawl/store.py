@@ -52,6 +52,9 @@ class Store:
     next_page: str | None = setting("CSS selector of the link to a listing's next page", None)
     fields: Mapping[str, str] = field(default_factory=dict)
     render: bool = setting("run the pages' scripts in a browser first", False)
+    max_idle_pages: int = setting(
+        "pages in a row without a new product after which a listing is left", 20, low=1, high=1_000_000
+    )
     delay_s: float = setting("seconds between two requests", 1.0, low=0.0, high=3600.0)
     concurrency: int = setting("requests at the same time", 2, low=1, high=64)
 

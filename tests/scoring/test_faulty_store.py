@@ -40,6 +40,7 @@ def keys(s3: str, shop: str) -> list[str]:
         client.upload_file(str(picture), "shop", f"faulty/{number}.jpg")
     uris = [f"{s3}/faulty/{'missing' if n % 100 == 7 else ''}{n % len(pictures)}.jpg" for n in range(600)]
     write_catalog("s3://shop/faulty-catalog", uris)
+    write_catalog("s3://shop/outage-catalog", uris[:224])
     return uris
 
 
@@ -107,7 +108,7 @@ def test_a_store_that_stays_away_ends_the_reading(keys: list[str], store: type[F
 def test_a_run_outlives_outages_and_asks_again_for_what_failed(
     keys: list[str], store: type[Faulty], small_model: str, tmp_path: Path
 ) -> None:
-    write_catalog("s3://shop/outage-catalog", keys[:224])
+    assert len(keys) == 600
     output = tmp_path / "run"
     command = [sys.executable, "-m", "atlas_ray.cli", "score", "--catalog", "s3://shop/outage-catalog"]
     command += ["--model", small_model, "--output", str(output), "--rows-per-file", "32", "--batch-size", "16"]
