@@ -7,8 +7,10 @@ from tests.crawl.runs import end, report, rows, start
 from tests.wire import WireServer, whole
 
 TYPE = "Content-Type: text/html"
-PRODUCT = b"""<html><script type="application/ld+json">{"@type": "Product", "name": "A coat", "sku": "1",
- "image": "/a.jpg", "offers": {"@type": "Offer", "price": "9.50", "priceCurrency": "EUR"}}</script><h1>A coat</h1></html>"""
+PRODUCT = b"""<html><script type="application/ld+json">
+{"@type": "Product", "name": "A coat", "sku": "1", "image": "/a.jpg",
+ "offers": {"@type": "Offer", "price": "9.50", "priceCurrency": "EUR"}}
+</script><h1>A coat</h1></html>"""
 
 
 class Endless(WireServer):

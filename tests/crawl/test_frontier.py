@@ -109,7 +109,7 @@ def test_products_that_another_start_led_to_keep_a_listing_going(tmp_path: Path)
     visits = [second]
     while visits:
         pages += 1
-        links = (known[min(pages, 8) - 1], (f"http://shop/b?{pages}", "listing"))
-        frontier.finish(visits[0], Outcome("listing", links=links))
+        links: list[tuple[str, Kind]] = [known[min(pages, 8) - 1], (f"http://shop/b?{pages}", "listing")]
+        frontier.finish(visits[0], Outcome("listing", links=tuple(links)))
         visits = frontier.take(1)
     assert pages == 8 + 3

@@ -33,8 +33,8 @@ class Faulty(BaseHTTPRequestHandler):
         if self.path.endswith(".jpg"):
             Faulty.pictures += 1
         if self.pictures in self.outages:
-            away_s, *refusal = self.outages.pop(self.pictures)
-            Faulty.away_until, Faulty.refusal = time.monotonic() + away_s, (refusal[0], refusal[1])
+            away_s, status, error = self.outages.pop(self.pictures)
+            Faulty.away_until, Faulty.refusal = time.monotonic() + away_s, (status, error)
         if time.monotonic() < self.away_until:
             self.answer(self.refusal[0], [], f"<Error><Code>{self.refusal[1]}</Code></Error>".encode())
             return
