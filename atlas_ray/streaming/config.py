@@ -11,7 +11,7 @@ OUTAGE_S = 300.0
 def outage_setting() -> Any:
     """Define how long a store may be away."""
     text = "seconds that the object store may be away; then the run stops, and the same command goes on later"
-    return setting(text, OUTAGE_S, low=0, high=1e6)
+    return setting(text, OUTAGE_S, low=0, high=1500)  # Ray ends a stream that makes no progress for 1800 s
 
 
 def retry_setting() -> Any:
