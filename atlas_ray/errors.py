@@ -147,7 +147,9 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
             return disk_full(number, str(getattr(one, "filename", None) or "a temporary file"))
         pending += [getattr(one, name, None) for name in _INNER]
         pending += list(getattr(one, "worker_failures", {}).values())
-    return None
+    # Of what a stage of Ray Data raised there may be nothing left but its traceback's text.
+    told = re.search(rf"\b{OutageError.__name__}: (.+)", str(error))
+    return OutageError(told[1]) if told else None
 
 
 _INNER = ("__cause__", "__context__", "cause", "controller_failure", "_base_exc")
