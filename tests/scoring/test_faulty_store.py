@@ -125,7 +125,7 @@ def test_a_run_outlives_outages_and_asks_again_for_what_failed(
     assert {row["error_code"] for row in rows(output, "quarantine")} <= {"not_found"}
 
     store.away_until = 0.0
-    store.outages[store.pictures + 20] = (3.0, 503, "SlowDown")
+    store.outages[store.pictures + 20] = (12.0, 503, "SlowDown")
     store.poisoned.add("/faulty/5.jpg")
     went_on = run()
     assert went_on.returncode == 0, went_on.stderr
