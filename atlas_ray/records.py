@@ -1,7 +1,7 @@
 """The tables this project reads and writes: Arrow schemas and the identity of a picture."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -231,8 +231,3 @@ def quarantine_row(
         "error_code": code,
         "message": printable(message),
     }
-
-
-def missing_columns(schema: pa.Schema, columns: Iterable[str]) -> list[str]:
-    """Return which of `columns` a table's schema lacks."""
-    return [column for column in columns if schema.get_field_index(column) < 0]

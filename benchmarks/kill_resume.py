@@ -4,7 +4,8 @@
 
 `driver` is the command itself (its local Ray dies with it), `actor` a process that holds the model,
 `raylet` the Ray of one of two nodes (a cluster made with `ray.cluster_utils`). Each run's tables
-are compared with those of an uninterrupted run: ids, paths, error codes, and probabilities to 1e-4.
+are compared with those of an uninterrupted run: ids, paths, error codes, and probabilities to 1e-4. The catalogue
+numbers its pictures within each product.
 """
 
 import argparse
@@ -19,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_ray.streaming.checkpoint import rows_done
@@ -70,6 +73,7 @@ class Bench:
         files = pictures(None, min(count, 160), f"{scratch}/shop")
         uris = [str(files[n % len(files)]) if n % 50 else f"{scratch}/missing/{n}.jpg" for n in range(count)]
         write_catalog(f"{scratch}/catalog", uris)
+        _number_within_products(f"{scratch}/catalog/images/part-00000.parquet")
         random_model(f"{scratch}/model", backbone, image_size_px=image_size_px, dim=64)
         assert self.run("whole").wait() == 0
         self.wanted = self.tables("whole")
@@ -148,6 +152,14 @@ class Bench:
         assert lost == twice == 0, line
         assert equal, line
         return line
+
+
+def _number_within_products(images: str) -> None:
+    """Give every product two pictures, whose ids are 0 and 1."""
+    table = pq.read_table(images)
+    row = np.arange(len(table))
+    owners = table["product_id"].take(pa.array(row // 2 * 2))
+    pq.write_table(table.set_column(0, "image_id", pa.array(row % 2)).set_column(1, "product_id", owners), images)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.streaming.account import read_run
-from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.tables import open_catalog
 from benchmarks.cluster import head
 from tests.conftest import SHOP_COLUMNS
 
@@ -49,4 +49,4 @@ def test_a_job_is_submitted_with_a_token(shop: str, s3: str, tmp_path: Path, job
         assert f"model {load_artifact(output).id}" in done.stdout
     else:
         assert (run := read_run(output)) is not None
-        assert run["counts"]["input"] == count_images(catalog)
+        assert run["counts"]["input"] == open_catalog(catalog).images.rows

@@ -20,7 +20,3 @@ def test_contract_columns() -> None:
     assert records.QUARANTINE.names == ["image_id", "product_id", "image_uri", "stage", "error_code", "message"]
     assert records.IMAGES.field("image_id").type == pa.int64()
     assert records.PRODUCTS.field("image_uris").type == pa.list_(pa.string())
-
-
-def test_missing_columns() -> None:
-    assert records.missing_columns(records.IMAGES, ["image_id", "bytes"]) == ["bytes"]

@@ -19,7 +19,7 @@ from atlas_ray.errors import CatalogError, RowError, TaxonomyError
 from atlas_ray.lease import holding
 from atlas_ray.records import CATEGORY_PATH, path_keys, quarantine_row
 from atlas_ray.streaming.account import write_run
-from atlas_ray.streaming.tables import count_images, write_quarantine
+from atlas_ray.streaming.tables import open_catalog, write_quarantine
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 from atlas_ray.taxonomy.lookup import LeafLookup
 from atlas_ray.taxonomy.tree import check_path
@@ -87,7 +87,7 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     began = time.time()
     catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
     check_unused(output)
-    count_images(catalog, products=("product_id", "category_path", "split"), may_be_empty=True)
+    tables = open_catalog(catalog, needed=("category_path", "split"), others=True, may_be_empty=True)
     taxonomy = _taxonomy(config, catalog)
     corrections = _Corrections(taxonomy, config.corrections)
     for row in read_list(config.corrections, COLUMNS):
@@ -95,7 +95,7 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     if not corrections.count:
         raise CatalogError(f"{config.corrections}: no row has a corrected_category_path; fill in that column first")
     applied = _Applied(corrections.paths, SplitRule.of(catalog))
-    copy_catalog(catalog, output, applied.change)
+    copy_catalog(tables, output, applied.change)
     corrections.miss([product_id for product_id, seen in zip(corrections.paths, applied.seen, strict=True) if not seen])
     if config.taxonomy:
         storage.write_bytes(storage.join(output, "taxonomy.json"), taxonomy.to_json().encode())
@@ -110,6 +110,7 @@ def relabel(config: RelabelConfig) -> RelabelReport:
         [str(row["message"]) for row in corrections.quarantine[:SHOWN]],
     )
     write_quarantine(output, corrections.quarantine)
+    unusable = tables.write_unusable(output, "relabel")
     counts = {
         "corrections": report.corrections,
         "empty": report.empty,
@@ -117,7 +118,13 @@ def relabel(config: RelabelConfig) -> RelabelReport:
         "splits": dict(report.splits),
         "quarantined": dict(report.quarantined),
     }
-    fields = {"config": asdict(config) | {"catalog": catalog}, "taxonomy_id": taxonomy.id, "counts": counts}
+    fields = {
+        "config": asdict(config) | {"catalog": catalog},
+        "taxonomy_id": taxonomy.id,
+        "counts": counts,
+        "unusable_rows": unusable,
+        "unreadable_values": tables.account(),
+    }
     write_run(output, "relabel", began, fields)
     return report
 

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from atlas_ray import storage
 from atlas_ray.addresses import AddressRule
-from atlas_ray.catalog.fetch_pictures import JOURNAL, PictureFetcher, write_outcomes
+from atlas_ray.catalog.fetch_pictures import JOURNAL, OUTCOMES, PictureFetcher, write_outcomes
 from atlas_ray.catalog.fetch_tables import IMAGE, JOINED, OUTCOME, PRODUCT, TABLES, write_products
 from atlas_ray.config import check_settings, hold_settings, setting
 from atlas_ray.downloads import USER_AGENT, Downloader
@@ -32,9 +31,11 @@ from atlas_ray.picture_limits import PictureLimits, min_side_setting
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.records import IMAGES
 from atlas_ray.session import connect
-from atlas_ray.streaming.account import RUN, RunReport, read_run, write_run
+from atlas_ray.streaming.account import RUN, RunReport, quarantine_codes, read_run, write_run
 from atlas_ray.streaming.shuffle import by_product
-from atlas_ray.streaming.tables import copy_documents, count_images
+from atlas_ray.streaming.source import read_table
+from atlas_ray.streaming.tables import Catalog, copy_documents, open_catalog
+from atlas_ray.tables import Table, open_table
 
 IDENTITY = "fetch.json"
 CALLS_A_WORKER = 4
@@ -103,10 +104,11 @@ def fetch(config: FetchConfig) -> RunReport:
         AuditError: where pictures and outcomes do not balance.
     """
     began = time.time()
-    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
-    total = count_images(catalog, images=IMAGES.names, products=("product_id", "image_uris"))
-    _hold_output(output, catalog)
-    source_id = _source_id(catalog, total)
+    output = storage.absolute(config.output)
+    catalog = open_catalog(storage.absolute(config.catalog), needed=("image_uris",))
+    total = catalog.images.rows
+    _hold_output(output, catalog.uri)
+    source_id = _source_id(catalog)
     if (run := read_run(output)) is not None:
         again = config.retry_failed and run["counts"]["quarantined"]
         if run.get("source_id") == source_id and not again:
@@ -115,15 +117,14 @@ def fetch(config: FetchConfig) -> RunReport:
     done = _journal_ids(output, stored_only=config.retry_failed)
     connect()
     with ProgressDisplay("fetching", "pictures", total=total, done=min(len(done), total)) as display:
-        _stream(config, catalog, output, total, done, display)
+        _stream(config, catalog.images, output, done, display)
     streamed = time.time()
-    counts = _write_tables(catalog, output, total)
+    counts = _write_tables(catalog, output)
     fields = {
         "config": asdict(config),
-        "counts": {name: count for name, count in counts.items() if not name.startswith("code:")},
-        "quarantined_by_code": {
-            name.removeprefix("code:"): count for name, count in counts.items() if name.startswith("code:")
-        },
+        "counts": dict(counts),
+        "unreadable_values": catalog.account(),
+        "quarantined_by_code": quarantine_codes(output),
         "resumed_from": len(done),
         "source_id": source_id,
         "seconds": {
@@ -135,11 +136,11 @@ def fetch(config: FetchConfig) -> RunReport:
     return RunReport(output, write_run(output, "fetch", began, fields))
 
 
-def _source_id(catalog: str, total: int) -> str:
+def _source_id(catalog: Catalog) -> str:
     """Return a hash that changes with a catalogue: of the account of the run that made it, and of its size."""
-    uri = storage.join(catalog, RUN)
+    uri = storage.join(catalog.uri, RUN)
     account = storage.read_bytes(uri) if storage.exists(uri) else b""
-    return hashlib.sha256(account + str(total).encode()).hexdigest()
+    return hashlib.sha256(account + str(catalog.images.all_rows).encode()).hexdigest()
 
 
 def _hold_output(output: str, catalog: str) -> None:
@@ -156,15 +157,14 @@ def _hold_output(output: str, catalog: str) -> None:
 def _journal_ids(output: str, *, stored_only: bool) -> Ids:
     """Return the pictures that need not be asked for, distinct and sorted: 8 bytes each."""
     found = [np.zeros(0, np.int64)]
-    for file in storage.files(storage.join(output, JOURNAL), suffix=".parquet"):
-        place = storage.locate(file)
-        rows = pq.read_table(place.path, filesystem=place.filesystem, columns=["image_id", "error_code"])
+    journal = open_table(storage.join(output, JOURNAL), OUTCOMES, may_be_missing=True)
+    for rows in journal.batches(["image_id", "error_code"]):
         rows = rows.filter(rows["error_code"].is_null()) if stored_only else rows
         found.append(rows["image_id"].to_numpy())
     return np.unique(np.concatenate(found))
 
 
-def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Ids, display: ProgressDisplay) -> None:
+def _stream(config: FetchConfig, images: Table, output: str, done: Ids, display: ProgressDisplay) -> None:
     """Read the images table, download and store what is not done, and write the journal."""
     nodes = sum(node["Alive"] for node in ray.nodes())
     workers = config.workers or min(nodes, config.concurrency, config.per_host_concurrency)
@@ -188,12 +188,9 @@ def _stream(config: FetchConfig, catalog: str, output: str, total: int, done: Id
     context.target_max_block_size = max(MIN_BLOCK_BYTES, BYTES_A_ROW * config.rows_per_file)
     context.execution_no_progress_timeout_s = -1  # a low rate makes blocks that take hours
     with DataContext.current(context):
-        place = storage.locate(storage.join(catalog, "images"))
         # The reading tasks themselves cut blocks of about the right size: `repartition` would be a stage more,
         # with processes of its own.
-        blocks = -(-total // config.rows_per_file)
-        stream = ray.data.read_parquet(place.path, filesystem=place.filesystem, override_num_blocks=blocks)
-        stream = stream.select_columns(IMAGES.names)
+        stream = read_table(images, IMAGES.names, blocks=-(-images.rows // config.rows_per_file) or 1)
         if len(done):
             left = functools.partial(_left, done=ray.put(done))
             stream = stream.map_batches(left, batch_size=None, batch_format="pyarrow")
@@ -237,12 +234,14 @@ class _Fetch:
         return pa.table({"pictures": [len(outcomes)]})
 
 
-def _write_tables(catalog: str, output: str, total: int) -> Counter[str]:
+def _write_tables(catalog: Catalog, output: str) -> Counter[str]:
     """Make the tables from the journal and the source, and return the counts, checked."""
     for name in TABLES:
         storage.delete_folder(storage.join(output, name))
-    copy_documents(catalog, output)
-    tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE), (output, JOURNAL, OUTCOME))
+    total = catalog.images.rows
+    copy_documents(catalog.uri, output)
+    journal = open_table(storage.join(output, JOURNAL), OUTCOMES, may_be_missing=True)
+    tables = ((catalog.products, PRODUCT), (catalog.images, IMAGE), (journal, OUTCOME))
     write = functools.partial(write_products, output=output)
     counts = Counter[str]()
     for row in by_product(tables, JOINED, total, write, partition_rows=PICTURES_A_PARTITION).iter_rows():
@@ -253,4 +252,7 @@ def _write_tables(catalog: str, output: str, total: int) -> Counter[str]:
             f"{counts['input']} pictures in {total} rows of input"
         )
     counts["repeated_input_rows"] = total - counts["input"]
+    unusable = catalog.write_unusable(output, "fetch")
+    for name in ("input", "quarantined"):
+        counts[name] += unusable
     return counts

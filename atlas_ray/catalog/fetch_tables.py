@@ -1,7 +1,6 @@
 """The end of a fetch: its outcomes and the source's tables become a catalogue, and balance."""
 
 import hashlib
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def write_products(table: pa.Table, output: str) -> pa.Table:
 
     Returns:
         Rows of (name, count) for the account: pictures, stored, carried_over, quarantined, images,
-        products, products_without_picture, bytes, and `code:CODE` by error code.
+        products, products_without_picture and bytes.
 
     Raises:
         AuditError: where a picture of the catalogue has no outcome.
@@ -46,21 +45,18 @@ def write_products(table: pa.Table, output: str) -> pa.Table:
     tables = {"products": _products(source, stored), "images": _images(stored), "quarantine": _quarantine(failed)}
     for name, rows in tables.items():
         _write(rows, storage.join(output, name), table["product_id"])
-    counts = Counter(
-        {
-            "input": len(wanted),
-            "stored": len(stored),
-            "carried_over": stored["bytes"].null_count,
-            "quarantined": len(failed),
-            "images": len(tables["images"]),
-            "products": len(source),
-            "products_without_picture": int(
-                pc.sum(pc.equal(pc.list_value_length(tables["products"]["image_uris"]), 0)).as_py() or 0
-            ),
-            "bytes": pc.sum(stored["bytes"]).as_py() or 0,
-        }
-    )
-    counts.update(f"code:{code}" for code in failed["error_code"].to_pylist())
+    counts = {
+        "input": len(wanted),
+        "stored": len(stored),
+        "carried_over": stored["bytes"].null_count,
+        "quarantined": len(failed),
+        "images": len(tables["images"]),
+        "products": len(source),
+        "products_without_picture": int(
+            pc.sum(pc.equal(pc.list_value_length(tables["products"]["image_uris"]), 0)).as_py() or 0
+        ),
+        "bytes": pc.sum(stored["bytes"]).as_py() or 0,
+    }
     return pa.table({"name": list(counts), "count": pa.array(counts.values(), pa.int64())})
 
 

@@ -5,13 +5,13 @@ from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.catalog.sources import RawRow, Source
 from atlas_ray.delimited import column_key
 from atlas_ray.errors import CatalogError, ConfigError, RowError
 from atlas_ray.reports.spreadsheet import unguarded
+from atlas_ray.tables import READ_ROWS, open_table
 from atlas_ray.values import identifier, valid_text
 
 
@@ -62,19 +62,18 @@ def _rows(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
 
 
 def _parquet(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
-    place = storage.locate(source)
-    try:
-        table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+    if not storage.exists(source):
+        raise CatalogError(f"{source}: no such file")
+    table = open_table(source, pa.schema([]), others=True)
+    if table.files:
         _check(source, table.schema.names, columns, table.schema.names)
-        first = 1
-        for batch in table.to_batches(columns=list(columns)):
+    first = 1
+    for file in table.files:
+        for written, _ in file.batches([table.schema.field(name) for name in columns], READ_ROWS):  # judged row by row
+            batch = pa.table(written, names=list(columns))
             for number, fields in enumerate(batch.to_pylist(), first):
                 yield RawRow(f"row {number}", fields)
             first += len(batch)
-    except FileNotFoundError:
-        raise CatalogError(f"{source}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{source}: not Parquet: {str(error).splitlines()[0]}") from None
 
 
 def _check(source: str, found: Sequence[str], columns: Sequence[str], known: Container[str]) -> None:

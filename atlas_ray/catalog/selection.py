@@ -17,7 +17,7 @@ from atlas_ray.errors import CatalogError, RowError
 from atlas_ray.lease import holding
 from atlas_ray.records import quarantine_row
 from atlas_ray.streaming.account import write_run
-from atlas_ray.streaming.tables import count_images, write_quarantine
+from atlas_ray.streaming.tables import open_catalog, write_quarantine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,10 @@ def select(config: SelectConfig) -> SelectReport:
     began = time.time()
     catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
     check_unused(output)
-    count_images(catalog, may_be_empty=True)
+    tables = open_catalog(catalog, others=True, may_be_empty=True)
     wanted, quarantine = _read(config.products)
     found = _Found(list(wanted))
-    copy_catalog(catalog, output, found.products, change_images=found.images)
+    copy_catalog(tables, output, found.products, change_images=found.images)
     if not found.counts["products"]:
         for name in ("products", "images"):
             storage.delete_folder(storage.join(output, name))
@@ -85,7 +85,13 @@ def select(config: SelectConfig) -> SelectReport:
     listed = found.counts["products"] + codes.total()
     report = SelectReport(output, listed, found.counts["products"], found.counts["images"], codes)
     counts = {"listed": listed, **found.counts, "quarantined": dict(codes)}
-    write_run(output, "select", began, {"config": asdict(config) | {"catalog": catalog}, "counts": counts})
+    fields = {
+        "config": asdict(config) | {"catalog": catalog},
+        "counts": counts,
+        "unusable_rows": tables.write_unusable(output, "select"),
+        "unreadable_values": tables.account(),
+    }
+    write_run(output, "select", began, fields)
     return report
 
 

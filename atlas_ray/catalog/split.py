@@ -12,13 +12,13 @@ from typing import Protocol, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.errors import CatalogError, ConfigError
-from atlas_ray.records import drawn, missing_columns
-from atlas_ray.streaming.tables import SPLIT
+from atlas_ray.records import PRODUCTS, drawn
+from atlas_ray.streaming.tables import SPLIT, open_catalog
+from atlas_ray.tables import open_table, parquet_files
 from atlas_ray.taxonomy import CategoryPath
 
 SPLITS = ("train", "val", "test")
@@ -147,16 +147,10 @@ def known_products(catalog: str, columns: tuple[str, ...]) -> Iterator[pa.Record
         CatalogError: where it has no such table.
     """
     folder = storage.join(catalog, "products")
-    if not storage.files(folder, suffix=".parquet"):
+    if not parquet_files(folder):
         raise CatalogError(f"{catalog}: no products table, so its split cannot be kept; --previous names a catalogue")
-    place = storage.locate(folder)
-    try:
-        table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
-        if missing := missing_columns(table.schema, columns):
-            raise CatalogError(f"{folder}: no column {missing[0]!r}; --previous names a catalogue")
-        yield from table.to_batches(columns=list(columns))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{folder}: not Parquet: {str(error).splitlines()[0]}") from None
+    for table in open_table(folder, PRODUCTS, columns=columns, needed=columns, foreign=True).batches():
+        yield from table.to_batches()
 
 
 def resplit(products: pa.Table, groups: pa.Table, shares: Shares, seed: int, known: Set[str] | None = None) -> pa.Array:
@@ -225,9 +219,8 @@ def resplit_catalog(
     Raises:
         CatalogError: where a catalogue that knows some products is not there any more.
     """
-    source = storage.locate(storage.join(catalog, "products"))
-    table = ds.dataset(source.path, filesystem=source.filesystem, format="parquet")
-    small = table.to_table(columns=["product_id", "category_path", "split"])
+    tables = open_catalog(catalog, others=True)
+    small = tables.products.read(["product_id", "category_path", "split"])
     before = small["split"].combine_chunks()
     if anew:
         small = small.set_column(2, "split", pa.nulls(len(small), pa.string()))
@@ -239,7 +232,7 @@ def resplit_catalog(
         row += len(part)
         return part.set_column(part.column_names.index("split"), "split", after.slice(row - len(part), len(part)))
 
-    copy_catalog(catalog, output, with_split)
+    copy_catalog(tables, output, with_split)
     rule.write(output)
     split_of = dict(zip(small["product_id"].to_pylist(), before.to_pylist(), strict=True))
     sides: defaultdict[int, set[str | None]] = defaultdict(set)

@@ -5,17 +5,18 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 from ray.data import DataContext
 
 from atlas_ray import storage
 from atlas_ray.cleaning.duplicates import FINGERPRINTED, DuplicateConfig, DuplicateReport, find_duplicates
 from atlas_ray.cleaning.duplicates import fingerprint_block as fingerprint
 from atlas_ray.config import hold_settings, setting
-from atlas_ray.errors import OutputError
+from atlas_ray.errors import AuditError, OutputError
 from atlas_ray.lease import holding
 from atlas_ray.progress import ProgressDisplay
+from atlas_ray.records import QUARANTINE
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import quarantine_codes, timings, write_run
 from atlas_ray.streaming.checkpoint import checkpointed, recover, reopen, rows_done
@@ -23,8 +24,9 @@ from atlas_ray.streaming.config import outage_setting, retry_setting
 from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.sink import OutcomeSink
-from atlas_ray.streaming.tables import count_images
+from atlas_ray.streaming.tables import open_catalog
 from atlas_ray.streaming.workers import plan_workers
+from atlas_ray.tables import Table, open_table
 
 IDENTITY = "duplicates.json"
 FOLDERS = ("fingerprints", "quarantine")
@@ -63,50 +65,75 @@ def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, dic
     Raises:
         CatalogError: where the catalogue has no tables of the right columns.
         OutputError: where the output holds a run of another catalogue.
+        AuditError: where inputs and outputs do not balance.
     """
     began = time.time()
-    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
-    total = count_images(catalog)
-    if output == catalog or storage.exists(storage.join(output, "model.json")):
+    output = storage.absolute(config.output)
+    catalog = open_catalog(storage.absolute(config.catalog))
+    total = catalog.images.rows
+    if output == catalog.uri or storage.exists(storage.join(output, "model.json")):
         raise OutputError(f"{output} holds a model or a catalogue; name another folder with --output")
-    hold_settings(output, IDENTITY, {"catalog": catalog, "input_rows": total})
+    hold_settings(output, IDENTITY, {"catalog": catalog.uri, "input_rows": catalog.images.all_rows})
     reopen(output, FOLDERS, retry_failed=config.retry_failed)
     connect()
     done = rows_done(output)
     with ProgressDisplay("fingerprinting", "pictures", total=total, done=done) as display:
         if done < total:
-            _stream(config, catalog, output, display)
+            _stream(config, catalog.images, output, display)
         spans = display.spans()
     recover(output, FOLDERS)
-    place = storage.locate(storage.join(output, FOLDERS[0]))
-    pictures = ds.dataset(place.path, filesystem=place.filesystem, schema=FINGERPRINTED).to_table()
+    pictures, counts = _audited(catalog.images, output)
     report = find_duplicates(pictures, config)
     report.write(output)
+    unusable = catalog.write_unusable(output, "read")
     codes = quarantine_codes(output)
     fields = {
         "config": asdict(config),
         "counts": {
-            "input": total,
-            "fingerprinted": len(pictures),
-            "quarantined": sum(codes.values()),
+            "input": counts["fingerprinted"] + counts["quarantined"] + unusable,
+            "fingerprinted": counts["fingerprinted"],
+            "quarantined": counts["quarantined"] + unusable,
+            "repeated_input_rows": counts["repeated"],
             "duplicate_pictures": len(report.duplicates),
             "groups": len(set(report.groups["group"].to_pylist())),
             "products_in_groups": len(report.groups),
             "placeholders": len(report.placeholders),
         },
+        "unreadable_values": catalog.account(),
         "quarantined_by_code": codes,
         "seconds": {"total": time.time() - began, **timings(spans)},
     }
     return report, write_run(output, "duplicates", began, fields)
 
 
-def _stream(config: DuplicatesRunConfig, catalog: str, output: str, display: ProgressDisplay) -> None:
+def _audited(images: Table, output: str) -> tuple[pa.Table, dict[str, int]]:
+    """Return `FINGERPRINTED`, each picture once, and counts that hold against the input.
+
+    Raises:
+        AuditError: where a picture of the catalogue has no outcome, or there is one of another picture.
+    """
+    pictures, failed = (
+        open_table(storage.join(output, folder), schema, may_be_missing=True).read(columns)
+        for folder, schema, columns in ((FOLDERS[0], FINGERPRINTED, None), (FOLDERS[1], QUARANTINE, ["image_id"]))
+    )
+    _, first = np.unique(pictures["image_id"].to_numpy(), return_index=True)  # a catalogue may repeat one
+    pictures = pictures.take(pa.array(np.sort(first)))
+    quarantined = np.setdiff1d(failed["image_id"].to_numpy(), pictures["image_id"].to_numpy())
+    wanted = np.unique(images.read(["image_id"])["image_id"].to_numpy())
+    wrong = np.setxor1d(wanted, np.concatenate([pictures["image_id"].to_numpy(), quarantined]))
+    if len(wrong):
+        raise AuditError(f"{output}: {len(wrong)} pictures do not balance; the first: image_id {wrong[0]}")
+    repeated = images.rows - len(wanted)
+    return pictures, {"fingerprinted": len(pictures), "quarantined": len(quarantined), "repeated": repeated}
+
+
+def _stream(config: DuplicatesRunConfig, images: Table, output: str, display: ProgressDisplay) -> None:
     plan = plan_workers(device="cpu", workers=0, threads=1)
     for folder in FOLDERS:
         storage.make_folder(storage.join(output, folder))
     with DataContext.current(checkpointed(output)):
         stream = fetched_pictures(
-            storage.join(catalog, "images"),
+            images,
             display.board,
             plan,
             block_rows=BLOCK_ROWS,

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink
@@ -25,7 +24,7 @@ from atlas_ray.lease import holding
 from atlas_ray.objects import ObjectReader
 from atlas_ray.picture_limits import PictureLimits, min_side_setting
 from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import PRODUCTS
+from atlas_ray.records import PRODUCTS, QUARANTINE
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, quarantine_codes, timings, write_run
@@ -35,8 +34,9 @@ from atlas_ray.streaming.outcomes import split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.sink import OutcomeSink, TaskNames
-from atlas_ray.streaming.tables import copy_documents, count_images
+from atlas_ray.streaming.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.streaming.workers import plan_workers
+from atlas_ray.tables import Table, open_table
 
 IDENTITY = "filter.json"
 FOLDERS = ("zoom", "quarantine")
@@ -85,11 +85,17 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         AuditError: where inputs and outputs do not balance.
     """
     began = time.time()
-    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
-    total = count_images(catalog)
+    output = storage.absolute(config.output)
+    catalog = open_catalog(storage.absolute(config.catalog))
+    total = catalog.images.rows
     artifact = load_zoom_artifact(config.model)
     threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
-    identity = {"catalog": catalog, "model_id": artifact.id, "threshold": threshold, "input_rows": total}
+    identity = {
+        "catalog": catalog.uri,
+        "model_id": artifact.id,
+        "threshold": threshold,
+        "input_rows": catalog.images.all_rows,
+    }
     _hold_identity(output, identity)
     if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
         return RunReport(output, run, already_done=True)
@@ -97,17 +103,18 @@ def filter_catalog(config: FilterConfig) -> RunReport:
     done = rows_done(output)
     with ProgressDisplay("filtering", "pictures", total=total, done=done) as display:
         if done < total:
-            _stream(config, catalog, output, display)
+            _stream(config, catalog.images, output, display)
         streamed = time.time()
         spans = display.spans()
     recover(output, FOLDERS)
-    counts = _choose(catalog, output, threshold, total)
-    copy_documents(catalog, storage.join(output, "kept"))
+    counts = _choose(catalog, output, threshold)
+    copy_documents(catalog.uri, storage.join(output, "kept"))
     draw_sheet(output, threshold)
     fields = {
         "config": asdict(config),
         "identity": identity,
         "counts": counts,
+        "unreadable_values": catalog.account(),
         "quarantined_by_code": quarantine_codes(output),
         "resumed_from": done,
         "seconds": {"total": time.time() - began, "stream": streamed - began, **timings(spans)},
@@ -127,14 +134,14 @@ def _hold_identity(output: str, identity: dict[str, Any]) -> None:
     hold_settings(output, IDENTITY, identity)
 
 
-def _stream(config: FilterConfig, catalog: str, output: str, display: ProgressDisplay) -> None:
+def _stream(config: FilterConfig, images: Table, output: str, display: ProgressDisplay) -> None:
     """Read, fetch, decode, judge, write; what an earlier run committed is left out."""
     plan = plan_workers(device=config.device, workers=config.workers, threads=0)
     for folder in FOLDERS:
         storage.make_folder(storage.join(output, folder))
     with DataContext.current(checkpointed(output)):
         stream = fetched_pictures(
-            storage.join(catalog, "images"),
+            images,
             display.board,
             plan,
             block_rows=config.batch_size * (8 if plan.gpus else 2),
@@ -164,20 +171,21 @@ def _stream(config: FilterConfig, catalog: str, output: str, display: ProgressDi
         stream.write_datasink(sink)
 
 
-def _choose(catalog: str, output: str, threshold: float, total: int) -> dict[str, int]:
+def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
     """Decide by product, write the tables, and return the run's counts, checked."""
     for folder, _ in PLACES.values():
         storage.delete_folder(storage.join(output, folder))
         storage.make_folder(storage.join(output, folder))
+    total = catalog.images.rows
     tables = (
-        (catalog, "products", PRODUCT),
-        (catalog, "images", IMAGE),
-        (output, "zoom", LOOKED_AT),
-        (output, "quarantine", QUARANTINED),
+        (catalog.products, PRODUCT),
+        (catalog.images, IMAGE),
+        (_own(output, "zoom", ZOOMED), LOOKED_AT),
+        (_own(output, "quarantine", QUARANTINE), QUARANTINED),
     )
     chosen = by_product(tables, JOINED, total, functools.partial(choose_pictures, threshold=threshold))
     chosen.write_datasink(_ChosenSink(output))
-    kept, rejected, products = (_count(output, PLACES[what][0]) for what in (KEPT, REJECTED, LISTED))
+    kept, rejected, products = (_own(output, *PLACES[what]).rows for what in (KEPT, REJECTED, LISTED))
     counts = Counter(kept=kept, rejected=rejected, products=products)
     counts["quarantined"] = _distinct_quarantined(output)
     counts["kept_least_zoomed"] = _least_zoomed(output)
@@ -185,27 +193,24 @@ def _choose(catalog: str, output: str, threshold: float, total: int) -> dict[str
     counts["repeated_input_rows"] = total - counts["input"]
     if counts["repeated_input_rows"] < 0:
         raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
+    unusable = catalog.write_unusable(output, "read")
+    for name in ("input", "quarantined"):
+        counts[name] += unusable
     return dict(counts)
 
 
-def _count(output: str, folder: str) -> int:
-    place = storage.locate(storage.join(output, folder))
-    return int(ds.dataset(place.path, filesystem=place.filesystem, format="parquet").count_rows())
+def _own(output: str, folder: str, schema: pa.Schema) -> Table:
+    return open_table(storage.join(output, folder), schema, may_be_missing=True)
 
 
 def _least_zoomed(output: str) -> int:
-    place = storage.locate(storage.join(output, "kept/images"))
-    table = ds.dataset(place.path, filesystem=place.filesystem, schema=JUDGED)
-    return int(table.count_rows(filter=pc.field("least_zoomed")))
+    kept = _own(output, "kept/images", JUDGED)
+    return sum(pc.sum(batch["least_zoomed"]).as_py() or 0 for batch in kept.batches(["least_zoomed"]))
 
 
 def _distinct_quarantined(output: str) -> int:
     """Count the pictures in quarantine; a catalogue may hold one twice."""
-    place = storage.locate(storage.join(output, "quarantine"))
-    table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
-    if not table.files:
-        return 0
-    return int(pc.count_distinct(table.to_table(columns=["image_id"])["image_id"]).as_py())
+    return int(pc.count_distinct(_own(output, "quarantine", QUARANTINE).read(["image_id"])["image_id"]).as_py())
 
 
 class _ChosenSink(BlockBasedFileDatasink):
@@ -228,10 +233,7 @@ class _ChosenSink(BlockBasedFileDatasink):
 
 def draw_sheet(output: str, threshold: float) -> None:
     """Draw the surest and the least sure rejected pictures of a run, and the surest of those saved."""
-    place = storage.locate(storage.join(output, "rejected"))
-    rejected = ds.dataset(place.path, filesystem=place.filesystem, schema=JUDGED)
-    place = storage.locate(storage.join(output, "kept/images"))
-    kept = ds.dataset(place.path, filesystem=place.filesystem, schema=JUDGED)
+    rejected, kept = (_own(output, *PLACES[what]) for what in (REJECTED, KEPT))
     sections = [
         (f"Least sure: rejected, just over {threshold:.3f}", rejected, None, "ascending"),
         ("Surest: rejected", rejected, None, "descending"),
@@ -253,11 +255,11 @@ def draw_sheet(output: str, threshold: float) -> None:
     write_contact_sheet(output, drawn)
 
 
-def _first(table: ds.Dataset, chosen: Any, order: str) -> list[dict[str, Any]]:
+def _first(table: Table, chosen: Any, order: str) -> list[dict[str, Any]]:
     """Return the first rows by probability, holding no more than a few at a time."""
     best = JUDGED.empty_table()
-    for batch in table.to_batches(filter=chosen):
-        both = pa.concat_tables([best, pa.Table.from_batches([batch], schema=JUDGED)])
+    for batch in table.batches(where=chosen):
+        both = pa.concat_tables([best, batch])
         best = both.sort_by([("zoomed_probability", order), ("image_id", "ascending")]).slice(0, SHEET_PICTURES)
     rows: list[dict[str, Any]] = best.to_pylist()
     return rows

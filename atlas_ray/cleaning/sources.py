@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.cleaning.config import ZoomTraining
 from atlas_ray.errors import CatalogError, RowError
-from atlas_ray.records import missing_columns, quarantine_row
+from atlas_ray.records import IMAGES, quarantine_row
+from atlas_ray.tables import open_table
 from atlas_ray.values import describe, printable, text_value, valid_text
 
 Found = tuple[list["Candidate"], list[dict[str, object]]]
@@ -76,22 +75,25 @@ def draw_candidates(config: ZoomTraining) -> Candidates:
 def _catalog(catalog: str, pictures: int, rng: np.random.Generator) -> Candidates:
     """Draw rows of the images table by their position; no more than those stays in memory."""
     uri = storage.join(storage.absolute(catalog), "images")
-    if not storage.files(uri, suffix=".parquet"):
-        raise CatalogError(f"{catalog}: no images table; make one with `atlas-ray import`")
-    place = storage.locate(uri)
-    table = ds.dataset(place.path, filesystem=place.filesystem)
-    columns = ["product_id", "image_uri"]
-    if missing := missing_columns(table.schema, columns):
-        raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
-    count = table.count_rows()
-    positions = rng.choice(count, min(pictures, count), replace=False)
-    rows = table.take(pa.array(np.sort(positions)), columns=columns).to_pylist()
+    table = open_table(uri, IMAGES, columns=["product_id", "image_uri"], foreign=True)
+    positions = np.sort(rng.choice(table.rows, min(pictures, table.rows), replace=False))
+    rows: list[dict[str, Any]] = []
+    start = 0
+    for batch in table.batches():
+        here = positions[(positions >= start) & (positions < start + len(batch))]
+        rows += batch.take(here - start).to_pylist()
+        start += len(batch)
+    refused = [
+        quarantine_row("train", f"missing_{key}", f"row {number} of {file} has no {key}")
+        for file, number, key, _ in table.unusable()
+    ]
     return Candidates(
         [
             Candidate(rows[index]["image_uri"], rows[index]["product_id"], zoomed=position % 2 == 0)
             for position, index in enumerate(rng.permutation(len(rows)))
         ],
         cut=True,
+        refused=refused,
     )
 
 

@@ -7,12 +7,12 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from atlas_ray import storage
 from atlas_ray.errors import EmbeddingError
 from atlas_ray.records import CATEGORY_PATH, embeddings
+from atlas_ray.tables import open_table
 
 EMBEDDINGS = "embeddings"
 INDEX = "index"
@@ -28,12 +28,9 @@ NEAREST = pa.schema(
 
 def embedding_batches(output: str, width: int) -> Iterator[pa.RecordBatch]:
     """Stream `COLUMNS` of the embeddings of a run."""
-    place = storage.locate(storage.join(output, EMBEDDINGS))
-    table = ds.dataset(place.path, filesystem=place.filesystem, schema=embeddings(width), format="parquet")
-    # Without these limits some gigabytes are read ahead.
-    yield from table.to_batches(
-        columns=list(COLUMNS), batch_size=ROWS_AT_ONCE, batch_readahead=2, fragment_readahead=1, use_threads=False
-    )
+    table = open_table(storage.join(output, EMBEDDINGS), embeddings(width), columns=COLUMNS)
+    for batch in table.batches(batch_rows=ROWS_AT_ONCE):
+        yield from batch.to_batches()
 
 
 class ProductIndex:

@@ -23,13 +23,14 @@ from atlas_ray.records import embeddings
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, timings, write_run
 from atlas_ray.streaming.checkpoint import checkpointed, close, recover, reopen, rows_done
-from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
+from atlas_ray.streaming.inputs import forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS, split_outcomes
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.sink import OutcomeSink, write_table
-from atlas_ray.streaming.tables import count_images, table_rows
+from atlas_ray.streaming.tables import open_catalog, table_rows
 from atlas_ray.streaming.workers import plan_workers
+from atlas_ray.tables import Table, open_table
 
 JOB = "embed"
 IDENTITY = "embed.json"
@@ -55,12 +56,17 @@ def embed(config: EmbedConfig) -> RunReport:
         AuditError: where inputs and outputs do not balance.
     """
     began = time.time()
-    output, catalog = storage.absolute(config.output), storage.absolute(config.catalog)
+    output = storage.absolute(config.output)
     artifact = load_artifact(config.model)
-    pictures = count_images(catalog, products=("product_id", *artifact.texts), may_be_empty=bool(artifact.texts))
+    catalog = open_catalog(
+        storage.absolute(config.catalog),
+        products=(*artifact.texts, *CARRIED),
+        needed=artifact.texts,
+        may_be_empty=bool(artifact.texts),
+    )
     identity = {
-        "catalog": catalog,
-        "input_rows": pictures,
+        "catalog": catalog.uri,
+        "input_rows": catalog.images.all_rows,
         "model_id": artifact.id,
         "precision": config.predictor.precision,
         "width": sum(artifact.feature_widths),
@@ -69,22 +75,27 @@ def embed(config: EmbedConfig) -> RunReport:
     if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
         return RunReport(output, run, already_done=True)
     connect()
-    total = write_inputs(catalog, output, (*artifact.texts, *CARRIED), pictures)
-    if not total:
-        raise CatalogError(f"{catalog}: no product and no picture to embed")
+    inputs = write_inputs(catalog, output, (*artifact.texts, *CARRIED))
+    total = inputs.rows
+    if not total + catalog.unusable_rows:
+        raise CatalogError(f"{catalog.uri}: no product and no picture to embed")
     done = rows_done(output)
     with ProgressDisplay("embedding", "pictures", total=total, done=done) as display:
         if done < total:
-            _stream(config, output, artifact, display)
+            _stream(config, inputs, output, artifact, display)
         spans = display.spans()
     recover(output, FOLDERS)
     counts = _combine(output, artifact, total)
+    unusable = catalog.write_unusable(output, "read")
+    for name in ("input", "quarantined"):
+        counts[name] += unusable
     if counts["products"]:
         ProductIndex.build(output, sum(artifact.feature_widths))
     fields = {
         "config": config.to_dict(),
         "identity": identity,
         "counts": counts,
+        "unreadable_values": catalog.account(),
         "index": "exact" if counts["products"] <= EXACT_ROWS else "ivf",
         "quarantined_by_code": quarantine_codes(output),
         "without_picture_by_code": picture_errors(output, VECTORS),
@@ -108,7 +119,7 @@ def _hold_identity(output: str, identity: dict[str, Any]) -> None:
     hold_settings(output, IDENTITY, identity)
 
 
-def _stream(config: EmbedConfig, output: str, artifact: Artifact, display: ProgressDisplay) -> None:
+def _stream(config: EmbedConfig, inputs: Table, output: str, artifact: Artifact, display: ProgressDisplay) -> None:
     """Read, fetch, embed, write; what an earlier run committed is left out."""
     predictor = config.predictor
     plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
@@ -116,7 +127,7 @@ def _stream(config: EmbedConfig, output: str, artifact: Artifact, display: Progr
         storage.make_folder(storage.join(output, folder))
     with DataContext.current(checkpointed(output)):
         stream = fetched_pictures(
-            storage.join(output, INPUTS),
+            inputs,
             display.board,
             plan,
             block_rows=predictor.batch_size * (8 if plan.gpus else 2),
@@ -161,7 +172,7 @@ def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:
         schema, widths = _of_pictures(artifact), artifact.feature_widths
         rows = max(1, PARTITION_NUMBERS // sum(widths))
         combined = by_product(
-            ((output, VECTORS, 0),),
+            ((open_table(storage.join(output, VECTORS), schema), 0),),
             schema,
             counts["embedded"],
             functools.partial(combine, widths=widths, model_id=artifact.id),

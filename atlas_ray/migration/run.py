@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,12 +24,20 @@ from atlas_ray.lease import holding
 from atlas_ray.migration.config import MigrateConfig
 from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predictions
 from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, missing_columns
+from atlas_ray.records import CATEGORIZED, PREDICTIONS
 from atlas_ray.reports.leaves import find_leaves
 from atlas_ray.reports.scored import PREDICTED
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, read_run, write_run
-from atlas_ray.streaming.tables import SPLIT, copy_documents, copy_images, table_rows
+from atlas_ray.streaming.tables import (
+    SPLIT,
+    copy_documents,
+    copy_table,
+    forget_unusable,
+    open_catalog,
+    table_rows,
+)
+from atlas_ray.tables import Piece, Table, open_table
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
 
 IDENTITY = "migrate.json"
@@ -44,30 +52,14 @@ class _Table:
     """A table to migrate."""
 
     name: str
-    schema: pa.Schema
-    """The columns that it has to have."""
     predicted: bool = False
     """Whether it has predictions."""
     label: str | None = None
     """Its column of labels."""
 
 
-RUN_TABLES = (
-    _Table(
-        "products",
-        pa.schema([CATEGORIZED.field(name) for name in ("product_id", *ANSWER, "true_category_path")]),
-        predicted=True,
-        label="true_category_path",
-    ),
-    _Table("predictions", pa.schema([PREDICTIONS.field(name) for name in ("product_id", *ANSWER)]), predicted=True),
-)
-CATALOG_TABLES = (
-    _Table(
-        "products",
-        pa.schema([PRODUCTS.field(name) for name in ("product_id", "category_path")]),
-        label="category_path",
-    ),
-)
+RUN_TABLES = (_Table("products", predicted=True, label="true_category_path"), _Table("predictions", predicted=True))
+CATALOG_TABLES = (_Table("products", label="category_path"),)
 
 
 @holding("taxonomy migrate", "config.output")
@@ -93,8 +85,11 @@ def migrate(config: MigrateConfig) -> RunReport:
     before = _run_identity(source) if config.scored else _catalog_identity(source)
     if before["taxonomy_id"] == new.id != old.id:
         raise TaxonomyError(f"{source} is of the taxonomy {config.new} already, whose id is {new.id}")
-    tables = RUN_TABLES if config.scored else CATALOG_TABLES
-    files = {table: _files(source, table) for table in tables}
+    catalog = (
+        open_catalog(source, needed=("category_path",), others=True, may_be_empty=True) if config.catalog else None
+    )
+    opened = {CATALOG_TABLES[0]: catalog.products} if catalog else _run_tables(source)
+    tables = tuple(opened)
     said = changes.to_json().encode()
     identity = {**before, "taxonomy_id": new.id, "old_taxonomy_id": old.id, "changes": hashlib.sha256(said).hexdigest()}
     _hold_identity(source, output, identity)
@@ -105,22 +100,23 @@ def migrate(config: MigrateConfig) -> RunReport:
         storage.delete_folder(storage.join(output, folder))
         storage.make_folder(storage.join(output, folder))
     storage.write_bytes(storage.join(output, "changes.json"), said)
-    rows = {table.name: sum(found.values()) for table, found in files.items()}
+    forget_unusable(output)
+    rows = {table.name: found.rows for table, found in opened.items()}
     with ProgressDisplay("migrating", "rows", total=sum(rows.values())) as display:
         destinations = ray.put(changes.destinations)
         task = ray.remote(_migrate_file)
         pending = [
-            task.remote(table, uri, output, destinations, new.id, display.board)
-            for table, found in files.items()
-            for uri in found
+            task.remote(table, piece, _file_name(found, piece), output, destinations, new.id, display.board)
+            for table, found in opened.items()
+            for piece in found.pieces()
         ]
         counts = Counter[str]()
         for one in ray.get(pending):
             counts.update(one)
     if config.scored:
         storage.write_bytes(storage.join(output, PREDICTED), new.to_json().encode())
-    if config.catalog:
-        copy_images(source, output)
+    if catalog:
+        copy_table(catalog.images, storage.join(output, "images"))
         copy_documents(source, output, (SPLIT,))
         storage.write_bytes(storage.join(output, "taxonomy.json"), new.to_json().encode())
     _audit(output, rows, tables, counts)
@@ -135,6 +131,8 @@ def migrate(config: MigrateConfig) -> RunReport:
             what: {name.partition(":")[2]: count for name, count in counts.items() if name.startswith(f"{what}:")}
             for what in _kinds(tables)
         },
+        "unusable_rows": catalog.write_unusable(output, "migrate") if catalog else 0,
+        "unreadable_values": catalog.account() if catalog else {},
         "seconds": {"total": time.time() - began},
     }
     return RunReport(output, write_run(output, "migrate", began, fields))
@@ -156,45 +154,37 @@ def _catalog_identity(source: str) -> dict[str, Any]:
     return {"catalog": source, "taxonomy_id": read_taxonomy(uri).id if storage.exists(uri) else None}
 
 
-def _files(source: str, table: _Table) -> dict[str, int]:
-    """Return the files of a table and how many rows each has.
+def _run_tables(source: str) -> dict[_Table, Table]:
+    """Open the tables of a scoring run; `predictions` may be missing.
 
     Raises:
         CatalogError: where there is none, or naming one that is damaged, lacks a column or has it of another type.
     """
-    found = {}
-    for uri in storage.files(storage.join(source, table.name), suffix=".parquet"):
-        with _reading(uri), _opened(uri) as file:
-            has = file.schema_arrow
-            for field in table.schema:
-                if missing_columns(has, [field.name]):
-                    raise CatalogError(f"{uri}: no column {field.name!r}; it has {has.names[:12]}")
-                if (kind := has.field(field.name).type) != field.type:
-                    raise CatalogError(f"{uri}: column {field.name!r} is {kind}; expected {field.type}")
-            found[uri] = file.metadata.num_rows
-    if not found and table.name == "products":
-        raise CatalogError(f"{source}: no products table")
-    return found
+    products, predictions = RUN_TABLES
+    opened = {
+        products: open_table(
+            storage.join(source, "products"),
+            CATEGORIZED,
+            needed=("product_id", *ANSWER, "true_category_path"),
+            others=True,
+        ),
+        predictions: open_table(
+            storage.join(source, "predictions"),
+            PREDICTIONS,
+            needed=("product_id", *ANSWER),
+            others=True,
+            may_be_missing=True,
+        ),
+    }
+    for table in opened.values():
+        if table.unusable_rows:
+            raise CatalogError(f"{table.uri}: {table.unusable_rows} rows have no key; score the catalogue anew")
+    return opened
 
 
-@contextlib.contextmanager
-def _reading(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{uri}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-
-
-def _opened(uri: str) -> pq.ParquetFile:
-    place = storage.locate(uri)
-    return pq.ParquetFile(place.path, filesystem=place.filesystem)
-
-
-def _batches(uri: str) -> Iterator[pa.Table]:
-    """Read a file, some rows at a time."""
-    with _reading(uri), _opened(uri) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            yield pa.Table.from_batches([batch])
+def _file_name(table: Table, piece: Piece) -> str:
+    """Return a name for what becomes of a file: its own, with its folders."""
+    return piece.file.uri[len(table.uri) :].strip("/").replace("/", "-")
 
 
 def _hold_identity(source: str, output: str, identity: dict[str, Any]) -> None:
@@ -213,11 +203,10 @@ def _hold_identity(source: str, output: str, identity: dict[str, Any]) -> None:
 
 
 def _migrate_file(
-    table: _Table, uri: str, output: str, destinations: Destinations, taxonomy_id: str, board: Any
+    table: _Table, piece: Piece, name: str, output: str, destinations: Destinations, taxonomy_id: str, board: Any
 ) -> Counter[str]:
     """Rewrite one file of a table, list what has no certain place, and count both."""
     counts = Counter[str]()
-    name = uri.rpartition("/")[2]
     with contextlib.ExitStack() as files:
         writers: dict[str, pq.ParquetWriter] = {}
 
@@ -227,7 +216,7 @@ def _migrate_file(
                 writers[folder] = files.enter_context(pq.ParquetWriter(stream, rows.schema))
             writers[folder].write_table(rows)
 
-        for rows in _batches(uri):
+        for rows in piece.tables(BATCH_ROWS):
             if table.predicted:
                 before = _answered(rows)
                 rows, lost = migrate_predictions(rows, destinations, taxonomy_id)

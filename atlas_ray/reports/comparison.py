@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from rich.markup import escape
 from rich.table import Table
@@ -16,6 +15,7 @@ from atlas_ray.records import path_keys
 from atlas_ray.reports.page import document, gallery, heading, paragraph, table, thumbnails
 from atlas_ray.reports.tally import PAIR_SEPARATOR
 from atlas_ray.reports.terminal import wide_console
+from atlas_ray.tables import open_table
 from atlas_ray.taxonomy import format_path
 
 SHOWN_MOVES = 50
@@ -149,13 +149,11 @@ def _examples(output: str, moves: pa.Table) -> tuple[list[list[dict[str, Any]]],
     Returns:
         For each move its surest products, and for `only_before` and `only_after` some ids with their paths.
     """
-    place = storage.locate(storage.join(output, "products.parquet"))
-    changed = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
+    changed = open_table(storage.join(output, "products.parquet"), pa.schema([]), others=True)
     pairs = _pairs(moves["from"], moves["to"])
     kept: list[pa.Table] = [changed.schema.empty_table()] * len(moves)
     alone: dict[str, list[list[str]]] = {"only_before": [], "only_after": []}
-    for batch in changed.to_batches():
-        rows = pa.Table.from_batches([batch])
+    for rows in changed.batches():
         for change, found in alone.items():
             path = change.replace("only", "category_path")
             some = rows.filter(pc.equal(rows["change"], change)).slice(0, SHOWN - len(found)).to_pylist()

@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.dataset as ds
-
 from atlas_ray import storage
 from atlas_ray.errors import ArtifactError, StorageError
 from atlas_ray.metrics import PathMetrics, common_prefix
+from atlas_ray.records import LABEL_ERRORS
 from atlas_ray.reports.examples import find_examples, image_uris
 from atlas_ray.reports.page import document, gallery, heading, jpeg_uri, paragraph, plot, table, thumbnails
 from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
 from atlas_ray.reports.scored import ScoredRun
 from atlas_ray.reports.tally import ALL, BANDS, HELD_OUT, UNKNOWN, Tallies, Tally, band_names
+from atlas_ray.tables import open_table
 from atlas_ray.taxonomy import CategoryPath, format_path
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ EXPLAINED, CANDIDATES = 4, 200
 OUTSIDE, NEW_PATHS, NEW_EACH = 256, 8, 3
 ERRORS = 16
 STRIP_BYTES = 90_000
-LABEL_ERRORS = "label_errors.parquet"
+OF_LABEL_ERRORS = "label_errors.parquet"
 HEADLINES = {
     "test": "the split test", HELD_OUT: "the labelled products that the model was not fitted on",
     ALL: "all labelled products",
@@ -269,11 +269,10 @@ def _new_paths(found: Mapping[CategoryPath, Sequence["Proposal"]], rows: Sequenc
 
 def _label_errors(scored: ScoredRun, embeddings: str) -> Iterator[str]:
     yield heading("Likely label errors")
-    uri = storage.join(storage.absolute(embeddings), LABEL_ERRORS)
+    uri = storage.join(storage.absolute(embeddings), OF_LABEL_ERRORS)
     if not storage.exists(uri):
         raise StorageError(f"{uri}: not there; run `atlas-ray similar --embeddings {embeddings} --label-errors` first")
-    place = storage.locate(uri)
-    rows = ds.dataset(place.path, filesystem=place.filesystem).head(ERRORS).to_pylist()
+    rows = open_table(uri, LABEL_ERRORS).read().slice(0, ERRORS).to_pylist()
     yield paragraph("Nearly the same product, labelled differently: one of the two labels is likely wrong.")
     shown = [
         (row[f"{side}product_id"], row[f"{side}category_path"], row["similarity"])

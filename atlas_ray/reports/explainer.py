@@ -6,22 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import torch
 from PIL import Image
 from torch import Tensor
 
 from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, load_artifact
-from atlas_ray.errors import NOT_A_NUMBER, FetchError, NotFiniteError, StorageError, TaxonomyError
+from atlas_ray.errors import NOT_A_NUMBER, CatalogError, FetchError, NotFiniteError, StorageError, TaxonomyError
 from atlas_ray.predictors import PathPredictor, PredictorConfig
 from atlas_ray.products import Products, Texts, texts_of
 from atlas_ray.records import PRODUCTS
 from atlas_ray.reports.attention import strip
 from atlas_ray.reports.page import GROUP, picture_groups, read_pictures, thumbnail
 from atlas_ray.reports.scored import BATCH_ROWS, ScoredRun
+from atlas_ray.tables import open_table
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 from atlas_ray.texts import MAX_RAW_CHARACTERS
 
@@ -190,22 +189,16 @@ class Explainer:
         if not fields or not product_ids:
             return {}
         texts: dict[str, dict[str, str | None]] = {field: {} for field in fields}
-        columns: dict[str, Any] = {
-            field: pc.utf8_slice_codeunits(pc.field(field), 0, MAX_RAW_CHARACTERS) for field in fields
-        }
-        columns["product_id"] = pc.field("product_id")
-        wanted = pc.field("product_id").isin(product_ids)
         try:
             catalog = storage.absolute(str(self._scored.identity.get("catalog") or ""))
-            place = storage.locate(storage.join(catalog, "products"))
-            table = ds.dataset(place.path, filesystem=place.filesystem, schema=PRODUCTS, format="parquet")
-            for batch in table.to_batches(
-                columns=columns, filter=wanted, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-            ):
+            table = open_table(
+                storage.join(catalog, "products"), PRODUCTS, columns=["product_id", *fields], foreign=True
+            )
+            for batch in table.batches(where=pc.field("product_id").isin(product_ids), batch_rows=BATCH_ROWS):
                 for row in batch.to_pylist():
                     for field in fields:
-                        texts[field][row["product_id"]] = row[field]
-        except (StorageError, pa.ArrowException, OSError) as error:
+                        texts[field][row["product_id"]] = (row[field] or "")[:MAX_RAW_CHARACTERS]
+        except (StorageError, CatalogError) as error:
             self.notes.append(f"was not given the products' texts, which cannot be read: {str(error).splitlines()[0]}")
         return texts
 

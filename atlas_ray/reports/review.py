@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.config import check_settings, setting
@@ -120,13 +119,13 @@ def _queue(scored: ScoredRun, config: ReviewConfig) -> tuple[int, int, pa.Table]
     """Return how many products there are, how many without an answer, and the queue."""
     chosen = None
     if config.split:
-        chosen = ds.field("split") == config.split
+        chosen = pc.field("split") == config.split
     if config.unlabelled_only:
-        unlabelled = ds.field("true_category_path").is_null()
+        unlabelled = pc.field("true_category_path").is_null()
         chosen = unlabelled if chosen is None else chosen & unlabelled
     ranked = silent = QUEUE.empty_table()
     products = unanswered = 0
-    for batch in scored.batches(READ, chosen):
+    for batch in scored.batches((*READ, "split"), chosen):
         columns = {name: batch[name] for name in CARRIED} | {"margin": margins(batch)}
         columns["corrected_category_path"] = pa.nulls(len(batch), CATEGORY_PATH)
         rows = pa.table(columns).select(QUEUE.names).cast(QUEUE)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.records import CATEGORIZED, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.tables import Table, open_table, parquet_files
 from atlas_ray.taxonomy import CategoryPath, match_labels, read_taxonomy
 
 BATCH_ROWS = 16_384
@@ -28,7 +28,7 @@ class ScoredRun:
     uri: str
     run: dict[str, Any]
     """Its `run.json`."""
-    products: ds.Dataset
+    products: Table
     """`CATEGORIZED`; a column that an older version did not write is null."""
 
     @property
@@ -57,18 +57,18 @@ class ScoredRun:
         predicted = f"the run {self.uri}"
         return match_labels(labels, read_taxonomy(uri), labelled="its products", predicted=predicted)
 
-    def batches(self, columns: Sequence[str], where: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: Sequence[str], where: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:
         """Yield some columns of the products in batches; few of them are held at a time.
+
+        Args:
+            columns: Which.
+            where: Which rows, by these columns.
 
         Raises:
             CatalogError: where a file is damaged.
         """
-        try:
-            yield from self.products.to_batches(
-                columns=list(columns), filter=where, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-            )
-        except (pa.ArrowInvalid, OSError) as error:
-            raise CatalogError(f"{self.uri}/products: cannot be read: {str(error).splitlines()[0]}") from None
+        for table in self.products.batches(columns, where=where, batch_rows=BATCH_ROWS):
+            yield from table.combine_chunks().to_batches()
 
 
 def open_scored(uri: str) -> ScoredRun:
@@ -79,7 +79,7 @@ def open_scored(uri: str) -> ScoredRun:
     """
     uri = storage.absolute(uri)
     account, folder = storage.join(uri, "run.json"), storage.join(uri, "products")
-    if not storage.exists(account) or not storage.files(folder, suffix=".parquet"):
+    if not storage.exists(account) or not parquet_files(folder):
         raise CatalogError(f"{uri} is no finished scoring run; run `atlas-ray score` to its end first")
     try:
         run = json.loads(storage.read_bytes(account))
@@ -87,15 +87,12 @@ def open_scored(uri: str) -> ScoredRun:
         raise CatalogError(f"{account}: not JSON: {error}") from None
     if not isinstance(run, dict):
         raise CatalogError(f"{account}: a {type(run).__name__}; expected what `atlas-ray score` writes")
-    place = storage.locate(folder)
-    try:
-        found = ds.dataset(place.path, filesystem=place.filesystem, format="parquet").schema
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{folder}: not Parquet: {str(error).splitlines()[0]}") from None
+    table = open_table(folder, CATEGORIZED)
     for name in NEEDED:
-        if name not in found.names:
+        if table.files and all(file.type_of(name) is None for file in table.files):
             raise CatalogError(f"{folder}: no column {name!r}, so this is no scoring run; name one with --run")
-        if found.field(name).type != CATEGORIZED.field(name).type:
-            kind = CATEGORIZED.field(name).type
-            raise CatalogError(f"{folder}: column {name!r} is {found.field(name).type}; expected {kind}")
-    return ScoredRun(uri, run, ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED))
+    if table.unusable_rows:
+        raise CatalogError(
+            f"{folder}: {table.unusable_rows} rows have no product_id, so this is no scoring run's table"
+        )
+    return ScoredRun(uri, run, table)

@@ -6,52 +6,55 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import ray
 
 from atlas_ray import storage
 from atlas_ray.errors import AuditError
 from atlas_ray.fitted import Fitted
-from atlas_ray.records import CATEGORIZED
+from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
+from atlas_ray.records import FILTERED as FILTERED_ROWS
 from atlas_ray.scoring.combine import FILTERED, IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.sink import write_table
+from atlas_ray.streaming.tables import Catalog
+from atlas_ray.tables import Table, open_table
+
+OF_PRODUCTS = ("category_path", "split", "store", "price")
+"""What the products table says of a product and the run's products table repeats."""
 
 
 def combine_products(
     config: ScoreConfig,
-    catalog: str,
-    source: str,
+    catalog: Catalog,
+    source: Table,
     output: str,
     identity: dict[str, Any],
-    total: int,
     fitted: Fitted | None,
 ) -> dict[str, int]:
     """Write the products table and return the run's counts, checked.
 
     Args:
         config: The run's settings.
-        catalog: Where the products table is.
+        catalog: The catalogue.
         source: The table of what was to be scored.
         output: The run's folder.
         identity: What the run is made of.
-        total: Rows of `source`.
         fitted: The products that the model was fitted on; None where that is not known.
     """
     storage.delete_folder(storage.join(output, "products"))
-
-    tables = (
-        (catalog, "products", PRODUCT),
-        (*split_name(source), IMAGE),
-        (output, "predictions", PREDICTION),
-        (output, "filtered", FILTERED),
-        (output, "quarantine", QUARANTINED),
-    )
+    written = [
+        (open_table(storage.join(output, name), schema, may_be_missing=True), kind)
+        for name, schema, kind in (
+            ("predictions", PREDICTIONS, PREDICTION),
+            ("filtered", FILTERED_ROWS, FILTERED),
+            ("quarantine", QUARANTINE, QUARANTINED),
+        )
+    ]
     combined = by_product(
-        tables,
+        ((catalog.products, PRODUCT), (source, IMAGE), *written),
         JOINED,
-        total,
+        source.rows,
         functools.partial(
             _combine,
             fitted=ray.put(fitted),  # once for all tasks of a machine
@@ -63,25 +66,18 @@ def combine_products(
         ),
     )
     write_table(combined, output, "products")
-    return _counts(output, total)
+    return _counts(output, source.rows, catalog.write_unusable(output, "read"))
 
 
 def _combine(table: pa.Table, fitted: Any, **options: Any) -> pa.Table:
     return combine(table, fitted=ray.get(fitted), **options)
 
 
-def split_name(uri: str) -> tuple[str, str]:
-    """Return a table's folder and its name."""
-    folder, _, name = uri.rpartition("/")
-    return folder, name
-
-
-def _counts(output: str, total: int) -> dict[str, int]:
+def _counts(output: str, total: int, unusable: int) -> dict[str, int]:
     """Add up the products table and hold it against the input."""
-    place = storage.locate(storage.join(output, "products"))
-    table = ds.dataset(place.path, filesystem=place.filesystem, schema=CATEGORIZED)
+    table = open_table(storage.join(output, "products"), CATEGORIZED, may_be_missing=True)
     counts = Counter[str]()
-    for batch in table.to_batches(columns=["images_scored", "images_filtered", "images_quarantined", "category_path"]):
+    for batch in table.batches(["images_scored", "images_filtered", "images_quarantined", "category_path"]):
         counts["products"] += len(batch)
         counts["products_categorized"] += len(batch) - batch["category_path"].null_count
         for outcome in ("scored", "filtered", "quarantined"):
@@ -90,4 +86,6 @@ def _counts(output: str, total: int) -> dict[str, int]:
     counts["repeated_input_rows"] = total - counts["input"]
     if counts["repeated_input_rows"] < 0:
         raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
+    for name in ("input", "quarantined"):
+        counts[name] += unusable
     return dict(counts)

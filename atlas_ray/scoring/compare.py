@@ -135,9 +135,9 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     for note in notes:
         tell(note)
     output = storage.absolute(output)
-    total = sum(int(run.products.count_rows()) for run in runs)
+    total = sum(run.products.rows for run in runs)
     connect()
-    tables = [(run.uri, "products", kind) for kind, run in enumerate(runs)]
+    tables = [(run.products, kind) for kind, run in enumerate(runs)]
     own_labels = runs[BEFORE].identity.get("taxonomy_id") != runs[AFTER].identity.get("taxonomy_id")
     joined = by_product(tables, JOINED, total, functools.partial(compare_block, own_labels=own_labels))
     counts = COUNTED.empty_table()

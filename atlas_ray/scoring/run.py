@@ -18,18 +18,19 @@ from atlas_ray.metrics.decision import Decision, least_threshold
 from atlas_ray.models import EncoderDecoder
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.reports.scored import PREDICTED
-from atlas_ray.scoring.account import combine_products
+from atlas_ray.scoring.account import OF_PRODUCTS, combine_products
 from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
 from atlas_ray.session import connect
 from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
 from atlas_ray.streaming.checkpoint import checkpointed, close, recover, reopen, rows_done
-from atlas_ray.streaming.inputs import INPUTS, forget_inputs, write_inputs
+from atlas_ray.streaming.inputs import forget_inputs, write_inputs
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
 from atlas_ray.streaming.sink import OutcomeSink
-from atlas_ray.streaming.tables import count_images, count_labels
+from atlas_ray.streaming.tables import count_labels, open_catalog
 from atlas_ray.streaming.workers import plan_workers
+from atlas_ray.tables import Table
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
 IDENTITY = "score.json"
@@ -54,14 +55,17 @@ def score(config: ScoreConfig) -> RunReport:
     if config.taxonomy and storage.exists(config.taxonomy):  # else a built-in one, by its name
         config = replace(config, taxonomy=storage.absolute(config.taxonomy))
     output = storage.absolute(config.output)
-    catalog = storage.absolute(config.catalog)
-    spec, identity, fitted = _identity(config, catalog)
-    # A product without a picture still has its texts.
-    total = count_images(catalog, products=("product_id", *spec.texts), may_be_empty=bool(spec.texts))
-    identity["input_rows"] = total
+    spec, identity, fitted = _identity(config, storage.absolute(config.catalog))
+    catalog = open_catalog(
+        identity["catalog"],
+        products=(*OF_PRODUCTS, *spec.texts),
+        needed=spec.texts,
+        may_be_empty=bool(spec.texts),  # a product without a picture still has its texts
+    )
+    identity["input_rows"] = catalog.images.all_rows
     predicted = _predicted(spec)
     unasked = read_run(output) is not None or config.taxonomy or config.within
-    notes = [] if unasked else _notes(catalog, config.model, predicted)
+    notes = [] if unasked else _notes(catalog.uri, config.model, predicted)
     _hold_identity(output, identity)
     if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
         return RunReport(output, run, already_done=True)
@@ -69,12 +73,10 @@ def score(config: ScoreConfig) -> RunReport:
     for note in notes:
         tell(note)
     connect()
-    source = storage.join(catalog, "images")
-    if spec.texts:
-        total = write_inputs(catalog, output, spec.texts, total)
-        source = storage.join(output, INPUTS)
-    if not total:
-        raise CatalogError(f"{catalog}: no product and no picture to score")
+    source = write_inputs(catalog, output, spec.texts) if spec.texts else catalog.images
+    total = source.rows
+    if not total + catalog.unusable_rows:
+        raise CatalogError(f"{catalog.uri}: no product and no picture to score")
     done = rows_done(output)
     with ProgressDisplay("scoring", "pictures", total=total, done=done) as display:
         if done < total:
@@ -82,11 +84,12 @@ def score(config: ScoreConfig) -> RunReport:
         streamed = time.time()
         spans = display.spans()
     recover(output, FOLDERS)  # what no commit names is none of the outcomes that are counted now
-    counts = combine_products(config, catalog, source, output, identity, total, fitted)
+    counts = combine_products(config, catalog, source, output, identity, fitted)
     fields = {
         "config": config.to_dict(),
         "identity": identity,
         "counts": counts,
+        "unreadable_values": catalog.account(),
         "notes": notes,
         "fitted_products_known": fitted is not None,
         "quarantined_by_code": quarantine_codes(output),
@@ -212,7 +215,7 @@ def _hold_identity(output: str, identity: dict[str, Any]) -> None:
     hold_settings(output, IDENTITY, identity)
 
 
-def _stream(config: ScoreConfig, source: str, output: str, spec: PredictorSpec, display: ProgressDisplay) -> None:
+def _stream(config: ScoreConfig, source: Table, output: str, spec: PredictorSpec, display: ProgressDisplay) -> None:
     """Read, fetch, decode, predict, write; what an earlier run committed is left out."""
     predictor = config.predictor
     plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)

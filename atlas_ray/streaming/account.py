@@ -10,10 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atlas_ray import __version__, storage
 from atlas_ray.errors import RETRYABLE_CODES
+from atlas_ray.tables import open_table
 
 RUN = "run.json"
 
@@ -97,8 +97,6 @@ def picture_errors(output: str, table: str = "predictions") -> dict[str, int]:
 
 def _codes(table: str, name: str) -> dict[str, int]:
     codes = Counter[str]()
-    for file in storage.files(table, suffix=".parquet"):
-        place = storage.locate(file)
-        column = pq.read_table(place.path, filesystem=place.filesystem, columns=[name])[name].drop_null()
-        codes.update(text.partition(":")[0] for text in column.to_pylist())
+    for rows in open_table(table, pa.schema([(name, pa.string())]), may_be_missing=True).batches():
+        codes.update(text.partition(":")[0] for text in rows[name].drop_null().to_pylist())
     return dict(codes)

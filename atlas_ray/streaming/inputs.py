@@ -17,7 +17,8 @@ from atlas_ray import storage
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
 from atlas_ray.streaming.shuffle import by_product
 from atlas_ray.streaming.sink import write_table
-from atlas_ray.streaming.tables import table_rows
+from atlas_ray.streaming.tables import Catalog
+from atlas_ray.tables import Table, open_table
 from atlas_ray.texts import FIELDS, MAX_RAW_CHARACTERS
 
 INPUTS = "inputs"
@@ -29,41 +30,31 @@ OF_PICTURES = ("image_id", "product_id", "image_uri", "width", "height")
 """Columns of the images table that travel; the size is what the report slices by."""
 
 
-def write_inputs(catalog: str, output: str, columns: Sequence[str], total: int, *, split: str | None = None) -> int:
-    """Write the table `inputs` below an output, unless an earlier try of the run has; return its rows.
+def write_inputs(catalog: Catalog, output: str, columns: Sequence[str], *, split: str | None = None) -> Table:
+    """Write the table `inputs` below an output, unless an earlier try of the run has; return it, opened.
 
     A row is a picture, once, or a product that has none, which then has the URI `NO_PICTURE`.
 
     Args:
-        catalog: Where the products and images tables are.
+        catalog: The products and images tables.
         output: The run's folder.
         columns: What to take along from the products table; null where it has none.
-        total: How many pictures there are.
         split: Take the labelled products of this split alone; `columns` then has `split` and
             `category_path`.
     """
     done = storage.join(output, DONE)
-    wanted = {"catalog": catalog, "columns": list(columns), "split": split}
-    if storage.exists(done):
-        found = json.loads(storage.read_bytes(done))
-        if {name: found.get(name) for name in wanted} == wanted:
-            return int(found["rows"])
-    storage.delete_folder(storage.join(output, INPUTS))
-    schema = pa.schema(
-        [
-            ("kind", pa.int8()),
-            *(IMAGES.field(name).with_nullable(True) for name in OF_PICTURES),
-            *(PRODUCTS.field(name) for name in columns),
-        ]
-    )
-    tables = ((catalog, "products", PRODUCT), (catalog, "images", IMAGE))
-    join = functools.partial(_with_products, columns=tuple(columns), split=split)
-    rows = total + table_rows(storage.join(catalog, "products"))
-    joined = by_product(tables, schema, rows, join)
-    write_table(joined, output, INPUTS)
-    rows = table_rows(storage.join(output, INPUTS))
-    storage.write_bytes(done, json.dumps(wanted | {"rows": rows}).encode())
-    return rows
+    wanted = {"catalog": catalog.uri, "columns": list(columns), "split": split}
+    fields = [*(IMAGES.field(name) for name in OF_PICTURES), *(PRODUCTS.field(name) for name in columns)]
+    inputs = storage.join(output, INPUTS)
+    if not storage.exists(done) or json.loads(storage.read_bytes(done)) != wanted:
+        storage.delete_folder(inputs)
+        schema = pa.schema([("kind", pa.int8()), *(field.with_nullable(True) for field in fields)])
+        join = functools.partial(_with_products, columns=tuple(columns), split=split)
+        rows = catalog.images.rows + catalog.products.rows
+        joined = by_product(((catalog.products, PRODUCT), (catalog.images, IMAGE)), schema, rows, join)
+        write_table(joined, output, INPUTS)
+        storage.write_bytes(done, json.dumps(wanted).encode())
+    return open_table(inputs, pa.schema(fields), may_be_missing=True)
 
 
 def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -> pa.Table:

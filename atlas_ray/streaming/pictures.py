@@ -6,15 +6,16 @@ from typing import Any
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from atlas_ray import storage
 from atlas_ray.streaming.config import OUTAGE_S
 from atlas_ray.streaming.fetch import Fetch
 from atlas_ray.streaming.outcomes import KEYS
+from atlas_ray.streaming.source import read_table
 from atlas_ray.streaming.workers import WorkerPlan
+from atlas_ray.tables import Table
 
 
 def fetched_pictures(
-    table: str,
+    table: Table,
     board: Any,
     plan: WorkerPlan,
     *,
@@ -28,7 +29,7 @@ def fetched_pictures(
     """Read a table of pictures and their bytes.
 
     Args:
-        table: Its URI: a catalogue's images, or another table with `KEYS`.
+        table: A catalogue's images, or another table with `KEYS`, opened.
         board: The run's progress.
         plan: The processes that follow; as many fetch, at most.
         block_rows: Pictures a block.
@@ -38,15 +39,22 @@ def fetched_pictures(
         columns: What to read of the table.
         read: Whether to read the bytes; without, every row is one without a picture.
     """
-    place = storage.locate(table)
-    stream = ray.data.read_parquet(place.path, filesystem=place.filesystem).select_columns(list(columns))
-    return stream.repartition(target_num_rows_per_block=block_rows).map_batches(
-        Fetch,
-        fn_constructor_args=(board,),
-        fn_constructor_kwargs={"threads": fetch_threads, "timeout_s": timeout_s, "outage_s": outage_s, "read": read},
-        batch_size=None,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, plan.workers)),
-        num_cpus=0 if plan.free else 1,
+    return (
+        read_table(table, columns)
+        .repartition(target_num_rows_per_block=block_rows)
+        .map_batches(
+            Fetch,
+            fn_constructor_args=(board,),
+            fn_constructor_kwargs={
+                "threads": fetch_threads,
+                "timeout_s": timeout_s,
+                "outage_s": outage_s,
+                "read": read,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(min_size=1, max_size=max(1, plan.workers)),
+            num_cpus=0 if plan.free else 1,
+        )
     )

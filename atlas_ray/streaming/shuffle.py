@@ -1,16 +1,16 @@
 """Rows of several tables brought together by product."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 
-from atlas_ray import storage
+from atlas_ray.streaming.source import TableSource
+from atlas_ray.tables import Piece, Table
 
-READ_ROWS = 50_000
 PARTITION_ROWS = 100_000
 MAX_READ_TASKS = 1_000
 
@@ -20,7 +20,7 @@ Combine = Callable[[pa.Table], pa.Table]
 
 
 def by_product(
-    tables: Sequence[tuple[str, str, int]],
+    tables: Sequence[tuple[Table, int]],
     schema: pa.Schema,
     total: int,
     combine: Combine,
@@ -30,9 +30,9 @@ def by_product(
     """Read tables, bring all rows of a product together, and combine them.
 
     Args:
-        tables: Folder, name of the table in it, and the `kind` that its rows get.
+        tables: Each with the `kind` that its rows get.
         schema: One shape for the rows of all of them, with `product_id`, and `kind` (int8) where it
-            matters; a column that a table lacks is null.
+            matters; a column that a table was not opened with is null.
         total: About how many rows there are.
         combine: What becomes of some products' rows, at times of none.
         partition_rows: About how many rows it takes at a time.
@@ -40,22 +40,49 @@ def by_product(
     Returns:
         What `combine` returned.
     """
-    files = [
-        {"uri": uri, "kind": kind}
-        for root, name, kind in tables
-        for uri in storage.files(storage.join(root, name), suffix=".parquet")
-    ]
+    pieces = functools.partial(_pieces, tables, schema)
+    dataset: ray.data.Dataset
     partitions = -(-total // partition_rows)
     if partitions <= 1:  # one task does it all: to start a shuffle would take longer than the work
-        read_and_combine = functools.partial(_read_and_combine, schema=schema, combine=combine)
-        whole = ray.data.from_items(files, override_num_blocks=1)
-        return whole.map_batches(read_and_combine, batch_size=None, batch_format="pyarrow")
-    return (
-        ray.data.from_items(files, override_num_blocks=min(len(files), MAX_READ_TASKS))
-        .map_batches(functools.partial(read_tagged, schema=schema), batch_size=1, batch_format="pyarrow")
-        .repartition(partitions, keys=["product_id"])
-        .map_batches(combine, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
-    )
+        whole = functools.partial(_combined, schema=schema, combine=combine)
+        dataset = ray.data.read_datasource(TableSource(pieces, whole), override_num_blocks=1)
+        return dataset
+    files = sum(len(table.files) for table, _ in tables)
+    dataset = ray.data.read_datasource(TableSource(pieces), override_num_blocks=min(max(files, 1), MAX_READ_TASKS))
+    dataset = dataset.repartition(partitions, keys=["product_id"])
+    return dataset.map_batches(combine, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+
+
+@dataclass(frozen=True)
+class _Tagged:
+    """Rows of one table in the common shape."""
+
+    piece: Piece
+    kind: int
+    schema: pa.Schema
+
+    @property
+    def rows(self) -> int:
+        return self.piece.rows
+
+    @property
+    def bytes(self) -> int:
+        return self.piece.bytes
+
+    def tables(self) -> Iterator[pa.Table]:
+        for table in self.piece.tables():
+            yield tagged(table, self.kind, self.schema)
+
+
+def _pieces(tables: Sequence[tuple[Table, int]], schema: pa.Schema, count: int) -> list[_Tagged]:
+    total = max(sum(table.all_rows for table, _ in tables), 1)
+    return [
+        _Tagged(piece, kind, schema)
+        for table, kind in tables
+        for piece in table.pieces(
+            [name for name in table.schema.names if name in schema.names], count * table.all_rows // total
+        )
+    ]
 
 
 def tagged(table: pa.Table, kind: int, schema: pa.Schema) -> pa.Table:
@@ -71,16 +98,5 @@ def tagged(table: pa.Table, kind: int, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _read_and_combine(files: pa.Table, schema: pa.Schema, combine: Combine) -> pa.Table:
-    return combine(pa.concat_tables([schema.empty_table(), *read_tagged(files, schema)]).combine_chunks())
-
-
-def read_tagged(files: pa.Table, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Read files, rows of (uri, kind), in the common shape, some row groups at a time."""
-    for row in files.to_pylist():
-        place = storage.locate(row["uri"])
-        with place.filesystem.open_input_file(place.path) as stream:
-            parquet = pq.ParquetFile(stream)
-            columns = [name for name in schema.names if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(batch_size=READ_ROWS, columns=columns):
-                yield tagged(pa.Table.from_batches([batch]), row["kind"], schema)
+def _combined(tables: Iterable[pa.Table], schema: pa.Schema, combine: Combine) -> list[pa.Table]:
+    return [combine(pa.concat_tables([schema.empty_table(), *tables]).combine_chunks())]

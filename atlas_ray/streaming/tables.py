@@ -1,18 +1,25 @@
-"""A catalogue's tables, opened and checked before anything starts."""
+"""A catalogue's tables, opened and checked before anything starts, and the small tables of a run."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
-from atlas_ray.records import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, missing_columns, path_keys
-from atlas_ray.streaming.outcomes import KEYS
+from atlas_ray.records import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, path_keys, quarantine_row
+from atlas_ray.tables import Table, open_table, parquet_files
 from atlas_ray.taxonomy import CategoryPath
+
+UNUSABLE = "rows-without-key"
+"""The file of the quarantine that names rows which are no product or no picture."""
+QUARANTINE_ROWS = 10_000
+PART_ROWS = 100_000
+Change = Callable[[pa.Table], pa.Table]
 
 SPLIT = "split.json"
 """How a catalogue's products without a split get one (`atlas_ray.catalog.split.SplitRule`)."""
@@ -20,52 +27,118 @@ DOCUMENTS = ("taxonomy.json", SPLIT)
 """What a catalogue says of itself beside its tables."""
 
 
-def count_images(
+@dataclass(frozen=True)
+class Catalog:
+    """A catalogue's tables, opened."""
+
+    uri: str
+    images: Table
+    products: Table
+
+    @property
+    def unusable_rows(self) -> int:
+        """How many rows of both are no product or no picture, for want of a key."""
+        return self.images.unusable_rows + self.products.unusable_rows
+
+    def account(self) -> dict[str, Any]:
+        """Return what `run.json` says of values that could not be read, by table and column."""
+        tables = {"images": self.images, "products": self.products}
+        return {
+            f"{name}.{column}": asdict(found)
+            for name, one in tables.items()
+            for column, found in one.unreadable.items()
+        }
+
+    def write_unusable(self, output: str, stage: str) -> int:
+        """Write the rows without a key to the quarantine of a run; return how many."""
+        rows, part = [], 0
+        for table in (self.images, self.products):
+            for file, number, key, values in table.unusable():
+                message = f"row {number} of {file} has no {key}"
+                rows.append(quarantine_row(stage, f"missing_{key}", message, **_texts(values)))
+                if len(rows) == QUARANTINE_ROWS:
+                    write_quarantine(output, rows, f"{UNUSABLE}-{part:05d}")
+                    rows, part = [], part + 1
+        write_quarantine(output, rows, f"{UNUSABLE}-{part:05d}")
+        return self.unusable_rows
+
+
+def open_catalog(
     catalog: str,
     *,
-    images: Sequence[str] = KEYS,
-    products: Sequence[str] = ("product_id",),
+    products: Sequence[str] | None = None,
+    needed: Sequence[str] = (),
+    images: Sequence[str] | None = None,
+    others: bool = False,
     may_be_empty: bool = False,
-) -> int:
-    """Check a catalogue's images and products tables; return how many pictures it has.
+) -> Catalog:
+    """Open a catalogue's images and products tables, and check what will be read of them.
 
     Args:
         catalog: Its folder.
-        images: The columns that its images table has to have.
-        products: Those that its products table has to have.
-        may_be_empty: Whether the images table may have no row.
+        products: The columns that are read of its products table, besides `product_id`; None: all.
+        needed: Those of them that it has to have.
+        images: The same of its images table, besides its keys.
+        others: Whether columns that the contract does not name are read, too.
+        may_be_empty: Whether there may be no picture, and no images table.
 
     Raises:
-        CatalogError: where a table is missing, damaged or empty, or lacks a column.
+        CatalogError: where a table is missing, damaged or empty, or a column is missing or of another kind.
     """
-    table = _open(catalog, "images", images, IMAGES)
-    _open(catalog, "products", products, PRODUCTS)
-    try:
-        total = int(table.count_rows())
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{catalog}/images: not Parquet: {str(error).splitlines()[0]}") from None
-    if total == 0 and not may_be_empty:
+    if not storage.exists(catalog):
+        raise CatalogError(f"{catalog}: no such folder; name a catalogue, such as `atlas-ray import` makes")
+    keys = ("image_id", "product_id", "image_uri")
+    opened = Catalog(
+        catalog,
+        open_table(
+            storage.join(catalog, "images"),
+            IMAGES,
+            columns=None if images is None else list(dict.fromkeys((*keys, *images))),
+            needed=keys[1:],
+            others=others,
+            foreign=True,
+            may_be_missing=may_be_empty,
+        ),
+        open_table(
+            storage.join(catalog, "products"),
+            PRODUCTS,
+            columns=None if products is None else list(dict.fromkeys(("product_id", *products))),
+            needed=("product_id", *needed),
+            others=others,
+            foreign=True,
+        ),
+    )
+    if not opened.images.all_rows and not may_be_empty:
         raise CatalogError(f"{catalog}: its images table has no row")
-    return total
+    return opened
 
 
-def _open(catalog: str, name: str, needed: Sequence[str], schema: pa.Schema) -> ds.Dataset:
-    uri = storage.join(catalog, name)
-    if not storage.files(uri, suffix=".parquet"):
-        raise CatalogError(f"{catalog}: no {name} table; make one with `atlas-ray import`")
-    place = storage.locate(uri)
-    try:
-        table = ds.dataset(place.path, filesystem=place.filesystem, format="parquet")
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{uri}: not Parquet: {str(error).splitlines()[0]}") from None
-    if missing := missing_columns(table.schema, needed):
-        raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
-    optional = [column for column in ("category_path", "split") if column in table.schema.names]
-    for column in (*needed, *optional):
-        if table.schema.field(column).type != schema.field(column).type:
-            found = table.schema.field(column).type
-            raise CatalogError(f"{uri}: column {column!r} is {found}; expected {schema.field(column).type}")
-    return table
+def forget_unusable(output: str) -> None:
+    """Delete what `Catalog.write_unusable` wrote, which is written again when a run ends."""
+    for uri in storage.files(storage.join(output, "quarantine")):
+        if uri.rpartition("/")[2].startswith(UNUSABLE):
+            storage.delete_file(uri)
+
+
+def _texts(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: keys[name] for name in ("product_id", "image_uri") if keys.get(name)}
+
+
+def same(rows: pa.Table) -> pa.Table:
+    """Return rows as they are."""
+    return rows
+
+
+def copy_table(table: Table, folder: str, change: Change = same) -> None:
+    """Write a table's rows, changed, in the place of what is in a folder."""
+    storage.delete_folder(folder)
+    storage.make_folder(folder)
+    empty = table.schema.empty_table()  # one file there has to be
+    for number, batch in enumerate(table.batches(batch_rows=PART_ROWS) if table.rows else [empty]):
+        part = change(batch)
+        if number and not len(part):
+            continue
+        storage.write_table(storage.join(folder, f"part-{number:05d}.parquet"), part)
 
 
 def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath]:
@@ -77,18 +150,13 @@ def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath
         CatalogError: where its products table is missing or damaged.
     """
     columns = ["category_path"] + ([] if split is None else ["split"])
-    table = _open(catalog, "products", [], PRODUCTS)
-    if missing_columns(table.schema, columns):
-        return Counter()
+    table = open_table(storage.join(catalog, "products"), PRODUCTS, columns=columns, foreign=True)
     found = Counter[CategoryPath]()
-    try:
-        for batch in table.to_batches(columns=columns):
-            paths = batch["category_path"]
-            paths = paths if split is None else paths.filter(pc.equal(batch["split"], split).fill_null(False))
-            for key in pc.value_counts(path_keys(paths.drop_null())).to_pylist():
-                found[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{catalog}/products: not Parquet: {str(error).splitlines()[0]}") from None
+    for batch in table.batches():
+        paths = batch["category_path"]
+        paths = paths if split is None else paths.filter(pc.equal(batch["split"], split).fill_null(False))
+        for key in pc.value_counts(path_keys(paths.drop_null())).to_pylist():
+            found[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
     return found
 
 
@@ -103,13 +171,7 @@ def count_rows(files: Iterable[str]) -> int:
 
 def table_rows(uri: str) -> int:
     """Count the rows of a table from its files' footers."""
-    return count_rows(storage.files(uri, suffix=".parquet"))
-
-
-def copy_images(catalog: str, output: str) -> None:
-    """Copy a catalogue's images table, file by file."""
-    for uri in storage.files(storage.join(catalog, "images"), suffix=".parquet"):
-        storage.write_bytes(storage.join(output, "images", uri.rpartition("/")[2]), storage.read_bytes(uri))
+    return count_rows(parquet_files(uri))
 
 
 def copy_documents(catalog: str, output: str, names: Sequence[str] = DOCUMENTS) -> None:

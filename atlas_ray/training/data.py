@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import ray.data
 from ray.data import RandomSeedConfig
 
 from atlas_ray import storage
-from atlas_ray.errors import CatalogError, FetchError, PictureError
+from atlas_ray.errors import FetchError, PictureError
 from atlas_ray.fitted import product_keys
 from atlas_ray.objects import ObjectReader
 from atlas_ray.picture_limits import PictureLimits
-from atlas_ray.records import missing_columns
+from atlas_ray.records import PRODUCTS
 from atlas_ray.session import connect
+from atlas_ray.streaming.source import read_table
+from atlas_ray.tables import open_table
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.texts import WordCount, WordIndex
 
@@ -80,22 +81,15 @@ def labelled_texts(catalog: str, split: str, taxonomy: Taxonomy, field: str, *, 
 
 
 def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repeat_rare: bool) -> Labelled:
-    uri = storage.join(catalog, "products")
-    files = storage.files(uri, suffix=".parquet")
-    if not files:
-        raise CatalogError(f"{catalog}: no products table; make one with `atlas-ray import`")
-    place = storage.locate(uri)
+    columns = ["product_id", source, "category_path", "split"]
+    table = open_table(storage.join(catalog, "products"), PRODUCTS, columns=columns, needed=columns, foreign=True)
     labels = taxonomy.leaf_positions
     explode = functools.partial(_explode, source=source, split=split, labels=labels)
     # One pass over the small columns, batch by batch, to know the length of an epoch.
     counts, products = np.zeros((2, len(labels)), np.int64)
     inner, keys = Counter[CategoryPath](), [np.zeros(0, np.uint64)]
-    columns = ["product_id", source, "category_path", "split"]
-    table = ds.dataset(place.path, filesystem=place.filesystem)
-    if missing := missing_columns(table.schema, columns):
-        raise CatalogError(f"{uri}: no column {missing[0]!r}; it has {table.schema.names[:12]}")
-    for batch in table.to_batches(columns=columns):
-        chosen = _of_split(pa.Table.from_batches([batch]), split)
+    for batch in table.batches():
+        chosen = _of_split(batch, split)
         counts += np.bincount(explode(chosen)["label"].to_numpy(), minlength=len(labels))
         leaf = _leaves(chosen, labels)
         products += np.bincount(leaf[leaf >= 0], minlength=len(labels))
@@ -109,8 +103,7 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
         explode = functools.partial(explode, repeats=repeats)
         count = int((counts * repeats).sum())
     # A task a file: cut finer, as it is by default, a small catalogue starts processes that have one block to do.
-    dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem, override_num_blocks=len(files))
-    dataset = dataset.select_columns(columns)
+    dataset = read_table(table, columns, blocks=max(len(table.files), 1))
     dataset = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None)
     fitted = np.unique(np.concatenate(keys))
     return Labelled(dataset, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted)

@@ -9,16 +9,15 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 
-from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.images import decode_batch
 from atlas_ray.products import PICTURE, Products, texts_of
 from atlas_ray.progress import ProgressDisplay
 from atlas_ray.session import connect
-from atlas_ray.streaming.inputs import INPUTS, write_inputs
+from atlas_ray.streaming.inputs import write_inputs
 from atlas_ray.streaming.outcomes import KEYS
 from atlas_ray.streaming.pictures import fetched_pictures
-from atlas_ray.streaming.tables import count_images, count_labels
+from atlas_ray.streaming.tables import count_labels, open_catalog
 from atlas_ray.streaming.workers import plan_workers
 from atlas_ray.taxonomy import CategoryPath
 
@@ -54,14 +53,14 @@ def asked_about(
     """
     texts = texts_of(reads)
     columns = (*texts, "category_path", "split")
-    total = count_images(catalog, products=("product_id", *columns), may_be_empty=bool(texts))
+    tables = open_catalog(catalog, products=columns, needed=columns, may_be_empty=bool(texts))
     if not count_labels(catalog, split):
         raise CatalogError(f"{catalog}: no labelled product in the split {split!r}")
     connect()
-    write_inputs(catalog, scratch, columns, total, split=split)
+    inputs = write_inputs(tables, scratch, columns, split=split)
     plan = plan_workers(device="cpu" if device == "cpu" else "auto", workers=0, threads=0)
     stream = fetched_pictures(
-        storage.join(scratch, INPUTS),
+        inputs,
         display.board,
         plan,
         block_rows=BLOCK_ROWS,

@@ -210,7 +210,7 @@ def test_files_that_are_no_corrections(small: Path, tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="no row has a corrected_category_path"):
         relabelled(small, written(tmp_path / "e.csv", [("b", "")]))
     (tmp_path / "c.parquet").write_text("nothing")
-    with pytest.raises(CatalogError, match="not Parquet"):
+    with pytest.raises(CatalogError, match="cannot be read as Parquet"):
         relabelled(small, str(tmp_path / "c.parquet"))
     with pytest.raises(ConfigError, match=r"expected a \.csv, \.tsv or \.parquet file"):
         relabelled(small, str(tmp_path / "c.xlsx"))

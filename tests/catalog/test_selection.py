@@ -81,6 +81,9 @@ def test_lists_of_other_kinds(catalog: str, tmp_path: Path) -> None:
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     pq.write_table(products, mixed / "list.parquet")
-    (mixed / "list.csv").write_text("product_id\n1\n")
-    with pytest.raises(CatalogError, match="mixed: not Parquet"):
+    (mixed / "README.md").write_text("the products of the spring sale")
+    with pytest.raises(CatalogError, match="none of its 2 products"):
+        select(SelectConfig(catalog=catalog, products=str(mixed), output=str(tmp_path / "part")))
+    (mixed / "more.parquet").write_text("product_id\n1\n")
+    with pytest.raises(CatalogError, match=r"mixed/more\.parquet: cannot be read as Parquet"):
         select(SelectConfig(catalog=catalog, products=str(mixed), output=str(tmp_path / "part")))

@@ -1,5 +1,6 @@
 """SIGKILL of the driver, of a scoring process and of a node's Ray; then the same command again."""
 
+import json
 import random
 from pathlib import Path
 
@@ -20,5 +21,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def test_nothing_is_lost_and_nothing_twice(bench: Bench, kind: str) -> None:
     line = bench.case(kind, random.random(), kind)
     assert "lost 0, twice 0, tables equal" in line
-    assert (Path(bench.scratch) / kind / "run.json").exists()
+    counts = json.loads((Path(bench.scratch) / kind / "run.json").read_text())["counts"]
+    assert (counts["input"], counts["repeated_input_rows"]) == (bench.count, 0)
     assert not (Path(bench.scratch) / kind / "checkpoint").exists()

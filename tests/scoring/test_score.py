@@ -12,12 +12,11 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ray.exceptions import UserCodeException
 
 from atlas_ray import storage
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.cli import main
-from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError, TaxonomyError
+from atlas_ray.errors import ArtifactError, AuditError, CatalogError, ConfigError, OutputError, TaxonomyError
 from atlas_ray.predictors import PredictorConfig
 from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
 from atlas_ray.scoring.config import ScoreConfig
@@ -214,7 +213,7 @@ def test_a_lost_picture_fails_the_run(scored: Path, catalog: str, small_model: s
     output = halfway(tmp_path, scored, catalog)
     everything = pq.read_table(Path(catalog) / "images", columns=["image_id"])
     pq.write_table(everything, output / "checkpoint" / "old_000001.parquet")  # claims what is not there
-    with pytest.raises(UserCodeException) as error:
+    with pytest.raises(AuditError) as error:
         run(catalog, small_model, output)
     assert "pictures do not balance" in str(error.value)
     assert not (output / "run.json").exists()
@@ -237,5 +236,5 @@ def test_mistakes_are_told_before_anything_starts(
     assert not output.exists()
     (tmp_path / "odd" / "images").mkdir(parents=True)
     pq.write_table(pa.table({"id": [1]}), tmp_path / "odd" / "images" / "a.parquet")
-    with pytest.raises(CatalogError, match="no column 'image_id'"):
+    with pytest.raises(CatalogError, match="no column 'product_id'"):
         run(str(tmp_path / "odd"), small_model, output)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.streaming.shuffle import by_product
+from atlas_ray.tables import open_table
 
 SCHEMA = pa.schema({"kind": pa.int8(), "product_id": pa.string(), "price": pa.int64(), "note": pa.string()})
 
@@ -28,7 +29,8 @@ def test_all_rows_of_a_product_meet(local_ray: None, tmp_path: Path, partition_r
             values = mine if column == "price" else [f"no. {number}" for number in mine]
             table = pa.table({"product_id": [f"P{number % 20}" for number in mine], column: values})
             pq.write_table(table, tmp_path / name / f"part-{part}.parquet")
-    tables = ((str(tmp_path), "left", 0), (str(tmp_path), "right", 1), (str(tmp_path), "missing", 2))
+    names = ("left", "right", "missing")
+    tables = [(open_table(str(tmp_path / name), SCHEMA, may_be_missing=True), kind) for kind, name in enumerate(names)]
     joined = by_product(
         tables, SCHEMA, 300, functools.partial(_sums, largest=100), partition_rows=partition_rows
     ).take_all()
@@ -44,5 +46,7 @@ def test_tables_without_a_row_are_combined_too(local_ray: None, tmp_path: Path) 
     (tmp_path / "left").mkdir()
     empty = pa.schema({"product_id": pa.string()}).empty_table()
     pq.write_table(empty, tmp_path / "left" / "part-0.parquet")
-    made = by_product(((str(tmp_path), "left", 0),), SCHEMA, 0, functools.partial(_sums, largest=0))
+    made = by_product(
+        ((open_table(str(tmp_path / "left"), SCHEMA), 0),), SCHEMA, 0, functools.partial(_sums, largest=0)
+    )
     assert made.count() == 0
