@@ -22,6 +22,9 @@ from atlas_ray.picture_limits import DEFAULT_LIMITS, PictureLimits
 ORIENTATION_TAG = 0x0112
 TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 """Where Pillow looks for the tag, in what a picture's file says of it."""
+LEAST_REDUCED_PX = 128
+"""Smallest side to which a large picture is reduced before it is resized. A reduced side is rounded up to whole
+pixels, so that what is left is stretched by up to one of them; a fingerprint of 32 pixels tells that from 64."""
 # EXIF orientation -> (transpose first, then flip height, flip width)
 ORIENTATIONS = {
     2: (False, False, True),
@@ -139,8 +142,9 @@ def _square(pixels: Tensor, size_px: int, orientation: int) -> Tensor:
 
 def _pixels(image: Image.Image, size_px: int) -> Tensor:
     """Return the picture's pixels, (3, height, width) uint8, on white where it is transparent."""
+    least_px = max(2 * size_px, LEAST_REDUCED_PX)
     if image.format in ("JPEG", "MPO"):  # libjpeg decodes a large one at a half, quarter or eighth
-        image.draft(None, (2 * size_px, 2 * size_px))
+        image.draft(None, (least_px, least_px))
     image.load()
     if image.mode == "F":
         raise PictureError("unsupported_format", "32-bit float pixels; convert it to 8 bits")
@@ -150,7 +154,7 @@ def _pixels(image: Image.Image, size_px: int) -> Tensor:
     mode = "RGBA" if clear else "RGB"
     image = image if image.mode == mode else image.convert(mode)
     # What a draft does for a JPEG: all pixels of a large picture would take seconds to go on with.
-    factors = (max(1, image.width // (2 * size_px)), max(1, image.height // (2 * size_px)))
+    factors = (max(1, image.width // least_px), max(1, image.height // least_px))
     image = image.reduce(factors) if factors != (1, 1) else image
     if clear:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

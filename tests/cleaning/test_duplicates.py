@@ -84,6 +84,16 @@ def test_a_variant_keeps_its_fingerprint(name: str) -> None:
     assert distance[~np.eye(20, dtype=bool)].min() > 2 * DuplicateConfig().max_distance
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_reducing_a_picture_keeps_its_fingerprint(kind: str) -> None:
+    sides = [160, 191, 200, 257, 259, 300, 383, 385, 511, 513, 600]
+    files = [encoded(scene(at).resize((side, side)), kind) for at, side in enumerate(sides)]
+    whole = [np.array(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
+    full = np.concatenate([fingerprint(torch.from_numpy(one).permute(2, 0, 1)[None]) for one in whole])
+    distance = np.bitwise_count(full ^ prints(files)).sum(axis=1)
+    assert distance.max() <= 2 * DuplicateConfig().max_distance // 3
+
+
 def test_one_colour_has_no_fingerprint() -> None:
     noisy = torch.full((1, 3, 64, 64), 250, dtype=torch.uint8)
     noisy += torch.randint(0, 4, noisy.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
