@@ -1,18 +1,15 @@
 """What a catalogue comes from: each source yields raw rows, one at a time, with where they stood."""
 
 import contextlib
-import io
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ijson
-
 from atlas_ray import storage
 from atlas_ray.delimited import Delimited
 from atlas_ray.errors import CatalogError, RowError
+from atlas_ray.json_lists import JsonList
 from atlas_ray.text_files import AUTO, PACKED, Utf8Stream, check_packed, open_text, read_lines
 from atlas_ray.values import describe, is_missing, printable
 
@@ -140,32 +137,29 @@ class Source:
 
     def _json(self) -> Iterator[RawRow]:
         """Read the objects of the first list in a JSON document."""
-        with storage.open_input(self._source) as stream:
-            head = Utf8Stream([stream.read(MAX_HEAD_BYTES)], self._encoding).read()
-        prefix = _first_list(head)
-        if prefix is None:
-            raise CatalogError(f'{self._source}: no list of products in it; expected [...] or {{"products": [...]}}')
-        for position, entry in self._items(prefix, "item"):
-            yield _object(f"item {position}", entry)
+        for position, entry, broken in self._entries(None, "item"):
+            yield RawRow(f"item {position}", error=broken) if broken else _object(f"item {position}", entry)
 
     def _atlas_json(self) -> Iterator[RawRow]:
         """Read `{"images": [{filename, title, description, price, sentences, split}]}`."""
-        position = 0
-        for position, image in self._items("images.item", "image"):
-            row = _object(f"image {position}", image)
+        for position, image, broken in self._entries("images", "image"):
+            row = RawRow(f"image {position}", error=broken) if broken else _object(f"image {position}", image)
             if row.error is None:
                 _take_atlas(row)
             yield row
-        if position == 0:
-            raise CatalogError(f"{self._source}: no 'images' in it; expected an Atlas catalogue")
 
-    def _items(self, prefix: str, what: str) -> Iterator[tuple[int, Any]]:
+    def _entries(self, key: str | None, what: str) -> Iterator[tuple[int, Any, RowError | None]]:
+        """Yield the entries of a list in a JSON document, with their positions."""
         position = 0
+        document = JsonList(self._open(self._source))
         try:
-            items = ijson.items(self._open(self._source), prefix, use_float=True)
-            for position, item in enumerate(items, 1):
-                yield position, item
-        except ijson.JSONError as error:
+            if document.find(key) is None:
+                expected = f"{{{key!r}: [...]}}, an Atlas catalogue" if key else '[...] or {"products": [...]}'
+                raise CatalogError(f"{self._source}: no list of {key or 'products'} in it; expected {expected}")
+            for position, (entry, broken) in enumerate(document.entries(), 1):
+                yield position, entry, broken
+            document.finish()
+        except ValueError as error:
             reason = " ".join(printable(str(error)).split())[:300]
             raise CatalogError(f"{self._source}, after {what} {position}: not JSON: {reason}") from None
 
@@ -246,14 +240,17 @@ def _guess_json(source: str, head: bytes) -> str:
     lines = [line for line in head.splitlines() if line.strip()]
     if not lines:
         raise CatalogError(f"{source}: an empty file; expected a catalogue as JSON")
-    prefix = _first_list(head)
-    first, further = _object_in(lines[0]), any(map(_object_in, lines[1:]))
+    first = _object_in(lines[0])
     if first is not None and len(lines) > 1:
         return "jsonl"
-    if prefix is None:
-        says_something = any(not isinstance(value, list | dict) for value in (first or {}).values())
-        return "jsonl" if says_something or further else "atlas-json"
-    return "atlas-json" if prefix == "images.item" else "json"
+    key = _first_list(head)
+    if key is not None:
+        return "atlas-json" if key == "images" else "json"
+    if any(not isinstance(value, list | dict) for value in (first or {}).values()) or any(map(_object_in, lines[1:])):
+        return "jsonl"
+    raise CatalogError(
+        f'{source}: no list of products in it; expected [...], {{"products": [...]}}, or an object in each line'
+    )
 
 
 def _object_in(line: bytes) -> dict[str, Any] | None:
@@ -265,11 +262,9 @@ def _object_in(line: bytes) -> dict[str, Any] | None:
 
 
 def _first_list(head: bytes) -> str | None:
-    """Return where the first list of objects in a JSON document is, as ijson writes it: `item`, `products.item`."""
-    with contextlib.suppress(ijson.JSONError):
-        for prefix, event, _ in ijson.parse(io.BytesIO(head)):
-            if event == "start_map" and re.fullmatch(r"([^.]+\.)?item", prefix):
-                return str(prefix)
+    """Return the key of the first list of objects in a JSON document, "" if it is a list itself."""
+    with contextlib.suppress(ValueError):
+        return JsonList(Utf8Stream([head], "utf-8")).find()
     return None
 
 

@@ -203,7 +203,7 @@ def test_labels_outside_a_taxonomy(tmp_path: Path) -> None:
         ("a.csv", "id,id\n1,2\n", "a column stands twice"),
         ("a.csv", "\nnumber;size\n1;a.jpg\n", r"a\.csv, line 2: no known column in \['number', 'size'\]; expected"),
         ("a.csv", "id,image\n,\n,x.jpg\n", "not one row could be used"),
-        ("a.json", "{}", "no 'images' in it"),
+        ("a.json", "{}", "no list of products in it; expected"),
         ("a.json", '{"images": [{"filename": "a.jpg"}, ', "after image 1: not JSON"),
         ("a.bin", "x", "cannot tell its format"),
     ],

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import unicodedata
 from pathlib import Path
@@ -206,3 +207,17 @@ def test_a_store_that_is_no_text(tmp_path: Path) -> None:
     run(tmp_path / "shop.csv", store="Cafe\u0301 \udcff")
     assert rows(tmp_path / "out", "products")[0]["store"] == "Caf\u00e9 \ufffd"
     assert json.loads((tmp_path / "out" / "run.json").read_text())["config"]["store"] == "Cafe\u0301 \udcff"
+
+
+@pytest.mark.parametrize("wrap", ["%s", '{"products": %s}', '{"images": %s}'])
+def test_numbers_that_are_none_cost_their_own_field_alone(tmp_path: Path, wrap: str) -> None:
+    entries = [{"product_id": n, "filename": f"{n}.jpg", "price": n, "title": "t"} for n in range(3)]
+    entries[0]["price"], entries[1]["title"], entries[2]["product_id"] = math.nan, math.nan, 2**70
+    path = tmp_path / "a.json"
+    path.write_text(wrap % json.dumps(entries))
+    report = run(path)
+    assert (report.products, report.quarantined.total(), report.records) == (3, 0, 3)
+    products = rows(tmp_path / "out", "products")
+    assert [row["product_id"] for row in products] == ["0", "1", str(2**70)]
+    assert [row["price"] for row in products] == [None, 1.0, 2.0]
+    assert [row["title"] for row in products] == ["t", None, "t"]
