@@ -195,10 +195,16 @@ def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndar
     Among 100 million pictures two share an id with a probability of 0.0003.
     """
     digests = b"".join(
-        hashlib.blake2b(f"{product_id}\x1f{uri}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        for product_id, uri in zip(product_ids, image_uris, strict=True)
+        hashlib.blake2b(_picture_name(*names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for names in zip(product_ids, image_uris, strict=True)
     )
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+
+def _picture_name(product_id: str, image_uri: str) -> str:
+    """Return both names as one text, which no other two make."""
+    name = f"{product_id}\x1f{image_uri}"
+    return name if name.count("\x1f") == 1 else f"{len(product_id)}\x1f{name}"
 
 
 def drawn(seed: int, name: str) -> float:

@@ -1,3 +1,5 @@
+import itertools
+
 import pyarrow as pa
 
 from atlas_ray import records
@@ -9,6 +11,12 @@ def test_image_ids_are_stable_and_distinct() -> None:
     assert len(set(ids.tolist())) == 3
     # written down: output of an earlier run must keep its meaning
     assert records.image_ids(["10001"], ["s3://shop/1.jpg"]).tolist() == [7655596630552606088]
+
+
+def test_no_two_pictures_are_named_alike_whatever_their_texts_hold() -> None:
+    texts = ["".join(parts) for count in range(5) for parts in itertools.product(("\x1f", "1", "a"), repeat=count)]
+    names = list(itertools.product(texts, texts))
+    assert len(set(records.image_ids(*zip(*names, strict=True)).tolist())) == len(names) == 121**2
 
 
 def test_contract_columns() -> None:
