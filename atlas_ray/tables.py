@@ -33,6 +33,8 @@ SUFFIXES = (".parquet", ".pq", ".parq")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 READ_ROWS = 50_000
 FOOTER_THREADS = 16
+UNFINISHED = "unfinished.json"
+"""Stands beside the tables of a catalogue while an import writes them: they are not to be used until it is done."""
 INFLATION, BYTES_A_VALUE = 4, 128
 """How much larger rows are in memory than in a file, and how much a value takes, at most, about."""
 
@@ -171,6 +173,8 @@ class Table:
     """Whether `image_id` is derived, and an empty key is none."""
     unusable_rows: int = 0
     """Rows without a key, which do not come out."""
+    unusable_example: str = ""
+    """The first of them, in words."""
     unreadable: Mapping[str, Unreadable] = field(default_factory=dict)
     """By column."""
 
@@ -183,6 +187,19 @@ class Table:
     def rows(self) -> int:
         """How many rows come out."""
         return self.all_rows - self.unusable_rows
+
+    @property
+    def losses(self) -> list[str]:
+        """A line about the rows that do not come out, and about each column with values that cannot be read."""
+        lines = [
+            f"{self.uri}: {one.values} values of {name!r} cannot be read and count as missing, such as {one.example} "
+            f"in {one.file}"
+            for name, one in self.unreadable.items()
+        ]
+        if self.unusable_rows:
+            count = f"{self.unusable_rows} of {self.all_rows} rows"
+            lines.insert(0, f"{self.uri}: {count} have no key and are left out, such as {self.unusable_example}")
+        return lines
 
     def pieces(self, columns: Sequence[str] | None = None, count: int = 1) -> list[Piece]:
         """Cut the table into at least one piece a file, and about `count` of them, as far as row groups allow."""
@@ -252,9 +269,11 @@ def open_table(
 
     Raises:
         CatalogError: naming the file that is damaged, lacks a key, or has a column of another kind; or the table,
-            where there is none, or a needed column is in no file.
+            where there is none, or a needed column is in no file; or the catalogue whose import did not finish.
         StorageError: where it cannot be listed.
     """
+    if foreign:
+        _check_finished(uri.rpartition("/")[0])
     fields = [contract.field(name) for name in (contract.names if columns is None else columns)]
     keys = pa.schema([f for f in contract if not f.nullable and not (foreign and f.name == "image_id")])
     files = _footers(uri, {*keys.names, *(f.name for f in fields if _reader(f) is cast_path)})
@@ -275,7 +294,19 @@ def open_table(
     schema = pa.schema(fields + (_others(filled, contract) if others else []))
     table = Table(uri, tuple(filled), schema, keys, foreign)
     values = {name: found for name in inexact - {*keys.names} if (found := _unreadable(table, name))}
-    return replace(table, unusable_rows=sum(1 for _ in table.unusable()), unreadable=values)
+    unusable = table.unusable()
+    first = next((f"row {number} of {file}, without {key}" for file, number, key, _ in unusable), "")
+    return replace(
+        table, unusable_rows=sum(1 for _ in unusable) + bool(first), unusable_example=first, unreadable=values
+    )
+
+
+def _check_finished(catalog: str) -> None:
+    if storage.exists(storage.join(catalog, UNFINISHED)) and not storage.exists(storage.join(catalog, "run.json")):
+        raise CatalogError(
+            f"{catalog}: its import has not finished ({UNFINISHED} stands there), so rows are missing; run the same "
+            "import again"
+        )
 
 
 def parquet_files(uri: str) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from atlas_ray.errors import CatalogError
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
-from atlas_ray.tables import Table, Unreadable, open_table, parquet_files
+from atlas_ray.tables import UNFINISHED, Table, Unreadable, open_table, parquet_files
 
 
 def write(folder: Path, name: str, columns: dict[str, Any] | pa.Table, **options: Any) -> Path:
@@ -121,6 +121,36 @@ def test_rows_without_a_key_are_named_and_do_not_come_out(tmp_path: Path, statis
         (f"{tmp_path}/1.parquet", 4, "product_id", {"product_id": "", "image_uri": "4"}),
         (f"{tmp_path}/2.parquet", 2, "image_uri", {"product_id": "G", "image_uri": ""}),
     ]
+    assert table.losses == [
+        f"{tmp_path}: 4 of 7 rows have no key and are left out, such as row 2 of {tmp_path}/1.parquet, "
+        "without product_id"
+    ]
+
+
+def test_values_that_cannot_be_read_are_told_column_by_column(tmp_path: Path) -> None:
+    write(tmp_path, "1.parquet", {"product_id": ["A", "B"], "price": [1.5, None]})
+    late = {"product_id": ["C", "D", None], "price": ["N/A", "?", "2"], "crawled_at": ["2024-01-01", "soon", None]}
+    write(tmp_path, "2.parquet", late)
+    columns = ["product_id", "title", "price", "crawled_at"]
+    table = open_table(str(tmp_path), PRODUCTS, columns=columns, foreign=True)
+    file = f"{tmp_path}/2.parquet"
+    assert table.losses[0] == (
+        f"{tmp_path}: 1 of 5 rows have no key and are left out, such as row 3 of {file}, without product_id"
+    )
+    assert sorted(table.losses[1:]) == [
+        f"{tmp_path}: 1 values of 'crawled_at' cannot be read and count as missing, such as 'soon' in {file}",
+        f"{tmp_path}: 2 values of 'price' cannot be read and count as missing, such as 'N/A' in {file}",
+    ]
+    assert open_table(str(tmp_path), PRODUCTS, columns=["product_id"]).losses[1:] == []
+
+
+def test_a_catalogue_whose_import_did_not_finish_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "images", "part-00000.parquet", {"product_id": ["A"], "image_uri": ["1"]})
+    (tmp_path / UNFINISHED).write_text("{}")
+    with pytest.raises(CatalogError, match=f"{tmp_path}: its import has not finished"):
+        images(tmp_path / "images")
+    (tmp_path / "run.json").write_text("{}")  # an import that was killed after it had written all
+    assert images(tmp_path / "images").rows == 1
 
 
 def test_our_own_tables_may_name_no_picture(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from atlas_ray import storage
 from atlas_ray.errors import OutputError, StorageError
 from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
 from atlas_ray.streaming.tables import SPLIT
+from atlas_ray.tables import UNFINISHED
 
 PART_ROWS = 50_000
-UNFINISHED = "unfinished.json"
-"""Stands in the output while an import is under way; what it names is not to be used, and belongs to the import."""
 TABLES = ("products", "images", "quarantine")
 PART = re.compile(r"part-\d{5,}\.parquet")
 FILES = ("taxonomy.json", SPLIT)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas_ray import storage
-from atlas_ray.errors import CatalogError
+from atlas_ray.errors import CatalogError, tell
 from atlas_ray.records import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, path_keys, quarantine_row
 from atlas_ray.tables import Table, open_table, parquet_files
 from atlas_ray.taxonomy import CategoryPath
@@ -74,6 +74,8 @@ def open_catalog(
 ) -> Catalog:
     """Open a catalogue's images and products tables, and check what will be read of them.
 
+    Rows and values that are left out are told on stderr.
+
     Args:
         catalog: Its folder.
         products: The columns that are read of its products table, besides `product_id`; None: all.
@@ -110,6 +112,9 @@ def open_catalog(
     )
     if not opened.images.all_rows and not may_be_empty:
         raise CatalogError(f"{catalog}: its images table has no row")
+    for table in (opened.images, opened.products):
+        for line in table.losses:
+            tell(line)
     return opened
 
 

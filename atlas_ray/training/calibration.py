@@ -74,7 +74,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         tell(note)
     try:
         with ProgressDisplay("asking the model", "products") as display:
-            stream = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), display=display)
+            stream, lost = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), display=display)
             parts = list(batches_of(stream.limit(MOST_PICTURES)))
     finally:
         forget_inputs(model)
@@ -89,6 +89,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         "temperature": temperature,
         "split": split,
         "products": len(after.label),
+        "unusable_rows": lost,
         "error_before": errors[0],
         "error_after": errors[1],
         "bins": [asdict(one) for one in after.reliability.bins],

@@ -47,6 +47,10 @@ class Labelled:
     """Products left out, by their label."""
     products: "np.ndarray[Any, np.dtype[np.uint64]]"
     """Keys of the products that its examples are of (`atlas_ray.fitted.product_keys`)."""
+    unusable_rows: int
+    """Rows of the products table, of all splits, that are no product."""
+    losses: tuple[str, ...]
+    """A line about these rows, and about each column with values that cannot be read."""
 
     @functools.cached_property
     def dataset(self) -> ray.data.Dataset:
@@ -106,7 +110,10 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     dataset = read_table(table, columns, blocks=max(len(table.files), 1))
     dataset = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None)
     fitted = np.unique(np.concatenate(keys))
-    return Labelled(dataset, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted)
+    return Labelled(
+        dataset, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted,
+        table.unusable_rows, tuple(table.losses),
+    )  # fmt: skip
 
 
 def _has_example(column: pa.ChunkedArray) -> "np.ndarray[Any, np.dtype[np.bool_]]":

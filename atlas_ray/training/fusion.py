@@ -116,7 +116,11 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
             f"of them to learn from; the policy {config.policy!r} needs {least}"
         )
     network = FusionNetwork(shape)
-    metrics: dict[str, Any] = {"products": found.count, "settings": {"model": config.model, **config.to_dict()}}
+    metrics: dict[str, Any] = {
+        "products": found.count,
+        "unusable_rows": found.unusable_rows,
+        "settings": {"model": config.model, **config.to_dict()},
+    }
     if config.policy in FITTED:
         state = _fit(config, shape, taxonomy, space, found.leaf_counts, (learned, held_out), callbacks)
         network.load_state_dict(state["best"]["network"])
@@ -207,6 +211,8 @@ class Opinions:
     dataset: ray.data.Dataset
     count: int
     leaf_counts: tuple[int, ...]
+    unusable_rows: int
+    """Rows of the catalogue that are no product or no picture."""
 
 
 def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: FusionConfig) -> Opinions:
@@ -218,7 +224,7 @@ def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: Fusio
         labels = next(iter(members.values())).taxonomy.leaf_positions
         with ProgressDisplay("asking the models", "products") as display:
             arguments = (config.members, shape, config.device, labels)
-            stream = asked_about(
+            stream, lost = asked_about(
                 config.catalog, output, config.fit_split, tuple(members), Ask, arguments,
                 display=display, device=config.device,
             )  # fmt: skip
@@ -227,13 +233,14 @@ def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: Fusio
         dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem)
         for batch in batches_of(dataset.select_columns(["label"])):
             counts.update(batch["label"].tolist())
-        account = {"leaf_counts": [counts[leaf] for leaf in range(len(labels))]}
+        account = {"leaf_counts": [counts[leaf] for leaf in range(len(labels))], "unusable_rows": lost}
         storage.write_bytes(done, json.dumps(account).encode())
-    leaf_counts = json.loads(storage.read_bytes(done))["leaf_counts"]
+    account = json.loads(storage.read_bytes(done))
+    leaf_counts = account["leaf_counts"]
     connect()  # where an earlier try has asked them
     # Read once: each epoch starts from the object store.
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).materialize()
-    return Opinions(dataset, sum(leaf_counts), tuple(leaf_counts))
+    return Opinions(dataset, sum(leaf_counts), tuple(leaf_counts), account.get("unusable_rows", 0))
 
 
 class Ask:

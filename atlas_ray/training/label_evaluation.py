@@ -104,7 +104,7 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
     answered, fitted, left_out, products = np.zeros(len(uris), np.int64), np.zeros(len(uris), np.int64), 0, 0
     try:
         with ProgressDisplay("asking the models", "products") as display:
-            stream = asked_about(catalog, output, split, reads, Judge, (uris,), display=display)
+            stream, _ = asked_about(catalog, output, split, reads, Judge, (uris,), display=display)
             for block in stream.iter_batches(batch_size=None, batch_format="numpy"):
                 counts += block["counts"].sum(0)
                 answered += block["answered"].sum(0)

@@ -35,7 +35,7 @@ def asked_about(
     *,
     display: ProgressDisplay,
     device: str = "auto",
-) -> ray.data.Dataset:
+) -> tuple[ray.data.Dataset, int]:
     """Stream the labelled products of a split, each picture with its product's texts, through an actor.
 
     Args:
@@ -47,6 +47,9 @@ def asked_about(
         arguments: What it is made with; the threads of its process are added.
         display: The run's progress.
         device: auto, or cpu.
+
+    Returns:
+        The actor's rows, and how many rows of the catalogue are left out since they are no product or no picture.
 
     Raises:
         CatalogError: where the split has no labelled product.
@@ -69,7 +72,7 @@ def asked_about(
         columns=(*KEYS, *texts, "category_path"),
         read=PICTURE in reads,
     )
-    return stream.map_batches(
+    answers = stream.map_batches(
         ask,
         fn_constructor_args=(*arguments, plan.threads),
         batch_size=None,
@@ -77,6 +80,7 @@ def asked_about(
         compute=ActorPoolStrategy(size=plan.workers),
         **plan.actor_options,
     )
+    return answers, tables.unusable_rows
 
 
 def products_of(

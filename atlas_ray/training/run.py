@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer
 from atlas_ray import storage
 from atlas_ray.artifacts import WORDS, load_artifact, load_words, save_artifact, save_words
 from atlas_ray.config import hold_settings
-from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError
+from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError, tell
 from atlas_ray.fitted import TRAINED, Fitted
 from atlas_ray.lease import holding
 from atlas_ray.picture_limits import PictureLimits
@@ -88,6 +88,8 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
     taxonomy = _taxonomy(config)
     environment = mlflow_environment()
     found = _labelled(config, "train", taxonomy, repeat_rare=config.balance == "sampling")
+    for line in found.losses:
+        tell(line)
     if found.count < config.batch_size:
         raise CatalogError(
             f"{config.catalog}: {found.count} labelled {config.examples} in the split 'train' "
@@ -125,12 +127,13 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
 
 
 def left_out(found: Labelled) -> dict[str, Any]:
-    """Return what metrics say of the training products whose label is no leaf of the taxonomy."""
+    """Return what metrics say of rows that are no product, and of products whose label is no leaf of the taxonomy."""
     labels = {format_path(path): count for path, count in found.inner.most_common(MOST_LISTED)}
     return {
         "products_without_a_leaf": found.unusable,
         "labels_without_a_leaf": len(found.inner),
         "without_a_leaf": labels,
+        "unusable_rows": found.unusable_rows,
     }
 
 

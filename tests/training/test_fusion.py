@@ -22,8 +22,9 @@ from atlas_ray.scoring.run import score
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.calibration import calibrate
 from atlas_ray.training.config import FusionTraining, TextTraining
+from atlas_ray.training.data import labelled_texts
 from atlas_ray.training.fusion import _check_ridge, _opinions, _shape, _sides, train_fusion
-from atlas_ray.training.run import train
+from atlas_ray.training.run import left_out, train
 from tests.parts import make_artifact, make_text_artifact, rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -58,6 +59,36 @@ def fusion(catalog: str, members: dict[str, str], output: str, **fields: Any) ->
     }
     settings |= {**members, **fields}
     return FusionTraining(catalog=catalog, output=output, **settings)
+
+
+@pytest.fixture
+def gappy(described: str, tmp_path: Path) -> str:
+    """The same catalogue with two rows more that are no product, and one that is no picture."""
+    folder = tmp_path / "gappy"
+    shutil.copytree(described, folder)
+    pq.write_table(pa.table({"product_id": [None, ""], "title": ["a", "b"]}), folder / "products" / "late.parquet")
+    pq.write_table(pa.table({"product_id": ["a"], "image_uri": [""]}), folder / "images" / "late.parquet")
+    return str(folder)
+
+
+def check_told(error: str, folder: str, *tables: str) -> None:
+    lines = {
+        "products": f"2 of 122 rows have no key and are left out, such as row 1 of {folder}/products/late.parquet, "
+        "without product_id",
+        "images": f"1 of 121 rows have no key and are left out, such as row 1 of {folder}/images/late.parquet, "
+        "without image_uri",
+    }
+    for table in tables:
+        assert error.count(f"atlas-ray: {folder}/{table}: {lines[table]}\n") == 1
+    assert error.count("have no key") == len(tables)
+
+
+def test_training_tells_of_rows_that_are_no_product(gappy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    taxonomy = Taxonomy.from_json((Path(gappy) / "taxonomy.json").read_bytes(), source="the test")
+    assert left_out(labelled_texts(gappy, "train", taxonomy, "title"))["unusable_rows"] == 2
+    command = ["train", "text", "--catalog", gappy, "--output", f"{gappy}/model", "--field", "title"]
+    assert main([*command, "--batch-size", "4096"]) == 2
+    check_told(capsys.readouterr().err, gappy, "products")
 
 
 def test_a_text_model_learns_to_read(members: dict[str, str]) -> None:
@@ -134,7 +165,9 @@ def test_a_policy_is_fitted_once(described: str, members: dict[str, str], tmp_pa
     assert train_fusion(config).already_done
 
 
-def test_calibration_is_stored_in_the_model(described: str, members: dict[str, str], tmp_path: Path) -> None:
+def test_calibration_is_stored_in_the_model(
+    described: str, gappy: str, members: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = str(tmp_path / "model")
     shutil.copytree(members["title"], model)
     before = load_artifact(model)
@@ -152,8 +185,12 @@ def test_calibration_is_stored_in_the_model(described: str, members: dict[str, s
     probability = [plain["probability"], *(other["probability"] for other in plain["alternatives"])]
     scaled = [p ** (1 / found.temperature) for p in probability]
     assert tempered["probability"] == pytest.approx(scaled[0] / sum(scaled), abs=1e-5)
-    again = calibrate(model, described, split="train")
+    assert after.metrics["calibration"]["unusable_rows"] == 0
+    capsys.readouterr()
+    again = calibrate(model, gappy, split="train")
     assert again.temperature == pytest.approx(found.temperature, rel=0.01)
+    assert load_artifact(model).metrics["calibration"]["unusable_rows"] == 3
+    check_told(capsys.readouterr().err, gappy, "products", "images")
     with pytest.raises(ArtifactError, match="temperature 1000000000"):
         set_temperature(model, 1e9, {})
     with pytest.raises(CatalogError, match="no labelled product in the split 'nowhere'"):
@@ -252,10 +289,13 @@ def test_a_changed_member_is_refused(fused: str, members: dict[str, str], tmp_pa
         load_artifact(str(copy))
 
 
-def test_the_command_line(described: str, members: dict[str, str], tmp_path: Path, capfd: Any) -> None:
-    command = ["train", "fusion", "--catalog", described, "--output", str(tmp_path / "model"), "--policy", "mean"]
+def test_the_command_line(described: str, gappy: str, members: dict[str, str], tmp_path: Path, capfd: Any) -> None:
+    command = ["train", "fusion", "--catalog", gappy, "--output", str(tmp_path / "model"), "--policy", "mean"]
     command += ["--title", members["title"], "--description", members["description"], "--batch-size", "8"]
     assert main(command) == 0
-    assert "whole path right, of the" in capfd.readouterr().out
+    printed = capfd.readouterr()
+    assert "whole path right, of the" in printed.out
+    check_told(printed.err, gappy, "products", "images")
+    assert load_artifact(str(tmp_path / "model")).metrics["unusable_rows"] == 3
     assert main(["train", "fusion", "--catalog", described, "--output", str(tmp_path / "x")]) == 2
     assert "fusion needs two models or more" in capfd.readouterr().err
