@@ -12,99 +12,25 @@ the column, numbers within each product, say, is not trusted.
 
 import functools
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
-from urllib.parse import unquote
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from atlas_ray import storage
-from atlas_ray.columns import EXPECTED, cast, cast_path, fits, kind_of, plain_type, unreadable
+from atlas_ray.columns import cast_path, plain_type, unreadable
 from atlas_ray.errors import CatalogError
 from atlas_ray.records import image_ids
+from atlas_ray.table_files import TableFile, column_names, first_line, is_exact, read_footers, reader_of
 
-SUFFIXES = (".parquet", ".pq", ".parq")
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 READ_ROWS = 50_000
-FOOTER_THREADS = 16
 UNFINISHED = "unfinished.json"
 """Stands beside the tables of a catalogue while an import writes them: they are not to be used until it is done."""
 INFLATION, BYTES_A_VALUE = 4, 128
 """How much larger rows are in memory than in a file, and how much a value takes, at most, about."""
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """A part of a file, as its footer tells of it."""
-
-    rows: int
-    bytes: int
-    sure: frozenset[str]
-    """Keys, and paths, of which it has neither a null nor an empty text."""
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """A Parquet file of a table, or some of its row groups."""
-
-    uri: str
-    schema: pa.Schema
-    folders: Mapping[str, str | None]
-    """Columns that its folders say: `split=train/`."""
-    groups: tuple[RowGroup, ...]
-    first: int = 0
-    """The number of the first of them in the file."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-        return sum(group.rows for group in self.groups)
-
-    def type_of(self, name: str) -> pa.DataType | None:
-        """Return the type of a column, or None where the file has no such column."""
-        if name in self.schema.names:
-            return self.schema.field(name).type
-        return pa.string() if name in self.folders else None
-
-    def part(self, start: int, stop: int) -> Self:
-        """Return some of the row groups."""
-        return replace(self, groups=self.groups[start:stop], first=self.first + start)
-
-    def is_sure(self, field: pa.Field) -> bool:
-        """Tell whether all of its rows have a key."""
-        found = self.type_of(field.name)
-        return found is not None and fits(found, field.type) and all(field.name in one.sure for one in self.groups)
-
-    def batches(self, fields: Sequence[pa.Field], batch_rows: int) -> Iterator[tuple[list[pa.Array], list[pa.Array]]]:
-        """Yield columns as the file has them, and in the types of the contract; null where it lacks one.
-
-        Raises:
-            CatalogError: where the file is damaged.
-        """
-        there = [field.name for field in fields if field.name in self.schema.names]
-        place = storage.locate(self.uri)
-        try:
-            with place.filesystem.open_input_file(place.path) as stream:
-                parquet = pq.ParquetFile(stream, pre_buffer=True)
-                for number in range(self.first, self.first + len(self.groups)):  # more than one would all be buffered
-                    for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[number], columns=there):
-                        raw = [self._column(batch, field) for field in fields]
-                        yield raw, [_reader(f)(column, f.type) for f, column in zip(fields, raw, strict=True)]
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(self.uri, error) from None
-
-    def _column(self, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-        if field.name in batch.schema.names:
-            return batch.column(field.name)
-        if field.name in self.folders:
-            return pa.repeat(pa.scalar(self.folders[field.name], pa.string()), len(batch))
-        return pa.nulls(len(batch))
 
 
 @dataclass(frozen=True)
@@ -276,20 +202,20 @@ def open_table(
         _check_finished(uri.rpartition("/")[0])
     fields = [contract.field(name) for name in (contract.names if columns is None else columns)]
     keys = pa.schema([f for f in contract if not f.nullable and not (foreign and f.name == "image_id")])
-    files = _footers(uri, {*keys.names, *(f.name for f in fields if _reader(f) is cast_path)})
+    files = read_footers(uri, {*keys.names, *(f.name for f in fields if reader_of(f) is cast_path)})
     if not files and not may_be_missing:
         raise CatalogError(f"{uri}: no {uri.rpartition('/')[2]} table, for there is no Parquet file in it")
     filled = [file for file in files if file.rows]
     for name in needed:
         if files and all(file.type_of(name) is None for file in files):
-            raise CatalogError(f"{uri}: no column {name!r}; it has {_names(files)}")
+            raise CatalogError(f"{uri}: no column {name!r}; it has {column_names(files)}")
     inexact = set()
     for file in filled:
         for key in keys:
             if file.type_of(key.name) is None:
-                raise CatalogError(f"{file.uri}: no column {key.name!r}; it has {_names([file])}")
+                raise CatalogError(f"{file.uri}: no column {key.name!r}; it has {column_names([file])}")
         for one in [*keys, *(f for f in fields if not (foreign and f.name == "image_id"))]:
-            if not _exact(file, one):
+            if not is_exact(file, one):
                 inexact.add(one.name)
     schema = pa.schema(fields + (_others(filled, contract) if others else []))
     table = Table(uri, tuple(filled), schema, keys, foreign)
@@ -309,81 +235,6 @@ def _check_finished(catalog: str) -> None:
         )
 
 
-def parquet_files(uri: str) -> list[str]:
-    """Return the Parquet files of a table, by name; [] where there is none.
-
-    Names that begin with `.` or `_` belong to the programs that wrote them, and so do folders of such names.
-    """
-    if not storage.is_folder(uri):
-        return [uri] if uri.lower().endswith(SUFFIXES) and storage.exists(uri) else []
-    names = sorted(
-        name
-        for name, _ in storage.walk(uri)
-        if name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "_")) for part in name.split("/"))
-    )
-    return [storage.join(uri, name) for name in names]
-
-
-def _footers(uri: str, watched: set[str]) -> list[TableFile]:
-    """Read the footers of all files."""
-    found = parquet_files(uri)
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(lambda file: _footer(uri, file, watched), found))
-
-
-def _footer(table: str, uri: str, watched: set[str]) -> TableFile:
-    place = storage.locate(uri)
-    try:
-        with pq.ParquetFile(place.path, filesystem=place.filesystem) as parquet:
-            schema, metadata = parquet.schema_arrow, parquet.metadata
-            for name, count in Counter(schema.names).items():
-                if count > 1:
-                    raise CatalogError(f"{uri}: the column {name!r} is there {count} times; keep one")
-            groups = tuple(_group(metadata.row_group(n), schema, watched) for n in range(metadata.num_row_groups))
-    except FileNotFoundError:
-        raise CatalogError(f"{uri}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(uri, error) from None
-    folders = [part.partition("=") for part in uri[len(table) :].split("/")[:-1] if "=" in part]
-    said = {unquote(name): None if value == HIVE_NULL else unquote(value) for name, _, value in folders}
-    return TableFile(uri, schema, said, groups)
-
-
-def _group(group: Any, schema: pa.Schema, watched: set[str]) -> RowGroup:
-    sure = set()
-    for number in range(group.num_columns):
-        column = group.column(number)
-        name = column.path_in_schema.partition(".")[0]
-        statistics = column.statistics if name in watched else None
-        if statistics is None or not statistics.has_null_count or statistics.null_count:
-            continue
-        is_text = name in schema.names and pa.types.is_string(plain_type(schema.field(name).type))
-        if not is_text or (statistics.has_min_max and statistics.min not in ("", b"")):
-            sure.add(name)
-    return RowGroup(group.num_rows, group.total_byte_size, frozenset(sure))
-
-
-def _exact(file: TableFile, asked: pa.Field) -> bool:
-    """Tell whether all of a file's values of a column can be read; True where it has no such column.
-
-    Raises:
-        CatalogError: where none can.
-    """
-    found = file.type_of(asked.name)
-    if found is None:
-        return True
-    try:
-        exact = fits(found, asked.type)
-    except TypeError:
-        expected = EXPECTED.get(kind_of(asked.type), str(asked.type))
-        raise CatalogError(f"{file.uri}: column {asked.name!r} is {found}; expected {expected}") from None
-    return exact and (_reader(asked) is not cast_path or all(asked.name in group.sure for group in file.groups))
-
-
-def _reader(asked: pa.Field) -> Callable[[pa.Array, pa.DataType], pa.Array]:
-    return cast_path if asked.name.endswith("category_path") and kind_of(asked.type) == "list" else cast
-
-
 def _present(key: pa.Array, foreign: bool) -> pa.Array:
     """Return which rows have a key; our own tables also have empty ones, such as the URI of no picture."""
     return pc.not_equal(key, "").fill_null(False) if foreign and key.type == pa.string() else key.is_valid()
@@ -394,10 +245,10 @@ def _unreadable(table: Table, name: str) -> Unreadable | None:
     asked = table.schema.field(name)
     count, example, where = 0, "", ""
     for file in table.files:
-        if _exact(file, asked):
+        if is_exact(file, asked):
             continue
         for (raw,), _ in file.batches([asked], READ_ROWS):
-            lost = unreadable(raw, asked.type, _reader(asked))
+            lost = unreadable(raw, asked.type, reader_of(asked))
             found = pc.sum(lost).as_py() or 0
             if found and not count:
                 example, where = repr(raw.filter(lost)[0].as_py())[:80], file.uri
@@ -415,18 +266,6 @@ def _others(files: Sequence[TableFile], contract: pa.Schema) -> list[pa.Field]:
             merged = pa.unify_schemas([merged, pa.schema(own)], promote_options="permissive")
         except pa.ArrowException as error:
             raise CatalogError(
-                f"{file.uri}: a column is of another type than in files before: {_line(error)}"
+                f"{file.uri}: a column is of another type than in files before: {first_line(error)}"
             ) from None
     return list(merged)
-
-
-def _names(files: Sequence[TableFile]) -> list[str]:
-    return list(dict.fromkeys(name for file in files for name in file.schema.names))[:12]
-
-
-def _damaged(uri: str, error: Exception) -> CatalogError:
-    return CatalogError(f"{uri}: cannot be read as Parquet: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,7 @@ LAYERS = {
     "errors": 0, "flags": 0, "robots": 0, "records": 0, "config": 0, "storage": 0, "objects": 0, "taxonomy": 0,
     "addresses": 0, "downloads": 0, "demo_shop": 0, "client": 0, "picture_limits": 0, "fitted": 0,
     "picture_files": 0, "texts": 0, "prices": 0, "values": 0, "text_files": 0, "delimited": 0, "lease": 0, "stops": 0,
-    "tables": 0, "columns": 0, "json_lists": 0,
+    "tables": 0, "table_files": 0, "columns": 0, "json_lists": 0,
     "images": 1, "models": 1, "decoding": 1, "metrics": 1, "artifacts": 1, "checkpoints": 1, "pickles": 1,
     "fingerprints": 1, "products": 1, "device_memory": 1,
     "inference": 2, "predictors": 2, "label_predictor": 2, "zoom_predictor": 2, "reports": 2,

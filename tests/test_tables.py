@@ -10,7 +10,8 @@ import pytest
 
 from atlas_ray.errors import CatalogError
 from atlas_ray.records import IMAGES, PRODUCTS, image_ids
-from atlas_ray.tables import UNFINISHED, Table, Unreadable, open_table, parquet_files
+from atlas_ray.table_files import parquet_files
+from atlas_ray.tables import UNFINISHED, Table, Unreadable, open_table
 
 
 def write(folder: Path, name: str, columns: dict[str, Any] | pa.Table, **options: Any) -> Path:

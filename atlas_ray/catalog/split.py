@@ -18,7 +18,8 @@ from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.errors import CatalogError, ConfigError
 from atlas_ray.records import PRODUCTS, drawn
 from atlas_ray.streaming.tables import SPLIT, open_catalog
-from atlas_ray.tables import open_table, parquet_files
+from atlas_ray.table_files import parquet_files
+from atlas_ray.tables import open_table
 from atlas_ray.taxonomy import CategoryPath
 
 SPLITS = ("train", "val", "test")

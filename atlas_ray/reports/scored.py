@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError
 from atlas_ray.records import CATEGORIZED, PATH_KEY_SEPARATOR, path_keys
-from atlas_ray.tables import Table, open_table, parquet_files
+from atlas_ray.table_files import parquet_files
+from atlas_ray.tables import Table, open_table
 from atlas_ray.taxonomy import CategoryPath, match_labels, read_taxonomy
 
 BATCH_ROWS = 16_384

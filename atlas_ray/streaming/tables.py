@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from atlas_ray import storage
 from atlas_ray.errors import CatalogError, tell
 from atlas_ray.records import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, path_keys, quarantine_row
-from atlas_ray.tables import Table, open_table, parquet_files
+from atlas_ray.table_files import parquet_files
+from atlas_ray.tables import Table, open_table
 from atlas_ray.taxonomy import CategoryPath
 
 UNUSABLE = "rows-without-key"
