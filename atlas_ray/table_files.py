@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 
 from atlas_ray import storage
 from atlas_ray.columns import EXPECTED, cast, cast_path, fits, kind_of, plain_type
-from atlas_ray.errors import CatalogError
+from atlas_ray.errors import CatalogError, OutageError, StorageError
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 FOOTER_THREADS = 16
+STORE_ERROR = "AWS Error"
+"""Stands in what Arrow says of an answer, or of none, of a store; all else that it says is of the file."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class TableFile:
 
         Raises:
             CatalogError: where the file is damaged.
+            OutageError: where its store does not answer, or no longer lets us in.
         """
         there = [field.name for field in fields if field.name in self.schema.names]
         place = storage.locate(self.uri)
@@ -77,6 +80,8 @@ class TableFile:
                         raw = [self._column(batch, field) for field in fields]
                         yield raw, [reader_of(f)(column, f.type) for f, column in zip(fields, raw, strict=True)]
         except (pa.ArrowException, OSError) as error:
+            if STORE_ERROR in str(error):  # the footer was there before
+                raise OutageError(f"{self.uri}: {first_line(error)}; run the same command again") from None
             raise _damaged(self.uri, error) from None
 
     def _column(self, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
@@ -111,6 +116,7 @@ def read_footers(uri: str, watched: set[str]) -> list[TableFile]:
 
     Raises:
         CatalogError: naming a file that is damaged, or that has a column twice.
+        StorageError: where a file's store does not answer, or does not let us in.
     """
     found = parquet_files(uri)
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
@@ -129,6 +135,8 @@ def _footer(table: str, uri: str, watched: set[str]) -> TableFile:
     except FileNotFoundError:
         raise CatalogError(f"{uri}: no such file") from None
     except (pa.ArrowException, OSError) as error:
+        if STORE_ERROR in str(error):
+            raise StorageError(f"{uri}: {first_line(error)}") from None
         raise _damaged(uri, error) from None
     folders = [part.partition("=") for part in uri[len(table) :].split("/")[:-1] if "=" in part]
     said = {unquote(name): None if value == HIVE_NULL else unquote(value) for name, _, value in folders}

@@ -24,17 +24,18 @@ class Faulty(BaseHTTPRequestHandler):
     """After so many requests of pictures: for how many seconds to refuse all, with which status and error."""
     poisoned: ClassVar[set[str]] = set()
     """Ends of paths that always get 500."""
+    lock = threading.Lock()
     pictures = 0
     away_until = 0.0
     refusal = (503, "SlowDown")
 
     def handle_one(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.path.endswith(".jpg"):
-            Faulty.pictures += 1
-        if self.pictures in self.outages:
-            away_s, status, error = self.outages.pop(self.pictures)
-            Faulty.away_until, Faulty.refusal = time.monotonic() + away_s, (status, error)
+        with self.lock:  # requests are answered side by side
+            Faulty.pictures += self.path.endswith(".jpg")
+            for after in [after for after in self.outages if after <= self.pictures]:
+                away_s, status, error = self.outages.pop(after)
+                Faulty.away_until, Faulty.refusal = time.monotonic() + away_s, (status, error)
         if time.monotonic() < self.away_until:
             self.answer(self.refusal[0], [], f"<Error><Code>{self.refusal[1]}</Code></Error>".encode())
             return

@@ -10,8 +10,11 @@ from pathlib import Path
 import boto3
 import pytest
 
-from atlas_ray.errors import FetchError, OutageError
+from atlas_ray.errors import FetchError, OutageError, StorageError
 from atlas_ray.objects import ObjectReader
+from atlas_ray.records import IMAGES
+from atlas_ray.table_files import read_footers
+from atlas_ray.tables import open_table
 from benchmarks.parts import free_port, wait_for, write_catalog
 from tests.parts import rows
 from tests.scoring.faulty import Faulty, faulty
@@ -103,6 +106,21 @@ def test_a_store_that_stays_away_ends_the_reading(keys: list[str], store: type[F
         pytest.raises(OutageError, match=r"s3://shop has not answered for .*InvalidAccessKeyId; the same command"),
     ):
         reader.read_many(keys)
+
+
+@pytest.mark.parametrize("answer", [(403, "ExpiredToken"), (403, "AccessDenied"), (500, "InternalError")])
+def test_a_table_whose_store_is_away_is_not_damaged(
+    keys: list[str], store: type[Faulty], answer: tuple[int, str]
+) -> None:
+    uri = "s3://shop/outage-catalog/images"
+    table = open_table(uri, IMAGES, foreign=True)
+    assert table.rows == len(keys[:224])
+    store.outages[0] = (1e6, *answer)
+    with pytest.raises(OutageError, match=r"images/.*parquet: .*AWS Error.*; run the same command again"):
+        table.read()
+    (file,) = table.files
+    with pytest.raises(StorageError, match="AWS Error"):
+        read_footers(file.uri, set())
 
 
 def test_a_run_outlives_outages_and_asks_again_for_what_failed(
