@@ -90,7 +90,7 @@ def _check_header(image: Image.Image, data: bytes, limits: PictureLimits) -> Non
     width, height = image.size
     if width < 1 or height < 1:
         raise PictureError("corrupt", f"the header declares {width}x{height} pixels")
-    if min(width, height) < limits.min_side_px:
+    if max(width, height) < limits.min_side_px:
         raise PictureError("too_small", f"{width}x{height} pixels; a side of at least {limits.min_side_px} is expected")
     if width * height > limits.max_pixels:
         raise PictureError("too_many_pixels", f"{width}x{height} pixels; at most {limits.max_pixels} are decoded")

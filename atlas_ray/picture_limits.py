@@ -5,8 +5,8 @@ from typing import Any
 
 from atlas_ray.config import setting
 
-MIN_SIDE_PX = 8
-"""A smaller picture is no product: shops' pages are full of pixels that count visits and of empty place holders."""
+MIN_SIDE_PX = 2
+"""A picture of one pixel counts visits; it shows no product."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class PictureLimits:
     max_pixels: int = 64_000_000
     """The most pixels that a header may declare, width times height."""
     min_side_px: int = MIN_SIDE_PX
-    """The least of the two sides that a header may declare."""
+    """The least that a header may declare of the longer side."""
     max_frames: int = 1_000
     """The most frames of an animation."""
 
@@ -28,4 +28,6 @@ DEFAULT_LIMITS = PictureLimits()
 
 def min_side_setting() -> Any:
     """Define the field `min_side_px` of the settings of a command that looks at pictures."""
-    return setting("pictures with a side of fewer pixels are refused as too_small", MIN_SIDE_PX, low=1, high=10_000)
+    return setting(
+        "pictures whose longer side has fewer pixels are refused as too_small", MIN_SIDE_PX, low=1, high=10_000
+    )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from atlas_ray.errors import PictureError
 from atlas_ray.images import decode, decode_batch
-from atlas_ray.picture_limits import PictureLimits
+from atlas_ray.picture_limits import DEFAULT_LIMITS, PictureLimits
 from benchmarks.fuzz_pictures import damaged_pictures, encoded, faults, judge, pillow_refuses, whole_pictures
 
 # What the CSV of the odd pictures leaves to us.
@@ -32,13 +32,9 @@ POLICY = {
 }
 
 
-ANY_SIZE = PictureLimits(min_side_px=1)
-"""Whether a file can be decoded is asked here also of some that are too small to be a product's picture."""
-
-
 def outcome(data: bytes) -> str:
     try:
-        picture = decode(data, 64, ANY_SIZE)
+        picture = decode(data, 64)
     except PictureError as error:
         return error.code if error.message else "no message"
     assert picture.pixels.shape == (3, 64, 64)
@@ -70,12 +66,18 @@ def test_a_full_transparent_picture_is_white() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF", "TIFF"])
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (7, 300), (300, 1)])
-def test_a_pixel_that_counts_visits_is_no_picture(kind: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("size", "least"), [((1, 1), 2), ((2, 2), 3), ((7, 5), 8), ((31, 20), 32)])
+def test_a_pixel_that_counts_visits_is_no_picture(kind: str, size: tuple[int, int], least: int) -> None:
+    content = encoded(Image.new("RGB", size), kind)
     with pytest.raises(PictureError) as error:
-        decode(encoded(Image.new("RGB", size), kind), 32)
+        decode(content, 32, DEFAULT_LIMITS if least == 2 else PictureLimits(min_side_px=least))
     assert (error.value.code, f"{size[0]}x{size[1]}" in error.value.message) == ("too_small", True)
-    assert decode(encoded(Image.new("RGB", size), kind), 32, PictureLimits(min_side_px=1)).width_px == size[0]
+    assert decode(content, 32, PictureLimits(min_side_px=least - 1)).width_px == size[0]
+
+
+@pytest.mark.parametrize("size", [(2, 1), (1, 300)])
+def test_a_picture_with_one_longer_side_is_read(size: tuple[int, int]) -> None:
+    assert decode(encoded(Image.new("RGB", size), "PNG"), 32).width_px == size[0]
 
 
 @pytest.mark.parametrize("mode", ["P", "LA", "RGBA"])

@@ -439,9 +439,9 @@ def test_what_does_not_fit_and_what_runs_at_the_end(tmp_path: Path, garments: Ta
     [
         ([], "nobody could ask"),
         (["--allow-anonymous", "--host=0.0.0.0"], "anyone on the network"),
-        (["--allow-anonymous", "--model=/none"], "/none/model.json"),
+        (["--allow-anonymous", "--model=other=/none"], "/none/model.json"),
         (["--tokens-file=/none"], "the file of tokens '/none' cannot be read"),
-        (["--allow-anonymous", "--image-prefixes=gs://shop"], "image_prefixes has 'gs://shop'"),
+        (["--allow-anonymous", "--image-prefixes=gs://shop"], "--image-prefixes has 'gs://shop'"),
         (["--allow-anonymous", "--model-cpus=64"], "do not fit: this machine's Ray counts"),
         (["--allow-anonymous", "--detach"], "RAY_ADDRESS names none"),
     ],
