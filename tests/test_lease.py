@@ -86,7 +86,7 @@ def test_a_second_command_is_told_who_holds_the_output(output: str) -> None:
         assert process.wait(20) == 0
     assert said.startswith(f"OutputError {output} is in use by `score`, process {os.getpid()} on ")
     assert found["since"] in said
-    assert list(storage.walk(output)) == []
+    assert storage.files(output) == []
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3)])
