@@ -1,5 +1,7 @@
 """The Parquet files of a table, as any program writes them: what their footers say, and their columns as ours."""
 
+import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,8 @@ HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 FOOTER_THREADS = 16
 STORE_ERROR = "AWS Error"
 """Stands in what Arrow says of an answer, or of none, of a store; all else that it says is of the file."""
+PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Before a store is asked again for what it did not give, or broke off, which Arrow itself does not do."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,28 @@ class TableFile:
             OutageError: where its store does not answer, or no longer lets us in.
         """
         there = [field.name for field in fields if field.name in self.schema.names]
+        done, pauses = 0, list(PAUSES_S)
+        while True:
+            try:
+                for batch in itertools.islice(self._stored(there, batch_rows), done, None):
+                    raw = [self._column(batch, field) for field in fields]
+                    yield raw, [reader_of(f)(column, f.type) for f, column in zip(fields, raw, strict=True)]
+                    done, pauses = done + 1, list(PAUSES_S)
+                return
+            except (pa.ArrowException, OSError) as error:
+                if STORE_ERROR not in str(error):
+                    raise _damaged(self.uri, error) from None
+                if not pauses:  # the footer was there before
+                    raise OutageError(f"{self.uri}: {first_line(error)}; run the same command again") from None
+            time.sleep(pauses.pop(0))
+
+    def _stored(self, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield columns of the file as they are."""
         place = storage.locate(self.uri)
-        try:
-            with place.filesystem.open_input_file(place.path) as stream:
-                parquet = pq.ParquetFile(stream, pre_buffer=True)
-                for number in range(self.first, self.first + len(self.groups)):  # more than one would all be buffered
-                    for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[number], columns=there):
-                        raw = [self._column(batch, field) for field in fields]
-                        yield raw, [reader_of(f)(column, f.type) for f, column in zip(fields, raw, strict=True)]
-        except (pa.ArrowException, OSError) as error:
-            if STORE_ERROR in str(error):  # the footer was there before
-                raise OutageError(f"{self.uri}: {first_line(error)}; run the same command again") from None
-            raise _damaged(self.uri, error) from None
+        with place.filesystem.open_input_file(place.path) as stream:
+            parquet = pq.ParquetFile(stream, pre_buffer=True)
+            for number in range(self.first, self.first + len(self.groups)):  # more than one would all be buffered
+                yield from parquet.iter_batches(batch_size=batch_rows, row_groups=[number], columns=names)
 
     def _column(self, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         if field.name in batch.schema.names:
@@ -124,6 +138,15 @@ def read_footers(uri: str, watched: set[str]) -> list[TableFile]:
 
 
 def _footer(table: str, uri: str, watched: set[str]) -> TableFile:
+    for pause_s in PAUSES_S:
+        try:
+            return _ask_footer(table, uri, watched)
+        except StorageError:
+            time.sleep(pause_s)
+    return _ask_footer(table, uri, watched)
+
+
+def _ask_footer(table: str, uri: str, watched: set[str]) -> TableFile:
     place = storage.locate(uri)
     try:
         with pq.ParquetFile(place.path, filesystem=place.filesystem) as parquet:

@@ -115,10 +115,14 @@ def test_a_table_whose_store_is_away_is_not_damaged(
     uri = "s3://shop/outage-catalog/images"
     table = open_table(uri, IMAGES, foreign=True)
     assert table.rows == len(keys[:224])
+    store.outages[0] = (1.0, *answer)  # it comes back
+    assert len(table.read()) == table.rows
+    (file,) = table.files
+    store.outages[0] = (1.0, *answer)
+    assert read_footers(file.uri, set())[0].schema == file.schema
     store.outages[0] = (1e6, *answer)
     with pytest.raises(OutageError, match=r"images/.*parquet: .*AWS Error.*; run the same command again"):
         table.read()
-    (file,) = table.files
     with pytest.raises(StorageError, match="AWS Error"):
         read_footers(file.uri, set())
 
