@@ -15,11 +15,11 @@ from atlas_ray.errors import RowError, UserError
 from atlas_ray.text_files import MAX_LINE_BYTES, Line, Utf8Stream, read_lines
 from atlas_ray.values import clean_name
 
-SEPARATORS = (",", ";", "\t")
-"""Where the decimal point is a comma, spreadsheets write semicolons."""
+SEPARATORS = (",", ";", "\t", "|")
+"""Where the decimal point is a comma, spreadsheets write semicolons; some feeds have bars."""
 SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\s]*')
 """What may stand above a header, for a spreadsheet."""
-BLANK = ',;\t\r\n "'
+BLANK = ',;|\t\r\n "'
 """What a line without any cell is made of."""
 MAX_RECORD_LINES = 10_000
 SWALLOWED_SHARE = 0.9
@@ -56,7 +56,14 @@ class Delimited:
     """
 
     def __init__(
-        self, stream: Utf8Stream, columns: Sequence[str], *, source: str, error: type[UserError], cut_off: bool = False
+        self,
+        stream: Utf8Stream,
+        columns: Sequence[str],
+        *,
+        source: str,
+        error: type[UserError],
+        cut_off: bool = False,
+        advice: str = "",
     ) -> None:
         """Read the header.
 
@@ -67,6 +74,7 @@ class Delimited:
             error: What is raised where the file as a whole cannot be read.
             cut_off: Take the last cells that a record lacks as empty, and leave out what stands beside the named
                 columns: spreadsheets do both. Otherwise such a record is refused, for a cell may have been torn apart.
+            advice: What else to do where no column is known.
 
         Raises:
             UserError: of the kind that was given, for a file without a header, or with none of the columns.
@@ -74,13 +82,15 @@ class Delimited:
         csv.field_size_limit(MAX_LINE_BYTES)
         self._lines = _Lines(read_lines(stream))
         self._cut_off = cut_off
+        self._advice = f"; {advice}" if advice else ""
         self.header: list[str] = []
         self._header_cells: list[str] = []
         self.separator, place = self._read_header(columns, source, error)
         self.header_lines = self._lines.taken
         named = [name for name in self.header if name]
         if len(set(named)) < len(named):
-            raise error(f"{source}, {place}: a column stands twice in {self.header}")
+            twice = next(name for name in named if named.count(name) > 1)
+            raise error(f"{source}, {place}: a column stands twice, {twice!r}; rename or delete one of them")
 
     @property
     def lines(self) -> int:
@@ -156,7 +166,7 @@ class Delimited:
 
     def _read_header(self, columns: Sequence[str], source: str, error: type[UserError]) -> tuple[str, str]:
         """Read up to the record that names the columns, tell the separator from it, and say where it stands."""
-        separators: tuple[str, ...] = SEPARATORS if not source.lower().endswith(".tsv") else SEPARATORS[::-1]
+        separators: tuple[str, ...] = SEPARATORS if not source.lower().endswith(".tsv") else ("\t", *SEPARATORS)
         wanted = set(map(column_key, columns))
         for number, text, broken in self._lines:
             place = f"line {number}"
@@ -177,7 +187,8 @@ class Delimited:
                 if not known[best]:
                     raise error(
                         f"{source}, {place}: no known column in {max(names.values(), key=len)[:12] or [text[:80]]}; "
-                        f"expected some of {', '.join(columns[:12])}, with commas, semicolons or tabs between them"
+                        f"expected some of {', '.join(columns[:12])}, with commas, semicolons, tabs or bars between "
+                        f"them{self._advice}"
                     )
                 cells, _, _ = self._quoted(text, best)  # takes the lines of the header
                 self.header = names[best]

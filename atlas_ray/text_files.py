@@ -30,6 +30,8 @@ MARKS = (
 )
 NO_TEXT = b"\xff"
 """A byte that is a letter in some encodings, and a sign of damage in any shop's file."""
+CYRILLIC = ("cp1251", "koi8-r", "koi8-u")
+"""Encodings in which that byte is a letter of most sentences."""
 PACKED = (
     ((".gz", ".gzip"), b"\x1f\x8b", "a gzip file; unpack it first (gunzip)"),
     ((".xlsx", ".xlsm", ".ods"), b"PK\x03\x04", "a spreadsheet or zip file; save its sheet as a CSV in UTF-8"),
@@ -179,7 +181,7 @@ def _older_encoding(lines: list[bytes]) -> str | None:
         encoding = codecs.lookup(resolve_encoding(found) or found).name
     except LookupError:  # browsers know some that Python does not
         return None
-    good = sum(NO_TEXT not in line and _is_text(line, encoding) for line in lines)
+    good = sum((NO_TEXT not in line or encoding in CYRILLIC) and _is_text(line, encoding) for line in lines)
     return encoding if 2 * good > len(lines) else None
 
 

@@ -21,8 +21,9 @@ INVISIBLE = "\ufeff\u200b"
 """Byte order mark and zero-width space, which exports leave at the ends of a cell."""
 DECIMAL_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 MAX_SHOWN = 80
-TYPES = {bool: "true or false", int: "a number", float: "a decimal number", Decimal: "a decimal number",
-         list: "a list", tuple: "a list", dict: "an object", str: "text", bytes: "bytes"}  # fmt: skip
+TYPES = {type(None): "a missing value", bool: "true or false", int: "a number", float: "a decimal number",
+         Decimal: "a decimal number", list: "a list", tuple: "a list", dict: "an object", str: "text",
+         bytes: "bytes"}  # fmt: skip
 
 
 def clean_text(text: str) -> str:

@@ -20,7 +20,8 @@ SYNONYMS = {
     "title": ("title", "name", "product_title", "product_name", "item_name", "display_name", "product_display_name"),
     "description": ("description", "product_description", "long_description", "body_html", "body",
                     "short_description"),
-    "price": ("price", "product_price", "sale_price", "variant_price", "regular_price", "current_price"),
+    "price": ("price", "product_price", "standard_price", "sale_price", "variant_price", "regular_price",
+              "current_price"),
     "currency": ("currency", "currency_code", "price_currency"),
     "breadcrumb": ("breadcrumb", "breadcrumbs"),
     "image_uris": ("image_uris", "image_uri", "images", "image", "image_src", "image_urls", "image_url", "image_links",
@@ -49,7 +50,7 @@ MAX_HEADERS = 1000
 KEYS = {field: tuple(map(column_key, names)) for field, names in SYNONYMS.items()}
 FURTHER_KEYS = tuple(map(column_key, FURTHER_PICTURES))
 NUMBERED = re.compile(
-    rf"(?P<stem>{'|'.join(KEYS['image_uris'])}|additionalimage(?:url|link)?)(?P<number>\d{{1,3}})"
+    rf"(?P<stem>{'|'.join(KEYS['image_uris'])}|(?:additional|other)image(?:url|link)?)(?P<number>\d{{1,3}})"
     r"|(?P<before>image|picture|photo|img)(?P<within>\d{1,3})(?P<after>src|url|link|uri|path|file|filename)"
 )
 """`image_1`, `Image URL 2`, `photo3_path`."""

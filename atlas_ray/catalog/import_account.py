@@ -79,7 +79,9 @@ class ImportAccount:
     def hint(self) -> str | None:
         """Return what to do about the code that explains most of what was refused, if one does."""
         ((code, count),) = self.quarantined.most_common(1) or [("", 0)]
-        if code not in HINTS or count < 2 or 2 * count < self.quarantined.total():
+        if code not in HINTS or (count < 2 and count < self.records - self.blank):
+            return None  # one bad record among others needs none
+        if 2 * count < self.quarantined.total():
             return None
         return f"{count} of {self.quarantined.total()} are {code}: {HINTS[code](self.source)}"
 

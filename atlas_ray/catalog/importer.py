@@ -172,7 +172,9 @@ def open_source(config: ImportConfig) -> OpenSource:
     columns = Columns(config.columns)
 
     def begin() -> Source:
-        return Source(uri, kind, columns.names, encoding=config.encoding)
+        advice = "if the header is this line, name its columns, such as --map product_id=COLUMN; otherwise delete "
+        advice += "what stands above it"
+        return Source(uri, kind, columns.names, encoding=config.encoding, advice=advice)
 
     source = begin()
     rows, sample, size = iter(source), [], 0

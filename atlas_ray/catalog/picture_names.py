@@ -1,9 +1,11 @@
 """Pictures as a source names them: cells that hold one name or several, and names as URIs."""
 
 import ast
+import io
 import json
 import os.path
 import re
+import tokenize
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,6 +25,12 @@ SEPARATOR = re.compile(r"(\s*[;,]\s*|\s+)")
 LINE_END = re.compile(r"[\r\n]+")
 ONE_NAME = re.compile(r"[^\s|;,\[{]*")
 WINDOWS_PATH = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")
+PLAIN_LIST = re.compile(r'\{\s*(?:(?:"(?:[^"\\]|\\.)*"|[^\s",{}:][^",{}]*)\s*(?:,\s*(?!\})|(?=\})))*\}')
+"""As databases print lists: `{a,"b, c",NULL}`."""
+PLAIN_ENTRY = re.compile(r'"((?:[^"\\]|\\.)*)"|[^\s",{}][^",{}]*')
+MISSING_NAMES = ("nan", "NaN", "null", "NULL", "NA")
+NO_PYTHON = re.compile(rf"""['"]\s*['"]|\b(?:{"|".join(MISSING_NAMES)})\b|^\{{""")
+"""What Python may print in a list, and reads otherwise or not at all; a set has no order."""
 SHOWN = 120
 
 
@@ -65,16 +73,40 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
 
 
 def read_listed(text: str) -> Any:
-    """Return the list or object that a text is written as, in JSON or as Python prints it; else the text."""
+    """Return the list or object that a text is written as; else the text.
+
+    It is so in JSON, as Python, NumPy or a database prints it: `["a"]`, `['a', nan]`, `['a' 'b']`, `{a,"b, c"}`.
+    """
     text = text.strip()
     if text[:1] + text[-1:] not in ("[]", "{}"):
         return text
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _as_python):
         try:
             return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
             continue
+    if PLAIN_LIST.fullmatch(text):
+        return [
+            None if match[0] == "NULL" else match[0].strip() if match[1] is None else re.sub(r"\\(.)", r"\1", match[1])
+            for match in PLAIN_ENTRY.finditer(text[1:-1])
+        ]
     return text[1:-1].strip()
+
+
+def _as_python(text: str) -> Any:
+    """Read a list as Python prints it, also one of NumPy's, which has no commas, and with `nan` in it."""
+    if not NO_PYTHON.search(text):
+        return ast.literal_eval(text)
+    parts: list[tuple[int, str]] = []
+    for kind, word, *_ in tokenize.generate_tokens(io.StringIO(text).readline):
+        if kind == tokenize.STRING and parts and parts[-1][0] == tokenize.STRING:
+            parts.append((tokenize.OP, ","))
+        if kind not in (tokenize.NL, tokenize.NEWLINE):
+            parts.append((kind, "None" if word in MISSING_NAMES else word))
+    value = ast.literal_eval(tokenize.untokenize(parts).strip())
+    if isinstance(value, set):
+        raise ValueError("a set has no order; a database prints lists so")
+    return value
 
 
 def _split(text: str) -> list[str]:
@@ -132,6 +164,8 @@ def picture_uri(name: str, base: str) -> str:
         raise RowError("bad_image_uri", f"{shown}; expected a path, s3://BUCKET/KEY, or http(s)://HOST/PATH")
     if "/" not in name:
         name = name.replace("\\", "/")
+    if is_address(base) and not local:
+        name = name.removeprefix("/")  # Magento's `/m/b/mb01.jpg` is below the folder of its media
     return _below(name, base.rstrip("/"), shown)
 
 

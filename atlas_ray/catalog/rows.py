@@ -1,6 +1,7 @@
 """Raw rows to products: types, picture URIs, category paths."""
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +30,16 @@ SPLIT_WORDS = {
     "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
 """What catalogues call the splits, in lower case."""
-NO_VALUE = frozenset(("n/a", "#n/a", "n.a.", "nan", "null", "none", "nil", "-", "--", "?"))
-"""Texts that stand for a missing category or picture, in lower case."""
+CELL_ERRORS = ("#n/a", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!")
+"""What a spreadsheet writes where a formula failed."""
+NO_VALUE = frozenset((*CELL_ERRORS, "n/a", "n.a.", "nan", "null", "none", "nil", "\\n", "-", "--", "?"))
+"""Texts that stand for a missing id, category or picture, in lower case; of a title, they may be one."""
+NO_TEXT = frozenset((*CELL_ERRORS, "nan", "null", "\\n"))
+"""Texts that stand for a missing text of another kind."""
+ROUNDED = re.compile(r"\d[.,]\d+E\+\d+")
+"""A long number as a spreadsheet shows it, its last digits lost."""
+GUARDED = re.compile(r'="([^"]*)"')
+"""A text as spreadsheets are kept from reading it as a number."""
 
 
 @dataclass
@@ -152,7 +161,15 @@ class RowReader:
 
     def _product_id(self, value: Any, columns: Sequence[str]) -> str:
         text = identifier(value, "product id")
-        if not text:
+        if text and (guarded := GUARDED.fullmatch(text)):
+            text = guarded[1].strip()
+        if text and ROUNDED.fullmatch(text):
+            raise RowError(
+                "bad_value",
+                f"the product id is {text!r}, a number that a spreadsheet cut; give its column the format 'text' and "
+                "export it again",
+            )
+        if not text or text.lower() in NO_VALUE:
             where = f" in {columns[0]!r}" if columns else "; no column of the row is one of ids"
             raise RowError("missing_product_id", f"the row has no product id{where}")
         if len(text) > MAX_ID_CHARACTERS:
@@ -214,6 +231,13 @@ class RowReader:
         return list(path)
 
 
+def _text(value: Any, name: str) -> str | None:
+    text = text_value(value, name)
+    if text and text.lower() in NO_TEXT:
+        raise RowError("bad_value", f"the {name} is {describe(value)}, which stands for a missing one")
+    return text
+
+
 def _currency(value: Any) -> str | None:
     text = text_value(value, "currency")
     return (parse_currency(text) or text) if text else None
@@ -239,7 +263,7 @@ def _time(value: Any) -> datetime:
 
 
 OPTIONAL: dict[str, Callable[[Any], Any]] = {
-    **{name: partial(text_value, name=name) for name in ("store", "url", "title", "description")},
+    **{name: partial(_text, name=name) for name in ("store", "url", "title", "description")},
     "currency": _currency,
     "crawled_at": _time,
     "split": _split,

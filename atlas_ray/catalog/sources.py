@@ -46,7 +46,14 @@ class Source:
     """
 
     def __init__(
-        self, source: str, kind: str, columns: Sequence[str], *, encoding: str = AUTO, cut_off: bool = False
+        self,
+        source: str,
+        kind: str,
+        columns: Sequence[str],
+        *,
+        encoding: str = AUTO,
+        cut_off: bool = False,
+        advice: str = "",
     ) -> None:
         """Open a source.
 
@@ -56,6 +63,7 @@ class Source:
             columns: What the columns of a CSV may be called; its separator is the one that makes most of them known.
             encoding: Of text files.
             cut_off: See `Delimited`.
+            advice: See `Delimited`.
 
         Raises:
             CatalogError: where the source as a whole is not of this format.
@@ -71,7 +79,9 @@ class Source:
         self._stream: Utf8Stream | None = None
         self._table: Delimited | None = None
         if self.kind == "csv":
-            table = Delimited(self._open(source), columns, source=source, error=CatalogError, cut_off=cut_off)
+            table = Delimited(
+                self._open(source), columns, source=source, error=CatalogError, cut_off=cut_off, advice=advice
+            )
             self.header, self.header_lines, self.separator = table.header, table.header_lines, table.separator
             self._table = table
             self._rows = self._csv(table)

@@ -187,6 +187,11 @@ def _read_text(
 
 
 def _read_csv(text: str, source: str) -> Lines:
+    """Read a CSV of levels, of paths or of nodes.
+
+    Raises:
+        TaxonomyError: at once, where its columns are none of these.
+    """
     table = Delimited(Utf8Stream([text.encode()], "utf-8"), COLUMNS, source=source, error=TaxonomyError)
     columns = list(map(column_key, table.header))
     levels = [index for index, column in enumerate(columns) if re.fullmatch(r"level\d+", column)]
@@ -196,14 +201,16 @@ def _read_csv(text: str, source: str) -> Lines:
         at = columns.index("categorypath")
         take = lambda cells: parse_path(cells[at])  # noqa: E731
     elif {"id", "parentid", "name"} <= set(columns):
-        yield from _adjacency(table, columns.index("id"), columns.index("parentid"), columns.index("name"))
-        return
+        return _adjacency(table, columns.index("id"), columns.index("parentid"), columns.index("name"))
     else:
-        raise _LineError(
-            table.header_lines,
-            f"the columns are {table.header[:8]}; expected level_1, level_2, ... or category_path "
-            "or id, parent_id, name",
+        raise TaxonomyError(
+            f"{source}, line {table.header_lines}: the columns are {table.header[:8]}; expected level_1, level_2, ... "
+            "or category_path or id, parent_id, name"
         )
+    return _paths(table, take)
+
+
+def _paths(table: Delimited, take: Callable[[list[str]], CategoryPath]) -> Lines:
     for line, cells in _cells(table):
         try:
             yield line, take(cells), ""

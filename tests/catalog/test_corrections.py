@@ -199,7 +199,7 @@ def test_another_taxonomy_opens_new_paths(small: Path, tmp_path: Path) -> None:
 
 def test_files_that_are_no_corrections(small: Path, tmp_path: Path) -> None:
     for header, reason in (
-        ("id|path", r"c\.csv, line 1: no known column in \['id\|path'\]; expected some of product_id, corrected_"),
+        ("id|path", r"c\.csv, line 1: no known column in \['id', 'path'\]; expected some of product_id, corrected_"),
         ("product_id;path", r"c\.csv: no column 'corrected_category_path'; it has \['product_id', 'path'\]"),
         ("\ufeffgr\u00f6\u00dfe;path", r"no known column in \['gr\u00f6\u00dfe', 'path'\]"),
     ):

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from atlas_ray.catalog.picture_names import picture_names, picture_uri
+from atlas_ray.catalog.picture_names import picture_names, picture_uri, read_listed
 from atlas_ray.errors import RowError
 
 A, B = "https://cdn.shop.example/w_300,h_200/a.jpg?v=1;2|3", "https://cdn.shop.example/b"
@@ -137,3 +137,33 @@ def test_names_below_a_folder_in_s3() -> None:
     for name in ("../a.jpg", "/a.jpg", "file:///a.jpg"):
         with pytest.raises(RowError, match="leads out of s3://shop/photos"):
             picture_uri(name, "s3://shop/photos")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("['Men' 'Shirts']", ["Men", "Shirts"]),
+        ("['a.jpg'\n 'b.jpg'\n 'c.jpg']", ["a.jpg", "b.jpg", "c.jpg"]),
+        ("['Men', nan]", ["Men", None]),
+        ("[\"it's\" 'nan']", ["it's", "nan"]),
+        ('["Men", null]', ["Men", None]),
+        ('{Women,"Ethnic Wear",Sarees}', ["Women", "Ethnic Wear", "Sarees"]),
+        ('{"b, c","a \\"x\\"",NULL}', ["b, c", 'a "x"', None]),
+        ('{"https://x/b,1.jpg","https://x/a.jpg"}', ["https://x/b,1.jpg", "https://x/a.jpg"]),
+        ("{a.jpg, b.jpg}", ["a.jpg", "b.jpg"]),
+        ("{'url': 'a.jpg'}", {"url": "a.jpg"}),
+        ("[a.jpg, b.jpg]", "a.jpg, b.jpg"),
+        ('{"url": bad}', '"url": bad'),
+        ("a, b", "a, b"),
+    ],
+)
+def test_lists_as_programs_print_them(text: str, value: Any) -> None:
+    assert read_listed(text) == value
+
+
+def test_rooted_names_below_a_web_address() -> None:
+    base = "https://shop.example/media/catalog/product"
+    assert picture_uri("/m/b/mb01.jpg", base) == f"{base}/m/b/mb01.jpg"
+    for name in ("/../a.jpg", "file:///a.jpg"):
+        with pytest.raises(RowError, match="leads out of"):
+            picture_uri(name, base)

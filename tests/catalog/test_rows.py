@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from atlas_ray.catalog.rows import RowReader, Unread
+from atlas_ray.errors import RowError
 
 
 def read(**row: Any) -> tuple[dict[str, Any], dict[str, Unread]]:
@@ -107,3 +108,45 @@ def test_paths_that_were_not_separated_are_told() -> None:
     assert reader.likely_separator == "/"
     reader.product({"id": 9, "image": "a.jpg", "category": "A > B"}, "")
     assert reader.likely_separator is None
+
+
+@pytest.mark.parametrize("value", ["nan", "NULL", "#N/A", "#REF!", "\\N", "None", " - ", "n/a", '=""'])
+def test_ids_that_stand_for_none(value: str) -> None:
+    with pytest.raises(RowError, match="no product id") as caught:
+        read(id=value)
+    assert caught.value.code == "missing_product_id"
+
+
+@pytest.mark.parametrize("value", ["1.23457E+12", "8,90123E+12", '="4.0E+10"'])
+def test_an_id_that_a_spreadsheet_cut_could_be_that_of_any_product(value: str) -> None:
+    with pytest.raises(RowError, match="a spreadsheet cut") as caught:
+        read(id=value)
+    assert caught.value.code == "bad_value"
+
+
+@pytest.mark.parametrize(
+    ("value", "product_id"),
+    [('="007"', "007"), ("007", "007"), ("1E5", "1E5"), ("1.0", "1.0"), ("A-1.5E+2", "A-1.5E+2"), ("nana", "nana")],
+)
+def test_ids_stay_as_they_are(value: str, product_id: str) -> None:
+    assert read(id=value)[0]["product_id"] == product_id
+
+
+@pytest.mark.parametrize("value", ["nan", "#VALUE!", "#DIV/0!", "null", "\\N"])
+@pytest.mark.parametrize("name", ["title", "description", "store"])
+def test_texts_that_stand_for_none_are_counted(name: str, value: str) -> None:
+    product, unread = read(**{name: value})
+    assert product[name] is None
+    assert unread == {name: Unread(1, f"{value!r}, text (line 2)")}
+
+
+@pytest.mark.parametrize("value", ["['W' 'X']", '{W,"X"}', "W > X"])
+def test_paths_as_programs_print_them(value: Any) -> None:
+    assert read(category=value)[0]["category_path"] == ["W", "X"]
+
+
+@pytest.mark.parametrize("value", ["['W', nan]", '["W", null]', ["W", None], "{W,NULL}"])
+def test_a_path_with_a_missing_name(value: Any) -> None:
+    with pytest.raises(RowError, match="a missing value") as caught:
+        read(category=value)
+    assert caught.value.code == "bad_value"

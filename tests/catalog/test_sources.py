@@ -10,6 +10,7 @@ import pytest
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.catalog.sources import RawRow, Source, guess_format
 from atlas_ray.cli import main
+from atlas_ray.errors import CatalogError
 from atlas_ray.taxonomy import Taxonomy
 from tests.catalog.test_import import rows
 
@@ -221,3 +222,36 @@ def test_numbers_that_are_none_cost_their_own_field_alone(tmp_path: Path, wrap: 
     assert [row["product_id"] for row in products] == ["0", "1", str(2**70)]
     assert [row["price"] for row in products] == [None, 1.0, 2.0]
     assert [row["title"] for row in products] == ["t", None, "t"]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("id;title;image\n1;Красная рубашка;a.jpg\n2;Синяя юбка;b.jpg\n", "cp1251"),
+        ("id;title;image\n1;Моя шляпа;a.jpg\n", "cp1251"),
+        ("id;title;image\n1;Żółta sukienka;a.jpg\n", "cp1250"),
+    ],
+)
+def test_letters_that_are_damage_in_other_encodings(tmp_path: Path, text: str, encoding: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode(encoding))
+    report = run(path)
+    assert report.encoding_assumed
+    titles = [line.split(";")[1] for line in text.splitlines()[1:]]
+    assert [row["title"] for row in rows(tmp_path / "out", "products")] == titles
+
+
+def test_a_header_of_other_words_says_how_to_name_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Artikelnummer;Bild\n007;a.jpg\n")
+    with pytest.raises(CatalogError, match="--map product_id=COLUMN"):
+        run(path)
+    assert run(path, columns={"product_id": "Artikelnummer", "image_uris": "Bild"}).products == 1
+
+
+def test_cells_between_bars(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id|title|image|category\n1|A, B|a.jpg|X > Y\n")
+    assert run(path).products == 1
+    (product,) = rows(tmp_path / "out", "products")
+    assert (product["title"], product["category_path"]) == ("A, B", ["X", "Y"])
