@@ -144,6 +144,6 @@ def parse_currency(text: str) -> str | None:
             return code
     signs: tuple[str, ...] = (text, NUMBER.sub("", text).strip(), Price.fromstring(text).currency or "", *text)
     for sign in signs:
-        if known := CURRENCY_OF_SIGN.get(sign.lower().strip(" .\u200f")):
+        if known := CURRENCY_OF_SIGN.get(re.sub(r"(?<=[a-z])\s+(?=\$)", "", sign.lower().strip(" .\u200f"))):
             return known
     return None

@@ -70,3 +70,11 @@ def test_a_price_of_thousands() -> None:
     assert [read_price(text, by_machine=False) for text in ("1.299", "12.5", "1.299,50", "900")] == [
         (1299, None), (12.5, None), (1299.5, None), (900, None)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "currency"),
+    [("US $12.99", "USD"), ("AU $5", "AUD"), ("5.00 CA $", "CAD"), ("R $ 9,90", "BRL"), ("$5", None)],
+)
+def test_a_sign_written_apart_from_its_country(text: str, currency: str | None) -> None:
+    assert parse_currency(text) == currency

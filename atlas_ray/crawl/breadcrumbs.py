@@ -7,7 +7,7 @@ from itertools import islice
 import lxml.etree
 import lxml.html
 
-from atlas_ray.crawl.page import Page, clean, host_of, is_front, text_of
+from atlas_ray.crawl.page import FIRST_UNSPACED, Page, clean, host_of, is_front, plain_key, text_of
 from atlas_ray.crawl.structured import Item, StructuredData, plain
 from atlas_ray.crawl.visibility import is_hidden, seen_texts
 
@@ -32,9 +32,9 @@ HOME = frozenset(
     .replace("    ", "")
     .split("|")
 )
-ARROW = re.compile(r"\s*(?:>|»|›|→|▸|▶|⟩|❯|::)+\s*")
+ARROW = re.compile(r"\s{0,99}(?:[-=]{0,3}>|»|›|→|▸|▶|⟩|❯|::)+\s*")
 """Between names, wherever it stands."""
-BAR = re.compile(r"\s+[/|\\]\s+")
+BAR = re.compile(r"(?<=\s)[/|\\](?=\s)")
 """Between names where the whole breadcrumb is one text; elsewhere a part of names."""
 SIGNS = re.compile(r"[\W_]+")
 MARKED = re.compile(r"bread[-_ ]?c?rumb|(?<![^\W_])crumbs?(?![^\W_])", re.IGNORECASE)
@@ -77,6 +77,8 @@ MENU_HOLDER = re.compile(r"drop-?down|has-?(?:menu|child|sub)|menu|toggle")
 MENU_ROLES = ("menu", "listbox", "tooltip", "dialog")
 BLOCKS = ("ul", "ol", "dl", "div", "nav", "section", "table", "menu", "span")
 UNREAD = ("script", "style", "noscript", "template", "svg", "select", "datalist", "dialog", "button")
+MAX_SIGN = 9
+"""Characters of an arrow that is drawn as a picture."""
 MAX_BETWEEN = 6
 """Texts between two links of a breadcrumb."""
 
@@ -185,7 +187,11 @@ def _is_shop(name: str, page: Page) -> bool:
 def _is_product(crumb: Crumb, page: Page, title: str) -> bool:
     name, address = crumb
     leads_here = address is not None and page.absolute(address) in page.addresses
-    return leads_here or _fold(name).startswith(_fold(title))
+    if leads_here or _fold(name) == _fold(title):
+        return True
+    # `Blue mug - 300 ml` is the product `Blue mug`, `Blue mugs` is a category.
+    name, title = plain_key(name), plain_key(title)
+    return bool(title) and name.startswith(title if title[-1] > FIRST_UNSPACED else f"{title} ")
 
 
 def _fold(name: str) -> str:
@@ -330,6 +336,8 @@ def _parts(element: lxml.html.HtmlElement, most: int) -> Iterator["str | lxml.ht
             elif node.tag == "a":
                 skip = node
                 yield node
+            elif node.tag == "img":
+                yield node.get("alt", "") if ARROW.fullmatch(node.get("alt", "")[:MAX_SIGN]) else ""
             else:
                 yield node.text or ""
         elif node is not element:

@@ -26,7 +26,7 @@ from atlas_ray.crawl.shown import shown_product
 from atlas_ray.crawl.stock import says_sold_out, stock
 from atlas_ray.crawl.store import FIELDS, Store
 from atlas_ray.crawl.structured import Item, StructuredData, plain
-from atlas_ray.crawl.subject import main_product
+from atlas_ray.crawl.subject import PRODUCT_TYPES, main_product
 from atlas_ray.prices import parse_currency, parse_price
 
 OG_IMAGES = ("og:image:secure_url", "og:image:url", "og:image")
@@ -245,6 +245,7 @@ def _stated_number(chosen: Offer, items: list[Item], is_exact: bool, title: str 
     offers, unless the offer is that of a variant or the page's address names it.
     """
     own = [source for source in chosen.sources if source not in items]
+    is_exact = is_exact or any(source.types & {*PRODUCT_TYPES} for source in own)
     products = sorted(items, key=lambda item: item not in chosen.sources)
     for names in (("sku",), ("productid", "identifier"), ("mpn",)):
         of_offer, of_product = (

@@ -36,10 +36,10 @@ def main_pictures(page: Page, title: str) -> list[str]:
     else the page's own picture (`og:image`); else the only one nearest to the heading, if it has no other text.
     """
     marked = loose_pictures(page)
-    elements = [element for element in page.tree.iter("img") if _is_large(element) and _address(element)]
-    words = {word for word in _words(title) if len(word) >= MIN_WORD or word > FIRST_UNSPACED} or _words(title)
+    elements = [element for element in page.tree.iter("img") if is_large(element) and _address(element)]
+    words = telling_words(title)
     elements = [element for element in elements if not _leads_away(element)]
-    named = [element for element in elements if words & _words(_texts(element))]
+    named = [element for element in elements if words & words_of(_texts(element))]
     named = nearest(page, title, named, may_repeat=True)
     if found := [*marked, *map(_address, named)]:
         return list(dict.fromkeys(found))[:MAX_PICTURES]
@@ -61,7 +61,13 @@ def _texts(element: lxml.html.HtmlElement) -> str:
     return f"{element.get('alt', '')} {element.get('title', '')} {unquote(_address(element)).rpartition('/')[2]}"
 
 
-def _words(text: str) -> set[str]:
+def telling_words(title: str) -> set[str]:
+    """Return the words of a title that may tell its product from others: the long ones, if it has any."""
+    words = words_of(title)
+    return {word for word in words if len(word) >= MIN_WORD or word > FIRST_UNSPACED} or words
+
+
+def words_of(text: str) -> set[str]:
     """Return the words of a text; of scripts without spaces, pairs of letters."""
     words = plain_key(text[:MAX_TEXT]).split()
     return {*words, *(word[at : at + 2] for word in words if word > FIRST_UNSPACED for at in range(len(word) - 1))}
@@ -74,7 +80,7 @@ def _address(element: lxml.html.HtmlElement) -> str:
     )
 
 
-def _is_large(element: lxml.html.HtmlElement) -> bool:
+def is_large(element: lxml.html.HtmlElement) -> bool:
     """Tell whether a picture may be a product's: no decoration by its name, and not small by its size."""
     sizes = [element.get(name, "").removesuffix("px") for name in ("width", "height")]
     if any(size.isdecimal() and int(size[:6]) < MIN_SIZE_PX for size in sizes):

@@ -19,11 +19,18 @@ FORMER = re.compile(
 """What shops call a price that they do not ask any more."""
 OTHER = re.compile(r"ship|deliver|versand|livraison|unit|base-?price|grund|saving|month|install")
 """What they call prices of something else."""
+OTHER_WORDS = re.compile(
+    rf"{OTHER.pattern}|{FORMER.pattern}|\bsav(?:e|ed|ings?)\b|total|\b(?:cart|basket|bag|spar|gratis|free)\b"
+)
+"""What they write before these."""
 NUMBER = re.compile(r"\d(?:[\d.,'’\s]{0,20}\d)?")
 TAGS = ("span", "div", "p", "strong", "b", "ins", "del", "s", "em", "td", "dd", "h2", "h3", "h4", "bdi", "li")
 SIGN = re.compile(r"[$€£¥₹₽₩₪₺₴₫₸₱฿円元원]|\b(?:[A-Z]{3}|Rs|kr|zł|Kč|lei|Ft|руб)\b|(?<=\d)(?:kr|zł|Kč)")
 """Of a currency, beside a number."""
 DIGIT = re.compile(r"\d")
+INLINE = ("span", "b", "strong", "em", "i", "ins", "font", "bdi", "small", "label")
+MAX_BEFORE = 200
+"""Characters before a price in its line."""
 MAX_TEXT = 40
 MAX_INNER = 60
 """Elements in that of a price."""
@@ -38,7 +45,7 @@ def shown_price(page: Page, title: str) -> Offer:
     tags = list(islice(filter(_is_tag, page.tree.iter(*TAGS)), MAX_FOUND + 1))
     if len(tags) > MAX_FOUND:
         return Offer()
-    found = {element: _offer(element) for element in tags if not _is_former(element)}
+    found = {element: _offer(element) for element in tags if not _is_former(element) and not _is_other(element)}
     around = {outer for element, offer in found.items() if offer for outer in element.iterancestors()}
     offers = {found[element] for element, _ in own(page, title, found) if element not in around}
     # One that cannot be read, `12<sup>99</sup>`, may be the price as well.
@@ -59,6 +66,7 @@ def price_tags(page: Page) -> list[tuple[lxml.html.HtmlElement, Offer]]:
             found[element] = offer
         if len(found) > MAX_FOUND:
             return []
+    found = {element: offer for element, offer in found.items() if not _is_other(element)}
     around = {outer for element in found for outer in element.iterancestors()}
     return [(element, _with_currency(element, found)) for element in found if element not in around]
 
@@ -120,6 +128,32 @@ def _offer(element: lxml.html.HtmlElement) -> Offer | None:
     if not currency and re.search(r"[^\d.,'’\s-]", text):  # `$ 5` is of many currencies
         return None
     return Offer(price, currency) if price else None
+
+
+def _is_other(element: lxml.html.HtmlElement) -> bool:
+    """Tell whether the words of a price, or before it in its line, say that it is another, or are prose."""
+    if OTHER_WORDS.search(price_text(element).lower()):
+        return True
+    line = element
+    while (parent := line.getparent()) is not None and parent.tag in INLINE and not _text_before(line):
+        line = parent
+    before = _text_before(line)
+    if not before or parent is None or parent.tag == "body":
+        return False
+    is_prose = len(re.findall(r"[^\W\d_]{2,}", before)) > MAX_WORDS and not before.endswith((":", "："))
+    return is_prose or bool(OTHER_WORDS.search(before))
+
+
+def _text_before(element: lxml.html.HtmlElement) -> str:
+    """Return the words of a line before an element in it, in small letters."""
+    parent, texts = element.getparent(), []
+    for sibling in islice(element.itersiblings(preceding=True), MAX_TEXTS):
+        texts.insert(0, sibling.tail or "")
+        if sibling.tag not in INLINE or _is_tag(sibling):
+            return " ".join("".join(texts).split()).lower()[-MAX_BEFORE:]
+        texts.insert(0, "".join(islice(sibling.itertext(), MAX_TEXTS)))
+    texts.insert(0, (parent.text or "") if parent is not None else "")
+    return " ".join("".join(texts).split()).lower()[-MAX_BEFORE:]
 
 
 def _is_large(element: lxml.html.HtmlElement) -> bool:

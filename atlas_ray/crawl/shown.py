@@ -7,13 +7,13 @@ from itertools import islice
 import lxml.html
 
 from atlas_ray.crawl.page import Page, clean, is_front, text_of
-from atlas_ray.crawl.pictures import main_pictures
+from atlas_ray.crawl.pictures import is_large, main_pictures, telling_words, words_of
 from atlas_ray.crawl.price_tags import price_tags
 from atlas_ray.crawl.stock import cart_controls
 from atlas_ray.crawl.structured import StructuredData
 from atlas_ray.crawl.subject import ARTICLE_TYPES, LISTING_TYPES
 from atlas_ray.crawl.vicinity import Element, nearest, own
-from atlas_ray.crawl.visibility import is_hidden
+from atlas_ray.crawl.visibility import is_hidden, seen_texts
 
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 OTHER_PAGES = re.compile(r"article|blog|website:|profile|book|music|video")
@@ -24,6 +24,10 @@ MAX_ELEMENTS = 3000
 MAX_CONTROLS = 3
 """The same control at the top and the bottom, and one that stays on the screen."""
 MAX_TITLE = 300
+MAX_BETWEEN = 2000
+"""Characters between the heading and the price."""
+MAX_INNER = 5
+"""Elements within a heading or a price."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def shown_product(page: Page, data: StructuredData) -> ShownProduct | None:
     prices = {(offers[element].price, offers[element].currency) for element in tags}
     if len(prices) != 1:
         return None
-    if any(_has_own_name(element, heading) for element in tags):
+    if any(_has_own_name(element, heading) or not _is_near(element, heading) for element in tags):
         return None
     pictures = main_pictures(page, title)
     price, currency = prices.pop()
@@ -84,8 +88,11 @@ def _is_shown(element: lxml.html.HtmlElement) -> bool:
 def _has_own_name(element: Element, heading: Element) -> bool:
     """Tell whether a price stands under another name than the page's: in a tile, or a teaser.
 
-    That is a heading before it, or a link to another page around it, a picture or a heading.
+    That is a heading before it, a link to another page around it, a picture or a heading, a link before it whose words
+    are more than the heading's, or pictures of which none has a word of the heading in its text.
     """
+    title, telling = words_of(text_of(heading)), telling_words(text_of(heading))
+    alts: list[set[str]] = []
     above = {*heading.iterancestors()}
     block = element
     for parent in element.iterancestors():
@@ -99,9 +106,27 @@ def _has_own_name(element: Element, heading: Element) -> bool:
         is_before = is_before and node is not element
         if node.tag in HEADINGS and is_before and text_of(node):
             return True
-        if node.tag == "a" and _leads(node) and next(node.iter("img", *HEADINGS), None) is not None:
-            return True
-    return False
+        if node.tag == "a" and _leads(node):
+            words = words_of(text_of(node))
+            if next(node.iter("img", *HEADINGS), None) is not None or (is_before and words & title and words - title):
+                return True
+        if node.tag == "img" and is_large(node) and (words := words_of(node.get("alt", ""))):
+            alts.append(words)
+    return bool(alts) and not any(words & telling for words in alts)
+
+
+def _is_near(element: Element, heading: Element) -> bool:
+    """Tell whether hardly more than a short description stands between a heading and a price."""
+    above = {*heading.iterancestors()}
+    common = next((parent for parent in element.iterancestors() if parent in above), None)
+    between, marks = 0, {heading, element}
+    for text, owner in seen_texts(common) if common is not None else ():
+        mark = next((node for node in (owner, *islice(owner.iterancestors(), MAX_INNER)) if node in marks), None)
+        marks.discard(mark)
+        if not marks or between > MAX_BETWEEN:
+            break
+        between += len(text.strip()) if len(marks) == 1 else 0
+    return between <= MAX_BETWEEN
 
 
 def _leads(link: Element) -> bool:

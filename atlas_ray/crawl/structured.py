@@ -22,6 +22,8 @@ from atlas_ray.values import is_missing
 
 MAX_DEPTH = 24
 """Items inside items that are followed."""
+MAX_WHOLE = 1e15
+"""Numbers below are written without `.0`."""
 MAX_RAW_TEXT = 100_000
 MAX_MARKED_ELEMENTS = 5_000
 """Elements with microdata or RDFa attributes past which a page's markup is left alone."""
@@ -66,7 +68,8 @@ def plain(text: str) -> str:
     text = text[:MAX_RAW_TEXT]
     if "&" in text:
         text = html.unescape(text)
-    return clean(remove_tags(text) if "<" in text else text)
+    # What holds tags is HTML, with character references of its own.
+    return clean(html.unescape(remove_tags(text)) if "<" in text else text)
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,8 @@ def _convert(nodes: Iterable[dict[str, Any]], origin: str) -> list[Item]:
             return
         if isinstance(value, float) and not math.isfinite(value):
             return
+        if isinstance(value, float) and value.is_integer() and abs(value) < MAX_WHOLE:
+            value = int(value)
         if isinstance(value, list):
             for inner in value:
                 yield from values(inner, depth + 1)

@@ -17,7 +17,7 @@ MAX_FOUND = 200
 MAX_HEADINGS = 30
 ASIDE = re.compile(
     r"relat|recommend|similar|up-?sell|cross-?sell|also|recent|histor|bundle|accessor|suggest|compar|quick-?view"
-    r"|reco(?:s|$|[-_ ])"
+    r"|reco(?:s|$|[-_ ])|mini-?(?:cart|basket|bag)"
 )
 """What shops call the places of other products in their pages' code."""
 SLIDER = re.compile(r"carousel|slider|swiper|slick")

@@ -157,3 +157,18 @@ def test_links_with_arrows_between(body: str) -> None:
 )
 def test_links_without_arrows(body: str) -> None:
     assert read(body) == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ('<a href="/k">Kitchen</a> <img src="/a.gif" alt="&gt;"> <a href="/m">Cups</a>', ("Kitchen", "Cups")),
+        ('<a href="/k">Kitchen</a><i>-&gt;</i><a href="/m">Cups</a>', ("Kitchen", "Cups")),
+        ('<nav class="breadcrumb"><a href="/k">Kitchen</a> <a href="/m">Anvils</a></nav>', ("Kitchen", "Anvils")),
+        ('<nav class="breadcrumb"><a href="/k">Kitchen</a> <b>Anvil - 3 kg</b></nav>', ("Kitchen",)),
+        (f'<nav class="breadcrumb"><a href="/k">Kitchen</a>{" " * 300_000}x</nav>', ("Kitchen", "x")),
+        (f'<nav class="breadcrumb"><a href="/k">Kitchen</a>{"-" * 300_000}</nav>', ("Kitchen",)),
+    ],
+)
+def test_arrows_as_pictures_and_categories_named_like_the_product(body: str, names: tuple[str, ...]) -> None:
+    assert product(page_of({"@type": "Product", "name": "Anvil", "sku": 7}, body=body)).breadcrumb == names

@@ -82,3 +82,54 @@ def test_words_and_numbers_that_json_does_not_know() -> None:
     text = '{"a": undefined, "b": None, "c": [True, False], "d": 00123, "e": [01.50, 0.5, 0, 10], "f": "None 007"}'
     values = {"a": None, "b": None, "c": [True, False], "d": "00123", "e": ["01.50", 0.5, 0, 10], "f": "None 007"}
     assert load_values(text) == [values]
+
+
+MUG = {"name": "Blue mug", "offers": {"price": "9,99"}, "sku": "Z9"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'name': 'Blue mug', 'offers': {'price': '9,99'}, 'sku': 'Z9'}",
+        '{name: "Blue mug", offers: {price: "9,99"}, sku: "Z9"}',
+        '{"name": "Blue mug", "offers": {"price": 9,99}, "sku": "Z9"}',
+        '{"name": "Blue mug" "offers": {"price": "9,99"} "sku": "Z9"}',
+        '{"name": "Blue mug", "offers": {"price": "9,99"}}, "sku": "Z9"}',  # closed too early
+        '{"name": "Blue mug", "offers": {"price": "9,99"}, "sku": "Z9"]}',
+        '{"name": "Blue mug", "offers": {"price": "9,99"}, "sku": Z9}',
+        '{"name": "Blue mug", "offers": {"price": "9,99"}, "sku": Z9"}',
+        '{{"name": "Blue mug", "offers": {"price": "9,99"}, "sku": "Z9"}}',
+        r"{\"name\": \"Blue mug\", \"offers\": {\"price\": \"9,99\"}, \"sku\": \"Z9\"}",
+        json.dumps(json.dumps(MUG)),
+    ],
+)
+def test_signs_that_are_missing_wrong_or_too_many(text: str) -> None:
+    assert load_values(text) == [MUG]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": , "b": 1}', {"a": None, "b": 1}),
+        ('{"a": +1.5, "b": 9.99 EUR}', {"a": "+1.5", "b": "9.99 EUR"}),
+        ('{"a": Liquid error: x , "b": 1}', {"a": "Liquid error: x", "b": 1}),
+        ('{"a": [{"x": 1}, {"y": 2}, "b": 1}', {"a": [{"x": 1}, {"y": 2}], "b": 1}),
+        ('{"a": [{"x": 1], "b": 1}', {"a": [{"x": 1}], "b": 1}),
+        ('{"a": "8,\n"b": 1}', {"a": "8", "b": 1}),
+        ('{"a": 12 // twelve\n, "b": 1}', {"a": 12, "b": 1}),
+        ('{"a": "x {"y"} z", "b": 1}', {"a": 'x {"y"} z', "b": 1}),
+        ("{'a': 'the \"best\" man\\'s', 'b': 1}", {"a": 'the "best" man\'s', "b": 1}),
+    ],
+)
+def test_values_beside_broken_ones_are_read(text: str, value: object) -> None:
+    assert load_values(text) == [value]
+
+
+@pytest.mark.parametrize(
+    "piece", ["{} ", "1,1", "a:", "a ", "}],", "[{]", "'", "'a':", '",' + " " * 99, "\n", ",\n", "0"]
+)
+def test_much_of_what_is_repaired_is_read_in_linear_time(piece: str) -> None:
+    started = time.process_time()
+    for start in ("{} {", '{"a": ', '{"a": "x', "{'a': 'x", '{"a": ['):
+        load_values(start + piece * (200_000 // len(piece)))
+    assert time.process_time() - started < 8

@@ -170,3 +170,15 @@ def test_a_currency_with_three_decimals() -> None:
     assert read({"offers": offer("A", "1,250.500", priceCurrency="BHD")})[1:3] == (1250.5, "BHD")
     assert read({"offers": offer("A", "OMR 3.350", priceCurrency=None)})[1:3] == (3.35, "OMR")
     assert read({"offers": offer("A", "3.350 TND", priceCurrency="TND")})[1:3] == (3.35, "TND")
+
+
+def test_the_number_is_that_of_the_product_which_the_chosen_offer_is_for() -> None:
+    offers = [
+        {"price": 5, "priceCurrency": "EUR", "availability": OUT, "itemOffered": {"@type": "Product", "sku": "P1"}},
+        {"price": 8, "priceCurrency": "EUR", "availability": IN, "itemOffered": {"@type": "Product", "sku": "P2"}},
+    ]
+    assert read({"sku": "P", "offers": offers}) == ("P2", 8, "EUR", "InStock")
+
+
+def test_a_number_that_json_holds_as_a_decimal_is_whole() -> None:
+    assert read({"sku": 123.0, "offers": offer("", 5)})[0] == "123"

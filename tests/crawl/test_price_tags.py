@@ -123,3 +123,20 @@ def test_a_selected_currency_tells_the_decimals_of_a_selected_price() -> None:
     assert (found.price, found.currency) == (3.35, "KWD")
     assert shown(f'{HEADING}<b class="price">KWD 3.350</b>') == Offer(3.35, "KWD")
     assert shown(f'{HEADING}<b class="price">BHD 1,250.500</b>') == Offer(1250.5, "BHD")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Free shipping over {}",
+        "You save {}",
+        "RRP: {}",
+        "All orders of at least {}",
+        "<b>Versand</b> {}",
+        "Your cart: {}",
+    ],
+)
+def test_a_price_of_something_else_by_the_words_before_it(line: str) -> None:
+    body = f"<h1>Anvil</h1><p>{line.format('<span class=price>€50</span>')}</p>"
+    found = product(page_of({"@type": "Product", "name": "Anvil", "sku": 7}, body=body))
+    assert found.price is None

@@ -19,6 +19,9 @@ PAGES = [
     H1 + '<img src="/logo.png"><img src="/i/anvil.jpg" alt="anvil"><img src="x.jpg" width=20>' + PRICE + CART,
     H1 + IMAGE + PRICE + CART + '<div class="related"><h2>Also</h2><a href="/p/2"><img></a><b>€ 5</b></div>',
     H1 + IMAGE + PRICE + CART + "<h2>Description</h2><p>Heavy</p><p>€ 3,00 / month</p>",
+    f'<div>{H1}{IMAGE}<p>RRP <span>€ 25,00</span></p><p class="price">€ 19,99</p>{CART}</div>',
+    f"<div>{H1}{IMAGE}<p>Our price: {PRICE} incl. VAT</p><p>Free delivery above <b>€ 50</b></p>{CART}</div>",
+    f"<div>{H1}{IMAGE}<p>{PRICE}</p><p>You save <b>€ 5,00</b></p>{CART}</div>",
     f"<header><h1></h1></header>{H1}{IMAGE}{PRICE}{CART}<footer>{CART}</footer>",
 ]
 
@@ -79,6 +82,15 @@ NO_PRODUCTS = {
     "a teaser": f'<h1>Anvil news</h1>{IMAGE}<a href="/p/1">{PRICE}</a>{CART}',
     "in the footer": H1 + IMAGE + f"<footer>{PRICE}{CART}</footer>",
     "recommended": H1 + IMAGE + f'<div class="recommended">{PRICE}{CART}</div>',
+    "a search of one, named by its picture": f"<h1>Results for steel</h1><div><b>Anvil</b>{IMAGE}{PRICE}{CART}</div>",
+    "a teaser by its picture": f"<h1>Tools</h1><p>All tools.</p><div>{IMAGE}{PRICE}{CART}</div>",
+    "a link to a variety": f'{H1}<div><a href="/p/2">Executive Anvil, large</a>{IMAGE}{PRICE}{CART}</div>',
+    "an article": f"{H1}{IMAGE}<p>{'How we make it. ' * 300}</p>{PRICE}{CART}",
+    "shipping": H1 + IMAGE + f"<p>Free shipping over {PRICE}</p>{CART}",
+    "prose": H1 + IMAGE + f"<p>More than two hundred anvils below {PRICE}</p>{CART}",
+    "a small cart": H1 + IMAGE + f'<div class="minicart">{PRICE}</div>{CART}',
+    "a total": H1 + IMAGE + f"<p>Your cart: {PRICE}</p>{CART}",
+    "a former price by its label": H1 + IMAGE + f"<p>RRP {PRICE}</p>{CART}",
     "a list for machines": PAGES[0] + '<script type="application/ld+json">{"@type":"ItemList"}</script>',
 }  # fmt: skip
 
