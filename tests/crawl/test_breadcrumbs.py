@@ -166,7 +166,7 @@ def test_links_without_arrows(body: str) -> None:
         ('<a href="/k">Kitchen</a><i>-&gt;</i><a href="/m">Cups</a>', ("Kitchen", "Cups")),
         ('<nav class="breadcrumb"><a href="/k">Kitchen</a> <a href="/m">Anvils</a></nav>', ("Kitchen", "Anvils")),
         ('<nav class="breadcrumb"><a href="/k">Kitchen</a> <b>Anvil - 3 kg</b></nav>', ("Kitchen",)),
-        (f'<nav class="breadcrumb"><a href="/k">Kitchen</a>{" " * 300_000}x</nav>', ("Kitchen", "x")),
+        (f'<nav class="breadcrumb"><a href="/k">Kitchen</a>{" " * 60_000}x</nav>', ("Kitchen", "x")),
         (f'<nav class="breadcrumb"><a href="/k">Kitchen</a>{"-" * 300_000}</nav>', ("Kitchen",)),
     ],
 )
