@@ -146,7 +146,8 @@ def _is_other(element: lxml.html.HtmlElement) -> bool:
 
 def _text_before(element: lxml.html.HtmlElement) -> str:
     """Return the words of a line before an element in it, in small letters."""
-    parent, texts = element.getparent(), []
+    parent = element.getparent()
+    texts: list[str] = []
     for sibling in islice(element.itersiblings(preceding=True), MAX_TEXTS):
         texts.insert(0, sibling.tail or "")
         if sibling.tag not in INLINE or _is_tag(sibling):
