@@ -13,7 +13,7 @@ import pytest
 from atlas_ray.errors import FetchError, OutageError, StorageError
 from atlas_ray.objects import ObjectReader
 from atlas_ray.records import IMAGES
-from atlas_ray.table_files import read_footers
+from atlas_ray.table_files import _footer
 from atlas_ray.tables import open_table
 from benchmarks.parts import free_port, wait_for, write_catalog
 from tests.parts import rows
@@ -119,12 +119,12 @@ def test_a_table_whose_store_is_away_is_not_damaged(
     assert len(table.read()) == table.rows
     (file,) = table.files
     store.outages[0] = (1.0, *answer)
-    assert read_footers(file.uri, set())[0].schema == file.schema
+    assert _footer(uri, file.uri, set()).schema == file.schema
     store.outages[0] = (1e6, *answer)
     with pytest.raises(OutageError, match=r"images/.*parquet: .*AWS Error.*; run the same command again"):
         table.read()
     with pytest.raises(StorageError, match="AWS Error"):
-        read_footers(file.uri, set())
+        _footer(uri, file.uri, set())
 
 
 def test_a_run_outlives_outages_and_asks_again_for_what_failed(
