@@ -108,7 +108,7 @@ def test_a_store_that_stays_away_ends_the_reading(keys: list[str], store: type[F
         reader.read_many(keys)
 
 
-@pytest.mark.parametrize("answer", [(403, "ExpiredToken"), (403, "AccessDenied"), (500, "InternalError")])
+@pytest.mark.parametrize("answer", [(403, "ExpiredToken"), (403, "AccessDenied")])
 def test_a_table_whose_store_is_away_is_not_damaged(
     keys: list[str], store: type[Faulty], answer: tuple[int, str]
 ) -> None:
