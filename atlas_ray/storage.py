@@ -149,6 +149,14 @@ def is_folder(uri: str) -> bool:
         return bool(place.filesystem.get_file_info(place.path).type == fs.FileType.Directory)
 
 
+def is_special(uri: str) -> bool:
+    """Tell whether a local path is a pipe or a device, which has neither a size nor a beginning to go back to."""
+    if is_s3(uri):
+        return False
+    path = locate(uri).path
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
 def read_bytes(uri: str) -> bytes:
     """Read a whole file."""
     with open_input(uri) as stream:

@@ -1,6 +1,7 @@
 """Real parts for the tests: an S3 server of its own process, a local Ray, a small model."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from tests.parts import make_artifact
 # A machine may be busy with other tests; how long one example takes says nothing.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
+# Who starts the tests in the background has them ignore stops, and so would each process that they start and stop.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 DATA = os.environ.get("ATLAS_RAY_TEST_DATA")
 SHOP_COLUMNS = {"product_id": "id", "image_uris": "image", "category_path": "category"}
 

@@ -66,14 +66,16 @@ def test_a_stopped_training_says_the_same(catalog: str, tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_on_says_just_that_it_stopped(shop: str, tmp_path: Path) -> None:
-    fifo = tmp_path / "rows.jsonl"
-    os.mkfifo(fifo)
-    process = command("import", str(fifo), "--format", "jsonl", "--output", str(tmp_path / "catalog"))
-    with fifo.open("w"):  # the import waits for a row
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+    rows = tmp_path / "rows.jsonl"
+    products = ({"product_id": str(number), "image": "https://x.example/1.jpg"} for number in range(300_000))
+    rows.write_text("".join(f"{json.dumps(product)}\n" for product in products))
+    output = tmp_path / "catalog"
+    process = command("import", str(rows), "--output", str(output))
+    wait_until((output / "unfinished.json").exists, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (1, "atlas-ray import: stopped\n")
-    assert not (tmp_path / "catalog").exists()
+    assert [path.name for path in output.rglob("*") if path.is_file()] == ["unfinished.json"]
 
 
 def test_a_full_disk_ends_an_import_with_a_line(shop: str, full_disk: Path) -> None:

@@ -70,6 +70,8 @@ class Source:
         """
         if kind not in (AUTO, *FORMATS):
             raise CatalogError(f"format {kind!r} is unknown; expected one of {', '.join(FORMATS)}")
+        if storage.is_special(source):
+            raise CatalogError(f"{source}: a pipe or a device, which cannot be read twice; write it to a file first")
         self.kind = kind if kind != AUTO else guess_format(source, encoding)
         self.header: list[str] | None = None
         self.header_lines = 0

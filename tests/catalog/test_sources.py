@@ -255,3 +255,9 @@ def test_cells_between_bars(tmp_path: Path) -> None:
     assert run(path).products == 1
     (product,) = rows(tmp_path / "out", "products")
     assert (product["title"], product["category_path"]) == ("A, B", ["X", "Y"])
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.csv")
+    with pytest.raises(CatalogError, match="a pipe or a device, which cannot be read twice; write it to a file first"):
+        Source(str(tmp_path / "rows.csv"), "auto", ["product_id"])

@@ -83,8 +83,11 @@ def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
     (tmp_path / "a" / "train.json").write_text(json.dumps(SMALL | {"catalog": catalog, "batch_size": 4096}))
     with pytest.raises(OutputError, match="holds a run with"):
         train(EncoderDecoderTraining(catalog=catalog, output=str(tmp_path / "a"), **SMALL))
-    columns = {"product_id": "id", "image_uris": "image", "category_path": "none"}
-    import_catalog(ImportConfig(source=shop, output=str(tmp_path / "unlabelled"), columns=columns))
+    listed = [json.loads(line) for line in storage.read_bytes(shop).decode().split("\n") if line]
+    lines = [json.dumps({name: value for name, value in row.items() if name != "category"}) for row in listed]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    source, base = str(tmp_path / "rows.jsonl"), shop.rpartition("/")[0]
+    import_catalog(ImportConfig(source=source, output=str(tmp_path / "unlabelled"), image_base=base))
     with pytest.raises(CatalogError, match="no product is labelled"):
         train(EncoderDecoderTraining(catalog=str(tmp_path / "unlabelled"), output=str(tmp_path / "b"), **SMALL))
 
