@@ -59,9 +59,7 @@ def test_a_stopped_training_says_the_same(catalog: str, tmp_path: Path) -> None:
     time.sleep(5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert errors.splitlines()[-1] == "atlas-ray train: stopped; the same command goes on from here"
-    assert "Traceback" not in errors
+    assert (process.returncode, errors) == (1, "atlas-ray train: stopped; the same command goes on from here\n")
     assert left_behind(output) == []
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from atlas_ray.streaming.source import TableSource
+from atlas_ray.streaming.source import TableSource, read_source
 from atlas_ray.tables import Piece, Table
 
 PARTITION_ROWS = 100_000
@@ -41,14 +41,12 @@ def by_product(
         What `combine` returned.
     """
     pieces = functools.partial(_pieces, tables, schema)
-    dataset: ray.data.Dataset
     partitions = -(-total // partition_rows)
     if partitions <= 1:  # one task does it all: to start a shuffle would take longer than the work
         whole = functools.partial(_combined, schema=schema, combine=combine)
-        dataset = ray.data.read_datasource(TableSource(pieces, whole), override_num_blocks=1)
-        return dataset
+        return read_source(TableSource(pieces, whole), blocks=1)
     files = sum(len(table.files) for table, _ in tables)
-    dataset = ray.data.read_datasource(TableSource(pieces), override_num_blocks=min(max(files, 1), MAX_READ_TASKS))
+    dataset = read_source(TableSource(pieces), blocks=min(max(files, 1), MAX_READ_TASKS))
     dataset = dataset.repartition(partitions, keys=["product_id"])
     return dataset.map_batches(combine, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
 

@@ -15,6 +15,7 @@ from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from atlas_ray.session import connect
 from atlas_ray.tables import Table
 
 
@@ -86,6 +87,16 @@ def _read(pieces: Sequence[Rows], shape: Shape) -> Iterable[pa.Table]:
     return shape(table for piece in pieces for table in piece.tables())
 
 
+def read_source(source: Datasource, *, blocks: int | None = None) -> ray.data.Dataset:
+    """Read a source as a stream, of about so many blocks.
+
+    Ray Data would start a Ray of its own where none is there: one with a dashboard, that says all it does.
+    """
+    connect()
+    dataset: ray.data.Dataset = ray.data.read_datasource(source, override_num_blocks=blocks)
+    return dataset
+
+
 def read_table(table: Table, columns: Sequence[str], *, blocks: int | None = None) -> ray.data.Dataset:
     """Read a table's columns as a stream, in the shape that it was opened in.
 
@@ -94,6 +105,4 @@ def read_table(table: Table, columns: Sequence[str], *, blocks: int | None = Non
         columns: Which.
         blocks: About how many blocks it is cut into; None: as Ray likes.
     """
-    source = TableSource(functools.partial(table.pieces, columns))
-    dataset: ray.data.Dataset = ray.data.read_datasource(source, override_num_blocks=blocks)
-    return dataset
+    return read_source(TableSource(functools.partial(table.pieces, columns)), blocks=blocks)

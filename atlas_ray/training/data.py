@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from atlas_ray.fitted import product_keys
 from atlas_ray.objects import ObjectReader
 from atlas_ray.picture_limits import PictureLimits
 from atlas_ray.records import PRODUCTS
-from atlas_ray.session import connect
 from atlas_ray.streaming.source import read_table
 from atlas_ray.tables import open_table
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
@@ -33,8 +32,8 @@ MOST_REPEATS = 10
 class Labelled:
     """A split's examples: rows of (name, label), label being a leaf's position, and of texts also `text`."""
 
-    stream: ray.data.Dataset
-    """Reads them."""
+    stream: Callable[[], ray.data.Dataset]
+    """Begins to read them, on Ray; what the other fields say is known without it."""
     count: int
     """Examples in it."""
     unusable: int
@@ -55,8 +54,7 @@ class Labelled:
     @functools.cached_property
     def dataset(self) -> ray.data.Dataset:
         """The rows, read once, when they are first asked for: each epoch starts from them in the object store."""
-        connect()
-        read: ray.data.Dataset = self.stream.materialize()
+        read: ray.data.Dataset = self.stream().materialize()
         return read
 
 
@@ -106,12 +104,15 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
         repeats = np.clip(np.rint(np.sqrt(counts[counts > 0].mean() / there)), 1, MOST_REPEATS).astype(np.int64)
         explode = functools.partial(explode, repeats=repeats)
         count = int((counts * repeats).sum())
-    # A task a file: cut finer, as it is by default, a small catalogue starts processes that have one block to do.
-    dataset = read_table(table, columns, blocks=max(len(table.files), 1))
-    dataset = dataset.map_batches(explode, batch_format="pyarrow", batch_size=None)
+
+    def stream() -> ray.data.Dataset:
+        # A task a file: cut finer, as it is by default, a small catalogue starts processes that have one block to do.
+        read = read_table(table, columns, blocks=max(len(table.files), 1))
+        return read.map_batches(explode, batch_format="pyarrow", batch_size=None)
+
     fitted = np.unique(np.concatenate(keys))
     return Labelled(
-        dataset, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted,
+        stream, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted,
         table.unusable_rows, tuple(table.losses),
     )  # fmt: skip
 
