@@ -88,8 +88,7 @@ def _check_paths(text: str, source: str) -> None:
     tops = {line.partition(">")[0].strip() for line in paths}
     if 2 * sum(line in tops or PATH_SEPARATOR.search(line) is not None for line in lines) >= len(lines):
         return
-    other = next((m for m in OTHER_SEPARATORS if sum(m in line[1:-1] for line in lines) >= 0.8 * len(lines)), "")
-    if other:
+    if other := _other_separator(lines):
         reason = f"its names seem to stand between {other!r}, where '>' is expected"
     elif paths:
         reason = f"only {len(paths)} of its {len(lines)} lines read as 'Top > ... > Leaf'"
@@ -198,8 +197,7 @@ def _read_csv(text: str, source: str) -> Lines:
     if levels:
         take = _level_columns(levels)
     elif "categorypath" in columns:
-        at = columns.index("categorypath")
-        take = lambda cells: parse_path(cells[at])  # noqa: E731
+        return _path_column(table, columns.index("categorypath"), source)
     elif {"id", "parentid", "name"} <= set(columns):
         return _adjacency(table, columns.index("id"), columns.index("parentid"), columns.index("name"))
     else:
@@ -208,6 +206,27 @@ def _read_csv(text: str, source: str) -> Lines:
             "or category_path or id, parent_id, name"
         )
     return _paths(table, take)
+
+
+def _path_column(table: Delimited, at: int, source: str) -> Lines:
+    """Read paths of one column; what another separator stands between would be a tree of one level, and is refused."""
+    rows = [(line, cells[at]) for line, cells in _cells(table)]
+    written = [path for _, path in rows]
+    if written and not any(">" in path for path in written) and (mark := _other_separator(written)) not in ("", ","):
+        raise TaxonomyError(
+            f"{source}: the names of its paths seem to stand between {mark!r}, where '>' is expected; write "
+            "'Top > ... > Leaf', or a column for each level: level_1, level_2, ..."
+        )
+    for line, path in rows:
+        try:
+            yield line, parse_path(path), ""
+        except TaxonomyError as error:
+            raise _LineError(line, str(error)) from None
+
+
+def _other_separator(paths: list[str]) -> str:
+    """Return what stands within most of some texts and may separate names, or ""."""
+    return next((m for m in OTHER_SEPARATORS if sum(m in path[1:-1] for path in paths) >= 0.8 * len(paths)), "")
 
 
 def _paths(table: Delimited, take: Callable[[list[str]], CategoryPath]) -> Lines:

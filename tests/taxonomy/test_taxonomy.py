@@ -158,6 +158,8 @@ NO_TAXONOMY = {
     "change.diff": ("diff --git a/x b/x\n> new\n> newer\n", "looks like a patch"),
     "slashes.txt": ("Women/Ethnic Wear/Sarees\nWomen/Ethnic Wear/Kurtas\n", "between '/', where '>' is expected"),
     "arrows.txt": ("Women » Sarees\nWomen » Kurtas\nMen » Shirts\n", "between '»', where '>' is expected"),
+    "slashes.csv": ("category_path\nWomen/Ethnic/Sarees\nWomen/Ethnic/Kurtas\n", "between '/', where '>' is expected"),
+    "bars.csv": ("category_path;id\nMen|Shirts;1\nMen|Shoes;2\n", "between '|', where '>' is expected"),
     "names.txt": ("Sarees\nKurtas\nShirts\n", "a tree of one level is a CSV with the column level_1"),
     "settings.yaml": ("# Women > Sarees\nname: x\nlist:\n- a\n- b\n", "only 1 of its 5 lines"),
     "letter.txt": ("Dear all,\nprices > 10 are high.\nBest,\nA\n", "only 1 of its 4 lines"),
