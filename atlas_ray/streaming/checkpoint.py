@@ -62,7 +62,7 @@ def reopen(output: str, folders: Sequence[str], *, retry_failed: bool) -> dict[s
     if retry_failed and len(failed := _failed(output, folders)):
         if not rows_done(output):
             raise OutputError(f"{output} holds a run that kept no checkpoint to go on from; use a new folder")
-        _write_rows(storage.join(output, RETRIED), pa.table({"image_id": failed}))
+        storage.write_table(storage.join(output, RETRIED), pa.table({"image_id": failed}))
         _take_out(output, folders)
         run = None
     return run
@@ -106,7 +106,7 @@ def _take_out(output: str, folders: Sequence[str]) -> None:
         if not len(kept):
             storage.delete_file(file)
         elif len(kept) < len(table):
-            _write_rows(file, kept)
+            storage.write_table(file, kept)
     storage.delete_file(marked)
 
 
@@ -118,13 +118,6 @@ def _read_rows(uri: str) -> pa.Table:
     place = storage.locate(uri)
     with place.filesystem.open_input_file(place.path) as stream:
         return pq.read_table(stream)
-
-
-def _write_rows(uri: str, table: pa.Table) -> None:
-    """Write a file that appears whole or not at all."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    storage.write_bytes(uri, buffer.getvalue().to_pybytes())
 
 
 def recover(output: str, folders: Sequence[str]) -> int:

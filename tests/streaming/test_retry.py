@@ -76,7 +76,7 @@ def test_a_finished_run_without_such_rows_stays_finished(output: str) -> None:
 @pytest.mark.parametrize("step", range(12))
 def test_a_kill_at_any_step_loses_nothing(output: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     left = step
-    for name in ("write_bytes", "delete_file"):
+    for name in ("write_bytes", "write_table", "delete_file"):
 
         def stopped(*arguments: object, name: str = name, function: object = getattr(storage, name)) -> None:
             nonlocal left
