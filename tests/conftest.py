@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import hypothesis
 import pytest
 
@@ -48,14 +49,21 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """A bucket on an S3 server of its own process; `AWS_ENDPOINT_URL` names it."""
+def s3_endpoint() -> Iterator[None]:
+    """An S3 server of its own process; `AWS_ENDPOINT_URL` names it."""
     with s3_server("shop"):
-        yield "s3://shop"
+        yield
+
+
+@pytest.fixture(scope="module")
+def s3(s3_endpoint: None) -> Iterator[str]:
+    """A bucket of the S3 server, empty again after each module, so that the order of modules does not matter."""
+    yield "s3://shop"
+    boto3.resource("s3").Bucket("shop").objects.all().delete()
 
 
 @pytest.fixture(scope="session")
-def local_ray(s3: str) -> None:
+def local_ray(s3_endpoint: None) -> None:
     """A Ray whose workers know the S3 server; it ends with the test process."""
     connect()
 
