@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all check docs docs-links clean
 
 demo: $(READY)
 	$(BIN)/atlas-ray demo
@@ -20,6 +20,15 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Warnings, a broken link to another page among them, are errors.
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+# Asks for every address outside the documentation, too.
+docs-links: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -q -b linkcheck docs docs/_build/links
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "$(PYTHON) is older than 3.11; name another with: make PYTHON=python3.12 ..."; exit 1; }
@@ -28,4 +37,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv demo docs/_build .mypy_cache .pytest_cache .ruff_cache *.egg-info
