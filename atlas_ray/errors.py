@@ -24,7 +24,7 @@ class TaxonomyError(UserError):
 
 
 class CatalogError(UserError):
-    """A catalogue that cannot be read as the tables of `atlas_ray.records`."""
+    """A catalogue that cannot be read as the tables of `atlas_ray.schemas`."""
 
 
 class ArtifactError(UserError):

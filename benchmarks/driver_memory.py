@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from atlas_ray.streaming.checkpoint import rows_done
-from benchmarks.parts import pictures, random_model, write_catalog
+from atlas_ray.runtime.checkpoint import rows_done
+from tests.support.inputs import pictures, random_model, write_catalog
 
 
 def resident_mib(pid: int) -> float:
@@ -34,7 +34,7 @@ def main() -> None:
         uris = [str(files[number % len(files)]) for number in range(options.count)]
         write_catalog(f"{scratch}/catalog", uris)
         random_model(f"{scratch}/model", "resnet18", image_size_px=32, dim=16)
-        command = [sys.executable, "-m", "atlas_ray.cli", "score", "--catalog", f"{scratch}/catalog"]
+        command = [sys.executable, "-m", "atlas_ray", "score", "--catalog", f"{scratch}/catalog"]
         command += ["--model", f"{scratch}/model", "--output", f"{scratch}/run", "--batch-size", "128"]
         driver = subprocess.Popen(command)
         baseline, largest = 0.0, 0.0

@@ -21,20 +21,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageEnhance
 
-from atlas_ray import storage
 from atlas_ray.catalog.split import SPLITS, resplit
-from atlas_ray.cleaning.duplicates import (
+from atlas_ray.duplicates.detect import (
     FINGERPRINTED,
     DuplicateConfig,
     find_duplicates,
     fingerprint_block,
     fingerprint_column,
 )
-from atlas_ray.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint, near_pairs
-from atlas_ray.images import decode_batch
-from atlas_ray.objects import ObjectReader
+from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint, near_pairs
+from atlas_ray.io import storage
+from atlas_ray.io.objects import ObjectReader
+from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
-from atlas_ray.streaming.outcomes import KEYS, with_errors
+from atlas_ray.runtime.outcomes import KEYS, with_errors
 
 BATCH = 256
 PAIRS_SHOWN = 60

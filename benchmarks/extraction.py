@@ -26,11 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atlas_ray.crawl.breadcrumbs import find_breadcrumb
-from atlas_ray.crawl.extract import Extracted, NotAProduct, extract
-from atlas_ray.crawl.page import Page
-from atlas_ray.crawl.store import StartUrl, Store
-from atlas_ray.crawl.structured import StructuredData
+from atlas_ray.extraction.breadcrumbs import find_breadcrumb
+from atlas_ray.extraction.extract import Extracted, NotAProduct, extract
+from atlas_ray.extraction.page import Page
+from atlas_ray.extraction.structured import StructuredData
 
 DATA_COLUMNS = ("jsonld_product", "microdata_product", "og_product")
 DOLLARS = frozenset(("USD", "CAD", "AUD", "NZD", "TWD", "HKD", "SGD", "CLP", "MXN", "COP", "ARS"))
@@ -112,7 +111,6 @@ def read_page(file: Path, url: str) -> Page:
 def measure(folder: Path) -> Report:
     """Extract every page of a folder and compare."""
     report = Report()
-    store = Store(name="any", start_urls=(StartUrl("https://shop.example"),))
     with (folder / "pages.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row in rows:
@@ -131,7 +129,7 @@ def measure(folder: Path) -> Report:
                 report.differences.append(f"{name}: breadcrumb {names}, not {BREADCRUMBS[name]}")
             continue
         started = time.process_time()
-        found = extract(page, store)
+        found = extract(page)
         report.milliseconds.append(1000 * (time.process_time() - started))
         made = isinstance(found, Extracted)
         if not row["role"].startswith("product"):

@@ -29,8 +29,8 @@ from pathlib import Path
 from aiohttp import web
 from PIL import Image
 
-from benchmarks.cluster import head
-from benchmarks.parts import free_port, wait_for, write_catalog
+from tests.support.cluster import head
+from tests.support.inputs import free_port, wait_for, write_catalog
 
 CONCURRENCY, PROCESSES = 64, 2
 MAX_BYTES = 1024 * 1024
@@ -96,7 +96,7 @@ def fetch(
 ) -> tuple[float, dict[str, dict[str, int]]]:
     """Run the command over URLs; return its wall seconds and its run.json."""
     write_catalog(f"{scratch}/{name}-catalog", urls)
-    command = [sys.executable, "-m", "atlas_ray.cli", "fetch", "--catalog", f"{scratch}/{name}-catalog"]
+    command = [sys.executable, "-m", "atlas_ray", "fetch", "--catalog", f"{scratch}/{name}-catalog"]
     command += ["--output", f"{scratch}/{name}", "--allow-private", place, "--workers", str(PROCESSES)]
     command += ["--concurrency", str(CONCURRENCY), "--per-host-concurrency", str(CONCURRENCY), "--per-host-rate", "0"]
     began = time.monotonic()

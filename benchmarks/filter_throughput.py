@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 
 from atlas_ray.artifacts import load_zoom_artifact, save_zoom_artifact
-from atlas_ray.images import decode_batch
+from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.zoom_predictor import ZoomPredictor
-from benchmarks.parts import pictures, write_catalog
+from atlas_ray.prediction.zoom import ZoomPredictor
+from tests.support.inputs import pictures, write_catalog
 
 
 def plain_loop(model: str, files: list[Path], batch_size: int) -> float:
@@ -65,7 +65,7 @@ def main() -> None:
             command += ["--plain", model, "--count", str(options.count), "--batch-size", str(options.batch_size)]
             alone = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             output = f"{scratch}/run{pair}"
-            command = [sys.executable, "-m", "atlas_ray.cli", "filter", "--catalog", catalog, "--model", model]
+            command = [sys.executable, "-m", "atlas_ray", "filter", "--catalog", catalog, "--model", model]
             command += ["--output", output, "--batch-size", str(options.batch_size)]
             started = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

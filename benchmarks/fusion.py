@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from atlas_ray.config import POLICIES
-from atlas_ray.records import IMAGES, PRODUCTS
+from atlas_ray.schemas import IMAGES, PRODUCTS
+from atlas_ray.settings import POLICIES
 
 FIELDS = ("title", "description")
 MODALITIES = ("picture", *FIELDS)
@@ -34,7 +34,7 @@ REPLICATES = 10_000
 
 
 def run(*command: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "atlas_ray.cli", *command], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "atlas_ray", *command], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
 

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from atlas_ray.errors import PictureError
-from atlas_ray.images import decode
-from atlas_ray.picture_files import FORMATS
+from atlas_ray.modalities.picture_files import FORMATS
+from atlas_ray.modalities.pictures import decode
 
 Bytes = Callable[[bytes, np.random.Generator], bytes]
 SLOW_S = 1.0

@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas_ray.streaming.checkpoint import rows_done
-from benchmarks.parts import pictures, random_model, write_catalog
+from atlas_ray.runtime.checkpoint import rows_done
+from tests.support.inputs import pictures, random_model, write_catalog
 
 KINDS = ("driver", "actor", "raylet")
 CLUSTER = """
@@ -82,7 +82,7 @@ class Bench:
 
     def run(self, name: str, address: str = "") -> "subprocess.Popen[bytes]":
         """Start the command; its output goes to a folder of the scratch."""
-        command = [sys.executable, "-m", "atlas_ray.cli", "score", "--catalog", f"{self.scratch}/catalog"]
+        command = [sys.executable, "-m", "atlas_ray", "score", "--catalog", f"{self.scratch}/catalog"]
         command += ["--model", f"{self.scratch}/model", "--output", f"{self.scratch}/{name}"]
         command += ["--precision", "float32", "--batch-size", "16", "--rows-per-file", "64"]
         environment = dict(os.environ, **({"RAY_ADDRESS": address} if address else {}))

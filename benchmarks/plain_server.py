@@ -13,9 +13,9 @@ from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.images import decode
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products
+from atlas_ray.modalities.pictures import decode
+from atlas_ray.modalities.products import Products
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 
 
 def main() -> None:

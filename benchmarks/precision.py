@@ -14,9 +14,9 @@ import time
 import torch
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products
-from benchmarks.parts import pictures
+from atlas_ray.modalities.products import Products
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from tests.support.inputs import pictures
 
 
 def main() -> None:

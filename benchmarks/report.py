@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from atlas_ray.records import CATEGORIZED
+from atlas_ray.schemas import CATEGORIZED
 
 
 def repeat_products(run: str, output: Path, count: int) -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         model = ["--model", options.model] if options.model else []
         began = time.monotonic()
         subprocess.run(
-            [sys.executable, "-m", "atlas_ray.cli", "evaluate", "--run", str(run), *model],
+            [sys.executable, "-m", "atlas_ray", "evaluate", "--run", str(run), *model],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         seconds = time.monotonic() - began

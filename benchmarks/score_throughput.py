@@ -21,7 +21,7 @@ from pathlib import Path
 
 import boto3
 
-from benchmarks.parts import pictures, random_model, s3_server, write_catalog
+from tests.support.inputs import pictures, random_model, s3_server, write_catalog
 
 
 def bare(model: str, files: list[Path], batch_size: int) -> float:
@@ -29,8 +29,8 @@ def bare(model: str, files: list[Path], batch_size: int) -> float:
     import torch
 
     from atlas_ray.artifacts import load_artifact
-    from atlas_ray.predictors import PathPredictor, PredictorConfig
-    from atlas_ray.products import Products
+    from atlas_ray.modalities.products import Products
+    from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 
     torch.set_num_threads(os.cpu_count() or 1)
     predictor = PathPredictor(load_artifact(model), PredictorConfig(batch_size=batch_size))
@@ -76,7 +76,7 @@ def main() -> None:
                 command += ["--count", str(options.count), "--batch-size", str(options.batch_size)]
                 alone = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 output = f"{scratch}/run{pair}"
-                command = [sys.executable, "-m", "atlas_ray.cli", "score", "--catalog", "s3://shop/catalog"]
+                command = [sys.executable, "-m", "atlas_ray", "score", "--catalog", "s3://shop/catalog"]
                 command += ["--model", model, "--output", output, "--batch-size", str(options.batch_size)]
                 started, served = time.perf_counter(), server.cpu_s()
                 subprocess.run([*command, *options.score_flags], check=True, stdout=subprocess.DEVNULL)

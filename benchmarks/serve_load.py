@@ -32,8 +32,8 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.endpoint import endpoint
-from benchmarks.parts import free_port, pictures, random_model, wait_for
+from tests.support.endpoint import endpoint
+from tests.support.inputs import free_port, pictures, random_model, wait_for
 
 CLIENTS = 32
 BATCHES = (8, 16, 32)
@@ -135,8 +135,8 @@ def bare(model: str, files: list[Path], precision: str) -> float:
     import torch
 
     from atlas_ray.artifacts import load_artifact
-    from atlas_ray.predictors import PathPredictor, PredictorConfig
-    from atlas_ray.products import Products
+    from atlas_ray.modalities.products import Products
+    from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 
     torch.set_num_threads(os.cpu_count() or 1)
     predictor = PathPredictor(load_artifact(model), PredictorConfig(precision=precision))

@@ -15,13 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from atlas_ray.catalog.sample import GARMENTS
 from atlas_ray.client import Categorized, Client
-from atlas_ray.commands.demo import draw_products
-from atlas_ray.demo_shop import draw_shop, serve_shop
+from atlas_ray.demo.drawing import GARMENTS
+from atlas_ray.demo.run import draw_products
+from atlas_ray.demo.shop import draw_shop, serve_shop
 from atlas_ray.serving.access import new_token
-from benchmarks.cluster import head
-from benchmarks.parts import free_port
+from tests.support.cluster import head
+from tests.support.inputs import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 EXCLUDES = json.dumps({"excludes": [".git", ".venv", "demo"]})

@@ -25,15 +25,15 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from atlas_ray import storage
-from atlas_ray.images import decode_batch
-from atlas_ray.predictors import choose_dtype
-from atlas_ray.records import PRODUCTS
+from atlas_ray.io import storage
+from atlas_ray.modalities.pictures import decode_batch
+from atlas_ray.prediction.paths import choose_dtype
+from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import read_taxonomy
-from atlas_ray.training.config import ClassifierTraining
 from atlas_ray.training.loop import parameter_groups
 from atlas_ray.training.objectives import build_objective
-from benchmarks.parts import pictures
+from atlas_ray.training.settings import ClassifierTraining
+from tests.support.inputs import pictures
 
 
 def write_labelled(folder: str, files: list[str]) -> None:
@@ -54,7 +54,7 @@ def write_labelled(folder: str, files: list[str]) -> None:
 def through_ray(catalog: str, flags: list[str], prefix: list[str] | None = None) -> list[dict[str, Any]]:
     """Train with the command; return its history."""
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as output:
-        command = [*(prefix or []), sys.executable, "-m", "atlas_ray.cli", "train", "classifier", "--catalog", catalog]
+        command = [*(prefix or []), sys.executable, "-m", "atlas_ray", "train", "classifier", "--catalog", catalog]
         done = subprocess.run([*command, "--output", f"{output}/model", *flags], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)

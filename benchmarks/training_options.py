@@ -43,7 +43,7 @@ def measure(catalog: str, flags: list[str], tail: set[tuple[str, ...]]) -> dict[
             ["score", "--catalog", catalog, "--model", model, "--output", run],
             ["evaluate", "--run", run],
         ):
-            done = subprocess.run([sys.executable, "-m", "atlas_ray.cli", *command], capture_output=True, text=True)
+            done = subprocess.run([sys.executable, "-m", "atlas_ray", *command], capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(done.stderr)
         with open(f"{run}/evaluation/metrics.json", encoding="utf-8") as file:

@@ -22,21 +22,20 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from atlas_ray.artifacts import save_zoom_artifact
-from atlas_ray.catalog.sample import GARMENTS, draw_catalog
-from atlas_ray.demo_shop import ShopProduct, draw_shop, serve_shop
+from atlas_ray.demo.drawing import GARMENTS, draw_catalog
+from atlas_ray.demo.shop import ShopProduct, draw_shop, serve_shop
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.taxonomy import Taxonomy
-from benchmarks.parts import random_model
+from tests.support.inputs import random_model
 
 RUNNER = """
 import importlib, sys
-for name in ("catalogs", "collection", "demo", "embedding", "reviewing", "scoring", "taxonomies", "training"):
-    importlib.import_module(f"atlas_ray.commands.{name}")
+import atlas_ray.cli.main
 for name in ("catalog.importer", "scoring.run", "training.fusion", "training.tune", "migration.run", "crawl.run",
-             "embedding.run", "cleaning.filter", "cleaning.duplicates_run", "cleaning.zoom_training", "reports.review",
-             "reports.evaluation", "scoring.compare", "catalog.selection", "catalog.corrections", "catalog.fetch"):
+             "embedding.run", "zoom.filter", "duplicates.run", "zoom.training", "evaluation.review",
+             "evaluation.paths", "evaluation.comparison", "catalog.selection", "catalog.corrections", "fetching.run"):
     importlib.import_module(f"atlas_ray.{name}")
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 print("ready", flush=True)
 sys.stdin.readline()
 sys.exit(main(sys.argv[1:]))
@@ -101,7 +100,7 @@ class Bench:
     def alone(self, verb: str, output: str) -> None:
         """Run a verb with nobody else there."""
         self._prepare(verb, output)
-        command = [sys.executable, "-m", "atlas_ray.cli", *self.command(verb, output)]
+        command = [sys.executable, "-m", "atlas_ray", *self.command(verb, output)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{verb} alone ended with {done.returncode}: {done.stderr[-2000:]}"
 
@@ -222,7 +221,7 @@ def _make_urls(bench: Bench) -> None:
     scratch = bench.places["scratch"]
     command = bench.command("crawl", f"{scratch}/collected")
     done = subprocess.run(
-        [sys.executable, "-m", "atlas_ray.cli", *command, "--no-pictures"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "atlas_ray", *command, "--no-pictures"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     bench.places["urls"] = f"{scratch}/collected/urls"

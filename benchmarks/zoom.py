@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 
 from atlas_ray.artifacts import load_zoom_artifact
-from atlas_ray.cleaning.config import ZoomTraining
-from atlas_ray.cleaning.examples import Examples, read_examples, split_of
-from atlas_ray.cleaning.sources import draw_candidates
-from atlas_ray.cleaning.zoom_training import train_zoom
-from atlas_ray.images import decode_batch
-from atlas_ray.objects import ObjectReader
+from atlas_ray.io.objects import ObjectReader
+from atlas_ray.modalities.pictures import decode_batch
+from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.reports.zoom import print_zoom
-from atlas_ray.zoom_predictor import ZoomPredictor
+from atlas_ray.zoom.examples import Examples, read_examples, split_of
+from atlas_ray.zoom.settings import ZoomTraining
+from atlas_ray.zoom.sources import draw_candidates
+from atlas_ray.zoom.training import train_zoom
 
 SHEET = (8, 5)
 """Columns of the sheet, and rows of each kind."""

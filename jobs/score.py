@@ -2,7 +2,7 @@
 
 import sys
 
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["score", *sys.argv[1:]]))

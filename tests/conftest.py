@@ -12,11 +12,11 @@ import pytest
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
-from atlas_ray.catalog.sample import GARMENTS, draw_catalog
-from atlas_ray.session import connect
+from atlas_ray.demo.drawing import GARMENTS, draw_catalog
+from atlas_ray.runtime.session import connect
 from atlas_ray.taxonomy import Taxonomy
-from benchmarks.parts import s3_server
-from tests.parts import make_artifact
+from tests.support.inputs import s3_server
+from tests.support.parts import make_artifact
 
 # A machine may be busy with other tests; how long one example takes says nothing.
 hypothesis.settings.register_profile("shared", deadline=None)

@@ -12,7 +12,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.serving.app import build
 
 ROOT = Path(__file__).resolve().parent.parent

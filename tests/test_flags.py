@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from atlas_ray.catalog.fetch import FetchConfig
-from atlas_ray.cli import _Parser, _parser
+from atlas_ray.cli.main import _Parser, _parser
+from atlas_ray.fetching.run import FetchConfig
 from atlas_ray.flags import REPEATABLE
 
 LISTS = {"allow_private", "image_prefixes", "map", "model", "only", "tokens"}

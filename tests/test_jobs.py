@@ -11,10 +11,10 @@ import pytest
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
-from atlas_ray.streaming.account import read_run
-from atlas_ray.streaming.tables import open_catalog
-from benchmarks.cluster import head
+from atlas_ray.runs.run_record import read_run
+from atlas_ray.runtime.tables import open_catalog
 from tests.conftest import SHOP_COLUMNS
+from tests.support.cluster import head
 
 ROOT = Path(__file__).resolve().parent.parent
 EXCLUDES = json.dumps({"excludes": [".git", ".venv", "demo"]})

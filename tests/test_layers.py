@@ -7,18 +7,18 @@ import atlas_ray
 
 ROOT = Path(atlas_ray.__file__).parent
 LAYERS = {
-    "errors": 0, "flags": 0, "robots": 0, "records": 0, "config": 0, "storage": 0, "objects": 0, "taxonomy": 0,
-    "addresses": 0, "downloads": 0, "demo_shop": 0, "client": 0, "picture_limits": 0, "fitted": 0,
-    "picture_files": 0, "texts": 0, "prices": 0, "values": 0, "text_files": 0, "delimited": 0, "lease": 0, "stops": 0,
-    "tables": 0, "table_files": 0, "columns": 0, "json_lists": 0,
-    "images": 1, "models": 1, "decoding": 1, "metrics": 1, "artifacts": 1, "checkpoints": 1, "pickles": 1,
-    "fingerprints": 1, "products": 1, "device_memory": 1,
-    "inference": 2, "predictors": 2, "label_predictor": 2, "zoom_predictor": 2, "reports": 2,
-    "session": 3, "progress": 3, "streaming": 3, "catalog": 3, "crawl": 3,
-    "migration": 3, "cleaning": 3, "training": 3, "scoring": 3, "serving": 3, "embedding": 3,
-    "commands": 4, "cli": 4,
+    "errors": 0, "settings": 0, "flags": 0, "schemas": 0, "client": 0, "io": 0, "formats": 0, "taxonomy": 0,
+    "modalities": 1, "models": 1, "decoding": 1, "artifacts": 1, "metrics": 1, "extraction": 1,
+    "prediction": 2, "runs": 2, "reports": 2,
+    "runtime": 3, "catalog": 3, "fetching": 3, "crawl": 3, "zoom": 3, "duplicates": 3, "training": 3, "evaluation": 3,
+    "scoring": 3, "embedding": 3, "migration": 3, "serving": 3,
+    "pipelines": 4, "demo": 4, "cli": 4, "__main__": 4,
 }  # fmt: skip
-SHARED_BY_L3 = {"session", "progress", "streaming"}
+SHARED_BY_L3 = {"runtime"}
+MAY_USE = (
+    "neither torch nor Ray", "torch on one device, no Ray", "no Ray", "Ray and Scrapy; of one another only `runtime`",
+    "everything",
+)  # fmt: skip
 ONLY_IN_L3 = {"ray", "scrapy", "lancedb"}
 NOT_IN_L0 = {"torch", "torchvision", "ray", "scrapy"}
 
@@ -42,6 +42,19 @@ def noun(path: Path) -> str:
 
 def modules() -> list[Path]:
     return [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+
+
+def layer_table() -> str:
+    """Return the layers as the Markdown table that CONTRIBUTING.md shows."""
+    rows = ["| layer | folders and modules | may use |", "|---|---|---|"]
+    for number, uses in enumerate(MAY_USE):
+        names = " ".join(f"`{name}`" for name, layer in LAYERS.items() if layer == number)
+        rows.append(f"| L{number} | {names} | {uses} |")
+    return "\n".join(rows)
+
+
+def test_the_table_in_contributing_is_this_one() -> None:
+    assert layer_table() in (ROOT.parent / "CONTRIBUTING.md").read_text()
 
 
 def test_every_module_has_a_layer() -> None:

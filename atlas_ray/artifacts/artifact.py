@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas_ray.fitted import Fitted
+from atlas_ray.formats.fitted import Fitted
+from atlas_ray.modalities.products import PICTURE, texts_of
+from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models import (
     Classifier,
     ClassifierConfig,
@@ -16,9 +18,7 @@ from atlas_ray.models import (
     TextNetwork,
 )
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.products import PICTURE, texts_of
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
-from atlas_ray.texts import WordIndex
 
 MEMBER_KINDS = ("classifier", "encoder-decoder", "text")
 """What a fused model may be made of."""

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from atlas_ray import storage
 from atlas_ray.errors import ArtifactError, StorageError
-from atlas_ray.texts import WordIndex
+from atlas_ray.io import storage
+from atlas_ray.modalities.texts import WordIndex
 
 FORMAT = 1
 WORDS = "words.json"

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from atlas_ray import storage
 from atlas_ray.artifacts.files import read
 from atlas_ray.errors import ArtifactError
-from atlas_ray.fitted import LAYOUT, Fitted
+from atlas_ray.formats.fitted import LAYOUT, Fitted
+from atlas_ray.io import storage
 
 
 def file_of(document: dict[str, Any]) -> str | None:

@@ -6,17 +6,18 @@ from typing import Any
 
 import safetensors.torch
 
-from atlas_ray import __version__, storage
+from atlas_ray import __version__
 from atlas_ray.artifacts.artifact import KINDS
 from atlas_ray.artifacts.files import FORMAT, WORDS, check_finite, content_id, read_json, save_words, write_json
 from atlas_ray.artifacts.fitted import file_of, save_fitted
 from atlas_ray.errors import ArtifactError
-from atlas_ray.fitted import Fitted
+from atlas_ray.formats.fitted import Fitted
+from atlas_ray.io import storage
 from atlas_ray.metrics.calibration import BOUNDS
+from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models import FusionNetwork, PathModel
 from atlas_ray.models.zoom import ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
-from atlas_ray.texts import WordIndex
 
 
 def save_artifact(

@@ -8,8 +8,8 @@ from typing import Any
 
 from atlas_ray.catalog.picture_names import read_listed
 from atlas_ray.errors import RowError
+from atlas_ray.formats.values import describe, is_missing, name_value
 from atlas_ray.taxonomy import CategoryPath
-from atlas_ray.values import describe, is_missing, name_value
 
 DEFAULT = ">"
 SEPARATORS = {

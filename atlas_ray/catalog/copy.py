@@ -1,8 +1,8 @@
 """A copy of a catalogue whose rows are changed on the way."""
 
-from atlas_ray import storage
 from atlas_ray.errors import OutputError
-from atlas_ray.streaming.tables import Catalog, Change, copy_documents, copy_table, same
+from atlas_ray.io import storage
+from atlas_ray.runtime.tables import Catalog, Change, copy_documents, copy_table, same
 
 HELD = ("run.json", "products", "images", "quarantine")
 """What of a catalogue a folder may hold."""

@@ -9,21 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray import storage
 from atlas_ray.catalog.copy import check_unused, copy_catalog
 from atlas_ray.catalog.product_list import read_list
 from atlas_ray.catalog.sources import RawRow
 from atlas_ray.catalog.split import SplitRule
-from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import CatalogError, RowError, TaxonomyError
-from atlas_ray.lease import holding
-from atlas_ray.records import CATEGORY_PATH, path_keys, quarantine_row
-from atlas_ray.streaming.account import write_run
-from atlas_ray.streaming.tables import open_catalog, write_quarantine
+from atlas_ray.formats.values import describe, is_missing, name_value
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.runs.run_record import write_run
+from atlas_ray.runtime.tables import open_catalog, write_quarantine
+from atlas_ray.schemas import CATEGORY_PATH, path_keys, quarantine_row
+from atlas_ray.settings import check_settings, setting
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 from atlas_ray.taxonomy.lookup import LeafLookup
 from atlas_ray.taxonomy.tree import check_path
-from atlas_ray.values import describe, is_missing, name_value
 
 COLUMNS = ("product_id", "corrected_category_path")
 SHOWN = 10

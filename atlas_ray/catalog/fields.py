@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from atlas_ray.delimited import column_key
 from atlas_ray.errors import ConfigError
-from atlas_ray.records import PRODUCTS
-from atlas_ray.values import is_missing
+from atlas_ray.formats.delimited import column_key
+from atlas_ray.formats.values import is_missing
+from atlas_ray.schemas import PRODUCTS
 
 FIELDS = (*PRODUCTS.names, "image_position")
 """What `--map` may name: the columns of the products table, and the order of a product's pictures."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from atlas_ray.catalog.sources import RawRow, Source
 from atlas_ray.errors import AuditError, RowError
-from atlas_ray.values import printable
+from atlas_ray.formats.values import printable
 
 MAX_EXAMPLE_CHARACTERS = 300
 

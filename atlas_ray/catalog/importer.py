@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from atlas_ray import storage
 from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally
 from atlas_ray.catalog.fields import FIELDS, Columns, find_value
 from atlas_ray.catalog.import_account import ImportAccount
@@ -19,13 +18,14 @@ from atlas_ray.catalog.sides import Sides, open_sides
 from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
 from atlas_ray.catalog.split import parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, RowError
-from atlas_ray.lease import holding
-from atlas_ray.prices import point_marks_thousands
-from atlas_ray.records import quarantine_row
-from atlas_ray.streaming.account import write_run
+from atlas_ray.formats.prices import point_marks_thousands
+from atlas_ray.formats.text_files import check_encoding
+from atlas_ray.formats.values import clean_text
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.runs.run_record import write_run
+from atlas_ray.schemas import quarantine_row
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
-from atlas_ray.text_files import check_encoding
-from atlas_ray.values import clean_text
 
 FEW_PRODUCTS = 20
 SAMPLE_ROWS, SAMPLE_SIZE = 1000, 64 * 1024 * 1024

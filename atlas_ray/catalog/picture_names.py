@@ -9,9 +9,9 @@ import tokenize
 from typing import Any
 from urllib.parse import unquote
 
-from atlas_ray import storage
 from atlas_ray.errors import RowError
-from atlas_ray.values import describe, is_missing, printable, valid_text
+from atlas_ray.formats.values import describe, is_missing, printable, valid_text
+from atlas_ray.io import storage
 
 URL_KEYS = ("url", "src", "href", "uri", "link", "image_url", "image", "path", "filename", "file", "name")
 """What objects call the address of their picture, the first of them first."""

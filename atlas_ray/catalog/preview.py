@@ -8,7 +8,7 @@ from atlas_ray.catalog.importer import ImportConfig, open_source
 from atlas_ray.catalog.joining import in_order, join_row
 from atlas_ray.catalog.rows import RowReader
 from atlas_ray.errors import FetchError, RowError
-from atlas_ray.objects import ObjectReader
+from atlas_ray.io.objects import ObjectReader
 
 PICTURES = 20
 """Pictures that are opened, at most."""

@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_ray import storage
 from atlas_ray.catalog.sources import RawRow, Source
-from atlas_ray.delimited import column_key
 from atlas_ray.errors import CatalogError, ConfigError, RowError
-from atlas_ray.reports.spreadsheet import unguarded
-from atlas_ray.tables import READ_ROWS, open_table
-from atlas_ray.values import identifier, valid_text
+from atlas_ray.formats.delimited import column_key
+from atlas_ray.formats.spreadsheet import unguarded
+from atlas_ray.formats.tables import READ_ROWS, open_table
+from atlas_ray.formats.values import identifier, valid_text
+from atlas_ray.io import storage
 
 
 def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:

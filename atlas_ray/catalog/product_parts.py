@@ -9,11 +9,11 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas_ray import storage
 from atlas_ray.errors import OutputError, StorageError
-from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
-from atlas_ray.streaming.tables import SPLIT
-from atlas_ray.tables import UNFINISHED
+from atlas_ray.formats.tables import UNFINISHED
+from atlas_ray.io import storage
+from atlas_ray.runtime.tables import SPLIT
+from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids
 
 PART_ROWS = 50_000
 TABLES = ("products", "images", "quarantine")

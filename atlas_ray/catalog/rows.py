@@ -14,11 +14,11 @@ from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally, split_path
 from atlas_ray.catalog.fields import FIELDS, FURTHER, Columns, find_value
 from atlas_ray.catalog.picture_names import picture_names, picture_uri
 from atlas_ray.errors import RowError, TaxonomyError
-from atlas_ray.prices import MAX_PRICE, parse_currency, read_price
-from atlas_ray.records import PRODUCTS
+from atlas_ray.formats.prices import MAX_PRICE, parse_currency, read_price
+from atlas_ray.formats.values import describe, identifier, number, text_value
+from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 from atlas_ray.taxonomy.tree import check_path
-from atlas_ray.values import describe, identifier, number, text_value
 
 T = TypeVar("T")
 PATH_FIELDS = ("category_path", "breadcrumb")

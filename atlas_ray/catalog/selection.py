@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray import storage
 from atlas_ray.catalog.copy import check_unused, copy_catalog
 from atlas_ray.catalog.product_list import read_list
-from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import CatalogError, RowError
-from atlas_ray.lease import holding
-from atlas_ray.records import quarantine_row
-from atlas_ray.streaming.account import write_run
-from atlas_ray.streaming.tables import open_catalog, write_quarantine
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.runs.run_record import write_run
+from atlas_ray.runtime.tables import open_catalog, write_quarantine
+from atlas_ray.schemas import quarantine_row
+from atlas_ray.settings import check_settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)

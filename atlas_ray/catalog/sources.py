@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas_ray import storage
-from atlas_ray.delimited import Delimited
 from atlas_ray.errors import CatalogError, RowError
-from atlas_ray.json_lists import JsonList
-from atlas_ray.text_files import AUTO, PACKED, Utf8Stream, check_packed, open_text, read_lines
-from atlas_ray.values import describe, is_missing, printable
+from atlas_ray.formats.delimited import Delimited
+from atlas_ray.formats.json_lists import JsonList
+from atlas_ray.formats.text_files import AUTO, PACKED, Utf8Stream, check_packed, open_text, read_lines
+from atlas_ray.formats.values import describe, is_missing, printable
+from atlas_ray.io import storage
 
 FORMATS = ("atlas-json", "json", "csv", "jsonl", "folder")
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}

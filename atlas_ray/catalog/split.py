@@ -13,13 +13,13 @@ from typing import Protocol, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray import storage
 from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.errors import CatalogError, ConfigError
-from atlas_ray.records import PRODUCTS, drawn
-from atlas_ray.streaming.tables import SPLIT, open_catalog
-from atlas_ray.table_files import parquet_files
-from atlas_ray.tables import open_table
+from atlas_ray.formats.table_files import parquet_files
+from atlas_ray.formats.tables import open_table
+from atlas_ray.io import storage
+from atlas_ray.runtime.tables import SPLIT, open_catalog
+from atlas_ray.schemas import PRODUCTS, drawn
 from atlas_ray.taxonomy import CategoryPath
 
 SPLITS = ("train", "val", "test")

@@ -19,8 +19,8 @@ from scrapy import Request
 from scrapy.http import Response
 from scrapy_playwright.page import PageMethod
 
-from atlas_ray.addresses import AddressRule
 from atlas_ray.errors import ConfigError, FetchError
+from atlas_ray.io.addresses import AddressRule
 
 if TYPE_CHECKING:
     from playwright.async_api import Page as BrowserPage

@@ -17,7 +17,7 @@ from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 
 from atlas_ray.crawl.frontier import Outcome
 from atlas_ray.errors import FetchError
-from atlas_ray.robots import FORBIDDEN_BY_ROBOTS
+from atlas_ray.io.robots import FORBIDDEN_BY_ROBOTS
 
 STATUS_CODES = {401: "forbidden", 403: "forbidden", 404: "not_found", 410: "not_found", 429: "too_many_requests"}
 CODES: tuple[tuple[type[Exception], str], ...] = (

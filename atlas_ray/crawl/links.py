@@ -7,9 +7,9 @@ from itertools import islice
 import lxml.html
 from parsel import Selector
 
-from atlas_ray.crawl.page import Page, host_of, text_of
 from atlas_ray.crawl.store import Store
-from atlas_ray.crawl.structured import Item, StructuredData
+from atlas_ray.extraction.page import Page, host_of, text_of
+from atlas_ray.extraction.structured import Item, StructuredData
 
 CURRENT = "//*[@aria-current='page' or contains(concat(' ', @class, ' '), ' active ') or contains(@class, 'current')]"
 AFTER = "(following-sibling::*[1] | ../following-sibling::*[1])/descendant-or-self::a[@href]"

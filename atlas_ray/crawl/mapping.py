@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from atlas_ray.delimited import Delimited, column_key
 from atlas_ray.errors import ConfigError, TaxonomyError
+from atlas_ray.formats.delimited import Delimited, column_key
+from atlas_ray.formats.text_files import open_text
+from atlas_ray.formats.values import clean_name
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, parse_path
-from atlas_ray.text_files import open_text
-from atlas_ray.values import clean_name
 
 COLUMNS = ("store", "breadcrumb_prefix", "category_path")
 ANY_STORE = ("", "*")

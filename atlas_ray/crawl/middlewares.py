@@ -18,7 +18,7 @@ from atlas_ray.crawl.links import in_domains
 from atlas_ray.crawl.settings import MAX_URL_CHARACTERS
 from atlas_ray.crawl.store import Store
 from atlas_ray.errors import FetchError
-from atlas_ray.robots import robots_text
+from atlas_ray.io.robots import robots_text
 
 DENY_ALL = b"User-agent: *\nDisallow: /\n"
 MAX_PAUSE_S = 60.0

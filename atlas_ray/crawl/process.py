@@ -17,8 +17,6 @@ from typing import Any
 from scrapy import signals
 from scrapy.crawler import CrawlerProcess
 
-from atlas_ray import storage
-from atlas_ray.config import COMMAND_LINE, add_flags, build_settings, given, hold_settings
 from atlas_ray.crawl.browser import CheckedProxy, browser_settings, find_chromium
 from atlas_ray.crawl.frontier import Frontier
 from atlas_ray.crawl.settings import CrawlConfig, scrapy_settings
@@ -26,8 +24,10 @@ from atlas_ray.crawl.spider import StoreSpider
 from atlas_ray.crawl.store import Store, read_stores
 from atlas_ray.errors import ConfigError, UserError, reason_of
 from atlas_ray.flags import FlagParser
-from atlas_ray.lease import hold
-from atlas_ray.records import quarantine_row
+from atlas_ray.io import storage
+from atlas_ray.io.lease import hold
+from atlas_ray.schemas import quarantine_row
+from atlas_ray.settings import COMMAND_LINE, add_flags, build_settings, given, hold_settings
 
 ROWS_A_PART = 10_000
 

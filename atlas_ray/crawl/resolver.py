@@ -6,8 +6,8 @@ from scrapy.resolver import CachingHostnameResolver
 from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
-from atlas_ray.addresses import AddressRule
 from atlas_ray.errors import FetchError
+from atlas_ray.io.addresses import AddressRule
 
 
 class CheckedResolver(CachingHostnameResolver):

@@ -19,18 +19,18 @@ from typing import Any
 
 import ray
 
-from atlas_ray import storage
-from atlas_ray.config import hold_settings, setting
 from atlas_ray.crawl.frontier import PASSING
 from atlas_ray.crawl.mapping import BreadcrumbMapping
 from atlas_ray.crawl.settings import CrawlLimits
 from atlas_ray.crawl.store import read_stores
 from atlas_ray.errors import ConfigError, OutputError
-from atlas_ray.lease import holding
-from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import PATH_KEY_SEPARATOR, product_id_of
-from atlas_ray.session import connect
-from atlas_ray.streaming.account import RUN, read_run, write_run
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.runs.run_record import RUN, read_run, write_run
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.schemas import PATH_KEY_SEPARATOR, product_id_of
+from atlas_ray.settings import hold_settings, setting
 from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 IDENTITY = "crawl.json"

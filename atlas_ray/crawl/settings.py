@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas_ray import __version__
-from atlas_ray.addresses import AddressRule
-from atlas_ray.config import check_settings, setting
-from atlas_ray.crawl.page import MAX_BYTES
 from atlas_ray.crawl.store import Store
 from atlas_ray.errors import ConfigError
+from atlas_ray.extraction.page import MAX_BYTES
+from atlas_ray.io.addresses import AddressRule
+from atlas_ray.settings import check_settings, setting
 
 MAX_URL_CHARACTERS = 2083
 

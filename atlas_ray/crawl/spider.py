@@ -17,14 +17,14 @@ from scrapy.robotstxt import RobotParser
 from twisted.python.failure import Failure
 
 from atlas_ray.crawl.browser import render_request
-from atlas_ray.crawl.extract import NotAProduct, extract
 from atlas_ray.crawl.failures import outcome_of
 from atlas_ray.crawl.frontier import Frontier, Kind, Outcome, Visit
 from atlas_ray.crawl.links import next_page, product_links
 from atlas_ray.crawl.middlewares import GateMiddleware, RobotsMiddleware
-from atlas_ray.crawl.page import Page
 from atlas_ray.crawl.store import Store
-from atlas_ray.robots import FORBIDDEN_BY_ROBOTS
+from atlas_ray.extraction.extract import NotAProduct, extract
+from atlas_ray.extraction.page import Page
+from atlas_ray.io.robots import FORBIDDEN_BY_ROBOTS
 
 ROBOTS_META = "//meta[translate(@name, 'ROBTS', 'robts') = 'robots']/@content"
 MAX_CRAWL_DELAY_S = 60.0
@@ -97,7 +97,7 @@ class StoreSpider(scrapy.Spider):
         return Outcome("listing", links=tuple(links))
 
     def _read_product(self, page: Page, visit: Visit, *, with_pictures: bool) -> Outcome:
-        found = extract(page, self._store)
+        found = extract(page, self._store.fields)
         if isinstance(found, NotAProduct):
             return Outcome("not_a_product", found.reason)
         pictures = [url for url in found.image_urls if with_pictures and self._may_ask(url)]

@@ -8,17 +8,14 @@ from typing import Any
 
 from cssselect import SelectorError
 
-from atlas_ray.config import check_settings, read_settings, setting
-from atlas_ray.crawl.page import Page, host_of, join_url
-from atlas_ray.delimited import Delimited, column_key
 from atlas_ray.errors import ConfigError, TaxonomyError
+from atlas_ray.extraction.extract import FIELDS
+from atlas_ray.extraction.page import Page, host_of, join_url
+from atlas_ray.formats.delimited import Delimited, column_key
+from atlas_ray.formats.text_files import open_text
+from atlas_ray.settings import check_settings, read_settings, setting
 from atlas_ray.taxonomy import CategoryPath, parse_path
-from atlas_ray.text_files import open_text
 
-FIELDS = (
-    "title", "description", "price", "currency", "brand", "sku", "availability", "breadcrumb", "image_urls",
-)  # fmt: skip
-"""What a selector may be given for."""
 EMPTY = Page("", b"")
 PATH_COLUMN = "Taxonomy"
 NAME = re.compile(r"(?=\S)(?!\.)[^/\\\x00-\x1f\x7f]{1,100}(?<=\S)")

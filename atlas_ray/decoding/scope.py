@@ -12,7 +12,7 @@ from torch import Tensor
 from atlas_ray.decoding.posterior import Posterior
 from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.errors import TaxonomyError
-from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
+from atlas_ray.schemas import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie, format_path
 
 EXACT_NODE_BUDGET = 256

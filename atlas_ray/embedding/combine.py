@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from atlas_ray.records import embeddings
+from atlas_ray.schemas import embeddings
 
 
 def combine(table: pa.Table, widths: Sequence[int], model_id: str) -> pa.Table:

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from atlas_ray import storage
 from atlas_ray.errors import EmbeddingError
-from atlas_ray.records import CATEGORY_PATH, embeddings
-from atlas_ray.tables import open_table
+from atlas_ray.formats.tables import open_table
+from atlas_ray.io import storage
+from atlas_ray.schemas import CATEGORY_PATH, embeddings
 
 EMBEDDINGS = "embeddings"
 INDEX = "index"

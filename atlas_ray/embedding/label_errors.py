@@ -6,11 +6,11 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import Progress
 
-from atlas_ray import storage
-from atlas_ray.embedding.config import SimilarConfig
 from atlas_ray.embedding.index import ProductIndex, embedding_batches
+from atlas_ray.embedding.settings import SimilarConfig
 from atlas_ray.embedding.similar import finished_run
-from atlas_ray.records import LABEL_ERRORS, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.io import storage
+from atlas_ray.schemas import LABEL_ERRORS, PATH_KEY_SEPARATOR, path_keys
 
 TABLE = "label_errors.parquet"
 QUERIES = 256

@@ -8,29 +8,29 @@ from typing import Any
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, DataContext
 
-from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, load_artifact
-from atlas_ray.config import hold_settings
 from atlas_ray.embedding.combine import combine
-from atlas_ray.embedding.config import EmbedConfig
 from atlas_ray.embedding.index import EMBEDDINGS, EXACT_ROWS, INDEX, ProductIndex
+from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.embedding.vectors import CARRIED, Embed
 from atlas_ray.errors import AuditError, CatalogError, OutputError
-from atlas_ray.lease import holding
-from atlas_ray.products import PICTURE
-from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import embeddings
-from atlas_ray.session import connect
-from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, timings, write_run
-from atlas_ray.streaming.checkpoint import checkpointed, close, recover, reopen, rows_done
-from atlas_ray.streaming.inputs import forget_inputs, write_inputs
-from atlas_ray.streaming.outcomes import KEYS, split_outcomes
-from atlas_ray.streaming.pictures import fetched_pictures
-from atlas_ray.streaming.shuffle import by_product
-from atlas_ray.streaming.sink import OutcomeSink, write_table
-from atlas_ray.streaming.tables import open_catalog, table_rows
-from atlas_ray.streaming.workers import plan_workers
-from atlas_ray.tables import Table, open_table
+from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.modalities.products import PICTURE
+from atlas_ray.runs.run_record import RunReport, picture_errors, quarantine_codes, timings, write_run
+from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done
+from atlas_ray.runtime.joined import forget_inputs, write_inputs
+from atlas_ray.runtime.outcomes import KEYS, split_outcomes
+from atlas_ray.runtime.pictures import fetched_pictures
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.sink import OutcomeSink, write_table
+from atlas_ray.runtime.tables import open_catalog, table_rows
+from atlas_ray.runtime.workers import plan_workers
+from atlas_ray.schemas import embeddings
+from atlas_ray.settings import hold_settings
 
 JOB = "embed"
 IDENTITY = "embed.json"
@@ -46,7 +46,7 @@ PARTITION_NUMBERS = 2**24
 def embed(config: EmbedConfig) -> RunReport:
     """Give every product of a catalogue a vector, and make an index of them.
 
-    Output: `embeddings/` (Parquet; see `atlas_ray.records`), `index/` (LanceDB), `quarantine/`, and
+    Output: `embeddings/` (Parquet; see `atlas_ray.schemas`), `index/` (LanceDB), `quarantine/`, and
     `run.json` when all is done. After a crash the same call goes on from what was written.
 
     Raises:

@@ -7,17 +7,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.embedding.combine import joined_vectors
-from atlas_ray.embedding.config import SimilarConfig
 from atlas_ray.embedding.index import ProductIndex
 from atlas_ray.embedding.run import JOB
+from atlas_ray.embedding.settings import SimilarConfig
 from atlas_ray.errors import EmbeddingError, ItemError
-from atlas_ray.objects import ObjectReader
-from atlas_ray.predictors import PathPredictor
-from atlas_ray.products import PICTURE
-from atlas_ray.streaming.account import read_run
+from atlas_ray.io import storage
+from atlas_ray.io.objects import ObjectReader
+from atlas_ray.modalities.products import PICTURE
+from atlas_ray.prediction.paths import PathPredictor
+from atlas_ray.runs.run_record import read_run
 
 
 def similar_products(config: SimilarConfig) -> pa.Table:

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.embedding.combine import vector_column
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import texts_of
-from atlas_ray.streaming.outcomes import ERROR, KEYS, good_rows, keep_answered, with_refusals
+from atlas_ray.modalities.products import texts_of
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, keep_answered, with_refusals
 
 CARRIED = ("category_path", "split")
 """What the products table says of a product and its embedding repeats."""

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.records import ALTERNATIVE, CATEGORY_PATH, PATH_KEY_SEPARATOR, UNDETERMINED, path_keys
-from atlas_ray.reports.leaves import find_leaves, path_lengths, path_prefixes
+from atlas_ray.runs.leaves import find_leaves, path_lengths, path_prefixes
+from atlas_ray.schemas import ALTERNATIVE, CATEGORY_PATH, PATH_KEY_SEPARATOR, UNDETERMINED, path_keys
 from atlas_ray.taxonomy import CategoryPath
 from atlas_ray.taxonomy.changes import UNKNOWN, Destination
 

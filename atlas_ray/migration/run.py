@@ -17,19 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from atlas_ray import storage
-from atlas_ray.config import hold_settings
 from atlas_ray.errors import AuditError, CatalogError, OutputError, TaxonomyError
-from atlas_ray.lease import holding
-from atlas_ray.migration.config import MigrateConfig
+from atlas_ray.formats.tables import Piece, Table, open_table
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
 from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predictions
-from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import CATEGORIZED, PREDICTIONS
-from atlas_ray.reports.leaves import find_leaves
-from atlas_ray.reports.scored import PREDICTED
-from atlas_ray.session import connect
-from atlas_ray.streaming.account import RunReport, read_run, write_run
-from atlas_ray.streaming.tables import (
+from atlas_ray.migration.settings import MigrateConfig
+from atlas_ray.runs.leaves import find_leaves
+from atlas_ray.runs.run_record import RunReport, read_run, write_run
+from atlas_ray.runs.scored import PREDICTED
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.tables import (
     SPLIT,
     copy_documents,
     copy_table,
@@ -37,7 +36,8 @@ from atlas_ray.streaming.tables import (
     open_catalog,
     table_rows,
 )
-from atlas_ray.tables import Piece, Table, open_table
+from atlas_ray.schemas import CATEGORIZED, PREDICTIONS
+from atlas_ray.settings import hold_settings
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
 
 IDENTITY = "migrate.json"

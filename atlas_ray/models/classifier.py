@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.config import BACKBONES, check_settings, setting
 from atlas_ray.models.backbone import Backbone
 from atlas_ray.models.resnet import FEATURES
+from atlas_ray.settings import BACKBONES, check_settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)

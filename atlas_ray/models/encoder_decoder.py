@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.config import BACKBONES, check_settings, setting
 from atlas_ray.errors import ConfigError
 from atlas_ray.models.attention import Attention, Grid, Regions
 from atlas_ray.models.backbone import Backbone
 from atlas_ray.models.resnet import FEATURES
 from atlas_ray.models.transformer import TransformerDecoder
+from atlas_ray.settings import BACKBONES, check_settings, setting
 from atlas_ray.taxonomy.vocabulary import START
 
 State = tuple[Tensor, ...]

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.config import MODALITIES, POLICIES, TARGETS, check_settings, setting
 from atlas_ray.errors import ConfigError
+from atlas_ray.settings import MODALITIES, POLICIES, TARGETS, check_settings, setting
 
 LEAST = 1e-6
 """What a probability of 0 is taken as, where its logarithm is needed; and 1 as so much less."""

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atlas_ray import storage
-from atlas_ray.config import check_settings, setting
 from atlas_ray.errors import ArtifactError
-from atlas_ray.texts import FIELDS, FIRST, PAD, WordIndex
+from atlas_ray.io import storage
+from atlas_ray.modalities.texts import FIELDS, FIRST, PAD, WordIndex
+from atlas_ray.settings import check_settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.config import check_settings, setting
+from atlas_ray.settings import check_settings, setting
 
 CHANNELS = (32, 32, 64)
 HIDDEN_DIM = 64

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 from rich.markup import escape
 from rich.table import Table
 
-from atlas_ray import storage
-from atlas_ray.records import path_keys
+from atlas_ray.formats.tables import open_table
+from atlas_ray.io import storage
 from atlas_ray.reports.page import document, gallery, heading, paragraph, table, thumbnails
-from atlas_ray.reports.tally import PAIR_SEPARATOR
 from atlas_ray.reports.terminal import wide_console
-from atlas_ray.tables import open_table
+from atlas_ray.runs.tally import PAIR_SEPARATOR
+from atlas_ray.schemas import path_keys
 from atlas_ray.taxonomy import format_path
 
 SHOWN_MOVES = 50
@@ -31,7 +31,7 @@ def write_comparison_page(output: str) -> None:
     """Write `comparison.html` from the tables beside it; it asks for nothing from outside, and is under 5 MB.
 
     Args:
-        output: Where `atlas_ray.scoring.compare` left `comparison.json`, `moves.parquet` and `products.parquet`.
+        output: Where `atlas_ray.evaluation.comparison` left `comparison.json`, `moves.parquet` and `products.parquet`.
     """
     account, moves = _read(output)
     parts = [heading("Two scoring runs", 1), *map(paragraph, _facts(account)), heading("Accuracy")]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from atlas_ray import storage
+from atlas_ray.io import storage
 from atlas_ray.reports.page import MAX_BYTES, THUMBNAIL_PX, document, gallery, heading, plain, thumbnail
 
 MAX_CELLS = 300

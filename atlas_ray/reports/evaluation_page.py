@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atlas_ray import storage
 from atlas_ray.errors import ArtifactError, StorageError
+from atlas_ray.formats.tables import open_table
+from atlas_ray.io import storage
 from atlas_ray.metrics import PathMetrics, common_prefix
-from atlas_ray.records import LABEL_ERRORS
-from atlas_ray.reports.examples import find_examples, image_uris
 from atlas_ray.reports.page import document, gallery, heading, jpeg_uri, paragraph, plot, table, thumbnails
 from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
-from atlas_ray.reports.scored import ScoredRun
-from atlas_ray.reports.tally import ALL, BANDS, HELD_OUT, UNKNOWN, Tallies, Tally, band_names
-from atlas_ray.tables import open_table
+from atlas_ray.runs.examples import find_examples, image_uris
+from atlas_ray.runs.scored import ScoredRun
+from atlas_ray.runs.tally import ALL, BANDS, HELD_OUT, UNKNOWN, Tallies, Tally, band_names
+from atlas_ray.schemas import LABEL_ERRORS
 from atlas_ray.taxonomy import CategoryPath, format_path
 
 if TYPE_CHECKING:

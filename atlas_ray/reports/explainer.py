@@ -11,18 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, load_artifact
 from atlas_ray.errors import NOT_A_NUMBER, CatalogError, FetchError, NotFiniteError, StorageError, TaxonomyError
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products, Texts, texts_of
-from atlas_ray.records import PRODUCTS
+from atlas_ray.formats.tables import open_table
+from atlas_ray.io import storage
+from atlas_ray.modalities.products import Products, Texts, texts_of
+from atlas_ray.modalities.texts import MAX_RAW_CHARACTERS
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.reports.attention import strip
 from atlas_ray.reports.page import GROUP, picture_groups, read_pictures, thumbnail
-from atlas_ray.reports.scored import BATCH_ROWS, ScoredRun
-from atlas_ray.tables import open_table
+from atlas_ray.runs.scored import BATCH_ROWS, ScoredRun
+from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
-from atlas_ray.texts import MAX_RAW_CHARACTERS
 
 SEARCHED = ("search", "beam_width", "precision")
 """Settings of a run that its answers depend on."""

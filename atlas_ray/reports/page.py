@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from PIL import Image
 
 from atlas_ray.errors import FetchError, PictureError
-from atlas_ray.images import decode
-from atlas_ray.objects import ObjectReader
+from atlas_ray.io.objects import ObjectReader
+from atlas_ray.modalities.pictures import decode
 
 MAX_BYTES = 5_000_000
 """Of a page; a larger one is slow to open, and no mail takes it."""

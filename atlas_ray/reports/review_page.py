@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from atlas_ray.reports.explainer import Explainer
 from atlas_ray.reports.page import MAX_BYTES, card, cards, document, heading, jpeg_uri, paragraph, thumbnails
-from atlas_ray.reports.scored import ScoredRun
+from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.taxonomy import format_path
 
 SHOWN = 200
@@ -22,7 +22,7 @@ def review_page(scored: ScoredRun, queue: pa.Table, explainer: Explainer | None)
 
     Args:
         scored: The run.
-        queue: As `atlas_ray.reports.review.QUEUE` has it.
+        queue: As `atlas_ray.evaluation.review.QUEUE` has it.
         explainer: What says where it looked, for as many as the page has room for.
 
     Returns:

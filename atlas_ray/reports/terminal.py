@@ -111,7 +111,7 @@ def _print_split_origins(console: Console, origins: Counter[str]) -> None:
 
 
 def print_score(report: Any) -> None:
-    """Print what a scoring run did (`atlas_ray.streaming.account.RunReport`)."""
+    """Print what a scoring run did (`atlas_ray.runs.run_record.RunReport`)."""
     console = wide_console()
     counts, run = report.counts, report.run
     if report.already_done:
@@ -243,7 +243,7 @@ def print_changes(changes: TaxonomyChanges) -> None:
 
 
 def print_migration(report: Any) -> None:
-    """Print what a migration did (`atlas_ray.streaming.account.RunReport`)."""
+    """Print what a migration did (`atlas_ray.runs.run_record.RunReport`)."""
     console = wide_console()
     run, counts = report.run, report.counts
     if report.already_done:
@@ -270,7 +270,7 @@ def print_migration(report: Any) -> None:
 
 
 def print_labels(report: Any, folder: str) -> None:
-    """Print what models of labels name (`atlas_ray.training.label_evaluation.LabelReport`)."""
+    """Print what models of labels name (`atlas_ray.evaluation.labels.LabelReport`)."""
     console = wide_console()
     single = [row for row in report.models if row["policy"] is None]
     fused = [row for row in report.models if row["policy"] is not None]

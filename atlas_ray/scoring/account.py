@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from atlas_ray import storage
 from atlas_ray.errors import AuditError
-from atlas_ray.fitted import Fitted
-from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
-from atlas_ray.records import FILTERED as FILTERED_ROWS
+from atlas_ray.formats.fitted import Fitted
+from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.io import storage
+from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.sink import write_table
+from atlas_ray.runtime.tables import Catalog
+from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, QUARANTINE
+from atlas_ray.schemas import FILTERED as FILTERED_ROWS
 from atlas_ray.scoring.combine import FILTERED, IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine
-from atlas_ray.scoring.config import ScoreConfig
-from atlas_ray.streaming.shuffle import by_product
-from atlas_ray.streaming.sink import write_table
-from atlas_ray.streaming.tables import Catalog
-from atlas_ray.tables import Table, open_table
+from atlas_ray.scoring.settings import ScoreConfig
 
 OF_PRODUCTS = ("category_path", "split", "store", "price")
 """What the products table says of a product and the run's products table repeats."""

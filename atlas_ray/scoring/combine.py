@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.errors import AuditError
-from atlas_ray.fitted import Fitted
+from atlas_ray.formats.fitted import Fitted
 from atlas_ray.metrics.decision import decided_levels
-from atlas_ray.records import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 
 PRODUCT, IMAGE, PREDICTION, FILTERED, QUARANTINED = range(5)
 

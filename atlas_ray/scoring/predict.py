@@ -14,12 +14,12 @@ import torch
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
-from atlas_ray.images import decode_batch_at
-from atlas_ray.picture_limits import PictureLimits
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products
-from atlas_ray.records import FILTERED, PREDICTIONS
-from atlas_ray.streaming.outcomes import (
+from atlas_ray.modalities.limits import PictureLimits
+from atlas_ray.modalities.pictures import decode_batch_at
+from atlas_ray.modalities.products import Products
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.prediction.zoom import ZoomPredictor
+from atlas_ray.runtime.outcomes import (
     ERROR,
     KEYS,
     good_rows,
@@ -29,8 +29,8 @@ from atlas_ray.streaming.outcomes import (
     with_errors,
     with_refusals,
 )
+from atlas_ray.schemas import FILTERED, PREDICTIONS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
-from atlas_ray.zoom_predictor import ZoomPredictor
 
 OUTCOMES = pa.unify_schemas([PREDICTIONS, ERROR])
 """A scored, filtered or failed picture: the columns of all three tables."""

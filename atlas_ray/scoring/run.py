@@ -7,30 +7,30 @@ from typing import Any
 
 from ray.data import ActorPoolStrategy, DataContext
 
-from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, load_artifact, load_zoom_artifact
-from atlas_ray.config import hold_settings
 from atlas_ray.decoding import leaf_classes
 from atlas_ray.errors import ArtifactError, CatalogError, OutputError, TaxonomyError, tell
-from atlas_ray.fitted import Fitted
-from atlas_ray.lease import holding
+from atlas_ray.formats.fitted import Fitted
+from atlas_ray.formats.tables import Table
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
 from atlas_ray.metrics.decision import Decision, least_threshold
 from atlas_ray.models import EncoderDecoder
-from atlas_ray.progress import ProgressDisplay
-from atlas_ray.reports.scored import PREDICTED
+from atlas_ray.runs.run_record import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
+from atlas_ray.runs.scored import PREDICTED
+from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done
+from atlas_ray.runtime.joined import forget_inputs, write_inputs
+from atlas_ray.runtime.outcomes import KEYS
+from atlas_ray.runtime.pictures import fetched_pictures
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.sink import OutcomeSink
+from atlas_ray.runtime.tables import count_labels, open_catalog
+from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.scoring.account import OF_PRODUCTS, combine_products
-from atlas_ray.scoring.config import ScoreConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
-from atlas_ray.session import connect
-from atlas_ray.streaming.account import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
-from atlas_ray.streaming.checkpoint import checkpointed, close, recover, reopen, rows_done
-from atlas_ray.streaming.inputs import forget_inputs, write_inputs
-from atlas_ray.streaming.outcomes import KEYS
-from atlas_ray.streaming.pictures import fetched_pictures
-from atlas_ray.streaming.sink import OutcomeSink
-from atlas_ray.streaming.tables import count_labels, open_catalog
-from atlas_ray.streaming.workers import plan_workers
-from atlas_ray.tables import Table
+from atlas_ray.scoring.settings import ScoreConfig
+from atlas_ray.settings import hold_settings
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
 IDENTITY = "score.json"
@@ -42,7 +42,7 @@ FOLDERS = ("predictions", "filtered", "quarantine")
 def score(config: ScoreConfig) -> RunReport:
     """Give every picture and every product of a catalogue a category path.
 
-    Output: `predictions/`, `quarantine/` and `products/` (Parquet; see `atlas_ray.records`), and
+    Output: `predictions/`, `quarantine/` and `products/` (Parquet; see `atlas_ray.schemas`), and
     `run.json` when all is done. After a crash the same call goes on from what was written.
 
     Raises:

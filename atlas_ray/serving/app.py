@@ -10,11 +10,11 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureC
 from ray.serve.context import _get_global_client
 
 from atlas_ray.errors import ConfigError
+from atlas_ray.runtime.session import KEEP_MEMORY
 from atlas_ray.serving.access import TokenTable
-from atlas_ray.serving.config import ServeConfig, is_loopback
 from atlas_ray.serving.gateway import Gateway
 from atlas_ray.serving.model import Model
-from atlas_ray.session import KEEP_MEMORY
+from atlas_ray.serving.settings import ServeConfig, is_loopback
 
 SPARE = 100
 SPARE_CALLS = 4

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from atlas_ray.errors import PictureError
-from atlas_ray.images import decode
-from atlas_ray.picture_limits import PictureLimits
+from atlas_ray.modalities.limits import PictureLimits
+from atlas_ray.modalities.pictures import decode
 from atlas_ray.serving.problems import busy
 from atlas_ray.serving.question import Pixels
 

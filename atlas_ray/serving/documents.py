@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field
 
+from atlas_ray.modalities.texts import FIELDS
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.sources import MAX_URI
-from atlas_ray.texts import FIELDS
 
 Uri = Annotated[str, Field(max_length=MAX_URI)]
 

@@ -14,20 +14,20 @@ from ray.serve.metrics import Counter, Histogram
 from starlette.types import ASGIApp
 
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, TaxonomyError
-from atlas_ray.picture_limits import PictureLimits
-from atlas_ray.products import texts_of
+from atlas_ray.modalities.limits import PictureLimits
+from atlas_ray.modalities.products import texts_of
+from atlas_ray.modalities.texts import has_words
 from atlas_ray.reports.attention import overlays, seen
 from atlas_ray.serving.autoscaling import PRODUCTS
 from atlas_ray.serving.caller import ModelCaller
-from atlas_ray.serving.config import MIB, ServeConfig
 from atlas_ray.serving.decoder import Decoder
 from atlas_ray.serving.model import STAGE_BOUNDARIES
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.question import Answer, Pixels, Question
 from atlas_ray.serving.room import Share
+from atlas_ray.serving.settings import MIB, ServeConfig
 from atlas_ray.serving.sources import Sources
 from atlas_ray.taxonomy import CategoryPath, parse_path
-from atlas_ray.texts import has_words
 
 Result = TypeVar("Result")
 PATIENCE = 0.25

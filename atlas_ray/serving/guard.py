@@ -11,9 +11,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atlas_ray.serving.access import RateLimit, TokenTable
-from atlas_ray.serving.config import MIB, ServeConfig, is_loopback
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.room import Room, Share
+from atlas_ray.serving.settings import MIB, ServeConfig, is_loopback
 
 OPEN = ("/healthz", "/readyz")
 """What is answered without a token."""

@@ -17,8 +17,8 @@ from ray.serve.metrics import Histogram
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.decoding import Scope
 from atlas_ray.errors import ConfigError, TaxonomyError
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products, texts_of
+from atlas_ray.modalities.products import Products, texts_of
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.serving.autoscaling import PRODUCTS
 from atlas_ray.serving.question import Answer, Line, Question, Waiting
 

@@ -13,11 +13,11 @@ from ray.serve.schema import LoggingConfig
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import ClusterError, ConfigError
+from atlas_ray.runtime.session import hush
+from atlas_ray.runtime.stops import STOPS
 from atlas_ray.serving.access import TokenTable
 from atlas_ray.serving.app import build_app, running_serve
-from atlas_ray.serving.config import ServeConfig
-from atlas_ray.session import hush
-from atlas_ray.stops import STOPS
+from atlas_ray.serving.settings import ServeConfig
 
 APP = "atlas_ray"
 

@@ -7,12 +7,12 @@ import urllib.parse
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from atlas_ray import storage
-from atlas_ray.downloads import Download, Downloader
 from atlas_ray.errors import FetchError, ItemError
-from atlas_ray.objects import ObjectReader, Take
-from atlas_ray.serving.config import MIB, ServeConfig
+from atlas_ray.io import storage
+from atlas_ray.io.downloads import Download, Downloader
+from atlas_ray.io.objects import ObjectReader, Take
 from atlas_ray.serving.room import Share
+from atlas_ray.serving.settings import MIB, ServeConfig
 
 MAX_URI = 2048
 READERS = 16

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from atlas_ray import storage
-from atlas_ray.delimited import Delimited, column_key
 from atlas_ray.errors import TaxonomyError
+from atlas_ray.formats.delimited import Delimited, column_key
+from atlas_ray.formats.text_files import Utf8Stream
+from atlas_ray.io import storage
 from atlas_ray.taxonomy.readers import decode_text
 from atlas_ray.taxonomy.tree import CategoryPath, parse_path
-from atlas_ray.text_files import Utf8Stream
 
 PathMapping = Mapping[CategoryPath, tuple[CategoryPath, ...]]
 """The new paths of an old one: several where it was split, none where it was removed."""

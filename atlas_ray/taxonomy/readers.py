@@ -9,12 +9,12 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
-from atlas_ray import storage
-from atlas_ray.delimited import Delimited, column_key
 from atlas_ray.errors import RowError, TaxonomyError
+from atlas_ray.formats.delimited import Delimited, column_key
+from atlas_ray.formats.text_files import Utf8Stream, decode, split_lines
+from atlas_ray.formats.values import clean_name, name_value
+from atlas_ray.io import storage
 from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, check_path, format_path, parse_path
-from atlas_ray.text_files import Utf8Stream, decode, split_lines
-from atlas_ray.values import clean_name, name_value
 
 Lines = Iterator[tuple[int, CategoryPath, str]]
 BUILT_IN = {"atlas-52": "atlas-52.csv"}

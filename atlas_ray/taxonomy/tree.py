@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 from atlas_ray.errors import TaxonomyError
-from atlas_ray.values import clean_name
+from atlas_ray.formats.values import clean_name
 
 CategoryPath = tuple[str, ...]
 SEPARATOR = " > "

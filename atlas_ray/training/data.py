@@ -12,16 +12,16 @@ import pyarrow.compute as pc
 import ray.data
 from ray.data import RandomSeedConfig
 
-from atlas_ray import storage
 from atlas_ray.errors import FetchError, PictureError
-from atlas_ray.fitted import product_keys
-from atlas_ray.objects import ObjectReader
-from atlas_ray.picture_limits import PictureLimits
-from atlas_ray.records import PRODUCTS
-from atlas_ray.streaming.source import read_table
-from atlas_ray.tables import open_table
+from atlas_ray.formats.fitted import product_keys
+from atlas_ray.formats.tables import open_table
+from atlas_ray.io import storage
+from atlas_ray.io.objects import ObjectReader
+from atlas_ray.modalities.limits import PictureLimits
+from atlas_ray.modalities.texts import WordCount, WordIndex
+from atlas_ray.runtime.source import read_table
+from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
-from atlas_ray.texts import WordCount, WordIndex
 
 BLOCK_ROWS = 64
 """Examples that one task of decoding takes."""
@@ -45,7 +45,7 @@ class Labelled:
     inner: Counter[CategoryPath]
     """Products left out, by their label."""
     products: "np.ndarray[Any, np.dtype[np.uint64]]"
-    """Keys of the products that its examples are of (`atlas_ray.fitted.product_keys`)."""
+    """Keys of the products that its examples are of (`atlas_ray.formats.fitted.product_keys`)."""
     unusable_rows: int
     """Rows of the products table, of all splits, that are no product."""
     losses: tuple[str, ...]
@@ -203,7 +203,7 @@ def _reader() -> ObjectReader:
 
 def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits) -> dict[str, Any]:
     # PyTorch is imported where pictures are decoded, and not in Ray's processes that only plan the stream.
-    from atlas_ray.images import decode_batch
+    from atlas_ray.modalities.pictures import decode_batch
 
     uris = table["name"].to_pylist()
     contents = _reader().read_many(uris)

@@ -17,26 +17,25 @@ import ray.data
 import torch
 from ray.data import RandomSeedConfig
 
-from atlas_ray import storage
 from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusion_artifact
-from atlas_ray.config import FITTED, KNOWING, hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, NotFiniteError, tell
-from atlas_ray.fitted import FUSED, Fitted, product_keys
-from atlas_ray.inference import FusedInference
-from atlas_ray.lease import holding
+from atlas_ray.formats.fitted import FUSED, Fitted, product_keys
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models import FusionConfig, FusionNetwork
-from atlas_ray.predictors import choose_device, choose_dtype
-from atlas_ray.progress import ProgressDisplay
-from atlas_ray.records import drawn
-from atlas_ray.session import connect
-from atlas_ray.streaming.inputs import forget_inputs
-from atlas_ray.streaming.sink import write_table
-from atlas_ray.streaming.tables import count_labels
+from atlas_ray.prediction.networks import FusedInference
+from atlas_ray.prediction.paths import choose_device, choose_dtype
+from atlas_ray.runtime.joined import forget_inputs
+from atlas_ray.runtime.labelled import BATCH, asked_about, batches_of, products_of
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.sink import write_table
+from atlas_ray.runtime.tables import count_labels
+from atlas_ray.schemas import drawn
+from atlas_ray.settings import FITTED, KNOWING, hold_settings
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
-from atlas_ray.training.config import FusionTraining
 from atlas_ray.training.fallback import contests
-from atlas_ray.training.labelled import BATCH, asked_about, batches_of, products_of
 from atlas_ray.training.loop import Plan
 from atlas_ray.training.opinions import pack_opinions, unpack_opinions
 from atlas_ray.training.run import (
@@ -50,6 +49,7 @@ from atlas_ray.training.run import (
     settings_of,
     write_history,
 )
+from atlas_ray.training.settings import FusionTraining
 from atlas_ray.training.tracker import mlflow_environment
 
 OPINIONS = "opinions"

@@ -15,23 +15,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from atlas_ray import storage
 from atlas_ray.errors import CatalogError, NotFiniteError
+from atlas_ray.io import storage
 from atlas_ray.metrics import FIGURES
+from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models import FusionConfig
 from atlas_ray.models.backbone import Backbone
-from atlas_ray.predictors import choose_dtype
-from atlas_ray.records import quarantine_row
-from atlas_ray.streaming.tables import write_quarantine
+from atlas_ray.prediction.paths import choose_dtype
+from atlas_ray.runtime.tables import write_quarantine
+from atlas_ray.schemas import quarantine_row
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
-from atlas_ray.texts import WordIndex
 from atlas_ray.training.augment import augment
 from atlas_ray.training.batches import Batches, Examples
-from atlas_ray.training.config import ImageLabelsTraining, PathTraining, PictureTraining, TrainConfig
 from atlas_ray.training.networks import load_weights
 from atlas_ray.training.objectives import Objective, build_objective
 from atlas_ray.training.opinions import opinion_width
 from atlas_ray.training.schedule import apply_rate, rate_at
+from atlas_ray.training.settings import ImageLabelsTraining, PathTraining, PictureTraining, TrainConfig
 from atlas_ray.training.tracker import Tracker
 
 STATE_FILE = "state.pt"

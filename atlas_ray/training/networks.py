@@ -1,5 +1,6 @@
 """The network that a training starts from."""
 
+from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models import (
     Classifier,
     ClassifierConfig,
@@ -14,8 +15,7 @@ from atlas_ray.models import (
 from atlas_ray.models.backbone import load_backbone_weights
 from atlas_ray.models.text import load_word_vectors
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
-from atlas_ray.texts import WordIndex
-from atlas_ray.training.config import (
+from atlas_ray.training.settings import (
     ClassifierTraining,
     EncoderDecoderTraining,
     ImageLabelsTraining,

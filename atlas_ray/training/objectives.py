@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from atlas_ray.decoding import EXACT_NODE_BUDGET, TrieTensors, beam_search, classes_search, exact_search
 from atlas_ray.metrics import MicroF1, compare
+from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models import (
     EncoderDecoder,
     FusionConfig,
@@ -22,15 +23,14 @@ from atlas_ray.models import (
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
-from atlas_ray.texts import WordIndex
-from atlas_ray.training.config import (
+from atlas_ray.training.networks import build_network
+from atlas_ray.training.opinions import unpack_opinions
+from atlas_ray.training.settings import (
     EncoderDecoderTraining,
     FusionTraining,
     PictureTraining,
     TrainConfig,
 )
-from atlas_ray.training.networks import build_network
-from atlas_ray.training.opinions import unpack_opinions
 
 NEARER = 4.0
 """Of a classifier's smoothing along the tree: how much more a leaf gets for each level it shares."""

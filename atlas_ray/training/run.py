@@ -12,19 +12,18 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from atlas_ray import storage
 from atlas_ray.artifacts import WORDS, load_artifact, load_words, save_artifact, save_words
-from atlas_ray.config import hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError, tell
-from atlas_ray.fitted import TRAINED, Fitted
-from atlas_ray.lease import holding
-from atlas_ray.picture_limits import PictureLimits
-from atlas_ray.progress import ProgressDisplay
+from atlas_ray.formats.fitted import TRAINED, Fitted
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.modalities.limits import PictureLimits
+from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.reports.curves import draw_curves
-from atlas_ray.session import KEEP_MEMORY
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import KEEP_MEMORY
+from atlas_ray.settings import hold_settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path, read_taxonomy
-from atlas_ray.texts import WordIndex
-from atlas_ray.training.config import PictureTraining, TextTraining, TrainConfig
 from atlas_ray.training.data import (
     Labelled,
     common_words,
@@ -36,6 +35,7 @@ from atlas_ray.training.data import (
 from atlas_ray.training.loop import STATE_FILE, Plan, train_worker
 from atlas_ray.training.mistakes import EndAtMistakes, raise_reason
 from atlas_ray.training.networks import build_network, load_weights
+from atlas_ray.training.settings import PictureTraining, TextTraining, TrainConfig
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
 CHECKPOINTS = "checkpoints"

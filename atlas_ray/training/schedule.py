@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
-from atlas_ray.training.config import PictureTraining, TrainConfig
+from atlas_ray.training.settings import PictureTraining, TrainConfig
 
 WARM = 0.25
 START_DIVISOR, END_DIVISOR = 25.0, 1e5

@@ -7,9 +7,9 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from atlas_ray import storage
 from atlas_ray.errors import ConfigError
-from atlas_ray.training.config import TrainConfig
+from atlas_ray.io import storage
+from atlas_ray.training.settings import TrainConfig
 
 EVENTS = "tensorboard"
 MLFLOW_URI = "MLFLOW_TRACKING_URI"

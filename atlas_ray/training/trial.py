@@ -12,10 +12,10 @@ import ray.tune
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from atlas_ray import storage
-from atlas_ray.training.config import FusionTraining, TrainConfig
+from atlas_ray.io import storage
 from atlas_ray.training.fusion import train_fusion
 from atlas_ray.training.run import train
+from atlas_ray.training.settings import FusionTraining, TrainConfig
 
 END_S = 60.0
 """How long a training that is stopped may take to end its workers."""

@@ -16,16 +16,16 @@ import ray.tune
 import yaml
 from ray.tune.schedulers import ASHAScheduler
 
-from atlas_ray import storage
-from atlas_ray.config import FITTED, hold_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
-from atlas_ray.lease import holding
-from atlas_ray.progress import ProgressDisplay
-from atlas_ray.session import connect
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.settings import FITTED, hold_settings
 from atlas_ray.taxonomy import read_taxonomy
-from atlas_ray.training.config import FusionTraining, TrainConfig, TuneConfig
 from atlas_ray.training.data import labelled_pictures
 from atlas_ray.training.run import NOT_OF_THE_RESULT
+from atlas_ray.training.settings import FusionTraining, TrainConfig, TuneConfig
 from atlas_ray.training.trial import Trial, trial_folder, trial_record
 
 SPACE = {

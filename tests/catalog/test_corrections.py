@@ -8,11 +8,11 @@ import pytest
 
 from atlas_ray.catalog.corrections import RelabelConfig, RelabelReport, relabel
 from atlas_ray.catalog.split import SplitRule, parse_shares, side_of
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError, ConfigError, OutputError
-from atlas_ray.records import CATEGORY_PATH, IMAGES, PRODUCTS, QUARANTINE, image_ids
+from atlas_ray.schemas import CATEGORY_PATH, IMAGES, PRODUCTS, QUARANTINE, image_ids
 from atlas_ray.taxonomy import Taxonomy, read_taxonomy
-from tests.parts import rows, scored_run
+from tests.support.parts import rows, scored_run
 
 SHARES = parse_shares("65/5/30")
 A, B, C = ["Men", "Shirts"], ["Men", "Shoes"], ["Women", "Sarees"]

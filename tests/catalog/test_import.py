@@ -10,12 +10,12 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_ray import storage
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.catalog.rows import Unread
 from atlas_ray.catalog.split import StratifiedSplit, parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, OutputError
-from atlas_ray.records import IMAGES, PRODUCTS, QUARANTINE, image_ids
+from atlas_ray.io import storage
+from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids
 from atlas_ray.taxonomy import Taxonomy, read_taxonomy
 
 

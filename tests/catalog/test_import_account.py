@@ -12,7 +12,7 @@ from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.catalog.joining import JoinedProducts
 from atlas_ray.catalog.sources import RawRow, Source
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError, RowError
 from tests.catalog.test_import import rows
 

@@ -7,7 +7,7 @@ import pytest
 from atlas_ray.catalog.fields import FIELDS
 from atlas_ray.catalog.importer import ImportConfig
 from atlas_ray.catalog.preview import Preview, preview
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 
 SHOP = """Handle,Title,Type,Variant Price,Image Src,Image Position
 shirt,Shirt,Men/Shirts,$10,2.jpg,2

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.catalog.selection import SelectConfig, select
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, StorageError
-from tests.parts import rows
+from tests.support.parts import rows
 
 
 def test_the_listed_products_with_all_that_is_said_of_them(catalog: str, tmp_path: Path) -> None:

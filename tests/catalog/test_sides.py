@@ -12,7 +12,7 @@ from atlas_ray.catalog.corrections import RelabelConfig, relabel
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.catalog.selection import SelectConfig, select
 from atlas_ray.catalog.split import SplitRule
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError
 
 Row = tuple[str, str, str]

@@ -9,7 +9,7 @@ import pytest
 
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.catalog.sources import RawRow, Source, guess_format
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError
 from atlas_ray.taxonomy import Taxonomy
 from tests.catalog.test_import import rows

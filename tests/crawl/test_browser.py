@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from atlas_ray.addresses import AddressRule
 from atlas_ray.crawl.browser import CheckedProxy, find_chromium
 from atlas_ray.crawl.process import main
-from atlas_ray.demo_shop import ShopProduct, draw_shop, serve_shop
+from atlas_ray.demo.shop import ShopProduct, draw_shop, serve_shop
 from atlas_ray.errors import ConfigError
+from atlas_ray.io.addresses import AddressRule
 from tests.crawl.runs import end, rows, start
 
 

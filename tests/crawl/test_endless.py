@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.crawl.runs import end, report, rows, start
-from tests.wire import WireServer, whole
+from tests.support.wire import WireServer, whole
 
 TYPE = "Content-Type: text/html"
 PRODUCT = b"""<html><script type="application/ld+json">

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from atlas_ray.addresses import is_public
 from atlas_ray.crawl.process import main
 from atlas_ray.crawl.spider import AHEAD
-from atlas_ray.demo_shop import HEALING, ODD, WITHOUT_PICTURES, Shop, ShopProduct, draw_shop, serve_shop
+from atlas_ray.demo.shop import HEALING, ODD, WITHOUT_PICTURES, Shop, ShopProduct, draw_shop, serve_shop
+from atlas_ray.io.addresses import is_public
 from tests.crawl.runs import end, report, rows, start
 
 PRODUCTS = [

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_ray import storage
-from atlas_ray.catalog.sample import GARMENTS, draw_garment, to_jpeg
-from atlas_ray.cli import main
-from atlas_ray.demo_shop import ODD, ShopProduct, draw_shop, serve_shop
-from tests.parts import rows
+from atlas_ray.cli.main import main
+from atlas_ray.demo.drawing import GARMENTS, draw_garment, to_jpeg
+from atlas_ray.demo.shop import ODD, ShopProduct, draw_shop, serve_shop
+from atlas_ray.io import storage
+from tests.support.parts import rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tests.crawl.runs import end, start
-from tests.wire import WireServer, whole
+from tests.support.wire import WireServer, whole
 
 TARGETS = (
     "/a%27b%3Ac%7Ed?sig=%2FxY%2B%3D%27&e=1", "/o/products%2F7?alt=media", "/%41%2e/%c3%A9", "/a//b",

@@ -10,19 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.embedding.combine import joined_vectors
-from atlas_ray.embedding.config import EmbedConfig
 from atlas_ray.embedding.index import INDEX, ProductIndex
 from atlas_ray.embedding.run import embed
+from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.errors import OutputError
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.records import IMAGES, LABEL_ERRORS, PRODUCTS, embeddings, image_ids
-from atlas_ray.streaming.account import RunReport
+from atlas_ray.io import storage
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.runs.run_record import RunReport
+from atlas_ray.schemas import IMAGES, LABEL_ERRORS, PRODUCTS, embeddings, image_ids
 from atlas_ray.taxonomy import Taxonomy
-from tests.parts import make_artifact, make_fused, rows
+from tests.support.parts import make_artifact, make_fused, rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 WIDTH = 512

@@ -9,19 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_ray import storage
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError
-from atlas_ray.migration.config import MigrateConfig
+from atlas_ray.evaluation.paths import evaluate
+from atlas_ray.io import storage
 from atlas_ray.migration.run import migrate
-from atlas_ray.predictors import PredictorConfig
-from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, UNDETERMINED
-from atlas_ray.reports.evaluation import evaluate
-from atlas_ray.scoring.config import ScoreConfig
+from atlas_ray.migration.settings import MigrateConfig
+from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.runs.run_record import RunReport
+from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, PRODUCTS, UNDETERMINED
 from atlas_ray.scoring.run import score
-from atlas_ray.streaming.account import RunReport
+from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, compare, format_path, read_mapping
-from tests.parts import rows
+from tests.support.parts import rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 SUFFIXES = ("_migrated", "_undetermined", "_without_path")

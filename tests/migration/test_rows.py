@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_ray.migration.rows import migrate_labels, migrate_predictions
-from atlas_ray.records import CATEGORIZED, PREDICTIONS, PRODUCTS, UNDETERMINED
-from atlas_ray.reports.leaves import find_leaves
+from atlas_ray.runs.leaves import find_leaves
+from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, PRODUCTS, UNDETERMINED
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, compare
 from atlas_ray.taxonomy.changes import UNKNOWN, Destination
 

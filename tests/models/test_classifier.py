@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from atlas_ray.artifacts import load_artifact, save_artifact
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
+from atlas_ray.modalities.products import Products
 from atlas_ray.models import Classifier, ClassifierConfig
 from atlas_ray.models.backbone import Backbone
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary
 
 PATHS = [("Men", "Shirts"), ("Men", "Shoes", "Boots"), ("Men", "Shoes", "Clogs"), ("Women", "Shirts"), ("Gifts",)]

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from atlas_ray.config import POLICIES, TARGETS
 from atlas_ray.errors import ConfigError
 from atlas_ray.models import FusionConfig, FusionNetwork
+from atlas_ray.settings import POLICIES, TARGETS
 
 NAMES = "picture+title+description"
 LEAVES = 4

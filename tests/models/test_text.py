@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from atlas_ray.errors import ArtifactError, ConfigError
+from atlas_ray.modalities.texts import FIRST, PAD, WordIndex
 from atlas_ray.models import TextConfig, TextNetwork
 from atlas_ray.models.text import load_word_vectors
-from atlas_ray.texts import FIRST, PAD, WordIndex
 
 INDEX = WordIndex(["blue", "shirt", "new york"], "title")
 

@@ -8,7 +8,7 @@ import torch
 from atlas_ray.artifacts import ZoomArtifact, load_artifact, load_zoom_artifact, save_zoom_artifact
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.zoom_predictor import ZoomPredictor
+from atlas_ray.prediction.zoom import ZoomPredictor
 
 
 def small(seed: int = 0) -> ZoomNetwork:

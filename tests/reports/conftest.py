@@ -3,7 +3,7 @@ from typing import Self
 
 import pytest
 
-from atlas_ray.objects import ObjectReader
+from atlas_ray.io.objects import ObjectReader
 
 
 class HeldFiles:

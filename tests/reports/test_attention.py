@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.reports import fonts
 from atlas_ray.reports.attention import CAPTION_PX, GAP_PX, SIDE_PX, strip
-from tests.parts import picture
+from tests.support.parts import picture
 
 NAMES = ["साड़ी", "连衣裙", "ワンピース", "한복", "ชุดเดรส", "ልብስ"]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from atlas_ray.reports.contact_sheet import MAX_CELLS, Cell, Section, write_contact_sheet
 from atlas_ray.reports.page import MAX_BYTES
-from tests.parts import Page
+from tests.support.parts import Page
 
 
 def picture(colour: str) -> bytes:

@@ -8,13 +8,13 @@ import pytest
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import ArtifactError, StorageError
-from atlas_ray.predictors import PathPredictor
-from atlas_ray.records import CATEGORIZED, LABEL_ERRORS
-from atlas_ray.reports.evaluation import NEW_PATHS, TABLES, evaluate
+from atlas_ray.evaluation.paths import NEW_PATHS, TABLES, evaluate
+from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.reports.page import MAX_BYTES
+from atlas_ray.schemas import CATEGORIZED, LABEL_ERRORS
 from atlas_ray.taxonomy import Taxonomy
-from tests.parts import Page, picture
 from tests.reports.conftest import HeldFiles
+from tests.support.parts import Page, picture
 
 HOSTILE = "<script src=//evil.example/x.js></script>"
 

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.records import PRODUCTS
-from atlas_ray.reports.evaluation import evaluate
+from atlas_ray.evaluation.paths import evaluate
+from atlas_ray.evaluation.review import ReviewConfig, review
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.reports.explainer import Explainer, Strip
-from atlas_ray.reports.review import ReviewConfig, review
-from atlas_ray.reports.scored import open_scored
+from atlas_ray.runs.scored import open_scored
+from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, read_taxonomy
-from tests.parts import make_fused, picture, scored_run
+from tests.support.parts import make_fused, picture, scored_run
 
 TITLES = ["red shirt", "blue saree", "<b>shirt</b>", "saree saree red", None, "blue"] * 4
 

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from atlas_ray.errors import AuditError
-from atlas_ray.records import CATEGORIZED
+from atlas_ray.runtime.shuffle import tagged
+from atlas_ray.schemas import CATEGORIZED
 from atlas_ray.scoring.combine import FILTERED, IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine
-from atlas_ray.streaming.shuffle import tagged
 
 S, T, D = ["M", "W", "S"], ["M", "W", "T"], ["W", "D"]
 

@@ -11,13 +11,13 @@ import boto3
 import pytest
 
 from atlas_ray.errors import FetchError, OutageError, StorageError
-from atlas_ray.objects import ObjectReader
-from atlas_ray.records import IMAGES
-from atlas_ray.table_files import _footer
-from atlas_ray.tables import open_table
-from benchmarks.parts import free_port, wait_for, write_catalog
-from tests.parts import rows
+from atlas_ray.formats.table_files import _footer
+from atlas_ray.formats.tables import open_table
+from atlas_ray.io.objects import ObjectReader
+from atlas_ray.schemas import IMAGES
 from tests.scoring.faulty import Faulty, faulty
+from tests.support.inputs import free_port, wait_for, write_catalog
+from tests.support.parts import rows
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_reader_gets_all_that_is_there(keys: list[str]) -> None:
 @pytest.mark.usefixtures("faulty_s3")
 def test_a_run_quarantines_only_what_is_missing(keys: list[str], small_model: str, tmp_path: Path) -> None:
     assert len(keys) == 600
-    command = [sys.executable, "-m", "atlas_ray.cli", "score", "--catalog", "s3://shop/faulty-catalog"]
+    command = [sys.executable, "-m", "atlas_ray", "score", "--catalog", "s3://shop/faulty-catalog"]
     command += ["--model", small_model, "--output", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -132,7 +132,7 @@ def test_a_run_outlives_outages_and_asks_again_for_what_failed(
 ) -> None:
     assert len(keys) == 600
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "atlas_ray.cli", "score", "--catalog", "s3://shop/outage-catalog"]
+    command = [sys.executable, "-m", "atlas_ray", "score", "--catalog", "s3://shop/outage-catalog"]
     command += ["--model", small_model, "--output", str(output), "--rows-per-file", "32", "--batch-size", "16"]
 
     def run(*flags: str) -> "subprocess.CompletedProcess[str]":

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from atlas_ray.artifacts import load_artifact, save_artifact, save_zoom_artifact
-from atlas_ray.cleaning.zoom_stage import JudgeZoom
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.embedding.vectors import Embed
-from atlas_ray.images import decode
+from atlas_ray.modalities.limits import PictureLimits
+from atlas_ray.modalities.pictures import decode
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.picture_limits import PictureLimits
-from atlas_ray.predictors import PredictorConfig
+from atlas_ray.prediction.paths import PredictorConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block
 from atlas_ray.serving.gateway import Ask, _result
 from atlas_ray.serving.model import Model
 from atlas_ray.serving.question import Question
 from atlas_ray.taxonomy import Taxonomy
-from tests.parts import make_fused, picture, rows
+from atlas_ray.zoom.stage import JudgeZoom
+from tests.support.parts import make_fused, picture, rows
 
 PICTURES = [picture(number) for number in range(5)]
 CONFIG = PredictorConfig(precision="float32", batch_size=2, device="cpu")

@@ -12,23 +12,23 @@ import pytest
 from atlas_ray.artifacts import save_zoom_artifact
 from atlas_ray.catalog.selection import SelectConfig, select
 from atlas_ray.catalog.split import SplitRule, resplit_catalog
-from atlas_ray.cleaning.duplicates_run import DuplicatesRunConfig, detect_duplicates
-from atlas_ray.cleaning.filter import FilterConfig, filter_catalog
-from atlas_ray.cli import main
-from atlas_ray.embedding.config import EmbedConfig
+from atlas_ray.cli.main import main
+from atlas_ray.duplicates.run import DuplicatesRunConfig, detect_duplicates
 from atlas_ray.embedding.run import embed
+from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.errors import CatalogError
+from atlas_ray.formats.tables import open_table
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.predictors import PredictorConfig
-from atlas_ray.records import IMAGES, image_ids
-from atlas_ray.scoring.config import ScoreConfig
+from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.runs.run_record import RunReport
+from atlas_ray.runtime.tables import UNUSABLE
+from atlas_ray.schemas import IMAGES, image_ids
 from atlas_ray.scoring.run import score
-from atlas_ray.streaming.account import RunReport
-from atlas_ray.streaming.tables import UNUSABLE
-from atlas_ray.tables import open_table
+from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.data import labelled_pictures
-from tests.parts import rows
+from atlas_ray.zoom.filter import FilterConfig, filter_catalog
+from tests.support.parts import rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 PRODUCTS, LOST = 30, 3

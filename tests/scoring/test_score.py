@@ -13,19 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_ray import storage
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, AuditError, CatalogError, ConfigError, OutputError, TaxonomyError
-from atlas_ray.predictors import PredictorConfig
-from atlas_ray.records import CATEGORIZED, PREDICTIONS, QUARANTINE
-from atlas_ray.scoring.config import ScoreConfig
+from atlas_ray.io import storage
+from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.runs.run_record import RunReport
+from atlas_ray.runtime.checkpoint import recover
+from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, QUARANTINE
 from atlas_ray.scoring.run import FOLDERS, score
-from atlas_ray.streaming.account import RunReport
-from atlas_ray.streaming.checkpoint import recover
+from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.taxonomy import Taxonomy
 from tests.conftest import SHOP_COLUMNS
-from tests.parts import make_artifact, rows
+from tests.support.parts import make_artifact, rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -16,9 +16,9 @@ import requests
 
 from atlas_ray.serving.access import new_token
 from atlas_ray.taxonomy import Taxonomy
-from benchmarks.cluster import Cluster, head, replica_pids, wait_until
-from benchmarks.parts import free_port
-from tests.parts import make_artifact, picture
+from tests.support.cluster import Cluster, head, replica_pids, wait_until
+from tests.support.inputs import free_port
+from tests.support.parts import make_artifact, picture
 
 TOKEN, LINE = new_token("load")
 CLIENTS = 4
@@ -68,7 +68,7 @@ class Load:
 
 
 def deploy(cluster: Cluster, model: str, port: int, batch_size: int) -> None:
-    command = [sys.executable, "-m", "atlas_ray.cli", "serve", "--detach", f"--model={model}", f"--port={port}"]
+    command = [sys.executable, "-m", "atlas_ray", "serve", "--detach", f"--model={model}", f"--port={port}"]
     command += [f"--tokens={LINE}", "--min-replicas=2", "--max-replicas=2", "--model-cpus=2"]
     command += ["--drain-s=10", f"--batch-size={batch_size}"]
     done = subprocess.run(command, env=cluster.driving, capture_output=True, text=True, timeout=240)

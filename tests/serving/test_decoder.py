@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from atlas_ray.errors import PictureError
-from atlas_ray.images import decode
-from atlas_ray.picture_limits import PictureLimits
+from atlas_ray.modalities.limits import PictureLimits
+from atlas_ray.modalities.pictures import decode
 from atlas_ray.serving.decoder import Decoder
 from atlas_ray.serving.problems import Problem
-from tests.parts import picture
+from tests.support.parts import picture
 
 
 def test_pictures_are_decoded_and_bad_ones_said() -> None:

@@ -23,16 +23,16 @@ import requests
 from PIL import Image
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.client import Categorized, Client
 from atlas_ray.errors import ItemError, ServiceError
-from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.io.storage import write_bytes
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.serving.access import new_token
-from atlas_ray.storage import write_bytes
 from atlas_ray.taxonomy import Taxonomy, format_path
-from benchmarks.endpoint import Endpoint, endpoint
-from tests.parts import make_artifact, make_fused, picture
-from tests.picture_server import PictureServer
+from tests.support.endpoint import Endpoint, endpoint
+from tests.support.parts import make_artifact, make_fused, picture
+from tests.support.picture_server import PictureServer
 
 TOKEN, LINE = new_token("tests")
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -293,7 +293,7 @@ def test_the_client_and_its_command(running: Endpoint, folder: Path) -> None:
         stranger.model()
 
     def command(*arguments: str, token: str = TOKEN) -> "subprocess.CompletedProcess[str]":
-        line = [sys.executable, "-m", "atlas_ray.cli", "categorize", f"--url={running.url}", *arguments]
+        line = [sys.executable, "-m", "atlas_ray", "categorize", f"--url={running.url}", *arguments]
         environment = os.environ | {"ATLAS_RAY_TOKEN": token}
         return subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment)
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from atlas_ray.serving.access import new_token
-from atlas_ray.serving.config import ServeConfig
 from atlas_ray.serving.guard import Guard
+from atlas_ray.serving.settings import ServeConfig
 
 TOKEN, LINE = new_token("anna")
 BEARER = {"authorization": f"Bearer {TOKEN}"}

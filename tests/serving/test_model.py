@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.products import Products
+from atlas_ray.modalities.products import Products
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.serving.model import FAILURES, Model
 from atlas_ray.serving.question import Answer, Question
 

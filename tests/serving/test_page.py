@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, FileChooser, Page, expect, sync_playwri
 from atlas_ray.crawl.browser import find_chromium
 from atlas_ray.errors import ConfigError
 from atlas_ray.taxonomy import Taxonomy
-from benchmarks.endpoint import Endpoint, endpoint
-from tests.parts import make_fused, picture
+from tests.support.endpoint import Endpoint, endpoint
+from tests.support.parts import make_fused, picture
 
 ARTIFACTS = os.environ.get("ATLAS_RAY_TEST_ARTIFACTS")
 """A folder for the screenshots; without it they go with the test's own."""

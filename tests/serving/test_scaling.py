@@ -9,9 +9,9 @@ import pytest
 import requests
 
 from atlas_ray.taxonomy import Taxonomy
-from benchmarks.cluster import replica_pids, wait_until
-from benchmarks.endpoint import endpoint
-from tests.parts import make_artifact, picture
+from tests.support.cluster import replica_pids, wait_until
+from tests.support.endpoint import endpoint
+from tests.support.parts import make_artifact, picture
 
 CLIENTS = 8
 

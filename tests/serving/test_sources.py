@@ -9,12 +9,12 @@ from urllib.parse import quote
 import pytest
 
 from atlas_ray.errors import ItemError
-from atlas_ray.serving.config import ServeConfig
+from atlas_ray.io.storage import write_bytes
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.room import Room, Share
+from atlas_ray.serving.settings import ServeConfig
 from atlas_ray.serving.sources import Sources
-from atlas_ray.storage import write_bytes
-from tests.picture_server import PictureServer, jpeg
+from tests.support.picture_server import PictureServer, jpeg
 
 
 def plenty() -> Share:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import TaxonomyError
 from atlas_ray.taxonomy import (
     CategoryPath,

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_ray.records import IMAGES, PRODUCTS
+from atlas_ray.schemas import IMAGES, PRODUCTS
 
 
 @pytest.fixture(scope="session")

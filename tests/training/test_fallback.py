@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import ConfigError
 from atlas_ray.metrics.paired import sign_test
 from atlas_ray.models import FusionConfig, FusionNetwork
 from atlas_ray.taxonomy import Taxonomy
-from atlas_ray.training.config import FusionTraining, TextTraining
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.fusion import train_fusion
 from atlas_ray.training.opinions import pack_opinions
 from atlas_ray.training.run import train
-from tests.parts import make_artifact
+from atlas_ray.training.settings import FusionTraining, TextTraining
+from tests.support.parts import make_artifact
 from tests.training.test_fusion import SMALL
 
 LEAVES = 4

@@ -13,19 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.artifacts import load_artifact, set_temperature
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
+from atlas_ray.evaluation.calibration import calibrate
 from atlas_ray.models import FusionConfig
-from atlas_ray.predictors import PathPredictor, PredictorConfig
-from atlas_ray.scoring.config import ScoreConfig
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.scoring.run import score
+from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.taxonomy import Taxonomy
-from atlas_ray.training.calibration import calibrate
-from atlas_ray.training.config import FusionTraining, TextTraining
 from atlas_ray.training.data import labelled_texts
 from atlas_ray.training.fusion import _check_ridge, _opinions, _shape, _sides, train_fusion
 from atlas_ray.training.run import left_out, train
-from tests.parts import make_artifact, make_text_artifact, rows
+from atlas_ray.training.settings import FusionTraining, TextTraining
+from tests.support.parts import make_artifact, make_text_artifact, rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 SMALL: dict[str, Any] = {"embedding_dim": 16, "filters": 16, "hidden_dim": 16, "batch_size": 16, "epochs": 30,

@@ -10,19 +10,19 @@ import safetensors.torch
 import torch
 
 from atlas_ray.artifacts import load_artifact, save_fusion_artifact
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, ConfigError, OutputError
-from atlas_ray.label_predictor import LabelPredictor
+from atlas_ray.evaluation.calibration import calibrate
+from atlas_ray.evaluation.labels import evaluate_labels
+from atlas_ray.modalities.products import Products
 from atlas_ray.models import FusionConfig, FusionNetwork, TextNetwork
 from atlas_ray.models.backbone import Backbone
-from atlas_ray.products import Products
+from atlas_ray.prediction.labels import LabelPredictor
 from atlas_ray.taxonomy import LabelSpace
-from atlas_ray.training.calibration import calibrate
-from atlas_ray.training.config import ImageLabelsTraining, TextTraining
 from atlas_ray.training.fusion import train_fusion
-from atlas_ray.training.label_evaluation import evaluate_labels
 from atlas_ray.training.run import train
-from tests.parts import make_artifact, make_text_artifact, rows
+from atlas_ray.training.settings import ImageLabelsTraining, TextTraining
+from tests.support.parts import make_artifact, make_text_artifact, rows
 from tests.training.test_fusion import SMALL, fusion
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -12,9 +12,9 @@ from atlas_ray.models import Classifier, FusionConfig
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.taxonomy.vocabulary import END, PAD
-from atlas_ray.training.config import ClassifierTraining, EncoderDecoderTraining, FusionTraining, ImageLabelsTraining
 from atlas_ray.training.objectives import ClassesObjective, EncoderDecoderObjective, LabelsObjective, build_objective
 from atlas_ray.training.opinions import pack_opinions
+from atlas_ray.training.settings import ClassifierTraining, EncoderDecoderTraining, FusionTraining, ImageLabelsTraining
 from tests.models.tiny import tiny_encoder  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("tiny_encoder")

@@ -11,10 +11,10 @@ import pytest
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
-from atlas_ray.cli import main
-from atlas_ray.fitted import CALIBRATED, TRAINED
-from atlas_ray.streaming.account import read_run
-from tests.parts import rows
+from atlas_ray.cli.main import main
+from atlas_ray.formats.fitted import CALIBRATED, TRAINED
+from atlas_ray.runs.run_record import read_run
+from tests.support.parts import rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 SMALL = ("--embedding-dim=8", "--filters=8", "--hidden-dim=8", "--batch-size=64", "--epochs=2", "--dropout=0")

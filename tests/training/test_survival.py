@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.training.config import EncoderDecoderTraining
 from atlas_ray.training.run import TrainReport, train
+from atlas_ray.training.settings import EncoderDecoderTraining
 from benchmarks.kill_resume import CLUSTER, descendants
-from tests.parts import rows
+from tests.support.parts import rows
 
 EPOCHS = 6
 WHOLE: dict[str, Any] = {
@@ -48,7 +48,7 @@ def same_curve(history: list[dict[str, Any]], curve: list[dict[str, Any]]) -> No
 
 def command(catalog: str, output: str) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in WHOLE.items()]
-    start = [sys.executable, "-m", "atlas_ray.cli", "train", "encoder-decoder", "--catalog", catalog]
+    start = [sys.executable, "-m", "atlas_ray", "train", "encoder-decoder", "--catalog", catalog]
     return [*start, "--output", output, *flags]
 
 

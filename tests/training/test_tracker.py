@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.training.config import ClassifierTraining
+from atlas_ray.training.settings import ClassifierTraining
 from atlas_ray.training.tracker import Tracker, mlflow_environment
 
 METRICS = {"step": 7, "epoch": 1, "train_loss": 1.25, "val_accuracy": 0.5}

@@ -10,18 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
-from atlas_ray.cli import main
+from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError, NotFiniteError, OutputError
-from atlas_ray.predictors import PathPredictor, PredictorConfig
+from atlas_ray.io import storage
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.training.augment import augment
-from atlas_ray.training.config import EncoderDecoderTraining
 from atlas_ray.training.loop import Worker
 from atlas_ray.training.mistakes import EndAtMistakes
 from atlas_ray.training.run import train
-from tests.parts import rows
+from atlas_ray.training.settings import EncoderDecoderTraining
+from tests.support.parts import rows
 
 SMALL: dict[str, Any] = {
     "backbone": "resnet18", "image_size_px": 32, "hidden_dim": 32, "batch_size": 16, "epochs": 2,

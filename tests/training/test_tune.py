@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from atlas_ray import storage
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
-from atlas_ray.config import build_settings, read_settings
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
+from atlas_ray.io import storage
+from atlas_ray.settings import build_settings, read_settings
 from atlas_ray.taxonomy import Taxonomy
-from atlas_ray.training.config import EncoderDecoderTraining, FusionTraining, TuneConfig
+from atlas_ray.training.settings import EncoderDecoderTraining, FusionTraining, TuneConfig
 from atlas_ray.training.trial import Watcher
 from atlas_ray.training.tune import FUSION_SPACE, SPACE, draw, tune
 from tests.conftest import SHOP_COLUMNS
-from tests.parts import make_fused
+from tests.support.parts import make_fused
 from tests.training.test_train import SMALL
 
 

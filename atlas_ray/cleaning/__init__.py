@@ -1,1 +1,0 @@
-"""Cleaning a catalogue before a model is trained on it."""

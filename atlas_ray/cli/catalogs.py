@@ -1,0 +1,125 @@
+"""`import` and `select`."""
+
+import argparse
+import sys
+
+from atlas_ray.cli.command import EXIT_OK, quarantine_exit
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `import`."""
+    parser.add_argument("source", help="Atlas JSON, CSV, JSON Lines, or a folder of category folders")
+    parser.add_argument("--output", required=True, help="where the tables go")
+    parser.add_argument("--format", default="auto", help="auto, atlas-json, json, csv, jsonl or folder")
+    parser.add_argument(
+        "--encoding", default="auto", help="encoding of the source, such as windows-1252 (default: told from its bytes)"
+    )
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="our field = the source's column, where its name does not say it; several columns of pictures: "
+        "image_uris=COLUMN,COLUMN. Fields: product_id, store, url, title, description, price, currency, breadcrumb, "
+        "image_uris, image_position, category_path, split, crawled_at",
+    )
+    parser.add_argument("--image-base", default="", help="folder that relative picture names are below")
+    parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
+    parser.add_argument(
+        "--split", help="train/val/test shares of labelled products (default: 65/5/30, or those of --previous)"
+    )
+    parser.add_argument("--seed", type=int, help="random seed of the split (default: 0, or that of --previous)")
+    parser.add_argument(
+        "--split-exact",
+        action="store_true",
+        help="exact shares in each category path, for a catalogue that is imported once: the order of the rows decides",
+    )
+    parser.add_argument(
+        "--previous",
+        action="append",
+        default=[],
+        metavar="CATALOG",
+        help="an earlier catalogue, whose products keep their split; may be repeated, the newest last",
+    )
+    parser.add_argument("--store", help="store of rows that name none")
+    parser.add_argument("--path-separator", help="between the names of a category path (default: told from the paths)")
+    parser.add_argument("--image-separator", help="between the pictures in one cell (default: told from their names)")
+    parser.add_argument(
+        "--max-quarantine-fraction",
+        type=float,
+        default=0.05,
+        help="exit with 3 where a larger share of the rows is quarantined (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the first rows as they would be read, and write nothing"
+    )
+
+
+def run_import(options: argparse.Namespace) -> int:
+    """Turn a catalogue of another layout into tables."""
+    from atlas_ray.catalog.importer import ImportConfig, import_catalog
+    from atlas_ray.catalog.preview import preview
+    from atlas_ray.errors import ConfigError
+    from atlas_ray.reports.terminal import print_import, print_preview
+    from atlas_ray.taxonomy import read_taxonomy
+
+    columns: dict[str, str] = {}
+    for entry in options.map:
+        field, separator, column = entry.partition("=")
+        if not separator or not column:
+            raise ConfigError(f"--map {entry!r}; expected FIELD=COLUMN, such as title=product_name")
+        if field in columns:
+            several = f"; of several columns write --map {field}={columns[field]},{column}" * (field == "image_uris")
+            raise ConfigError(f"--map names {field} twice: {columns[field]!r} and {column!r}{several}")
+        columns[field] = column
+    config = ImportConfig(
+        source=options.source,
+        output=options.output,
+        format=options.format,
+        columns=columns,
+        image_base=options.image_base,
+        taxonomy=read_taxonomy(options.taxonomy) if options.taxonomy else None,
+        split=options.split,
+        seed=options.seed,
+        split_exact=options.split_exact,
+        previous=tuple(options.previous),
+        store=options.store,
+        path_separator=options.path_separator,
+        image_separator=options.image_separator,
+        encoding=options.encoding,
+        max_quarantine_fraction=options.max_quarantine_fraction,
+    )
+    first = preview(config)
+    if options.dry_run:
+        print_preview(first)
+    if first.warning:
+        print(f"atlas-ray import: {first.warning}", file=sys.stderr, flush=True)
+    if options.dry_run:
+        return EXIT_OK
+    report = import_catalog(config)
+    print_import(report)
+    if first.addresses:
+        print(f"next: atlas-ray fetch --catalog {report.output} --output FOLDER downloads the pictures")
+    return quarantine_exit("import", report.quarantined_fraction, config.max_quarantine_fraction, what="rows")
+
+
+def add_select(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `select`."""
+    from atlas_ray.catalog.selection import SelectConfig
+    from atlas_ray.settings import add_flags
+
+    add_flags(parser, SelectConfig)
+
+
+def run_select(options: argparse.Namespace) -> int:
+    """Make a catalogue of some products of another one."""
+    from atlas_ray.catalog.selection import SelectConfig, select
+    from atlas_ray.reports.collection import print_select
+    from atlas_ray.settings import COMMAND_LINE, build_settings, given
+
+    config = build_settings(SelectConfig, given(options, SelectConfig), COMMAND_LINE)
+    report = select(config)
+    print_select(report)
+    return quarantine_exit(
+        "select", report.quarantined_fraction, config.max_quarantine_fraction, what="listed products"
+    )

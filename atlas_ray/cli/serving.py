@@ -1,0 +1,143 @@
+"""`serve`, `token` and `categorize`: the endpoint, who may ask it, and asking it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from atlas_ray.cli.command import EXIT_OK, EXIT_QUARANTINE
+
+if TYPE_CHECKING:
+    from atlas_ray.client import Client
+
+TOKEN_VARIABLE = "ATLAS_RAY_TOKEN"
+PICTURES_A_REQUEST = 16
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `serve`."""
+    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.serving.settings import ServeConfig
+    from atlas_ray.settings import add_flags
+
+    parser.add_argument("--config", help="a YAML file of these settings; flags win")
+    parser.add_argument(
+        "--detach", action="store_true", help="deploy to the cluster of RAY_ADDRESS and return; it goes on there"
+    )
+    add_flags(parser, ServeConfig)
+    add_flags(parser, PredictorConfig)
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Answer over HTTP until stopped."""
+    from atlas_ray.errors import ClusterError
+    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.runtime.session import connect
+    from atlas_ray.serving.run import check, deploy, serve_until_stopped
+    from atlas_ray.serving.settings import ServeConfig
+    from atlas_ray.settings import COMMAND_LINE, given, read_settings
+
+    values = read_settings(options.config) if options.config else {}
+    values |= given(options, ServeConfig) | given(options, PredictorConfig)
+    config = ServeConfig.of(values, options.config or COMMAND_LINE)
+    if options.detach and not os.environ.get("RAY_ADDRESS"):
+        raise ClusterError("--detach leaves the endpoint on a cluster, and RAY_ADDRESS names none")
+    check(config)
+    if options.detach:
+        connect()
+        print(f"serving at {deploy(config)}")
+        return EXIT_OK
+    if "RAY_ADDRESS" not in os.environ:
+        connect()
+    serve_until_stopped(config, lambda url: print(f"serving at {url}; stop with Ctrl-C", flush=True))
+    return EXIT_OK
+
+
+def add_token(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `token`."""
+    parser.add_argument("name", metavar="NAME", help="whose token it is")
+
+
+def run_token(options: argparse.Namespace) -> int:
+    """Make a token, and the line that lets the endpoint know it."""
+    from atlas_ray.serving.access import new_token
+
+    token, line = new_token(options.name)
+    print(f"{line}")
+    print(
+        f"the line above goes into the file of `serve --tokens-file`; the token, shown this once: {token}",
+        file=sys.stderr,
+    )
+    return EXIT_OK
+
+
+def add_categorize(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `categorize`."""
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a picture: a file, or an s3:// or http(s) address")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="the endpoint (default: %(default)s)")
+    parser.add_argument("--token-file", help=f"a file that holds the token; ${TOKEN_VARIABLE} by default")
+    parser.add_argument("--within", default="", help="answer at or below this path: 'Women > Ethnic Wear'")
+    parser.add_argument("--top-k", type=int, help="paths a picture")
+    parser.add_argument("--model", help="the model's name, where several are served")
+    for name in ("title", "description"):
+        parser.add_argument(
+            f"--{name}", action="append", help=f"the product's {name}; once for each picture, '' where it has none"
+        )
+
+
+def run_categorize(options: argparse.Namespace) -> int:
+    """Ask a running endpoint for the category paths of some pictures."""
+    from atlas_ray.client import Client
+    from atlas_ray.errors import ConfigError, ItemError, ServiceError, StorageError, UnauthenticatedError
+    from atlas_ray.reports.terminal import print_categorized
+
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if options.token_file:
+        try:
+            with open(options.token_file, encoding="utf-8") as stream:
+                token = stream.read().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"--token-file {options.token_file!r} cannot be read: {error}") from None
+    texts = {f"{name}s": getattr(options, name) for name in ("title", "description") if getattr(options, name)}
+    for name, given in texts.items():
+        if len(given) != len(options.files):
+            raise ConfigError(f"--{name[:-1]} stands {len(given)} times for {len(options.files)} pictures")
+    rows: list[tuple[str, Any]] = []
+    asked = {"within": options.within, "top_k": options.top_k, "model": options.model}
+    try:
+        with Client(options.url, token) as client:
+            for start in range(0, len(options.files), PICTURES_A_REQUEST):
+                some = slice(start, start + PICTURES_A_REQUEST)
+                said = {name: given[some] for name, given in texts.items()}
+                rows += _categorized(client, options.files[some], said, asked)
+    except UnauthenticatedError as error:
+        raise ServiceError(f"{error}; give the token with --token-file FILE, or in {TOKEN_VARIABLE}") from None
+    finally:  # what was answered before a request failed is shown all the same
+        if rows:
+            print_categorized(rows)
+    return EXIT_QUARANTINE if any(isinstance(result, ItemError) for _, result in rows) else EXIT_OK
+
+
+def _categorized(
+    client: "Client", names: Sequence[str], texts: Mapping[str, Sequence[str]], asked: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """Ask about some pictures, files and addresses each in a request; return each name with what is said of it.
+
+    Raises:
+        StorageError: where a file cannot be read.
+    """
+    from atlas_ray.errors import StorageError
+
+    found: dict[int, Any] = {}
+    for ask, is_remote in ((client.categorize, False), (client.categorize_uris, True)):
+        places = [place for place, name in enumerate(names) if ("://" in name) == is_remote]
+        if not places:
+            continue
+        said: dict[str, Any] = {name: [given[place] for place in places] for name, given in texts.items()}
+        try:
+            answers = ask([names[place] for place in places], **asked, **said)
+        except OSError as error:
+            raise StorageError(f"{error.filename}: {error.strerror}") from None
+        found |= zip(places, answers, strict=True)
+    return [(name, found[place]) for place, name in enumerate(names)]

@@ -1,0 +1,1 @@
+"""Pictures that several products have: fingerprints, groups, and the run over a catalogue."""

@@ -1,0 +1,49 @@
+"""The settings of an embedding run, and of what its output is asked."""
+
+from dataclasses import dataclass, field
+
+from atlas_ray.errors import ConfigError
+from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.runtime.settings import StreamConfig
+from atlas_ray.settings import check_settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(StreamConfig):
+    """What to embed, with what, and how."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    model: str = setting("a trained model")
+    output: str = setting("where embeddings, index, quarantine and run.json go")
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarConfig:
+    """What to look for: a product's like, that of a picture or a text, or likely label errors."""
+
+    embeddings: str = setting("the output of `atlas-ray embed`")
+    product_id: str | None = setting("look for products like this one", None)
+    image: str | None = setting("look for products like this picture: a file or an s3:// URI", None)
+    title: str | None = setting("with this title, where the model reads titles", None)
+    description: str | None = setting("with this description, where the model reads descriptions", None)
+    model: str | None = setting("the model that made the embeddings, for a picture or a text", None)
+    label_errors: bool = setting("list nearly identical products whose labels differ, instead", False)
+    k: int = setting("products to show; of each product, how many to compare its label with", 10, low=1, high=1_000)
+    min_similarity: float = setting("of nearly identical products, the least", 0.98, low=-1, high=1)
+    limit: int = setting("pairs of likely label errors, at most", 10_000, low=1, high=1_000_000)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and more or less than one question.
+
+        Raises:
+            ConfigError: saying what is missing or too much.
+        """
+        check_settings(self)
+        shown = any(value is not None for value in (self.image, self.title, self.description))
+        if (self.product_id is not None) + shown + self.label_errors != 1:
+            raise ConfigError(
+                "expected one question: --product-id, or --image, --title and --description, or --label-errors"
+            )
+        if shown and self.model is None:
+            raise ConfigError("a picture or a text needs --model, the model that made the embeddings")

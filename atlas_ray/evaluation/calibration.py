@@ -1,0 +1,257 @@
+"""Calibration: the temperature at which a model's probabilities can be trusted, stored in its artifact."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from atlas_ray.artifacts import load_artifact, set_temperature
+from atlas_ray.errors import CatalogError, NotFiniteError, tell
+from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
+from atlas_ray.metrics.decision import Decision, decision_curve
+from atlas_ray.modalities.products import PICTURE, Products
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.runtime.joined import forget_inputs
+from atlas_ray.runtime.labelled import BATCH, asked_about, batches_of, products_of
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.tables import count_labels
+from atlas_ray.settings import KNOWING
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, match_labels
+
+MOST_PICTURES = 20_000
+"""One number needs no more."""
+MOST_PATHS = 1000
+"""Of one picture that are held, the best ones; the others count together."""
+TOP_K = PredictorConfig().top_k
+"""Paths that a scoring run lists of a picture; of a product's others it knows nothing."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found."""
+
+    model_id: str
+    """The artifact's new content id."""
+    temperature: float
+    products: int
+    error_before: float
+    """Expected calibration error of the whole path, on the products that the temperature was fitted on."""
+    error_after: float
+    trained_on: int | None
+    """Those of the products that its weights were trained on; None where that is not known."""
+    was_fitted_on: bool
+    """Whether the products are those that a policy of many weights was fitted on, and knows."""
+
+
+@holding("calibrate", "model")
+def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
+    """Fit a model's temperature on the labelled products of a split, and store it in the artifact.
+
+    The id of the artifact changes, since what it says does.
+
+    Args:
+        model: The artifact.
+        catalog: Where the products are.
+        split: Which of them: one that the model was not trained on.
+
+    Raises:
+        CatalogError: where the split has no labelled product that the model can say something of.
+        TaxonomyError: where none of their labels is in the model's taxonomy.
+    """
+    model, catalog = storage.absolute(model), storage.absolute(catalog)
+    artifact = load_artifact(model)
+    labels = artifact.taxonomy.leaf_positions
+    labelled = f"the catalogue {catalog}, split {split!r},"
+    note = match_labels(
+        count_labels(catalog, split), artifact.taxonomy, labelled=labelled, predicted=f"the model {model}"
+    )
+    if note:
+        tell(note)
+    try:
+        with ProgressDisplay("asking the model", "products") as display:
+            stream, lost = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), display=display)
+            parts = list(batches_of(stream.limit(MOST_PICTURES)))
+    finally:
+        forget_inputs(model)
+    if not parts or not sum(len(part["label"]) for part in parts):
+        raise CatalogError(f"{catalog}: no labelled product in the split {split!r} that the model can say something of")
+    said = _Said.of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    factor = fit_temperature(said.log_p, said.place, said.product, left_out=said.left_out)
+    before, after = (said.answers(artifact.taxonomy, change) for change in (1.0, factor))
+    errors = [one.reliability.expected_error for one in (before, after)]
+    temperature = float(np.clip(artifact.temperature * factor, *BOUNDS))
+    found = {
+        "temperature": temperature,
+        "split": split,
+        "products": len(after.label),
+        "unusable_rows": lost,
+        "error_before": errors[0],
+        "error_after": errors[1],
+        "bins": [asdict(one) for one in after.reliability.bins],
+        "decisions": [asdict(one) for one in after.decisions(artifact.taxonomy)],
+    }
+    product_ids = np.unique(np.concatenate([part["product"] for part in parts])).tolist()
+    uses = None if artifact.fitted is None else artifact.fitted.uses(product_ids)
+    fitted = artifact.fitted and artifact.fitted | Fitted.of(product_keys(product_ids), CALIBRATED)
+    model_id = set_temperature(model, temperature, found, fitted)
+    settings = artifact.metrics.get("settings", {})
+    known = settings.get("policy") in KNOWING and settings.get("fit_split") == split
+    trained_on = None if uses is None else int((uses & TRAINED > 0).sum())
+    return Calibrated(model_id, temperature, len(after.label), errors[0], errors[1], trained_on, known)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a scoring run would answer: the mean over each product's pictures."""
+
+    best: Any
+    """(products,) position of the leaf."""
+    probability: Any
+    """(products,) of it."""
+    levels: Any
+    """(products, depth) of its prefixes."""
+    label: Any
+    """(products,) position of the right leaf."""
+
+    @property
+    def reliability(self) -> Reliability:
+        """How sure the leaves are, and how right."""
+        found = Reliability()
+        found.add(self.probability, self.best == self.label)
+        return found
+
+    def decisions(self, taxonomy: Taxonomy) -> list[Decision]:
+        """Return what comes of answering with an ancestor where the leaf is not sure enough."""
+        above = _nodes_above(taxonomy)
+        best = above[self.best]
+        there = best >= 0
+        shared = ((best == above[self.label]) & there).cumprod(1).sum(1)
+        return decision_curve(self.levels, there.sum(1), shared)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the model said of pictures.
+
+    Attributes:
+        leaf: (pictures, paths) positions of leaves, best first; -1 for none, and in the last column, which is what
+            was left out.
+        log_p: (pictures, paths) of them.
+        place: (pictures,) the column of the right leaf; the last one where it was left out.
+        product: (pictures,) the product's number.
+        label: (products,) position of the right leaf.
+        left_out: For how many leaves the last column stands.
+    """
+
+    leaf: Any
+    log_p: Any
+    place: Any
+    product: Any
+    label: Any
+    left_out: int
+
+    @classmethod
+    def of(cls, rows: dict[str, Any]) -> Self:
+        """Take what has a say in a scoring run: what goes by texts alone has none beside a picture that was seen."""
+        _, first, product = np.unique(rows["product"], return_index=True, return_inverse=True)
+        seen = rows["seen"]
+        has_seen = np.bincount(product[seen], minlength=len(first)) > 0
+        kept = seen | ~has_seen[product]
+        right = rows["leaf"] == rows["label"][:, None]
+        place = np.where(right.any(1), right.argmax(1), right.shape[1] - 1)
+        left_out = int(rows["left_out"][0])
+        return cls(rows["leaf"][kept], rows["log_p"][kept], place[kept], product[kept], rows["label"][first], left_out)
+
+    def answers(self, taxonomy: Taxonomy, factor: float) -> _Answers:
+        """Return what `atlas_ray.scoring.combine` would answer at `factor` times the model's temperature."""
+        leaves, above = len(taxonomy.leaves), _nodes_above(taxonomy)
+        probability = tempered(self.log_p, factor, left_out=self.left_out)
+        pictures = np.bincount(self.product)
+        listed, weight = self.leaf[:, :TOP_K], probability[:, :TOP_K] * (self.leaf[:, :TOP_K] >= 0)
+        picture, column = np.nonzero(listed >= 0)
+        pairs, inverse = np.unique(self.product[picture] * leaves + listed[picture, column], return_inverse=True)
+        product, leaf = pairs // leaves, pairs % leaves
+        mean = np.bincount(inverse, weights=weight[picture, column]) / pictures[product]
+        _, first = np.unique(product, return_index=True)
+        order = np.lexsort((-mean, product))  # each product's best stands where its first did
+        best, most = leaf[order[first]], mean[order[first]]
+        levels = np.zeros((len(best), taxonomy.depth))
+        for level in range(taxonomy.depth):
+            node = above[:, level]
+            own, wanted = node[self.leaf[:, 0]], node[best][self.product]
+            # A picture whose own path has the node knows all of its probability, another one what it lists below it.
+            whole = (probability * (node[self.leaf] == own[:, None])).sum(1)
+            some = (weight * (node[listed] == wanted[:, None])).sum(1)
+            shared = np.where(own == wanted, whole, some) * (wanted >= 0)
+            levels[:, level] = np.bincount(self.product, weights=shared) / pictures
+        return _Answers(best, most, levels, self.label)
+
+
+def _nodes_above(taxonomy: Taxonomy) -> Any:
+    """Return the number of each leaf's node at each level, (leaves + 1, depth) int32; -1 past its end and for none."""
+    number: dict[CategoryPath, int] = {}
+    above = np.full((len(taxonomy.leaves) + 1, taxonomy.depth), -1, np.int32)
+    for row, path in enumerate(taxonomy.leaves):
+        above[row, : len(path)] = [number.setdefault(path[:level], len(number)) for level in range(1, len(path) + 1)]
+    return above
+
+
+ROUNDING = 1e-5
+"""A sum of probabilities that is so near 1 is one."""
+
+
+class Judge:
+    """Asks the model about blocks of products, as a scoring run does."""
+
+    def __init__(self, model: str, labels: dict[CategoryPath, int], threads: int) -> None:
+        settings = PredictorConfig(top_k=min(len(labels), MOST_PATHS))
+        artifact = load_artifact(model)
+        if threads:
+            torch.set_num_threads(threads)
+        self._predictor = PathPredictor(artifact, settings)
+        self._labels = labels
+        # A search names leaves in the trie's order.
+        order = [labels[path] for path in self._predictor.scope.tree.trie.leaves]
+        self._position = np.array([*order, -1])
+        size = self._predictor.image_size_px
+        one = Products(torch.zeros((1, 3, size, size), dtype=torch.uint8), {name: ["one"] for name in artifact.texts})
+        self._width = self._predictor.infer(one).leaf.shape[1] + 1
+        """Leaves that are held, the best ones or a beam's, and what is left out."""
+        is_beam = self._width <= settings.top_k
+        # A beam's left-out mass is one number in a scoring run, too.
+        self._left_out = 1 if is_beam else max(len(labels) - settings.top_k, 1)
+
+    def __call__(self, table: pa.Table) -> dict[str, Any]:
+        """Return rows of what `_Said.of` takes; a product with nothing to go by drops out."""
+        predictor = self._predictor
+        table, label, products = products_of(table, self._labels, predictor.reads, predictor.image_size_px)
+        kept = predictor.answerable(products)
+        leaf = np.full((len(kept), self._width), -1, np.int32)
+        log_p = np.full((len(kept), self._width), -np.inf, np.float32)
+        start = 0
+        for batch in products.take(kept).split(BATCH):
+            found = predictor.infer(batch)
+            if wrong := int((~found.finite).sum()):
+                raise NotFiniteError(
+                    f"model {predictor.model_id}: its answers about {wrong} of {len(batch)} products are no numbers; "
+                    "train it anew, and calibrate that"
+                )
+            rows = slice(start, start + len(batch))
+            start += len(batch)
+            paths = found.leaf.shape[1]
+            leaf[rows, :paths] = self._position[found.leaf.cpu().numpy()]
+            log_p[rows, :paths] = found.probability.log().cpu().numpy()
+            left_out = 1 - found.probability.double().sum(1).cpu().numpy()
+            log_p[rows, -1] = np.log(left_out, where=left_out > ROUNDING, out=np.full(len(batch), -np.inf))
+        product = np.array(table["product_id"].to_pylist(), dtype=object)
+        seen = np.ones(len(table), bool) if products.seen is None else products.seen.numpy()
+        seen = seen | (PICTURE not in predictor.reads)
+        return {
+            "leaf": leaf, "log_p": log_p, "label": label[kept], "product": product[kept], "seen": seen[kept],
+            "left_out": np.full(len(kept), self._left_out),
+        }  # fmt: skip

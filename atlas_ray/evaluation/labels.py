@@ -1,0 +1,199 @@
+"""Models of labels measured on the labelled products of a split, all of them in one stream."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from atlas_ray.artifacts import Artifact, check_labels, load_artifact
+from atlas_ray.errors import ArtifactError, CatalogError, NotFiniteError, OutputError, tell
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.metrics import MicroF1, compare
+from atlas_ray.models import FusionNetwork
+from atlas_ray.prediction.labels import LabelPredictor
+from atlas_ray.runtime.joined import forget_inputs
+from atlas_ray.runtime.labelled import BATCH, asked_about, products_of
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.tables import count_labels
+from atlas_ray.taxonomy import match_labels
+
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+"""(3, labels): products of which a model names a label rightly, wrongly, and not though they have it."""
+MODELS = pa.schema(
+    [
+        ("model", pa.string()),
+        ("modalities", pa.string()),
+        ("policy", pa.string()),  # null of a model of one modality
+        ("micro_precision", pa.float64()),
+        ("micro_recall", pa.float64()),
+        ("micro_f1", pa.float64()),
+        ("products", pa.int64()),  # of which it had something to go by
+    ]
+)
+MISSED = pa.schema(
+    [
+        ("model", pa.string()),
+        ("label", pa.string()),
+        ("missed", pa.int64()),
+        ("support", pa.int64()),
+        ("rank", pa.int32()),  # 1: the one most often missed
+    ]
+)
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What was measured, in the order in which the models were given."""
+
+    models: list[dict[str, Any]]
+    """The rows of `models.parquet`."""
+    missed: list[dict[str, Any]]
+    """The rows of `missed.parquet`: of each model all labels, the one most often missed first."""
+    products: int
+    """Labelled products of the split; one with several pictures counts once for each."""
+    left_out: int
+    """Those of them whose label is no leaf of the models' taxonomy."""
+    fitted: dict[str, int | None]
+    """Those of them that each model was fitted on, so that they prove nothing; None where that is not known."""
+
+
+@holding("evaluate-labels", "output")
+def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: str = "test") -> LabelReport:
+    """Ask models of labels about a split, and count what each of them names rightly, wrongly and not.
+
+    A product of which a model has nothing to go by counts as one of which it names no label, so that
+    all models are measured on the same.
+
+    Args:
+        catalog: Where the products are.
+        output: Where `models.parquet` and `missed.parquet` go.
+        models: Artifacts of models of labels, of one modality or fused.
+        split: Which products.
+
+    Raises:
+        ArtifactError: where a model is none of labels, or names other labels than the first.
+        CatalogError: where the split has no labelled product that is a leaf of their taxonomy.
+        ConfigError: where the models cannot be asked together.
+        OutputError: where the output holds something else.
+        TaxonomyError: where no label of the split is in their taxonomy.
+    """
+    catalog, output = storage.absolute(catalog), storage.absolute(output)
+    uris = list(dict.fromkeys(storage.absolute(uri) for uri in models))
+    for name in ("products", "model.json"):
+        if storage.exists(storage.join(output, name)):
+            raise OutputError(f"{output} holds {name}; name a folder of its own with --output")
+    artifacts = {uri: load_artifact(uri, target="labels") for uri in uris}
+    first = artifacts[uris[0]]
+    for uri, artifact in artifacts.items():
+        if artifact.taxonomy.leaves != first.taxonomy.leaves:
+            raise ArtifactError(f"{uri}: trained on taxonomy {artifact.taxonomy.id}, {uris[0]} on {first.taxonomy.id}")
+        check_labels(artifact, first.labels, uri)
+    assert first.labels is not None
+    reads = LabelPredictor(artifacts, device="cpu").reads  # fails here, not in a worker
+    counts = np.zeros((len(uris), 3, len(first.labels)), np.int64)
+    labelled = f"the catalogue {catalog}, split {split!r},"
+    note = match_labels(
+        count_labels(catalog, split), first.taxonomy, labelled=labelled, predicted=f"the model {uris[0]}"
+    )
+    if note:
+        tell(note)
+    answered, fitted, left_out, products = np.zeros(len(uris), np.int64), np.zeros(len(uris), np.int64), 0, 0
+    try:
+        with ProgressDisplay("asking the models", "products") as display:
+            stream, _ = asked_about(catalog, output, split, reads, Judge, (uris,), display=display)
+            for block in stream.iter_batches(batch_size=None, batch_format="numpy"):
+                counts += block["counts"].sum(0)
+                answered += block["answered"].sum(0)
+                fitted += block["fitted"].sum(0)
+                products += int(block["products"].sum())
+                left_out += int(block["left_out"].sum())
+    finally:
+        forget_inputs(output)
+    if not products:
+        raise CatalogError(
+            f"{catalog}: none of the {left_out} labelled products in the split {split!r} has a path that is a leaf of "
+            "the models' taxonomy"
+        )
+    found = [_row(artifacts[uri], uri, counts[at], int(answered[at])) for at, uri in enumerate(uris)]
+    missed = [row for at, uri in enumerate(uris) for row in _missed(uri, first.labels.names, counts[at])]
+    for name, rows, schema in (("models", found, MODELS), ("missed", missed, MISSED)):
+        storage.write_table(storage.join(output, f"{name}.parquet"), pa.Table.from_pylist(rows, schema=schema))
+    seen = {uri: int(fitted[at]) if artifacts[uri].fitted else None for at, uri in enumerate(uris)}
+    return LabelReport(found, missed, products, left_out, seen)
+
+
+def _row(artifact: Artifact, uri: str, counts: Counts, answered: int) -> dict[str, Any]:
+    micro = MicroF1.of(*counts.sum(1).tolist())
+    return {
+        "model": uri,
+        "modalities": "+".join(artifact.reads),
+        "policy": artifact.model.config.policy if isinstance(artifact.model, FusionNetwork) else None,
+        "micro_precision": micro.precision,
+        "micro_recall": micro.recall,
+        "micro_f1": micro.f1,
+        "products": answered,
+    }
+
+
+def _missed(uri: str, labels: Sequence[str], counts: Counts) -> list[dict[str, Any]]:
+    right, _, missed = counts
+    return [
+        {
+            "model": uri,
+            "label": labels[label],
+            "missed": int(missed[label]),
+            "support": int(right[label] + missed[label]),
+            "rank": rank,
+        }
+        for rank, label in enumerate(np.argsort(-missed, kind="stable").tolist(), 1)
+    ]
+
+
+class Judge:
+    """Asks the models about blocks of products, and counts."""
+
+    def __init__(self, uris: Sequence[str], threads: int) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._uris = uris
+        artifacts = {uri: load_artifact(uri, target="labels") for uri in uris}
+        self._predictor = LabelPredictor(artifacts)
+        first = artifacts[uris[0]]
+        assert first.labels is not None
+        self._leaves = first.taxonomy.leaf_positions
+        self._fitted = [artifacts[uri].fitted for uri in uris]
+        self._has = torch.from_numpy(first.labels.targets(first.taxonomy.leaves))  # (leaves, labels)
+
+    def __call__(self, table: pa.Table) -> dict[str, Any]:
+        """Return one row of counts for a block.
+
+        `counts` (models, 3, labels): named rightly, wrongly, and missed; `answered` (models,): products of
+        which a model had something to go by; `fitted` (models,): those that it was fitted on; `products`; and
+        `left_out`, those that are no leaf.
+        """
+        predictor = self._predictor
+        kept, leaf, products = products_of(table, self._leaves, predictor.reads, predictor.image_size_px)
+        has = self._has[torch.from_numpy(leaf)]
+        counts = torch.zeros(len(self._uris), 3, has.shape[1], dtype=torch.int64)
+        answered = torch.zeros(len(self._uris), dtype=torch.int64)
+        for start, batch in zip(range(0, len(kept), BATCH), products.split(BATCH), strict=True):
+            found = predictor(batch)
+            for at, uri in enumerate(self._uris):
+                logits, there = (part.cpu() for part in found[uri])
+                if wrong := int((~logits[there].isfinite().all(1)).sum()):
+                    raise NotFiniteError(f"{uri}: its answers about {wrong} of {len(batch)} products are no numbers")
+                counts[at] += compare((logits > 0) & there[:, None], has[start : start + BATCH]).sum(1)
+                answered[at] += there.sum()
+        ids = kept["product_id"].to_pylist()
+        fitted = [0 if one is None else int((one.uses(ids) > 0).sum()) for one in self._fitted]
+        return {
+            "counts": counts[None].numpy(),
+            "fitted": np.array([fitted]),
+            "answered": answered[None].numpy(),
+            "products": np.array([len(kept)]),
+            "left_out": np.array([len(table) - len(kept)]),
+        }

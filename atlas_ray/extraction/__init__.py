@@ -1,0 +1,1 @@
+"""A saved page turned into a product. Nothing here asks the network."""

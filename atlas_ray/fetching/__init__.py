@@ -1,0 +1,1 @@
+"""Downloads of the pictures that a catalogue names by URL."""

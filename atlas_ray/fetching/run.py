@@ -1,0 +1,258 @@
+"""Fetch: the pictures of a catalogue of http(s) URLs, downloaded into a catalogue of its own.
+
+Workers append what became of each picture to a journal, `fetched/`; the tables are made from it at
+the end. So a stopped run goes on with the pictures that the journal lacks, and `retry_failed` with
+those that it has no stored copy of.
+"""
+
+import functools
+import hashlib
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from atlas_ray.errors import AuditError, ConfigError, OutputError
+from atlas_ray.fetching.pictures import JOURNAL, OUTCOMES, PictureFetcher, write_outcomes
+from atlas_ray.fetching.tables import IMAGE, JOINED, OUTCOME, PRODUCT, TABLES, write_products
+from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.io import storage
+from atlas_ray.io.addresses import AddressRule
+from atlas_ray.io.downloads import USER_AGENT, Downloader
+from atlas_ray.io.lease import holding
+from atlas_ray.modalities.limits import PictureLimits, min_side_setting
+from atlas_ray.runs.run_record import RUN, RunReport, quarantine_codes, read_run, write_run
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.source import read_table
+from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
+from atlas_ray.schemas import IMAGES
+from atlas_ray.settings import check_settings, hold_settings, setting
+
+IDENTITY = "fetch.json"
+CALLS_A_WORKER = 4
+"""Blocks that a worker has on their way at a time: a slow picture in one does not hold up the others."""
+PICTURES_A_PARTITION = 50_000
+BYTES_A_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
+"""Of an images table in memory, about; and of a block, so that reading does not end in crumbs."""
+
+Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    """What to fetch, and how politely; the limits hold for all workers together."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    output: str = setting("where the pictures and the catalogue of them go")
+    workers: int = setting("processes that download; 0: one a machine", 0, low=0, high=10_000)
+    concurrency: int = setting("pictures on their way at a time", 128, low=1, high=100_000)
+    per_host_concurrency: int = setting("the same, of one host", 16, low=1, high=10_000)
+    per_host_rate: float = setting("requests a second to one host; 0: as many as it answers", 50.0, low=0, high=1e6)
+    timeout_s: float = setting("seconds for one request, from connecting to the last byte", 30.0, low=0.1, high=3_600)
+    attempts: int = setting("how often a picture is asked for", 3, low=1, high=100)
+    max_bytes: int = setting("the largest picture, decompressed", 32 * 1024 * 1024, low=1, high=2**31)
+    min_side_px: int = min_side_setting()
+    allow_private: str = setting("private addresses that may be asked: HOST:PORT", "", several=True)
+    ignore_robots: str = setting(
+        "hosts whose robots.txt is not asked for, such as your own: HOST or HOST:PORT", "", several=True
+    )
+    user_agent: str = setting("what servers are told", USER_AGENT)
+    retry_failed: bool = setting("ask again for the pictures in quarantine", False)
+    rows_per_file: int = setting("pictures a journal file: what a crash may cost", 1024, low=1, high=1_000_000)
+    max_quarantine_fraction: float = setting("exit with 3 where more are quarantined", 0.05, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and more workers than can share what a host may be asked."""
+        check_settings(self)
+        least = min(self.concurrency, self.per_host_concurrency)
+        if self.workers > least:
+            raise ConfigError(
+                f"workers is {self.workers}; expected at most {least}, for they share the requests at a time: "
+                f"concurrency {self.concurrency}, per_host_concurrency {self.per_host_concurrency}"
+            )
+        self.rule()
+
+    def rule(self) -> AddressRule:
+        """Return which addresses may be asked."""
+        return AddressRule.parse(self.allow_private)
+
+
+@holding("fetch", "config.output")
+def fetch(config: FetchConfig) -> RunReport:
+    """Download the pictures of a catalogue and write a catalogue that holds the stored ones.
+
+    The same call goes on after a stop. After the catalogue has changed (imported anew, say, or grown) it asks for
+    the pictures that it has not asked for, and writes the tables anew.
+
+    Output: `pictures/ab/abcdef....jpg` by hash of content, `products/`, `images/`, `quarantine/`
+    and `taxonomy.json` (see `atlas_ray.schemas`), the journal `fetched/`, and `run.json` when all
+    is done. A picture's `image_id` is that of its stored URI; in quarantine it is the source's.
+
+    Raises:
+        CatalogError: where the catalogue has no tables of the right columns.
+        OutputError: where the output holds something else, or a fetch of another catalogue.
+        StorageError: where a picture cannot be written.
+        AuditError: where pictures and outcomes do not balance.
+    """
+    began = time.time()
+    output = storage.absolute(config.output)
+    catalog = open_catalog(storage.absolute(config.catalog), needed=("image_uris",))
+    total = catalog.images.rows
+    _hold_output(output, catalog.uri)
+    source_id = _source_id(catalog)
+    if (run := read_run(output)) is not None:
+        again = config.retry_failed and run["counts"]["quarantined"]
+        if run.get("source_id") == source_id and not again:
+            return RunReport(output, run, already_done=True)
+        storage.delete_file(storage.join(output, RUN))
+    done = _journal_ids(output, stored_only=config.retry_failed)
+    connect()
+    with ProgressDisplay("fetching", "pictures", total=total, done=min(len(done), total)) as display:
+        _stream(config, catalog.images, output, done, display)
+    streamed = time.time()
+    counts = _write_tables(catalog, output)
+    fields = {
+        "config": asdict(config),
+        "counts": dict(counts),
+        "unreadable_values": catalog.account(),
+        "quarantined_by_code": quarantine_codes(output),
+        "resumed_from": len(done),
+        "source_id": source_id,
+        "seconds": {
+            "total": time.time() - began,
+            "stream": streamed - began,
+            "tables": time.time() - streamed,
+        },
+    }
+    return RunReport(output, write_run(output, "fetch", began, fields))
+
+
+def _source_id(catalog: Catalog) -> str:
+    """Return a hash that changes with a catalogue: of the account of the run that made it, and of its size."""
+    uri = storage.join(catalog.uri, RUN)
+    account = storage.read_bytes(uri) if storage.exists(uri) else b""
+    return hashlib.sha256(account + str(catalog.images.all_rows).encode()).hexdigest()
+
+
+def _hold_output(output: str, catalog: str) -> None:
+    """Refuse an output of another origin."""
+    if output == catalog:
+        raise OutputError(f"{output} is the catalogue itself; fetch into a folder of its own")
+    if not storage.exists(storage.join(output, IDENTITY)):
+        for name in (RUN, "model.json", *TABLES):
+            if storage.exists(storage.join(output, name)):
+                raise OutputError(f"{output} holds {name} of another origin; fetch into a new folder")
+    hold_settings(output, IDENTITY, {"catalog": catalog})
+
+
+def _journal_ids(output: str, *, stored_only: bool) -> Ids:
+    """Return the pictures that need not be asked for, distinct and sorted: 8 bytes each."""
+    found = [np.zeros(0, np.int64)]
+    journal = open_table(storage.join(output, JOURNAL), OUTCOMES, may_be_missing=True)
+    for rows in journal.batches(["image_id", "error_code"]):
+        rows = rows.filter(rows["error_code"].is_null()) if stored_only else rows
+        found.append(rows["image_id"].to_numpy())
+    return np.unique(np.concatenate(found))
+
+
+def _stream(config: FetchConfig, images: Table, output: str, done: Ids, display: ProgressDisplay) -> None:
+    """Read the images table, download and store what is not done, and write the journal."""
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    workers = config.workers or min(nodes, config.concurrency, config.per_host_concurrency)
+    # Each worker gets its share of every limit, so that together they keep it whichever of them a
+    # host's pictures come to. Sending a host's pictures to one worker would need a shuffle first,
+    # and the one host that most catalogues have would keep one worker busy.
+    limits: dict[str, Any] = {
+        "rule": config.rule(),
+        "concurrency": config.concurrency // workers,
+        "per_host_concurrency": config.per_host_concurrency // workers,
+        "per_host_rate": config.per_host_rate / workers,
+        "timeout_s": config.timeout_s,
+        "attempts": config.attempts,
+        "max_bytes": config.max_bytes,
+        "user_agent": config.user_agent,
+        "obey_robots": True,
+        "ignore_robots": frozenset(place.strip() for place in config.ignore_robots.split(",") if place.strip()),
+    }
+    context = DataContext.get_current().copy()
+    # One large file among many small ones is cut by this; `blocks` below counts for all files alike.
+    context.target_max_block_size = max(MIN_BLOCK_BYTES, BYTES_A_ROW * config.rows_per_file)
+    context.execution_no_progress_timeout_s = -1  # a low rate makes blocks that take hours
+    with DataContext.current(context):
+        # The reading tasks themselves cut blocks of about the right size: `repartition` would be a stage more,
+        # with processes of its own.
+        stream = read_table(images, IMAGES.names, blocks=-(-images.rows // config.rows_per_file) or 1)
+        if len(done):
+            left = functools.partial(_left, done=ray.put(done))
+            stream = stream.map_batches(left, batch_size=None, batch_format="pyarrow")
+        stream = stream.map_batches(
+            _Fetch,
+            fn_constructor_args=(output, PictureLimits(min_side_px=config.min_side_px)),
+            fn_constructor_kwargs=limits,
+            batch_size=config.rows_per_file,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                size=workers,
+                max_tasks_in_flight_per_actor=2 * CALLS_A_WORKER,
+                max_concurrent_calls_per_actor=CALLS_A_WORKER,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=0,  # they wait, mostly; a small cluster's CPUs are left to the reading tasks
+        )
+        done_blocks: Any = stream.iter_batches(batch_size=None, batch_format="pyarrow")
+        for block in done_blocks:
+            display.add({"pictures": pc.sum(block["pictures"]).as_py()})
+
+
+def _left(images: pa.Table, done: Any) -> pa.Table:
+    """Leave out the pictures that are done."""
+    known: Ids = ray.get(done)  # sorted, and shared by the tasks of a machine
+    ids = images["image_id"].to_numpy()
+    at = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    return images.filter(pa.array(known[at] != ids))
+
+
+class _Fetch:
+    """The process that downloads: a block of pictures in, a file of the journal written."""
+
+    def __init__(self, output: str, pictures: PictureLimits, **limits: Any) -> None:
+        self._output = output
+        self._fetcher = PictureFetcher(output, Downloader(**limits), pictures)
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        outcomes = self._fetcher.fetch(images)
+        write_outcomes(self._output, outcomes)
+        return pa.table({"pictures": [len(outcomes)]})
+
+
+def _write_tables(catalog: Catalog, output: str) -> Counter[str]:
+    """Make the tables from the journal and the source, and return the counts, checked."""
+    for name in TABLES:
+        storage.delete_folder(storage.join(output, name))
+    total = catalog.images.rows
+    copy_documents(catalog.uri, output)
+    journal = open_table(storage.join(output, JOURNAL), OUTCOMES, may_be_missing=True)
+    tables = ((catalog.products, PRODUCT), (catalog.images, IMAGE), (journal, OUTCOME))
+    write = functools.partial(write_products, output=output)
+    counts = Counter[str]()
+    for row in by_product(tables, JOINED, total, write, partition_rows=PICTURES_A_PARTITION).iter_rows():
+        counts[row["name"]] += row["count"]
+    if counts["input"] != counts["stored"] + counts["quarantined"] or counts["input"] > total:
+        raise AuditError(
+            f"{output}: {counts['stored']} stored and {counts['quarantined']} quarantined of "
+            f"{counts['input']} pictures in {total} rows of input"
+        )
+    counts["repeated_input_rows"] = total - counts["input"]
+    unusable = catalog.write_unusable(output, "fetch")
+    for name in ("input", "quarantined"):
+        counts[name] += unusable
+    return counts

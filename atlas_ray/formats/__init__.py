@@ -1,0 +1,1 @@
+"""Tables and texts as other programs write them, and the readers of their values."""

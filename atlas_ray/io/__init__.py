@@ -1,0 +1,1 @@
+"""Storage, objects, downloads and addresses: every byte from outside passes here."""

@@ -1,0 +1,267 @@
+"""Reading many objects by URI, each with its own outcome."""
+
+import os
+import random
+import re
+import stat
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import obstore
+from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from atlas_ray.errors import RETRYABLE_CODES, FetchError, OutageError, StorageError
+from atlas_ray.io import storage
+
+ODD_KEY = re.compile(rf"{storage.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
+"""Keys that the quick client takes for paths, or does not take."""
+STATUS = re.compile(r"non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?")
+STATUS_CODES = {400: "unsupported_uri", 408: "timeout", 414: "unsupported_uri", 429: "rate_limited"}
+"""Codes by HTTP status; any other 4xx is `forbidden`, a 5xx `server_error`."""
+CREDENTIAL_ERRORS = frozenset({
+    "AuthorizationHeaderMalformed", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId",
+    "InvalidClientTokenId", "InvalidToken", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+})  # fmt: skip
+"""What S3 answers to credentials that are wrong or no longer valid, whatever the object."""
+PROBE = ".atlas-ray/probe"
+"""A key that no catalogue names: what a store answers to it tells whether it is there."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 15.0
+
+Take = Callable[[int], None]
+"""Called with bytes before they are held."""
+
+
+def any_size(_: int) -> None:
+    """Let any number of bytes be held."""
+
+
+def no_words(_: str) -> None:
+    """Say nothing."""
+
+
+class _Outage:
+    """What is known of a store that may be away; times are those of the monotonic clock, 0: never."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.since = 0.0
+        self.back_at = 0.0
+
+
+class ObjectReader:
+    """Reads local files and S3 objects with threads; failures are told apart and retried.
+
+    The codes of `FetchError`: not_found, forbidden, bad_credentials, timeout, server_error, rate_limited,
+    unreachable, too_large, unsupported_uri, unreadable. Those of `RETRYABLE_CODES` are retried.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int = 32,
+        timeout_s: float = 30.0,
+        attempts: int = 4,
+        max_bytes: int = 32 * 1024 * 1024,
+        store_retries: int = 8,
+        outage_s: float = 0.0,
+        say: Callable[[str], object] = no_words,
+    ) -> None:
+        """Start the threads; the stores are opened when their bucket is first seen.
+
+        Args:
+            threads: Objects read at a time.
+            timeout_s: For one request.
+            attempts: How often an object is asked for; each of them is itself retried by the
+                client where the server answers 5xx.
+            max_bytes: The largest object; a larger one is refused before it is read.
+            store_retries: How often the client itself asks again.
+            outage_s: How long a store may be away: where an object fails for a passing reason and
+                the store answers nothing else either, it is asked for again until the store is back.
+            say: Takes a line for a person, while a store is waited for.
+        """
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
+        self._stores: dict[str, S3Store] = {}
+        self._client: Any = None
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._max_bytes = max_bytes
+        self._store_retries = store_retries
+        self._outage_s = outage_s
+        self._say = say
+        self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)
+
+    def read_many(self, uris: Sequence[str]) -> list[bytes | FetchError]:
+        """Read objects at the same time; each one's bytes or what went wrong, in their order.
+
+        Raises:
+            OutageError: where a store has been away for longer than `outage_s`.
+        """
+        return list(self._pool.map(self._outcome, uris))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _outcome(self, uri: str) -> bytes | FetchError:
+        began = time.monotonic()
+        outcome = self._tried(uri, self._attempts)
+        while self._outage_s and storage.is_s3(uri) and _may_pass(outcome):
+            back_at = self._wait_for_store(storage.split_s3(uri)[0], began)
+            away, began = back_at > began, time.monotonic()
+            outcome = self._tried(uri, self._attempts if away else 1)
+            if not away:  # the store answers: it is this object that fails
+                break
+        return outcome
+
+    def _tried(self, uri: str, attempts: int) -> bytes | FetchError:
+        for attempt in range(1, attempts + 1):
+            try:
+                return self.read(uri)
+            except FetchError as error:
+                if attempt == attempts or not _may_pass(error):
+                    return error
+                time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
+        raise AssertionError("unreachable: attempts is at least 1")
+
+    def _wait_for_store(self, bucket: str, failed_since: float) -> float:
+        """Wait until a store answers, and return when it came back from an outage last.
+
+        One thread asks, the others wait for what it finds.
+
+        Raises:
+            OutageError: where it is away for too long.
+        """
+        outage = self._outages[bucket]
+        with outage.lock:
+            pause_s = FIRST_PAUSE_S
+            while _may_pass(error := self._tried(f"s3://{bucket}/{PROBE}", 1)):
+                outage.since = outage.since or failed_since
+                away_s = time.monotonic() - outage.since
+                text = f"the store s3://{bucket} has not answered for {away_s:.0f} s: {str(error)[:300]}"
+                if away_s >= self._outage_s:
+                    raise OutageError(f"{text}; the same command goes on from here")
+                self._say(f"{text}; waiting, up to {self._outage_s:.0f} s")
+                time.sleep(min(pause_s, self._outage_s - away_s))
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+                self._stores.pop(bucket, None)  # opened anew, with the credentials that are there then
+                self._client = None
+            if outage.since:
+                outage.since, outage.back_at = 0.0, time.monotonic()
+            return outage.back_at
+
+    def read(self, uri: str, take: Take = any_size) -> bytes:
+        """Read one object.
+
+        Args:
+            uri: Where it is.
+            take: Called with its size before it is read; what it raises ends the reading.
+
+        Raises:
+            FetchError: with its code.
+        """
+        if storage.is_s3(uri):
+            return self._read_s3(uri, take)
+        scheme, separator, rest = uri.partition("://")
+        if separator and scheme != "file":
+            raise FetchError(
+                "unsupported_uri",
+                f"{uri[:200]}: scheme {scheme[:20]!r}; expected a local path or s3://",
+            )
+        return self._read_file(rest if separator else uri, take)
+
+    def _read_file(self, path: str, take: Take) -> bytes:
+        try:
+            with open(path, "rb", opener=_without_waiting) as stream:
+                status = os.fstat(stream.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise FetchError("unreadable", f"{path}: not a regular file")
+                self._check_size(path, status.st_size)
+                take(status.st_size)
+                return stream.read(status.st_size)
+        except FileNotFoundError:
+            raise FetchError("not_found", f"{path}: no such file") from None
+        except PermissionError:
+            raise FetchError("forbidden", f"{path}: permission denied") from None
+        except (OSError, ValueError) as error:
+            raise FetchError("unreadable", f"{path}: {error}") from None
+
+    def _read_s3(self, uri: str, take: Take) -> bytes:
+        try:
+            bucket, key = storage.split_s3(uri)
+            uri.encode()
+        except (StorageError, UnicodeEncodeError) as error:
+            raise FetchError("unsupported_uri", f"{uri[:200]!r}: {error}") from None
+        if not key:
+            raise FetchError("unsupported_uri", f"{uri[:200]!r}: expected s3://bucket/key")
+        try:
+            if ODD_KEY.search(key):
+                return self._read_odd(uri, bucket, key, take)
+            store = self._stores.get(bucket)
+            if store is None:
+                store = self._stores[bucket] = storage.s3_store(
+                    bucket, timeout_s=self._timeout_s, retries=self._store_retries
+                )
+            found = obstore.get(store, key)
+            self._check_size(uri, found.meta["size"])
+            take(found.meta["size"])
+            return bytes(found.bytes())
+        except (BaseError, BotoCoreError, ClientError, OSError, ValueError) as error:
+            raise _explained(uri, error) from None
+
+    def _read_odd(self, uri: str, bucket: str, key: str, take: Take) -> bytes:
+        """Read an object whose key is no path; the quicker client would ask for another one, or for none."""
+        if self._client is None:
+            self._client = storage.s3_client(timeout_s=self._timeout_s, retries=self._store_retries)
+        found = self._client.get_object(Bucket=bucket, Key=key)
+        with found["Body"] as body:
+            self._check_size(uri, found["ContentLength"])
+            take(found["ContentLength"])
+            return bytes(body.read())
+
+    def _check_size(self, uri: str, size: int) -> None:
+        if size > self._max_bytes:
+            raise FetchError("too_large", f"{uri}: {size} bytes; at most {self._max_bytes} are read")
+
+
+def _may_pass(outcome: object) -> bool:
+    return isinstance(outcome, FetchError) and outcome.code in RETRYABLE_CODES
+
+
+def _explained(uri: str, error: Exception) -> FetchError:
+    """Tell what the service, or the way to it, made of a request."""
+    text = " ".join(str(error).split()).partition(" Debug source:")[0]
+    if isinstance(error, ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        name = str(error.response.get("Error", {}).get("Code", ""))
+    else:
+        told = STATUS.search(text)
+        status, name = (int(told[1]), told[2] or "") if told else (0, "")
+    if name in CREDENTIAL_ERRORS or status == 401 or (not status and "credential" in text.lower()):
+        return FetchError("bad_credentials", f"{uri}: the store refuses the credentials: {name or text[:300]}")
+    if status == 404 or isinstance(error, FileNotFoundError):
+        return FetchError("not_found", f"{uri}: no such object")
+    if status == 403:
+        return FetchError("forbidden", f"{uri}: access denied; check the credentials")
+    if status >= 400:
+        code = STATUS_CODES.get(status, "forbidden" if status < 500 else "server_error")
+    else:
+        code = "timeout" if re.search("timed? ?out", text, re.IGNORECASE) else "unreachable"
+    return FetchError(code, f"{uri}: {text[:300]}")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to would be waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

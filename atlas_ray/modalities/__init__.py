@@ -1,0 +1,1 @@
+"""What a product is to a model: its pictures and its texts."""

@@ -1,0 +1,66 @@
+"""A batch of products as a model looks at them: pictures and texts, any of which may be missing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from atlas_ray.modalities.texts import has_words
+
+Texts = Mapping[str, Sequence[str | None]]
+"""By field, `title` or `description`: the text of each product; None or "" where there is none."""
+PICTURE = "picture"
+
+
+def texts_of(reads: Sequence[str]) -> tuple[str, ...]:
+    """Return what a model reads beside pictures: title, description."""
+    return tuple(name for name in reads if name != PICTURE)
+
+
+@dataclass(frozen=True)
+class Products:
+    """What is there of each of `count` products."""
+
+    pixels: Tensor
+    """(count, 3, size, size) uint8; anything where there is no picture."""
+    texts: Texts = field(default_factory=dict)
+    seen: Tensor | None = None
+    """(count,) bool: whether there is a picture; None where all have one."""
+
+    def __len__(self) -> int:
+        """Return how many products."""
+        return len(self.pixels)
+
+    def text(self, name: str) -> Sequence[str | None]:
+        """Return the text of each product; of a field that was not given, none."""
+        return self.texts.get(name) or [None] * len(self)
+
+    def said(self, name: str) -> Tensor:
+        """Return which products have a text with a word in it that models read, (count,) bool."""
+        return torch.tensor([has_words(text, name) for text in self.text(name)], dtype=torch.bool)
+
+    def there(self, reads: Sequence[str]) -> Tensor:
+        """Return which of these modalities each product has, (count, modalities) bool."""
+        seen = torch.ones(len(self), dtype=torch.bool) if self.seen is None else self.seen
+        return torch.stack([seen if name == PICTURE else self.said(name) for name in reads], 1)
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """Return some of the products."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        return type(self)(
+            self.pixels[index],
+            {name: [texts[row] for row in rows] for name, texts in self.texts.items()},
+            None if self.seen is None else self.seen[index],
+        )
+
+    def split(self, size: int) -> Iterator[Self]:
+        """Yield them in batches of at most `size`."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield type(self)(
+                self.pixels[part],
+                {name: texts[part] for name, texts in self.texts.items()},
+                None if self.seen is None else self.seen[part],
+            )

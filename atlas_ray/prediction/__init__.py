@@ -1,0 +1,1 @@
+"""A trained model run over batches, on one device."""

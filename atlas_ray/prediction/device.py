@@ -1,0 +1,45 @@
+"""Batches that fit the device's memory."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from atlas_ray.errors import ConfigError
+from atlas_ray.modalities.products import Products
+
+Found = TypeVar("Found")
+
+
+class FittingBatches:
+    """Runs a network over batches; where one does not fit the device's memory, over halves from then on.
+
+    Once alone: where halves do not fit either, the size was chosen much too large, and whoever chose it
+    had better know than wait for all the sizes that fail.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Start with batches of a size."""
+        self._asked_for = size
+        self.size = size
+
+    def run(self, batch: Products | Tensor, ask: Callable[[Any], Found]) -> list[Found]:
+        """Return what `ask` finds of a batch, part by part where it has to be.
+
+        Raises:
+            ConfigError: where halves do not fit either.
+        """
+        try:
+            return [ask(part) for part in batch.split(self.size)]
+        except torch.OutOfMemoryError as error:  # what it holds of the batch goes before the next try
+            reason = str(error).splitlines()[0]
+        half = min(self.size, len(batch)) // 2
+        if self.size < self._asked_for or half == 0:
+            raise ConfigError(
+                f"the device has no memory for a batch of {min(self.size, len(batch))}, and --batch-size is "
+                f"{self._asked_for}: {reason}; give a smaller --batch-size"
+            )
+        self.size = half
+        torch.cuda.empty_cache()
+        return self.run(batch, ask)

@@ -1,0 +1,63 @@
+"""The zoom filter over batches: decoded pictures in, probabilities out; it knows nothing of Ray."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atlas_ray.artifacts import ZoomArtifact
+from atlas_ray.prediction.device import FittingBatches
+from atlas_ray.prediction.paths import choose_device, choose_dtype
+
+
+class ZoomPredictor:
+    """Tells how likely pictures are zoomed.
+
+    Attributes:
+        image_size_px: The side of the pictures that it takes.
+        threshold: A picture of at least this probability is zoomed.
+        model_id: The content id of its artifact.
+    """
+
+    def __init__(
+        self, artifact: ZoomArtifact, *, device: str = "auto", precision: str = "auto", batch_size: int = 64
+    ) -> None:
+        """Prepare a filter; the artifact's network is taken over.
+
+        Args:
+            artifact: The filter.
+            device: cpu, cuda, cuda:N or auto.
+            precision: float32, bfloat16 or auto.
+            batch_size: Pictures the network takes at once.
+
+        Raises:
+            ConfigError: where the device is not there.
+        """
+        self.model_id = artifact.id
+        self.image_size_px = artifact.model.config.image_size_px
+        self.threshold = artifact.model.config.threshold
+        self._device = choose_device(device)
+        self._dtype = choose_dtype(precision, self._device)
+        self._batch_size = batch_size
+        self._fitting = FittingBatches(batch_size)
+        self._model = artifact.model.eval().requires_grad_(False)
+        self._model.to(self._device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
+        """Return the probability of being zoomed, (count,), of pictures (count, 3, size, size) uint8.
+
+        NaN where a number is none.
+
+        Raises:
+            ConfigError: where the device has no memory for half a batch.
+        """
+        if not len(pictures):
+            return np.zeros(0, np.float32)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype == torch.bfloat16):
+            logits = [
+                part
+                for batch in pictures.split(self._batch_size)
+                for part in self._fitting.run(batch, lambda some: self._model(some.to(self._device, non_blocking=True)))
+            ]
+        return torch.cat(logits).sigmoid().cpu().numpy()

@@ -1,0 +1,1 @@
+"""Finished runs: their record, their tables and what is counted in them."""

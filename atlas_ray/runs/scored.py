@@ -1,0 +1,99 @@
+"""The products table of a finished scoring run, opened to be read in a stream."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_ray.errors import CatalogError
+from atlas_ray.formats.table_files import parquet_files
+from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.io import storage
+from atlas_ray.schemas import CATEGORIZED, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.taxonomy import CategoryPath, match_labels, read_taxonomy
+
+BATCH_ROWS = 16_384
+PREDICTED = "predicted_taxonomy.json"
+"""What a run may answer with."""
+NEEDED = ("product_id", "category_path", "probability")
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """What `atlas-ray score` left."""
+
+    uri: str
+    run: dict[str, Any]
+    """Its `run.json`."""
+    products: Table
+    """`CATEGORIZED`; a column that an older version did not write is null."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run is made of: catalog, model_id, taxonomy_id and more."""
+        found = self.run.get("identity")
+        return found if isinstance(found, dict) else {}
+
+    def match_labels(self) -> str | None:
+        """Hold the products' labels against what the run may answer with.
+
+        Returns:
+            How many labels and products no answer can be right for; None where all can be, and where the run of an
+            older version does not say what it may answer with.
+
+        Raises:
+            TaxonomyError: where no label is in the run's taxonomy.
+        """
+        uri = storage.join(self.uri, PREDICTED)
+        if not storage.exists(uri):
+            return None
+        labels = Counter[CategoryPath]()
+        for batch in self.batches(["true_category_path"]):
+            for key in pc.value_counts(path_keys(batch["true_category_path"].drop_null())).to_pylist():
+                labels[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
+        predicted = f"the run {self.uri}"
+        return match_labels(labels, read_taxonomy(uri), labelled="its products", predicted=predicted)
+
+    def batches(self, columns: Sequence[str], where: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the products in batches; few of them are held at a time.
+
+        Args:
+            columns: Which.
+            where: Which rows, by these columns.
+
+        Raises:
+            CatalogError: where a file is damaged.
+        """
+        for table in self.products.batches(columns, where=where, batch_rows=BATCH_ROWS):
+            yield from table.combine_chunks().to_batches()
+
+
+def open_scored(uri: str) -> ScoredRun:
+    """Open a finished scoring run.
+
+    Raises:
+        CatalogError: where there is none, or its products table is damaged or of another kind.
+    """
+    uri = storage.absolute(uri)
+    account, folder = storage.join(uri, "run.json"), storage.join(uri, "products")
+    if not storage.exists(account) or not parquet_files(folder):
+        raise CatalogError(f"{uri} is no finished scoring run; run `atlas-ray score` to its end first")
+    try:
+        run = json.loads(storage.read_bytes(account))
+    except ValueError as error:
+        raise CatalogError(f"{account}: not JSON: {error}") from None
+    if not isinstance(run, dict):
+        raise CatalogError(f"{account}: a {type(run).__name__}; expected what `atlas-ray score` writes")
+    table = open_table(folder, CATEGORIZED)
+    for name in NEEDED:
+        if table.files and all(file.type_of(name) is None for file in table.files):
+            raise CatalogError(f"{folder}: no column {name!r}, so this is no scoring run; name one with --run")
+    if table.unusable_rows:
+        raise CatalogError(
+            f"{folder}: {table.unusable_rows} rows have no product_id, so this is no scoring run's table"
+        )
+    return ScoredRun(uri, run, table)

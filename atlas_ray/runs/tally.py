@@ -1,0 +1,189 @@
+"""What one pass over the products of a scoring run counts, for each split and for all of them together."""
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_ray.metrics import common_prefix
+from atlas_ray.metrics.calibration import Reliability
+from atlas_ray.runs.leaves import find_leaves, path_lengths
+from atlas_ray.runs.scored import ScoredRun
+from atlas_ray.schemas import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.taxonomy import CategoryPath
+
+Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
+Array = np.ndarray[Any, np.dtype[Any]]
+COLUMNS = (
+    "true_category_path", "category_path", "split", "probability", "level_probabilities", "alternatives",
+    "decided_level", "store", "price", "image_size_px", "zoomed_probability", "product_id", "fitted",
+)  # fmt: skip
+PAIR_SEPARATOR = "\x1e"
+FINE_BINS = 1_000
+"""Of the curve of risk against coverage."""
+BANDS: dict[str, tuple[float, ...]] = {
+    "price": (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000),
+    "image_size_px": (0, 50, 100, 150, 200, 300, 500, 800, 1_200, 2_000, 4_000),
+    "zoomed_probability": (0, 0.1, 0.25, 0.5, 0.75, 0.9),
+}
+"""Where the slices by a number begin."""
+MOST_STORES = 1_000
+OTHER_STORES, UNKNOWN = "(other stores)", "(unknown)"
+ALL = "all"
+HELD_OUT = "held out"
+TRAIN = "train"
+LEFT_OUT = pa.schema([("split", pa.string()), ("product_id", pa.string()), ("true_category_path", CATEGORY_PATH)])
+"""A row a labelled product that its split says a model may be measured on, and that the model was fitted on."""
+
+
+@dataclass
+class Tally:
+    """The counts of a split."""
+
+    pairs: Pairs = field(default_factory=Counter)
+    """(true, predicted) leaf paths; None where there is no prediction."""
+    trust: list[Reliability] = field(default_factory=lambda: [Reliability()])
+    """Of the whole path's probability, then of each level's."""
+    fine: Reliability = field(default_factory=lambda: Reliability(FINE_BINS))
+    """Of the whole path's probability."""
+    answered: int = 0
+    """Products with an answer, which may be an ancestor."""
+    held: int = 0
+    """Of them, those whose answer is the true path or an ancestor of it."""
+    slices: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(dict))
+    """By column and band: products, and those whose whole path is right."""
+    fitted: int = 0
+    """Products that the model was fitted on: of the split train, and those of `ALL`."""
+
+
+@dataclass
+class Tallies:
+    """The counts of a run."""
+
+    by_split: dict[str, Tally]
+    """`none` is of products without a split; `ALL` of all together; `HELD_OUT` of those of `ALL` that the model was not
+    fitted on, where there is no split test."""
+    left_out: Counter[str]
+    """Products by split that are in none of them: outside train, and the model was fitted on them."""
+    unknown: int
+    """Products of which it is not known whether the model was fitted on them."""
+
+    @property
+    def headline(self) -> str:
+        """The split whose figures come first: test, else what is held out, else all that there is."""
+        return next(name for name in ("test", HELD_OUT, ALL) if name in self.by_split)
+
+
+def tally(scored: ScoredRun, leave_out: Callable[[pa.Table], None] = lambda _: None) -> Tallies:
+    """Count the labelled products of a finished scoring run.
+
+    Memory grows with the number of different (true, predicted) pairs, not with the products.
+
+    Args:
+        scored: The run.
+        leave_out: Takes rows of `LEFT_OUT`.
+    """
+    found: dict[str, Tally] = defaultdict(Tally)
+    left_out, unknown = Counter[str](), 0
+    for batch in scored.batches(COLUMNS):
+        labelled = batch.filter(batch["true_category_path"].is_valid())
+        split = pc.fill_null(labelled["split"], "none")
+        fitted = pc.fill_null(labelled["fitted"], False)
+        unknown += labelled["fitted"].null_count
+        leaked = pc.and_(fitted, pc.not_equal(split, TRAIN))
+        if pc.any(leaked).as_py():
+            out = labelled.filter(leaked)
+            columns = [split.filter(leaked), out["product_id"], out["true_category_path"]]
+            leave_out(pa.table(columns, schema=LEFT_OUT))
+            left_out.update(split.filter(leaked).to_pylist())
+            labelled = labelled.filter(pc.invert(leaked))
+        if len(labelled):
+            _count(labelled, found)
+    if "test" in found or not (found and found[ALL].fitted):  # else there are better figures to look at than this one's
+        found.pop(HELD_OUT, None)
+    return Tallies(dict(found), left_out, unknown)
+
+
+def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
+    leaves = find_leaves(labelled)
+    keys = pc.binary_join_element_wise(
+        path_keys(labelled["true_category_path"]), pc.fill_null(path_keys(leaves.paths), ""), PAIR_SEPARATOR
+    ).dictionary_encode()
+    named = [_named(pair) for pair in keys.dictionary.to_pylist()]
+    index = keys.indices.to_numpy()
+    shared = np.array([common_prefix(true, guess or ()) for true, guess in named])[index]
+    deep = np.array([max(len(true), len(guess or ())) for true, guess in named])[index]
+    right = shared == deep
+    scored = pc.and_(leaves.paths.is_valid(), leaves.probability.is_valid()).to_numpy(zero_copy_only=False)
+    decided = pc.fill_null(labelled["decided_level"], 0).to_numpy(zero_copy_only=False)
+    probability = leaves.probability.cast(pa.float64()).fill_null(0).to_numpy()
+    # Where a migration left no levels, nothing says how sure they were: they count in no level's reliability.
+    lengths = path_lengths(labelled["level_probabilities"])
+    values = labelled["level_probabilities"].flatten().to_numpy(zero_copy_only=False)
+    owner = np.repeat(np.arange(len(labelled)), lengths)
+    level = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths)
+    split = pc.fill_null(labelled["split"], "none")
+    bands = _bands(labelled)
+    fitted = pc.fill_null(labelled["fitted"], False).to_numpy(zero_copy_only=False)
+    sides = {name: pc.equal(split, name).to_numpy(zero_copy_only=False) for name in pc.unique(split).to_pylist()}
+    sides[ALL] = np.ones(len(labelled), bool)
+    if labelled["fitted"].null_count < len(labelled) and not fitted.all():
+        sides[HELD_OUT] = ~fitted
+    for name, chosen in sides.items():
+        one = into[name]
+        one.fitted += int((chosen & fitted).sum())
+        for pair, count in enumerate(np.bincount(index[chosen], minlength=len(named)).tolist()):
+            if count:
+                one.pairs[named[pair]] += count
+        answered = chosen & (decided > 0)
+        one.answered += int(answered.sum())
+        one.held += int((answered & (decided <= shared)).sum())
+        for reliability in (one.trust[0], one.fine):
+            reliability.add(probability[chosen & scored], right[chosen & scored])
+        deepest = int(lengths[chosen].max(initial=0))
+        one.trust += [Reliability() for _ in range(deepest + 1 - len(one.trust))]
+        for number, reliability in enumerate(one.trust[1:]):
+            there = chosen[owner] & (level == number)
+            reliability.add(values[there], (shared[owner] > number)[there])
+        for column, (code, names) in bands.items():
+            sizes = np.bincount(code[chosen], minlength=len(names))
+            rights = np.bincount(code[chosen & right], minlength=len(names))
+            _add(one.slices[column], names, sizes, rights)
+
+
+def _add(slices: dict[str, list[int]], names: list[str], sizes: Array, rights: Array) -> None:
+    for name, size, hits in zip(names, sizes.tolist(), rights.tolist(), strict=True):
+        if not size:
+            continue
+        known = name in slices or name == UNKNOWN or len(slices) < MOST_STORES
+        counts = slices.setdefault(name if known else OTHER_STORES, [0, 0])
+        counts[0] += size
+        counts[1] += hits
+
+
+def _bands(labelled: pa.RecordBatch) -> dict[str, tuple[Array, list[str]]]:
+    """Return for each slicing column each product's band, as a number, and the bands' names."""
+    stores = pc.fill_null(labelled["store"], UNKNOWN).dictionary_encode()
+    found = {"store": (stores.indices.to_numpy(), stores.dictionary.to_pylist())}
+    for column, edges in BANDS.items():
+        values = labelled[column].cast(pa.float64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        code = np.digitize(np.nan_to_num(values, nan=-1.0), edges)  # 0: below all of them, or unknown
+        found[column] = (code, band_names(column))
+    return found
+
+
+def band_names(column: str) -> list[str]:
+    """Return the names of the bands of a column of numbers, in their order."""
+    edges = BANDS[column]
+    between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges))
+    return [UNKNOWN, *between, f"{edges[-1]:g} or more"]
+
+
+def _named(pair: str) -> tuple[CategoryPath, CategoryPath | None]:
+    true, _, guess = pair.partition(PAIR_SEPARATOR)
+    return tuple(true.split(PATH_KEY_SEPARATOR)), tuple(guess.split(PATH_KEY_SEPARATOR)) if guess else None

@@ -1,0 +1,1 @@
+"""Ray, once: the connection, and what every stream over a catalogue shares."""

@@ -1,0 +1,101 @@
+"""What a model that reads texts is asked about: a catalogue's pictures, each with its product's texts.
+
+The products and images tables are brought together once, by one shuffle, and written as a table that
+the stream then reads as it would the images table.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.io import storage
+from atlas_ray.modalities.texts import FIELDS, MAX_RAW_CHARACTERS
+from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.sink import write_table
+from atlas_ray.runtime.tables import Catalog
+from atlas_ray.schemas import IMAGES, PRODUCTS, image_ids
+
+INPUTS = "inputs"
+DONE = "inputs.json"
+PRODUCT, IMAGE = range(2)
+NO_PICTURE = ""
+"""The URI in the row of a product without a picture."""
+OF_PICTURES = ("image_id", "product_id", "image_uri", "width", "height")
+"""Columns of the images table that travel; the size is what the report slices by."""
+
+
+def write_inputs(catalog: Catalog, output: str, columns: Sequence[str], *, split: str | None = None) -> Table:
+    """Write the table `inputs` below an output, unless an earlier try of the run has; return it, opened.
+
+    A row is a picture, once, or a product that has none, which then has the URI `NO_PICTURE`.
+
+    Args:
+        catalog: The products and images tables.
+        output: The run's folder.
+        columns: What to take along from the products table; null where it has none.
+        split: Take the labelled products of this split alone; `columns` then has `split` and
+            `category_path`.
+    """
+    done = storage.join(output, DONE)
+    wanted = {"catalog": catalog.uri, "columns": list(columns), "split": split}
+    fields = [*(IMAGES.field(name) for name in OF_PICTURES), *(PRODUCTS.field(name) for name in columns)]
+    inputs = storage.join(output, INPUTS)
+    if not storage.exists(done) or json.loads(storage.read_bytes(done)) != wanted:
+        storage.delete_folder(inputs)
+        schema = pa.schema([("kind", pa.int8()), *(field.with_nullable(True) for field in fields)])
+        join = functools.partial(_with_products, columns=tuple(columns), split=split)
+        rows = catalog.images.rows + catalog.products.rows
+        joined = by_product(((catalog.products, PRODUCT), (catalog.images, IMAGE)), schema, rows, join)
+        write_table(joined, output, INPUTS)
+        storage.write_bytes(done, json.dumps(wanted).encode())
+    return open_table(inputs, pa.schema(fields), may_be_missing=True)
+
+
+def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -> pa.Table:
+    """Turn all rows of some products into rows of pictures with their products' columns."""
+    table = table.combine_chunks()
+    for name in FIELDS:
+        if name in columns:  # what a model does not read need not travel
+            cut = pc.utf8_slice_codeunits(table[name], 0, MAX_RAW_CHARACTERS)
+            table = table.set_column(table.column_names.index(name), name, cut)
+    kind = table["kind"].to_numpy()
+    names = pc.unique(table["product_id"])
+    owner = pc.index_in(table["product_id"], names).to_numpy()
+    products, pictures = np.flatnonzero(kind == PRODUCT), np.flatnonzero(kind == IMAGE)
+    named = np.stack([owner[pictures], table["image_id"].take(pa.array(pictures)).to_numpy()])
+    pictures = pictures[np.sort(np.unique(named, axis=1, return_index=True)[1])]  # a catalogue may repeat one
+    row_of = np.full(len(names), -1)
+    row_of[owner[products]] = products
+    bare = np.flatnonzero((row_of >= 0) & (np.bincount(owner[pictures], minlength=len(names)) == 0))
+    ids = names.take(pa.array(bare))
+    alone = {
+        "image_id": pa.array(image_ids(ids.to_pylist(), [NO_PICTURE] * len(bare))),
+        "product_id": ids,
+        "image_uri": pa.repeat(pa.scalar(NO_PICTURE), len(bare)),
+        "width": pa.nulls(len(bare), pa.int32()),
+        "height": pa.nulls(len(bare), pa.int32()),
+    }
+    whose = np.concatenate([row_of[owner[pictures]], row_of[bare]])
+    take = pa.array(whose, mask=whose < 0)
+    found: dict[str, Any] = {
+        name: pa.concat_arrays([table[name].take(pa.array(pictures)).combine_chunks(), column])
+        for name, column in alone.items()
+    }
+    joined = pa.table({**found, **{name: table[name].take(take) for name in columns}})
+    if split is None:
+        return joined
+    # A product's pictures together: who reads a part of the table then has whole products.
+    joined = joined.take(pa.array(np.argsort(np.concatenate([owner[pictures], bare]), kind="stable")))
+    return joined.filter(pc.and_(pc.equal(joined["split"], split), pc.is_valid(joined["category_path"])))
+
+
+def forget_inputs(output: str) -> None:
+    """Delete what `write_inputs` left."""
+    storage.delete_folder(storage.join(output, INPUTS))
+    storage.delete_file(storage.join(output, DONE))

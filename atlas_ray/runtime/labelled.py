@@ -1,0 +1,105 @@
+"""A trained model, or several, asked about the labelled products of a split."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy
+
+from atlas_ray.errors import CatalogError
+from atlas_ray.modalities.pictures import decode_batch
+from atlas_ray.modalities.products import PICTURE, Products, texts_of
+from atlas_ray.runtime.joined import write_inputs
+from atlas_ray.runtime.outcomes import KEYS
+from atlas_ray.runtime.pictures import fetched_pictures
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.tables import count_labels, open_catalog
+from atlas_ray.runtime.workers import plan_workers
+from atlas_ray.taxonomy import CategoryPath
+
+BLOCK_ROWS = 256
+BATCH = 64
+
+
+def asked_about(
+    catalog: str,
+    scratch: str,
+    split: str,
+    reads: Sequence[str],
+    ask: Any,
+    arguments: tuple[Any, ...],
+    *,
+    display: ProgressDisplay,
+    device: str = "auto",
+) -> tuple[ray.data.Dataset, int]:
+    """Stream the labelled products of a split, each picture with its product's texts, through an actor.
+
+    Args:
+        catalog: Its URI.
+        scratch: Where the table `inputs` may lie meanwhile.
+        split: Which products.
+        reads: What the models look at: picture, title, description.
+        ask: A class that turns blocks with `bytes`, the texts and `category_path` into rows.
+        arguments: What it is made with; the threads of its process are added.
+        display: The run's progress.
+        device: auto, or cpu.
+
+    Returns:
+        The actor's rows, and how many rows of the catalogue are left out since they are no product or no picture.
+
+    Raises:
+        CatalogError: where the split has no labelled product.
+    """
+    texts = texts_of(reads)
+    columns = (*texts, "category_path", "split")
+    tables = open_catalog(catalog, products=columns, needed=columns, may_be_empty=bool(texts))
+    if not count_labels(catalog, split):
+        raise CatalogError(f"{catalog}: no labelled product in the split {split!r}")
+    connect()
+    inputs = write_inputs(tables, scratch, columns, split=split)
+    plan = plan_workers(device="cpu" if device == "cpu" else "auto", workers=0, threads=0)
+    stream = fetched_pictures(
+        inputs,
+        display.board,
+        plan,
+        block_rows=BLOCK_ROWS,
+        fetch_threads=16,
+        timeout_s=30.0,
+        columns=(*KEYS, *texts, "category_path"),
+        read=PICTURE in reads,
+    )
+    answers = stream.map_batches(
+        ask,
+        fn_constructor_args=(*arguments, plan.threads),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=plan.workers),
+        **plan.actor_options,
+    )
+    return answers, tables.unusable_rows
+
+
+def products_of(
+    table: pa.Table, labels: dict[CategoryPath, int], reads: Sequence[str], size_px: int
+) -> tuple[pa.Table, "np.ndarray[Any, np.dtype[np.int64]]", Products]:
+    """Return the rows of a block whose label is a leaf, their labels, and the products, decoded."""
+    label = np.array([labels.get(tuple(path), -1) for path in table["category_path"].to_pylist()], np.int64)
+    table = table.take(pa.array(np.flatnonzero(label >= 0)))
+    label = label[label >= 0]
+    seen = table["bytes"].is_valid().to_numpy()
+    pixels = torch.zeros((len(table), 0), dtype=torch.uint8)
+    if size_px:
+        pixels, refused = decode_batch([content or b"" for content in table["bytes"].to_pylist()], size_px)
+        seen = seen & ~np.isin(np.arange(len(table)), list(refused))
+    texts = {name: table[name].to_pylist() for name in texts_of(reads)}
+    return table, label, Products(pixels, texts, torch.from_numpy(seen))
+
+
+def batches_of(dataset: ray.data.Dataset) -> Iterable[dict[str, Any]]:
+    """Return a dataset's batches on this process."""
+    batches: Iterable[dict[str, Any]] = dataset.iter_batches(batch_size=1024, batch_format="numpy")
+    return batches

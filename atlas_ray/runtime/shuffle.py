@@ -1,0 +1,100 @@
+"""Rows of several tables brought together by product."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from atlas_ray.formats.tables import Piece, Table
+from atlas_ray.runtime.source import TableSource, read_source
+
+PARTITION_ROWS = 100_000
+MAX_READ_TASKS = 1_000
+
+
+Combine = Callable[[pa.Table], pa.Table]
+"""Turns all rows of some products into rows of another shape."""
+
+
+def by_product(
+    tables: Sequence[tuple[Table, int]],
+    schema: pa.Schema,
+    total: int,
+    combine: Combine,
+    *,
+    partition_rows: int = PARTITION_ROWS,
+) -> ray.data.Dataset:
+    """Read tables, bring all rows of a product together, and combine them.
+
+    Args:
+        tables: Each with the `kind` that its rows get.
+        schema: One shape for the rows of all of them, with `product_id`, and `kind` (int8) where it
+            matters; a column that a table was not opened with is null.
+        total: About how many rows there are.
+        combine: What becomes of some products' rows, at times of none.
+        partition_rows: About how many rows it takes at a time.
+
+    Returns:
+        What `combine` returned.
+    """
+    pieces = functools.partial(_pieces, tables, schema)
+    partitions = -(-total // partition_rows)
+    if partitions <= 1:  # one task does it all: to start a shuffle would take longer than the work
+        whole = functools.partial(_combined, schema=schema, combine=combine)
+        return read_source(TableSource(pieces, whole), blocks=1)
+    files = sum(len(table.files) for table, _ in tables)
+    dataset = read_source(TableSource(pieces), blocks=min(max(files, 1), MAX_READ_TASKS))
+    dataset = dataset.repartition(partitions, keys=["product_id"])
+    return dataset.map_batches(combine, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+
+
+@dataclass(frozen=True)
+class _Tagged:
+    """Rows of one table in the common shape."""
+
+    piece: Piece
+    kind: int
+    schema: pa.Schema
+
+    @property
+    def rows(self) -> int:
+        return self.piece.rows
+
+    @property
+    def bytes(self) -> int:
+        return self.piece.bytes
+
+    def tables(self) -> Iterator[pa.Table]:
+        for table in self.piece.tables():
+            yield tagged(table, self.kind, self.schema)
+
+
+def _pieces(tables: Sequence[tuple[Table, int]], schema: pa.Schema, count: int) -> list[_Tagged]:
+    total = max(sum(table.all_rows for table, _ in tables), 1)
+    return [
+        _Tagged(piece, kind, schema)
+        for table, kind in tables
+        for piece in table.pieces(
+            [name for name in table.schema.names if name in schema.names], count * table.all_rows // total
+        )
+    ]
+
+
+def tagged(table: pa.Table, kind: int, schema: pa.Schema) -> pa.Table:
+    """Bring a block of one table into the common shape."""
+    columns = []
+    for field in schema:
+        if field.name == "kind":
+            columns.append(pa.array(np.full(len(table), kind, dtype=np.int8)))
+        elif field.name in table.column_names:
+            columns.append(table[field.name].cast(field.type))
+        else:
+            columns.append(pa.nulls(len(table), field.type))
+    return pa.table(columns, schema=schema)
+
+
+def _combined(tables: Iterable[pa.Table], schema: pa.Schema, combine: Combine) -> list[pa.Table]:
+    return [combine(pa.concat_tables([schema.empty_table(), *tables]).combine_chunks())]

@@ -1,0 +1,80 @@
+"""Where outcomes go: one write task makes a file for each way a picture can go."""
+
+import functools
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data.block import Block, BlockAccessor
+from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider
+
+from atlas_ray.io import storage
+
+Split = Callable[[pa.Table], dict[str, pa.Table]]
+
+
+class TaskNames(FilenameProvider):
+    """The same name for a task's first try and its retries, so that a retry replaces its files."""
+
+    def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
+        """Name the file of a write task."""
+        return f"{write_uuid}_{task_index:06d}.parquet"
+
+
+class OutcomeSink(BlockBasedFileDatasink):
+    """Writes blocks of outcomes below a run's folder.
+
+    It is a file sink to Ray Data, so that Ray's checkpoint commits a task's picture ids after its
+    files are written.
+    """
+
+    def __init__(self, output: str, board: Any = None, *, split: Split, rows_per_file: int | None = None) -> None:
+        """Prepare the sink.
+
+        Args:
+            output: The run's folder.
+            board: The run's progress, where it wants to know how long the writing took.
+            split: Tells which rows of a block go to which folder below the output. It names every
+                folder each time, empty or not.
+            rows_per_file: Rows a file, at least.
+        """
+        place = storage.locate(output)
+        super().__init__(
+            place.path,
+            filesystem=place.filesystem,
+            filename_provider=TaskNames(),
+            file_format="parquet",
+            min_rows_per_file=rows_per_file,
+        )
+        self._output = output
+        self._board = board
+        self._split = split
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> None:
+        """Write one task's outcomes."""
+        started = time.time()
+        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        tables = [table for table in tables if len(table)]
+        if not tables:
+            return
+        name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
+        for folder, rows in self._split(pa.concat_tables(tables)).items():
+            uri = storage.join(self._output, folder, name)
+            if len(rows):
+                storage.write_table(uri, rows)
+            else:
+                storage.delete_file(uri)  # an earlier try of this task may have had some
+        if self._board is not None:
+            self._board.span.remote("write", started, time.time())
+
+
+def write_table(stream: ray.data.Dataset, output: str, name: str) -> None:
+    """Write a stream as the table of a name below an output; no row makes an empty folder."""
+    storage.make_folder(storage.join(output, name))
+    stream.write_datasink(OutcomeSink(output, split=functools.partial(_whole, name=name)))
+
+
+def _whole(table: pa.Table, name: str) -> dict[str, pa.Table]:
+    return {name: table}

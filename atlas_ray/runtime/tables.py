@@ -1,0 +1,202 @@
+"""A catalogue's tables, opened and checked before anything starts, and the small tables of a run."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from atlas_ray.errors import CatalogError, tell
+from atlas_ray.formats.table_files import parquet_files
+from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.io import storage
+from atlas_ray.schemas import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, path_keys, quarantine_row
+from atlas_ray.taxonomy import CategoryPath
+
+UNUSABLE = "rows-without-key"
+"""The file of the quarantine that names rows which are no product or no picture."""
+QUARANTINE_ROWS = 10_000
+PART_ROWS = 100_000
+Change = Callable[[pa.Table], pa.Table]
+
+SPLIT = "split.json"
+"""How a catalogue's products without a split get one (`atlas_ray.catalog.split.SplitRule`)."""
+DOCUMENTS = ("taxonomy.json", SPLIT)
+"""What a catalogue says of itself beside its tables."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A catalogue's tables, opened."""
+
+    uri: str
+    images: Table
+    products: Table
+
+    @property
+    def unusable_rows(self) -> int:
+        """How many rows of both are no product or no picture, for want of a key."""
+        return self.images.unusable_rows + self.products.unusable_rows
+
+    def account(self) -> dict[str, Any]:
+        """Return what `run.json` says of values that could not be read, by table and column."""
+        tables = {"images": self.images, "products": self.products}
+        return {
+            f"{name}.{column}": asdict(found)
+            for name, one in tables.items()
+            for column, found in one.unreadable.items()
+        }
+
+    def write_unusable(self, output: str, stage: str) -> int:
+        """Write the rows without a key to the quarantine of a run; return how many."""
+        rows, part = [], 0
+        for table in (self.images, self.products):
+            for file, number, key, values in table.unusable():
+                message = f"row {number} of {file} has no {key}"
+                rows.append(quarantine_row(stage, f"missing_{key}", message, **_texts(values)))
+                if len(rows) == QUARANTINE_ROWS:
+                    write_quarantine(output, rows, f"{UNUSABLE}-{part:05d}")
+                    rows, part = [], part + 1
+        write_quarantine(output, rows, f"{UNUSABLE}-{part:05d}")
+        return self.unusable_rows
+
+
+def open_catalog(
+    catalog: str,
+    *,
+    products: Sequence[str] | None = None,
+    needed: Sequence[str] = (),
+    images: Sequence[str] | None = None,
+    others: bool = False,
+    may_be_empty: bool = False,
+) -> Catalog:
+    """Open a catalogue's images and products tables, and check what will be read of them.
+
+    Rows and values that are left out are told on stderr.
+
+    Args:
+        catalog: Its folder.
+        products: The columns that are read of its products table, besides `product_id`; None: all.
+        needed: Those of them that it has to have.
+        images: The same of its images table, besides its keys.
+        others: Whether columns that the contract does not name are read, too.
+        may_be_empty: Whether there may be no picture, and no images table.
+
+    Raises:
+        CatalogError: where a table is missing, damaged or empty, or a column is missing or of another kind.
+    """
+    if not storage.exists(catalog):
+        raise CatalogError(f"{catalog}: no such folder; name a catalogue, such as `atlas-ray import` makes")
+    keys = ("image_id", "product_id", "image_uri")
+    opened = Catalog(
+        catalog,
+        open_table(
+            storage.join(catalog, "images"),
+            IMAGES,
+            columns=None if images is None else list(dict.fromkeys((*keys, *images))),
+            needed=keys[1:],
+            others=others,
+            foreign=True,
+            may_be_missing=may_be_empty,
+        ),
+        open_table(
+            storage.join(catalog, "products"),
+            PRODUCTS,
+            columns=None if products is None else list(dict.fromkeys(("product_id", *products))),
+            needed=("product_id", *needed),
+            others=others,
+            foreign=True,
+        ),
+    )
+    if not opened.images.all_rows and not may_be_empty:
+        raise CatalogError(f"{catalog}: its images table has no row")
+    for table in (opened.images, opened.products):
+        for line in table.losses:
+            tell(line)
+    return opened
+
+
+def forget_unusable(output: str) -> None:
+    """Delete what `Catalog.write_unusable` wrote, which is written again when a run ends."""
+    for uri in storage.files(storage.join(output, "quarantine")):
+        if uri.rpartition("/")[2].startswith(UNUSABLE):
+            storage.delete_file(uri)
+
+
+def _texts(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: keys[name] for name in ("product_id", "image_uri") if keys.get(name)}
+
+
+def same(rows: pa.Table) -> pa.Table:
+    """Return rows as they are."""
+    return rows
+
+
+def copy_table(table: Table, folder: str, change: Change = same) -> None:
+    """Write a table's rows, changed, in the place of what is in a folder."""
+    storage.delete_folder(folder)
+    storage.make_folder(folder)
+    empty = table.schema.empty_table()  # one file there has to be
+    for number, batch in enumerate(table.batches(batch_rows=PART_ROWS) if table.rows else [empty]):
+        part = change(batch)
+        if number and not len(part):
+            continue
+        storage.write_table(storage.join(folder, f"part-{number:05d}.parquet"), part)
+
+
+def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath]:
+    """Count the labelled products of a catalogue, or of one of its splits, by category path.
+
+    Memory grows with the paths, not with the products.
+
+    Raises:
+        CatalogError: where its products table is missing or damaged.
+    """
+    columns = ["category_path"] + ([] if split is None else ["split"])
+    table = open_table(storage.join(catalog, "products"), PRODUCTS, columns=columns, foreign=True)
+    found = Counter[CategoryPath]()
+    for batch in table.batches():
+        paths = batch["category_path"]
+        paths = paths if split is None else paths.filter(pc.equal(batch["split"], split).fill_null(False))
+        for key in pc.value_counts(path_keys(paths.drop_null())).to_pylist():
+            found[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
+    return found
+
+
+def count_rows(files: Iterable[str]) -> int:
+    """Count the rows of Parquet files from their footers."""
+    count = 0
+    for file in files:
+        place = storage.locate(file)
+        count += pq.read_metadata(place.path, filesystem=place.filesystem).num_rows
+    return count
+
+
+def table_rows(uri: str) -> int:
+    """Count the rows of a table from its files' footers."""
+    return count_rows(parquet_files(uri))
+
+
+def copy_documents(catalog: str, output: str, names: Sequence[str] = DOCUMENTS) -> None:
+    """Copy what a catalogue says of itself beside its tables, where it does."""
+    for name in names:
+        uri = storage.join(catalog, name)
+        if storage.exists(uri):
+            storage.write_bytes(storage.join(output, name), storage.read_bytes(uri))
+
+
+def write_quarantine(output: str, rows: Sequence[Mapping[str, object]], name: str = "part-00000") -> None:
+    """Write a file of the quarantine, where there is something to write.
+
+    Args:
+        output: The run's folder; the file goes to `quarantine/` below it.
+        rows: As `atlas_ray.schemas.quarantine_row` makes them.
+        name: Of the file: each process that writes needs its own.
+    """
+    if not rows:
+        return
+    table = pa.Table.from_pylist(list(rows), schema=QUARANTINE)
+    storage.write_table(storage.join(output, "quarantine", f"{name}.parquet"), table)

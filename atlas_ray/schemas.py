@@ -1,0 +1,239 @@
+"""The tables this project reads and writes: Arrow schemas and the identity of a picture."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_ray.formats.values import printable
+
+PATH_KEY_SEPARATOR = "\x1f"
+"""Between the names of a category path where it must be one string, such as to group by it."""
+CATEGORY_PATH = pa.list_(pa.string())
+ALTERNATIVE = pa.struct([("category_path", CATEGORY_PATH), ("probability", pa.float32())])
+
+PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("store", pa.string()),
+        ("url", pa.string()),
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("price", pa.float64()),
+        ("currency", pa.string()),
+        ("breadcrumb", pa.list_(pa.string())),
+        ("image_uris", pa.list_(pa.string())),
+        ("category_path", CATEGORY_PATH),
+        ("split", pa.string()),
+        ("crawled_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""One row a product; `category_path` is null where it has no label, `split` where it has no split."""
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
+"""One row a picture. `sha256`, `width` and `height` are null until someone reads the picture."""
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        ("sha256", pa.string()),
+        ("category_path", CATEGORY_PATH),
+        ("probability", pa.float32()),
+        ("level_probabilities", pa.list_(pa.float32())),
+        ("alternatives", pa.list_(ALTERNATIVE)),
+        ("outside_probability", pa.float32()),
+        ("zoomed_probability", pa.float32()),
+        ("picture_error", pa.string()),
+        ("model_id", pa.string()),
+        ("taxonomy_id", pa.string()),
+    ]
+)
+"""One row a scored picture.
+
+`probability` is normalized over the taxonomy; `outside_probability` is the mass that the model put
+outside it. `level_probabilities[i]` is the probability of the first `i + 1` names of the path.
+`alternatives` are the next best paths, best first, without the chosen one. `zoomed_probability` is
+null where no zoom filter ran.
+
+A model that reads texts answers also where the picture could not be had; `picture_error` then says
+why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
+
+In a run that was migrated to another taxonomy, the answer is null where its path has no certain place there, and
+`level_probabilities` are where a level holds other leaves than it did.
+"""
+
+FILTERED = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        ("sha256", pa.string()),
+        ("zoomed_probability", pa.float32()),
+    ]
+)
+"""One row a picture that a scoring run left out as zoomed."""
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        ("product_id", pa.string()),
+        ("image_uri", pa.string()),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("error_code", pa.string(), nullable=False),
+        ("message", pa.string()),
+    ]
+)
+"""One row an input that could not be processed.
+
+Rows of an import that never became a picture have `image_id` -1; their message names file and line.
+"""
+
+CATEGORIZED = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("category_path", CATEGORY_PATH),
+        ("probability", pa.float32()),
+        ("level_probabilities", pa.list_(pa.float32())),
+        ("alternatives", pa.list_(ALTERNATIVE)),
+        ("outside_probability", pa.float32()),
+        ("images_scored", pa.int32()),
+        ("images_filtered", pa.int32()),
+        ("images_quarantined", pa.int32()),
+        ("only_zoomed", pa.bool_()),
+        ("decided_level", pa.int32()),
+        ("image_uri", pa.string()),
+        ("zoomed_probability", pa.float32()),
+        ("image_size_px", pa.int32()),
+        ("store", pa.string()),
+        ("price", pa.float64()),
+        ("true_category_path", CATEGORY_PATH),
+        ("split", pa.string()),
+        ("model_id", pa.string()),
+        ("taxonomy_id", pa.string()),
+        ("fitted", pa.bool_()),
+    ]
+)
+"""One row a product of the catalogue: its pictures' predictions combined into one path.
+
+`images_scored` counts pictures that were seen, `images_quarantined` those that could not be had, also where the
+product's texts gave an answer. `category_path` is null where the product could not be scored, or where its
+path has no certain place in the taxonomy that the run was migrated to. `true_category_path`, `split`, `store` and
+`price` are the catalogue's own, carried along so that an evaluation reads this one table. `only_zoomed`: all
+of its pictures were zoomed, and the least zoomed one was scored. `decided_level` is the level of
+`category_path`: its leaf's, or with a target precision the deepest one that is sure enough; the leaf then
+comes first among the alternatives. At 0 no level is, and `category_path` and `probability` are null.
+`image_uri` is the scored picture that was surest, `zoomed_probability` that of the least zoomed one,
+`image_size_px` the shorter side of the largest one, null where the images table does not know. `fitted`: whether the
+model was fitted on this product, so that its answer proves nothing; null where that is not known.
+"""
+
+UNDETERMINED = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("category_path", CATEGORY_PATH),
+        pa.field("reason", pa.string(), nullable=False),
+        ("candidates", pa.list_(CATEGORY_PATH)),
+    ]
+)
+"""One row a product whose path has no certain place in a new version of the taxonomy; `category_path` is the old
+one. `reason` is removed, split, not_a_leaf, unknown or regrouped (see `atlas_ray.taxonomy.changes`); `candidates`
+are the new paths at or below which the product belongs, as far as that is known.
+"""
+
+LABEL_ERRORS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        ("category_path", CATEGORY_PATH),
+        pa.field("other_product_id", pa.string(), nullable=False),
+        ("other_category_path", CATEGORY_PATH),
+        ("similarity", pa.float32()),
+    ]
+)
+"""One row a pair of nearly identical products whose labels differ, the most similar first."""
+
+
+def embeddings(width: int) -> pa.Schema:
+    """Return the schema of embeddings: one row a product, its vector of `width` numbers and length 1.
+
+    `category_path` is its label, null where it has none. `picture_error` says why a picture could not
+    be had, where the model reads texts, too, and the product has a vector all the same.
+    """
+    return pa.schema(
+        [
+            pa.field("product_id", pa.string(), nullable=False),
+            ("category_path", CATEGORY_PATH),
+            ("split", pa.string()),
+            ("vector", pa.list_(pa.float32(), width)),
+            ("picture_error", pa.string()),
+            ("model_id", pa.string()),
+        ]
+    )
+
+
+def path_keys(paths: pa.Array | pa.ChunkedArray) -> Any:
+    """Return category paths as strings to group and compare by; null stays null."""
+    return pc.binary_join(paths, PATH_KEY_SEPARATOR)
+
+
+def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Return the stable ids of pictures, int64: the first 8 bytes of a hash of both names.
+
+    Among 100 million pictures two share an id with a probability of 0.0003.
+    """
+    digests = b"".join(
+        hashlib.blake2b(_picture_name(*names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for names in zip(product_ids, image_uris, strict=True)
+    )
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+
+def _picture_name(product_id: str, image_uri: str) -> str:
+    """Return both names as one text, which no other two make."""
+    name = f"{product_id}\x1f{image_uri}"
+    return name if name.count("\x1f") == 1 else f"{len(product_id)}\x1f{name}"
+
+
+def drawn(seed: int, name: str) -> float:
+    """Return a number from 0 to 1 that hangs on a seed and a name alone."""
+    digest = hashlib.blake2b(f"{seed}\x1f{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def product_id_of(store: str, url: str) -> str:
+    """Return the stable id of a product that was found on a page, by its canonical URL."""
+    digest = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{store}-{digest}"
+
+
+def quarantine_row(
+    stage: str,
+    code: str,
+    message: str,
+    *,
+    image_id: int = -1,
+    product_id: str | None = None,
+    image_uri: str | None = None,
+) -> dict[str, object]:
+    """Return one row of the quarantine table; what its texts hold that Arrow refuses is written as an escape."""
+    return {
+        "image_id": image_id,
+        "product_id": product_id if product_id is None else printable(product_id),
+        "image_uri": image_uri if image_uri is None else printable(image_uri),
+        "stage": stage,
+        "error_code": code,
+        "message": printable(message),
+    }

@@ -1,0 +1,36 @@
+"""The settings of a scoring run."""
+
+from dataclasses import dataclass, field
+
+from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.runtime.settings import StreamConfig
+from atlas_ray.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(StreamConfig):
+    """What to score, with what, and how."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    model: str = setting("a trained model")
+    zoom_model: str | None = setting("a zoom filter; pictures that it finds zoomed are left out", None)
+    zoom_threshold: float | None = setting(
+        "pictures of at least this probability are zoomed; the filter's own by default", None, low=0, high=1
+    )
+    output: str = setting("where predictions, quarantine, products and run.json go")
+    taxonomy: str | None = setting("what may be predicted; the model's own taxonomy where none is given", None)
+    target_precision: float | None = setting(
+        "answer with an ancestor, or not at all, where the leaf is not sure enough for this share of right answers; "
+        "the model has to be calibrated",
+        None,
+        low=0.5,
+        high=0.9999,
+    )
+    within: str | None = setting("predict at and below this path alone: 'Women > Ethnic Wear'", None)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    decode_stage: str = setting(
+        "where pictures are decoded: beside the model, in a stage of CPU tasks that scales apart, or "
+        "auto: apart where the cluster has GPUs and CPU nodes without one",
+        "auto",
+        choices=("auto", "actor", "stage"),
+    )

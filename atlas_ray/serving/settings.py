@@ -1,0 +1,151 @@
+"""The settings of the endpoint."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+from atlas_ray.errors import ConfigError
+from atlas_ray.io import storage
+from atlas_ray.io.addresses import AddressRule
+from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.settings import build_settings, check_settings, setting
+
+MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+DEFAULT_MODEL = "default"
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What is served, to whom, and how much of it."""
+
+    model: str = setting("an artifact, or NAME=ARTIFACT for each of several, of which the first is asked", several=True)
+    image_prefixes: str = setting("folders that image_uri may point into, none by default", "", several=True)
+    http_images: bool = setting("let image_uri be a public http(s) address", False)
+    allow_private: str = setting("private places that http(s) may ask: HOST:PORT", "", several=True)
+    tokens: str = setting("who may ask: NAME:SHA256 of each token", "", several=True)
+    tokens_file: str = setting("a local file of them, a line each, read again when it changes", "")
+    allow_anonymous: bool = setting("let anyone on this machine ask without a token; on a loopback host alone", False)
+    requests_per_s: float = setting("requests a second that each token has; 0: any number", 0.0, low=0, high=1e6)
+    requests_at_once: int = setting(
+        "requests that each token may have running; 0: any number", 0, low=0, high=1_000_000
+    )
+    burst: int = setting("requests that a token may make at once, out of those", 20, low=1, high=1_000_000)
+    max_pictures: int = setting("pictures in one request", 64, low=1, high=10_000)
+    max_picture_mib: float = setting("MiB of one picture", 32.0, low=0.001, high=1024)
+    max_megapixels: float = setting("millions of pixels of one picture", 25.0, low=0.001, high=64)
+    max_body_mib: float = setting("MiB of one request, the objects that it names included", 64.0, low=0.001, high=4096)
+    max_held_mib: float = setting("MiB of all requests that a gateway holds; more are answered with 429", 512.0, low=0.001, high=1_000_000)  # fmt: skip # noqa: E501
+    request_timeout_s: float = setting("seconds for one request, its body included", 30.0, low=0.1, high=3600)
+    fetch_timeout_s: float = setting("seconds for the objects of one request", 10.0, low=0.1, high=600)
+    batch_wait_ms: float = setting("milliseconds that a picture waits for others, while the model is idle", 5.0, low=0, high=10_000)  # fmt: skip # noqa: E501
+    min_replicas: int = setting("replicas of each model that are always there; 0: none while nobody asks", 1, low=0, high=10_000)  # fmt: skip # noqa: E501
+    max_replicas: int = setting("replicas of each model under load", 1, low=1, high=10_000)
+    min_gateways: int = setting("replicas that take requests, fetch and decode, that are always there", 1, low=1, high=10_000)  # fmt: skip # noqa: E501
+    gateways: int = setting("the same under load; at least min_gateways", 1, low=1, high=10_000)
+    max_queued_requests: int = setting("requests that wait in a gateway for each model; more are answered with 429", 64, low=1, high=1_000_000)  # fmt: skip # noqa: E501
+    model_cpus: float = setting("cores that Ray sets aside for a replica of a model", 1.0, low=0, high=1024)
+    model_gpus: float = setting("GPUs, or a share of one, for a replica of a model", 0.0, low=0, high=64)
+    drain_s: float = setting("seconds for requests that run when a replica has to go", 60.0, low=1, high=3600)
+    host: str = setting("the address to listen on", "127.0.0.1")
+    port: int = setting("the port to listen on", 8000, low=1, high=65535)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and an endpoint that is open to strangers."""
+        check_settings(self)
+        self.models()
+        self.address_rule()
+        for prefix in self.prefixes():
+            scheme, separator, _ = prefix.partition("://")
+            if (separator and scheme not in ("s3", "file")) or prefix.strip("/") == "":
+                raise ConfigError(f"image_prefixes has {prefix!r}; expected folders: local paths or s3://bucket/key")
+        calls = -(-self.max_pictures // self.predictor.batch_size)
+        if calls > self.max_queued_requests:
+            raise ConfigError(
+                f"max_pictures {self.max_pictures} in batches of {self.predictor.batch_size} are {calls} calls, "
+                f"which never fit in max_queued_requests {self.max_queued_requests}"
+            )
+        for least, most in (
+            ("min_replicas", "max_replicas"),
+            ("min_gateways", "gateways"),
+            ("max_body_mib", "max_held_mib"),
+        ):
+            if getattr(self, least) > getattr(self, most):
+                raise ConfigError(f"{least} is {getattr(self, least):g}, and {most} {getattr(self, most):g}")
+        if self.allow_anonymous and not is_loopback(self.host):
+            raise ConfigError(
+                f"allow_anonymous with the host {self.host!r}: anyone on the network could ask; use tokens_file"
+            )
+        if not (self.allow_anonymous or self.tokens or self.tokens_file):
+            raise ConfigError(
+                "nobody could ask: name a file of tokens with tokens_file (`atlas-ray token NAME` makes a token), "
+                "or on this machine alone let anyone ask with allow_anonymous"
+            )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Make settings from named values, those of the predictor among them.
+
+        Raises:
+            ConfigError: naming a field that is unknown, missing or out of range.
+        """
+        names = PredictorConfig.__dataclass_fields__
+        predictor = build_settings(PredictorConfig, {k: v for k, v in values.items() if k in names}, source)
+        own = build_settings(cls, {k: v for k, v in values.items() if k not in names}, source)
+        return cls(**{**vars(own), "predictor": predictor})
+
+    def models(self) -> dict[str, str]:
+        """Return the artifacts by name, in order; one without a name is `default`.
+
+        Raises:
+            ConfigError: for a name that is none, or that is there twice.
+        """
+        found: dict[str, str] = {}
+        for part in filter(None, (part.strip() for part in self.model.split(","))):
+            name, separator, uri = part.partition("=")
+            name, uri = (name, uri) if separator and "/" not in name else (DEFAULT_MODEL, part)
+            if not MODEL_NAME.fullmatch(name):
+                raise ConfigError(f"model name {name!r}; expected lower-case letters, digits, - and _, at most 63")
+            if name in found:
+                raise ConfigError(f"model {name!r} is there twice: {found[name]} and {uri}; give each NAME=ARTIFACT")
+            found[name] = uri
+        if not found:
+            raise ConfigError(f"model is {self.model!r}; expected an artifact")
+        return found
+
+    def absolute(self) -> Self:
+        """Return the same with absolute paths: other processes, in other folders, read them."""
+        models = ",".join(f"{name}={storage.absolute(uri)}" for name, uri in self.models().items())
+        prefixes = ",".join(storage.absolute(prefix) for prefix in self.prefixes())
+        tokens = os.path.abspath(self.tokens_file) if self.tokens_file else ""
+        return replace(self, model=models, image_prefixes=prefixes, tokens_file=tokens)
+
+    def prefixes(self) -> list[str]:
+        """Return the folders that image_uri may point into."""
+        return [part.strip() for part in self.image_prefixes.split(",") if part.strip()]
+
+    def address_rule(self) -> AddressRule:
+        """Return which http(s) addresses may be asked.
+
+        Raises:
+            ConfigError: for a place that is none.
+        """
+        return AddressRule.parse(self.allow_private)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values of YAML, as `of` takes them."""
+        values = asdict(self)
+        predictor = values.pop("predictor")
+        return {**values, **predictor}
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is this machine's own."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

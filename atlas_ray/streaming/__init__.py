@@ -1,1 +1,0 @@
-"""What every stream over the pictures of a catalogue is made of: outcomes, fetching, writing, resuming."""

@@ -1,0 +1,1 @@
+"""The zoom filter: close-ups told from pictures of whole products."""

@@ -1,0 +1,91 @@
+"""Which pictures of a product are kept."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_ray.errors import AuditError
+from atlas_ray.schemas import PRODUCTS
+
+PRODUCT, IMAGE, LOOKED_AT, QUARANTINED = range(4)
+KEPT, REJECTED, LISTED = range(3)
+"""What a row of `CHOSEN` is: a picture that is kept, one that is rejected, or the product itself."""
+
+JOINED = pa.schema(
+    [
+        ("kind", pa.int8()),
+        *PRODUCTS,
+        ("image_id", pa.int64()),
+        ("image_uri", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("zoomed_probability", pa.float32()),
+    ]
+)
+"""What is shuffled: rows of four tables in one shape."""
+CHOSEN = JOINED.append(pa.field("least_zoomed", pa.bool_()))
+
+
+def choose(table: pa.Table, threshold: float) -> pa.Table:
+    """Decide over all pictures of some products; the product's own rows name those that are kept.
+
+    A picture is rejected where its probability reaches the threshold. A product whose pictures would
+    all be rejected keeps the least zoomed one, flagged.
+
+    Args:
+        table: All rows of the products, as `JOINED`.
+        threshold: Of the zoom filter.
+
+    Raises:
+        AuditError: where a picture is neither looked at nor quarantined, or both.
+    """
+    table = table.combine_chunks()
+    products = pc.unique(table["product_id"])
+    owner = pc.index_in(table["product_id"], products).to_numpy()
+    kind = table["kind"].to_numpy()
+    image_id = table["image_id"].fill_null(0).to_numpy()
+    looked, failed = (_once(owner, image_id, np.flatnonzero(kind == k)) for k in (LOOKED_AT, QUARANTINED))
+    wanted = _once(owner, image_id, np.flatnonzero(kind == IMAGE))
+    found = np.concatenate([looked, failed])
+    if len(found) != len(wanted) or len(_once(owner, image_id, np.concatenate([found, wanted]))) != len(wanted):
+        raise AuditError(f"{len(wanted)} pictures went in, and {len(looked)} looked at, {len(failed)} quarantined out")
+    probability = table["zoomed_probability"].take(pa.array(looked)).to_numpy()
+    zoomed = probability >= threshold
+    # Each product's least zoomed picture, ties by id; it is kept in any case.
+    order = np.lexsort((image_id[looked], probability, owner[looked]))
+    _, first = np.unique(owner[looked][order], return_index=True)
+    least = np.zeros(len(looked), dtype=bool)
+    least[order[first]] = True
+    saved = zoomed & least
+    kept = looked[~zoomed | saved]
+    rejected = looked[zoomed & ~saved]
+    listed = np.flatnonzero(kind == PRODUCT)
+    rows = np.concatenate([kept, rejected, listed])
+    chosen = table.take(pa.array(rows))
+    what = np.repeat([KEPT, REJECTED, LISTED], [len(kept), len(rejected), len(listed)])
+    chosen = chosen.set_column(0, "kind", pa.array(what.astype(np.int8)))
+    uris = chosen["image_uris"].to_pylist()
+    good = _kept_uris(table, owner, kept)
+    for row, index in enumerate(listed, len(rows) - len(listed)):
+        mine = good.get(int(owner[index]), set())
+        uris[row] = [uri for uri in uris[row] or [] if uri in mine]
+    at = chosen.schema.get_field_index("image_uris")
+    chosen = chosen.set_column(at, "image_uris", pa.array(uris, pa.list_(pa.string())))
+    flags = np.isin(rows, looked[saved])
+    return chosen.append_column("least_zoomed", pa.array(flags)).cast(CHOSEN)
+
+
+def _once(owner: Any, image_id: Any, rows: Any) -> Any:
+    """Return the rows of different pictures; a catalogue may hold one twice."""
+    _, first = np.unique(np.stack([owner[rows], image_id[rows]]), axis=1, return_index=True)
+    return rows[first]
+
+
+def _kept_uris(table: pa.Table, owner: Any, kept: Any) -> dict[int, set[str]]:
+    uris: dict[int, set[str]] = {}
+    for product, uri in zip(owner[kept].tolist(), table["image_uri"].take(pa.array(kept)).to_pylist(), strict=True):
+        uris.setdefault(product, set()).add(uri)
+    return uris

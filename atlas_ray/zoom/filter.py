@@ -1,0 +1,265 @@
+"""The filter: a catalogue's zoomed pictures told from its normal ones, in a stream."""
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from ray.data import ActorPoolStrategy, DataContext
+from ray.data.block import Block, BlockAccessor
+from ray.data.datasource import BlockBasedFileDatasink
+
+from atlas_ray.artifacts import load_zoom_artifact
+from atlas_ray.errors import AuditError, ItemError, OutputError
+from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
+from atlas_ray.io.objects import ObjectReader
+from atlas_ray.modalities.limits import PictureLimits, min_side_setting
+from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
+from atlas_ray.runs.run_record import RunReport, quarantine_codes, timings, write_run
+from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done
+from atlas_ray.runtime.outcomes import split_outcomes
+from atlas_ray.runtime.pictures import fetched_pictures
+from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.settings import StreamConfig
+from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.sink import OutcomeSink, TaskNames
+from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
+from atlas_ray.runtime.workers import plan_workers
+from atlas_ray.schemas import PRODUCTS, QUARANTINE
+from atlas_ray.settings import hold_settings, setting
+from atlas_ray.zoom.choose import CHOSEN, IMAGE, JOINED, KEPT, LISTED, LOOKED_AT, PRODUCT, QUARANTINED, REJECTED
+from atlas_ray.zoom.choose import choose as choose_pictures
+from atlas_ray.zoom.stage import ZOOMED, JudgeZoom
+
+IDENTITY = "filter.json"
+FOLDERS = ("zoom", "quarantine")
+"""What the stream writes in."""
+JUDGED = pa.schema([*ZOOMED, ("least_zoomed", pa.bool_())])
+"""A kept or rejected picture; `least_zoomed` where it is zoomed, and kept since its product has no other."""
+PLACES = {LISTED: ("kept/products", PRODUCTS), KEPT: ("kept/images", JUDGED), REJECTED: ("rejected", JUDGED)}
+SHEET_PICTURES = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig(StreamConfig):
+    """What to filter, with what, and how."""
+
+    catalog: str = setting("a catalogue: its products and images tables")
+    model: str = setting("a zoom filter, from `atlas-ray train zoom`")
+    output: str = setting("where kept/ (a catalogue), rejected/, quarantine/, the contact sheet and run.json go")
+    threshold: float | None = setting(
+        "pictures of at least this probability are zoomed; the filter's own, from its target precision, by default",
+        None,
+        low=0,
+        high=1,
+    )
+    min_side_px: int = min_side_setting()
+    batch_size: int = setting("pictures the model takes at once", 64, low=1, high=8192)
+    device: str = setting("cpu, cuda, cuda:N or auto", "auto")
+    precision: str = setting(
+        "float32, bfloat16, or auto: bfloat16 where the device computes in it",
+        "auto",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+
+@holding("filter", "config.output")
+def filter_catalog(config: FilterConfig) -> RunReport:
+    """Tell the zoomed pictures of a catalogue from the normal ones.
+
+    Output: `kept/`, a catalogue without the rejected pictures (every product is in it), `rejected/`,
+    both with `zoomed_probability`; `quarantine/`; a contact sheet of the surest and the least sure
+    rejected pictures; `run.json` when all is done. After a crash the same call goes on.
+
+    Raises:
+        CatalogError: where the catalogue has no tables of the right columns.
+        ArtifactError: where the model is no zoom filter.
+        OutputError: where the output holds a run of another model, threshold or catalogue.
+        AuditError: where inputs and outputs do not balance.
+    """
+    began = time.time()
+    output = storage.absolute(config.output)
+    catalog = open_catalog(storage.absolute(config.catalog))
+    total = catalog.images.rows
+    artifact = load_zoom_artifact(config.model)
+    threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
+    identity = {
+        "catalog": catalog.uri,
+        "model_id": artifact.id,
+        "threshold": threshold,
+        "input_rows": catalog.images.all_rows,
+    }
+    _hold_identity(output, identity)
+    if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
+        return RunReport(output, run, already_done=True)
+    connect()
+    done = rows_done(output)
+    with ProgressDisplay("filtering", "pictures", total=total, done=done) as display:
+        if done < total:
+            _stream(config, catalog.images, output, display)
+        streamed = time.time()
+        spans = display.spans()
+    recover(output, FOLDERS)
+    counts = _choose(catalog, output, threshold)
+    copy_documents(catalog.uri, storage.join(output, "kept"))
+    draw_sheet(output, threshold)
+    fields = {
+        "config": asdict(config),
+        "identity": identity,
+        "counts": counts,
+        "unreadable_values": catalog.account(),
+        "quarantined_by_code": quarantine_codes(output),
+        "resumed_from": done,
+        "seconds": {"total": time.time() - began, "stream": streamed - began, **timings(spans)},
+    }
+    run = write_run(output, "filter", began, fields)
+    close(output, ("zoom",), run)  # kept and rejected hold the same
+    return RunReport(output, run)
+
+
+def _hold_identity(output: str, identity: dict[str, Any]) -> None:
+    if storage.exists(storage.join(output, "model.json")) or storage.files(storage.join(output, "products")):
+        raise OutputError(f"{output} holds a model or a catalogue; filter into a folder of its own")
+    if not storage.exists(storage.join(output, IDENTITY)):
+        for name in (*FOLDERS, *(folder for folder, _ in PLACES.values())):
+            if storage.files(storage.join(output, name)):
+                raise OutputError(f"{output} holds {name} of another origin; filter into a new folder")
+    hold_settings(output, IDENTITY, identity)
+
+
+def _stream(config: FilterConfig, images: Table, output: str, display: ProgressDisplay) -> None:
+    """Read, fetch, decode, judge, write; what an earlier run committed is left out."""
+    plan = plan_workers(device=config.device, workers=config.workers, threads=0)
+    for folder in FOLDERS:
+        storage.make_folder(storage.join(output, folder))
+    with DataContext.current(checkpointed(output)):
+        stream = fetched_pictures(
+            images,
+            display.board,
+            plan,
+            block_rows=config.batch_size * (8 if plan.gpus else 2),
+            fetch_threads=config.fetch_threads,
+            timeout_s=config.timeout_s,
+            outage_s=config.outage_s,
+        )
+        stream = stream.map_batches(
+            JudgeZoom,
+            fn_constructor_args=(display.board,),
+            fn_constructor_kwargs={
+                "model": storage.absolute(config.model),
+                "device": config.device,
+                "precision": config.precision,
+                "batch_size": config.batch_size,
+                "threads": plan.threads,
+                "limits": PictureLimits(min_side_px=config.min_side_px),
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=plan.workers),
+            **plan.actor_options,
+        )
+        split = functools.partial(split_outcomes, folder="zoom", schema=ZOOMED)
+        sink = OutcomeSink(output, display.board, split=split, rows_per_file=config.rows_per_file)
+        stream.write_datasink(sink)
+
+
+def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
+    """Decide by product, write the tables, and return the run's counts, checked."""
+    for folder, _ in PLACES.values():
+        storage.delete_folder(storage.join(output, folder))
+        storage.make_folder(storage.join(output, folder))
+    total = catalog.images.rows
+    tables = (
+        (catalog.products, PRODUCT),
+        (catalog.images, IMAGE),
+        (_own(output, "zoom", ZOOMED), LOOKED_AT),
+        (_own(output, "quarantine", QUARANTINE), QUARANTINED),
+    )
+    chosen = by_product(tables, JOINED, total, functools.partial(choose_pictures, threshold=threshold))
+    chosen.write_datasink(_ChosenSink(output))
+    kept, rejected, products = (_own(output, *PLACES[what]).rows for what in (KEPT, REJECTED, LISTED))
+    counts = Counter(kept=kept, rejected=rejected, products=products)
+    counts["quarantined"] = _distinct_quarantined(output)
+    counts["kept_least_zoomed"] = _least_zoomed(output)
+    counts["input"] = counts["kept"] + counts["rejected"] + counts["quarantined"]
+    counts["repeated_input_rows"] = total - counts["input"]
+    if counts["repeated_input_rows"] < 0:
+        raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
+    unusable = catalog.write_unusable(output, "read")
+    for name in ("input", "quarantined"):
+        counts[name] += unusable
+    return dict(counts)
+
+
+def _own(output: str, folder: str, schema: pa.Schema) -> Table:
+    return open_table(storage.join(output, folder), schema, may_be_missing=True)
+
+
+def _least_zoomed(output: str) -> int:
+    kept = _own(output, "kept/images", JUDGED)
+    return sum(pc.sum(batch["least_zoomed"]).as_py() or 0 for batch in kept.batches(["least_zoomed"]))
+
+
+def _distinct_quarantined(output: str) -> int:
+    """Count the pictures in quarantine; a catalogue may hold one twice."""
+    return int(pc.count_distinct(_own(output, "quarantine", QUARANTINE).read(["image_id"])["image_id"]).as_py())
+
+
+class _ChosenSink(BlockBasedFileDatasink):
+    """Writes blocks of `CHOSEN`, each kind of row to its place."""
+
+    def __init__(self, output: str) -> None:
+        place = storage.locate(output)
+        super().__init__(place.path, filesystem=place.filesystem, filename_provider=TaskNames(), file_format="parquet")
+        self._output = output
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> None:
+        """Write one task's rows; a task without any writes empty files, so that each table has a schema."""
+        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        table = pa.concat_tables([one for one in tables if len(one)] or [CHOSEN.empty_table()])
+        name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
+        for what, (folder, schema) in PLACES.items():
+            rows = table.filter(pc.equal(table["kind"], what)).select(schema.names).cast(schema)
+            storage.write_table(storage.join(self._output, folder, name), rows)
+
+
+def draw_sheet(output: str, threshold: float) -> None:
+    """Draw the surest and the least sure rejected pictures of a run, and the surest of those saved."""
+    rejected, kept = (_own(output, *PLACES[what]) for what in (REJECTED, KEPT))
+    sections = [
+        (f"Least sure: rejected, just over {threshold:.3f}", rejected, None, "ascending"),
+        ("Surest: rejected", rejected, None, "descending"),
+        ("Kept though zoomed: their products have no other picture", kept, pc.field("least_zoomed"), "descending"),
+    ]
+    with ObjectReader() as reader:
+        drawn = []
+        for title, table, chosen, order in sections:
+            rows = _first(table, chosen, order)
+            contents = reader.read_many([row["image_uri"] for row in rows])
+            cells = [
+                Cell(
+                    b"" if isinstance(content, ItemError) else content,
+                    f"{row['zoomed_probability']:.3f} {row['product_id']}",
+                )
+                for row, content in zip(rows, contents, strict=True)
+            ]
+            drawn.append(Section(f"{title} ({len(cells)})", cells))
+    write_contact_sheet(output, drawn)
+
+
+def _first(table: Table, chosen: Any, order: str) -> list[dict[str, Any]]:
+    """Return the first rows by probability, holding no more than a few at a time."""
+    best = JUDGED.empty_table()
+    for batch in table.batches(where=chosen):
+        both = pa.concat_tables([best, batch])
+        best = both.sort_by([("zoomed_probability", order), ("image_id", "ascending")]).slice(0, SHEET_PICTURES)
+    rows: list[dict[str, Any]] = best.to_pylist()
+    return rows

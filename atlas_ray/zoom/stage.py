@@ -1,0 +1,74 @@
+"""The stage that decodes pictures and tells how likely each is zoomed."""
+
+import gc
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from atlas_ray.artifacts import load_zoom_artifact
+from atlas_ray.errors import NOT_A_NUMBER, ItemError
+from atlas_ray.modalities.limits import PictureLimits
+from atlas_ray.modalities.pictures import decode_batch_at
+from atlas_ray.prediction.zoom import ZoomPredictor
+from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, with_refusals
+from atlas_ray.schemas import IMAGES
+
+ZOOMED = pa.schema([*IMAGES, ("zoomed_probability", pa.float32())])
+"""A picture that was looked at."""
+OUTCOMES = pa.unify_schemas([ZOOMED, ERROR])
+
+
+class JudgeZoom:
+    """Holds the zoom filter."""
+
+    def __init__(
+        self,
+        board: Any,
+        *,
+        model: str,
+        device: str,
+        precision: str,
+        batch_size: int,
+        threads: int,
+        limits: PictureLimits,
+    ) -> None:
+        self._board = board
+        self._limits = limits
+        if threads:
+            torch.set_num_threads(threads)
+        self._predictor = ZoomPredictor(
+            load_zoom_artifact(model), device=device, precision=precision, batch_size=batch_size
+        )
+        size = self._predictor.image_size_px
+        self._predictor(torch.zeros((batch_size, 3, size, size), dtype=torch.uint8))
+        gc.collect()
+        gc.freeze()  # PyTorch's objects stay, and need no looking at whenever Ray collects garbage
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Turn a block of fetched pictures into `OUTCOMES`."""
+        started = time.time()
+        good = good_rows(table)
+        contents = table["bytes"].take(pa.array(good)).to_pylist()
+        decoded = decode_batch_at(contents, (self._predictor.image_size_px,), limits=self._limits)
+        probability = self._predictor(decoded.pixels[0])
+        where = np.full(len(table), -1)
+        where[good] = np.arange(len(good))
+        refused: dict[int, ItemError] = {int(place): NOT_A_NUMBER for place in np.flatnonzero(np.isnan(probability))}
+        refused |= decoded.refused
+        where[good[np.array(sorted(refused), dtype=np.int64)]] = -1
+        rows = pa.array(where, mask=where < 0)
+        columns = {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
+        columns |= {
+            "width": pa.array(decoded.width_px).take(rows),
+            "height": pa.array(decoded.height_px).take(rows),
+            "zoomed_probability": pa.array(probability).take(rows),
+        }
+        out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
+        out = with_refusals(out, {int(good[i]): error for i, error in refused.items()})
+        failed = len(out) - out["error_code"].null_count
+        self._board.add.remote({"looked at": len(out) - failed, "quarantined": failed})
+        self._board.span.remote("judge", started, time.time())
+        return out

@@ -1,0 +1,82 @@
+"""Calibration looks at what a scoring run answers."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.special import log_softmax
+
+from atlas_ray.evaluation.calibration import TOP_K, _Said
+from atlas_ray.metrics.calibration import tempered
+from atlas_ray.runtime.shuffle import tagged
+from atlas_ray.scoring.combine import IMAGE, JOINED, PREDICTION, PRODUCT, combine
+from atlas_ray.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy(
+    [(f"a{one}", f"b{two}", f"c{three}") for one in range(3) for two in range(3) for three in range(4)]
+    + [("z",), ("y", "x")],
+    name="letters",
+)
+LEAVES = len(TAXONOMY.leaves)
+
+
+def rows(kind: int, items: list[dict[str, Any]]) -> pa.Table:
+    names = [name for name in JOINED.names if any(name in item for item in items)]
+    return tagged(pa.Table.from_pylist(items, schema=pa.schema([JOINED.field(name) for name in names])), kind, JOINED)
+
+
+def prediction(product: str, image: int, p: Any, dead: bool) -> dict[str, Any]:
+    """Return what a scoring run writes of a picture, whose leaves have these probabilities."""
+    best = [int(leaf) for leaf in np.argsort(-p, kind="stable")[:TOP_K]]
+    path = TAXONOMY.leaves[best[0]]
+    levels = [
+        sum(p[leaf] for leaf, other in enumerate(TAXONOMY.leaves) if other[:level] == path[:level])
+        for level in range(1, len(path) + 1)
+    ]
+    others = [{"category_path": list(TAXONOMY.leaves[leaf]), "probability": p[leaf]} for leaf in best[1:]]
+    return {
+        "product_id": product, "image_id": image, "category_path": list(path), "probability": p[best[0]],
+        "level_probabilities": levels, "alternatives": others, "outside_probability": 0.0,
+        "picture_error": "not_found: x" if dead else None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
+def test_answers_are_those_of_a_scoring_run(factor: float) -> None:
+    rng = np.random.default_rng(0)
+    product = np.sort(rng.integers(0, 60, 150))
+    dead = rng.random(150) < 0.2
+    log_p = log_softmax(rng.normal(size=(150, LEAVES)) * 2, axis=1)
+    log_p[dead] = log_p[product[dead]]  # by a product's texts, which are the same for all of its pictures
+    order = np.argsort(-log_p, axis=1, kind="stable")
+    names = np.array([f"p{number:03}" for number in product], dtype=object)
+    said = _Said.of({
+        "leaf": np.concatenate([order, np.full((150, 1), -1)], 1),
+        "log_p": np.concatenate([np.take_along_axis(log_p, order, 1), np.full((150, 1), -np.inf)], 1),
+        "label": product % LEAVES, "product": names, "seen": ~dead, "left_out": np.ones(150),
+    })  # fmt: skip
+    found = said.answers(TAXONOMY, factor)
+    p = tempered(log_p, factor)
+    table = pa.concat_tables([
+        rows(PRODUCT, [{"product_id": name} for name in np.unique(names)]),
+        rows(IMAGE, [{"product_id": name, "image_id": image} for image, name in enumerate(names)]),
+        rows(PREDICTION, [prediction(name, i, p[i], bool(dead[i])) for i, name in enumerate(names)]),
+    ])  # fmt: skip
+    wanted = combine(table, "m", "t", TOP_K).to_pylist()
+    assert [list(TAXONOMY.leaves[leaf]) for leaf in found.best] == [row["category_path"] for row in wanted]
+    assert found.probability == pytest.approx([row["probability"] for row in wanted], abs=1e-6)
+    for levels, row in zip(found.levels, wanted, strict=True):
+        assert levels[: len(row["level_probabilities"])] == pytest.approx(row["level_probabilities"], abs=1e-6)
+    assert list(found.label) == [int(name[1:]) % LEAVES for name in np.unique(names)]
+
+
+def test_what_is_left_out_counts_at_another_temperature_too() -> None:
+    """Of many equally unlikely leaves the sum is told; at a temperature each of them is divided by it."""
+    rng = np.random.default_rng(0)
+    log_p = log_softmax(np.concatenate([rng.normal(size=(20, 4)) + 6, np.zeros((20, 500))], 1), axis=1)
+    rest = np.log(np.exp(log_p[:, 4:]).sum(1, keepdims=True))
+    for temperature in (0.7, 1.0, 2.0):
+        wanted = tempered(log_p, temperature)[:, :4]
+        found = tempered(np.concatenate([log_p[:, :4], rest], 1), temperature, left_out=500)[:, :4]
+        assert found == pytest.approx(wanted, rel=1e-6)

@@ -1,0 +1,56 @@
+"""How a cluster is shared out, by what its nodes have."""
+
+import os
+
+import pytest
+import ray
+
+from atlas_ray.errors import ConfigError
+from atlas_ray.runtime.workers import WorkerPlan, plan_workers
+
+
+def plan(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], *, address: bool = True, **asked: object
+) -> WorkerPlan:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    return plan_workers(**({"device": "auto", "workers": 0, "threads": 0} | asked))  # type: ignore[arg-type]
+
+
+HEAD, CPUS, GPU = {"CPU": 0.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0}
+
+
+def test_a_worker_a_core_or_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = plan(monkeypatch, [{"CPU": 4.0}], address=False)
+    assert (alone.workers, alone.threads, alone.free) == (2, 1, True)
+    many = plan(monkeypatch, [HEAD, CPUS, CPUS])
+    assert (many.workers, many.threads, many.gpus, many.free) == (24, 1, 0, False)  # a quarter is left to reading
+    both = plan(monkeypatch, [HEAD, CPUS, GPU, GPU])
+    assert (both.workers, both.threads, both.gpus, both.cpu_nodes) == (2, 0, 2, True)
+    assert both.actor_options["num_gpus"] == 1
+    assert not plan(monkeypatch, [HEAD, GPU]).cpu_nodes  # a head that takes no work decodes nothing
+
+
+def test_what_a_cluster_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="40 workers of 1 threads do not fit the cluster's 16 CPUs and 0 GPUs"):
+        plan(monkeypatch, [HEAD, CPUS], workers=40)
+    with pytest.raises(ConfigError, match="do not fit"):
+        plan(monkeypatch, [HEAD, GPU], workers=4)
+    with pytest.raises(ConfigError, match="no GPU; where nodes come on demand, say how many with --workers"):
+        plan(monkeypatch, [HEAD, CPUS], device="cuda")
+    with pytest.raises(ConfigError, match="no GPU"):
+        plan(monkeypatch, [CPUS], device="cuda", workers=4, address=False)  # this machine gets no more
+
+
+def test_nodes_that_come_on_demand_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = plan(monkeypatch, [HEAD], device="cuda", workers=4)
+    assert (gpus.workers, gpus.gpus) == (4, 4)
+    assert gpus.actor_options["num_gpus"] == 1
+    cpus = plan(monkeypatch, [HEAD], device="cpu", workers=40)
+    assert (cpus.workers, cpus.threads) == (40, 1)
+    assert cpus.actor_options["num_cpus"] == 1
+    first = plan(monkeypatch, [HEAD])
+    assert (first.workers, first.actor_options["num_cpus"]) == (1, 1)
