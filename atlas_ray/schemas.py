@@ -184,6 +184,57 @@ def embeddings(width: int) -> pa.Schema:
     )
 
 
+COLUMNS = {
+    "product_id": "Id of the product, unique in its catalogue.",
+    "image_id": "Stable hash of `product_id` and `image_uri`, the key of all stages; -1 for what never was a picture.",
+    "image_uri": "Where the picture is: a path, `s3://BUCKET/KEY` or `http(s)://`; empty where there is no picture.",
+    "image_uris": "Where the product's pictures are, in their order.",
+    "store": "Shop that the product comes from.",
+    "url": "Address of the product's page.",
+    "title": "Title of the product.",
+    "description": "Description of the product, with its markup.",
+    "price": "Price as a number, without its currency.",
+    "currency": "Currency of the price, an ISO 4217 code where it is known.",
+    "breadcrumb": "Names of the shop's own navigation, from the root down.",
+    "category_path": "Names from the root of the taxonomy to the category.",
+    "true_category_path": "Label of the product in the catalogue, null where it has none.",
+    "split": "Side of the product: `train`, `val` or `test`, null where it has none.",
+    "crawled_at": "When the product's page was read.",
+    "sha256": "Hash of the picture's bytes, null until somebody reads it.",
+    "width": "Width of the picture in pixels, null until somebody reads it.",
+    "height": "Height of the picture in pixels, null until somebody reads it.",
+    "probability": "Probability of `category_path` among all paths that were searched.",
+    "level_probabilities": "Probability of the first 1, 2, ... names of the path.",
+    "alternatives": "Next best paths with their probabilities, best first.",
+    "outside_probability": "Share of the model's own distribution on sequences that are no searched path; 0 for a "
+    "model that names leaves, over its whole taxonomy.",
+    "zoomed_probability": "Probability of being a close-up, of a product that of its least zoomed picture; null "
+    "where no zoom filter ran.",
+    "picture_error": "Why the picture could not be had where the texts alone gave the answer; null elsewhere.",
+    "model_id": "Id of the model, a hash of its content.",
+    "taxonomy_id": "Id of the taxonomy that was searched, a hash of its content.",
+    "stage": "Stage that gave the input up.",
+    "error_code": "Short stable code, see the list of error codes.",
+    "message": "What was wrong, in a sentence.",
+    "images_scored": "Pictures of the product that were seen.",
+    "images_filtered": "Pictures of the product that the zoom filter left out.",
+    "images_quarantined": "Pictures of the product that could not be had.",
+    "only_zoomed": "Whether all pictures were close-ups, of which the least zoomed one was scored.",
+    "decided_level": "Level of `category_path`: that of its leaf, a lower number where only an ancestor is sure "
+    "enough, 0 where nothing is.",
+    "image_size_px": "Shorter side of the product's largest picture, null where it is not known.",
+    "fitted": "Whether the model was fitted on this product, so that its answer proves nothing; null where that is "
+    "not known.",
+    "reason": "Why the path has no certain place: `removed`, `split`, `not_a_leaf`, `unknown` or `regrouped`.",
+    "candidates": "Paths of the new taxonomy at or below which the product belongs, as far as that is known.",
+    "other_product_id": "Id of the product that is nearly identical.",
+    "other_category_path": "Label of the product that is nearly identical.",
+    "similarity": "Cosine similarity of both products' vectors.",
+    "vector": "Features of the product, of length 1.",
+}
+"""What each column of the tables holds, in a sentence."""
+
+
 def path_keys(paths: pa.Array | pa.ChunkedArray) -> Any:
     """Return category paths as strings to group and compare by; null stays null."""
     return pc.binary_join(paths, PATH_KEY_SEPARATOR)

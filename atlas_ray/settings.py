@@ -158,8 +158,8 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] =
     for field, field_kind, _ in _fields(kind):
         if field.name in skip:
             continue
-        silent = field.default in (MISSING, None, "") or field.default is False
-        shown = "" if silent else f" (default: {field.default})"
+        silent = field.default in (None, "") or field.default is False
+        shown = "" if silent else " (required)" if field.default is MISSING else f" (default: {field.default})"
         repeated = ", separated by commas; the flag may be repeated" if field.metadata["several"] else ""
         text = (field.metadata["help"] + repeated + shown).replace("%", "%%")
         keywords: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS, "dest": field.name}

@@ -1,8 +1,15 @@
 """Sphinx configuration of the documentation: `make docs` builds it into `docs/_build/html`."""
 
 import logging
+import sys
+from pathlib import Path
 
-from atlas_ray import __version__
+from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from atlas_ray import __version__  # noqa: E402
 
 project = "atlas_ray"
 author = "The atlas_ray authors"
@@ -30,3 +37,11 @@ linkcheck_retries = 2
 
 # A chapter lists its pages by patterns, of which some have no page yet.
 logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "didn't match" not in str(record.msg))
+
+
+def setup(app: Sphinx) -> None:
+    """Write the reference before pages are looked for."""
+    if Path(app.srcdir) == HERE:
+        from docs import generate
+
+        generate.write(HERE / "reference")

@@ -1,30 +1,17 @@
 """Flags given twice, over all commands."""
 
 import argparse
-from collections.abc import Iterator
 
 import pytest
 
-from atlas_ray.cli.main import _Parser, _parser
+from atlas_ray.cli.main import command_parsers
 from atlas_ray.fetching.run import FetchConfig
 from atlas_ray.flags import REPEATABLE
 
 LISTS = {"allow_private", "image_prefixes", "map", "model", "only", "tokens"}
 
 
-def parsers(parser: argparse.ArgumentParser, name: str = "atlas-ray") -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield each command's parser, with its flags."""
-    if isinstance(parser, _Parser) and parser.flags is not None:
-        add, parser.flags = parser.flags, None
-        add(parser)
-    yield name, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for verb, below in action.choices.items():
-                yield from parsers(below, f"{name} {verb}")
-
-
-TREE = dict(parsers(_parser()))
+TREE = command_parsers()
 FLAGS = [
     (name, action)
     for name, parser in TREE.items()
@@ -71,19 +58,19 @@ def test_what_holds_several_values_may_be_repeated() -> None:
 
 
 def test_a_parser_starts_anew_each_time() -> None:
-    options = [TREE["atlas-ray fetch"].parse_args(["--catalog", "a", "--output", "b"]) for _ in range(2)]
+    options = [TREE["fetch"].parse_args(["--catalog", "a", "--output", "b"]) for _ in range(2)]
     assert options[0] == options[1]
 
 
 def test_short_forms_and_equals_signs_count_as_the_same_flag(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--timeout-s=1", "--timeout-s", "2"], ["--timeout-s", "1", "--timeo=2"]):
         with pytest.raises(SystemExit):
-            TREE["atlas-ray fetch"].parse_args(["--catalog", "a", "--output", "b", *arguments])
+            TREE["fetch"].parse_args(["--catalog", "a", "--output", "b", *arguments])
         assert "--timeout-s: given twice" in capsys.readouterr().err
 
 
 def test_repeated_places_and_those_between_commas_are_one_list() -> None:
     arguments = ["--model", "m", "--allow-private", "a:1,b:2", "--allow-private", "c:3"]
-    assert TREE["atlas-ray serve"].parse_args(arguments).allow_private == "a:1,b:2,c:3"
+    assert TREE["serve"].parse_args(arguments).allow_private == "a:1,b:2,c:3"
     rule = FetchConfig(catalog="c", output="o", allow_private="a:1,b:2,c:3").rule()
     assert rule.allow_private == {"a:1", "b:2", "c:3"}

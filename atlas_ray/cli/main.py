@@ -59,12 +59,31 @@ class _Parser(FlagParser):
 
     flags: Flags | None = None
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Add the flags, then parse."""
+    def add_flags(self) -> None:
+        """Add the flags of the command."""
         if self.flags is not None:
             add, self.flags = self.flags, None
             add(self)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Add the flags, then parse."""
+        self.add_flags()
         return super().parse_known_args(args, namespace)
+
+
+def command_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command with its flags, by the command's words; that of all of them has the name ""."""
+    parsers: dict[str, argparse.ArgumentParser] = {}
+    pending: list[tuple[str, Any]] = [("", _parser())]
+    while pending:
+        name, parser = pending.pop(0)
+        parsers[name] = parser
+        if isinstance(parser, _Parser):
+            parser.add_flags()
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                pending[:0] = [(f"{name} {verb}".strip(), below) for verb, below in action.choices.items()]
+    return parsers
 
 
 def _parser() -> argparse.ArgumentParser:

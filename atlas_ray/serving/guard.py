@@ -37,7 +37,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, served: Served) -> None:
         config = served.config
-        self._app = app
+        self.app = app
         self._served = served
         self._config = config
         self._running = Counter[str]()
@@ -48,7 +48,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
@@ -57,7 +57,7 @@ class Guard:
         share = scope[SHARE] = Share(self._room)
         try:
             if scope["path"] in OPEN:
-                await self._app(scope, self._bounded(receive, share), send)
+                await self.app(scope, self._bounded(receive, share), send)
             else:
                 await self._let_through(scope, self._bounded(receive, share), send)
         except Problem as problem:
@@ -87,7 +87,7 @@ class Guard:
             raise Problem(429, "too_many_requests", f"{caller!r} has {most} requests running", {"Retry-After": "1"})
         self._running[caller] += 1
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         finally:
             self._running[caller] -= 1
 
