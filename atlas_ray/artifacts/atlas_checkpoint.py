@@ -1,6 +1,6 @@
 """Checkpoints: the published Atlas encoder-decoder, turned into an artifact.
 
-Atlas (SIGIR eCom 2020) saves its two networks as whole modules:
+Atlas (Umaashankar et al. 2019) saves its two networks as whole modules:
 
     encoder    resnet.0 .. resnet.7 (a torchvision ResNet without its last two parts), adaptive_pool
     decoder    attention, embedding, decode_step, init_h, init_c, f_beta, fc: as our LstmDecoder

@@ -1,6 +1,6 @@
 """Pictures: bytes to an RGB tensor of the model's size, in one way for every job.
 
-A picture is squashed to a square, as Atlas does (SIGIR eCom 2020, section 4), so its EXIF
+A picture is squashed to a square, as Atlas does (Umaashankar et al. 2019), so its EXIF
 orientation may be applied after the resize. Transparent pixels become white. Of an animation the
 first frame counts.
 """

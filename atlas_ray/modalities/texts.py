@@ -1,7 +1,7 @@
 """Titles and descriptions as words, and words as numbers.
 
-What is kept of each field is the late-fusion paper's (Wirojwatanakul and Wangperawong 2019, section
-3): titles whole, cut to 57 words; descriptions without stop words, digits, punctuation, white space
+What is kept of each field is the late-fusion paper's (Wirojwatanakul and Wangperawong 2019):
+titles whole, cut to 57 words; descriptions without stop words, digits, punctuation, white space
 and words over 30 characters, cut to 300.
 """
 

@@ -7,7 +7,7 @@ is pooled. Pooling a smaller grid up repeats cells (5 x 5 to 14 x 14 gives 81 di
 stands in the 14 x 14 grid. The result is the paper's, to rounding.
 
 Dimensions: batch; hypotheses (partial paths a picture); cells (of the encoder's grid); regions.
-Source: "Show, Attend and Tell" (Xu et al. 2015), sections 3.1 and 4.2; Atlas, section 5.2.
+Source: "Show, Attend and Tell" (Xu et al. 2015), sections 3.1 and 4.2; Atlas.
 """
 
 from dataclasses import dataclass

@@ -60,7 +60,9 @@ class Backbone(nn.Module):
 
     def parts_before_last(self, layers: int) -> list[nn.Module]:
         """Return what comes before the last layers: each convolution and each normalization is one."""
-        weighted: list[nn.Module] = [part for part in self.modules() if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
+        weighted: list[nn.Module] = [
+            part for part in self.modules() if isinstance(part, nn.Conv2d | nn.BatchNorm2d | nn.SyncBatchNorm)
+        ]
         return weighted[: max(0, len(weighted) - layers)]
 
 

@@ -1,6 +1,6 @@
 """The classifier: a picture to one of N leaf paths.
 
-A ResNet and the head that the Atlas paper takes from fastai (section 5.1): average and maximum of
+A ResNet and the head that the Atlas paper takes from fastai: average and maximum of
 the feature grid side by side, then two blocks of batch normalization, dropout, linear and ReLU,
 without a ReLU after the last.
 """

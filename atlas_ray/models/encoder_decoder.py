@@ -1,7 +1,7 @@
 """The encoder-decoder: a picture to a category path, token by token.
 
 A ResNet encodes the picture, an LSTM with soft attention spells the path level by level (Atlas,
-section 5.2, after "Show, Attend and Tell", Xu et al. 2015).
+Umaashankar et al. 2019, after "Show, Attend and Tell", Xu et al. 2015).
 
 Dimensions: batch; hypotheses (partial paths a picture); vocabulary; cells and regions as in
 `atlas_ray.models.attention`.

@@ -1,6 +1,6 @@
 """Late fusion: the decisions of models of the picture, the title and the description made into one.
 
-The policies are those of Wirojwatanakul and Wangperawong (2019), section 4: max, mean, ridge
+The policies are those of Wirojwatanakul and Wangperawong (2019): max, mean, ridge
 regression and networks; `early` joins the models' features instead, the question that they leave
 open; `weighted` is a weighted sum of log-probabilities, with weights for each set of modalities that
 a product may have. What is fused are decisions over the leaf paths, of which one is true, or over

@@ -1,7 +1,7 @@
 """The model of titles and of descriptions: the late-fusion paper's change of Kim's CNN.
 
 Words embedded, a convolution of 200 filters of width 5, its maximum over the text, a dense layer of
-170 with ReLU, dropout and the output (Wirojwatanakul and Wangperawong 2019, section 3).
+170 with ReLU, dropout and the output (Wirojwatanakul and Wangperawong 2019).
 """
 
 import io

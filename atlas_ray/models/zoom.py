@@ -1,6 +1,6 @@
 """The zoom filter's network: a picture to whether it is a close-up that hides the product.
 
-The small convolutional network of the Atlas paper (SIGIR eCom 2020, section 3): three times
+The small convolutional network of the Atlas paper (Umaashankar et al. 2019): three times
 convolution, ReLU and maximum pooling, then a hidden layer with dropout.
 """
 

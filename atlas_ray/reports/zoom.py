@@ -1,4 +1,4 @@
-"""The report of the zoom filter: Table 1 of the Atlas paper (SIGIR eCom 2020), model beside model."""
+"""The report of the zoom filter: Table 1 of the Atlas paper (Umaashankar et al. 2019), model beside model."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -15,7 +15,7 @@ class LabelSpace:
     """Some of the labels of a taxonomy, in a fixed order.
 
     Each level of a category path is a label of the products below it (Wirojwatanakul and
-    Wangperawong 2019, section 2). Where a name has parents of different names, each is a label of its
+    Wangperawong 2019). Where a name has parents of different names, each is a label of its
     own, `parent > name`; at the top it is the name alone.
     """
 

@@ -128,6 +128,8 @@ class Worker:
         space = LabelSpace(taxonomy, plan.labels) if plan.labels else None
         self.objective = build_objective(config, taxonomy, device, plan.words, plan.fusion, space)
         load_weights(self.objective.network, config, plan.words)
+        if self.world > 1 and isinstance(config, PictureTraining) and config.sync_batch_norm:
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.objective.network)
         if config.compile:
             self.objective.parts()[0].compile()
         self.optimizer = torch.optim.AdamW(parameter_groups(self.objective, config), fused=True)
@@ -242,8 +244,9 @@ class Worker:
     def _step(self, trained: Objective | DistributedDataParallel, batch: Examples) -> Tensor:
         """Take one optimizer step; return the sum of the losses and of their pictures, (2,).
 
-        Each worker's part counts by its weight among all workers', so the gradient is that of one
-        worker with the whole batch, however the pictures are shared.
+        Each worker's part counts by its weight among all workers', so the gradient is that of one worker with the
+        whole batch, however the pictures are shared; but for batch normalizations that are trained, which see the
+        pictures of one worker, unless `sync_batch_norm` is set.
         """
         weights = self.leaf_weight[batch.labels] * batch.usable
         total = self._all_reduce(weights.sum()).clamp(min=1e-9)

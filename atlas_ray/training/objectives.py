@@ -168,7 +168,7 @@ class ClassesObjective(Objective):
 
 
 class LabelsObjective(ClassesObjective):
-    """Binary cross-entropy of each label, its mean over them (late fusion, section 3)."""
+    """Binary cross-entropy of each label, its mean over them (late fusion)."""
 
     figure = "val_micro_f1"
     counts = 3

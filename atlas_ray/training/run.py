@@ -162,10 +162,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
     config = plan.config
     least, most = config.worker_range
     workers: Any = least if least == most else (least, most)
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if config.device == "cuda" and not gpus and "RAY_ADDRESS" not in os.environ:
-        raise ConfigError("--device is 'cuda', but the Ray of this machine has no GPU")
-    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= least)
+    use_gpu = uses_gpus(config, ray.cluster_resources().get("GPU", 0))
     place = storage.locate(config.output)
     display = ProgressDisplay("training", config.examples)
     trainer = _Trainer(
@@ -195,6 +192,26 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
     with result.checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(os.path.join(folder, STATE_FILE), map_location="cpu", weights_only=True)
     return state
+
+
+def uses_gpus(config: TrainConfig, gpus: float) -> bool:
+    """Decide whether workers train on GPUs, of which the cluster has so many now; tell where it has too few.
+
+    Raises:
+        ConfigError: where GPUs are asked for that cannot come, or normalizations over workers without GPUs.
+    """
+    least, most = config.worker_range
+    if config.device == "cuda" and not gpus and "RAY_ADDRESS" not in os.environ:
+        raise ConfigError("--device is 'cuda', but the Ray of this machine has no GPU")
+    enough = config.device == "cuda" or (config.device == "auto" and gpus >= least)
+    if isinstance(config, PictureTraining) and config.sync_batch_norm and most > 1 and not enough:
+        raise ConfigError("--sync-batch-norm is for workers on GPUs; PyTorch has no such normalization on CPUs")
+    if config.device == "auto" and 0 < gpus < least:
+        tell(
+            f"training on CPUs: {least} workers are asked for, and there are GPUs for {int(gpus)}; give "
+            f"--workers {int(gpus)}, or --device cuda to wait for more"
+        )
+    return enough
 
 
 class _Trainer(TorchTrainer):

@@ -1,6 +1,6 @@
 """The settings of a training run: what all models share, and what each adds.
 
-The defaults are the Atlas paper's (section 5) where it names a value; `configs/` holds its two
+The defaults are the Atlas paper's where it names a value; `configs/` holds its two
 recipes as files.
 """
 
@@ -62,7 +62,9 @@ class TrainConfig:
         choices=("auto", "float32", "bfloat16"),
     )
     compile: bool = setting("compile the network; it costs a minute or two at the start", False)
-    workers: str = setting("processes that train, each on a GPU where there are GPUs; MIN:MAX trains elastically", "1")
+    workers: str = setting(
+        "processes that train, each on a GPU where there are enough; MIN:MAX trains elastically", "1"
+    )
     device: str = setting(
         "auto: GPUs where the cluster has enough of them now; cuda: as many as workers, which it may bring; or cpu",
         "auto",
@@ -147,6 +149,10 @@ class PictureTraining(TrainConfig):
     head_epochs: int = setting("first epochs in which the encoder keeps still, with a cycle of their own", 0, low=0,
                                high=10_000)  # fmt: skip
     augment: bool = setting("crop, stretch and mirror training pictures at random; from scratch one needs it", False)
+    sync_batch_norm: bool = setting(
+        "normalize over the pictures of all workers together, not of each by itself; for several workers on GPUs",
+        False,
+    )
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -174,7 +180,7 @@ class PathTraining(PictureTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderTraining(PathTraining):
-    """The model that spells category paths (Atlas, section 5.2)."""
+    """The model that spells category paths (Atlas)."""
 
     model: ClassVar[str] = "encoder-decoder"
     decoder: str = setting("what spells the path", "lstm", choices=("lstm", "transformer"))
@@ -196,7 +202,7 @@ class EncoderDecoderTraining(PathTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining(PathTraining):
-    """The model that tells leaf paths apart (Atlas, section 5.1)."""
+    """The model that tells leaf paths apart (Atlas)."""
 
     model: ClassVar[str] = "classifier"
     backbone: str = setting("the picture encoder", "resnet34", choices=BACKBONES)
@@ -211,7 +217,7 @@ class ClassifierTraining(PathTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLabelsTraining(PictureTraining):
-    """The model that names the labels of a picture (late fusion, section 3)."""
+    """The model that names the labels of a picture (late fusion)."""
 
     model: ClassVar[str] = "image-labels"
     backbone: str = setting("the picture encoder", "resnet50", choices=BACKBONES)
@@ -236,7 +242,7 @@ class ImageLabelsTraining(PictureTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class TextTraining(TrainConfig):
-    """The model that reads titles or descriptions (late fusion, section 3)."""
+    """The model that reads titles or descriptions (late fusion)."""
 
     model: ClassVar[str] = "text"
     examples: ClassVar[str] = "texts"
@@ -275,7 +281,7 @@ class TextTraining(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FusionTraining(TrainConfig):
-    """The policy that fuses the models of several modalities (late fusion, section 4)."""
+    """The policy that fuses the models of several modalities (late fusion)."""
 
     model: ClassVar[str] = "fusion"
     examples: ClassVar[str] = "products"

@@ -1,7 +1,7 @@
 """The baseline that the zoom filter is compared with: a linear SVM over gradients and contours.
 
 HOG features tell in which directions edges run; contours tell how many shapes there are, and how
-long. Source: Atlas (SIGIR eCom 2020, section 3), which compares its network with such an SVM.
+long. Source: Atlas (Umaashankar et al. 2019), which compares its network with such an SVM.
 """
 
 from dataclasses import dataclass

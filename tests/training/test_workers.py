@@ -1,0 +1,54 @@
+"""Where several workers train, and what their normalizations see."""
+
+import pytest
+import torch
+from torch import nn
+
+from atlas_ray.errors import ConfigError
+from atlas_ray.models import Classifier, ClassifierConfig
+from atlas_ray.training.run import uses_gpus
+from atlas_ray.training.settings import ClassifierTraining, TextTraining
+
+
+def config(**values: object) -> ClassifierTraining:
+    return ClassifierTraining(catalog="c", output="o", **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "gpus", "expected"),
+    [("1", "auto", 0, False), ("2", "auto", 2, True), ("2:8", "auto", 3, True), ("2", "cpu", 4, False)],
+)
+def test_workers_take_gpus_where_there_are_enough(
+    workers: str, device: str, gpus: int, expected: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert uses_gpus(config(workers=workers, device=device), gpus) is expected
+    assert capsys.readouterr().err == ""
+
+
+def test_too_few_gpus_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not uses_gpus(TextTraining(catalog="c", output="o", field="title", workers="4"), 3.0)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "training on CPUs: 4 workers" in told
+    assert "--workers 3" in told
+
+
+def test_normalizing_over_workers_needs_gpus() -> None:
+    assert uses_gpus(config(workers="2", sync_batch_norm=True), 2)
+    assert not uses_gpus(config(workers="1", sync_batch_norm=True), 0)  # one worker sees the whole batch
+    for gpus, device in ((0, "auto"), (2, "cpu")):
+        with pytest.raises(ConfigError, match="--sync-batch-norm is for workers on GPUs"):
+            uses_gpus(config(workers="1:2", device=device, sync_batch_norm=True), gpus)
+
+
+def test_a_network_that_normalizes_over_workers_has_the_weights_of_any_other() -> None:
+    torch.manual_seed(0)
+    shape = ClassifierConfig(classes=3, backbone="resnet18", image_size_px=32)
+    plain, other = Classifier(shape), Classifier(shape)
+    nn.SyncBatchNorm.convert_sync_batchnorm(other)
+    assert not any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in other.modules())
+    assert len(plain.encoder.parts_before_last(8)) == len(other.encoder.parts_before_last(8))
+    plain.load_state_dict(other.state_dict())
+    pictures = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(plain.eval()(pictures), other.eval()(pictures))
