@@ -8,6 +8,7 @@ from atlas_ray.catalog.importer import ImportConfig, open_source
 from atlas_ray.catalog.joining import in_order, join_row
 from atlas_ray.catalog.rows import RowReader
 from atlas_ray.errors import FetchError, RowError
+from atlas_ray.io.addresses import is_web
 from atlas_ray.io.objects import ObjectReader
 
 PICTURES = 20
@@ -88,7 +89,7 @@ def preview(config: ImportConfig) -> Preview:
 
 def _open_pictures(found: Preview) -> None:
     uris = [uri for product in found.products for uri in product["image_uris"]]
-    here = [uri for uri in uris if not uri.lower().startswith(("http://", "https://"))]
+    here = [uri for uri in uris if not is_web(uri)]
     found.addresses = len(uris) - len(here)
     some = here[:: max(1, len(here) // PICTURES)][:PICTURES]
     if not some:

@@ -57,17 +57,23 @@ def _make_catalog(config: "CrawlRunConfig", crawled: "CrawlReport") -> int:
     from atlas_ray.io import storage
     from atlas_ray.reports.collection import print_fetch
     from atlas_ray.reports.terminal import print_import
+    from atlas_ray.runs.run_record import read_run
     from atlas_ray.taxonomy import read_taxonomy
 
     output = storage.absolute(config.output)
     urls = storage.join(output, "urls")
+    taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else None
+    importing = ImportConfig(
+        source=storage.join(crawled.folder, "rows"), output=urls, format="jsonl", taxonomy=taxonomy
+    )
     if not (crawled.already_done and storage.exists(storage.join(urls, "run.json"))):
         storage.delete_folder(urls)  # of an earlier state of the crawl, or of an import that was stopped
-        taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else None
-        source = storage.join(crawled.folder, "rows")
-        print_import(import_catalog(ImportConfig(source=source, output=urls, format="jsonl", taxonomy=taxonomy)))
+        print_import(import_catalog(importing))
+    imported = (read_run(urls) or {})["counts"]
+    refused = sum(imported["quarantined"].values()) / max(imported["records"] - imported["blank"], 1)
+    code = quarantine_exit("crawl", refused, importing.max_quarantine_fraction, what="products")
     if not config.pictures:
-        return EXIT_OK
+        return code
     fetching = FetchConfig(
         catalog=urls,
         output=storage.join(output, "catalog"),
@@ -78,7 +84,7 @@ def _make_catalog(config: "CrawlRunConfig", crawled: "CrawlReport") -> int:
     )
     report = fetch(fetching)
     print_fetch(report.output, report.run)
-    return quarantine_exit("crawl", report.quarantined_fraction, fetching.max_quarantine_fraction)
+    return run_exit("crawl", report, fetching.max_quarantine_fraction) or code
 
 
 def add_fetch(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """Pages whose products appear only when their scripts have run: a Chromium that obeys the same rules.
 
 Scrapy downloads the page like any other; the browser is given what came and runs its scripts. So
-robots.txt, redirects, sizes and retries are the same for every store. What the scripts load goes
+robots.txt, redirects, sizes and retries are the same for every store. Of what the scripts load each host
+is asked for its robots.txt, too; pictures are not loaded at all. It goes
 through a proxy of this process, which checks each address that it connects to: Playwright shows
 neither the hops of a redirect nor what a name resolves to.
 """
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from scrapy import Request
+from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy_playwright.page import PageMethod
 
+from atlas_ray.crawl.middlewares import RobotsMiddleware
 from atlas_ray.errors import ConfigError, FetchError
 from atlas_ray.io.addresses import AddressRule
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SETTLE_MS = 5000
 """How long a page's scripts may load after the page itself has."""
+NOT_READ = ("image", "media", "font")
+"""Kinds of requests, by Playwright's names, that a page can be read without; pictures are fetched later."""
 MAX_HEAD_BYTES = 64 * 1024
 CONNECT_TIMEOUT_S = 10.0
 
@@ -54,25 +59,45 @@ def find_chromium(environment: Mapping[str, str] = os.environ) -> str:
     )
 
 
-def browser_settings(chromium: str, proxy_port: int, rule: AddressRule, pages: int, timeout_s: float) -> dict[str, Any]:
+class BrowserGate:
+    """Refuses what a page's scripts must not request, and what is not needed to read the page.
+
+    Attributes:
+        crawler: The crawl, which asks each host for its robots.txt; set before the first page.
+    """
+
+    crawler: Crawler
+
+    def __init__(self, rule: AddressRule) -> None:
+        self._rule = rule
+
+    async def __call__(self, request: "BrowserRequest") -> bool:
+        """Tell whether to refuse a request; every page that `render_request` does not give is refused."""
+        if request.resource_type in NOT_READ or request.is_navigation_request():
+            return True
+        try:
+            self._rule.check_url(request.url)
+            return not await asyncio.wait_for(asyncio.shield(self._allowed(request.url)), CONNECT_TIMEOUT_S)
+        except (FetchError, TimeoutError):
+            return True
+
+    async def _allowed(self, url: str) -> bool:
+        robots = self.crawler.get_downloader_middleware(RobotsMiddleware)
+        assert robots is not None
+        rules = await robots.robot_parser(Request(url))
+        return rules is None or rules.allowed(url, self.crawler.settings["ROBOTSTXT_USER_AGENT"])
+
+
+def browser_settings(chromium: str, proxy_port: int, gate: BrowserGate, pages: int, timeout_s: float) -> dict[str, Any]:
     """Return Scrapy's settings for rendering.
 
     Args:
         chromium: The browser's path.
         proxy_port: Where a `CheckedProxy` listens.
-        rule: Which addresses may be requested.
+        gate: What may be requested.
         pages: How many pages may be open at once.
         timeout_s: For one page.
     """
-
-    def abort(request: "BrowserRequest") -> bool:
-        """Refuse forbidden addresses, and every page that `render_request` does not give."""
-        try:
-            rule.check_url(request.url)
-        except FetchError:
-            return True
-        return bool(request.is_navigation_request())
-
     handler = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
     return {
         "DOWNLOAD_HANDLERS": {"http": handler, "https": handler},
@@ -85,7 +110,7 @@ def browser_settings(chromium: str, proxy_port: int, rule: AddressRule, pages: i
         },
         "PLAYWRIGHT_MAX_PAGES_PER_CONTEXT": pages,
         "PLAYWRIGHT_DEFAULT_NAVIGATION_TIMEOUT": timeout_s * 1000,
-        "PLAYWRIGHT_ABORT_REQUEST": abort,
+        "PLAYWRIGHT_ABORT_REQUEST": gate,
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from scrapy import signals
 from scrapy.crawler import CrawlerProcess
 
-from atlas_ray.crawl.browser import CheckedProxy, browser_settings, find_chromium
+from atlas_ray.crawl.browser import BrowserGate, CheckedProxy, browser_settings, find_chromium
 from atlas_ray.crawl.frontier import Frontier
 from atlas_ray.crawl.settings import CrawlConfig, scrapy_settings
 from atlas_ray.crawl.spider import StoreSpider
@@ -116,13 +116,13 @@ def _store(config: CrawlConfig) -> Store:
 def _run(store: Store, config: CrawlConfig, frontier: Frontier, browser: str | None) -> None:
     settings = scrapy_settings(store, config)
     proxy = None
+    gate = BrowserGate(config.address_rule)
     if browser is not None:
-        rule = config.address_rule
-        proxy = CheckedProxy(rule)
-        more = browser_settings(browser, proxy.port, rule, store.concurrency, config.timeout_s)
+        proxy = CheckedProxy(config.address_rule)
+        more = browser_settings(browser, proxy.port, gate, store.concurrency, config.timeout_s)
         settings |= more | {"DOWNLOAD_HANDLERS": settings["DOWNLOAD_HANDLERS"] | more["DOWNLOAD_HANDLERS"]}
     process = CrawlerProcess(settings)
-    crawler = process.create_crawler(StoreSpider)
+    crawler = gate.crawler = process.create_crawler(StoreSpider)
     if proxy is not None:
         crawler.signals.connect(proxy.start, signals.spider_opened, weak=False)
     process.crawl(crawler, store=store, frontier=frontier, max_pages=config.max_pages)

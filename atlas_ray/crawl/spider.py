@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from atlas_ray.crawl.browser import render_request
 from atlas_ray.crawl.failures import outcome_of
 from atlas_ray.crawl.frontier import Frontier, Kind, Outcome, Visit
-from atlas_ray.crawl.links import next_page, product_links
+from atlas_ray.crawl.links import in_domains, next_page, product_links
 from atlas_ray.crawl.middlewares import GateMiddleware, RobotsMiddleware
 from atlas_ray.crawl.store import Store
 from atlas_ray.extraction.extract import NotAProduct, extract
@@ -160,8 +160,10 @@ class StoreSpider(scrapy.Spider):
             self._frontier.finish(response.cb_kwargs["visit"], outcome)
             self._open -= 1
 
-    def _robots_parsed(self, robotparser: RobotParser) -> None:
-        """Keep to the Crawl-delay of a robots.txt."""
+    def _robots_parsed(self, robotparser: RobotParser, request: Request) -> None:
+        """Keep to the Crawl-delay of a robots.txt of the store's."""
+        if not in_domains(request.url, self._store.allowed_domains):
+            return
         delay_s = robotparser.crawl_delay(self.crawler.settings["ROBOTSTXT_USER_AGENT"])
         throttle = self.crawler.get_extension(AutoThrottle)
         if delay_s is None or throttle is None:

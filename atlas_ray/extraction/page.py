@@ -19,6 +19,10 @@ MAX_BYTES = 5 * 1024 * 1024
 MAX_TEXT = 20_000
 """Characters of one text that are kept."""
 EMPTY = b"<html></html>"
+HTML = re.compile(
+    r"(?:[\s\ufeff]++|<\?[^>]*+>|(?><!--.*?-->))*+<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+"""How a page begins, whatever the server calls it."""
 SEEN = "//text()[not(parent::script or parent::style or parent::noscript)]"
 """XPath: the texts that readers see."""
 MAX_SHOWN = 100
@@ -52,10 +56,10 @@ class Page:
 
     @property
     def is_html(self) -> bool:
-        """Tell whether this is text with markup; where nobody says so, the bytes do."""
+        """Tell whether this is text with markup; where what the server calls it says otherwise, the bytes decide."""
         kind = self.content_type.partition(";")[0].strip().lower()
         if kind and kind not in ("text/html", "application/xhtml+xml", "text/plain", "application/octet-stream"):
-            return False
+            return HTML.match(self.text[:4096]) is not None
         return "<" in self.text[:4096]
 
     @cached_property

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from atlas_ray.errors import ItemError, PictureError
 from atlas_ray.io import storage
+from atlas_ray.io.addresses import is_web
 from atlas_ray.io.downloads import EXTENSIONS, Download, Downloader
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
 from atlas_ray.modalities.picture_files import open_picture
@@ -66,7 +67,7 @@ class PictureFetcher:
     def fetch(self, images: pa.Table) -> pa.Table:
         """Return the `OUTCOMES` of rows of an images table; what is no http(s) URL is carried over."""
         rows = images.to_pylist()
-        web = [row for row in rows if row["image_uri"].startswith(("http://", "https://"))]
+        web = [row for row in rows if is_web(row["image_uri"])]
         found = dict(
             zip(
                 (row["image_id"] for row in web),

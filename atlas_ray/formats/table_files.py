@@ -116,7 +116,8 @@ def parquet_files(uri: str) -> list[str]:
     names = sorted(
         name
         for name, _ in storage.walk(uri)
-        if name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "_")) for part in name.split("/"))
+        if name.lower().endswith(SUFFIXES)
+        and not any(part.startswith((".", "_")) and part not in (".", "..") for part in name.split("/"))
     )
     return [storage.join(uri, name) for name in names]
 

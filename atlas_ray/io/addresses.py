@@ -22,6 +22,11 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 CLOUD_INTERNAL = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 
 
+def is_web(uri: str) -> bool:
+    """Tell whether a URI is to be asked for over HTTP, in whatever case it names the scheme."""
+    return uri[:8].lower().startswith(("http://", "https://"))
+
+
 def is_public(ip: str) -> bool:
     """Tell whether an IP address is one of the public internet.
 

@@ -1,5 +1,6 @@
 """Reading many objects by URI, each with its own outcome."""
 
+import errno
 import os
 import random
 import re
@@ -22,14 +23,36 @@ from atlas_ray.io import storage
 ODD_KEY = re.compile(rf"{storage.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
 """Keys that the quick client takes for paths, or does not take."""
 STATUS = re.compile(r"non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?")
-STATUS_CODES = {400: "unsupported_uri", 408: "timeout", 414: "unsupported_uri", 429: "rate_limited"}
+STATUS_CODES = {
+    400: "unsupported_uri",
+    408: "timeout",
+    409: "server_error",
+    414: "unsupported_uri",
+    429: "rate_limited",
+}
 """Codes by HTTP status; any other 4xx is `forbidden`, a 5xx `server_error`."""
+NAMED_CODES = {
+    "BandwidthLimitExceeded": "rate_limited", "EC2ThrottledException": "rate_limited",
+    "LimitExceededException": "rate_limited", "PriorRequestNotComplete": "rate_limited",
+    "ProvisionedThroughputExceededException": "rate_limited", "RequestLimitExceeded": "rate_limited",
+    "RequestThrottled": "rate_limited", "RequestThrottledException": "rate_limited", "SlowDown": "server_error",
+    "ThrottledException": "rate_limited", "Throttling": "rate_limited", "ThrottlingException": "rate_limited",
+    "TooManyRequests": "rate_limited", "TooManyRequestsException": "rate_limited",
+    "InternalError": "server_error", "ServiceUnavailable": "server_error", "RequestTimeout": "timeout",
+}  # fmt: skip
+"""What S3 calls an answer that says nothing of the object, whatever its status: some come with 400 or 403."""
 CREDENTIAL_ERRORS = frozenset({
     "AuthorizationHeaderMalformed", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId",
     "InvalidClientTokenId", "InvalidToken", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
     "TokenRefreshRequired",
 })  # fmt: skip
 """What S3 answers to credentials that are wrong or no longer valid, whatever the object."""
+PASSING_ERRORS = frozenset({
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO,
+    errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN,
+})  # fmt: skip
+"""What the system says where it has no room for one more file, or does not reach the disk that a file is on."""
 PROBE = ".atlas-ray/probe"
 """A key that no catalogue names: what a store answers to it tells whether it is there."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 15.0
@@ -196,7 +219,8 @@ class ObjectReader:
         except PermissionError:
             raise FetchError("forbidden", f"{path}: permission denied") from None
         except (OSError, ValueError) as error:
-            raise FetchError("unreadable", f"{path}: {error}") from None
+            passing = isinstance(error, OSError) and error.errno in PASSING_ERRORS
+            raise FetchError("unreachable" if passing else "unreadable", f"{path}: {error}") from None
 
     def _read_s3(self, uri: str, take: Take) -> bytes:
         try:
@@ -251,10 +275,12 @@ def _explained(uri: str, error: Exception) -> FetchError:
         status, name = (int(told[1]), told[2] or "") if told else (0, "")
     if name in CREDENTIAL_ERRORS or status == 401 or (not status and "credential" in text.lower()):
         return FetchError("bad_credentials", f"{uri}: the store refuses the credentials: {name or text[:300]}")
+    if name in NAMED_CODES:
+        return FetchError(NAMED_CODES[name], f"{uri}: the store answers {name}")
     if status == 404 or isinstance(error, FileNotFoundError):
         return FetchError("not_found", f"{uri}: no such object")
     if status == 403:
-        return FetchError("forbidden", f"{uri}: access denied; check the credentials")
+        return FetchError("forbidden", f"{uri}: {name or 'access denied'}; check what the credentials may read")
     if status >= 400:
         code = STATUS_CODES.get(status, "forbidden" if status < 500 else "server_error")
     else:

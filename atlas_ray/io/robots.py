@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import re
 import time
 from collections.abc import Awaitable, Callable
 
@@ -21,14 +22,23 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),
 )  # fmt: skip
 
+VERSION = re.compile(r"(?<![^\r\n])([ \t]*user-?agent[ \t]*:[ \t]*[\w-]+)/[^\s#]*", re.IGNORECASE)
+
 Read = Callable[[str], Awaitable[bytes | ItemError]]
 """Asks for the robots.txt at a URL: its bytes, empty where there is none, or why it could not be read."""
 
 
 def robots_text(content: bytes) -> str:
-    """Return the text of a robots.txt: UTF-8, or what its byte order mark says."""
+    """Return the text of a robots.txt: UTF-8, or what its byte order mark says.
+
+    A file that is longer than what is read ends with its last whole line: half a rule is another rule. Of a robot's
+    name the version is left out, for no robot is named with one.
+    """
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
-    return content.decode(encoding, "replace")
+    text = content.decode(encoding, "replace")
+    if len(content) >= MAX_ROBOTS_BYTES:
+        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
+    return VERSION.sub(r"\1", text)
 
 
 class RobotsFiles:

@@ -131,8 +131,8 @@ def absolute(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    """Return the URI of something below another one."""
-    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+    """Return the URI of something below another one; its name is taken as it is, for a key may begin with `/`."""
+    return "/".join([uri.rstrip("/"), *parts])
 
 
 def exists(uri: str) -> bool:
@@ -261,8 +261,8 @@ HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a relative path is of a hidden file, or of one in a hidden folder."""
-    return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in name.split("/"))
+    """Tell whether a relative path is of a hidden file, or of one in a hidden folder; `.` and `..` hide nothing."""
+    return any((part.startswith(".") and part not in (".", "..")) or part in HIDDEN_FOLDERS for part in name.split("/"))
 
 
 DANGLING = -1

@@ -60,4 +60,5 @@ class ZoomPredictor:
                 for batch in pictures.split(self._batch_size)
                 for part in self._fitting.run(batch, lambda some: self._model(some.to(self._device, non_blocking=True)))
             ]
-        return torch.cat(logits).sigmoid().cpu().numpy()
+        found = torch.cat(logits).float()
+        return found.sigmoid().where(found.isfinite(), torch.nan).cpu().numpy()

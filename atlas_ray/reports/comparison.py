@@ -54,7 +54,7 @@ def print_comparison(output: str) -> None:
     account, moves = _read(output)
     console = wide_console()
     for fact in _facts(account):
-        console.print(fact, markup=False)
+        console.print(fact)
     for head, rows in (
         (ACCURACY, _accuracy_rows(account)),
         (MOVES, [_move_row(row) for row in moves.slice(0, SHOWN).to_pylist()]),
@@ -62,7 +62,7 @@ def print_comparison(output: str) -> None:
         if rows:
             console.print(_terminal_table(head, rows))
     for name in ("comparison.html", "moves.parquet", "products.parquet", "comparison.json"):
-        console.print(f"  {output}/{name}", markup=False)
+        console.print(f"  {output}/{name}")
 
 
 def _read(output: str) -> tuple[dict[str, Any], pa.Table]:

@@ -40,11 +40,11 @@ def print_import(report: Any) -> None:
         console.print(f"read as {report.encoding}, which is a guess; --encoding says another")
     if report.quarantined:
         refused, rows = report.quarantined.total(), report.records - report.blank
-        console.print(f"quarantined: {refused} of {rows} rows; see {report.output}/quarantine", markup=False)
+        console.print(f"quarantined: {refused} of {rows} rows; see {report.output}/quarantine")
         for code, count in report.quarantined.most_common():
-            console.print(f"  {code} {count}, such as {report.examples[code]}", markup=False)
+            console.print(f"  {code} {count}, such as {report.examples[code]}")
         if report.hint:
-            console.print(f"  {report.hint}", markup=False)
+            console.print(f"  {report.hint}")
     _some(console, "category paths with fewer than 20 products", report.few)
     _some(console, "labels that are no leaf of the taxonomy, so not trained on", report.not_leaves)
     title = "category paths without a product in train, so no model can learn them (--split-exact puts one there)"
@@ -65,36 +65,36 @@ def print_preview(preview: Any) -> None:
                 elif name == "image_uris":
                     value = "\n".join(value)
                 text = str(value).replace("\n", f"\n{'':15}")
-                console.print(f"{name:14} {text[:MAX_SHOWN_CHARACTERS]}", markup=False)
+                console.print(f"{name:14} {text[:MAX_SHOWN_CHARACTERS]}")
     console.print()
     console.print(f"{len(preview.products)} products in the first {preview.rows} rows; nothing was written")
     _print_unread(console, preview.reader.unread)
     for code, count in preview.refused.most_common():
-        console.print(f"{code} {count}, such as {preview.examples[code]}", markup=False)
+        console.print(f"{code} {count}, such as {preview.examples[code]}")
     separator = preview.reader.separators["category_path"]
     _print_assumed(console, preview.assumed, separator, preview.reader.likely_separator)
 
 
 def _print_columns(console: Console, columns: dict[str, list[str]], unused: list[str]) -> None:
     taken = (f"{name} from {' and '.join(map(repr, found))}" for name, found in columns.items())
-    console.print(", ".join(taken), markup=False)
+    console.print(", ".join(taken))
     if unused:
         more = f" and {len(unused) - MAX_SHOWN_COLUMNS} more" if len(unused) > MAX_SHOWN_COLUMNS else ""
         text = ", ".join(map(repr, unused[:MAX_SHOWN_COLUMNS]))
-        console.print(f"not used (--map FIELD=COLUMN takes them): {text}{more}", markup=False)
+        console.print(f"not used (--map FIELD=COLUMN takes them): {text}{more}")
 
 
 def _print_unread(console: Console, fields: dict[str, Any]) -> None:
     for name, unread in fields.items():
-        console.print(f"{name}: {unread.count} could not be read, such as {unread.example}", markup=False)
+        console.print(f"{name}: {unread.count} could not be read, such as {unread.example}")
 
 
 def _print_assumed(console: Console, assumed: list[str], separator: str, likely: str | None) -> None:
     for sentence in assumed:
-        console.print(sentence, markup=False)
+        console.print(sentence)
     if likely:
         text = f"no category path has the separator {separator!r}, but most have {likely!r}"
-        console.print(f"{text}: import anew with --path-separator {likely!r}", markup=False)
+        console.print(f"{text}: import anew with --path-separator {likely!r}")
 
 
 def _print_split_origins(console: Console, origins: Counter[str]) -> None:
@@ -201,7 +201,7 @@ def print_changes(changes: TaxonomyChanges) -> None:
     old, new, counts = changes.old, changes.new, changes.count()
     for title, one in (("old", old), ("new", new)):
         version = f" {one.version}" if one.version else ""
-        console.print(f"{title}: {one.name}{version}, {len(one.nodes)} paths, id {one.id}", markup=False)
+        console.print(f"{title}: {one.name}{version}, {len(one.nodes)} paths, id {one.id}")
     console.print("told by their ids" if changes.by_id else "told by their names: no id is in both")
     table = Table("", "paths", "leaves", "following their parent")
     for column in table.columns[1:]:
@@ -222,7 +222,7 @@ def print_changes(changes: TaxonomyChanges) -> None:
         if lines:
             console.print(f"{kind}:")
             for line in lines[:SHOWN]:
-                console.print(f"  {line}", markup=False)
+                console.print(f"  {line}")
             if len(lines) > SHOWN:
                 console.print(f"  and {len(lines) - SHOWN} more")
     for turned, one_did, several_did in (
@@ -233,13 +233,13 @@ def print_changes(changes: TaxonomyChanges) -> None:
             console.print(f"{len(turned)} {one_did if len(turned) == 1 else several_did}:")
             for old_path, new_path in turned[:SHOWN]:
                 became = "" if old_path == new_path else f" -> {format_path(new_path)}"
-                console.print(f"  {format_path(old_path)}{became}", markup=False)
+                console.print(f"  {format_path(old_path)}{became}")
             if len(turned) > SHOWN:
                 console.print(f"  and {len(turned) - SHOWN} more")
     if changes.unused:
         console.print(f"{len(changes.unused)} paths of the mapping are not in the old taxonomy, such as:")
         for path in changes.unused[:SHOWN]:
-            console.print(f"  {format_path(path)}", markup=False)
+            console.print(f"  {format_path(path)}")
 
 
 def print_migration(report: Any) -> None:
@@ -262,7 +262,7 @@ def print_migration(report: Any) -> None:
         text = (
             f"what was migrated is of the taxonomy {made}, the old one given is {old}; paths that it lacks are unknown"
         )
-        console.print(text, markup=False)
+        console.print(text)
     for name, what in (("rescore", "products"), ("relabel", "labels")):
         if counts.get(f"{what}_undetermined"):
             console.print(f"  {report.output}/{name} lists the {what} without a certain place")
@@ -299,10 +299,10 @@ def print_labels(report: Any, folder: str) -> None:
         console.print(f"{report.left_out} products left out: their labels are no leaves of the models' taxonomy")
     for uri, count in report.fitted.items():
         if count is None:
-            console.print(f"{escape(_last(uri))}: which products it was fitted on is not known", markup=False)
+            console.print(f"{escape(_last(uri))}: which products it was fitted on is not known")
         elif count:
             text = f"{_last(uri)} was fitted on {count} of these {report.products} products, where it does better"
-            console.print(f"{text} than on others", markup=False)
+            console.print(f"{text} than on others")
     console.print(f"every label in {folder}/missed.parquet, the models in {folder}/models.parquet")
 
 
@@ -334,12 +334,17 @@ def _some(console: Console, title: str, items: list[tuple[Any, int]]) -> None:
         return
     console.print(f"{len(items)} {title}:")
     for path, count in items[:SHOWN]:
-        console.print(f"  {format_path(path)}: {count}", markup=False)
+        console.print(f"  {format_path(path)}: {count}")
     if len(items) > SHOWN:
         console.print(f"  and {len(items) - SHOWN} more, in run.json")
 
 
 def wide_console() -> Console:
-    """Return a console that does not cut lines where the output is no terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+    """Return a console that prints texts as they are, and does not cut lines where the output is no terminal."""
+    console = plain_console()
+    return console if console.is_terminal else plain_console(width=160)
+
+
+def plain_console(width: int | None = None) -> Console:
+    """Return a console to which `[new]` and `:shirt:` in the name of a category are no more than text."""
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=width)

@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from atlas_ray.reports.terminal import wide_console
+
 FEW = 200
 """Pictures of a kind, below which a threshold is said to rest on few."""
 
@@ -35,7 +37,7 @@ def zoom_scores(zoomed: NDArray[np.bool_], found: NDArray[np.bool_]) -> Scores:
 
 def print_zoom(metrics: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the metrics of a zoom filter's artifact: the scores of both models on the test split."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or wide_console()
     models: Mapping[str, Scores] = metrics["test"]
     table = Table("", title="zoomed or normal, test split", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for model in models:

@@ -111,7 +111,7 @@ class ProgressDisplay:
                 last = self._stop.wait(0.5)
                 counts, lines = self._read()
                 for line in lines:
-                    bar.console.print(line, markup=False, highlight=False)
+                    bar.console.print(line, markup=False, highlight=False, emoji=False)
                 new = sum(counts.values())
                 bar.update(task, completed=self._done + new, rate=f"{self._rate(new):.0f} {self._unit}/s")
                 if last:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from atlas_ray.errors import FetchError, ItemError
 from atlas_ray.io import storage
+from atlas_ray.io.addresses import is_web
 from atlas_ray.io.downloads import Download, Downloader
 from atlas_ray.io.objects import ObjectReader, Take
 from atlas_ray.serving.room import Share
@@ -91,7 +92,7 @@ class Sources:
 
     async def _read(self, uri: str, take: Take) -> bytes | ItemError:
         try:
-            if uri.partition("://")[0].lower() not in ("http", "https"):
+            if not is_web(uri):
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._pool, self._read_object, uri, take)
             if self._downloads is None:

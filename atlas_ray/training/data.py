@@ -19,6 +19,7 @@ from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.texts import WordCount, WordIndex
+from atlas_ray.runtime.settings import OUTAGE_S
 from atlas_ray.runtime.source import read_table
 from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
@@ -197,8 +198,11 @@ def common_words(texts: Labelled, field: str, *, limit: int, min_count: int) -> 
 
 @functools.cache
 def _reader() -> ObjectReader:
-    """The reader of this worker process: its threads and connections serve many tasks."""
-    return ObjectReader(threads=8)
+    """The reader of this worker process: its threads and connections serve many tasks.
+
+    It waits for a store that is away: an epoch of the pictures that happened to come would be another training.
+    """
+    return ObjectReader(threads=8, outage_s=OUTAGE_S)
 
 
 def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from atlas_ray.errors import CatalogError, FetchError, PictureError, tell
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
 from atlas_ray.modalities.pictures import decode
+from atlas_ray.runtime.settings import OUTAGE_S
 from atlas_ray.schemas import image_ids, quarantine_row
 from atlas_ray.zoom.bootstrap import bootstrap_example
 from atlas_ray.zoom.sources import Candidate, Candidates
@@ -102,7 +103,10 @@ def read_examples(
             errors[index] = error
 
     initializer = torch.set_num_threads  # each thread would start OpenMP threads of its own to resize
-    with ObjectReader(threads=8) as reader, ThreadPoolExecutor(threads, "decode", initializer, (1,)) as pool:
+    with (
+        ObjectReader(threads=8, outage_s=OUTAGE_S, say=tell) as reader,
+        ThreadPoolExecutor(threads, "decode", initializer, (1,)) as pool,
+    ):
         for start in _chunks(len(drawn)):
             chunk = range(start, min(start + READ_AT_ONCE, len(drawn)))
             contents = reader.read_many([drawn[index].uri for index in chunk])

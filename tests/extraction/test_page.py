@@ -95,3 +95,20 @@ def test_one_broken_byte_does_not_make_utf8_another_encoding() -> None:
 )
 def test_a_title_is_what_readers_see(heading: str, title: str) -> None:
     assert Page("", f"<h1>{heading}</h1>".encode()).titles == (title,)
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/xml", "application/force-download", "*/*", "application/x-httpd-php", "image/jpeg"]
+)
+@pytest.mark.parametrize(
+    "begin", ["<!DOCTYPE html>", "\ufeff\n <HTML lang=de>", "<?xml version='1.0'?><!-- a > b --><html>"]
+)
+def test_the_bytes_tell_a_page_whatever_the_server_calls_it(kind: str, begin: str) -> None:
+    assert Page("", f"{begin}<title>A</title>".encode(), kind).is_html
+
+
+@pytest.mark.parametrize(
+    "text", ["<rss><html>", "<svg>", '{"a": "<html>"}', "<?xml version='1.0'?><urlset>", "\x89PNG<html>"]
+)
+def test_what_begins_otherwise_is_what_the_server_calls_it(text: str) -> None:
+    assert not Page("", text.encode(), "application/xml").is_html

@@ -230,6 +230,17 @@ def test_killed_run_again_and_asked_again_for_what_failed(
         run(catalog=str(shutil.copytree(catalog, tmp_path / "other")))
 
 
+@pytest.mark.parametrize("scheme", ["HTTP", "Http", "hTTP"])
+def test_a_scheme_in_any_case_is_asked_for(server: PictureServer, tmp_path: Path, scheme: str) -> None:
+    uri = f"{scheme}{server.url.removeprefix('http')}/ok/1.jpg"
+    images = pa.Table.from_pylist([{"image_id": 1, "product_id": "A", "image_uri": uri}], schema=IMAGES)
+    with Downloader(rule=AddressRule(frozenset({server.place}))) as downloader:
+        (outcome,) = PictureFetcher(str(tmp_path), downloader).fetch(images).to_pylist()
+    assert outcome["error_code"] is None
+    assert outcome["bytes"] > 0
+    assert Path(outcome["stored_uri"]).is_relative_to(tmp_path / "pictures")
+
+
 def test_a_fetched_picture_is_looked_at_as_all_others_are() -> None:
     png = encoded(Image.effect_noise((40, 30), 60), "PNG")
     at = png.index(b"IDAT") + 9

@@ -1,18 +1,25 @@
 """Keys and failures of an object store, on a real S3 server and on one that fails as it is told."""
 
+import errno
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
+import pyarrow as pa
 import pytest
 
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.errors import RETRYABLE_CODES, FetchError, StorageError
-from atlas_ray.io import storage
+from atlas_ray.formats.tables import open_table
+from atlas_ray.io import objects, storage
 from atlas_ray.io.objects import ObjectReader
+from atlas_ray.schemas import IMAGES
+from atlas_ray.zoom.settings import ZoomTraining
+from atlas_ray.zoom.sources import draw_candidates
 from tests.support.parts import rows
 
 # Each beside the key that a path, a URL or a trimmed text would make of it.
@@ -138,6 +145,31 @@ def test_names_of_a_table_below_a_prefix_are_kept_or_refused(s3: str, tmp_path: 
     assert [row["error_code"] for row in rows(tmp_path / "out", "quarantine")] == ["bad_image_uri"] * 3
 
 
+def test_pictures_of_a_folder_to_train_on_are_read_under_their_own_keys(s3: str) -> None:
+    client = boto3.client("s3")
+    names = ["a.jpg", "/a.jpg", "b//c.jpg", "./d.jpg", "e.jpg ", "f/../g.jpg"]
+    for kind in ("zoomed", "normal"):
+        for name in names:
+            client.put_object(Bucket="shop", Key=f"zoom/{kind}/{name}", Body=f"{kind} {name}".encode())
+    config = ZoomTraining(zoomed=f"{s3}/zoom/zoomed", normal=f"{s3}/zoom/normal", output="unused")
+    drawn = draw_candidates(config).drawn
+    with ObjectReader() as reader:
+        contents = reader.read_many([one.uri for one in drawn])
+    expected = [f"{kind} {name}".encode() for kind in ("zoomed", "normal") for name in names]
+    assert sorted(one for one in contents if isinstance(one, bytes)) == sorted(expected)
+
+
+@pytest.mark.parametrize("odd", ["/part-0.parquet", "a//part-0.parquet", "./part-0.parquet"])
+def test_a_file_of_a_table_is_never_read_in_the_place_of_another(s3: str, odd: str) -> None:
+    table = pa.table({"product_id": ["1"], "image_uri": ["a.jpg"]})
+    folder = f"{s3}/twice/{len(odd)}"
+    storage.write_table(f"{folder}/part-0.parquet", table)
+    key = f"{folder.removeprefix('s3://shop/')}/{odd}"
+    boto3.client("s3").put_object(Bucket="shop", Key=key, Body=storage.read_bytes(f"{folder}/part-0.parquet"))
+    with pytest.raises(StorageError, match="that is empty"):
+        open_table(folder, IMAGES, foreign=True)
+
+
 class Answering(BaseHTTPRequestHandler):
     """Answers with the status and the error that the last part of the path names: 403-AccessDenied."""
 
@@ -167,6 +199,35 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.server_close()
 
 
+@pytest.mark.parametrize("number", ["EMFILE", "ENFILE", "EIO", "ESTALE", "ENOTCONN", "ENOMEM", "ETIMEDOUT"])
+def test_a_disk_that_is_away_says_nothing_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    error = OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+    monkeypatch.setattr(objects, "_without_waiting", lambda *_: (_ for _ in ()).throw(error))
+    with ObjectReader(attempts=1) as reader:
+        (outcome,) = reader.read_many([str(tmp_path / "a.jpg")])
+    assert isinstance(outcome, FetchError)
+    assert outcome.code == "unreachable"
+
+
+def test_more_files_than_the_process_may_open_are_read_all_the_same(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.jpg") for number in range(300)]
+    for path in paths:
+        Path(path).write_bytes(path.encode() * 1000)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    there = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (there + 3, before[1]))
+    try:
+        with ObjectReader(threads=32, attempts=8) as reader:
+            outcomes = reader.read_many(paths)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert all(isinstance(one, bytes) or one.code == "unreachable" for one in outcomes)
+    assert sum(isinstance(one, bytes) for one in outcomes) > 200
+
+
 @pytest.mark.usefixtures("answering")
 @pytest.mark.parametrize("folder", ["pictures", "odd/"])  # each client reads one of them
 def test_passing_reasons_are_told_from_final_ones(folder: str) -> None:
@@ -177,6 +238,8 @@ def test_passing_reasons_are_told_from_final_ones(folder: str) -> None:
         "403-InvalidAccessKeyId": "bad_credentials", "403-RequestExpired": "bad_credentials",
         "403-SignatureDoesNotMatch": "bad_credentials", "403-RequestTimeTooSkewed": "bad_credentials",
         "401-Unauthorized": "bad_credentials", "429-TooManyRequests": "rate_limited", "408-RequestTimeout": "timeout",
+        "400-ThrottlingException": "rate_limited", "403-RequestLimitExceeded": "rate_limited",
+        "400-RequestTimeout": "timeout", "409-OperationAborted": "server_error", "403-InvalidObjectState": "forbidden",
         "503-SlowDown": "server_error", "500-InternalError": "server_error", "504-GatewayTimeout": "server_error",
     }  # fmt: skip
     with ObjectReader(attempts=1, store_retries=0) as reader:

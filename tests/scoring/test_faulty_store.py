@@ -10,11 +10,13 @@ from pathlib import Path
 import boto3
 import pytest
 
+from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.errors import FetchError, OutageError, StorageError
 from atlas_ray.formats.table_files import _footer
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.schemas import IMAGES
+from tests.conftest import SHOP_COLUMNS
 from tests.scoring.faulty import Faulty, faulty
 from tests.support.inputs import free_port, wait_for, write_catalog
 from tests.support.parts import rows
@@ -125,6 +127,24 @@ def test_a_table_whose_store_is_away_is_not_damaged(
         table.read()
     with pytest.raises(StorageError, match="AWS Error"):
         _footer(uri, file.uri, set())
+
+
+def test_a_training_waits_for_its_pictures(store: type[Faulty], shop: str, catalog: str, tmp_path: Path) -> None:
+    client, folder = boto3.client("s3"), Path(shop).parent
+    for picture in (folder / "images").iterdir():
+        client.upload_file(str(picture), "shop", f"trained-on/images/{picture.name}")
+    far = str(tmp_path / "catalog")
+    import_catalog(ImportConfig(source=shop, output=far, columns=SHOP_COLUMNS, image_base="s3://shop/trained-on"))
+    command = [sys.executable, "-m", "atlas_ray.cli", "train", "classifier", "--catalog", far]
+    command += ["--output", str(tmp_path / "model"), "--backbone", "resnet18", "--image-size-px", "32"]
+    command += ["--batch-size", "16", "--epochs", "1"]
+    store.outages[20] = (8.0, 403, "ExpiredToken")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert store.away_until > 0
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert metrics["refused_examples"] == 0
+    assert metrics["val_examples"] == sum(row["split"] == "val" for row in rows(catalog, "products"))
 
 
 def test_a_run_outlives_outages_and_asks_again_for_what_failed(
