@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from atlas_ray.errors import ConfigError
@@ -13,8 +13,8 @@ from atlas_ray.schemas import PRODUCTS
 FIELDS = (*PRODUCTS.names, "image_position")
 """What `--map` may name: the columns of the products table, and the order of a product's pictures."""
 SYNONYMS = {
-    "product_id": ("product_id", "id", "item_id", "handle", "sku", "product_sku", "item_sku", "variant_sku",
-                   "article_number"),
+    "product_id": ("product_id", "id", "item_id", "handle", "url_handle", "sku", "product_sku", "item_sku",
+                   "variant_sku", "article_number"),
     "store": ("store", "shop", "store_name", "shop_name"),
     "url": ("url", "link", "product_url", "product_link", "permalink", "page_url"),
     "title": ("title", "name", "product_title", "product_name", "item_name", "display_name", "product_display_name"),
@@ -28,7 +28,7 @@ SYNONYMS = {
                    "image_link", "image_paths", "image_path", "image_file", "image_filename", "filename", "file_name",
                    "pictures", "picture", "picture_urls", "picture_url", "photos", "photo", "photo_urls", "photo_url",
                    "img", "imgs", "img_src", "img_url", "base_image", "main_image", "main_image_url", "primary_image",
-                   "variant_image"),
+                   "product_image", "product_image_url", "variant_image", "variant_image_url"),
     "category_path": ("category_path", "category", "product_category", "categories", "category_name", "product_type",
                       "type", "custom_product_type", "google_product_category"),
     "split": ("split",),
@@ -42,6 +42,8 @@ FURTHER_PICTURES = ("additional_images", "additional_image", "additional_image_l
 """Columns of pictures beside the one of `SYNONYMS`."""
 FROM_ONE_COLUMN = ("product_id", "category_path")
 """Fields that all rows of a table have from the same column, lest two kinds of ids or of categories mix."""
+SEVERAL = ("image_uris", "category_path", "breadcrumb")
+"""Fields that may be taken from several columns: of pictures, or of a path's names from the top down."""
 FURTHER = "further image_uris"
 """Columns of pictures that count beside those of `image_uris`."""
 MAX_SHOWN = 40
@@ -63,7 +65,7 @@ class Columns:
         """Take the user's choice.
 
         Args:
-            chosen: Our field -> the source's column; for `image_uris` also several, with commas between them.
+            chosen: Our field -> the source's column; for those of `SEVERAL` also several, with commas between them.
             table: The first rows of a source whose rows all have the same columns; empty for others.
         """
         self._chosen = chosen
@@ -86,6 +88,10 @@ class Columns:
             found = self._known[header] = self._find(header)
         return found
 
+    def is_of_levels(self, field: str, columns: Sequence[str]) -> bool:
+        """Tell whether a path has a column for each of its names."""
+        return field in self._chosen and len(columns) > 1
+
     def check(self, source: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Refuse a chosen column that no row has.
 
@@ -98,17 +104,17 @@ class Columns:
         """
         missing = dict(self._chosen)
         names: dict[str, None] = {}
+        keys: set[str] = set()
         for row in rows:
             if not missing:
                 return
-            header = tuple(row)
-            missing = {field: column for field, column in missing.items() if not _resolve(field, column, header)}
+            keys.update(map(column_key, row))
+            missing = {field: column for field, column in missing.items() if _absent(field, column, keys)}
             if len(names) < MAX_SHOWN:
-                names.update(dict.fromkeys(header))
+                names.update(dict.fromkeys(row))
         for field, column in missing.items():
             like = {column_key(name): name for name in names}
-            wanted = _several(column) if field == "image_uris" and "," in column else (column,)
-            absent = next((name for name in wanted if column_key(name) not in like), column)
+            absent = _absent(field, column, keys)[0]
             close = difflib.get_close_matches(column_key(absent), like, 1)
             hint = f"did you mean {like[close[0]]!r}? " if close else ""
             shown = ", ".join(repr(name) for name in list(names)[:MAX_SHOWN]) or "none"
@@ -136,7 +142,7 @@ class Columns:
         found = {FURTHER: _numbered(by_key) + tuple(by_key[key] for key in FURTHER_KEYS if key in by_key)}
         for field in FIELDS:
             if field in self._chosen:
-                found[field] = _resolve(field, self._chosen[field], header)
+                found[field] = _resolve(field, self._chosen[field], header, by_key)
                 continue
             columns = tuple(by_key[key] for key in KEYS[field] if key in by_key)
             if field in FROM_ONE_COLUMN and self._table:
@@ -151,7 +157,7 @@ class Columns:
 def find_value(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any] | None:
     """Return the first of some columns that a row has a value in, and the value; None where it has none."""
     for column in columns:
-        value = row[column]
+        value = row.get(column)
         if value is not None and value != "" and not is_missing(value) and value not in ([], {}):
             return column, value
     return None
@@ -161,13 +167,22 @@ def _several(column: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in column.split(",") if name.strip())
 
 
-def _resolve(field: str, column: str, header: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the columns of a row that the user means, as written or spelt alike; () where one is missing."""
-    by_key = {column_key(name): name for name in reversed(header)}
-    for names in ((column,), _several(column) if field == "image_uris" else ()):
-        found = [name if name in header else by_key.get(column_key(name)) for name in names]
-        if names and all(found):
-            return tuple(name for name in found if name)
+def _absent(field: str, column: str, keys: Container[str]) -> list[str]:
+    """Return which of the columns that the user means no row has so far."""
+    if column_key(column) in keys:
+        return []
+    return [name for name in (_several(column) if field in SEVERAL else (column,)) if column_key(name) not in keys]
+
+
+def _resolve(field: str, column: str, header: tuple[str, ...], by_key: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the columns of a row that the user means, as written or spelt alike; () if it has none of them.
+
+    Objects may leave out one of several columns, which keeps its place.
+    """
+    for names in ((column,), _several(column) if field in SEVERAL else ()):
+        found = tuple(name if name in header else by_key.get(column_key(name), name) for name in names)
+        if any(name in header for name in found):
+            return found
     return ()
 
 

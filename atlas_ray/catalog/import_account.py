@@ -37,9 +37,11 @@ HINTS: dict[str, Callable[[Source], str]] = {
     "missing_images": lambda _: "name the column of the pictures with --map image_uris=COLUMN",
     "bad_image_uri": lambda _: "name the folder of the pictures with --image-base, what stands between several of one "
     "cell with --image-separator",
-    "bad_category_path": lambda _: "name what stands between the names of a path with --path-separator",
+    "bad_category_path": lambda _: "name what stands between the names of a path with --path-separator, between "
+    "several paths in one cell with --category-separator (none if a cell is one)",
     "unknown_category": lambda _: "compare the labels with `atlas-ray taxonomy show`; name what is between the names "
-    "of a path with --path-separator, their column with --map category_path=COLUMN",
+    "of a path with --path-separator, between several paths with --category-separator, their column with "
+    "--map category_path=COLUMN",
     "not_a_picture": lambda _: "it was read as a folder of pictures: name a file, or another format with --format",
 }  # fmt: skip
 """What to do where one code explains most of what was refused."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally
+from atlas_ray.catalog.category_paths import DEFAULT, ListTally, SeparatorTally
 from atlas_ray.catalog.fields import FIELDS, Columns, find_value
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.joining import JoinedProducts
@@ -27,6 +27,8 @@ from atlas_ray.runs.run_record import write_run
 from atlas_ray.schemas import quarantine_row
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 
+ONE_PATH = "none"
+"""Says that a cell names one category path, whatever signs are in it."""
 FEW_PRODUCTS = 20
 SAMPLE_ROWS, SAMPLE_SIZE = 1000, 64 * 1024 * 1024
 """Rows, and characters in them, that are read at most to tell a source's columns and separators."""
@@ -45,7 +47,7 @@ class ImportConfig:
     encoding: str = "auto"
     """Of a text file; auto tells UTF-8 and UTF-16, and assumes an older one where the file is neither."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Our field -> the source's column; for `image_uris` also several, with commas between them."""
+    """Our field -> the source's column; of pictures, and of a path's names, also several with commas between them."""
     image_base: str = ""
     """The folder that relative picture names are below; the source's own where empty."""
     taxonomy: Taxonomy | None = None
@@ -62,6 +64,8 @@ class ImportConfig:
     """The store of rows that name none."""
     path_separator: str | None = None
     """Between the names of a category path written as text; None to tell it from the first rows."""
+    category_separator: str | None = None
+    """Between several category paths in one cell, `none` where each names one; None to tell it from the first rows."""
     image_separator: str | None = None
     """Between the pictures in one cell; None to tell them by their looks."""
     max_quarantine_fraction: float = 0.05
@@ -74,8 +78,9 @@ class ImportConfig:
         unknown = [name for name in self.columns if name not in FIELDS]
         if unknown:
             raise ConfigError(f"{unknown[0]!r} is no field of a product; expected one of {', '.join(FIELDS)}")
-        for name, text in (("path-separator", self.path_separator), ("image-separator", self.image_separator)):
-            if text == "":
+        for name in ("path_separator", "category_separator", "image_separator"):
+            if getattr(self, name) == "":
+                name = name.replace("_", "-")
                 raise ConfigError(f"--{name} is empty; expected what stands between the parts, such as ';'")
         check_encoding(self.encoding)
         if not 0 <= self.max_quarantine_fraction <= 1:
@@ -122,6 +127,8 @@ class ImportReport:
     """Sentences on what was told from the first rows and may be wrong."""
     unused: list[str] = field(default_factory=list)
     """Columns of a table that no field was taken from."""
+    unsure_paths: Unread | None = None
+    """Category paths that were read as one, and may be several."""
     likely_separator: str | None = None
     """What most category paths have, and not one has `path_separator`."""
     splits: Counter[str] = field(default_factory=Counter)
@@ -199,20 +206,35 @@ def open_source(config: ImportConfig) -> OpenSource:
             if found and str(found[1]).strip().lower() not in NO_VALUE:
                 tally.add(found[1])
         separators[name] = config.path_separator or tally.best()
+    between = None if config.category_separator == ONE_PATH else config.category_separator
+    if config.category_separator is None:
+        lists = ListTally(separators["category_path"])
+        for row in fields:
+            if found := find_value(row, columns.of(row)["category_path"]):
+                lists.add(found[1])
+        between = lists.best()
     prices = [str(found[1]) for row in fields if (found := find_value(row, columns.of(row)["price"]))]
     base = config.image_base or (uri if kind == "folder" else uri.rpartition("/")[0])
     reader = RowReader(
         image_base=base if is_address(base) else storage.absolute(base) if base else "",
+        image_base_given=bool(config.image_base),
         columns=columns,
         taxonomy=config.taxonomy,
         store=clean_text(config.store or "") or None,
         separators=separators,
+        category_separator=between,
+        doubts_paths=config.category_separator is None and config.taxonomy is None,
         image_separator=config.image_separator,
         point_marks_thousands=point_marks_thousands(prices),
     )
     assumed, separator = [], separators["category_path"]
     if config.path_separator is None and separator != DEFAULT:
         assumed.append(f"category paths are separated by {separator!r} (assumed; --path-separator says otherwise)")
+    if between and config.category_separator is None:
+        assumed.append(
+            f"cells hold several category paths with {between!r} between them (assumed; --category-separator "
+            f"{ONE_PATH} says that each is one)"
+        )
     if reader.point_marks_thousands:
         assumed.append("a price of 1.299 is more than a thousand (assumed, as other prices are written)")
     return OpenSource(uri, kind, source, itertools.chain(sample, rows), sample, reader, assumed)
@@ -309,6 +331,7 @@ def _describe(report: ImportReport, source: OpenSource, account: ImportAccount) 
     report.path_separator = source.reader.separators["category_path"]
     report.assumed, report.unused = source.assumed, source.unused
     report.likely_separator = source.reader.likely_separator
+    report.unsure_paths = source.reader.unsure
 
 
 def _finish(
@@ -343,6 +366,7 @@ def _finish(
             "previous": list(sides.rule.previous),
             "store": config.store,
             "path_separator": report.path_separator,
+            "category_separator": source.reader.category_separator,
             "image_separator": config.image_separator,
         },
         "columns": report.columns,
@@ -364,6 +388,7 @@ def _finish(
         },
         "unread": {name: asdict(values) for name, values in report.unread.items()},
         "kept_first": dict(report.kept_first),
+        "unsure_paths": asdict(report.unsure_paths) if report.unsure_paths else None,
         "likely_separator": report.likely_separator,
         "few_products": {format_path(path): count for path, count in report.few},
         "not_leaves": {format_path(path): count for path, count in report.not_leaves},

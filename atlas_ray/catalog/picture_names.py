@@ -1,6 +1,7 @@
 """Pictures as a source names them: cells that hold one name or several, and names as URIs."""
 
 import ast
+import html
 import io
 import json
 import os.path
@@ -18,12 +19,21 @@ URL_KEYS = ("url", "src", "href", "uri", "link", "image_url", "image", "path", "
 ADDRESS = re.compile(r"(?:https?:|s3:|file:)?//[^/\s]|file:///", re.IGNORECASE)
 BEFORE_ADDRESS = re.compile(rf"[\s|;,]+(?={ADDRESS.pattern})", re.IGNORECASE)
 URI = re.compile(r"s3://[^/]+/.|(?i:https?)://[^/?#]+(?:/[^#]|\?.)")
-PICTURE_END = re.compile(
-    r"\.(?:jpe?g|jpe|jfif|png|webp|gif|bmp|avif|tiff?|heic|heif|svg|jp2|jxl)(?:\?[^\s,;|]*)?$", re.IGNORECASE
+ENDING = r"\.(?:jpe?g|jpe|jfif|png|webp|gif|bmp|avif|tiff?|heic|heif|svg|jp2|jxl)"
+PICTURE_END = re.compile(rf"{ENDING}(?:\?[^\s,;|]*)?$", re.IGNORECASE)
+BETWEEN_ADDRESSES = re.compile(
+    rf"(?<!/)({ENDING}(?:\?[^\s,;|]{{0,1000}}?)?)[^\w/=?&%.,;|\s]{{0,3}}(?=(?:https?|s3|file)://)", re.IGNORECASE
 )
-SEPARATOR = re.compile(r"(\s*[;,]\s*|\s+)")
-LINE_END = re.compile(r"[\r\n]+")
-ONE_NAME = re.compile(r"[^\s|;,\[{]*")
+"""A picture's ending and signs that nobody writes in an address, before the next one."""
+SEPARATOR = re.compile(r"(\s*[;,]\s*|\s+(?:&|\+|and|und|et)\s+|\s+)")
+LINE_END = re.compile(r"[\r\n]+|<br\s*/?>", re.IGNORECASE)
+IMG_TAG = re.compile(r"""<img\b[^<>]*?\ssrc\s*=\s*(["'])(.+?)\1""", re.IGNORECASE)
+NAMED_ADDRESS = re.compile(r"[^/]*?\((https?://[^\s()]+)\)\s*(?:,|$)", re.IGNORECASE)
+"""An attachment as Airtable writes it: `a.jpg (https://host/1)`."""
+SIZE = re.compile(r"\s*(\S*[^\s,])(?:\s+(\d+(?:\.\d+)?)[wx](?:\s*,\s*|\s*$)|\s*,\s+|\s*,?\s*$)")
+"""One of the sizes of a picture in HTML's `srcset`: `a.jpg 2x`."""
+ONE_NAME = re.compile(r"""(?:https?://|s3://)?[^\s|;,:<"'\[{]*""", re.IGNORECASE)
+"""What needs no closer look, as most cells."""
 WINDOWS_PATH = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")
 PLAIN_LIST = re.compile(r'\{\s*(?:(?:"(?:[^"\\]|\\.)*"|[^\s",{}:][^",{}]*)\s*(?:,\s*(?!\})|(?=\})))*\}')
 """As databases print lists: `{a,"b, c",NULL}`."""
@@ -38,9 +48,10 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
     """Return the pictures that a value names, in their order.
 
     A text may name several: between lines, `|`, before each address (`https:`, `s3:`, `file:`, `//`), and at a comma,
-    a semicolon or a space after a name with a picture's ending, if each name has one. An address is never cut within,
-    and `my photo, front.jpg` is one name. Lists are read as they are, also nested ones, lists written as text, and
-    lists of objects with an address.
+    a semicolon, a space, `&` or `and` after a name with a picture's ending, if each name has one. An address is never
+    cut within, and `my photo, front.jpg` is one name. Of one picture in several sizes (`a.jpg 1x, b.jpg 2x`) the
+    largest is taken. Lists are read as they are, also nested ones, lists written as text, and lists of objects with an
+    address.
 
     Args:
         value: From JSON, CSV or Arrow.
@@ -52,9 +63,12 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
     if isinstance(value, str) and separator is not None:
         return [name.strip() for name in value.split(separator) if name.strip()]
     names: list[str] = []
-    pending = [read_listed(value) if isinstance(value, str) else value]
-    if isinstance(pending[0], str):
-        return _split(pending[0])
+    listed = read_listed(value) if isinstance(value, str) else value
+    if isinstance(listed, list) and len(listed) == 1 and isinstance(listed[0], str):
+        listed = listed[0]
+    if isinstance(listed, str):
+        return _split(listed)
+    pending = [listed]
     while pending:
         one = pending.pop()
         if isinstance(one, str):
@@ -63,7 +77,8 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
         elif isinstance(one, list | tuple):
             pending.extend(reversed(one))
         elif isinstance(one, dict):
-            address = next((one[key] for key in URL_KEYS if one.get(key)), None)
+            found = [one[key] for key in URL_KEYS if key in one]
+            address = next(filter(None, found), "" if found else None)
             if not isinstance(address, str):
                 raise RowError("bad_image_uri", f"a picture is {describe(one)} without any of {', '.join(URL_KEYS)}")
             pending.append(address)
@@ -114,32 +129,72 @@ def _split(text: str) -> list[str]:
         return [text] if text else []
     if text.lower().startswith("data:"):
         return [text]
+    for read in (_quoted, _tagged, _largest):
+        if names := read(text):
+            return names
+    text = BETWEEN_ADDRESSES.sub(r"\1\n", text)
     parts = [part for line in LINE_END.split(text) for part in BEFORE_ADDRESS.split(line)]
     names = [name for part in parts for name in ([part] if ADDRESS.match(part.lstrip()) else _names(part))]
     return [name for name in (name.strip().rstrip("|;, ") for name in names) if name]
+
+
+def _quoted(text: str) -> list[str]:
+    """Return the names of a text like `"a.jpg","b.jpg"`."""
+    if text[0] != text[-1] or text[0] not in "'\"":
+        return []
+    found = read_listed(f"[{text}]")
+    return [name.strip() for name in found if name.strip()] if isinstance(found, list) else []
+
+
+def _tagged(text: str) -> list[str]:
+    """Return the addresses of a text like `<img src="a.jpg">`, or `a.jpg (https://host/a)`."""
+    if "<" in text:
+        return [html.unescape(name) for _, name in IMG_TAG.findall(text)]
+    return [match[1] for match in _sequence(NAMED_ADDRESS, text)] if "(" in text else []
+
+
+def _largest(text: str) -> list[str]:
+    """Return the largest picture of a text like `a.jpg 1x, b.jpg 2x`, which are one in several sizes."""
+    sizes = _sequence(SIZE, text)
+    if any(size[2] for size in sizes) and all(ADDRESS.match(one[1]) or PICTURE_END.search(one[1]) for one in sizes):
+        return [max(sizes, key=lambda size: float(size[2] or 1))[1]]
+    return []
+
+
+def _sequence(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    """Return the matches that a text consists of; [] where it has anything else."""
+    found: list[re.Match[str]] = []
+    at = 0
+    while at < len(text) and (match := pattern.match(text, at)):
+        found.append(match)
+        at = match.end()
+    return found if at == len(text) else []
 
 
 def _names(text: str) -> list[str]:
     """Return the names of files in a line; the whole of it where one of several would have no picture's ending."""
     names = []
     for part in text.split("|"):
-        ended, name = [], ""
+        ended: list[str] = []
+        pieces: list[str] = []  # of the next name
         for piece in SEPARATOR.split(part):
-            name = name + piece if name or not SEPARATOR.fullmatch(piece) else ""
-            if PICTURE_END.search(name):
+            if pieces or not SEPARATOR.fullmatch(piece):
+                pieces.append(piece)
+            if PICTURE_END.search(piece) and re.match(r"[\w./\\~]", name := "".join(pieces)):
                 ended.append(name)
-                name = ""
-        names += [part] if name.strip(";, ") else ended
+                pieces = []
+        names += [part] if "".join(pieces).strip(";, ") else ended
     return names
 
 
-def picture_uri(name: str, base: str) -> str:
+def picture_uri(name: str, base: str, *, rooted: bool = False) -> str:
     """Return the URI of a picture.
 
     Args:
         name: An address (`https://`, `http://`, `s3://`, `//HOST/...`), a `file://` URI, or a path below `base`, also
             with backslashes.
         base: The folder, a local path or in S3.
+        rooted: Whether a path that begins with a slash is below `base`, too; below a web address it is.
 
     Raises:
         RowError: `bad_image_uri` for anything else, and for what leads out of `base`; `bad_encoding`.
@@ -164,7 +219,7 @@ def picture_uri(name: str, base: str) -> str:
         raise RowError("bad_image_uri", f"{shown}; expected a path, s3://BUCKET/KEY, or http(s)://HOST/PATH")
     if "/" not in name:
         name = name.replace("\\", "/")
-    if is_address(base) and not local:
+    if not local and (is_address(base) or (rooted and not name.startswith(f"{base.rstrip('/')}/"))):
         name = name.removeprefix("/")  # Magento's `/m/b/mb01.jpg` is below the folder of its media
     return _below(name, base.rstrip("/"), shown)
 

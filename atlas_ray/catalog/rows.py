@@ -3,19 +3,26 @@
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
-from atlas_ray.catalog.category_paths import DEFAULT, SeparatorTally, split_path
+from atlas_ray.catalog.category_paths import (
+    BETWEEN_PATHS,
+    DEFAULT,
+    SeparatorTally,
+    several_paths,
+    split_path,
+    split_paths,
+)
 from atlas_ray.catalog.fields import FIELDS, FURTHER, Columns, find_value
 from atlas_ray.catalog.picture_names import picture_names, picture_uri
 from atlas_ray.errors import RowError, TaxonomyError
 from atlas_ray.formats.prices import MAX_PRICE, parse_currency, read_price
-from atlas_ray.formats.values import describe, identifier, number, text_value
+from atlas_ray.formats.values import MAX_SHOWN, describe, identifier, number, text_value
 from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 from atlas_ray.taxonomy.tree import check_path
@@ -34,6 +41,8 @@ CELL_ERRORS = ("#n/a", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!
 """What a spreadsheet writes where a formula failed."""
 NO_VALUE = frozenset((*CELL_ERRORS, "n/a", "n.a.", "nan", "null", "none", "nil", "\\n", "-", "--", "?"))
 """Texts that stand for a missing id, category or picture, in lower case; of a title, they may be one."""
+NO_PICTURE = NO_VALUE | {"no_selection"}
+"""The same of a picture, with Magento's word."""
 NO_TEXT = frozenset((*CELL_ERRORS, "nan", "null", "\\n"))
 """Texts that stand for a missing text of another kind."""
 ROUNDED = re.compile(r"\d[.,]\d+E\+\d+")
@@ -57,6 +66,8 @@ class RowReader:
 
     image_base: str
     """The folder that relative picture names are below."""
+    image_base_given: bool = False
+    """Whether the user named it; names that begin with a slash are below it then, too."""
     columns: Columns = field(default_factory=lambda: Columns({}))
     """Where the fields are."""
     taxonomy: Taxonomy | None = None
@@ -65,6 +76,10 @@ class RowReader:
     """The store of rows that name none."""
     separators: Mapping[str, str] = field(default_factory=dict)
     """Between the names of a category path or breadcrumb written as text, by field."""
+    category_separator: str | None = None
+    """Between several category paths in one cell; None where a cell names one."""
+    doubts_paths: bool = False
+    """Whether nobody said if a sign in a name stands between several paths."""
     image_separator: str | None = None
     """Between the pictures in one cell; None to tell them by their looks."""
     point_marks_thousands: bool = False
@@ -77,6 +92,8 @@ class RowReader:
     """The separators that category paths had."""
     deepest: int = 0
     """Names of the longest category path."""
+    unsure: Unread | None = None
+    """Category paths that were read as one, and may be several."""
 
     def product(self, row: Mapping[str, Any], place: str) -> dict[str, Any]:
         """Turn a raw row into a row of the products table.
@@ -134,11 +151,25 @@ class RowReader:
         return self.tally.most() if self.deepest == 1 else None
 
     def _value(self, row: Mapping[str, Any], columns: Sequence[str], name: str) -> Any:
+        if name in PATH_FIELDS and self.columns.is_of_levels(name, columns):
+            return self._levels(row, columns, name)
         found = find_value(row, columns)
         if found is None:
             return None
         self.taken[name, found[0]] += 1
         return found[1]
+
+    def _levels(self, row: Mapping[str, Any], columns: Sequence[str], name: str) -> list[Any] | None:
+        """Return a path that has a column for each of its names; it may end above the deepest level."""
+        names: list[Any] = []
+        for column in columns:
+            found = find_value(row, (column,))
+            there = found is not None and str(found[1]).strip().lower() not in NO_VALUE
+            names.append(found[1] if found and there else None)
+            self.taken[name, column] += there
+        while names and names[-1] is None:
+            names.pop()
+        return names or None
 
     def _optional(self, name: str, value: Any, place: str, read: Callable[[Any], T]) -> T | None:
         """Read a field that a product may lack; where it cannot be read it is missing, and counted."""
@@ -184,11 +215,11 @@ class RowReader:
         uris, errors = [], []
         for value in values:
             for name in picture_names(value, self.image_separator):
-                if name.lower() in NO_VALUE:
+                if name.lower() in NO_PICTURE:
                     self._miss("image_uris", name, place)
                     continue
                 try:
-                    uris.append(picture_uri(name, self.image_base))
+                    uris.append(picture_uri(name, self.image_base, rooted=self.image_base_given))
                 except RowError as error:
                     errors.append((name, error))
         if errors and not uris:
@@ -215,7 +246,7 @@ class RowReader:
             self._miss("category_path", value, place)
             return None
         self.tally.add(value)
-        path = self._names(value, "category_path")
+        path = self._path(value, place)
         if not path:
             return None
         self.deepest = max(self.deepest, len(path))
@@ -228,7 +259,28 @@ class RowReader:
                 "unknown_category",
                 f"{format_path(path)!r} is no leaf of the taxonomy {self.taxonomy.name!r}",
             )
+        signs = [sign for sign in BETWEEN_PATHS if sign != self.category_separator]
+        if self.doubts_paths and isinstance(value, str) and any(sign in name for name in path for sign in signs):
+            self.unsure = self.unsure or Unread(0, f"{format_path(path)[:MAX_SHOWN]!r} ({place})")
+            self.unsure.count += 1
         return list(path)
+
+    def _path(self, value: Any, place: str) -> CategoryPath:
+        """Return the category path of a row; of several the one that is a leaf of the taxonomy."""
+        read = partial(split_paths, value, self.separators.get("category_path", DEFAULT), "category path")
+        leaves: Container[CategoryPath] = self.taxonomy.leaf_set if self.taxonomy else ()
+        paths = read(self.category_separator)
+        if len(paths) > 1:
+            whole, known = read(), [path for path in paths if path in leaves]
+            if len(whole) == 1 and whole[0] in leaves:
+                return whole[0]
+            if len(known) != 1:
+                raise several_paths(value, paths)
+            for path in paths:
+                if path != known[0]:
+                    self._miss("category_path", format_path(path), place)
+            paths = (known[0],)
+        return paths[0] if paths else ()
 
 
 def _text(value: Any, name: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from atlas_ray.errors import CatalogError, RowError
 from atlas_ray.formats.delimited import Delimited
-from atlas_ray.formats.json_lists import JsonList
+from atlas_ray.formats.json_lists import JsonList, KeyCheck
 from atlas_ray.formats.text_files import AUTO, PACKED, Utf8Stream, check_packed, open_text, read_lines
 from atlas_ray.formats.values import describe, is_missing, printable
 from atlas_ray.io import storage
@@ -135,17 +135,21 @@ class Source:
             yield from self._json_lines(file, f"{file.rpartition('/')[2]}, ")
 
     def _json_lines(self, source: str, name: str) -> Iterator[RawRow]:
+        keys = KeyCheck()
+        decode = json.JSONDecoder(object_pairs_hook=keys).decode
         for number, line, broken in read_lines(self._open(source)):
             place = f"{name}line {number}"
             if broken or not line.strip():
                 yield RawRow(place, error=broken, blank=not broken)
                 continue
             try:
-                row = json.loads(line)
+                row = decode(line)
             except (ValueError, RecursionError) as error:
+                keys.take()
                 yield RawRow(place, error=RowError("bad_row", f"not JSON: {printable(str(error))}"))
                 continue
-            yield _object(place, row)
+            doubled = keys.take()
+            yield RawRow(place, error=doubled) if doubled else _object(place, row)
 
     def _json(self) -> Iterator[RawRow]:
         """Read the objects of the first list in a JSON document."""

@@ -20,8 +20,9 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FIELD=COLUMN",
         help="our field = the source's column, where its name does not say it; several columns of pictures: "
-        "image_uris=COLUMN,COLUMN. Fields: product_id, store, url, title, description, price, currency, breadcrumb, "
-        "image_uris, image_position, category_path, split, crawled_at",
+        "image_uris=COLUMN,COLUMN; a column for each level: category_path=COLUMN,COLUMN. Fields: product_id, store, "
+        "url, title, description, price, currency, breadcrumb, image_uris, image_position, category_path, split, "
+        "crawled_at",
     )
     parser.add_argument("--image-base", default="", help="folder that relative picture names are below")
     parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
@@ -43,6 +44,10 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--store", help="store of rows that name none")
     parser.add_argument("--path-separator", help="between the names of a category path (default: told from the paths)")
+    parser.add_argument(
+        "--category-separator",
+        help="between several category paths in one cell, 'none' where a cell names one (default: told from the cells)",
+    )
     parser.add_argument("--image-separator", help="between the pictures in one cell (default: told from their names)")
     parser.add_argument(
         "--max-quarantine-fraction",
@@ -57,6 +62,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 def run_import(options: argparse.Namespace) -> int:
     """Turn a catalogue of another layout into tables."""
+    from atlas_ray.catalog.fields import SEVERAL
     from atlas_ray.catalog.importer import ImportConfig, import_catalog
     from atlas_ray.catalog.preview import preview
     from atlas_ray.errors import ConfigError
@@ -69,7 +75,7 @@ def run_import(options: argparse.Namespace) -> int:
         if not separator or not column:
             raise ConfigError(f"--map {entry!r}; expected FIELD=COLUMN, such as title=product_name")
         if field in columns:
-            several = f"; of several columns write --map {field}={columns[field]},{column}" * (field == "image_uris")
+            several = f"; of several columns write --map {field}={columns[field]},{column}" * (field in SEVERAL)
             raise ConfigError(f"--map names {field} twice: {columns[field]!r} and {column!r}{several}")
         columns[field] = column
     config = ImportConfig(
@@ -85,6 +91,7 @@ def run_import(options: argparse.Namespace) -> int:
         previous=tuple(options.previous),
         store=options.store,
         path_separator=options.path_separator,
+        category_separator=options.category_separator,
         image_separator=options.image_separator,
         encoding=options.encoding,
         max_quarantine_fraction=options.max_quarantine_fraction,

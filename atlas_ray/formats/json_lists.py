@@ -8,6 +8,7 @@ from typing import Any
 
 from atlas_ray.errors import RowError
 from atlas_ray.formats.text_files import Utf8Stream
+from atlas_ray.formats.values import printable
 
 MAX_ENTRY_CHARACTERS = 16 * 1024 * 1024
 MAX_DIGITS = 4000
@@ -17,6 +18,25 @@ UNDECODABLE = re.compile("[\udc80-\udcff]")
 SHOWN = 60
 
 
+class KeyCheck:
+    """Makes objects of JSON, and notes a key that has two values in one, of which a reader would take the last."""
+
+    def __init__(self) -> None:
+        self._doubled: str | None = None
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Return an object of its keys and values."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            self._doubled = next((key for key, value in pairs if value != found[key]), self._doubled)
+        return found
+
+    def take(self) -> RowError | None:
+        """Return what is wrong with the objects since the last call."""
+        key, self._doubled = self._doubled, None
+        return None if key is None else RowError("bad_row", f"the key {printable(key)[:SHOWN]!r} has two values")
+
+
 class JsonList:
     """Reads a list of a JSON document; memory grows with its longest entry alone."""
 
@@ -24,7 +44,8 @@ class JsonList:
         """Take a document, of which nothing was read."""
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._scan = json.JSONDecoder(parse_int=_whole_number).raw_decode
+        self._keys = KeyCheck()
+        self._scan = json.JSONDecoder(parse_int=_whole_number, object_pairs_hook=self._keys).raw_decode
         self._text = ""
         self._began = self._at = 0
         """Where the last value begins, and what is not read yet."""
@@ -71,8 +92,9 @@ class JsonList:
             return
         while True:
             self._peek()
+            self._keys.take()
             entry = self._value()
-            yield entry, self._damage()
+            yield entry, self._damage() or self._keys.take()
             if self._take("]"):
                 return
             self._expect(",")

@@ -34,6 +34,7 @@ def print_import(report: Any) -> None:
         console.print(f"{report.joined} further rows joined to their products{other}")
     _print_unread(console, report.unread)
     _print_assumed(console, report.assumed, report.path_separator, report.likely_separator)
+    _print_unsure(console, report.unsure_paths)
     if report.taxonomy is not None:
         console.print(f"taxonomy: {len(report.taxonomy.leaves)} leaves, id {report.taxonomy.id}")
     if report.encoding_assumed:
@@ -73,6 +74,7 @@ def print_preview(preview: Any) -> None:
         console.print(f"{code} {count}, such as {preview.examples[code]}")
     separator = preview.reader.separators["category_path"]
     _print_assumed(console, preview.assumed, separator, preview.reader.likely_separator)
+    _print_unsure(console, preview.reader.unsure)
 
 
 def _print_columns(console: Console, columns: dict[str, list[str]], unused: list[str]) -> None:
@@ -87,6 +89,13 @@ def _print_columns(console: Console, columns: dict[str, list[str]], unused: list
 def _print_unread(console: Console, fields: dict[str, Any]) -> None:
     for name, unread in fields.items():
         console.print(f"{name}: {unread.count} could not be read, such as {unread.example}")
+
+
+def _print_unsure(console: Console, paths: Any) -> None:
+    if paths is not None:
+        text = f"{paths.count} category paths have a name with ',', ';' or '|' in it, such as {paths.example}"
+        hint = "if a cell names several paths, --category-separator says what stands between them"
+        console.print(f"{text}, and were read as one each; {hint}", markup=False)
 
 
 def _print_assumed(console: Console, assumed: list[str], separator: str, likely: str | None) -> None:

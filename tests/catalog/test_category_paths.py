@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from atlas_ray.catalog.category_paths import SeparatorTally, split_path
+from atlas_ray.catalog.category_paths import ListTally, SeparatorTally, split_path, split_paths
 from atlas_ray.errors import RowError
 
 
@@ -58,7 +58,7 @@ def test_separators_are_told_from_the_paths(separator: str, paths: list[Any]) ->
         ("A > > B", ">", ("A", "", "B")),
         ("A # B", "#", ("A", "B")),
         ('["A", "B"]', ">", ("A", "B")),
-        ("['A', 'B > C']", ">", ("A", "B > C")),
+        (["A", "A > B", "A > B > C"], ">", ("A", "B", "C")),
         (["A", "B/C", ""], "/", ("A", "B/C")),
         (["A > B"], ">", ("A", "B")),
         (["A", 7], ">", ("A", "7")),
@@ -79,6 +79,7 @@ def test_paths(text: Any, separator: str, path: tuple[str, ...]) -> None:
     ("value", "code"),
     [(7, "bad_category_path"), ({"name": "A"}, "bad_category_path"), (True, "bad_category_path"),
      (["A", None], "bad_value"), (["A", float("nan")], "bad_value"), ([["A"], "B"], "bad_value"),
+     ("['A', 'B > C']", "bad_category_path"), ([["A", "B"], ["A", "C"]], "bad_value"),
      ("A > B, A > C", "bad_category_path"), ("A > B | A > C", "bad_category_path"),
      ("A > \ud83d", "bad_encoding")],
 )  # fmt: skip
@@ -86,3 +87,47 @@ def test_what_is_no_path(value: Any, code: str) -> None:
     with pytest.raises(RowError) as error:
         split_path(value, ">", "category path")
     assert error.value.code == code
+
+
+def between(separator: str, *cells: Any) -> str | None:
+    tally = ListTally(separator)
+    for cell in cells:
+        tally.add(cell)
+    return tally.best()
+
+
+@pytest.mark.parametrize(
+    ("sign", "separator", "cells"),
+    [
+        (",", ">", ["Clothing > Accessories, Sale", "Clothing, Clothing > Tshirts"]),
+        (",", ">", ["Clothing > Belts, Sale", "Sale"]),
+        (",", ">", ["Clothing > Belts, Sale", "Shoes > Boots, Sale"]),
+        (",", "/", ["Shop/Gear,Shop/Gear/Bags", "Shop/Gear/Bags,Shop/Sale"]),
+        (",", ">", ["men_2015,men_2016", "men_2016"]),
+        ("|", ">", ["Women > Tops | Sale", "Women > Skirts | Sale"]),
+        (";", ">", ["Bags &gt; Belts; New", "New"]),
+        (",", ">", ["Home > Towels\\, Robes"]),
+        (None, ">", ["Clothing > Accessories, Sale"]),
+        (None, ">", ["Food, Drinks & Tobacco > Tea", "Food, Drinks & Tobacco > Milk", "Home > Food"]),
+        (None, ">", ["Women > Clothing, Shoes & Bags > Bags", "Men > Clothing, Shoes & Bags"]),
+        (None, ">", ["Home > Beds, Sofas > Red", "Home > Lamps"]),
+        (None, ";", ["A;B", "A;C"]),
+        (None, ">", [["A, B"], ["B"], None, 7, ""]),
+    ],
+)
+def test_what_stands_between_paths_is_told_from_the_cells(sign: str | None, separator: str, cells: list[Any]) -> None:
+    assert between(separator, *cells) == sign
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("Clothing > Belts, Sale", (("Clothing", "Belts"), ("Sale",))),
+        ("Clothing, Clothing > Belts,", (("Clothing", "Belts"),)),
+        ("Home > Towels\\, Robes, Home > Towels\\, Robes", (("Home", "Towels, Robes"),)),
+        (" , ", ()),
+        (["A", "B, C"], (("A", "B, C"),)),
+    ],
+)
+def test_several_paths_in_one_cell(text: Any, paths: tuple[tuple[str, ...], ...]) -> None:
+    assert split_paths(text, ">", "category path", ",") == paths

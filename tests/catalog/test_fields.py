@@ -17,6 +17,8 @@ WOOCOMMERCE = ["ID", "SKU", "Name", "Short description", "Description", "Sale pr
                "Images"]  # fmt: skip
 MERCHANT_FEED = ["id", "title", "link", "image_link", "additional_image_link", "price", "google_product_category",
                  "product_type"]  # fmt: skip
+SHOPIFY_SINCE_2025 = ["Title", "URL handle", "Description", "Vendor", "Product category", "Type", "SKU", "Price",
+                      "Product image URL", "Image position", "Variant image URL"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,9 @@ MERCHANT_FEED = ["id", "title", "link", "image_link", "additional_image_link", "
         (SHOPIFY, {"product_id": ("Handle", "Variant SKU"), "title": ("Title",), "description": ("Body (HTML)",),
                    "price": ("Variant Price",), "image_uris": ("Image Src",), "image_position": ("Image Position",),
                    "category_path": ("Type",)}),
+        (SHOPIFY_SINCE_2025, {"product_id": ("URL handle", "SKU"), "title": ("Title",), "description": ("Description",),
+                   "price": ("Price",), "image_uris": ("Product image URL", "Variant image URL"),
+                   "image_position": ("Image position",), "category_path": ("Product category", "Type")}),
         (WOOCOMMERCE, {"product_id": ("ID", "SKU"), "title": ("Name",), "image_uris": ("Images",),
                        "description": ("Description", "Short description"), "price": ("Sale price", "Regular price"),
                        "category_path": ("Categories",)}),
@@ -54,6 +59,15 @@ def test_chosen_columns() -> None:
     assert pictures[FURTHER] == ("Front View", "back")
     assert "image_uris" not in pictures
     assert found([*header, "front view, back"], image_uris="front view, back")[FURTHER] == ("front view, back",)
+
+
+def test_a_column_for_each_level() -> None:
+    header = ["id", "Main Category", "sub"]
+    levels = Columns({"category_path": "main_category, sub, third"})
+    assert levels.of(dict.fromkeys(header, "x"))["category_path"] == ("Main Category", "sub", "third")
+    with pytest.raises(ConfigError, match=r"no column 'third' in shop\.csv"):
+        levels.check("shop.csv", [dict.fromkeys(header, "x")])
+    levels.check("shop.jsonl", [dict.fromkeys(header, "x"), {"id": "2", "third": "x"}])
 
 
 def test_ids_and_categories_come_from_one_column() -> None:

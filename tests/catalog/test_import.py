@@ -15,6 +15,7 @@ from atlas_ray.catalog.rows import Unread
 from atlas_ray.catalog.split import StratifiedSplit, parse_shares
 from atlas_ray.errors import CatalogError, ConfigError, OutputError
 from atlas_ray.io import storage
+from atlas_ray.reports.terminal import print_import
 from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids
 from atlas_ray.taxonomy import Taxonomy, read_taxonomy
 
@@ -258,3 +259,57 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 80 * 1024  # KiB
+
+
+def categories(tmp_path: Path, *cells: str, **fields: Any) -> tuple[ImportReport, list[list[str] | None], list[str]]:
+    """Import category cells; return the labels, and the messages of what is in quarantine."""
+    source = tmp_path / "shop.csv"
+    with source.open("w", newline="") as stream:
+        csv.writer(stream).writerows(
+            [["id", "image", "category"], *([n, "a.jpg", cell] for n, cell in enumerate(cells))]
+        )
+    report = run(source, tmp_path / "out", **fields)
+    refused = rows(tmp_path / "out", "quarantine") if report.quarantined else []
+    return report, [row["category_path"] for row in rows(tmp_path / "out", "products")], [
+        f"{row['error_code']}: {row['message']}" for row in refused
+    ]  # fmt: skip
+
+
+SEVERAL = ("Clothing, Clothing > Tshirts", "Clothing > Accessories, Sale", "Sale")
+
+
+def test_several_categories_in_a_cell_are_not_one_name(tmp_path: Path) -> None:
+    report, paths, (refused,) = categories(tmp_path, *SEVERAL)
+    assert paths == [["Clothing", "Tshirts"], ["Sale"]]
+    assert "bad_category_path: " in refused
+    assert "line 3: 'Clothing > Accessories, Sale' are 2 category paths" in refused
+    assert any("',' between them" in sentence and "--category-separator" in sentence for sentence in report.assumed)
+
+
+def test_a_name_that_may_be_several_categories_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, paths, refused = categories(tmp_path, "Clothing > Accessories, Sale", "Clothing > Belts")
+    assert (paths, refused) == ([["Clothing", "Accessories, Sale"], ["Clothing", "Belts"]], [])
+    assert report.unsure_paths == Unread(1, "'Clothing > Accessories, Sale' (line 2)")
+    print_import(report)
+    assert "--category-separator" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["unsure_paths"]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("separator", "label"),
+    [("none", ["Clothing", "Accessories, Sale"]), (",", None), ("|", ["Clothing", "Accessories, Sale"])],
+)
+def test_what_stands_between_categories_is_named(tmp_path: Path, separator: str, label: list[str] | None) -> None:
+    report, paths, refused = categories(tmp_path, SEVERAL[1], "Shoes", category_separator=separator)
+    assert [*paths, len(refused)] == ([label, ["Shoes"], 0] if label else [["Shoes"], 1])
+    assert report.unsure_paths is None
+    assert not any("--category-separator" in sentence for sentence in report.assumed)
+
+
+def test_a_taxonomy_tells_which_of_several_categories_counts(tmp_path: Path) -> None:
+    taxonomy = Taxonomy([("Clothing", "Accessories"), ("Clothing", "Tops, Tees"), ("Sale", "Summer")], name="target")
+    cells = ("Clothing > Accessories, New", "Clothing > Tops, Tees", "Clothing > Accessories, Sale > Summer", "New")
+    report, paths, refused = categories(tmp_path, *cells, taxonomy=taxonomy)
+    assert paths == [["Clothing", "Accessories"], ["Clothing", "Tops, Tees"]]
+    assert report.unread["category_path"] == Unread(1, "'New', text (line 2)")
+    assert [message.partition(":")[0] for message in refused] == ["bad_category_path", "unknown_category"]

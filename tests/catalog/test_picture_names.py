@@ -1,4 +1,5 @@
 import json
+import time
 from typing import Any
 
 import pytest
@@ -42,6 +43,29 @@ A, B = "https://cdn.shop.example/w_300,h_200/a.jpg?v=1;2|3", "https://cdn.shop.e
         ("a.jpg, and more", ["a.jpg, and more"]),
         ("Tom & Jerry; mug.png", ["Tom & Jerry; mug.png"]),
         (" a.jpg ", ["a.jpg"]),
+        ("a.jpg 1x, b.jpg 2x", ["b.jpg"]),
+        ("a.jpg, b.jpg 1.5x", ["b.jpg"]),
+        (f"{A} 300w,{A}2 1200w, {A}3 600w", [f"{A}2"]),
+        ("photo 1x.jpg", ["photo 1x.jpg"]),
+        ("front 1x, back 2x", ["front 1x, back 2x"]),
+        ('"a.jpg","b.jpg"', ["a.jpg", "b.jpg"]),
+        ("'a, b.jpg', 'c.jpg'", ["a, b.jpg", "c.jpg"]),
+        ('"a.jpg"', ["a.jpg"]),
+        ("'70s.jpg", ["'70s.jpg"]),
+        ("a.jpg & b.jpg", ["a.jpg", "b.jpg"]),
+        ("a.jpg and b.jpg + c.jpg", ["a.jpg", "b.jpg", "c.jpg"]),
+        ("a.jpg - b.jpg", ["a.jpg - b.jpg"]),
+        ("a.jpg (front).jpg", ["a.jpg (front).jpg"]),
+        ("a.jpg<br>b.jpg<br />c.jpg", ["a.jpg", "b.jpg", "c.jpg"]),
+        ("<p><img alt='x' src='https://x.example/a?b=1&amp;c=2'><img src=\"b.jpg\"/></p>",
+         ["https://x.example/a?b=1&c=2", "b.jpg"]),
+        ("a (1).jpg (https://x.example/1),b.jpg (https://x.example/2)", ["https://x.example/1", "https://x.example/2"]),
+        ("https://x.example/a.jpg::https://x.example/b.jpg", ["https://x.example/a.jpg", "https://x.example/b.jpg"]),
+        ("s3://shop/a.jpg?v=1~s3://shop/b.jpg", ["s3://shop/a.jpg?v=1", "s3://shop/b.jpg"]),
+        ("https://x.example/f?url=https://y.example/a.jpg", ["https://x.example/f?url=https://y.example/a.jpg"]),
+        ("https://x.example/a.jpg/https://y.example/b.jpg", ["https://x.example/a.jpg/https://y.example/b.jpg"]),
+        (["a.jpg,b.jpg"], ["a.jpg", "b.jpg"]),
+        ([{"url": None}, {"src": "", "url": None}, {"url": "a.jpg"}], ["a.jpg"]),
         ("", []),
         (" , ", []),
         (["a,b.jpg", " c d.jpg "], ["a,b.jpg", "c d.jpg"]),
@@ -84,6 +108,32 @@ def test_a_deep_list() -> None:
     assert picture_names("[" * 100_000 + "]" * 100_000, None) == ["[" * 99_999 + "]" * 99_999]
     with pytest.raises(RowError, match="bad_image_uri"):
         picture_names([{"url": json.loads("[" * 500 + "]" * 500)}], None)
+
+
+@pytest.mark.parametrize("text", ["a,", "a (b", "<img ", "a.jpg?", "'a' 'b", "https:", "a 1x, "])
+def test_a_huge_cell_takes_time_in_proportion(text: str) -> None:
+    began = time.process_time()
+    assert picture_names(text * 30_000, None)
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "uri"),
+    [
+        ("/m/b/a.jpg", "/shop/media", "/shop/media/m/b/a.jpg"),
+        ("/shop/media/a.jpg", "/shop/media/", "/shop/media/a.jpg"),
+        ("/m/b/a.jpg", "s3://shop/media", "s3://shop/media/m/b/a.jpg"),
+        ("//cdn.example/a.jpg", "s3://shop/media", "https://cdn.example/a.jpg"),
+    ],
+)
+def test_a_slash_at_the_beginning_is_below_a_folder_that_was_named(name: str, base: str, uri: str) -> None:
+    assert picture_uri(name, base, rooted=True) == uri
+
+
+@pytest.mark.parametrize("name", ["/../a.jpg", "../a.jpg", "file:///etc/passwd", "/a/../../../etc/passwd"])
+def test_nothing_leads_out_of_a_folder_that_was_named(name: str) -> None:
+    with pytest.raises(RowError, match="leads out"):
+        picture_uri(name, "/shop/media", rooted=True)
 
 
 @pytest.mark.parametrize(

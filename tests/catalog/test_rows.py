@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from atlas_ray.catalog.fields import Columns
 from atlas_ray.catalog.rows import RowReader, Unread
 from atlas_ray.errors import RowError
 
@@ -12,6 +13,37 @@ def read(**row: Any) -> tuple[dict[str, Any], dict[str, Unread]]:
     reader = RowReader(image_base="/shop")
     product = reader.product({"id": "1", "image": "a.jpg"} | row, "line 2")
     return product, reader.unread
+
+
+@pytest.mark.parametrize(
+    ("row", "path"),
+    [
+        ({"a": "Women", "b": "Tops", "c": "Tees"}, ["Women", "Tops", "Tees"]),
+        ({"a": "Women", "b": "Bags &amp; Belts", "c": ""}, ["Women", "Bags & Belts"]),
+        ({"a": "Women"}, ["Women"]),
+        ({"a": "Women", "b": "n/a", "c": "-"}, ["Women"]),
+        ({"a": "Women", "b": "Women > Tops", "c": "Women > Tops > Tees"}, ["Women", "Tops", "Tees"]),
+        ({"a": "A, B", "b": 7, "c": None}, ["A, B", "7"]),
+        ({"a": "", "b": None}, None),
+        ({"a": "Women", "b": "", "c": "Tees"}, "bad_value"),
+        ({"b": "Tops"}, "bad_value"),
+        ({"a": "Women", "b": "Tops > Tees"}, "bad_category_path"),
+    ],
+)
+def test_a_column_for_each_level(row: dict[str, Any], path: list[str] | str | None) -> None:
+    reader = RowReader(image_base="/shop", columns=Columns({"category_path": "a,b,c"}))
+    raw = {"id": "1", "image": "a.jpg"} | row
+    if isinstance(path, str):
+        with pytest.raises(RowError, match=path):
+            reader.product(raw, "line 2")
+    else:
+        assert reader.product(raw, "line 2")["category_path"] == path
+
+
+def test_a_picture_that_a_shop_says_it_lacks() -> None:
+    product, unread = read(image="no_selection")
+    assert product["image_uris"] == {}
+    assert unread["image_uris"].count == 1
 
 
 @pytest.mark.parametrize(

@@ -168,9 +168,8 @@ def test_a_folder_from_another_system_has_the_same_categories(tmp_path: Path, fo
     ],
 )  # fmt: skip
 def test_nothing_is_read_by_its_looks(tmp_path: Path, value: str, code: str | None) -> None:
-    (tmp_path / "a.jsonl").write_text(
-        f'{{"id": 7, "title": "T", "image": "a.jpg", {value}}}\n{{"id": "8", "image": "b.jpg"}}\n'
-    )
+    first = {"id": 7, "title": "T", "image": "a.jpg"} | json.loads(f"{{{value}}}")
+    (tmp_path / "a.jsonl").write_text(f'{json.dumps(first)}\n{{"id": "8", "image": "b.jpg"}}\n')
     report = run(tmp_path / "a.jsonl")
     products = {row["product_id"]: row for row in rows(tmp_path / "out", "products")}
     if code:
@@ -261,3 +260,11 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "rows.csv")
     with pytest.raises(CatalogError, match="a pipe or a device, which cannot be read twice; write it to a file first"):
         Source(str(tmp_path / "rows.csv"), "auto", ["product_id"])
+
+
+def test_a_key_with_two_values_costs_its_line(tmp_path: Path) -> None:
+    lines = ['{"id": 1, "image": "a.jpg", "id": 2}', '{"id": 3, "image": "a.jpg"}', '{"image": "a.jpg", "image": "b"}}']
+    (tmp_path / "shop.jsonl").write_text("\n".join(lines))
+    report = run(tmp_path / "shop.jsonl")
+    assert (report.products, report.quarantined) == (1, {"bad_row": 2})
+    assert "line 1: the key 'id' has two values" in report.examples["bad_row"]

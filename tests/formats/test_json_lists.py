@@ -86,3 +86,17 @@ def test_an_entry_with_bytes_of_another_encoding_is_told() -> None:
     _, entries, codes = read(data)
     assert codes == [None, "bad_encoding", None, None]
     assert entries[3] == {"a": "ü"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [
+        ('{"id": 1, "id": 2}', "bad_row"),
+        ('{"id": 1, "pictures": [{"url": "a", "url": "b"}]}', "bad_row"),
+        ('{"id": 1, "id": 1}', None),
+        ('{"id": {"a": 1}, "ID": 2}', None),
+    ],
+)
+def test_a_key_with_two_values(entry: str, code: str | None) -> None:
+    _, _, codes = read(f'[{{"id": 0}}, {entry}, {{"id": 3}}]'.encode())
+    assert codes == [None, code, None]
