@@ -10,7 +10,7 @@ def add_review(parser: argparse.ArgumentParser) -> None:
     from atlas_ray.evaluation.review import ReviewConfig
     from atlas_ray.settings import add_flags
 
-    parser.add_argument("--run", dest="scored", required=True, help="the output of `atlas-ray score`")
+    parser.add_argument("--run", dest="scored", help="the output of `atlas-ray score`")
     add_flags(parser, ReviewConfig, skip=("run",))
 
 

@@ -46,12 +46,18 @@ def run_serve(options: argparse.Namespace) -> int:
     check(config)
     if options.detach:
         connect()
-        print(f"serving at {deploy(config)}")
+        print(_serving(deploy(config)))
         return EXIT_OK
     if "RAY_ADDRESS" not in os.environ:
         connect()
-    serve_until_stopped(config, lambda url: print(f"serving at {url}; stop with Ctrl-C", flush=True))
+    serve_until_stopped(config, lambda url: print(f"{_serving(url)}; stop with Ctrl-C", flush=True))
     return EXIT_OK
+
+
+def _serving(url: str) -> str:
+    """Say where the endpoint answers, and which page a browser of this machine opens."""
+    page = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    return f"serving at {url}; its page: {page}/"
 
 
 def add_token(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
-"""The review queue: the products of a scoring run that are most worth a person's look."""
+"""The review queue: the products of a scoring run, or of a list, that are most worth a person's look."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,29 +9,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.errors import CatalogError, OutputError
+from atlas_ray.errors import CatalogError, ConfigError, OutputError, StorageError, TaxonomyError
+from atlas_ray.evaluation.review_list import add_pictures, read_list
 from atlas_ray.formats.spreadsheet import write_csv
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.reports.explainer import Explainer
 from atlas_ray.reports.review_page import review_page
+from atlas_ray.runs.catalog_products import read_products
 from atlas_ray.runs.leaves import find_leaves
-from atlas_ray.runs.scored import ScoredRun, open_scored
+from atlas_ray.runs.scored import PREDICTED, ScoredRun, open_scored
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH
 from atlas_ray.settings import check_settings, setting
-from atlas_ray.taxonomy import format_path
+from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 CARRIED = ("product_id", "category_path", "probability", "alternatives", "image_uri", "true_category_path")
+ADDED = ("title", "note", "corrected_category_path")
+MOST_MIGRATIONS = 20
+"""One after the other, that are followed back to the catalogue."""
+MAX_TITLE_CHARACTERS = 300
 READ = (*CARRIED, "level_probabilities", "decided_level")
 QUEUE = pa.schema(
     [
         *(CATEGORIZED.field(name) for name in CARRIED[:3]),
         ("margin", pa.float32()),
         *(CATEGORIZED.field(name) for name in CARRIED[3:]),
+        ("title", pa.string()),
+        ("note", pa.string()),
         ("corrected_category_path", CATEGORY_PATH),
     ]
 )
-"""`margin`: the best leaf's probability minus the second best one's; null where the run has no answer at all.
+"""`margin`: the best leaf's probability minus the second best one's; null where the run has no answer at all, and for
+products of a list. `title` is the catalogue's, `note` says why a product is on a list.
 `corrected_category_path` is for a person to fill, and for `atlas-ray relabel` to read."""
 
 
@@ -38,7 +48,14 @@ QUEUE = pa.schema(
 class ReviewConfig:
     """Which products of which run are to be looked at."""
 
-    run: str = setting("the output of `atlas-ray score`")
+    run: str | None = setting("the output of `atlas-ray score`", None)
+    products: str | None = setting(
+        "a list of products to decide on instead: the folder rescore or relabel of a migration, or the quarantine of "
+        "`atlas-ray relabel`; pictures come from --run or --catalog",
+        None,
+    )
+    catalog: str | None = setting("the catalogue that titles come from; the run's by default", None)
+    taxonomy: str | None = setting("the paths to choose from; the catalogue's own by default", None)
     output: str = setting("where queue.parquet, queue.csv and review.html go")
     count: int = setting("products in the queue, and at most so many without any answer", 200, low=1, high=100_000)
     model: str | None = setting("a model; the page then shows where it looked, where it can say so", None)
@@ -46,8 +63,18 @@ class ReviewConfig:
     split: str | None = setting("only products of this split", None, choices=("train", "val", "test"))
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Refuse values out of range, and what names no products.
+
+        Raises:
+            ConfigError: naming what is missing or too much.
+        """
         check_settings(self)
+        if not (self.run or (self.products and self.catalog)):
+            raise ConfigError(
+                "nothing to review; name a scoring run with --run, or a list with --products and its --catalog"
+            )
+        if self.products and (self.split or self.unlabelled_only):
+            raise ConfigError("--split and --unlabelled-only choose products of a run; a list holds what it names")
 
 
 @dataclass(frozen=True)
@@ -56,7 +83,7 @@ class Review:
 
     output: str
     catalog: str | None
-    """That the run scored."""
+    """That the products are of."""
     products: int
     """That were asked for."""
     unanswered: int
@@ -64,7 +91,9 @@ class Review:
     queue: pa.Table
     """`QUEUE`: smallest margin first, then those without any answer, by id."""
     note: str
-    """What there is to say of the attention strips."""
+    """What there is to say of the attention strips, and of what could not be read."""
+    listed: bool = False
+    """Whether the products are those of a list, and not the least sure ones of a run."""
 
 
 @holding("review", "config.output")
@@ -83,22 +112,90 @@ def review(config: ReviewConfig) -> Review:
         ArtifactError: where the model cannot be used.
     """
     output = storage.absolute(config.output)
-    scored = open_scored(config.run)
+    scored = open_scored(config.run) if config.run else None
     for name in ("queue.csv", "queue.parquet"):
         if storage.exists(storage.join(output, name)):
-            raise OutputError(f"{output} holds a queue, which may be filled in already; name a new folder")
-    explainer = Explainer(config.model, scored) if config.model else None
-    products, unanswered, queue = _queue(scored, config)
+            raise OutputError(
+                f"{output} holds a queue, which may be filled in already; name a new folder, or open that one with "
+                f"`atlas-ray review --serve --output {config.output}`"
+            )
+    explainer = Explainer(config.model, scored) if config.model and scored else None
+    catalog = config.catalog or (_catalog_of(scored) if scored else None)
+    if config.products:
+        rows, products = read_list(config.products, config.count)
+        if not rows:
+            raise CatalogError(f"{config.products}: no product on this list; there is nothing to review")
+        add_pictures(rows, scored, catalog)
+        queue, unanswered = pa.Table.from_pylist(rows, schema=QUEUE), 0
+    else:
+        assert scored is not None
+        products, unanswered, queue = _queue(scored, config)
     if not products:
         asked = f" of the split {config.split!r}" if config.split else ""
         asked += " without a label" if config.unlabelled_only else ""
-        raise CatalogError(f"{scored.uri}: no product{asked}; there is nothing to review")
+        raise CatalogError(f"{config.run}: no product{asked}; there is nothing to review")
+    queue, notes = _with_titles(queue, catalog)
+    taxonomy = _taxonomy(config, scored, catalog)
     storage.make_folder(output)
-    page, note = review_page(scored, queue, explainer)
+    page, note = review_page(_about(config, scored), queue, taxonomy, scored, explainer)
     storage.write_bytes(storage.join(output, "review.html"), page.encode())
     storage.write_table(storage.join(output, "queue.parquet"), queue)
     write_csv(storage.join(output, "queue.csv"), QUEUE.names, map(_cells, queue.to_pylist()))
-    return Review(output, scored.identity.get("catalog"), products, unanswered, queue, note)
+    return Review(
+        output, catalog, products, unanswered, queue, "; ".join(filter(None, [note, *notes])), bool(config.products)
+    )
+
+
+def _about(config: ReviewConfig, scored: ScoredRun | None) -> str:
+    """Say what is reviewed."""
+    if config.products:
+        return config.products
+    assert scored is not None
+    return f"{scored.uri} · model {scored.identity.get('model_id')}"
+
+
+def _catalog_of(scored: ScoredRun) -> str | None:
+    """Return the catalogue that a run scored; of a migrated run, the one of the run that was migrated."""
+    for _ in range(MOST_MIGRATIONS):
+        if catalog := scored.identity.get("catalog"):
+            return str(catalog)
+        try:
+            scored = open_scored(str(scored.identity.get("run") or ""))
+        except (CatalogError, StorageError):
+            break
+    return None
+
+
+def _with_titles(queue: pa.Table, catalog: str | None) -> tuple[pa.Table, list[str]]:
+    """Add the products' titles, and say so where they cannot be read."""
+    titles: dict[str, str | None] = {}
+    notes = []
+    if catalog:
+        try:
+            for row in read_products(catalog, queue["product_id"].to_pylist(), ("title",)):
+                titles[row["product_id"]] = (row["title"] or "")[:MAX_TITLE_CHARACTERS] or None
+        except (CatalogError, StorageError) as error:
+            notes.append(f"the products' titles cannot be read: {str(error).splitlines()[0]}")
+    column = pa.array([titles.get(product_id) for product_id in queue["product_id"].to_pylist()], pa.string())
+    return queue.set_column(queue.column_names.index("title"), QUEUE.field("title"), column), notes
+
+
+def _taxonomy(config: ReviewConfig, scored: ScoredRun | None, catalog: str | None) -> Taxonomy | None:
+    """Return what a person may choose from: what `relabel` takes, as far as that is known.
+
+    Of a migrated run that is its new taxonomy, which the catalogue need not have yet.
+    """
+    if config.taxonomy:
+        return read_taxonomy(config.taxonomy)
+    places = [storage.join(catalog, "taxonomy.json")] if catalog else []
+    if scored is not None:
+        predicted = storage.join(scored.uri, PREDICTED)
+        places = [predicted, *places] if "run" in scored.identity else [*places, predicted]
+    for place in places:
+        with contextlib.suppress(TaxonomyError, StorageError):
+            if storage.exists(place):
+                return read_taxonomy(place)
+    return None
 
 
 def margins(batch: pa.RecordBatch) -> pa.Array:
@@ -127,7 +224,7 @@ def _queue(scored: ScoredRun, config: ReviewConfig) -> tuple[int, int, pa.Table]
     products = unanswered = 0
     for batch in scored.batches((*READ, "split"), chosen):
         columns = {name: batch[name] for name in CARRIED} | {"margin": margins(batch)}
-        columns["corrected_category_path"] = pa.nulls(len(batch), CATEGORY_PATH)
+        columns |= {name: pa.nulls(len(batch), QUEUE.field(name).type) for name in ADDED}
         rows = pa.table(columns).select(QUEUE.names).cast(QUEUE)
         without = rows.filter(rows["margin"].is_null())
         products, unanswered = products + len(rows), unanswered + len(without)
@@ -156,13 +253,16 @@ def _cells(row: dict[str, Any]) -> list[str | float | None]:
 def print_review(found: Review) -> None:
     """Say what there is to look at, and what to do with it."""
     answered = found.queue.filter(found.queue["margin"].is_valid())["margin"]
-    print(f"{len(answered)} of {found.products} products to look at", end="")
-    if len(answered):
-        print(f", margins {answered[0].as_py():.4f} to {answered[-1].as_py():.4f}", end="")
-    print(f"; {len(found.queue) - len(answered)} more of {found.unanswered} without any answer")
+    if found.listed:
+        print(f"{len(found.queue)} products to decide on, of {found.products} rows of the list")
+    else:
+        print(f"{len(answered)} of {found.products} products to look at", end="")
+        if len(answered):
+            print(f", margins {answered[0].as_py():.4f} to {answered[-1].as_py():.4f}", end="")
+        print(f"; {len(found.queue) - len(answered)} more of {found.unanswered} without any answer")
     if found.note:
         print(found.note)
-    print(f"  {found.output}/review.html")
+    print(f"  {found.output}/review.html, to decide in a browser, which saves corrections.csv; or")
     print(f"  {found.output}/queue.csv, to fill in corrected_category_path, or queue.parquet; then")
     catalog = found.catalog or "CATALOG"
     print(f"  atlas-ray relabel --catalog {catalog} --corrections {found.output}/queue.csv --output NEW")

@@ -29,6 +29,15 @@ class PathRow:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """A category path that is predicted in the place of another one."""
+
+    true: CategoryPath
+    predicted: CategoryPath
+    products: int
+
+
+@dataclass(frozen=True)
 class PathMetrics:
     """How a set of products fares."""
 
@@ -47,6 +56,8 @@ class PathMetrics:
     """The same of the paths cut off at each level, level 1 first."""
     paths: tuple[PathRow, ...]
     """One row a path that is true or predicted somewhere, most support first."""
+    confusion: Confusion | None = None
+    """The most frequent one; None where every prediction is right."""
     calibration_error: float = 0.0
     """Expected calibration error of the whole path's probability, over the scored products."""
     level_calibration_errors: tuple[float, ...] = ()
@@ -110,7 +121,13 @@ def measure(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int]) -> Pa
         macro_f1=sum(row.f1 for row in rows if row.support) / len(support),
         level_macro_f1=tuple(_macro_f1(pairs, level) for level in range(1, depth + 1)),
         paths=tuple(rows),
+        confusion=_most_frequent(pairs),
     )
+
+
+def _most_frequent(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int]) -> Confusion | None:
+    wrong = (Confusion(true, guess, count) for (true, guess), count in pairs.items() if guess and guess != true)
+    return min(wrong, key=lambda one: (-one.products, one.true, one.predicted), default=None)
 
 
 def _macro_f1(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int], level: int) -> float:

@@ -39,6 +39,13 @@ def seen(pixels: Pixels) -> str:
     return data_uri(_file(_picture(pixels), "JPEG"), "jpeg")
 
 
+def frames(pixels: Pixels, maps: Maps, levels: int) -> list[Image.Image]:
+    """Return a picture, and the same under the attention of each of its path's levels."""
+    picture = _picture(pixels).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC).convert("RGBA")
+    looked = (Image.alpha_composite(picture, _overlay(level)) for level in maps[:levels])
+    return [one.convert("RGB") for one in (picture, *looked)]
+
+
 def strip(pixels: Pixels, maps: Maps, levels: Sequence[tuple[str, float]]) -> Image.Image:
     """Draw a picture, and beside it the same under each level's attention, as in Figure 3 of the Atlas paper.
 
@@ -48,11 +55,10 @@ def strip(pixels: Pixels, maps: Maps, levels: Sequence[tuple[str, float]]) -> Im
         levels: What stands below each: its name and its probability. A name that no font at hand can
             write is the level's number.
     """
-    picture = _picture(pixels).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC).convert("RGBA")
-    shown = [picture, *(Image.alpha_composite(picture, _overlay(level)) for level in maps[: len(levels)])]
+    shown = frames(pixels, maps, len(levels))
     sheet = Image.new("RGB", (len(shown) * (SIDE_PX + GAP_PX) - GAP_PX, SIDE_PX + CAPTION_PX), "white")
     for place, one in enumerate(shown):
-        sheet.paste(one.convert("RGB"), (place * (SIDE_PX + GAP_PX), 0))
+        sheet.paste(one, (place * (SIDE_PX + GAP_PX), 0))
     draw = ImageDraw.Draw(sheet)
     for level, (name, probability) in enumerate(levels, 1):
         _write(draw, level, name, probability)

@@ -12,8 +12,19 @@ from rich.table import Table
 
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
-from atlas_ray.reports.page import document, gallery, heading, paragraph, table, thumbnails
+from atlas_ray.reports.page import (
+    Cell,
+    Share,
+    document,
+    gallery,
+    heading,
+    section,
+    summary,
+    table,
+    thumbnails,
+)
 from atlas_ray.reports.terminal import wide_console
+from atlas_ray.reports.words import comparison_verdict
 from atlas_ray.runs.tally import PAIR_SEPARATOR
 from atlas_ray.schemas import path_keys
 from atlas_ray.taxonomy import format_path
@@ -23,7 +34,7 @@ MOVES_WITH_EXAMPLES, EXAMPLES = 24, 6
 """On the page: for the moves of the most products, those of which the second run is surest."""
 SHOWN = 10
 """Moves on the terminal, and products that one run alone has on the page."""
-ACCURACY = ("split", "products", "before", "after", "difference", "95% interval", "won", "lost")
+ACCURACY = ("split", "products", "before", "after", "difference (95% interval, points)", "won", "lost")
 MOVES = ("from", "to", "products", "probability before", "probability after", "labelled", "right before", "right after")
 
 
@@ -34,19 +45,37 @@ def write_comparison_page(output: str) -> None:
         output: Where `atlas_ray.evaluation.comparison` left `comparison.json`, `moves.parquet` and `products.parquet`.
     """
     account, moves = _read(output)
-    parts = [heading("Two scoring runs", 1), *map(paragraph, _facts(account)), heading("Accuracy")]
-    parts.append(table(ACCURACY, _accuracy_rows(account)))
-    parts.append(heading(f"Moves: the {SHOWN_MOVES} most frequent" if len(moves) > SHOWN_MOVES else "Moves"))
-    parts.append(table(MOVES, [_move_row(row) for row in moves.slice(0, SHOWN_MOVES).to_pylist()]))
     shown = moves.slice(0, MOVES_WITH_EXAMPLES)
     examples, alone = _examples(output, shown)
+    title = f"Moves: the {SHOWN_MOVES} most frequent" if len(moves) > SHOWN_MOVES else "Moves"
+    parts = [
+        summary([f"{_capital(comparison_verdict(account))}.", *map(_capital, _facts(account))], _tiles(account)),
+        section("Accuracy", table(ACCURACY, _accuracy_rows(account))),
+        section(title, table(MOVES, [_move_row(row) for row in moves.slice(0, SHOWN_MOVES).to_pylist()])),
+    ]
+    galleries = []
     for move, rows in zip(shown.to_pylist(), examples, strict=True):
         cells = list(zip(thumbnails([row["image_uri"] for row in rows]), map(_caption, rows), strict=True))
-        parts += [heading(f"{_written(move['from'])} → {_written(move['to'])}: {move['products']}"), gallery(cells)]
+        galleries += [heading(f"{_written(move['from'])} → {_written(move['to'])}: {move['products']}"), gallery(cells)]
+    if galleries:
+        parts.append(section("Products that moved", *galleries))
     for change, run in (("only_before", "first"), ("only_after", "second")):
         if alone[change]:
-            parts += [heading(f"Products that the {run} run alone has"), table(("product", "path"), alone[change])]
+            listed = table(("product", "path"), alone[change])
+            parts.append(section(f"Products that the {run} run alone has", listed))
     storage.write_bytes(storage.join(output, "comparison.html"), document("Two scoring runs", parts).encode())
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _tiles(account: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    products = account["products"]
+    tiles: list[tuple[str, Cell]] = [
+        ("of the products stayed", Share(account["agreement"])), ("moved", products["moved"]),
+    ]  # fmt: skip
+    return tiles if account["agreement"] is not None else tiles[1:]
 
 
 def print_comparison(output: str) -> None:
@@ -63,6 +92,7 @@ def print_comparison(output: str) -> None:
             console.print(_terminal_table(head, rows))
     for name in ("comparison.html", "moves.parquet", "products.parquet", "comparison.json"):
         console.print(f"  {output}/{name}")
+    console.print(comparison_verdict(account))
 
 
 def _read(output: str) -> tuple[dict[str, Any], pa.Table]:
@@ -102,20 +132,17 @@ def _facts(account: Mapping[str, Any]) -> list[str]:
             "models was fitted on them"
         )
     facts += account["notes"]
-    if not account["accuracy"]:
-        facts.append("no product has labels that judge both runs, so nothing says which one is right")
     return facts
 
 
-def _accuracy_rows(account: Mapping[str, Any]) -> list[list[object]]:
+def _accuracy_rows(account: Mapping[str, Any]) -> list[list[Cell]]:
     return [
         [
             split,
             one["products"],
-            one["before"],
-            one["after"],
-            f"{one['difference']:+.4f}",
-            f"{one['low']:+.4f} to {one['high']:+.4f}",
+            Share(one["before"]),
+            Share(one["after"]),
+            Share(one["difference"], (one["low"], one["high"]), signed=True),
             one["won"],
             one["lost"],
         ]
@@ -123,9 +150,10 @@ def _accuracy_rows(account: Mapping[str, Any]) -> list[list[object]]:
     ]
 
 
-def _move_row(move: Mapping[str, Any]) -> list[object]:
-    names = ("products", "probability_before", "probability_after", "labelled", "right_before", "right_after")
-    return [_written(move["from"]), _written(move["to"]), *(move[name] for name in names)]
+def _move_row(move: Mapping[str, Any]) -> list[Cell]:
+    sure = (Share(move[name]) for name in ("probability_before", "probability_after"))
+    counts = (move[name] for name in ("labelled", "right_before", "right_after"))
+    return [_written(move["from"]), _written(move["to"]), move["products"], *sure, *counts]
 
 
 def _written(path: Sequence[str] | None) -> str:
@@ -134,7 +162,7 @@ def _written(path: Sequence[str] | None) -> str:
 
 def _caption(row: Mapping[str, Any]) -> str:
     sure = [
-        f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("probability_before", "probability_after")
+        f"{row[name]:.0%}" if row[name] is not None else "-" for name in ("probability_before", "probability_after")
     ]
     truth = row["true_category_path"]
     right = [side for side in ("before", "after") if row[f"right_{side}"]]
@@ -173,12 +201,17 @@ def _pairs(before: pa.ChunkedArray, after: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*keys, PAIR_SEPARATOR)
 
 
-def _terminal_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+def _terminal_table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
     drawn = Table(*head)
     for place, column in enumerate(drawn.columns):
-        column.justify = "right" if place and any(isinstance(row[place], int | float) for row in rows) else "left"
+        numbers = any(isinstance(row[place], int | float | Share) for row in rows)
+        column.justify = "right" if place and numbers else "left"
     for row in rows:
-        drawn.add_row(
-            *(f"{cell:.4f}" if isinstance(cell, float) else escape("" if cell is None else str(cell)) for cell in row)
-        )
+        drawn.add_row(*(escape(_cell(cell)) for cell in row))
     return drawn
+
+
+def _cell(value: Cell) -> str:
+    if isinstance(value, Share) and value.range:
+        return f"{value} ({value.range})"
+    return "" if value is None else str(value)

@@ -9,10 +9,12 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from atlas_ray.io import storage
-from atlas_ray.reports.page import MAX_BYTES, THUMBNAIL_PX, document, gallery, heading, plain, thumbnail
+from atlas_ray.reports.page import MAX_BYTES, THUMBNAIL_PX, document, gallery, plain, section, summary, thumbnail
 
 MAX_CELLS = 300
 """In one sheet; more cannot be looked at, and would not fit the page's size."""
+PAGE_BYTES = 100_000
+"""What the page's style and script may take."""
 COLUMNS = 6
 GAP_PX = 14
 LINE_PX = 16
@@ -115,8 +117,8 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width_px: int, count: int) -
 
 def _html(sections: Drawn, count: int) -> str:
     # 1,500 bytes a cell are for its caption (4 bytes a character, escaped) and tags.
-    budget_bytes = MAX_BYTES // count - 1_500
-    parts = []
-    for title, cells in sections:
-        parts += [heading(title), gallery(cells, budget_bytes)]
-    return document("Contact sheet", parts)
+    budget_bytes = (MAX_BYTES - PAGE_BYTES) // count - 1_500
+    shown = sum(len(cells) for _, cells in sections)
+    words = f"{shown} picture{'' if shown == 1 else 's'} in {len(sections)} group{'' if len(sections) == 1 else 's'}"
+    parts = [section(title, gallery(cells, budget_bytes)) for title, cells in sections]
+    return document("Contact sheet", [summary([words]), *parts])

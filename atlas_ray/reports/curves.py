@@ -21,7 +21,7 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     epochs = [row["epoch"] for row in history]
     if labels := "val_micro_f1" in history[0]:
@@ -58,7 +58,11 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
             axes.legend()
         else:
             axes.text(0.5, 0.5, "no validation split", ha="center", transform=axes.transAxes)
-    rate.set_yscale("log" if all(row["decoder_lr"] > 0 for row in history) else "linear")
+    if all(row["decoder_lr"] > 0 for row in history):
+        rate.set_yscale("log")
+        rate.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        rate.yaxis.set_minor_formatter(NullFormatter())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

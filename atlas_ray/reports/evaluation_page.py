@@ -7,16 +7,28 @@ from atlas_ray.errors import ArtifactError, StorageError
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.metrics import PathMetrics, common_prefix
-from atlas_ray.reports.page import document, gallery, heading, jpeg_uri, paragraph, plot, table, thumbnails
-from atlas_ray.reports.plots import draw_reliability, draw_risk_coverage, draw_support
-from atlas_ray.runs.examples import find_examples, image_uris
+from atlas_ray.reports.charts import draw_reliability, draw_risk_coverage, draw_support
+from atlas_ray.reports.page import (
+    Share,
+    document,
+    gallery,
+    heading,
+    paragraph,
+    section,
+    strip,
+    summary,
+    table,
+    thumbnails,
+)
+from atlas_ray.reports.words import evaluation_details, evaluation_verdict, products_of
+from atlas_ray.runs.examples import Examples, find_examples, image_uris
 from atlas_ray.runs.scored import ScoredRun
-from atlas_ray.runs.tally import ALL, BANDS, HELD_OUT, UNKNOWN, Tallies, Tally, band_names
+from atlas_ray.runs.tally import BANDS, UNKNOWN, Tallies, Tally, band_names
 from atlas_ray.schemas import LABEL_ERRORS
 from atlas_ray.taxonomy import CategoryPath, format_path
 
 if TYPE_CHECKING:
-    from atlas_ray.reports.explainer import Explainer, Proposal
+    from atlas_ray.reports.explainer import Explainer, Proposal, Strip
 
 CONFUSIONS, EACH = 12, 4
 MISSED = 15
@@ -28,10 +40,6 @@ OUTSIDE, NEW_PATHS, NEW_EACH = 256, 8, 3
 ERRORS = 16
 STRIP_BYTES = 90_000
 OF_LABEL_ERRORS = "label_errors.parquet"
-HEADLINES = {
-    "test": "the split test", HELD_OUT: "the labelled products that the model was not fitted on",
-    ALL: "all labelled products",
-}  # fmt: skip
 COLUMNS_SAID = {
     "store": "store", "price": "price", "image_size_px": "shorter side of the picture, px",
     "zoomed_probability": "probability of being zoomed",
@@ -66,19 +74,27 @@ def write_page(
     one, counts = metrics[split], found.by_split[split]
     identity = scored.identity
     explainer = _explainer(model, scored) if model else None
+    about = (
+        f"{scored.uri} · model {identity.get('model_id', '')} · taxonomy {identity.get('taxonomy_id', '')} · finished "
+        f"{str(scored.run.get('finished_at', ''))[:19]}"
+    )
     parts = [
-        heading("Evaluation of a scoring run", 1),
-        paragraph(
-            f"{scored.uri}; model {identity.get('model_id', '')}, taxonomy {identity.get('taxonomy_id', '')}, finished "
-            f"{str(scored.run.get('finished_at', ''))[:19]}. Below the first table everything is of "
-            f"{HEADLINES[split]}: {one.products} products."
+        summary([evaluation_verdict(split, one), *evaluation_details(one), *notes], _tiles(one)),
+        section(
+            "By split",
+            _headline(metrics),
+            paragraph(
+                "Small: 95% bootstrap intervals over products, in percent. Hierarchical F1 counts the names of the "
+                "longest common prefix. An answer holds where the path, or the ancestor that was answered with, is "
+                f"right. Everything below is of the {one.products:,} {products_of(split)}."
+            ),
         ),
-        *map(paragraph, notes),
-        *_headline(metrics),
-        *_levels(one),
-        heading("F-score and support"),
-        paragraph("Each point is a category path; those with few products are the ones to collect more of."),
-        plot(draw_support(one.paths), "F-score of each path against its number of products"),
+        section("By level", _levels(one)),
+        section(
+            "F-score and support",
+            paragraph("Each point is a category path; those with few products are the ones to collect more of."),
+            draw_support(one.paths),
+        ),
     ]
     confused = _costliest(counts)
     examples = find_examples(
@@ -90,24 +106,18 @@ def write_page(
         outside=OUTSIDE if explainer and explainer.proposes else 0,
     )
     parts += [
-        heading("The confusions that cost most"),
-        paragraph(f"By names of the path that are lost, over all products; the {EACH} surest products of each."),
+        section("The confusions that cost most", *_confusions(confused, examples)),
+        section("The paths most often missed", _missed(one)),
+        *_trust(counts),
+        *_slices(counts),
     ]
-    for pair, products, lost in confused:
-        true, guess = pair
-        said = format_path(guess) if guess else "no answer"
-        parts.append(paragraph(f"{format_path(true)} taken for {said}: {products} products, {lost} names lost"))
-        rows = examples.confused[pair].rows
-        captions = [f"{row['product_id']} {row['probability']:.3f}" for row in rows]
-        parts.append(gallery(list(zip(thumbnails([row["image_uri"] for row in rows]), captions, strict=True))))
-    parts += [*_missed(one), *_trust(counts), *_slices(counts)]
     if explainer:
         parts += _explained(explainer, examples.right.rows, examples.wrong.rows)
     proposed = None
     if explainer and explainer.proposes:
         outside = examples.outside.rows
         paths = explainer.new_paths(outside)
-        parts += _new_paths(paths, outside)
+        parts.append(_new_paths(paths, outside))
         proposed = [
             {
                 "split": split, "category_path": list(path), "products": len(some), "probability": some[0].probability,
@@ -116,8 +126,8 @@ def write_page(
             for path, some in paths.items()
         ]  # fmt: skip
     if embeddings:
-        parts += _label_errors(scored, embeddings)
-    storage.write_bytes(storage.join(folder, "report.html"), document("Evaluation", parts).encode())
+        parts.append(_label_errors(scored, embeddings))
+    storage.write_bytes(storage.join(folder, "report.html"), document("Evaluation", parts, about=about).encode())
     return proposed
 
 
@@ -130,39 +140,45 @@ def _explainer(model: str, scored: ScoredRun) -> "Explainer":
     return explainer
 
 
-def _headline(metrics: Mapping[str, PathMetrics]) -> Iterator[str]:
+def _tiles(one: PathMetrics) -> list[tuple[str, Share]]:
+    levels = [
+        (f"level {level} right", _share(one, f"level_{level}", accuracy))
+        for level, accuracy in enumerate(one.levels, 1)
+    ]
+    return [
+        ("whole path right", _share(one, "exact")),
+        *levels[:-1],
+        ("macro F1, each path alike", _share(one, "macro_f1")),
+        ("of the products answered", Share(one.answered)),
+        ("of the answers hold", Share(one.precision)),
+    ]
+
+
+def _headline(metrics: Mapping[str, PathMetrics]) -> str:
     head = ("split", "products", "exact path", "hierarchical F1", "macro F1", "calibration error", "answered",
             "precision of the answers", "unscored")  # fmt: skip
-    yield table(
+    return table(
         head,
         (
             (
-                split, one.products,
-                *(_with_interval(one, name) for name in ("exact", "hierarchical_f1", "macro_f1")),
-                one.calibration_error, one.answered, one.precision, one.unscored,
+                split, one.products, *(_share(one, name) for name in ("exact", "hierarchical_f1", "macro_f1")),
+                Share(one.calibration_error), Share(one.answered), Share(one.precision), one.unscored,
             )
             for split, one in metrics.items()
         ),
     )  # fmt: skip
-    yield paragraph(
-        "In brackets: 95% bootstrap intervals over products. Hierarchical F1 counts the names of the longest common "
-        "prefix. An answer holds where the path, or the ancestor that was answered with, is right."
-    )
 
 
-def _with_interval(one: PathMetrics, name: str, value: float | None = None) -> str:
-    value = getattr(one, name) if value is None else value
-    low, high = one.intervals.get(name, (value, value))
-    return f"{value:.4f} ({low:.4f}–{high:.4f})"
+def _share(one: PathMetrics, name: str, value: float | None = None) -> Share:
+    return Share(getattr(one, name) if value is None else value, one.intervals.get(name))
 
 
-def _levels(one: PathMetrics) -> Iterator[str]:
-    yield heading("By level")
+def _levels(one: PathMetrics) -> str:
     errors = (*one.level_calibration_errors, *[None] * len(one.levels))
-    yield table(
+    return table(
         ("level", "accuracy", "macro F1", "calibration error"),
         (
-            (level, _with_interval(one, f"level_{level}", accuracy), f1, error)
+            (level, _share(one, f"level_{level}", accuracy), Share(f1), Share(error))
             for level, (accuracy, f1, error) in enumerate(zip(one.levels, one.level_macro_f1, errors, strict=False), 1)
         ),
     )
@@ -178,47 +194,69 @@ def _costliest(counts: Tally) -> list[tuple[tuple[CategoryPath, CategoryPath | N
     return sorted(lost, key=lambda one: (-one[2], -one[1], str(one[0])))[:CONFUSIONS]
 
 
-def _missed(one: PathMetrics) -> Iterator[str]:
-    yield heading("The paths most often missed")
+def _confusions(
+    confused: Sequence[tuple[tuple[CategoryPath, CategoryPath | None], int, int]], examples: Examples
+) -> Iterator[str]:
+    if not confused:
+        yield paragraph("none: every product is right")
+        return
+    yield paragraph(f"By names of the path that are lost, over all products; the {EACH} surest products of each.")
+    for pair, products, lost in confused:
+        true, guess = pair
+        rows = examples.confused[pair].rows
+        captions = [f"{row['product_id']} {row['probability']:.1%}" for row in rows]
+        yield heading(
+            f"{format_path(true)} taken for {format_path(guess) if guess else 'no answer'}: {products:,} products, "
+            f"{lost:,} names lost"
+        )
+        yield gallery(list(zip(thumbnails([row["image_uri"] for row in rows]), captions, strict=True)))
+
+
+def _missed(one: PathMetrics) -> str:
     rows = sorted(one.paths, key=lambda row: (-row.missed, row.path))[:MISSED]
     head = ("category path", "missed", "products", "recall", "precision")
-    yield table(
+    return table(
         head,
-        ((format_path(row.path), row.missed, row.support, row.recall, row.precision) for row in rows if row.missed),
+        (
+            (format_path(row.path), row.missed, row.support, Share(row.recall), Share(row.precision))
+            for row in rows
+            if row.missed
+        ),
     )
 
 
 def _trust(counts: Tally) -> Iterator[str]:
-    yield heading("How far its probabilities can be trusted")
-    yield paragraph(
-        "Where the line lies on the diagonal, of the answers with probability 0.9 nine in ten are right; below it the "
-        "model is too sure of itself, and `atlas-ray calibrate` mends that."
+    yield section(
+        "How far its probabilities can be trusted",
+        paragraph(
+            "Where the line lies on the diagonal, of the answers with probability 90% nine in ten are right; below it "
+            "the model is too sure of itself, and `atlas-ray calibrate` mends that. Columns: the share of the answers."
+        ),
+        draw_reliability(counts.trust),
     )
-    yield plot(draw_reliability(counts.trust), "share of right answers by probability, for each level")
-    yield heading("Risk and coverage")
     points = counts.fine.risk_coverage()
     if not points:
-        yield paragraph("no product has an answer")
+        yield section("Risk and coverage", paragraph("no product has an answer"))
         return
-    yield plot(draw_risk_coverage(counts.fine), "share of wrong answers against the share of products answered")
     rows = []
     for wanted in (0.9, 0.95, 0.98, 0.99):
         reached = [point for point in points if point[2] >= wanted]
-        threshold, coverage, accuracy = max(reached, key=lambda point: point[1]) if reached else (None, 0.0, None)
-        rows.append((wanted, threshold, coverage, accuracy))
-    yield table(("precision wanted", "least probability of the leaf", "share answered", "precision there"), rows)
+        best = max(reached, key=lambda point: point[1]) if reached else (None, 0.0, None)
+        rows.append(list(map(Share, (wanted, *best))))
+    head = ("precision wanted", "least probability of the leaf", "share answered", "precision there")
+    yield section("Risk and coverage", draw_risk_coverage(counts.fine), table(head, rows))
 
 
 def _slices(counts: Tally) -> Iterator[str]:
     for column, bands in counts.slices.items():
         if set(bands) == {UNKNOWN}:
             continue
-        yield heading(f"By {COLUMNS_SAID[column]}")
         rows = sorted(bands.items(), key=lambda item: -item[1][0])[:MOST_BANDS]
         if column in BANDS:
             order = band_names(column)
             rows.sort(key=lambda item: order.index(item[0]))
-        yield table((COLUMNS_SAID[column], "products", "exact path"), ((b, n, hits / n) for b, (n, hits) in rows))
+        head = (COLUMNS_SAID[column], "products", "exact path")
+        yield section(f"By {COLUMNS_SAID[column]}", table(head, ((b, n, Share(hits / n)) for b, (n, hits) in rows)))
 
 
 def _explained(explainer: "Explainer", right: Sequence[Any], wrong: Sequence[Any]) -> Iterator[str]:
@@ -226,21 +264,20 @@ def _explained(explainer: "Explainer", right: Sequence[Any], wrong: Sequence[Any
         return
     chosen = [_of_different_paths(rows) for rows in (right, wrong)]
     strips = explainer.strips([row for rows in chosen for row in rows])
-    for kind, rows in zip(("right", "wrong"), chosen, strict=True):
-        yield heading(f"Where it looked: {kind} answers")
-        for row in rows:
-            found = next(strips)
-            said, true = format_path(row["category_path"]), format_path(row["true_category_path"])
-            about = f"{row['product_id']}: {said} ({row['probability']:.3f})"
-            about += "" if said == true else f"; labelled {true}"
-            about += f"; {found.explains}" if found.explains else ""
-            yield paragraph(about)
-            if isinstance(found.drawing, str):
-                yield paragraph(f"its picture cannot be shown: {found.drawing}")
-            else:
-                yield f'<img class="strip" alt="" src="{jpeg_uri(found.drawing, STRIP_BYTES)}">'
-    if explainer.notes:
-        yield paragraph(f"The model {'; '.join(explainer.notes)}.")
+    drawn = [[_looked(row, next(strips)) for row in rows] for rows in chosen]
+    notes = [paragraph(f"The model {'; '.join(explainer.notes)}.")] if explainer.notes else []
+    for kind, shown in zip(("right", "wrong"), drawn, strict=True):
+        yield section(f"Where it looked: {kind} answers", *(shown or [paragraph("none")]), *notes)
+
+
+def _looked(row: Mapping[str, Any], found: "Strip") -> str:
+    said, true = format_path(row["category_path"]), format_path(row["true_category_path"])
+    about = f"{row['product_id']}: {said} ({row['probability']:.1%})"
+    about += "" if said == true else f"; labelled {true}"
+    about += f"; {found.explains}" if found.explains else ""
+    if isinstance(found.drawing, str):
+        return heading(about) + paragraph(f"its picture cannot be shown: {found.drawing}")
+    return heading(about) + strip(found.drawing, STRIP_BYTES)
 
 
 def _of_different_paths(rows: Sequence[Any]) -> list[Any]:
@@ -250,35 +287,40 @@ def _of_different_paths(rows: Sequence[Any]) -> list[Any]:
     return list(by_path.values())[:EXPLAINED]
 
 
-def _new_paths(found: Mapping[CategoryPath, Sequence["Proposal"]], rows: Sequence[Any]) -> Iterator[str]:
-    yield heading("Paths that the taxonomy does not have")
-    yield paragraph(
-        f"Of the {len(rows)} products of which the model thinks most that they belong nowhere, those for which it "
-        "would spell another path than the taxonomy's if it were free to."
-    )
+def _new_paths(found: Mapping[CategoryPath, Sequence["Proposal"]], rows: Sequence[Any]) -> str:
     listed = list(found.items())
     head = ("path", "products", "highest probability")
-    yield table(head, ((format_path(path), len(some), some[0].probability) for path, some in listed))
+    parts = [
+        paragraph(
+            f"Of the {len(rows):,} products of which the model thinks most that they belong nowhere, those for which "
+            "it would spell another path than the taxonomy's if it were free to."
+        ),
+        table(head, ((format_path(path), len(some), Share(some[0].probability)) for path, some in listed)),
+    ]
     for path, some in listed[:NEW_PATHS]:
-        yield paragraph(format_path(path))
-        yield gallery([
-            (one.thumbnail, f"labelled {format_path(rows[one.row]['true_category_path'])}; {one.probability:.3f}")
+        parts.append(heading(format_path(path)))
+        parts.append(gallery([
+            (one.thumbnail, f"labelled {format_path(rows[one.row]['true_category_path'])}; {one.probability:.1%}")
             for one in some[:NEW_EACH]
-        ])  # fmt: skip
+        ]))  # fmt: skip
+    return section("Paths that the taxonomy does not have", *parts)
 
 
-def _label_errors(scored: ScoredRun, embeddings: str) -> Iterator[str]:
-    yield heading("Likely label errors")
+def _label_errors(scored: ScoredRun, embeddings: str) -> str:
     uri = storage.join(storage.absolute(embeddings), OF_LABEL_ERRORS)
     if not storage.exists(uri):
         raise StorageError(f"{uri}: not there; run `atlas-ray similar --embeddings {embeddings} --label-errors` first")
     rows = open_table(uri, LABEL_ERRORS).read().slice(0, ERRORS).to_pylist()
-    yield paragraph("Nearly the same product, labelled differently: one of the two labels is likely wrong.")
     shown = [
         (row[f"{side}product_id"], row[f"{side}category_path"], row["similarity"])
         for row in rows
         for side in ("", "other_")
     ]
     uris = image_uris(scored, [product for product, _, _ in shown])
-    captions = [f"{product}: {format_path(path)} ({similarity:.3f})" for product, path, similarity in shown]
-    yield gallery(list(zip(thumbnails([uris.get(product) for product, _, _ in shown]), captions, strict=True)))
+    captions = [f"{product}: {format_path(path)} ({similarity:.1%} alike)" for product, path, similarity in shown]
+    pictures = thumbnails([uris.get(product) for product, _, _ in shown])
+    return section(
+        "Likely label errors",
+        paragraph("Nearly the same product, labelled differently: one of the two labels is likely wrong."),
+        gallery(list(zip(pictures, captions, strict=True))),
+    )

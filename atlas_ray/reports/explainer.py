@@ -6,22 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.compute as pc
 import torch
 from PIL import Image
 from torch import Tensor
 
 from atlas_ray.artifacts import Artifact, load_artifact
 from atlas_ray.errors import NOT_A_NUMBER, CatalogError, FetchError, NotFiniteError, StorageError, TaxonomyError
-from atlas_ray.formats.tables import open_table
-from atlas_ray.io import storage
 from atlas_ray.modalities.products import Products, Texts, texts_of
 from atlas_ray.modalities.texts import MAX_RAW_CHARACTERS
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
-from atlas_ray.reports.attention import strip
+from atlas_ray.reports.attention import frames, strip
 from atlas_ray.reports.page import GROUP, picture_groups, read_pictures, thumbnail
-from atlas_ray.runs.scored import BATCH_ROWS, ScoredRun
-from atlas_ray.schemas import PRODUCTS
+from atlas_ray.runs.catalog_products import read_products
+from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 
 SEARCHED = ("search", "beam_width", "precision")
@@ -72,8 +69,9 @@ def _levels(row: Mapping[str, Any]) -> list[tuple[str, float]]:
 class Strip:
     """Where a model looked in a product's picture."""
 
-    drawing: Image.Image | str
-    """The picture under the attention of each level; a code where it cannot be read."""
+    drawing: Sequence[tuple[Image.Image, str]] | str
+    """The picture, and the same under the attention of each level, with what stands below each; a code where it cannot
+    be read."""
     explains: str = ""
     """What else the drawing explains, in words, where the model's answer here is not the run's."""
 
@@ -149,7 +147,10 @@ class Explainer:
                     if said["category_path"] is None:
                         drawn[place] = Strip(NOT_A_NUMBER.code)
                         continue
-                    drawing = strip(seen.numpy(), looked.numpy(), _levels(said))
+                    levels = _levels(said)
+                    names = ["", *(f"{name} {probability:.1%}" for name, probability in levels)]
+                    pictures = frames(seen.numpy(), looked.numpy(), len(levels))
+                    drawing = list(zip(pictures, names, strict=True))
                     drawn[place] = Strip(drawing, _another(row["category_path"], said["category_path"]))
             yield from drawn
 
@@ -190,14 +191,10 @@ class Explainer:
             return {}
         texts: dict[str, dict[str, str | None]] = {field: {} for field in fields}
         try:
-            catalog = storage.absolute(str(self._scored.identity.get("catalog") or ""))
-            table = open_table(
-                storage.join(catalog, "products"), PRODUCTS, columns=["product_id", *fields], foreign=True
-            )
-            for batch in table.batches(where=pc.field("product_id").isin(product_ids), batch_rows=BATCH_ROWS):
-                for row in batch.to_pylist():
-                    for field in fields:
-                        texts[field][row["product_id"]] = (row[field] or "")[:MAX_RAW_CHARACTERS]
+            catalog = str(self._scored.identity.get("catalog") or "")
+            for row in read_products(catalog, product_ids, fields):
+                for field in fields:
+                    texts[field][row["product_id"]] = (row[field] or "")[:MAX_RAW_CHARACTERS]
         except (StorageError, CatalogError) as error:
             self.notes.append(f"was not given the products' texts, which cannot be read: {str(error).splitlines()[0]}")
         return texts

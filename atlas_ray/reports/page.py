@@ -1,9 +1,17 @@
-"""A page that needs nothing else: no script and no request; its pictures are data in it."""
+"""A page that needs nothing else: its style, its script and its pictures are in it, and it asks for nothing.
+
+What all pages look like, the endpoint's too, is in `look/look.css`.
+"""
 
 import base64
+import hashlib
 import html
+import importlib.resources
 import io
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -18,69 +26,160 @@ THUMBNAIL_PX = 160
 READERS = 16
 GROUP = 16
 """Pictures whose files are held at a time; each may have 32 MiB."""
+LOOK = importlib.resources.files("atlas_ray.reports") / "look"
 
 DOCUMENT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }}
-body {{ margin: 0 auto; max-width: 1200px; padding: 12px; }}
-h1 {{ font-size: 1.4rem; margin: 8px 0; }}
-h2 {{ font-size: 1.15rem; margin: 28px 0 8px; }}
-p {{ margin: 6px 0; max-width: 80ch; }}
-.grid {{ display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); }}
-.wide {{ overflow-x: auto; }}
-figure {{ margin: 0; min-width: 0; }}
-figure img, .missing {{ aspect-ratio: 1; background: #8883; display: grid; place-items: center; width: 100%; }}
-figure img.strip {{ aspect-ratio: auto; width: auto; }}
-.cards {{ display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }}
-.card {{ display: grid; gap: 10px; grid-template-columns: 120px minmax(0, 1fr); align-items: start; margin: 0; }}
-.card.whole {{ grid-column: 1 / -1; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); }}
-@media (max-width: 700px) {{ .card.whole {{ grid-template-columns: minmax(0, 1fr); }} }}
-.card p {{ font-size: .85rem; margin: 0 0 2px; overflow-wrap: anywhere; }}
-.card p:first-child {{ font-size: .95rem; font-weight: 600; }}
-.plot, .strip {{ background: #fff; max-width: 100%; height: auto; }}
-figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
-table {{ border-collapse: collapse; font-size: .9rem; }}
-th, td {{ border-bottom: 1px solid #8885; padding: 3px 10px 3px 0; text-align: left; }}
-td {{ white-space: nowrap; }}
-td.number, th.number {{ font-variant-numeric: tabular-nums; text-align: right; }}
-</style></head><body>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
+script-src {hashes}; connect-src {connect}; base-uri 'none'; form-action 'none'">
+<title>{title}</title><link rel="icon" href="data:,"><style>
+{style}</style></head><body>
+<header><h1>{title}</h1><p class="soft">{about}</p></header>
+{bar}<main>
 {body}
-</body></html>
+</main>
+{data}{scripts}</body></html>
 """
+CODE = re.compile("`([^`]*)`")
+NOTHING = '<p class="soft">none</p>'
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """Return a whole page of parts that are HTML already; the title is text."""
-    return DOCUMENT.format(title=html.escape(plain(title)), body="\n".join(parts))
+@dataclass(frozen=True)
+class Share:
+    """A number from 0 to 1 (or a difference of two), which a page writes as a percentage, with its interval."""
+
+    value: float | None
+    interval: tuple[float, float] | None = None
+    signed: bool = False
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return ""
+        return f"{self.value:+.1%}" if self.signed else f"{self.value:.1%}"
+
+    @property
+    def range(self) -> str:
+        """The interval in words; "" where there is none."""
+        if self.interval is None:
+            return ""
+        low, high = (f"{100 * end:{'+' if self.signed else ''}.1f}" for end in self.interval)
+        return f"{low} to {high}"
 
 
-def heading(text: str, level: int = 2) -> str:
-    """Return a heading."""
-    return f"<h{level}>{html.escape(plain(text))}</h{level}>"
+Cell = str | int | float | Share | None
+"""Of a table. None is what is not known, and an empty cell."""
+
+
+def document(
+    title: str,
+    parts: Iterable[str],
+    *,
+    about: str = "",
+    files: Sequence[str] = ("report",),
+    data: object = None,
+    connect: bool = False,
+    bar: str = "",
+) -> str:
+    """Return a whole page.
+
+    Args:
+        title: Its name, as text.
+        parts: Its sections, which are HTML already.
+        about: What it is of, as text.
+        files: The names of a style and a script in `look/`, each without its ending, beside `look.css`.
+        data: What the scripts find as JSON in the element `data`.
+        connect: Whether the scripts may ask the server that the page came from.
+        bar: What stands between the head and the sections, as HTML.
+    """
+    names = {entry.name for entry in LOOK.iterdir()}
+    styles = ["look.css", *(f"{name}.css" for name in files if f"{name}.css" in names)]
+    scripts = [_look(f"{name}.js") for name in files if f"{name}.js" in names]
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    return DOCUMENT.format(
+        hashes=" ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'",
+        connect="'self'" if connect else "'none'",
+        title=html.escape(plain(title)),
+        about=html.escape(about),
+        style="".join(map(_look, styles)),
+        bar=bar,
+        body="\n".join(parts),
+        data="" if data is None else f'<script id="data" type="application/json">{json_text(data)}</script>\n',
+        scripts="".join(f"<script>{script}</script>\n" for script in scripts),
+    )
+
+
+def json_text(value: object) -> str:
+    """Return JSON that a script element can hold: no text of it ends the element, or begins a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _look(name: str) -> str:
+    return LOOK.joinpath(name).read_text(encoding="utf-8")
+
+
+def section(title: str, *parts: str, kind: str = "") -> str:
+    """Return a part of a page: a card with a heading."""
+    head = f"<h2>{html.escape(plain(title))}</h2>" if title else ""
+    return f'<section class="{f"card {kind}".strip()}">{head}{"".join(parts)}</section>'
+
+
+def summary(sentences: Sequence[str], tiles: Sequence[tuple[str, Cell]] = ()) -> str:
+    """Return the first part of a page: what there is to know, in words, the first sentence heaviest, and in numbers."""
+    shown = "".join(
+        f'<div class="tile"><b>{html.escape(_written(value))}</b><span>{html.escape(plain(name))}</span>'
+        f"{_interval(value)}</div>"
+        for name, value in tiles
+        if value is not None
+    )
+    listed = f'<div class="tiles">{shown}</div>' if shown else ""
+    return section("", *map(paragraph, sentences), listed, kind="summary")
+
+
+def heading(text: str) -> str:
+    """Return a heading within a section."""
+    return f"<h3>{html.escape(plain(text))}</h3>"
 
 
 def paragraph(text: str) -> str:
-    """Return a paragraph; it is not shortened."""
-    return f"<p>{html.escape(text)}</p>"
+    """Return a paragraph, which is not shortened; what stands between backticks is code."""
+    marked = CODE.sub(r"<code>\1</code>", html.escape(text))
+    return f"<p>{marked}</p>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table; numbers stand at the right, fractions with four places."""
-
-    def cell(value: object, tag: str, number: bool) -> str:
-        text = f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
-        kind = ' class="number"' if number else ""
-        return f"<{tag}{kind}>{html.escape(plain(text))}</{tag}>"
-
+def table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Return a table, which a click on a column's name sorts; numbers stand at the right."""
     listed = [list(row) for row in rows]
     if not listed:
-        return "<p>none</p>"
-    numbers = [any(isinstance(row[column], int | float) for row in listed) for column in range(len(head))]
-    lines = ["".join(cell(value, "th", number) for value, number in zip(head, numbers, strict=True))]
-    lines += ["".join(cell(value, "td", number) for value, number in zip(row, numbers, strict=True)) for row in listed]
-    return '<div class="wide"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
+        return NOTHING
+    numbers = [any(isinstance(row[column], int | float | Share) for row in listed) for column in range(len(head))]
+    names = "".join(
+        f'<th class="{"number" if number else "text"}">{html.escape(plain(name))}</th>'
+        for name, number in zip(head, numbers, strict=True)
+    )
+    lines = ("".join(_cell(value, number) for value, number in zip(row, numbers, strict=True)) for row in listed)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(value: Cell, number: bool) -> str:
+    if not number:
+        return f'<td class="text">{html.escape(plain(_written(value)))}</td>'
+    known = value.value if isinstance(value, Share) else value
+    sorts = f' data-value="{known:g}"' if isinstance(known, int | float) else ""
+    return f'<td class="number"{sorts}>{html.escape(_written(value))}{_interval(value)}</td>'
+
+
+def _written(value: Cell) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _interval(value: Cell) -> str:
+    return f" <small>{value.range}</small>" if isinstance(value, Share) and value.range else ""
 
 
 def gallery(cells: Sequence[tuple[Image.Image | str, str]], budget_bytes: int = 12_000) -> str:
@@ -90,43 +189,28 @@ def gallery(cells: Sequence[tuple[Image.Image | str, str]], budget_bytes: int = 
         cells: A picture, or a word where there is none, and what stands below it.
         budget_bytes: What each picture may take of the page.
     """
-    figures = []
-    for picture, caption in cells:
-        if isinstance(picture, str):
-            shown = f'<span class="missing">{html.escape(plain(picture))}</span>'
-        else:
-            shown = f'<img alt="" src="{jpeg_uri(picture, budget_bytes)}">'
-        figures.append(f"<figure>{shown}<figcaption>{html.escape(plain(caption))}</figcaption></figure>")
-    return f'<div class="grid">{"".join(figures)}</div>' if figures else "<p>none</p>"
+    figures = [
+        f"<figure>{shown(picture, budget_bytes)}<figcaption>{html.escape(plain(caption))}</figcaption></figure>"
+        for picture, caption in cells
+    ]
+    return f'<div class="grid">{"".join(figures)}</div>' if figures else NOTHING
 
 
-def card(picture: Image.Image | str, lines: Sequence[str], *, budget_bytes: int, strip: str = "") -> str:
-    """Return one of `cards`: a picture, and beside it lines of text, the first one heaviest.
-
-    Args:
-        picture: The picture, or a word where there is none.
-        lines: The texts.
-        budget_bytes: What the picture may take of the page.
-        strip: The data URI of a wide drawing that stands over the text in place of the picture.
-    """
-    if strip:
-        shown = f'<img class="strip" alt="" src="{strip}">'
-    elif isinstance(picture, str):
-        shown = f'<span class="missing">{html.escape(plain(picture))}</span>'
-    else:
-        shown = f'<img alt="" src="{jpeg_uri(picture, budget_bytes)}">'
-    text = "".join(f"<p>{html.escape(plain(line))}</p>" for line in lines)
-    return f'<figure class="card{" whole" if strip else ""}">{shown}<div>{text}</div></figure>'
+def strip(frames: Sequence[tuple[Image.Image, str]], budget_bytes: int) -> str:
+    """Return pictures side by side, each with its caption, that together may take so much of the page."""
+    each = budget_bytes // max(len(frames), 1)
+    figures = (
+        f"<figure>{shown(picture, each)}<figcaption>{html.escape(plain(caption))}</figcaption></figure>"
+        for picture, caption in frames
+    )
+    return f'<div class="strip">{"".join(figures)}</div>'
 
 
-def cards(items: Sequence[str]) -> str:
-    """Return a grid of what `card` gave."""
-    return f'<div class="cards">{"".join(items)}</div>' if items else "<p>none</p>"
-
-
-def plot(png: bytes, alt: str) -> str:
-    """Return a drawing."""
-    return f'<img class="plot" alt="{html.escape(plain(alt))}" src="{data_uri(png, "png")}">'
+def shown(picture: Image.Image | str, budget_bytes: int) -> str:
+    """Return a picture, or a word where there is none."""
+    if isinstance(picture, str):
+        return f'<span class="missing">{html.escape(plain(picture))}</span>'
+    return f'<img alt="" src="{jpeg_uri(picture, budget_bytes)}">'
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -150,19 +234,31 @@ def plain(text: str) -> str:
     return text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 1] + "…"
 
 
-def thumbnail(content: bytes | FetchError) -> Image.Image | str:
-    """Return a picture squashed to a square, as the models see it, or the code of what is wrong with it."""
+def thumbnail(content: bytes | FetchError, size_px: int = THUMBNAIL_PX, *, whole: bool = False) -> Image.Image | str:
+    """Return a small picture, or the code of what is wrong with it.
+
+    Args:
+        content: The file.
+        size_px: Its longer side.
+        whole: Whether it keeps its shape; else it is squashed to a square, as the models see it.
+    """
     if isinstance(content, FetchError):
         return content.code
     try:
-        return Image.fromarray(decode(content, THUMBNAIL_PX).pixels.permute(1, 2, 0).numpy())
+        picture = decode(content, size_px)
     except PictureError as error:
         return error.code
+    square = Image.fromarray(picture.pixels.permute(1, 2, 0).numpy())
+    longer = max(picture.width_px, picture.height_px, 1)
+    shape = [max(1, round(size_px * side / longer)) for side in (picture.width_px, picture.height_px)]
+    return square.resize((shape[0], shape[1]), Image.Resampling.BICUBIC) if whole else square
 
 
-def thumbnails(uris: Sequence[str | None]) -> list[Image.Image | str]:
+def thumbnails(
+    uris: Sequence[str | None], size_px: int = THUMBNAIL_PX, *, whole: bool = False
+) -> list[Image.Image | str]:
     """Read pictures as `thumbnail` gives them, in their order; few of the files are held at a time."""
-    return [thumbnail(content) for contents in picture_groups(uris) for content in contents]
+    return [thumbnail(content, size_px, whole=whole) for contents in picture_groups(uris) for content in contents]
 
 
 def picture_groups(uris: Sequence[str | None]) -> Iterator[list[bytes | FetchError]]:

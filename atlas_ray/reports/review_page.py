@@ -1,84 +1,253 @@
-"""The page of a review queue: each product's picture, its path and the other ones, and where the model looked."""
+"""The page of a review queue, on which a person decides: pictures, paths to choose from, and a picker of all leaves.
 
+The look of a product is HTML of the page; what is decided about it, by `look/review.js`, is exact data beside it.
+"""
+
+import hashlib
+import html
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from atlas_ray.metrics import common_prefix
 from atlas_ray.reports.explainer import Explainer
-from atlas_ray.reports.page import MAX_BYTES, card, cards, document, heading, jpeg_uri, paragraph, thumbnails
+from atlas_ray.reports.page import (
+    MAX_BYTES,
+    Share,
+    document,
+    json_text,
+    paragraph,
+    plain,
+    section,
+    shown,
+    strip,
+    summary,
+    thumbnails,
+)
 from atlas_ray.runs.scored import ScoredRun
-from atlas_ray.taxonomy import format_path
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 
 SHOWN = 200
 """Products on the page, and so many without any answer."""
-SHOWN_OTHERS = 3
-PICTURE_BYTES, STRIP_BYTES = 10_000, 45_000
-REST_BYTES = 20_000
-"""Of the page: its head and headings."""
+SHOWN_OTHERS = 4
+PICTURE_PX = 224
+PICTURE_BYTES, STRIP_BYTES = 14_000, 45_000
+MAX_LEAF_BYTES = 2_000_000
+"""Of the leaves to choose from; a larger taxonomy is left out, and a path is typed."""
+PAGE_BYTES = 60_000
+"""Of the page: its style, script and headings."""
+KEYS = (
+    ("1 to 9", "that path is right: 2 says that the second one is"), ("o or /", "another path of the taxonomy"),
+    ("u", "take the decision back"), ("j and k, or arrows", "next and previous product"), ("s", "save"),
+)  # fmt: skip
+TOOLS = """<div id="tools" hidden><span id="count"></span><progress id="done" max="{count}" value="0"></progress>
+<button id="only" type="button" aria-pressed="false">Undecided only</button>
+<button id="save" type="button">Save</button><p id="status" class="soft" role="status"></p></div>"""
+NO_SCRIPT = "<noscript><p>Without scripts this page can be read only; fill in queue.csv instead.</p></noscript>"
+
+Choice = int | list[str]
+"""A leaf by its place among the leaves, or the path of a node whose leaves the picker then shows."""
 
 
-def review_page(scored: ScoredRun, queue: pa.Table, explainer: Explainer | None) -> tuple[str, str]:
+def review_page(
+    about: str, queue: pa.Table, taxonomy: Taxonomy | None, scored: ScoredRun | None, explainer: Explainer | None
+) -> tuple[str, str]:
     """Draw the first products of a queue.
 
     Args:
-        scored: The run.
-        queue: As `atlas_ray.evaluation.review.QUEUE` has it.
+        about: What the queue is of.
+        queue: As `atlas_ray.reports.review.QUEUE` has it.
+        taxonomy: Whose leaves a person chooses from; where None, a path that the queue does not have is typed.
+        scored: The run that the products are of, if any.
         explainer: What says where it looked, for as many as the page has room for.
 
     Returns:
         The page, of under 5 MB, and what there is to say of its attention strips.
     """
-    ranked = queue.filter(queue["margin"].is_valid()).slice(0, SHOWN).to_pylist()
-    silent = queue.filter(queue["margin"].is_null()).slice(0, SHOWN).to_pylist()
-    pictures = thumbnails([row["image_uri"] for row in ranked])
-    shown = [
-        card(picture, _lines(row), budget_bytes=PICTURE_BYTES) for picture, row in zip(pictures, ranked, strict=True)
-    ]
-    others = [card("no answer", [row["product_id"], *_label(row)], budget_bytes=0) for row in silent]
-    note = ""
+    listed = queue["note"].null_count < len(queue)
+    ranked = queue if listed else queue.filter(queue["margin"].is_valid())
+    rows = ranked.slice(0, SHOWN).to_pylist()
+    silent = [] if listed else queue.filter(queue["margin"].is_null()).slice(0, SHOWN).to_pylist()
+    leaves = _Leaves(taxonomy, [*rows, *silent])
+    pictures = [*thumbnails([row["image_uri"] for row in rows], PICTURE_PX, whole=True), *["no answer"] * len(silent)]
+    room = MAX_BYTES - PAGE_BYTES - leaves.size
+    cards: list[str] = []
+    products: list[dict[str, Any]] = []
+    for row, picture in zip([*rows, *silent], pictures, strict=True):
+        choices = leaves.choices(row)
+        card = _card(row, choices, shown(picture, PICTURE_BYTES))
+        product = {"id": row["product_id"], "choices": [choice for _, choice, _ in choices]}
+        room -= len(card.encode()) + len(json_text(product).encode())
+        if room < 0:
+            break
+        cards.append(card)
+        products.append(product)
+    note, drawn = "", 0
     if explainer is not None and not explainer.attends:
         note = f"the model {explainer.model_id} has no attention over the picture that could be shown"
     elif explainer is not None:
-        room = MAX_BYTES - REST_BYTES - sum(len(one.encode()) for one in (*shown, *others))
-        drawn = 0
-        for number, found in enumerate(explainer.strips(ranked)):
+        for number, (row, found) in enumerate(
+            zip(rows[: len(cards)], explainer.strips(rows[: len(cards)]), strict=True)
+        ):
             if isinstance(found.drawing, str):
                 continue
-            lines = _lines(ranked[number]) + ([found.explains] if found.explains else [])
-            one = card("", lines, budget_bytes=0, strip=jpeg_uri(found.drawing, STRIP_BYTES))
-            room -= len(one.encode()) - len(shown[number].encode())
+            looked = strip(found.drawing, STRIP_BYTES)
+            card = _card(row, leaves.choices(row), looked, explains=found.explains)
+            room -= len(card.encode()) - len(cards[number].encode())
             if room < 0:
                 break
-            shown[number], drawn = one, drawn + 1
+            cards[number], drawn = card, drawn + 1
         note = f"{drawn} of them show where the model {explainer.model_id} looked for each level"
-        model = scored.identity.get("model_id")
-        notes = [] if model == explainer.model_id else [f"the run was scored by {model}"]
+        model = scored.identity.get("model_id") if scored else None
+        notes = [] if model in (None, explainer.model_id) else [f"the run was scored by {model}"]
         note = "; ".join([note, *notes, *(f"the model {one}" for one in explainer.notes)])
-    head = (
-        f"Smallest margin first: the best path's probability minus the second best one's. Model "
-        f"{scored.identity.get('model_id')}, run {scored.uri}. Corrections go into queue.csv or queue.parquet."
-    )
-    parts = [heading("Products to review", 1), paragraph(head)]
-    parts += [paragraph(f"{note[0].upper()}{note[1:]}.")] if note else []
-    answered = len(queue) - queue["margin"].null_count
-    parts += [heading(f"{len(ranked)} of {answered} products in the queue" if answered > len(ranked) else "In doubt")]
-    parts.append(cards(shown))
-    if silent:
-        parts += [heading("Without any answer"), paragraph(f"{len(silent)} products; the run's quarantine says why.")]
-        parts.append(cards(others))
-    return document("Review", parts), note
-
-
-def _lines(row: dict[str, Any]) -> list[str]:
-    """Return what stands beside a picture."""
-    path, alternatives = row["category_path"], row["alternatives"] or ()
-    sure = "" if row["probability"] is None else f"probability {row['probability']:.4f}, "
-    lines = [format_path(path) if path else "undecided", f"{sure}margin {row['margin']:.4f}"]
-    others = [
-        f"or {format_path(one['category_path'])}: {one['probability']:.4f}" for one in alternatives[:SHOWN_OTHERS]
+    data = {
+        "key": f"atlas-ray review {_digest(queue)}",
+        "taxonomy": taxonomy.name if taxonomy else "",
+        "free": leaves.free,
+        "leaves": leaves.packed,
+        "products": products,
+    }
+    doubtful = cards[: len(rows)]
+    parts = [
+        summary([*_words(queue, listed, len(cards)), *([f"{note[0].upper()}{note[1:]}."] if note else [])]),
+        section("Keys", _keys(), NO_SCRIPT, kind="keys"),
+        *doubtful,
     ]
-    return [*lines, *others, *_label(row), row["product_id"]]
+    if len(cards) > len(rows):
+        others = len(cards) - len(rows)
+        text = f"{others} products; the run's quarantine says why."
+        parts += [section("Without any answer", paragraph(text)), *cards[len(rows) :]]
+    page = document(
+        "Review", parts, about=about, files=("report", "review"), data=data, connect=True,
+        bar=TOOLS.format(count=len(cards)),
+    )  # fmt: skip
+    return page, note
 
 
-def _label(row: dict[str, Any]) -> list[str]:
-    return [f"labelled {format_path(row['true_category_path'])}"] if row["true_category_path"] else []
+def _words(queue: pa.Table, listed: bool, count: int) -> list[str]:
+    """Say what is on the page, and what becomes of it."""
+    total = len(queue)
+    more = f", {count:,} of them on this page; the rest is in queue.csv" if count < total else ""
+    order = "" if listed else " Smallest margin first: the best path's probability minus the second best one's."
+    return [
+        f"{total:,} products to decide on{more}.",
+        f"Choose the right path of each; Save makes corrections.csv, which `atlas-ray relabel` takes.{order}",
+    ]
+
+
+def _keys() -> str:
+    return "".join(f"<p><kbd>{key}</kbd> {html.escape(text)}</p>" for key, text in KEYS)
+
+
+def _digest(queue: pa.Table) -> str:
+    """Return what tells this queue's decisions from those of another one in the same browser."""
+    text = json.dumps(queue.select(["product_id", "category_path", "note"]).to_pylist())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Leaves:
+    """The paths that a person may choose.
+
+    Attributes:
+        packed: Each as how many names it shares with the one before, and the others.
+        free: Whether other paths may be typed, too.
+        size: Bytes of the packed ones on the page.
+    """
+
+    def __init__(self, taxonomy: Taxonomy | None, rows: Sequence[dict[str, Any]]) -> None:
+        seen = list(dict.fromkeys(path for row in rows for path, _ in _proposed(row)))
+        self._inner = {path[:level] for path in seen for level in range(1, len(path))}
+        listed = [path for path in seen if path not in self._inner]
+        self.free = True
+        if taxonomy is not None and len(json_text(_packed(taxonomy.leaves)).encode()) <= MAX_LEAF_BYTES:
+            self._inner, listed, self.free = set(taxonomy.nodes) - taxonomy.leaf_set, list(taxonomy.leaves), False
+        self._place = {path: place for place, path in enumerate(listed)}
+        self.packed = _packed(listed)
+        self.size = len(json_text(self.packed).encode())
+
+    def choices(self, row: dict[str, Any]) -> list[tuple[CategoryPath, Choice, float | None]]:
+        """Return what is proposed for a product, at most nine: each path, how the page chooses it, its probability."""
+        found: list[tuple[CategoryPath, Choice, float | None]] = []
+        for path, probability in _proposed(row):
+            if path in self._place:
+                found.append((path, self._place[path], probability))
+            elif path in self._inner:
+                found.append((path, list(path), probability))
+        return found[:9]
+
+
+def _packed(paths: Sequence[CategoryPath]) -> list[list[int | str]]:
+    packed: list[list[int | str]] = []
+    before: CategoryPath = ()
+    for path in paths:
+        shared = common_prefix(before, path)
+        packed.append([shared, *path[shared:]])
+        before = path
+    return packed
+
+
+def _proposed(row: dict[str, Any]) -> Iterator[tuple[CategoryPath, float | None]]:
+    """Yield the answer, the other paths and the label of a product, each once."""
+    answers = [(row["category_path"], row["probability"])]
+    answers += [(one["category_path"], one["probability"]) for one in (row["alternatives"] or ())[:SHOWN_OTHERS]]
+    answers.append((row["true_category_path"], None))
+    seen = set()
+    for names, probability in answers:
+        path = tuple(names or ())
+        if path and path not in seen:
+            seen.add(path)
+            yield path, probability
+
+
+def _card(
+    row: dict[str, Any],
+    choices: Sequence[tuple[CategoryPath, Choice, float | None]],
+    picture: str,
+    *,
+    explains: str = "",
+) -> str:
+    """Return a product's card.
+
+    Args:
+        row: Of the queue.
+        choices: The paths that are proposed for it.
+        picture: Its picture, or its pictures, as HTML.
+        explains: Which other path the pictures explain.
+    """
+    answer = tuple(row["category_path"] or ())
+    label = tuple(row["true_category_path"] or ())
+    facts = [
+        row["product_id"] if row["title"] else "",
+        "" if row["margin"] is None else f"margin {row['margin']:.1%}",
+        f"answered {format_path(answer)}" if answer and answer not in {path for path, _, _ in choices} else "",
+        "undecided" if not answer and row["margin"] is not None else "",
+        f"labelled {format_path(label)}" if label else "",
+        row["note"] or "",
+        explains,
+    ]
+    told = "".join(f'<p class="soft">{html.escape(plain(fact))}</p>' for fact in facts if fact)
+    buttons = "".join(
+        _button(number, path, choice, probability, own=path == label)
+        for number, (path, choice, probability) in enumerate(choices)
+    )
+    other = '<button class="other" type="button"><span>another path …</span></button>'
+    name = html.escape(plain(row["title"] or row["product_id"]))
+    return (
+        f'<article class="card product" tabindex="-1" aria-label="{name}"><div class="shown">{picture}</div>'
+        f'<div class="about"><h2>{name}</h2>{told}<div class="choices">{buttons}{other}</div></div></article>'
+    )
+
+
+def _button(number: int, path: CategoryPath, choice: Choice, probability: float | None, *, own: bool) -> str:
+    written = format_path(path)
+    below = "" if isinstance(choice, int) else "below "
+    label = " (its label)" if own else ""
+    share = f"{100 * probability:.1f}%" if probability is not None else "0%"
+    sure = f"<b>{Share(probability)}</b>" if probability is not None else ""
+    return (
+        f'<button class="bar" type="button" data-choice="{number}" aria-pressed="false" style="--share: {share}">'
+        f"<span><kbd>{number + 1}</kbd> {below}{html.escape(plain(written))}{label}</span>{sure}</button>"
+    )

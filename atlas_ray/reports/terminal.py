@@ -11,6 +11,7 @@ from rich.table import Table
 from atlas_ray.client import Categorized
 from atlas_ray.errors import ItemError
 from atlas_ray.metrics import PathMetrics
+from atlas_ray.reports.words import evaluation_verdict
 from atlas_ray.taxonomy import TaxonomyChanges, format_path
 from atlas_ray.taxonomy.changes import GUESSES
 
@@ -201,7 +202,8 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
             str(row.support),
         )
     console.print(paths)
-    console.print(f"every path in {folder}/paths.parquet")
+    console.print(f"every path in {folder}/paths.parquet, a page of it all in {folder}/report.html")
+    console.print(evaluation_verdict(split, metrics[split]))
 
 
 def print_changes(changes: TaxonomyChanges) -> None:

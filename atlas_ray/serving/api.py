@@ -31,7 +31,14 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+PAGE = "atlas_ray.serving", "page"
+LOOK = "atlas_ray.reports", "look"
+"""The folders that a page's files come from; what all pages look like is in `LOOK`."""
+FILES = {
+    "look.css": (LOOK, "text/css"),
+    "page.css": (PAGE, "text/css"),
+    "page.js": (PAGE, "text/javascript"),
+}
 MAX_FIELDS = 16
 MAX_NAME = 1024
 MAX_URI_BYTES = MAX_URI * 6
@@ -124,13 +131,14 @@ def build_api(gateway: Gateway) -> ASGIApp:
 
     @api.get("/", include_in_schema=False)
     async def page() -> Response:
-        return HTMLResponse(_read("index.html"), headers=PAGE_HEADERS)
+        return HTMLResponse(_read(PAGE, "index.html"), headers=PAGE_HEADERS)
 
     @api.get("/page/{file}", include_in_schema=False)
     async def page_file(file: str) -> Response:
         if file not in FILES:
             raise Problem(404, "not_found", f"no file {file[:100]!r}")
-        return Response(_read(file), media_type=FILES[file], headers=PAGE_HEADERS)
+        folder, kind = FILES[file]
+        return Response(_read(folder, file), media_type=kind, headers=PAGE_HEADERS)
 
     @api.exception_handler(Problem)
     async def refuse(_: Request, problem: Problem) -> Response:
@@ -241,5 +249,5 @@ def _first(errors: Sequence[Any]) -> str:
     return f"{where}: {error['msg'][:200]}, found {error.get('input')!r:.100}"
 
 
-def _read(file: str) -> bytes:
-    return (importlib.resources.files("atlas_ray.serving") / "page" / file).read_bytes()
+def _read(folder: tuple[str, str], file: str) -> bytes:
+    return importlib.resources.files(folder[0]).joinpath(folder[1], file).read_bytes()

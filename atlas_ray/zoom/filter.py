@@ -235,7 +235,7 @@ def draw_sheet(output: str, threshold: float) -> None:
     """Draw the surest and the least sure rejected pictures of a run, and the surest of those saved."""
     rejected, kept = (_own(output, *PLACES[what]) for what in (REJECTED, KEPT))
     sections = [
-        (f"Least sure: rejected, just over {threshold:.3f}", rejected, None, "ascending"),
+        (f"Least sure: rejected, just over {threshold:.1%}", rejected, None, "ascending"),
         ("Surest: rejected", rejected, None, "descending"),
         ("Kept though zoomed: their products have no other picture", kept, pc.field("least_zoomed"), "descending"),
     ]
@@ -247,7 +247,7 @@ def draw_sheet(output: str, threshold: float) -> None:
             cells = [
                 Cell(
                     b"" if isinstance(content, ItemError) else content,
-                    f"{row['zoomed_probability']:.3f} {row['product_id']}",
+                    f"{row['zoomed_probability']:.1%} {row['product_id']}",
                 )
                 for row, content in zip(rows, contents, strict=True)
             ]

@@ -14,7 +14,7 @@ from atlas_ray.reports.page import MAX_BYTES
 from atlas_ray.schemas import CATEGORIZED, LABEL_ERRORS
 from atlas_ray.taxonomy import Taxonomy
 from tests.reports.conftest import HeldFiles
-from tests.support.parts import Page, picture
+from tests.support.parts import Page, check_self_contained, picture
 
 HOSTILE = "<script src=//evil.example/x.js></script>"
 
@@ -54,8 +54,7 @@ def test_the_page_shows_what_went_wrong_and_needs_nothing_else(run: str, small_m
     folder = Path(run) / "evaluation"
     text = (folder / "report.html").read_text()
     assert len(text) < MAX_BYTES
-    assert "<script" not in text
-    assert "default-src 'none'" in text
+    check_self_contained(text)
     page = Page(text)
     said = "".join(page.text)
     assert HOSTILE in said
@@ -64,10 +63,9 @@ def test_the_page_shows_what_went_wrong_and_needs_nothing_else(run: str, small_m
     assert "Where it looked: wrong answers" in said
     assert "Paths that the taxonomy does not have" in said
     assert "not_an_image" in said  # the broken picture of a confusion
-    sources = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
-    assert all(source.startswith("data:image/") for source in sources)
-    assert len([source for source in sources if source.startswith("data:image/png")]) == 3  # the drawings
-    assert len(sources) >= 3 + 8
+    assert "75.0% of 40 test products right; “" in said
+    assert len(page.sources) >= 8
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 1 + 3  # of the whole path, and of three levels
     for name, schema in TABLES.items():
         table = pq.read_table(folder / f"{name}.parquet")
         assert table.schema.equals(schema)
@@ -112,7 +110,7 @@ def test_likely_label_errors_stand_side_by_side(run: str, tmp_path: Path, garmen
     assert len([tag for tag, _ in section.tags if tag == "figure"]) == 2
     assert len([tag for tag, _ in section.tags if tag == "img"]) == 1
     said = "".join(section.text)
-    assert "(0.995)" in said
+    assert "(99.5% alike)" in said
     assert "no_picture" in said
 
 

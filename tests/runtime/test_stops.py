@@ -93,7 +93,8 @@ def test_an_endpoint_ends_without_a_word(small_model: str) -> None:
     port = str(free_port())
     process = command("serve", "--model", small_model, "--port", port, "--allow-anonymous")
     assert process.stdout is not None
-    assert process.stdout.readline() == f"serving at http://127.0.0.1:{port}; stop with Ctrl-C\n"
+    address = f"http://127.0.0.1:{port}"
+    assert process.stdout.readline() == f"serving at {address}; its page: {address}/; stop with Ctrl-C\n"
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=90)
     assert (process.returncode, output) == (0, "")

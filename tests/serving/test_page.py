@@ -165,7 +165,7 @@ def test_a_title_and_a_description_with_and_without_a_picture(
         timeout=30,
     )
     (result,) = answer.json()["results"]
-    expect(page.locator("#status")).to_contain_text(f"{100 * result['probability']:.1f} %")
+    expect(page.locator("#status")).to_contain_text(f"{100 * result['probability']:.1f}%")
     keep(page, "texts", tmp_path)
     page.get_by_role("button", name="Ask without the picture").click()
     expect(page.locator("#canvas")).to_be_hidden()

@@ -1,7 +1,10 @@
 """What several test modules build on."""
 
+import base64
+import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -115,3 +118,18 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def check_self_contained(text: str) -> None:
+    """Check that a page asks for nothing, and runs no script but its own."""
+    page = Page(text)
+    assert {tag for tag, _ in page.tags}.isdisjoint({"iframe", "a", "form", "object", "base"})
+    assert [attributes for tag, attributes in page.tags if tag == "link"] == [{"rel": "icon", "href": "data:,"}]
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert not re.search(r"url\(|@import", text)
+    (policy,) = [found["content"] or "" for tag, found in page.tags if tag == "meta" and "http-equiv" in found]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert "script-src " + " ".join(f"'sha256-{digest}'" for digest in hashes) + ";" in policy
+    assert sum(tag == "script" for tag, _ in page.tags) == len(scripts) + text.count('<script id="data"')

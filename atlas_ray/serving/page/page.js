@@ -115,7 +115,7 @@ async function ask(picture) {
   }
 }
 
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 function bar(tag, text, share) {
   const made = element(tag, "", { className: "bar" });

@@ -1,0 +1,68 @@
+"""What figures say in a sentence, for the first lines of a page and the last one on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from atlas_ray.metrics import PathMetrics
+from atlas_ray.runs.tally import ALL, HELD_OUT
+from atlas_ray.taxonomy import format_path
+
+OFF = 0.05
+"""Probabilities that are further from the truth than this on average need a calibration."""
+NOUNS = {
+    "test": "test products", ALL: "labelled products", "none": "products without a split",
+    HELD_OUT: "labelled products that the model was not fitted on",
+}  # fmt: skip
+
+
+def products_of(split: str) -> str:
+    """Name the products of a split."""
+    return NOUNS.get(split, f"{split} products")
+
+
+def evaluation_verdict(split: str, one: PathMetrics) -> str:
+    """Say how many products are right, and what is taken for what most often."""
+    text = f"{one.exact:.1%} of {one.products:,} {products_of(split)} right"
+    if one.confusion is None:
+        return text
+    true, predicted = (f"\u201c{format_path(path)}\u201d" for path in (one.confusion.true, one.confusion.predicted))
+    return f"{text}; {true} is taken for {predicted} most often, {times(one.confusion.products)}"
+
+
+def evaluation_details(one: PathMetrics) -> list[str]:
+    """Say how sure the first figure is, how far the probabilities can be trusted, and what is missing."""
+    sentences = []
+    if bounds := one.intervals.get("exact"):
+        sentences.append(
+            f"With as many other products of the same kind, between {bounds[0]:.1%} and {bounds[1]:.1%} would be right "
+            "(95% interval)."
+        )
+    remedy = "; `atlas-ray calibrate` mends that" if one.calibration_error > OFF else ""
+    sentences.append(f"Its probabilities are {100 * one.calibration_error:.1f} points off on average{remedy}.")
+    if one.unscored:
+        sentences.append(f"{one.unscored:,} of the products have no answer, which counts as wrong.")
+    return sentences
+
+
+def comparison_verdict(account: Mapping[str, Any]) -> str:
+    """Say which of two runs is right more often, if either is.
+
+    Args:
+        account: What `comparison.json` holds.
+    """
+    accuracy = account["accuracy"]
+    if not accuracy:
+        return "no product has labels that judge both runs, so nothing says which one is right"
+    split = "test" if "test" in accuracy else "all"
+    one = accuracy[split]
+    where = "on the test split" if split == "test" else f"on all {one['products']:,} labelled products"
+    if one["low"] <= 0 <= one["high"]:
+        return f"no difference {where}"
+    better = "second" if one["difference"] > 0 else "first"
+    points = 100 * abs(one["difference"])
+    return f"the {better} run is right more often {where}, by {points:.1f} points"
+
+
+def times(count: int) -> str:
+    """Write how often something happens."""
+    return "once" if count == 1 else "twice" if count == 2 else f"{count:,} times"
