@@ -13,8 +13,10 @@ import pytest
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.demo.drawing import GARMENTS, draw_catalog
+from atlas_ray.io.objects import ObjectReader
 from atlas_ray.runtime.session import connect
 from atlas_ray.taxonomy import Taxonomy
+from tests.support.held_files import HeldFiles
 from tests.support.inputs import s3_server
 from tests.support.parts import make_artifact
 
@@ -94,3 +96,10 @@ def catalog(tmp_path_factory: pytest.TempPathFactory, shop: str) -> str:
     report = import_catalog(ImportConfig(source=shop, output=output, columns=SHOP_COLUMNS))
     assert report.products == 8 * 14 + 5
     return output
+
+
+@pytest.fixture
+def held_files(monkeypatch: pytest.MonkeyPatch) -> HeldFiles:
+    counts = HeldFiles()
+    monkeypatch.setattr(ObjectReader, "read", counts.counted(ObjectReader.read))
+    return counts

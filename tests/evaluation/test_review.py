@@ -12,7 +12,7 @@ from atlas_ray.errors import CatalogError, OutputError
 from atlas_ray.evaluation.review import QUEUE, Review, ReviewConfig, review
 from atlas_ray.reports.page import MAX_BYTES
 from atlas_ray.schemas import CATEGORIZED
-from tests.reports.conftest import HeldFiles
+from tests.support.held_files import HeldFiles
 from tests.support.parts import Page, check_self_contained, picture, scored_run
 
 A, B, C = ["Men", "Shirts"], ["Men", "Shoes"], ["Women", "Sarees"]

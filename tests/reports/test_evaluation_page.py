@@ -13,7 +13,7 @@ from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.reports.page import MAX_BYTES
 from atlas_ray.schemas import CATEGORIZED, LABEL_ERRORS
 from atlas_ray.taxonomy import Taxonomy
-from tests.reports.conftest import HeldFiles
+from tests.support.held_files import HeldFiles
 from tests.support.parts import Page, check_self_contained, picture
 
 HOSTILE = "<script src=//evil.example/x.js></script>"

@@ -1,7 +1,7 @@
+"""How many files of pictures a page holds at a time."""
+
 from collections.abc import Callable
 from typing import Self
-
-import pytest
 
 from atlas_ray.io.objects import ObjectReader
 
@@ -26,10 +26,3 @@ class HeldFiles:
                 counts.now -= 1
 
         return lambda reader, uri: File(read(reader, uri))
-
-
-@pytest.fixture
-def held_files(monkeypatch: pytest.MonkeyPatch) -> HeldFiles:
-    counts = HeldFiles()
-    monkeypatch.setattr(ObjectReader, "read", counts.counted(ObjectReader.read))
-    return counts
