@@ -1,0 +1,58 @@
+"""Pages whose commands and code build on one another: what they show is run, from the first block to the last."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atlas_ray.cli.main import main
+from tests.support.endpoint import endpoint
+from tests.support.parts import picture
+
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def walk(page: str, replaced: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run the blocks of a page in the current folder, some texts in them replaced; return the names of its Python."""
+    names: dict[str, Any] = {"__name__": "walk"}
+    for language, block in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+        for text, other in (replaced or {}).items():
+            block = block.replace(text, other)
+        if language == "python":
+            exec(compile(block, page, "exec"), names)
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            program, *arguments = shlex.split(line, comments=True)
+            assert program == "atlas-ray", line
+            assert main(arguments) == 0, line
+    return names
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_from_python(
+    small_model: str, catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model").symlink_to(small_model)
+    Path("shirt.jpg").write_bytes(picture(0))
+    assert main(["score", "--catalog", catalog, "--model", "model", "--output", "run"]) == 0
+    with endpoint("--model=model", "--allow-anonymous") as served:
+        names = walk("getting-started/python.md", {"http://127.0.0.1:8000": served.url})
+    assert names["unsure"]
+    assert names["refused"][1].code == "not_an_image"
+    assert names["answer"].category_path == tuple(names["best"]["category_path"])
+    assert "atlas-52: 52 leaves" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_picture_and_a_title_know_more_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = walk("tutorials/picture-and-text.md")
+    right = names["right"]
+    assert right["fused", "products"] > max(right["title", "products"], right["picture", "products"])
+    assert right["fused", "jackets"] > right["title", "jackets"]
+    assert names["lost"]
