@@ -42,7 +42,7 @@ def setting(
     *,
     low: float | None = None,
     high: float | None = None,
-    choices: Sequence[str] = (),
+    choices: Collection[str] = (),
     several: bool = False,
 ) -> Any:
     """Define a field of a settings dataclass.
@@ -52,10 +52,10 @@ def setting(
         default: Its default; without one the field must be given.
         low: The least value of a number.
         high: The largest value of a number.
-        choices: The allowed values of a text.
+        choices: The allowed values of a text; a dict may get more of them later.
         several: Whether a text holds several values, separated by commas; its flag may be repeated.
     """
-    metadata = {"help": text, "low": low, "high": high, "choices": tuple(choices), "several": several}
+    metadata = {"help": text, "low": low, "high": high, "choices": choices, "several": several}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -72,7 +72,7 @@ def check_settings(config: Any) -> None:
         allowed = (int, float) if kind is float else kind
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"{field.name} is {value!r}; expected {_article(kind)}")
-        choices: Sequence[str] = field.metadata.get("choices", ())
+        choices: Collection[str] = field.metadata.get("choices", ())
         low: Any = field.metadata.get("low")
         high: Any = field.metadata.get("high")
         if choices and value not in choices:

@@ -8,7 +8,14 @@ from atlas_ray.decoding.step import StepFunction
 from atlas_ray.decoding.tree import TrieTensors
 
 
-def exact_search(step: StepFunction, tree: TrieTensors, *, top_k: int = 5, temperature: float = 1.0) -> Posterior:
+def exact_search(
+    step: StepFunction,
+    tree: TrieTensors,
+    *,
+    width: int = 5,  # noqa: ARG001
+    top_k: int = 5,
+    temperature: float = 1.0,
+) -> Posterior:
     """Walk the trie level by level, expanding each inner node once for the whole batch.
 
     The cost is one step of the decoder a picture and inner node: 9 for the 52 Atlas paths.
@@ -16,6 +23,7 @@ def exact_search(step: StepFunction, tree: TrieTensors, *, top_k: int = 5, tempe
     Args:
         step: The decoder over a batch of pictures.
         tree: The taxonomy.
+        width: Without effect: no prefix is dropped.
         top_k: How many paths to keep.
         temperature: As in `posterior`.
 

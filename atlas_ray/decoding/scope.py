@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from atlas_ray.decoding.posterior import Posterior
+from atlas_ray.decoding.searches import choose_search
 from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.errors import TaxonomyError
 from atlas_ray.schemas import ALTERNATIVE, CATEGORY_PATH, PREDICTIONS
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie, format_path
 
-EXACT_NODE_BUDGET = 256
-"""`auto` searches exactly while the trie has at most this many inner nodes."""
-SEARCHES = ("auto", "exact", "beam")
 PREDICTED = (
     "category_path",
     "probability",
@@ -35,7 +33,7 @@ class Scope:
     taxonomy: Taxonomy
     tree: TrieTensors
     search: str
-    """`exact` or `beam`."""
+    """One of `SEARCHES`."""
     classes: Tensor | None
     """(leaves,): a classifier's class of each leaf."""
     paths: pa.Array
@@ -59,18 +57,17 @@ class Scope:
             taxonomy: What may be answered.
             vocabulary: The model's tokens.
             device: Where the tensors go.
-            search: One of `SEARCHES`.
+            search: One of `SEARCH_CHOICES`.
             trained_on: For a classifier, the taxonomy whose leaves are its classes.
 
         Raises:
             TaxonomyError: naming a name or a leaf that the model does not know.
         """
         tree = TrieTensors(compile_trie(taxonomy, vocabulary), device)
-        small = tree.trie.inner_count <= EXACT_NODE_BUDGET
         return cls(
             taxonomy=taxonomy,
             tree=tree,
-            search=search if search != "auto" else "exact" if small else "beam",
+            search=choose_search(search, tree),
             classes=torch.tensor(leaf_classes(trained_on, taxonomy), device=device) if trained_on else None,
             paths=pa.array([list(path) for path in tree.trie.leaves], CATEGORY_PATH),
             lengths=tree.leaf_length.cpu().numpy(),

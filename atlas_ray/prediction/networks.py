@@ -13,13 +13,12 @@ from torch.nn.functional import normalize
 
 from atlas_ray.artifacts import Artifact
 from atlas_ray.decoding import (
+    SEARCHES,
     Posterior,
     Proposals,
     Scope,
-    beam_search,
     classes_search,
     exact_log_mass,
-    exact_search,
     unconstrained_search,
 )
 from atlas_ray.modalities.products import PICTURE, Products
@@ -110,9 +109,7 @@ class PictureInference:
             logits = model.classify(encoded)
             return classes_search(logits, scope.classes, scope.tree, top_k=top_k, temperature=temperature)
         step = DecoderStep(model, model.decoder.grid(encoded))
-        if scope.search == "exact":
-            return exact_search(step, scope.tree, top_k=top_k, temperature=temperature)
-        return beam_search(step, scope.tree, width=width, top_k=top_k, temperature=temperature)
+        return SEARCHES[scope.search].find(step, scope.tree, width=width, top_k=top_k, temperature=temperature)
 
     def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
         """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas_ray.artifacts import Artifact
-from atlas_ray.decoding import SEARCHES, Posterior, Scope
+from atlas_ray.decoding import SEARCH_CHOICES, SEARCH_HELP, Posterior, Scope
 from atlas_ray.errors import NOT_A_NUMBER, ConfigError, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.modalities.pictures import decode_batch
@@ -36,7 +36,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 class PredictorConfig:
     """How a model is run."""
 
-    search: str = setting("exact, beam, or auto: exact while the trie is small", "auto", choices=SEARCHES)
+    search: str = setting(SEARCH_HELP, "auto", choices=SEARCH_CHOICES)
     beam_width: int = setting("prefixes that the beam keeps a picture", 5, low=1, high=1000)
     top_k: int = setting("paths kept a picture, the chosen one included", 5, low=1, high=1000)
     precision: str = setting(

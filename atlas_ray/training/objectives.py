@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from atlas_ray.decoding import EXACT_NODE_BUDGET, TrieTensors, beam_search, classes_search, exact_search
+from atlas_ray.decoding import SEARCHES, TrieTensors, choose_search, classes_search
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models import (
@@ -242,8 +242,8 @@ class EncoderDecoderObjective(Objective):
         """Return each picture's plain loss and the leaf that a constrained search finds, (batch,)."""
         grid = self.network.encode(inputs)
         loss = self._spelled(self.network.spell(grid, self.targets[labels])[0], labels, 0.0)
-        search: Any = exact_search if self.tree.trie.inner_count <= EXACT_NODE_BUDGET else beam_search
-        return loss, search(DecoderStep(self.network, grid), self.tree, top_k=1).leaf[:, 0]
+        search = SEARCHES[choose_search("auto", self.tree)]
+        return loss, search.find(DecoderStep(self.network, grid), self.tree, top_k=1).leaf[:, 0]
 
     def _spelled(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         """Return the mean cross-entropy of each path's tokens, (batch,)."""
