@@ -1,7 +1,6 @@
 """Category paths as a source writes them: as lists, or as text with one of many separators."""
 
 import functools
-import html
 import itertools
 import re
 from collections import Counter
@@ -10,7 +9,7 @@ from typing import Any
 
 from atlas_ray.catalog.picture_names import read_listed
 from atlas_ray.errors import RowError
-from atlas_ray.formats.values import clean_name, describe, is_missing, name_value
+from atlas_ray.formats.values import clean_name, describe, is_missing, name_value, plain_text
 from atlas_ray.taxonomy import CategoryPath
 
 DEFAULT = ">"
@@ -36,11 +35,6 @@ KNOWN_TEXTS, KNOWN_CHARACTERS = 10_000, 500
 """Texts of paths whose names are remembered, and their length at most: products share them."""
 MOST, FEW = 0.5, 0.1
 """Shares of the paths: of one assumed separator at least, and of the surer ones at most."""
-
-
-def plain_text(text: str) -> str:
-    """Return a text without entities, also where they are escaped twice: `A &amp;gt; B` is `A > B`."""
-    return html.unescape(html.unescape(text)) if "&" in text else text
 
 
 class SeparatorTally:

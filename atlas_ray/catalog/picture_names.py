@@ -1,7 +1,6 @@
 """Pictures as a source names them: cells that hold one name or several, and names as URIs."""
 
 import ast
-import html
 import io
 import json
 import os.path
@@ -11,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from atlas_ray.errors import RowError
-from atlas_ray.formats.values import describe, is_missing, printable, valid_text
+from atlas_ray.formats.values import describe, is_missing, plain_text, printable, valid_text
 from atlas_ray.io import storage
 
 URL_KEYS = ("url", "src", "href", "uri", "link", "image_url", "image", "path", "filename", "file", "name")
@@ -149,7 +148,7 @@ def _quoted(text: str) -> list[str]:
 def _tagged(text: str) -> list[str]:
     """Return the addresses of a text like `<img src="a.jpg">`, or `a.jpg (https://host/a)`."""
     if "<" in text:
-        return [html.unescape(name) for _, name in IMG_TAG.findall(text)]
+        return [plain_text(name) for _, name in IMG_TAG.findall(text)]
     return [match[1] for match in _sequence(NAMED_ADDRESS, text)] if "(" in text else []
 
 

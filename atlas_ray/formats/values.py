@@ -3,6 +3,7 @@
 None, NaN and a text without characters are missing. A value of another type is a `RowError` with the code `bad_value`.
 """
 
+import html
 import math
 import re
 import unicodedata
@@ -17,6 +18,7 @@ LINE_BREAKS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
 SURROGATES = re.compile("[\ud800-\udfff]")
 """Halves of a character, from damaged JSON or a file name that is not UTF-8; Arrow refuses them."""
+ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});", re.ASCII)
 INVISIBLE = "\ufeff\u200b"
 """Byte order mark and zero-width space, which exports leave at the ends of a cell."""
 DECIMAL_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
@@ -35,6 +37,17 @@ def clean_text(text: str) -> str:
         text = CONTROLS.sub("", LINE_BREAKS.sub(" ", LINE_ENDS.sub("\n", text)))
         text = SURROGATES.sub("\ufffd", text)
     return _strip(unicodedata.normalize("NFC", text))
+
+
+def plain_text(text: str) -> str:
+    """Return a text without HTML's entities, also where they are escaped twice: `A &amp;gt; B` is `A > B`.
+
+    One without its semicolon is none: `Sewing &notions` is a name.
+    """
+    for _ in range(2):
+        if "&" in text:
+            text = ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    return text
 
 
 def clean_name(text: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from atlas_ray.errors import RowError, TaxonomyError
 from atlas_ray.formats.delimited import Delimited, column_key
 from atlas_ray.formats.text_files import Utf8Stream, decode, split_lines
-from atlas_ray.formats.values import clean_name, name_value
+from atlas_ray.formats.values import clean_name, name_value, plain_text
 from atlas_ray.io import storage
 from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, check_path, format_path, parse_path
 
@@ -22,6 +22,9 @@ GOOGLE_HEADER = re.compile(r"#\s*Google_Product_Taxonomy_Version:\s*(\S+)")
 SHOPIFY_HEADER = re.compile(r"#\s*Shopify Product Taxonomy - Categories:\s*(\S+)")
 COLUMNS = ("level_1", "level_2", "category_path", "id", "parent_id", "name", *(f"level_{n}" for n in range(3, 33)))
 """What the columns of a CSV may be called: those of levels, of paths, or of nodes."""
+NO_PARENT = ("", "0", "null", "NULL", "None")
+"""What stands for the parent of a top category, unless it is an id itself."""
+LEVEL = re.compile(r"level(\d{1,3})")
 COMMENT = re.compile(r"#\s[^>]*|#")
 MAX_BYTES = 256 * 1024 * 1024
 PATH_SEPARATOR = re.compile(r"\s>\s|(?<=[\w)])>(?=\w)")
@@ -68,6 +71,10 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
         return _build(title, match[1], _read_text(text, _shopify_path), source)
     if source.lower().endswith((".csv", ".tsv")):
         return _build(title, "", _read_csv(text, source), source)
+    for parse, pattern in UNNAMED.items():
+        if _has_ids(text, pattern):
+            return _build(title, "", _read_text(text, parse), source)
+    text = plain_text(text)
     _check_paths(text, source)
     return _build(title, "", _read_text(text, lambda line: (parse_path(line), ""), comments_anywhere=True), source)
 
@@ -154,7 +161,7 @@ def _is_comment(line: str, tops: set[str]) -> bool:
 def _google_path(line: str) -> tuple[CategoryPath, str]:
     """Read `3237 - Animals & Pet Supplies > Live Animals`, or the same without its id."""
     match = re.match(r"(\d+) - ", line)
-    return (parse_path(line[match.end() :]), match[1]) if match else (parse_path(line), "")
+    return parse_path(plain_text(line[match.end() :] if match else line)), match[1] if match else ""
 
 
 def _shopify_path(line: str) -> tuple[CategoryPath, str]:
@@ -162,7 +169,21 @@ def _shopify_path(line: str) -> tuple[CategoryPath, str]:
     gid, separator, path = line.partition(" : ")
     if not separator or not gid.startswith("gid://"):
         raise TaxonomyError(f"expected 'gid://... : A > B', found {line[:80]!r}")
-    return parse_path(path), gid.strip()
+    return parse_path(plain_text(path)), gid.strip()
+
+
+UNNAMED: dict[Callable[[str], tuple[CategoryPath, str]], re.Pattern[str]] = {
+    _google_path: re.compile(r"(\d+) - \S"),
+    _shopify_path: re.compile(r"(gid://\S+) *: \S"),
+}
+"""How the lines of a publisher's file begin; the first one, which says whose it is, may be cut off."""
+
+
+def _has_ids(text: str, pattern: re.Pattern[str]) -> bool:
+    """Tell whether each line begins with an id of its own, which then is no part of a name."""
+    lines = [line for line in split_lines(text) if line.strip() and not line.startswith("#")]
+    found = [match[1] for line in lines if (match := pattern.match(line))]
+    return 0 < len(found) == len(lines) and (len(set(found)) == len(found) or not all(">" in line for line in lines))
 
 
 def _read_text(
@@ -193,7 +214,8 @@ def _read_csv(text: str, source: str) -> Lines:
     """
     table = Delimited(Utf8Stream([text.encode()], "utf-8"), COLUMNS, source=source, error=TaxonomyError)
     columns = list(map(column_key, table.header))
-    levels = [index for index, column in enumerate(columns) if re.fullmatch(r"level\d+", column)]
+    numbers = {int(found[1]): index for index, column in enumerate(columns) if (found := LEVEL.fullmatch(column))}
+    levels = [numbers[number] for number in sorted(numbers)]
     if levels:
         take = _level_columns(levels)
     elif "categorypath" in columns:
@@ -219,7 +241,7 @@ def _path_column(table: Delimited, at: int, source: str) -> Lines:
         )
     for line, path in rows:
         try:
-            yield line, parse_path(path), ""
+            yield line, parse_path(plain_text(path)), ""
         except TaxonomyError as error:
             raise _LineError(line, str(error)) from None
 
@@ -250,7 +272,7 @@ def _level_columns(levels: list[int]) -> Callable[[list[str]], CategoryPath]:
 
     def take(cells: list[str]) -> CategoryPath:
         nonlocal above
-        names = [clean_name(cells[index]) for index in levels]
+        names = [clean_name(plain_text(cells[index])) for index in levels]
         while names and not names[-1]:  # a path may end above the deepest level
             names.pop()
         # Spreadsheets leave out names that stand in the row above.
@@ -270,8 +292,8 @@ def _adjacency(table: Delimited, id_at: int, parent_at: int, name_at: int) -> Li
         node = cells[id_at].strip()
         if node in nodes:
             raise _LineError(line, f"the id {node!r} stands already in line {nodes[node][0]}")
-        nodes[node] = (line, cells[parent_at].strip(), clean_name(cells[name_at]))
-    paths: dict[str, CategoryPath] = {"": ()}
+        nodes[node] = (line, cells[parent_at].strip(), clean_name(plain_text(cells[name_at])))
+    paths: dict[str, CategoryPath] = {root: () for root in NO_PARENT if root not in nodes}
     for node, (line, _, _) in nodes.items():
         chain: list[str] = []
         at = node

@@ -83,6 +83,11 @@ def test_a_name_without_a_token_is_refused_by_name() -> None:
 
 GOOD = {
     "levels.csv": "level_1,level_2,images\nA,B,3\nA,C,4\nD,,1\n",
+    "levels from the bottom.csv": "Level 2,Level 1\nB,A\nC,A\n,D\n",
+    "google without its first line.txt": "1 - A\n2 - A > B\n7 - A > C\n8 - D\n",
+    "shopify without its first line.txt": "gid://s/a : A\ngid://s/a-1 : A > B\ngid://s/a-2 : A > C\ngid://s/d : D\n",
+    "parents of a shop.csv": "id,parent_id,name\n5,0,A\n6,5,B\n7,5,C\n8,NULL,D\n",
+    "entities.txt": "A &gt; B\nA &amp;gt; C\nD\n",
     "paths.csv": "category_path\nA > B\nA > C\nD\n",
     "adjacency.csv": "id,parent_id,name\n3,1,C\n1,,A\n2,1,B\n4,,D\n",
     "paths.txt": "A > B\nA > C\nD\n",
@@ -313,3 +318,22 @@ def test_the_tree_is_drawn() -> None:
     taxonomy = Taxonomy([("A", "B", "C"), ("A", "D"), ("E",)], name="t")
     assert list(taxonomy.lines()) == ["A", "├─ B", "│  └─ C", "└─ D", "E"]
     assert format_path(("A", "B")) == "A > B"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path"),
+    [
+        ("a.csv", "category_path\nBags &amp; Belts > Caf&eacute;\n", ("Bags & Belts", "Café")),
+        ("a.csv", "level_1,level_2\nBags &amp; Belts,R&B\n", ("Bags & Belts", "R&B")),
+        ("a.csv", "id,parent_id,name\n1,,Bags &#38; Belts\n0,1,B\n", ("Bags & Belts", "B")),
+        ("a.txt", "Sewing &notions > Q&A\n", ("Sewing &notions", "Q&A")),
+        ("a.txt", "1 - Women > Tops\n1 - Women > Skirts\n", ("1 - Women", "Tops")),
+    ],
+)
+def test_entities_and_numbers_in_names(tmp_path: Path, name: str, text: str, path: tuple[str, ...]) -> None:
+    assert read_taxonomy(write(tmp_path, name, text)).leaves[0] == path
+
+
+def test_an_id_that_stands_twice_is_refused_without_the_first_line_too(tmp_path: Path) -> None:
+    with pytest.raises(TaxonomyError, match="line 3: the id '2' stands already in line 2"):
+        read_taxonomy(write(tmp_path, "a.txt", "1 - A\n2 - A > B\n2 - A > C\n"))
