@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import hypothesis
@@ -12,13 +13,18 @@ import pytest
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
+from atlas_ray.crawl.browser import find_chromium
 from atlas_ray.demo.drawing import GARMENTS, draw_catalog
+from atlas_ray.errors import ConfigError
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.runtime.session import connect
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.held_files import HeldFiles
 from tests.support.inputs import s3_server
 from tests.support.parts import make_artifact
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # A machine may be busy with other tests; how long one example takes says nothing.
 hypothesis.settings.register_profile("shared", deadline=None)
@@ -103,3 +109,18 @@ def held_files(monkeypatch: pytest.MonkeyPatch) -> HeldFiles:
     counts = HeldFiles()
     monkeypatch.setattr(ObjectReader, "read", counts.counted(ObjectReader.read))
     return counts
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A Chromium; the tests that ask for it are skipped where there is none."""
+    try:
+        executable = find_chromium()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -12,6 +12,13 @@ def add_review(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--run", dest="scored", help="the output of `atlas-ray score`")
     add_flags(parser, ReviewConfig, skip=("run",))
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="open the page at an address of this machine, and save what is decided into corrections.csv of --output; "
+        "without --run and --products the review that is there already",
+    )
+    parser.add_argument("--port", type=int, default=0, help="where --serve listens (default: any free port)")
 
 
 def run_review(options: argparse.Namespace) -> int:
@@ -20,8 +27,21 @@ def run_review(options: argparse.Namespace) -> int:
     from atlas_ray.settings import COMMAND_LINE, build_settings, given
 
     values = given(options, ReviewConfig) | {"run": options.scored}
-    print_review(review(build_settings(ReviewConfig, values, COMMAND_LINE)))
+    if options.scored or "products" in values or not options.serve:
+        print_review(review(build_settings(ReviewConfig, values, COMMAND_LINE)))
+    if options.serve:
+        from atlas_ray.errors import ConfigError
+        from atlas_ray.evaluation.review_server import serve_review
+
+        if not values.get("output"):
+            raise ConfigError("--serve opens a review; name its folder with --output")
+        serve_review(values["output"], _print_served, port=options.port)
     return EXIT_OK
+
+
+def _print_served(address: str, corrections: str) -> None:
+    print(f"review at {address}")
+    print(f"what is decided there goes into {corrections}; stop with Ctrl-C", flush=True)
 
 
 def add_relabel(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.markup import escape
 from rich.table import Table
 
 from atlas_ray.formats.tables import open_table
@@ -207,7 +206,7 @@ def _terminal_table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Tabl
         numbers = any(isinstance(row[place], int | float | Share) for row in rows)
         column.justify = "right" if place and numbers else "left"
     for row in rows:
-        drawn.add_row(*(escape(_cell(cell)) for cell in row))
+        drawn.add_row(*(_cell(cell) for cell in row))
     return drawn
 
 

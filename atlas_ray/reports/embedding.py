@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-from rich.markup import escape
 from rich.table import Table
 
 from atlas_ray.reports.terminal import SHOWN, wide_console
@@ -37,7 +36,7 @@ def print_similar(found: pa.Table) -> None:
     table = Table("product", "similarity", "category path")
     table.columns[1].justify = "right"
     for row in found.to_pylist():
-        table.add_row(escape(row["product_id"]), f"{row['similarity']:.4f}", _path(row["category_path"]))
+        table.add_row(row["product_id"], f"{row['similarity']:.4f}", _path(row["category_path"]))
     wide_console().print(table)
 
 
@@ -55,9 +54,9 @@ def print_label_errors(output: str, pairs: pa.Table, limit: int) -> None:
         table.columns[4].justify = "right"
         for row in pairs.slice(0, SHOWN).to_pylist():
             table.add_row(
-                escape(row["product_id"]),
+                row["product_id"],
                 _path(row["category_path"]),
-                escape(row["other_product_id"]),
+                row["other_product_id"],
                 _path(row["other_category_path"]),
                 f"{row['similarity']:.4f}",
             )
@@ -69,4 +68,4 @@ def print_label_errors(output: str, pairs: pa.Table, limit: int) -> None:
 
 
 def _path(names: list[str] | None) -> str:
-    return escape(format_path(names)) if names is not None else ""
+    return format_path(names) if names is not None else ""

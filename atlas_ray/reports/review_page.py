@@ -113,7 +113,7 @@ def review_page(
     doubtful = cards[: len(rows)]
     parts = [
         summary([*_words(queue, listed, len(cards)), *([f"{note[0].upper()}{note[1:]}."] if note else [])]),
-        section("Keys", _keys(), NO_SCRIPT, kind="keys"),
+        section("", _keys(), NO_SCRIPT),
         *doubtful,
     ]
     if len(cards) > len(rows):
@@ -139,7 +139,8 @@ def _words(queue: pa.Table, listed: bool, count: int) -> list[str]:
 
 
 def _keys() -> str:
-    return "".join(f"<p><kbd>{key}</kbd> {html.escape(text)}</p>" for key, text in KEYS)
+    listed = "".join(f"<p><kbd>{key}</kbd> {html.escape(text)}</p>" for key, text in KEYS)
+    return f"<details><summary>Keys</summary>{listed}</details>"
 
 
 def _digest(queue: pa.Table) -> str:
@@ -228,7 +229,7 @@ def _card(
         row["note"] or "",
         explains,
     ]
-    told = "".join(f'<p class="soft">{html.escape(plain(fact))}</p>' for fact in facts if fact)
+    told = f'<p class="soft">{" · ".join(html.escape(plain(fact)) for fact in facts if fact)}</p>'
     buttons = "".join(
         _button(number, path, choice, probability, own=path == label)
         for number, (path, choice, probability) in enumerate(choices)

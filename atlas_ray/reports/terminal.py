@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from atlas_ray.client import Categorized
 from atlas_ray.errors import ItemError
@@ -296,21 +296,21 @@ def print_labels(report: Any, folder: str) -> None:
             column.justify = "right"
         for row in rows:
             shares = (f"{row[name]:.4f}" for name in ("micro_f1", "micro_precision", "micro_recall"))
-            name = escape(_last(row["model"]))
+            name = _last(row["model"])
             table.add_row(name, row["modalities"], row["policy"] or "", *shares, str(row["products"]))
         console.print(table)
     for start in range(0, len(report.models), SIDE_BY_SIDE):
         rows = [*single, *fused][start : start + SIDE_BY_SIDE]
-        table = Table("", *(escape(_last(row["model"])) for row in rows), title="labels most often missed")
+        table = Table("", *(_last(row["model"]) for row in rows), title="labels most often missed")
         columns = [[one for one in report.missed if one["model"] == row["model"]][:MISSED] for row in rows]
         for rank, labels in enumerate(zip(*columns, strict=True), 1):
-            table.add_row(str(rank), *(f"{escape(one['label'])} {one['missed']}/{one['support']}" for one in labels))
+            table.add_row(str(rank), *(f"{one['label']} {one['missed']}/{one['support']}" for one in labels))
         console.print(table)
     if report.left_out:
         console.print(f"{report.left_out} products left out: their labels are no leaves of the models' taxonomy")
     for uri, count in report.fitted.items():
         if count is None:
-            console.print(f"{escape(_last(uri))}: which products it was fitted on is not known")
+            console.print(f"{_last(uri)}: which products it was fitted on is not known")
         elif count:
             text = f"{_last(uri)} was fitted on {count} of these {report.products} products, where it does better"
             console.print(f"{text} than on others")
@@ -327,14 +327,14 @@ def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> No
     table.columns[2].justify = table.columns[4].justify = "right"
     for name, result in rows:
         if isinstance(result, ItemError):
-            table.add_row(escape(name), f"[red]{escape(str(result))}[/red]", "", "", "")
+            table.add_row(name, Text(str(result), style="red"), "", "", "")
             continue
         best = next(iter(result.alternatives), None)
         table.add_row(
-            escape(name),
-            escape(format_path(result.category_path)),
+            name,
+            format_path(result.category_path),
             f"{result.probability:.4f}",
-            escape(format_path(best.category_path)) if best else "",
+            format_path(best.category_path) if best else "",
             f"{best.probability:.4f}" if best else "",
         )
     wide_console().print(table)

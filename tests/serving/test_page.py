@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, FileChooser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FileChooser, Page, expect
 
-from atlas_ray.crawl.browser import find_chromium
-from atlas_ray.errors import ConfigError
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.endpoint import Endpoint, endpoint
 from tests.support.parts import make_fused, picture
@@ -18,18 +16,6 @@ from tests.support.parts import make_fused, picture
 ARTIFACTS = os.environ.get("ATLAS_RAY_TEST_ARTIFACTS")
 """A folder for the screenshots; without it they go with the test's own."""
 expect.set_options(timeout=30_000)  # a machine may be busy with other tests
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        executable = find_chromium()
-    except ConfigError as error:
-        pytest.skip(str(error))
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
