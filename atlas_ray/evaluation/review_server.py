@@ -198,7 +198,7 @@ def review_server(page: bytes, corrections: Corrections, *, port: int = 0) -> _S
                 self._say(HTTPStatus.OK, {"file": CORRECTIONS, "saved": saved})
 
         def _hosts(self) -> tuple[str, ...]:
-            return tuple(f"{name}:{self.server.server_address[1]}" for name in (HOST, "localhost"))
+            return tuple(f"{name}:{server.server_port}" for name in (HOST, "localhost"))
 
         def _allowed(self) -> bool:
             if self.headers.get("Host") in self._hosts():
@@ -221,5 +221,5 @@ def review_server(page: bytes, corrections: Corrections, *, port: int = 0) -> _S
             """Write no line a request."""
 
     server = _Server((HOST, port), Handler)
-    server.address = f"http://{HOST}:{server.server_address[1]}{root}"
+    server.address = f"http://{HOST}:{server.server_port}{root}"
     return server

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from atlas_ray.catalog.corrections import RelabelConfig, relabel
 from atlas_ray.cli.main import main
@@ -152,7 +152,12 @@ def test_a_browser_that_keeps_nothing_says_so_before_the_page_closes(browser: Br
     page.locator(".product [data-choice]").first.click()
     expect(page.locator("#status")).to_contain_text("this browser keeps nothing: save before you close the page")
     asked = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+
+    def leave(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", leave)
     page.close(run_before_unload=True)
     page.wait_for_event("close")
     assert asked == ["beforeunload"]
