@@ -11,7 +11,7 @@ from atlas_ray import __version__
 from atlas_ray.cli import catalogs, collection, embedding, reviewing, scoring, serving, taxonomies, training
 from atlas_ray.cli.command import EXIT_FAILED, EXIT_USER
 from atlas_ray.demo import run as demo
-from atlas_ray.errors import UserError, reason_of
+from atlas_ray.errors import LeaseLostError, UserError, reason_of
 from atlas_ray.flags import FlagParser
 from atlas_ray.runtime.stops import stoppable
 
@@ -25,9 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: all well. 2: a mistake in what was given, said in one line. 3: finished, but with more
     quarantined than allowed. 1: anything else.
     """
-    options = _parser().parse_args(arguments)
-    with stoppable():
-        return _run(options)
+    options = argparse.Namespace(command="", resumes=False)
+    with stoppable() as stop:
+        try:
+            options = _parser().parse_args(arguments)
+            return int(options.run(options))
+        except BrokenPipeError:  # the reader of a pipe went away
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_FAILED
+        except (Exception, KeyboardInterrupt) as error:
+            return _failed(error, options, stopped=stop.asked)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -36,22 +43,19 @@ def run(arguments: Sequence[str]) -> int:
     return int(options.run(options))
 
 
-def _run(options: argparse.Namespace) -> int:
-    try:
-        return int(options.run(options))
-    except BrokenPipeError:  # the reader of a pipe went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except Exception as error:
-        reason = reason_of(error)
-        if reason is None:
-            raise
-        print(f"atlas-ray {options.command}: {reason}", file=sys.stderr)
-        return EXIT_USER if isinstance(reason, UserError) else EXIT_FAILED
-    except KeyboardInterrupt:
+def _failed(error: BaseException, options: argparse.Namespace, *, stopped: bool) -> int:
+    """Say in a line what ended a command, and return its exit code; raise what only a traceback explains."""
+    name = f"atlas-ray {options.command}".strip()
+    reason = reason_of(error)
+    # What libraries raise where they are stopped in the middle is no mistake and no failure.
+    if isinstance(error, KeyboardInterrupt) or (stopped and not isinstance(reason, LeaseLostError)):
         goes_on = "; the same command goes on from here" if options.resumes else ""
-        print(f"atlas-ray {options.command}: stopped{goes_on}", file=sys.stderr)
+        print(f"{name}: stopped{goes_on}", file=sys.stderr)
         return EXIT_FAILED
+    if reason is None:
+        raise error
+    print(f"{name}: {reason}", file=sys.stderr)
+    return EXIT_USER if isinstance(reason, UserError) else EXIT_FAILED
 
 
 class _Parser(FlagParser):

@@ -6,6 +6,7 @@ never asks for them again. Here each page's outcome, the links found on it and i
 transaction: what was not finished is asked for again, and a product cannot come twice.
 """
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from w3lib.url import canonicalize_url
+
+from atlas_ray.errors import FULL_DISK, RunError, disk_full, system_number
 
 Kind = Literal["listing", "product"]
 
@@ -71,7 +74,11 @@ PASSING = ("dns", "timeout", "unreachable", "truncated", "server_error", "too_ma
 
 
 class Frontier:
-    """The URLs of one store's crawl."""
+    """The URLs of one store's crawl.
+
+    Attributes:
+        broken: Why the file could not be read or written last, which ends the crawl.
+    """
 
     def __init__(self, path: str, *, max_idle_pages: int = 20) -> None:
         """Open the file, or make it; what an earlier process did not finish, or not get, is waiting again.
@@ -79,28 +86,35 @@ class Frontier:
         Args:
             path: Where it is.
             max_idle_pages: After so many pages in a row without a new product a listing is not followed further.
+
+        Raises:
+            RunError: where the file cannot be read or written, here and in the methods.
         """
         self._max_idle_pages = max_idle_pages
-        self._database = sqlite3.connect(path)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(SCHEMA)
-        with self._database:
-            self._database.execute(f"UPDATE visits SET outcome = NULL, message = NULL WHERE outcome IN {PASSING}")
+        self._path = path
+        self.broken: RunError | None = None
+        with self._named():
+            self._database = sqlite3.connect(path)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.executescript(SCHEMA)
+            with self._database:
+                self._database.execute(f"UPDATE visits SET outcome = NULL, message = NULL WHERE outcome IN {PASSING}")
         self._last = 0  # the highest number handed out by this process; later finds are higher
 
     def add_starts(self, urls: Iterable[str]) -> None:
         """Add the store's start URLs; those that are known already stay as they are."""
-        with self._database:
+        with self._named(), self._database:
             for start, url in enumerate(urls):
                 self._add(url, "listing", start)
 
     def take(self, limit: int) -> list[Visit]:
         """Return waiting visits, oldest first; each is handed out once by a process."""
-        rows = self._database.execute(
-            "SELECT id, url, kind, start FROM visits WHERE id > ? AND outcome IS NULL ORDER BY id LIMIT ?",
-            (self._last, limit),
-        ).fetchall()
+        with self._named():
+            rows = self._database.execute(
+                "SELECT id, url, kind, start FROM visits WHERE id > ? AND outcome IS NULL ORDER BY id LIMIT ?",
+                (self._last, limit),
+            ).fetchall()
         visits = [Visit(*row) for row in rows]
         self._last = max([self._last, *(visit.number for visit in visits)])
         return visits
@@ -108,7 +122,7 @@ class Frontier:
     def finish(self, visit: Visit, outcome: Outcome) -> None:
         """Keep a visit's outcome with all that was found; a product known already is a `duplicate`."""
         code, message = outcome.code, outcome.message
-        with self._database:
+        with self._named(), self._database:
             if outcome.product is not None:
                 url, row = outcome.product["url"], json.dumps(outcome.product, ensure_ascii=False)
                 added = self._database.execute("INSERT OR IGNORE INTO products VALUES (?, ?)", (_text(url), _text(row)))
@@ -158,6 +172,17 @@ class Frontier:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn what SQLite raises into a `RunError` that names the file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            number = system_number(error)
+            told = disk_full(number, self._path) if number in FULL_DISK else None
+            self.broken = told or RunError(f"{self._path}: {error}; where it is damaged, delete it to begin anew")
+            raise self.broken from error
 
     def _idle_pages(self, visit: Visit, fresh: bool) -> int:
         """Return how many listings there were since one that led to a new product.

@@ -129,6 +129,8 @@ def _run(store: Store, config: CrawlConfig, frontier: Frontier, browser: str | N
     process.start()
     if process.bootstrap_failed:
         raise RuntimeError("the crawl could not begin; the log above says why")
+    if frontier.broken:
+        raise frontier.broken
 
 
 def _write_parts(folder: str, rows: Iterable[Mapping[str, Any]]) -> None:

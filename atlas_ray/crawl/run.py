@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -157,7 +157,12 @@ def _is_due(output: str, config: CrawlRunConfig) -> bool:
         return True
     report = json.loads(storage.read_bytes(uri))
     passing = config.retry_failed and any(code in PASSING for code in report["outcomes"])
-    return passing or (report["waiting"] > 0 and sum(report["outcomes"].values()) < config.max_pages)
+    return passing or _goes_on(report, config)
+
+
+def _goes_on(report: Mapping[str, Any], config: CrawlRunConfig) -> bool:
+    """Tell whether a store's crawl, as it is reported, has pages that it may still ask for."""
+    return bool(report["waiting"] > 0 and sum(report["outcomes"].values()) < config.max_pages)
 
 
 def _names(config: CrawlRunConfig) -> list[str]:
@@ -182,6 +187,8 @@ def _crawl_store(
     failed = _crawl_pages(config, stores, name, folder, output, board) if due else None
     uri = storage.join(output, "report.json")
     report: dict[str, Any] = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else dict(NO_REPORT)
+    if due and not failed and _goes_on(report, config):
+        failed = f"the crawl of {name!r} ended with {report['waiting']} pages not asked for"
     unmapped: Counter[tuple[str, ...]] = Counter()
     rows = product_rows(output, mapping, unmapped)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import scrapy
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import DontCloseSpider
+from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.extensions.throttle import AutoThrottle
 from scrapy.http import Response
 from scrapy.robotstxt import RobotParser
@@ -22,6 +22,7 @@ from atlas_ray.crawl.frontier import Frontier, Kind, Outcome, Visit
 from atlas_ray.crawl.links import in_domains, next_page, product_links
 from atlas_ray.crawl.middlewares import GateMiddleware, RobotsMiddleware
 from atlas_ray.crawl.store import Store
+from atlas_ray.errors import RunError
 from atlas_ray.extraction.extract import NotAProduct, extract
 from atlas_ray.extraction.page import Page
 from atlas_ray.io.robots import FORBIDDEN_BY_ROBOTS
@@ -124,13 +125,18 @@ class StoreSpider(scrapy.Spider):
         return rules is None or rules.allowed(picture, self.crawler.settings["ROBOTSTXT_USER_AGENT"])
 
     def _finish(self, visit: Visit, outcome: Outcome) -> list[Request]:
-        self._frontier.finish(visit, outcome)
-        self._open -= 1
-        return self._take()
+        try:
+            self._frontier.finish(visit, outcome)
+            self._open -= 1
+            return self._take()
+        except RunError as error:  # `crawl_store` raises it: what became of further pages would be lost
+            raise CloseSpider("frontier") from error
 
     def _take(self) -> list[Request]:
         """Return requests for the next URLs that wait, as many as Scrapy should have."""
         requests: list[Request] = []
+        if self._frontier.broken:
+            return requests
         room = min(AHEAD * self._store.concurrency - self._open, self._left)
         while room > 0 and (visits := self._frontier.take(room)):
             for visit in visits:
@@ -155,7 +161,7 @@ class StoreSpider(scrapy.Spider):
 
     def _callback_failed(self, failure: Failure, response: object) -> None:
         """Keep a page on which the code itself failed; Scrapy has logged the traceback."""
-        if isinstance(response, Response):
+        if isinstance(response, Response) and not self._frontier.broken:
             outcome = Outcome("internal_error", f"{failure.type}: {str(failure.value)[:300]}")
             self._frontier.finish(response.cb_kwargs["visit"], outcome)
             self._open -= 1

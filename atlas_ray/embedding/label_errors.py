@@ -10,12 +10,14 @@ from atlas_ray.embedding.index import ProductIndex, embedding_batches
 from atlas_ray.embedding.settings import SimilarConfig
 from atlas_ray.embedding.similar import finished_run
 from atlas_ray.io import storage
+from atlas_ray.io.lease import holding
 from atlas_ray.schemas import LABEL_ERRORS, PATH_KEY_SEPARATOR, path_keys
 
 TABLE = "label_errors.parquet"
 QUERIES = 256
 
 
+@holding("similar", "config.embeddings")
 def find_label_errors(config: SimilarConfig) -> pa.Table:
     """Compare the label of every product with those of its nearest ones.
 

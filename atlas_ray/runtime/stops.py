@@ -4,20 +4,32 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Stop:
+    """Whether a block was asked to stop: a library may make another error of the KeyboardInterrupt."""
+
+    asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        self.asked = True
+        signal.default_int_handler(number, frame)
+
+
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[Stop]:
     """Let each of `STOPS` raise KeyboardInterrupt in the block; one that the process ignores (nohup) stays ignored."""
-    before = _handlers()
+    before, stop = _handlers(), Stop()
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, stop)
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,9 +11,10 @@ FAST = {"--timeout-s": "2", "--retries": "1", "--backoff-s": "0.05"}
 
 def start(folder: Path, store: str, *flags: str) -> "subprocess.Popen[str]":
     """Start the crawl of a store of the folder's `stores.yaml`, a fast one where the flags do not say otherwise."""
-    flags = (*flags, *(part for flag, value in FAST.items() if flag not in flags for part in (flag, value)))
+    usual = FAST | {"--job": str(folder / "job"), "--output": str(folder / "out")}
     command = [sys.executable, "-m", "atlas_ray.crawl.process", "--stores", str(folder / "stores.yaml")]
-    command += ["--store", store, "--job", str(folder / "job"), "--output", str(folder / "out"), *flags]
+    command += ["--store", store, *flags]
+    command += [part for flag, value in usual.items() if flag not in flags for part in (flag, value)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

@@ -1,5 +1,6 @@
 """The real crawl process against the demo shop, over HTTP."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -167,3 +168,41 @@ def test_mistakes(drawn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     stores.write_text(stores.read_text().replace("/category/", "/kategorie/"))
     assert main([*command, "--store", "demo", "--job", str(tmp_path / "job")]) == 2
     assert "use a new folder, or the same settings" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_a_crawl_and_it_goes_on_when_there_is_room(
+    drawn: str, full_disk: Path, tmp_path: Path
+) -> None:
+    (full_disk / "others").write_bytes(b"x" * 150 * 1024)
+    with serve_shop(drawn) as shop:
+        shop.write_stores(str(tmp_path / "stores.yaml"))
+        flags = ("--allow-private", shop.place, "--job", str(full_disk / "job"))
+        process = start(tmp_path, "demo", *flags)
+        _, log = process.communicate(timeout=120)
+        assert process.returncode == 1, log
+        place = full_disk / "job" / "frontier.sqlite3"
+        assert log.splitlines()[-1] == (
+            f"crawl: {place}: no space left on its disk; make room, and give the same command again"
+        )
+        assert "Traceback" not in log
+        assert not (tmp_path / "out").exists()
+        (full_disk / "others").unlink()
+        flags = ("--allow-private", shop.place, "--job", str(tmp_path / "job"))
+        shutil.copytree(full_disk / "job", tmp_path / "job")
+        end(start(tmp_path, "demo", *flags))
+    assert len(rows(tmp_path, "products")) == 40
+    assert report(tmp_path)["complete"]
+
+
+@pytest.mark.parametrize("content", [b"no database" * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+def test_a_damaged_frontier_is_told_in_a_line(
+    drawn: str, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "frontier.sqlite3").write_bytes(content)
+    with serve_shop(drawn) as shop:
+        shop.write_stores(str(tmp_path / "stores.yaml"))
+        command = ["--stores", str(tmp_path / "stores.yaml"), "--store", "demo", "--job", str(tmp_path / "job")]
+        assert main([*command, "--output", str(tmp_path / "out")]) == 1
+    assert "frontier.sqlite3: file is not a database; where it is damaged, delete it" in capsys.readouterr().err
+    assert shop.requests == []
