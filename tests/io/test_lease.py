@@ -18,7 +18,7 @@ from atlas_ray.io.lease import LEASE, hold, holding
 
 HOLD = """
 import sys, time
-from atlas_ray import lease
+from atlas_ray.io import lease
 from atlas_ray.errors import RunError, UserError
 from atlas_ray.runtime.stops import stoppable
 lease.RENEW_S, lease.STALE_S, lease.LOOK_S = 0.2, 2.0, 0.05
