@@ -22,18 +22,16 @@ from atlas_ray.io import storage
 Config = TypeVar("Config")
 COMMAND_LINE = "the command line"
 """Where settings come from that were given as flags."""
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
-"""The picture encoders that models are built from."""
-MODALITIES = ("picture", "title", "description")
-"""What there is of a product for a model to look at."""
-TARGETS = ("path", "labels")
-"""What a model answers: one category path, or each label by itself."""
-POLICIES = ("max", "mean", "ridge", "network", "weighted", "early")
-"""The ways of making the decisions of several models one; `atlas_ray.models.fusion` says what they are."""
-FITTED = ("network", "weighted", "early")
-"""Those that are trained by gradient descent."""
-KNOWING = ("network", "early", "ridge")
-"""Those of so many weights that they know the products that they were fitted on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What a search draws a setting's values from; whole numbers between whole numbers."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether the logarithm is what is drawn evenly."""
 
 
 def setting(

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from atlas_ray.models.fusion import POLICIES
 from atlas_ray.schemas import IMAGES, PRODUCTS
-from atlas_ray.settings import POLICIES
 
 FIELDS = ("title", "description")
 MODALITIES = ("picture", *FIELDS)

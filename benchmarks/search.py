@@ -16,9 +16,9 @@ from collections.abc import Callable
 import torch
 
 from atlas_ray.decoding import TrieTensors, beam_search, exact_search
-from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
-from atlas_ray.models.backbone import fuse_batch_norm
-from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.models.backbones.backbone import fuse_batch_norm
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie, read_taxonomy
 
 LEVELS = (26, 211, 1467, 3724, 3431, 1300, 386, 50)  # nodes a level of Shopify's 2025-08

@@ -14,7 +14,7 @@ No pickle is ever loaded from an artifact.
 """
 
 from atlas_ray.artifacts.artifact import Artifact, ZoomArtifact
-from atlas_ray.artifacts.files import WORDS, check_finite, load_words, read_state_dict, save_words
+from atlas_ray.artifacts.files import WORDS, load_words, save_words
 from atlas_ray.artifacts.loading import check_labels, check_member, check_target, load_artifact, load_zoom_artifact
 from atlas_ray.artifacts.saving import save_artifact, save_fusion_artifact, save_zoom_artifact, set_temperature
 
@@ -22,14 +22,12 @@ __all__ = [
     "WORDS",
     "Artifact",
     "ZoomArtifact",
-    "check_finite",
     "check_labels",
     "check_member",
     "check_target",
     "load_artifact",
     "load_words",
     "load_zoom_artifact",
-    "read_state_dict",
     "save_artifact",
     "save_fusion_artifact",
     "save_words",

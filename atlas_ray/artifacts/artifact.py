@@ -6,17 +6,12 @@ from typing import Any
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.modalities.products import PICTURE, texts_of
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models import (
-    Classifier,
-    ClassifierConfig,
-    EncoderDecoder,
-    EncoderDecoderConfig,
-    FusionConfig,
-    FusionNetwork,
-    PathModel,
-    TextConfig,
-    TextNetwork,
-)
+from atlas_ray.models.classifier import Classifier, ClassifierConfig
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.encoder_decoder import EncoderDecoder
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
+from atlas_ray.models.path_model import PathModel
+from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 
@@ -28,7 +23,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "classifier": (ClassifierConfig, Classifier),
     "encoder-decoder": (EncoderDecoderConfig, EncoderDecoder),
     "text": (TextConfig, TextNetwork),
-    "fusion": (FusionConfig, FusionNetwork),
+    "fusion": (FusionConfig, build_fusion),
     ZOOM_KIND: (ZoomConfig, ZoomNetwork),
 }
 """What an artifact can hold: the configuration and the network of each kind."""
@@ -58,7 +53,7 @@ class Artifact:
     @property
     def kind(self) -> str:
         """What it holds, one of `PATH_KINDS`."""
-        return next(kind for kind in PATH_KINDS if isinstance(self.model, KINDS[kind][1]))
+        return next(kind for kind in PATH_KINDS if isinstance(self.model.config, KINDS[kind][0]))
 
     @property
     def reads(self) -> tuple[str, ...]:

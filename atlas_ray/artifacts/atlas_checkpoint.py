@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas_ray.artifacts import check_finite, save_artifact
+from atlas_ray.artifacts import save_artifact
 from atlas_ray.artifacts.pickles import PickledFile, Record, read_pickled
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.encoder_decoder import EncoderDecoder
+from atlas_ray.models.weights import check_finite
 from atlas_ray.taxonomy import Taxonomy, Vocabulary
 
 MAX_PARTS, MAX_DEPTH, MAX_NAME_LENGTH = 10_000, 16, 100

@@ -1,16 +1,8 @@
 """The files of an artifact's folder, each read with a reason where it cannot be."""
 
 import hashlib
-import io
 import json
-import pickle
-from collections.abc import Mapping
 from typing import Any
-
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from atlas_ray.errors import ArtifactError, StorageError
 from atlas_ray.io import storage
@@ -24,21 +16,6 @@ def content_id(document: dict[str, Any]) -> str:
     """Return the id of a `model.json`: a hash of all that it says, the weights' hash among it."""
     parts = {key: value for key, value in document.items() if key not in ("id", "written_by")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def check_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights that are no numbers: whatever a model answers with them is none.
-
-    Raises:
-        ArtifactError: naming the first tensor that holds one.
-    """
-    for name, tensor in state.items():
-        if not tensor.isfinite().all():
-            count = int((~tensor.isfinite()).sum())
-            raise ArtifactError(
-                f"{source}: {count} of the {tensor.numel()} weights of {name} are NaN or infinite; the training that "
-                "made them diverged, so train again, with a lower learning rate"
-            )
 
 
 def write_json(uri: str, name: str, document: dict[str, Any]) -> None:
@@ -96,23 +73,3 @@ def load_words(uri: str, field_name: str, sha256: str | None = None) -> WordInde
     if not isinstance(words, list):
         raise ArtifactError(f"{uri}: {WORDS} holds a {type(words).__name__}; expected a list")
     return WordIndex(words, field_name)
-
-
-def read_state_dict(uri: str) -> dict[str, Tensor]:
-    """Read a state dict from `.safetensors`, or from `.pth`/`.pt` without executing anything.
-
-    Raises:
-        ArtifactError: for a file of another kind, one that holds more than tensors, or numbers that are none.
-    """
-    data = storage.read_bytes(uri)
-    try:
-        if uri.endswith(".safetensors"):
-            loaded: Any = safetensors.torch.load(data)
-        else:
-            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ArtifactError(f"{uri}: not a state dict of tensors: {str(error).splitlines()[0]}") from None
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ArtifactError(f"{uri}: holds something else than a dict of tensors")
-    check_finite(loaded, uri)
-    return loaded

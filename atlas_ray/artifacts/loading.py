@@ -8,12 +8,15 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from atlas_ray.artifacts.artifact import KINDS, MEMBER_KINDS, PATH_KINDS, ZOOM_KIND, Artifact, ZoomArtifact
-from atlas_ray.artifacts.files import FORMAT, check_finite, content_id, load_words, read, read_json
+from atlas_ray.artifacts.files import FORMAT, content_id, load_words, read, read_json
 from atlas_ray.artifacts.fitted import load_fitted
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
 from atlas_ray.io import storage
 from atlas_ray.metrics.calibration import BOUNDS
-from atlas_ray.models import EncoderDecoderConfig, FusionConfig, FusionNetwork, TextConfig
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork
+from atlas_ray.models.text import TextConfig
+from atlas_ray.models.weights import check_finite
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path
 
 

@@ -8,14 +8,16 @@ import safetensors.torch
 
 from atlas_ray import __version__
 from atlas_ray.artifacts.artifact import KINDS
-from atlas_ray.artifacts.files import FORMAT, WORDS, check_finite, content_id, read_json, save_words, write_json
+from atlas_ray.artifacts.files import FORMAT, WORDS, content_id, read_json, save_words, write_json
 from atlas_ray.artifacts.fitted import file_of, save_fitted
 from atlas_ray.errors import ArtifactError
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.io import storage
 from atlas_ray.metrics.calibration import BOUNDS
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models import FusionNetwork, PathModel
+from atlas_ray.models.fusion.policy import FusionNetwork
+from atlas_ray.models.path_model import PathModel
+from atlas_ray.models.weights import check_finite
 from atlas_ray.models.zoom import ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 
@@ -125,7 +127,7 @@ def _save(uri: str, model: PathModel | ZoomNetwork, names: dict[str, Any], metri
     weights = safetensors.torch.save(state)
     document: dict[str, Any] = {
         "format": FORMAT,
-        "kind": next(kind for kind, (_, network) in KINDS.items() if isinstance(model, network)),
+        "kind": next(kind for kind, (config, _) in KINDS.items() if isinstance(model.config, config)),
         "config": model.config.to_dict(),
         **names,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),

@@ -87,7 +87,7 @@ def run_explain(options: argparse.Namespace) -> int:
 
 def add_evaluate_labels(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `evaluate-labels`."""
-    from atlas_ray.settings import MODALITIES
+    from atlas_ray.modalities import MODALITIES
 
     parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
     parser.add_argument(
@@ -103,8 +103,8 @@ def run_evaluate_labels(options: argparse.Namespace) -> int:
     """Measure models of labels."""
     from atlas_ray.errors import ConfigError
     from atlas_ray.evaluation.labels import evaluate_labels
+    from atlas_ray.modalities import MODALITIES
     from atlas_ray.reports.terminal import print_labels
-    from atlas_ray.settings import MODALITIES
 
     models = [uri for name in MODALITIES if (uri := getattr(options, name))] + options.fused
     if not models:

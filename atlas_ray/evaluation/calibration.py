@@ -15,12 +15,12 @@ from atlas_ray.io.lease import holding
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
 from atlas_ray.modalities.products import PICTURE, Products
+from atlas_ray.models.fusion import POLICIES
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.labelled import BATCH, asked_about, batches_of, products_of
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.tables import count_labels
-from atlas_ray.settings import KNOWING
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, match_labels
 
 MOST_PICTURES = 20_000
@@ -100,7 +100,8 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     fitted = artifact.fitted and artifact.fitted | Fitted.of(product_keys(product_ids), CALIBRATED)
     model_id = set_temperature(model, temperature, found, fitted)
     settings = artifact.metrics.get("settings", {})
-    known = settings.get("policy") in KNOWING and settings.get("fit_split") == split
+    policy = POLICIES.get(settings.get("policy", ""))
+    known = policy is not None and policy.memorizes and settings.get("fit_split") == split
     trained_on = None if uses is None else int((uses & TRAINED > 0).sum())
     return Calibrated(model_id, temperature, len(after.label), errors[0], errors[1], trained_on, known)
 

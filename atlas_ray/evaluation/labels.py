@@ -13,7 +13,7 @@ from atlas_ray.errors import ArtifactError, CatalogError, NotFiniteError, Output
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics import MicroF1, compare
-from atlas_ray.models import FusionNetwork
+from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.prediction.labels import LabelPredictor
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.labelled import BATCH, asked_about, products_of

@@ -1,6 +1,6 @@
 """The classifier: a picture to one of N leaf paths.
 
-A ResNet and the head that the Atlas paper takes from fastai: average and maximum of
+A backbone and the head that the Atlas paper takes from fastai: average and maximum of
 the feature grid side by side, then two blocks of batch normalization, dropout, linear and ReLU,
 without a ReLU after the last.
 """
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.models.backbone import Backbone
-from atlas_ray.models.resnet import FEATURES
-from atlas_ray.settings import BACKBONES, check_settings, setting
+from atlas_ray.models.backbones import BACKBONES
+from atlas_ray.models.backbones.backbone import Backbone
+from atlas_ray.settings import check_settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Backbone(config.backbone)
-        pooled = 2 * FEATURES[config.backbone]
+        pooled = 2 * BACKBONES[config.backbone].features
         self.head = nn.Sequential(
             nn.BatchNorm1d(pooled),
             nn.Dropout(config.dropout / 2),

@@ -4,17 +4,13 @@ Words embedded, a convolution of 200 filters of width 5, its maximum over the te
 170 with ReLU, dropout and the output (Wirojwatanakul and Wangperawong 2019).
 """
 
-import io
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.errors import ArtifactError
-from atlas_ray.io import storage
-from atlas_ray.modalities.texts import FIELDS, FIRST, PAD, WordIndex
+from atlas_ray.modalities.texts import FIELDS, PAD
 from atlas_ray.settings import check_settings, setting
 
 
@@ -88,47 +84,3 @@ class TextNetwork(nn.Module):
         """Turn (batch, length) words into logits (batch, outputs)."""
         logits: Tensor = self.head.output(self.head.dropout(self.features(words)))
         return logits
-
-
-def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
-    """Fill the embedding from a file of GloVe's layout; words that it lacks stay as they are.
-
-    Args:
-        network: What to fill.
-        words: Its words.
-        uri: A text file, plain or gzip: on each line a word and its numbers, parted by spaces.
-
-    Returns:
-        How many of the words the file has.
-
-    Raises:
-        ArtifactError: where there is no such file, or naming the line whose numbers are not as many as
-            the embedding is wide.
-    """
-    wide = network.config.embedding_dim
-    if not storage.exists(uri):
-        raise ArtifactError(f"{uri}: no such file of word vectors")
-    numbers = {word.encode(): number for number, word in enumerate(words.words, FIRST)}
-    rows, vectors = [], []
-    place = storage.locate(uri)
-    with place.filesystem.open_input_stream(place.path) as stream, io.BufferedReader(stream) as lines:
-        for line_number, line in enumerate(lines, 1):
-            word, *values = line.rstrip().rsplit(b" ", wide)  # a word of some files has spaces in it
-            number = numbers.get(word)
-            if number is None and line_number > 1:
-                continue
-            try:
-                vector = np.array(values, dtype=np.float32)
-            except ValueError:
-                vector = np.zeros(0, np.float32)
-            if len(vector) != wide or not np.isfinite(vector).all():
-                raise ArtifactError(
-                    f"{uri}, line {line_number}: no word and {wide} numbers; give the file's own width as embedding_dim"
-                )
-            if number is not None:
-                rows.append(number)
-                vectors.append(vector)
-    if rows:
-        with torch.no_grad():
-            network.encoder.weight[torch.tensor(rows)] = torch.from_numpy(np.stack(vectors))
-    return len(rows)

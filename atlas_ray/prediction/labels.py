@@ -11,7 +11,7 @@ from torch import Tensor
 from atlas_ray.artifacts import Artifact
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
-from atlas_ray.models import FusionNetwork
+from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.prediction.networks import Single, build_inference, joined, opinion_of
 from atlas_ray.prediction.paths import choose_device, choose_dtype
 

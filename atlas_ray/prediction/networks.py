@@ -23,9 +23,12 @@ from atlas_ray.decoding import (
 )
 from atlas_ray.modalities.products import PICTURE, Products
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models import Classifier, EncoderDecoder, FusionNetwork, PictureModel, TextNetwork
-from atlas_ray.models.backbone import fuse_batch_norm
-from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.models.backbones.backbone import fuse_batch_norm
+from atlas_ray.models.classifier import Classifier
+from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
+from atlas_ray.models.fusion.policy import FusionNetwork
+from atlas_ray.models.path_model import PictureModel
+from atlas_ray.models.text import TextNetwork
 from atlas_ray.taxonomy.vocabulary import PAD
 
 
@@ -309,6 +312,5 @@ class FusedInference:
 
 def joined(policy: FusionNetwork, opinions: Sequence[Opinion], there: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Join what each modality says into what a policy takes: said, there and features."""
-    early = policy.config.policy == "early"
     said = torch.stack([opinion.said for opinion in opinions], 1)
-    return said, there, torch.cat([opinion.features for opinion in opinions], 1) if early else None
+    return said, there, torch.cat([opinion.features for opinion in opinions], 1) if policy.config.widths else None

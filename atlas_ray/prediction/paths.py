@@ -20,7 +20,7 @@ from atlas_ray.errors import NOT_A_NUMBER, ConfigError, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.modalities.products import PICTURE, Products, Texts
-from atlas_ray.models import EncoderDecoder
+from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.prediction.device import FittingBatches
 from atlas_ray.prediction.networks import PictureInference, build_inference
 from atlas_ray.settings import check_settings, setting

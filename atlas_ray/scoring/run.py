@@ -15,7 +15,7 @@ from atlas_ray.formats.tables import Table
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics.decision import Decision, least_threshold
-from atlas_ray.models import EncoderDecoder
+from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.runs.run_record import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
 from atlas_ray.runs.scored import PREDICTED
 from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done

@@ -8,6 +8,8 @@ import numpy as np
 from atlas_ray.errors import TaxonomyError
 from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, format_path
 
+TARGETS = ("path", "labels")
+"""What a model answers: one category path, or each label by itself."""
 Targets = np.ndarray[Any, np.dtype[np.bool_]]
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from atlas_ray.metrics.paired import sign_test
-from atlas_ray.models import FusionNetwork
+from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.training.opinions import unpack_opinions
 
 LEVEL = 0.1

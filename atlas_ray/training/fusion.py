@@ -7,7 +7,7 @@ the policy learns from that.
 import functools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,12 +18,13 @@ import torch
 from ray.data import RandomSeedConfig
 
 from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusion_artifact
-from atlas_ray.errors import CatalogError, ConfigError, NotFiniteError, tell
+from atlas_ray.errors import CatalogError, NotFiniteError, tell
 from atlas_ray.formats.fitted import FUSED, Fitted, product_keys
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics import MicroF1, compare
-from atlas_ray.models import FusionConfig, FusionNetwork
+from atlas_ray.models.fusion import POLICIES
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion, policy_class
 from atlas_ray.prediction.networks import FusedInference
 from atlas_ray.prediction.paths import choose_device, choose_dtype
 from atlas_ray.runtime.joined import forget_inputs
@@ -33,7 +34,7 @@ from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import count_labels
 from atlas_ray.schemas import drawn
-from atlas_ray.settings import FITTED, KNOWING, hold_settings
+from atlas_ray.settings import hold_settings
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.loop import Plan
@@ -55,8 +56,6 @@ from atlas_ray.training.tracker import mlflow_environment
 OPINIONS = "opinions"
 JUDGED_SHARE = 0.2
 """Of the products, those that a policy that can know its products is judged by, where none are held out yet."""
-MOST_RIDGE = 12_000
-"""Rows and columns of the regression's matrix, 1.2 GB; to solve it takes as much again."""
 
 
 @holding("train fusion", "config.output")
@@ -92,8 +91,8 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     if space is not None:
         config.check_labels()
     shape = _shape(config, members)
-    if config.policy == "ridge":
-        _check_ridge(shape)
+    policy = POLICIES[config.policy]
+    policy_class(config.policy).check(shape)
     hold_settings(output, SETTINGS, settings)
     labelled = f"the catalogue {config.catalog}, split {config.fit_split!r},"
     note = match_labels(
@@ -103,38 +102,38 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         tell(note)
     found = _opinions(config, members, shape)
     learned, held_out = _sides(config, found, config.held_out)
+    least = config.batch_size if policy.fitting == "descent" else 1
     judged, is_held_out = held_out if config.held_out else found.dataset, True
-    if config.keep_best and config.policy in KNOWING and not config.held_out:
+    if config.keep_best and policy.memorizes and not config.held_out:
         part, rest = _sides(config, found, JUDGED_SHARE)
-        is_held_out = part.count() >= (config.batch_size if config.policy in FITTED else 1)
+        is_held_out = part.count() >= least
         learned, judged = (part, rest) if is_held_out else (learned, judged)
-    least = config.batch_size if config.policy in FITTED else 1
     if learned.count() < least:
         _forget_opinions(output)
         raise CatalogError(
             f"{config.catalog}: {found.count} labelled products in the split {config.fit_split!r}, {learned.count()} "
             f"of them to learn from; the policy {config.policy!r} needs {least}"
         )
-    network = FusionNetwork(shape)
+    network = build_fusion(shape)
     metrics: dict[str, Any] = {
         "products": found.count,
         "unusable_rows": found.unusable_rows,
         "settings": {"model": config.model, **config.to_dict()},
     }
-    if config.policy in FITTED:
+    if policy.fitting == "descent":
         state = _fit(config, shape, taxonomy, space, found.leaf_counts, (learned, held_out), callbacks)
         network.load_state_dict(state["best"]["network"])
         metrics |= final_metrics(config, state)
         write_history(config, state["history"])
-    elif config.policy == "ridge":
-        _fit_ridge(network, learned, config.ridge_penalty, space)
+    elif policy.fitting == "solve":
+        _solve(network, learned, config.ridge_penalty, space)
     if config.keep_best:
         judges = contests(network, batches_of(judged), _has(space), held_out=is_held_out)
         metrics |= {"contests": [asdict(one) for one in judges], "judged_on": "fitted"}
         if judged is not found.dataset:
             metrics["judged_on"] = "held-out"
-        if config.policy == "ridge":  # one more pass, and what was held out is not lost
-            _fit_ridge(network, found.dataset, config.ridge_penalty, space)
+        if policy.fitting == "solve":  # one more pass, and what was held out is not lost
+            _solve(network, found.dataset, config.ridge_penalty, space)
         network = _with_fallback(network, [one.model for one in judges if one.kept])
     metrics["members"] = {name: member.id for name, member in members.items()}
     if space is None:
@@ -152,7 +151,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
 
 def _with_fallback(network: FusionNetwork, models: Sequence[str]) -> FusionNetwork:
     """Return the policy, but for the products that one of these models has a say on."""
-    kept = FusionNetwork(FusionConfig(**network.config.to_dict() | {"fallback": "+".join(models)}))
+    kept = build_fusion(FusionConfig(**network.config.to_dict() | {"fallback": "+".join(models)}))
     kept.load_state_dict(network.state_dict())
     return kept
 
@@ -175,20 +174,18 @@ def _forget_opinions(output: str) -> None:
 
 
 def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig:
-    names = list(members)
-    early = config.policy == "early"
-    first = members[names[0]]
-    outputs, target = len(first.labels or first.taxonomy.leaves), "labels" if first.labels else "path"
-    probe = FusionConfig(modalities="+".join(names), outputs=outputs, policy="mean", target=target)
-    if not early:
-        return FusionConfig(**{
-            **probe.to_dict(), "policy": config.policy, "hidden_dim": config.hidden_dim, "second_dim": config.second_dim
-        })  # fmt: skip
-    widths = [member.feature_widths[0] for member in members.values()]
-    return FusionConfig(**{
-        **probe.to_dict(), "policy": "early", "features": "+".join(map(str, widths)),
-        "hidden_dim": config.hidden_dim, "dropout": config.dropout,
-    })  # fmt: skip
+    first = next(iter(members.values()))
+    shape: dict[str, Any] = {
+        "modalities": "+".join(members),
+        "outputs": len(first.labels or first.taxonomy.leaves),
+        "target": "labels" if first.labels else "path",
+        "policy": config.policy,
+        "hidden_dim": config.hidden_dim,
+    }
+    if not POLICIES[config.policy].joins_features:
+        return FusionConfig(**shape, second_dim=config.second_dim)
+    widths = "+".join(str(member.feature_widths[0]) for member in members.values())
+    return FusionConfig(**shape, features=widths, dropout=config.dropout)
 
 
 def _asked(members: dict[str, str], shape: FusionConfig, device_name: str) -> FusedInference:
@@ -196,7 +193,7 @@ def _asked(members: dict[str, str], shape: FusionConfig, device_name: str) -> Fu
     loaded = {name: load_artifact(uri, target=None) for name, uri in members.items()}
     first = next(iter(loaded.values()))
     device = choose_device("cpu" if device_name == "cpu" else "auto")
-    network = FusionNetwork(shape)
+    network = build_fusion(shape)
     artifact = Artifact(
         id="", model=network, vocabulary=Vocabulary.of(first.taxonomy), taxonomy=first.taxonomy, members=loaded,
         labels=first.labels,
@@ -318,51 +315,18 @@ def _fit(
     return fit(plan, {"train": shuffled, "val": held_out}, callbacks)
 
 
-def _check_ridge(shape: FusionConfig) -> None:
-    """Refuse a regression whose matrix no machine is asked to hold.
-
-    Raises:
-        ConfigError: naming its size.
-    """
-    width = len(shape.names) * (shape.outputs + 1) + 1
-    if width > MOST_RIDGE:
-        raise ConfigError(
-            f"policy 'ridge' over {len(shape.names)} models of {shape.outputs} paths or labels: a matrix of {width} "
-            f"rows and columns, at most {MOST_RIDGE}; expected another policy, such as weighted"
-        )
-
-
-def _fit_ridge(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float, space: LabelSpace | None) -> None:
-    """Solve the ridge regression of the leaf, one-hot, or of the labels on the models' probabilities, in one pass.
-
-    A product counts once for each set of two or more of the modalities that it has, so that the
-    regression also knows what to do where one is missing.
-    """
-    shape = network.config
-    modalities, outputs = len(shape.names), shape.outputs
-    width = modalities * outputs + modalities + 1
-    gram, moment = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, outputs, dtype=torch.float64)
-    subsets = [
-        torch.tensor([bool(bits >> position & 1) for position in range(modalities)])
-        for bits in range(1, 2**modalities)
-        if bits.bit_count() >= 2
-    ]
+def _solve(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float, space: LabelSpace | None) -> None:
+    """Fit a policy in one pass, on the leaf, one-hot, or on the labels."""
     has = _has(space)
-    for batch in batches_of(dataset):
-        said, _, there = unpack_opinions(torch.tensor(batch["inputs"]), shape)
-        leaf = torch.tensor(batch["label"])
-        target = (torch.nn.functional.one_hot(leaf, outputs) if has is None else has[leaf]).double()
-        for subset in subsets:
-            rows = (there | ~subset).all(1)
-            mask = subset.expand(int(rows.sum()), -1)
-            probabilities = (network.probabilities(said[rows]) * mask[:, :, None]).flatten(1)
-            x = torch.cat([probabilities, mask, torch.ones(len(mask), 1)], 1).double()
-            gram += x.T @ x
-            moment += x.T @ target[rows]
-    solved = torch.linalg.solve(gram + penalty * torch.eye(width, dtype=torch.float64), moment)
-    with torch.no_grad():
-        network.ridge.weight.copy_(solved[:-1].T)
-        network.ridge.bias.copy_(solved[-1])
+
+    def rows() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        for batch in batches_of(dataset):
+            said, _, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
+            leaf = torch.tensor(batch["label"])
+            truth = torch.nn.functional.one_hot(leaf, network.config.outputs) if has is None else has[leaf]
+            yield said, there, truth
+
+    network.solve(rows(), penalty)
 
 
 @torch.inference_mode()

@@ -19,8 +19,8 @@ from atlas_ray.errors import CatalogError, NotFiniteError
 from atlas_ray.io import storage
 from atlas_ray.metrics import FIGURES
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models import FusionConfig
-from atlas_ray.models.backbone import Backbone
+from atlas_ray.models.backbones.backbone import Backbone
+from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.prediction.paths import choose_dtype
 from atlas_ray.runtime.tables import write_quarantine
 from atlas_ray.schemas import quarantine_row
@@ -370,11 +370,11 @@ class Worker:
 def _still(encoder: Backbone, config: PictureTraining, head_only: bool) -> list[nn.Module]:
     """Return the parts of an encoder that are not trained."""
     if head_only:
-        return encoder.parts_before(5)
+        return list(encoder.children())
     if isinstance(config, ImageLabelsTraining):
-        return [] if config.weights == "none" else encoder.parts_before_last(config.trainable_layers)
+        return [] if config.weights == "none" else encoder.layers_before_last(config.trainable_layers)
     assert isinstance(config, PathTraining)
-    return encoder.parts_before(config.train_from_block)
+    return encoder.layers_before(config.train_from_block)
 
 
 def parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:

@@ -1,19 +1,13 @@
 """The network that a training starts from."""
 
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models import (
-    Classifier,
-    ClassifierConfig,
-    EncoderDecoder,
-    EncoderDecoderConfig,
-    FusionConfig,
-    FusionNetwork,
-    PathModel,
-    TextConfig,
-    TextNetwork,
-)
-from atlas_ray.models.backbone import load_backbone_weights
-from atlas_ray.models.text import load_word_vectors
+from atlas_ray.models.classifier import Classifier, ClassifierConfig
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.encoder_decoder import EncoderDecoder
+from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
+from atlas_ray.models.path_model import PathModel
+from atlas_ray.models.text import TextConfig, TextNetwork
+from atlas_ray.models.weights import load_backbone_weights, load_word_vectors
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.training.settings import (
     ClassifierTraining,
@@ -42,7 +36,7 @@ def build_network(
         space: What a model of labels names.
     """
     if fusion is not None:
-        return FusionNetwork(fusion)
+        return build_fusion(fusion)
     outputs = len(space or taxonomy.leaves)
     if isinstance(config, TextTraining):
         assert words is not None
@@ -94,7 +88,7 @@ def load_weights(network: PathModel, config: TrainConfig, words: WordIndex | Non
     """
     if isinstance(config, PictureTraining):
         assert isinstance(network, Classifier | EncoderDecoder)
-        load_backbone_weights(network.encoder, config.backbone, config.weights)
+        load_backbone_weights(network.encoder, config.weights)
     elif isinstance(config, TextTraining) and config.word_vectors != "none":
         assert isinstance(network, TextNetwork)
         assert words is not None

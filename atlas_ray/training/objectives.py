@@ -14,13 +14,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from atlas_ray.decoding import SEARCHES, TrieTensors, choose_search, classes_search
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models import (
-    EncoderDecoder,
-    FusionConfig,
-    FusionNetwork,
-    PathModel,
-)
-from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork
+from atlas_ray.models.path_model import PathModel
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.networks import build_network

@@ -6,7 +6,7 @@ Dimensions: batch; modalities; outputs (leaves or labels).
 import torch
 from torch import Tensor
 
-from atlas_ray.models import FusionConfig
+from atlas_ray.models.fusion.policy import FusionConfig
 
 
 def opinion_width(config: FusionConfig) -> int:

@@ -9,9 +9,14 @@ from typing import Any, ClassVar, Self
 
 from atlas_ray.errors import ConfigError
 from atlas_ray.io import storage
+from atlas_ray.modalities import MODALITIES
 from atlas_ray.modalities.limits import min_side_setting
 from atlas_ray.modalities.texts import FIELDS
-from atlas_ray.settings import BACKBONES, FITTED, MODALITIES, POLICIES, TARGETS, check_settings, setting
+from atlas_ray.models.backbones import BACKBONES
+from atlas_ray.models.decoders import DECODERS
+from atlas_ray.models.fusion import POLICIES
+from atlas_ray.settings import check_settings, setting
+from atlas_ray.taxonomy.labels import TARGETS
 
 
 def _schedule(default: str) -> Any:
@@ -157,6 +162,11 @@ class PictureTraining(TrainConfig):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
+        if self.weights == "imagenet" and not BACKBONES[self.backbone].torchvision:
+            raise ConfigError(
+                f"weights is 'imagenet', which torchvision has none of for a {self.backbone}; "
+                "expected none, or a path to a state dict"
+            )
         if self.head_epochs >= self.epochs:
             raise ConfigError(f"head_epochs is {self.head_epochs}, of {self.epochs} epochs in all; expected fewer")
 
@@ -171,11 +181,19 @@ class PathTraining(PictureTraining):
     """What models of pictures that answer category paths share."""
 
     train_from_block: int = setting(
-        "first block of the ResNet that is trained: 0 all with the stem, 2 the paper's blocks 2 to 4, 5 none",
+        "first block of the backbone that is trained: 0 all with the stem, 2 the paper's blocks 2 to 4 of a ResNet, "
+        "5 none of it",
         0,
         low=0,
-        high=5,
+        high=100,
     )
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        super().__post_init__()
+        most = len(BACKBONES[self.backbone].blocks)
+        if self.train_from_block > most:
+            raise ConfigError(f"train_from_block is {self.train_from_block}; expected 0 to {most} of a {self.backbone}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +201,7 @@ class EncoderDecoderTraining(PathTraining):
     """The model that spells category paths (Atlas)."""
 
     model: ClassVar[str] = "encoder-decoder"
-    decoder: str = setting("what spells the path", "lstm", choices=("lstm", "transformer"))
+    decoder: str = setting("what spells the path", "lstm", choices=DECODERS)
     layers: int = setting("of the transformer", 2, low=1, high=64)
     heads: int = setting("of the transformer's attention", 4, low=1, high=64)
     normalization: str = setting(
@@ -196,8 +214,7 @@ class EncoderDecoderTraining(PathTraining):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
-        if self.decoder == "transformer" and self.hidden_dim % self.heads:
-            raise ConfigError(f"hidden_dim is {self.hidden_dim}; expected a multiple of the {self.heads} heads")
+        DECODERS[self.decoder].check(self, "hidden_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,12 +342,13 @@ class FusionTraining(TrainConfig):
             raise ConfigError("fusion needs two models or more; give them with --picture, --title and --description")
         if self.taxonomy:
             raise ConfigError(f"taxonomy is {self.taxonomy!r}; a fusion answers with that of its models: give none")
-        if self.balance == "sampling" or (self.balance != "none" and self.policy not in FITTED):
+        descends = POLICIES[self.policy].fitting == "descent"
+        if self.balance == "sampling" or (self.balance != "none" and not descends):
             raise ConfigError(
                 f"balance is {self.balance!r}, which does nothing for the policy {self.policy!r}; expected none"
-                + (", or weights" if self.policy in FITTED else "")
+                + (", or weights" if descends else "")
             )
-        if self.held_out and self.policy not in FITTED:
+        if self.held_out and not descends:
             raise ConfigError(f"held_out is {self.held_out:g}; the policy {self.policy!r} has no epochs to choose from")
 
     @property

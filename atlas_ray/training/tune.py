@@ -19,9 +19,10 @@ from ray.tune.schedulers import ASHAScheduler
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
+from atlas_ray.models.fusion import POLICIES
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
-from atlas_ray.settings import FITTED, hold_settings
+from atlas_ray.settings import Range, hold_settings
 from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.data import labelled_pictures
 from atlas_ray.training.run import NOT_OF_THE_RESULT
@@ -29,29 +30,21 @@ from atlas_ray.training.settings import FusionTraining, TrainConfig, TuneConfig
 from atlas_ray.training.trial import Trial, trial_folder, trial_record
 
 SPACE = {
-    "encoder_lr": ray.tune.loguniform(1e-5, 3e-3),
-    "decoder_lr": ray.tune.loguniform(1e-5, 1e-2),
-    "weight_decay": ray.tune.loguniform(1e-5, 0.3),
-    "dropout": ray.tune.uniform(0.0, 0.7),
-    "label_smoothing": ray.tune.uniform(0.0, 0.2),
+    "encoder_lr": Range(1e-5, 3e-3, log=True),
+    "decoder_lr": Range(1e-5, 1e-2, log=True),
+    "weight_decay": Range(1e-5, 0.3, log=True),
+    "dropout": Range(0.0, 0.7),
+    "label_smoothing": Range(0.0, 0.2),
 }
-"""The settings that are searched, and what their values are drawn from."""
-FUSION_SPACE = {
-    "hidden_dim": ray.tune.lograndint(32, 512),
-    "second_dim": ray.tune.lograndint(32, 512),
-    "modality_dropout": ray.tune.uniform(0.0, 0.6),
-    "decoder_lr": ray.tune.loguniform(3e-4, 3e-2),
-    "weight_decay": ray.tune.loguniform(1e-5, 0.3),
-}
-"""The same of a fusion policy: the shape of its network, and how it learns."""
+"""The settings that are searched, and what their values are drawn from; a fusion policy has its own."""
 HELD_OUT = 0.25
 """Share of the products that a fusion is fitted on, by which its trials are compared, where the settings say none."""
 BEST, ROWS, SETTINGS, STATE = "best.yaml", "trials.parquet", "tune.json", "ray-tune"
 
 
-def space_of(training: TrainConfig) -> dict[str, Any]:
+def space_of(training: TrainConfig) -> Mapping[str, Range]:
     """Return the settings that are searched for a kind of training."""
-    return FUSION_SPACE if isinstance(training, FusionTraining) else SPACE
+    return POLICIES[training.policy].search_space if isinstance(training, FusionTraining) else SPACE
 
 
 def rows_schema(training: TrainConfig) -> pa.Schema:
@@ -85,7 +78,7 @@ class TuneReport:
 
 @holding("tune", "training.output")
 def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
-    """Search the settings of `SPACE`, or of `FUSION_SPACE`, for the best accuracy on the validation split.
+    """Search the settings of `space_of` for the best accuracy on the validation split.
 
     Trials of a fusion, which is fitted on that split, are compared by a part of it that they do not learn from.
 
@@ -137,10 +130,9 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
 def _check(training: TrainConfig) -> None:
     """Refuse what there is nothing to search for, or nothing to compare trials by."""
     if isinstance(training, FusionTraining):
-        if training.policy not in FITTED:
-            raise ConfigError(
-                f"policy is {training.policy!r}, which has nothing to search; expected {', '.join(FITTED)}"
-            )
+        if not space_of(training):
+            searched = ", ".join(name for name, policy in POLICIES.items() if policy.search_space)
+            raise ConfigError(f"policy is {training.policy!r}, which has nothing to search; expected {searched}")
         return
     taxonomy = read_taxonomy(training.taxonomy or storage.join(training.catalog, "taxonomy.json"))
     if not labelled_pictures(training.catalog, "val", taxonomy).count:
@@ -154,10 +146,17 @@ def draw(config: TuneConfig, training: TrainConfig) -> list[dict[str, float]]:
     return [
         {name: getattr(training, name) for name in space},
         *(
-            {name: _readable(domain.sample(random_state=rng)) for name, domain in space.items()}
+            {name: _readable(_domain(values).sample(random_state=rng)) for name, values in space.items()}
             for _ in range(config.trials - 1)
         ),
     ]
+
+
+def _domain(values: Range) -> Any:
+    low, high, whole = values.low, values.high, isinstance(values.low, int)
+    if whole:
+        return (ray.tune.lograndint if values.log else ray.tune.randint)(int(low), int(high))
+    return (ray.tune.loguniform if values.log else ray.tune.uniform)(low, high)
 
 
 def _readable(value: float) -> float:

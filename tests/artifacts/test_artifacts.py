@@ -11,7 +11,6 @@ from atlas_ray.artifacts import (
     check_target,
     load_artifact,
     load_zoom_artifact,
-    read_state_dict,
     save_artifact,
     save_fusion_artifact,
     save_zoom_artifact,
@@ -20,7 +19,8 @@ from atlas_ray.artifacts import (
 from atlas_ray.artifacts.files import content_id
 from atlas_ray.errors import ArtifactError
 from atlas_ray.io import storage
-from atlas_ray.models import FusionConfig, FusionNetwork
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
+from atlas_ray.models.weights import read_state_dict
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from tests.support.parts import make_artifact, make_fused, make_text_artifact
@@ -155,7 +155,7 @@ def of_all(folder: Path, taxonomy: Taxonomy) -> tuple[str, str]:
     fused = make_fused(folder, taxonomy)
     shape = FusionConfig(**(load_artifact(fused).model.config.to_dict() | {"policy": "ridge"}))
     members = {name: f"{fused}/{name}" for name in shape.names}
-    save_fusion_artifact(str(folder / "ridge"), FusionNetwork(shape), members, taxonomy=taxonomy, metrics={})
+    save_fusion_artifact(str(folder / "ridge"), build_fusion(shape), members, taxonomy=taxonomy, metrics={})
     return str(folder / "ridge"), "ridge.weight"
 
 

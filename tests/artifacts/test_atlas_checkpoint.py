@@ -25,7 +25,8 @@ from atlas_ray.artifacts import load_artifact, pickles
 from atlas_ray.artifacts.atlas_checkpoint import RESNET_PARTS, _Networks, import_checkpoint
 from atlas_ray.artifacts.pickles import MAGIC, PROTOCOL, read_pickled
 from atlas_ray.errors import ArtifactError, StorageError
-from atlas_ray.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from atlas_ray.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from atlas_ray.models.backbones.backbone import Backbone
 from atlas_ray.taxonomy import Taxonomy, Vocabulary
 
 SIZE_PX = 96

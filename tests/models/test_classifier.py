@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from atlas_ray.artifacts import load_artifact, save_artifact
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
 from atlas_ray.modalities.products import Products
-from atlas_ray.models import Classifier, ClassifierConfig
-from atlas_ray.models.backbone import Backbone
+from atlas_ray.models.backbones.backbone import Backbone
+from atlas_ray.models.classifier import Classifier, ClassifierConfig
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary
 
@@ -206,11 +206,11 @@ def test_the_last_layers_of_a_backbone() -> None:
     encoder = Backbone("resnet50")
     layers = [part for part in encoder.modules() if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
     assert len(layers) == 53 + 53
-    before = encoder.parts_before_last(40)
+    before = encoder.layers_before_last(40)
     assert before == layers[:66]
     last = {
         id(part) for part in encoder.get_submodule("layer4").modules()
     }  # 3 blocks of 6 and a shortcut of 2: 20 layers
     assert not last & {id(part) for part in before}
-    assert encoder.parts_before_last(0) == layers
-    assert encoder.parts_before_last(200) == []
+    assert encoder.layers_before_last(0) == layers
+    assert encoder.layers_before_last(200) == []

@@ -7,10 +7,11 @@ import torchvision
 from torch.nn.functional import adaptive_avg_pool2d
 
 from atlas_ray.errors import ArtifactError, ConfigError
-from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
-from atlas_ray.models.attention import Attention
-from atlas_ray.models.backbone import Backbone, fuse_batch_norm, load_backbone_weights
-from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.models.backbones.backbone import Backbone, fuse_batch_norm
+from atlas_ray.models.decoders.attention import Attention
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
+from atlas_ray.models.weights import load_backbone_weights
 
 
 def small(backbone: str = "resnet18", size: int = 64) -> EncoderDecoder:
@@ -24,7 +25,7 @@ def small(backbone: str = "resnet18", size: int = 64) -> EncoderDecoder:
 @pytest.mark.parametrize(("side", "regions"), [(5, 81), (7, 49), (2, 4), (14, 196)])
 def test_attention_equals_the_papers_pooled_grid(side: int, regions: int) -> None:
     torch.manual_seed(1)
-    attention = Attention(encoder_dim=6, decoder_dim=5, attention_dim=7, image_size_px=32 * side, pooled_size=14)
+    attention = Attention(encoder_dim=6, decoder_dim=5, attention_dim=7, grid_size=side, pooled_size=14)
     assert len(attention.regions.count) == regions
     features, hidden = torch.randn(3, 6, side, side), torch.randn(3, 2, 5)
     grid = attention.grid(features)
@@ -90,10 +91,10 @@ def test_backbone_weights_from_files(tmp_path: Path) -> None:
     torch.save(state, pth)
     for path in (safe, pth):
         backbone = Backbone("resnet18")
-        load_backbone_weights(backbone, "resnet18", path)
+        load_backbone_weights(backbone, path)
         torch.testing.assert_close(backbone.state_dict()["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
     with pytest.raises(ArtifactError, match="not the weights of a resnet34"):
-        load_backbone_weights(Backbone("resnet34"), "resnet34", safe)
+        load_backbone_weights(Backbone("resnet34"), safe)
 
 
 def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"conv1.weight": Evil()}, path)
     with pytest.raises(ArtifactError, match="not a state dict"):
-        load_backbone_weights(Backbone("resnet18"), "resnet18", str(path))
+        load_backbone_weights(Backbone("resnet18"), str(path))
     assert not (tmp_path / "owned").exists()
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.models import FusionConfig, FusionNetwork
-from atlas_ray.settings import POLICIES, TARGETS
+from atlas_ray.models.fusion import POLICIES
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
+from atlas_ray.taxonomy.labels import TARGETS
 
 NAMES = "picture+title+description"
 LEAVES = 4
@@ -17,7 +18,7 @@ def policy(kind: str, **settings: Any) -> FusionNetwork:
     torch.manual_seed(0)
     shape: dict[str, Any] = {"modalities": NAMES, "outputs": LEAVES, "policy": kind}
     shape |= {"features": "2+3+1"} if kind == "early" else {}
-    return FusionNetwork(FusionConfig(**{**shape, **settings})).eval()
+    return build_fusion(FusionConfig(**{**shape, **settings})).eval()
 
 
 def opinions(count: int = 3) -> torch.Tensor:

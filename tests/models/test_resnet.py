@@ -6,14 +6,15 @@ import torch
 import torchvision
 from torch import nn
 
-from atlas_ray.models.resnet import BLOCKS, FEATURES, resnet_parts
+from atlas_ray.models.backbones import BACKBONES
+from atlas_ray.models.backbones.resnet import BLOCKS, layers
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_network_is_torchvisions(name: str) -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.get_model(name, weights=None)
-    ours = nn.Sequential(resnet_parts(name))
+    ours = nn.Sequential(layers(name))
     state = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
     assert ours.state_dict().keys() == state.keys()
     for key, value in ours.state_dict().items():
@@ -27,7 +28,7 @@ def test_a_network_is_torchvisions(name: str) -> None:
         for network in (ours, theirs_cut):
             network.train(mode).zero_grad()
         found, wanted = ours(pictures), theirs_cut(pictures)
-        assert found.shape == (2, FEATURES[name], 3, 2)
+        assert found.shape == (2, BACKBONES[name].features, 3, 2)
         torch.testing.assert_close(found, wanted)
         found.sum().backward()
         wanted.sum().backward()
@@ -41,7 +42,7 @@ def test_models_need_no_torchvision() -> None:
     code = """
 import sys
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.models import Classifier
+from atlas_ray.models.classifier import Classifier
 print(sorted(name for name in sys.modules if name in ("torchvision", "torch._dynamo")))
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -10,8 +10,8 @@ import torch
 
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.modalities.texts import FIRST, PAD, WordIndex
-from atlas_ray.models import TextConfig, TextNetwork
-from atlas_ray.models.text import load_word_vectors
+from atlas_ray.models.text import TextConfig, TextNetwork
+from atlas_ray.models.weights import load_word_vectors
 
 INDEX = WordIndex(["blue", "shirt", "new york"], "title")
 

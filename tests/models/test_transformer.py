@@ -11,9 +11,9 @@ from atlas_ray.artifacts import load_artifact, save_artifact
 from atlas_ray.decoding import TrieTensors, beam_search, exact_search
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
-from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
-from atlas_ray.models.encoder_decoder import DecoderStep
-from atlas_ray.models.transformer import TransformerDecoder
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.decoders.transformer import TransformerDecoder
+from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import START

@@ -1,26 +1,22 @@
 """An encoder of one layer, for tests of what stands behind the encoder."""
 
+from dataclasses import replace
+
 import pytest
-from torch import Tensor, nn
+from torch import nn
 
-from atlas_ray.models.resnet import FEATURES, STRIDE
+from atlas_ray.models.backbones import BACKBONES
 
 
-class TinyEncoder(nn.Module):
-    """A grid of the same size and depth as a ResNet's, from one convolution."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.features = FEATURES[name]
-        self.conv = nn.Conv2d(3, self.features, STRIDE, STRIDE)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        x: Tensor = self.conv(pictures.float() / 64 - 2)
-        return x.relu()
+def layers(name: str) -> dict[str, nn.Module]:
+    """Build a grid of the same size and depth as a ResNet's, from one convolution."""
+    spec = BACKBONES[name]
+    return {"conv": nn.Conv2d(3, spec.features, spec.stride, spec.stride), "relu": nn.ReLU()}
 
 
 @pytest.fixture
 def tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let networks that are built during a test have it in the place of their ResNet."""
-    for module in ("classifier", "encoder_decoder"):
-        monkeypatch.setattr(f"atlas_ray.models.{module}.Backbone", TinyEncoder)
+    for name, spec in list(BACKBONES.items()):
+        tiny = replace(spec, layers="tests.models.tiny:layers", blocks=(("conv", "relu"),), partial_cells=False)
+        monkeypatch.setitem(BACKBONES, name, tiny)

@@ -20,7 +20,8 @@ import torch
 from atlas_ray.artifacts import save_artifact
 from atlas_ray.demo.drawing import draw_catalog
 from atlas_ray.io import storage
-from atlas_ray.models import EncoderDecoder, EncoderDecoderConfig
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.schemas import IMAGES, PRODUCTS, image_ids
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, read_taxonomy
 

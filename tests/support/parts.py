@@ -17,14 +17,10 @@ from PIL import Image
 
 from atlas_ray.artifacts import save_artifact, save_fusion_artifact
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models import (
-    EncoderDecoder,
-    EncoderDecoderConfig,
-    FusionConfig,
-    FusionNetwork,
-    TextConfig,
-    TextNetwork,
-)
+from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.encoder_decoder import EncoderDecoder
+from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
+from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.schemas import CATEGORIZED
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 
@@ -67,7 +63,7 @@ def make_fused(folder: Path, taxonomy: Taxonomy) -> str:
         make_text_artifact(members[field], taxonomy, field, ["red", "blue", "shirt", "saree"])
     shape = FusionConfig(modalities="+".join(members), outputs=len(taxonomy.leaves), policy="mean")
     uri = str(folder / "fused")
-    save_fusion_artifact(uri, FusionNetwork(shape), members, taxonomy=taxonomy, metrics={})
+    save_fusion_artifact(uri, build_fusion(shape), members, taxonomy=taxonomy, metrics={})
     return uri
 
 

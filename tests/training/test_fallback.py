@@ -11,7 +11,7 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ConfigError
 from atlas_ray.metrics.paired import sign_test
-from atlas_ray.models import FusionConfig, FusionNetwork
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.fusion import train_fusion
@@ -25,7 +25,7 @@ LEAVES = 4
 
 
 def network(policy: str = "mean", modalities: str = "picture+title", **fields: Any) -> FusionNetwork:
-    return FusionNetwork(FusionConfig(modalities=modalities, outputs=LEAVES, policy=policy, **fields))
+    return build_fusion(FusionConfig(modalities=modalities, outputs=LEAVES, policy=policy, **fields))
 
 
 def said(right: np.ndarray[Any, Any], sure: float, label: np.ndarray[Any, Any]) -> torch.Tensor:

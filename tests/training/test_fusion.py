@@ -16,7 +16,7 @@ from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
 from atlas_ray.evaluation.calibration import calibrate
-from atlas_ray.models import FusionConfig
+from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.scoring.run import score
 from atlas_ray.scoring.settings import ScoreConfig

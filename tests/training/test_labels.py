@@ -15,8 +15,9 @@ from atlas_ray.errors import ArtifactError, ConfigError, OutputError
 from atlas_ray.evaluation.calibration import calibrate
 from atlas_ray.evaluation.labels import evaluate_labels
 from atlas_ray.modalities.products import Products
-from atlas_ray.models import FusionConfig, FusionNetwork, TextNetwork
-from atlas_ray.models.backbone import Backbone
+from atlas_ray.models.backbones.backbone import Backbone
+from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
+from atlas_ray.models.text import TextNetwork
 from atlas_ray.prediction.labels import LabelPredictor
 from atlas_ray.taxonomy import LabelSpace
 from atlas_ray.training.fusion import train_fusion
@@ -59,7 +60,7 @@ def fused(described: str, members: dict[str, str], tmp_path_factory: pytest.Temp
     shape = FusionConfig(modalities="title+description", outputs=len(title.labels), policy="mean", target="labels")
     texts = {name: members[name] for name in ("title", "description")}
     save_fusion_artifact(
-        str(folder / "mean"), FusionNetwork(shape), texts, taxonomy=title.taxonomy, metrics={}, labels=title.labels
+        str(folder / "mean"), build_fusion(shape), texts, taxonomy=title.taxonomy, metrics={}, labels=title.labels
     )
     train_fusion(fusion(described, members, str(folder / "network"), policy="network", epochs=1))
     return {name: str(folder / name) for name in ("mean", "network")}

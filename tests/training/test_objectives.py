@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from atlas_ray.decoding import exact_search
-from atlas_ray.models import Classifier, FusionConfig
+from atlas_ray.models.classifier import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep
+from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.objectives import ClassesObjective, EncoderDecoderObjective, LabelsObjective, build_objective

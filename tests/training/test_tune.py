@@ -14,11 +14,12 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
 from atlas_ray.io import storage
+from atlas_ray.models.fusion import NETWORK_SPACE
 from atlas_ray.settings import build_settings, read_settings
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.settings import EncoderDecoderTraining, FusionTraining, TuneConfig
 from atlas_ray.training.trial import Watcher
-from atlas_ray.training.tune import FUSION_SPACE, SPACE, draw, tune
+from atlas_ray.training.tune import SPACE, draw, tune
 from tests.conftest import SHOP_COLUMNS
 from tests.support.parts import make_fused
 from tests.training.test_train import SMALL
@@ -107,14 +108,14 @@ def test_settings_are_drawn_from_the_seed_alone() -> None:
     for chosen in many[1:]:
         values: dict[str, Any] = chosen
         assert replace(training, **values)
-        assert all(SPACE[name].lower <= value <= SPACE[name].upper for name, value in values.items())
+        assert all(SPACE[name].low <= value <= SPACE[name].high for name, value in values.items())
 
 
 def test_the_shape_of_a_policy_is_drawn_in_whole_numbers() -> None:
     training = FusionTraining(catalog="c", output="o", picture="p", title="t", policy="network")
     for values in draw(TuneConfig(trials=20), training):
         chosen: dict[str, Any] = values
-        assert chosen.keys() == FUSION_SPACE.keys()
+        assert chosen.keys() == NETWORK_SPACE.keys()
         assert isinstance(chosen["hidden_dim"], int)
         assert replace(training, **chosen)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.models import Classifier, ClassifierConfig
+from atlas_ray.models.classifier import Classifier, ClassifierConfig
 from atlas_ray.training.run import uses_gpus
 from atlas_ray.training.settings import ClassifierTraining, TextTraining
 

@@ -6,7 +6,7 @@ et al. 2017; normalization first). It takes the same steps as the LSTM: a prefix
 and values of its tokens in each layer, so every search works as it is.
 
 Dimensions: batch; hypotheses; heads; steps (tokens of a prefix); regions as in
-`atlas_ray.models.attention`.
+`atlas_ray.models.decoders.attention`.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from atlas_ray.models.attention import Regions
-
-State = tuple[Tensor, ...]
+from atlas_ray.models.backbones import BACKBONES
+from atlas_ray.models.decoders.attention import Regions
+from atlas_ray.models.decoders.decoder import Decoder, EncoderDecoderConfig, State
 
 
 @dataclass
@@ -84,38 +84,28 @@ class TransformerLayer(nn.Module):
         return x, (key, value), attention.mean(1)
 
 
-class TransformerDecoder(nn.Module):
-    """The decoder; its steps are those of `atlas_ray.models.encoder_decoder.LstmDecoder`."""
+class TransformerDecoder(Decoder):
+    """The decoder."""
 
-    def __init__(
-        self,
-        *,
-        encoder_dim: int,
-        dim: int,
-        layers: int,
-        heads: int,
-        dropout: float,
-        vocabulary_size: int,
-        image_size_px: int,
-        pooled_size: int,
-    ) -> None:
+    def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__()
+        encoder, dim, heads = BACKBONES[config.backbone], config.decoder_dim, config.heads
         self.heads = heads
-        self.regions = Regions(image_size_px, pooled_size)
-        self.embedding = nn.Embedding(vocabulary_size, dim)
+        self.regions = Regions(encoder.grid_size(config.image_size_px), config.pooled_size)
+        self.embedding = nn.Embedding(config.vocabulary_size, dim)
         self.position = nn.Embedding(64, dim)
-        self.picture = nn.Linear(encoder_dim, dim)
+        self.picture = nn.Linear(encoder.features, dim)
         self.region_norm = nn.LayerNorm(dim)
-        self.memory = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(layers))
-        self.layers = nn.ModuleList(TransformerLayer(dim, heads, dropout / 5) for _ in range(layers))
+        self.memory = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(config.layers))
+        self.layers = nn.ModuleList(TransformerLayer(dim, heads, config.dropout / 5) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(dim, vocabulary_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc = nn.Linear(dim, config.vocabulary_size)
         for embedding in (self.embedding, self.position):
             nn.init.normal_(embedding.weight, std=0.02)
 
     def grid(self, features: Tensor) -> Memory:
-        """Prepare the encoder's output, (batch, encoder_dim, rows, columns), for many steps."""
+        """Prepare the encoder's output; as `Decoder.grid`."""
         cells = features.flatten(2).transpose(1, 2).contiguous()  # (batch, cells, encoder_dim)
         seen = self.picture(cells)
         regions = self.region_norm(self.regions.pooled(seen))  # (batch, regions, dim)
@@ -132,7 +122,7 @@ class TransformerDecoder(nn.Module):
         return (empty,) * (2 * len(self.layers))
 
     def step(self, tokens: Tensor, state: State, grid: Memory) -> tuple[Tensor, State, Tensor]:
-        """Read one token of each hypothesis; as `LstmDecoder.step`."""
+        """Read one token of each hypothesis; as `Decoder.step`."""
         position = self.position.weight[state[0].shape[2]]
         x = (self.embedding(tokens) + position).to(grid.mean.dtype) + grid.mean[:, None]
         log_count = self.regions.count.log()

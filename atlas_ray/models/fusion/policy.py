@@ -1,14 +1,12 @@
 """Late fusion: the decisions of models of the picture, the title and the description made into one.
 
-The policies are those of Wirojwatanakul and Wangperawong (2019): max, mean, ridge
-regression and networks; `early` joins the models' features instead, the question that they leave
-open; `weighted` is a weighted sum of log-probabilities, with weights for each set of modalities that
-a product may have. What is fused are decisions over the leaf paths, of which one is true, or over
-labels, each of which may be.
+What is fused are decisions over the leaf paths, of which one is true, or over labels, each of which may be.
 
 Dimensions: batch; M modalities; N outputs; features (of all modalities, joined).
 """
 
+import pkgutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.settings import MODALITIES, POLICIES, TARGETS, check_settings, setting
+from atlas_ray.modalities import MODALITIES
+from atlas_ray.models.fusion import POLICIES
+from atlas_ray.settings import check_settings, setting
+from atlas_ray.taxonomy.labels import TARGETS
 
 LEAST = 1e-6
 """What a probability of 0 is taken as, where its logarithm is needed; and 1 as so much less."""
@@ -43,7 +44,7 @@ class FusionConfig:
         check_settings(self)
         if any(name not in MODALITIES for name in self.names) or len(set(self.names)) != len(self.names):
             raise ConfigError(f"modalities is {self.modalities!r}; expected some of {'+'.join(MODALITIES)}, each once")
-        wanted = len(self.names) if self.policy == "early" else 0
+        wanted = len(self.names) if POLICIES[self.policy].joins_features else 0
         if any(name not in self.names for name in self.preferred) or len(set(self.preferred)) != len(self.preferred):
             raise ConfigError(f"fallback is {self.fallback!r}; expected some of {self.modalities}, each once")
         if len(self.widths) != wanted or not all(0 < width <= 100_000 for width in self.widths):
@@ -73,7 +74,7 @@ class FusionConfig:
 
 
 class FusionNetwork(nn.Module):
-    """A policy: what each modality says of a product to logits.
+    """A policy: what each modality says of a product to logits. A subclass says how, with `fuse`.
 
     Where a product has one modality alone, its model's answer is taken as it is, and so is that of the first modality
     of `fallback` that it has.
@@ -82,28 +83,27 @@ class FusionNetwork(nn.Module):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.config = config
-        count, outputs = len(config.names), config.outputs
-        if config.policy == "weighted":
-            # One row for each set of modalities, as bits.
-            self.weights = nn.Parameter(torch.ones(2**count, count))
-        elif config.policy == "ridge":
-            self.ridge = nn.Linear(count * outputs + count, outputs)
-        elif config.policy == "network":
-            inner = nn.Sigmoid() if count < 3 else nn.Tanh()
-            self.network = nn.Sequential(
-                nn.Linear(count * outputs + count, config.hidden_dim),
-                nn.Sigmoid(),
-                nn.Linear(config.hidden_dim, config.second_dim),
-                inner,
-                nn.Linear(config.second_dim, outputs),
-            )
-        elif config.policy == "early":
-            self.network = nn.Sequential(
-                nn.Linear(sum(config.widths) + count, config.hidden_dim),
-                nn.ReLU(),
-                nn.Dropout(config.dropout),
-                nn.Linear(config.hidden_dim, outputs),
-            )
+
+    @classmethod
+    def check(cls, config: FusionConfig) -> None:
+        """Refuse a shape that cannot be fitted, before the models are asked.
+
+        Raises:
+            ConfigError: saying why.
+        """
+
+    def fuse(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:
+        """Fuse products of two or more modalities; as `forward`."""
+        raise NotImplementedError
+
+    def solve(self, rows: Iterable[tuple[Tensor, Tensor, Tensor]], penalty: float) -> None:
+        """Fit a policy whose `fitting` is "solve", in one pass.
+
+        Args:
+            rows: Batches of said and there, as in `forward`, and of the truth, (batch, N) 0 or 1.
+            penalty: Of the squared weights.
+        """
+        raise NotImplementedError
 
     def forward(self, said: Tensor, there: Tensor, features: Tensor | None = None) -> Tensor:
         """Fuse.
@@ -112,7 +112,7 @@ class FusionNetwork(nn.Module):
             said: (batch, M, N) float32: log-probabilities of the paths, or log-odds of the labels;
                 anything where a modality is missing.
             there: (batch, M) bool: which modalities a product has; at least one.
-            features: (batch, features), 0 where a modality is missing; for `early` alone.
+            features: (batch, features), 0 where a modality is missing; of a policy that joins them alone.
 
         Returns:
             (batch, N) logits: of paths, their softmax is the fused posterior; of labels, their sigmoid
@@ -120,7 +120,7 @@ class FusionNetwork(nn.Module):
         """
         alone = there.sum(1) == 1
         own = said.masked_fill(~there[:, :, None], 0.0).sum(1)  # of one modality alone: its own
-        fused = torch.where(alone[:, None], own, self._together(said, there, features))
+        fused = torch.where(alone[:, None], own, self.fuse(said, there, features))
         for name in reversed(self.config.preferred):
             at = self.config.names.index(name)
             fused = torch.where(there[:, at, None], said[:, at], fused)
@@ -130,31 +130,24 @@ class FusionNetwork(nn.Module):
         """Return the probabilities that modalities gave, of the same shape."""
         return said.sigmoid() if self.config.target == "labels" else said.exp()
 
-    def _together(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:
-        policy, mask = self.config.policy, there[:, :, None]
-        if policy == "max":
-            return said.masked_fill(~mask, float("-inf")).amax(1)
-        if policy == "mean" and self.config.target == "path":
-            return said.masked_fill(~mask, float("-inf")).logsumexp(1)
-        if policy == "weighted":
-            bits = 2 ** torch.arange(there.shape[1], device=there.device)
-            weights = self.weights[(there * bits).sum(1)] * there  # (batch, M)
-            return (said.masked_fill(~mask, 0.0) * weights[:, :, None]).sum(1)
-        if policy == "early":
-            assert features is not None
-            fused: Tensor = self.network(torch.cat([features, there.to(features.dtype)], 1))
-            return fused
-        probabilities = self.probabilities(said).masked_fill(~mask, 0.0)  # (batch, M, N)
-        if policy == "mean":
-            return self._logits(probabilities.sum(1) / there.sum(1, keepdim=True))
-        inputs = torch.cat([probabilities.flatten(1), there.to(probabilities.dtype)], 1)
-        if policy == "ridge":
-            return self._logits(self.ridge(inputs))
-        logits: Tensor = self.network(inputs)
-        return logits
+    def inputs(self, said: Tensor, there: Tensor) -> Tensor:
+        """Join probabilities, 0 where a modality is missing, and which are there: (batch, M x N + M)."""
+        probabilities = self.probabilities(said).masked_fill(~there[:, :, None], 0.0)  # (batch, M, N)
+        return torch.cat([probabilities.flatten(1), there.to(probabilities.dtype)], 1)
 
-    def _logits(self, probabilities: Tensor) -> Tensor:
+    def logits(self, probabilities: Tensor) -> Tensor:
         """Return what `forward` does, of probabilities, which need not keep to their range."""
         if self.config.target == "labels":
             return probabilities.logit(eps=LEAST)
         return probabilities.clamp(min=LEAST).log()
+
+
+def build_fusion(config: FusionConfig) -> FusionNetwork:
+    """Build the network of a configuration's policy."""
+    return policy_class(config.policy)(config)
+
+
+def policy_class(name: str) -> type[FusionNetwork]:
+    """Return the class of a policy of `POLICIES`."""
+    found: type[FusionNetwork] = pkgutil.resolve_name(POLICIES[name].network)
+    return found

@@ -75,20 +75,17 @@ BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], Sequence[int]]] = {
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
 """By name: the kind of block, and how many of them each layer has."""
-FEATURES = {name: WIDTHS[-1] * block.expansion for name, (block, _) in BLOCKS.items()}
-"""By name: how many features a network gives per grid cell."""
-STRIDE = 32
 
 
-def resnet_parts(name: str) -> OrderedDict[str, nn.Module]:
-    """Build a network without its pooling and its classifier, its parts in the order of their use.
+def layers(name: str) -> OrderedDict[str, nn.Module]:
+    """Build a network without its pooling and its classifier.
 
     Args:
         name: One of `BLOCKS`.
     """
     block, depths = BLOCKS[name]
     channels = WIDTHS[0]
-    parts: OrderedDict[str, nn.Module] = OrderedDict(
+    built: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, channels, 7, 2, padding=3, bias=False),
         bn1=nn.BatchNorm2d(channels),
         relu=nn.ReLU(inplace=True),
@@ -99,9 +96,9 @@ def resnet_parts(name: str) -> OrderedDict[str, nn.Module]:
         for position in range(depth):
             layer.append(block(channels, width, 2 if number > 1 and position == 0 else 1))
             channels = width * block.expansion
-        parts[f"layer{number}"] = layer
-    for part in parts.values():
+        built[f"layer{number}"] = layer
+    for part in built.values():
         for module in part.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return parts
+    return built

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.models.backbone import grid_size
-
 
 def pooling_matrix(size: int, pooled_size: int) -> Tensor:
     """Return adaptive average pooling along one side as a matrix, (pooled_size, size)."""
@@ -47,11 +45,11 @@ class Regions(nn.Module):
     mean_weight: Tensor
     region: Tensor
 
-    def __init__(self, image_size_px: int, pooled_size: int) -> None:
-        """Lay out the pooling for pictures of one size."""
+    def __init__(self, grid_size: int, pooled_size: int) -> None:
+        """Lay out the pooling of a square grid."""
         super().__init__()
         self.pooled_size = pooled_size
-        side = pooling_matrix(grid_size(image_size_px), pooled_size)
+        side = pooling_matrix(grid_size, pooled_size)
         full = torch.kron(side, side)  # (pooled cells, cells)
         regions, region, count = full.unique(dim=0, return_inverse=True, return_counts=True)
         self.register_buffer("pool", regions, persistent=False)  # (regions, cells)
@@ -83,15 +81,15 @@ class Attention(nn.Module):
         encoder_dim: int,
         decoder_dim: int,
         attention_dim: int,
-        image_size_px: int,
+        grid_size: int,
         pooled_size: int,
     ) -> None:
-        """Build the layers and the pooling for pictures of one size."""
+        """Build the layers and the pooling of a square grid."""
         super().__init__()
         self.encoder_att = nn.Linear(encoder_dim, attention_dim)
         self.decoder_att = nn.Linear(decoder_dim, attention_dim)
         self.full_att = nn.Linear(attention_dim, 1)
-        self.regions = Regions(image_size_px, pooled_size)
+        self.regions = Regions(grid_size, pooled_size)
 
     def grid(self, features: Tensor) -> Grid:
         """Prepare the encoder's output, (batch, encoder_dim, rows, columns), for many steps."""

@@ -1,0 +1,62 @@
+"""Picture encoders by name. Importing this imports no torch.
+
+Whoever uses an encoder reads its entry: nothing of it is written down a second time. How to add one:
+`docs/extending/backbone.md`.
+"""
+
+from dataclasses import dataclass
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """An encoder: pictures to a grid of features."""
+
+    layers: str
+    """`module:function`; called with the backbone's name, it returns the layers by name, in the order of their use."""
+    features: int
+    """Features of a grid cell."""
+    stride: int
+    """Side of the square of pixels that a grid cell stands for."""
+    partial_cells: bool = True
+    """Whether pixels left over at the border get a cell: true of padded convolutions, false of patches."""
+    blocks: tuple[tuple[str, ...], ...]
+    """The layers' names in the order in which training may freeze them: those of the stem, then of each block."""
+    torchvision: str = ""
+    """Its name in torchvision, whose ImageNet weights it takes; "" if there are none."""
+    weight_prefix: str = ""
+    """What the names of its weights in a state dict begin with, and here do not."""
+    other_weights: tuple[str, ...] = ()
+    """What the names of weights in a state dict begin with that are not the encoder's, such as the classifier's."""
+    batch_norms: tuple[tuple[str, str], ...] = ()
+    """A convolution and the batch normalization that directly follows it, by their names within a module."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Of each colour, 0 to 1, in the pictures that its weights come from."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """As `mean`."""
+
+    def grid_size(self, image_size_px: int) -> int:
+        """Return the side of the feature grid: of a ResNet 5 for pictures of 150 px."""
+        return -(-image_size_px // self.stride) if self.partial_cells else image_size_px // self.stride
+
+
+def _resnet(name: str, features: int) -> BackboneSpec:
+    return BackboneSpec(
+        layers="atlas_ray.models.backbones.resnet:layers",
+        features=features,
+        stride=32,
+        blocks=(("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)),
+        torchvision=name,
+        other_weights=("fc.",),
+        batch_norms=(("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")),
+    )
+
+
+BACKBONES: dict[str, BackboneSpec] = {
+    "resnet18": _resnet("resnet18", 512),
+    "resnet34": _resnet("resnet34", 512),
+    "resnet50": _resnet("resnet50", 2048),
+    "resnet101": _resnet("resnet101", 2048),
+}

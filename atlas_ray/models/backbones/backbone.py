@@ -1,0 +1,88 @@
+"""The network of a backbone: pictures to a grid of features."""
+
+import pkgutil
+
+import torch
+from torch import Tensor, nn
+
+from atlas_ray.errors import ConfigError
+from atlas_ray.models.backbones import BACKBONES
+
+
+class Backbone(nn.Module):
+    """An encoder of `BACKBONES`, without its pooling and its classifier."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str) -> None:
+        """Build the network with random weights.
+
+        Raises:
+            ConfigError: for a name that is not in `BACKBONES`, or an entry that does not fit its layers.
+        """
+        super().__init__()
+        if name not in BACKBONES:
+            raise ConfigError(f"backbone {name!r} is unknown; expected one of {', '.join(BACKBONES)}")
+        self.name, self.spec = name, BACKBONES[name]
+        self.features = self.spec.features
+        layers: dict[str, nn.Module] = pkgutil.resolve_name(self.spec.layers)(name)
+        blocks = [layer for block in self.spec.blocks for layer in block]
+        if list(layers) != blocks:
+            raise ConfigError(
+                f"backbone {name!r}: BACKBONES names the layers {', '.join(blocks)}; "
+                f"{self.spec.layers} builds {', '.join(layers)}: expected the same, in the order of their use"
+            )
+        for layer, module in layers.items():
+            self.add_module(layer, module)
+        for statistic in ("mean", "std"):
+            values = torch.tensor(getattr(self.spec, statistic)).view(1, 3, 1, 1) * 255
+            self.register_buffer(statistic, values, persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Encode pictures.
+
+        Args:
+            pictures: (batch, 3, height, width) RGB, 0 to 255, any dtype.
+
+        Returns:
+            (batch, features, rows, columns), one cell for `stride` x `stride` pixels.
+        """
+        x = ((pictures - self.mean) / self.std).to(next(self.parameters()).dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+    def layers_before(self, block: int) -> list[nn.Module]:
+        """Return what comes before a block: 0 nothing, 1 the stem, 2 also the first block, and so on."""
+        return [self.get_submodule(layer) for layers in self.spec.blocks[:block] for layer in layers]
+
+    def layers_before_last(self, count: int) -> list[nn.Module]:
+        """Return what comes before the last layers: of a ResNet, each convolution and each normalization is one."""
+        weighted = _weighted(self)
+        return weighted[: max(0, len(weighted) - count)]
+
+
+def _weighted(module: nn.Module) -> list[nn.Module]:
+    """Return the modules below one that hold weights themselves; what is inside of those is a part of them."""
+    found = []
+    for child in module.children():
+        has_weights = next(child.parameters(recurse=False), None) is not None
+        found += [child] if has_weights else _weighted(child)
+    return found
+
+
+def fuse_batch_norm(backbone: Backbone) -> Backbone:
+    """Fold each batch normalization into the convolution before it, for inference alone."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    backbone.eval()
+    for module in list(backbone.modules()):
+        children = dict(module.named_children())
+        for conv, norm in backbone.spec.batch_norms:
+            first, second = children.get(conv), children.get(norm)
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(module, conv, fuse_conv_bn_eval(first, second))
+                setattr(module, norm, nn.Identity())
+    return backbone

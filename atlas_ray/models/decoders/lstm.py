@@ -1,0 +1,59 @@
+"""The Atlas paper's decoder: an LSTM with soft attention and a gate.
+
+Dimensions: as in `atlas_ray.models.decoders.decoder`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from atlas_ray.models.backbones import BACKBONES
+from atlas_ray.models.decoders.attention import Attention, Grid
+from atlas_ray.models.decoders.decoder import Decoder, EncoderDecoderConfig, State
+
+
+class LstmDecoder(Decoder):
+    """The LSTM with attention and gate."""
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__()
+        encoder = BACKBONES[config.backbone]
+        encoder_dim = encoder.features
+        self.attention = Attention(
+            encoder_dim=encoder_dim,
+            decoder_dim=config.decoder_dim,
+            attention_dim=config.attention_dim,
+            grid_size=encoder.grid_size(config.image_size_px),
+            pooled_size=config.pooled_size,
+        )
+        self.regions = self.attention.regions
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_dim)
+        self.decode_step = nn.LSTMCell(config.embedding_dim + encoder_dim, config.decoder_dim)
+        self.init_h = nn.Linear(encoder_dim, config.decoder_dim)
+        self.init_c = nn.Linear(encoder_dim, config.decoder_dim)
+        self.f_beta = nn.Linear(config.decoder_dim, encoder_dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc = nn.Linear(config.decoder_dim, config.vocabulary_size)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        nn.init.uniform_(self.fc.weight, -0.1, 0.1)
+        nn.init.zeros_(self.fc.bias)
+
+    def grid(self, features: Tensor) -> Grid:
+        """Prepare the encoder's output; as `Decoder.grid`."""
+        return self.attention.grid(features)
+
+    def start(self, grid: Grid) -> State:
+        """Return the state before <start>: (batch, 1, decoder_dim), twice."""
+        return self.init_h(grid.mean)[:, None], self.init_c(grid.mean)[:, None]
+
+    def step(self, tokens: Tensor, state: State, grid: Grid) -> tuple[Tensor, State, Tensor]:
+        """Read one token of each hypothesis; as `Decoder.step`."""
+        hidden, memory = state
+        context, weights = self.attention(grid, hidden)
+        gated = torch.sigmoid(self.f_beta(hidden)) * context
+        read = torch.cat([self.embedding(tokens).to(gated.dtype), gated], dim=-1)
+        flat = (tensor.flatten(0, 1) for tensor in (read, hidden, memory))
+        read_flat, hidden_flat, memory_flat = flat
+        hidden_flat, memory_flat = self.decode_step(read_flat, (hidden_flat, memory_flat))
+        shape = tokens.shape
+        hidden, memory = hidden_flat.unflatten(0, shape), memory_flat.unflatten(0, shape)
+        return self.fc(self.dropout(hidden)), (hidden, memory), weights

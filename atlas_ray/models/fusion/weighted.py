@@ -1,0 +1,21 @@
+"""A weighted sum of log-probabilities, with weights of their own for each set of modalities that a product may have."""
+
+import torch
+from torch import Tensor, nn
+
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork
+
+
+class Weighted(FusionNetwork):
+    """The policy `weighted`."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
+        count = len(config.names)
+        self.weights = nn.Parameter(torch.ones(2**count, count))  # a row for each set of modalities, as bits
+
+    def fuse(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Take the weighted sum."""
+        bits = 2 ** torch.arange(there.shape[1], device=there.device)
+        weights = self.weights[(there * bits).sum(1)] * there  # (batch, M)
+        return (said.masked_fill(~there[:, :, None], 0.0) * weights[:, :, None]).sum(1)

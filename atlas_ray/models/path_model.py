@@ -1,0 +1,11 @@
+"""The networks that put products into a taxonomy."""
+
+from atlas_ray.models.classifier import Classifier
+from atlas_ray.models.encoder_decoder import EncoderDecoder
+from atlas_ray.models.fusion.policy import FusionNetwork
+from atlas_ray.models.text import TextNetwork
+
+PictureModel = Classifier | EncoderDecoder
+"""A network that looks at a picture."""
+PathModel = PictureModel | TextNetwork | FusionNetwork
+"""A network that puts products into a taxonomy."""

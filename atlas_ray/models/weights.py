@@ -1,0 +1,135 @@
+"""Weights read from files into networks; no pickle is executed."""
+
+import io
+import pickle
+from collections.abc import Mapping
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from atlas_ray.errors import ArtifactError
+from atlas_ray.io import storage
+from atlas_ray.modalities.texts import FIRST, WordIndex
+from atlas_ray.models.backbones.backbone import Backbone
+from atlas_ray.models.text import TextNetwork
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that are no numbers: whatever a model answers with them is none.
+
+    Raises:
+        ArtifactError: naming the first tensor that holds one.
+    """
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            raise ArtifactError(
+                f"{source}: {count} of the {tensor.numel()} weights of {name} are NaN or infinite; the training that "
+                "made them diverged, so train again, with a lower learning rate"
+            )
+
+
+def read_state_dict(uri: str) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors`, or from `.pth`/`.pt` without executing anything.
+
+    Raises:
+        ArtifactError: for a file of another kind, one that holds more than tensors, or numbers that are none.
+    """
+    data = storage.read_bytes(uri)
+    try:
+        if uri.endswith(".safetensors"):
+            loaded: Any = safetensors.torch.load(data)
+        else:
+            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ArtifactError(f"{uri}: not a state dict of tensors: {str(error).splitlines()[0]}") from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ArtifactError(f"{uri}: holds something else than a dict of tensors")
+    check_finite(loaded, uri)
+    return loaded
+
+
+def load_backbone_weights(backbone: Backbone, weights: str) -> None:
+    """Fill a backbone with weights.
+
+    Args:
+        backbone: What to fill.
+        weights: `none`, `imagenet` (torchvision's, downloaded once), or a path to a state
+            dict, `.safetensors` or `.pth`.
+
+    Raises:
+        ArtifactError: where they cannot be had, or belong to another network.
+    """
+    if weights == "none":
+        return
+    spec = backbone.spec
+    if weights == "imagenet":
+        from torchvision.models import get_model_weights  # slow to import, see `atlas_ray.models.backbones.resnet`
+
+        try:
+            state = get_model_weights(spec.torchvision).DEFAULT.get_state_dict(progress=False, check_hash=True)
+        except (URLError, OSError) as error:
+            raise ArtifactError(
+                f"the ImageNet weights of {backbone.name} could not be downloaded ({error}); copy torchvision's "
+                f"file to this machine and give its path with --weights, or use --weights none"
+            ) from error
+    else:
+        state = read_state_dict(weights)
+    state = {
+        name.removeprefix(spec.weight_prefix): value
+        for name, value in state.items()
+        if name.startswith(spec.weight_prefix) and not name.startswith(spec.other_weights)
+    }
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise ArtifactError(f"{weights}: not the weights of a {backbone.name}: {str(error).splitlines()[-1]}") from None
+
+
+def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
+    """Fill the embedding from a file of GloVe's layout; words that it lacks stay as they are.
+
+    Args:
+        network: What to fill.
+        words: Its words.
+        uri: A text file, plain or gzip: on each line a word and its numbers, parted by spaces.
+
+    Returns:
+        How many of the words the file has.
+
+    Raises:
+        ArtifactError: where there is no such file, or naming the line whose numbers are not as many as
+            the embedding is wide.
+    """
+    wide = network.config.embedding_dim
+    if not storage.exists(uri):
+        raise ArtifactError(f"{uri}: no such file of word vectors")
+    numbers = {word.encode(): number for number, word in enumerate(words.words, FIRST)}
+    rows, vectors = [], []
+    place = storage.locate(uri)
+    with place.filesystem.open_input_stream(place.path) as stream, io.BufferedReader(stream) as lines:
+        for line_number, line in enumerate(lines, 1):
+            word, *values = line.rstrip().rsplit(b" ", wide)  # a word of some files has spaces in it
+            number = numbers.get(word)
+            if number is None and line_number > 1:
+                continue
+            try:
+                vector = np.array(values, dtype=np.float32)
+            except ValueError:
+                vector = np.zeros(0, np.float32)
+            if len(vector) != wide or not np.isfinite(vector).all():
+                raise ArtifactError(
+                    f"{uri}, line {line_number}: no word and {wide} numbers; give the file's own width as embedding_dim"
+                )
+            if number is not None:
+                rows.append(number)
+                vectors.append(vector)
+    if rows:
+        with torch.no_grad():
+            network.encoder.weight[torch.tensor(rows)] = torch.from_numpy(np.stack(vectors))
+    return len(rows)
