@@ -48,6 +48,7 @@ def test_from_python(
     assert "atlas-52: 52 leaves" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_picture_and_a_title_know_more_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
