@@ -135,7 +135,7 @@ def test_progress_is_kept_when_the_page_is_opened_again(page: Page, folder: Path
     expect(page.locator("#count")).to_have_text("1 of 3 decided")
     page.reload()
     expect(page.locator("#count")).to_have_text("1 of 3 decided")
-    expect(page.locator("#status")).to_contain_text("1 corrections were kept in this browser")
+    expect(page.locator("#status")).to_contain_text("1 correction kept in this browser from before")
     expect(page.locator(".product.done")).to_contain_text("A saree")
     page.locator("#only").click()
     expect(page.locator(".product:visible")).to_have_count(2)
@@ -181,7 +181,7 @@ def test_each_decision_is_saved_by_the_server_at_once(
     page.goto(served[0])
     expect(page.locator("#status")).to_contain_text("each one is saved there at once")
     page.keyboard.press("2")
-    expect(page.locator("#status")).to_contain_text("1 corrections saved in corrections.csv")
+    expect(page.locator("#status")).to_contain_text("1 correction saved in corrections.csv")
     assert rows_of(folder / "corrections.csv") == {HOSTILE: " > ".join(WILD)}
     other = browser.new_context().new_page()  # another person's browser sees it, and loses nothing
     other.goto(served[0])

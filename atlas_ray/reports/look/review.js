@@ -32,6 +32,8 @@ function element(tag, text, properties = {}) {
   return made;
 }
 
+const counted = (count) => `${count.toLocaleString()} correction${count === 1 ? "" : "s"}`;
+
 function say(text, wrong = false) {
   at("status").textContent = text;
   at("status").className = wrong ? "wrong" : "soft";
@@ -67,7 +69,7 @@ function decide(id, path) {
   keep();
   draw(id);
   if (served) tell();
-  else say(`${decisions.size} corrections, ${where()}.`, !stored);
+  else say(`${counted(decisions.size)}, ${where()}.`, !stored);
 }
 
 async function tell() {
@@ -82,7 +84,7 @@ async function tell() {
       if (!answer.ok) throw new Error(body.detail || `the server answered ${answer.status}`);
       for (const [id, path] of sent) if (pending.get(id) === path) pending.delete(id);
       saved = pending.size === 0;
-      say(`${body.saved} corrections saved in ${body.file}.`);
+      say(`${counted(body.saved)} saved in ${body.file}.`);
     }
   } catch (error) {
     say(`Not saved in the folder (${error.message}); ${stored ? "kept in this browser, and tried again with the next one or with Save" : "press Save to try again before you close the page"}.`, true);
@@ -103,7 +105,7 @@ function csv() {
 function save() {
   if (served) {
     if (pending.size) tell();
-    else say(`${decisions.size} corrections are saved.`);
+    else say(`${counted(decisions.size)} saved.`);
     return;
   }
   const link = element("a", "", { href: URL.createObjectURL(new Blob([csv()], { type: "text/csv" })), download: "corrections.csv" });
@@ -112,7 +114,7 @@ function save() {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   saved = true;
-  say(`${decisions.size} corrections in corrections.csv, among your downloads; atlas-ray relabel takes it.`);
+  say(`${counted(decisions.size)} in corrections.csv, among your downloads; atlas-ray relabel takes it.`);
 }
 
 addEventListener("beforeunload", (event) => {
@@ -329,11 +331,11 @@ async function start() {
       for (const [id, path] of corrections) decisions.set(id, path);
       const known = new Set(corrections.map(([id]) => id));
       for (const [id, path] of before) if (!known.has(id)) pending.set(id, path);
-      say(`${decisions.size} corrections in ${file}; each one is saved there at once.`);
+      say(`${counted(decisions.size)} in ${file}; each one is saved there at once.`);
       if (pending.size) tell();
     }
   }
-  if (!served) say(before.length ? `${before.length} corrections were kept in this browser.` : `Nothing decided yet; what is will be ${where()}.`);
+  if (!served) say(before.length ? `${counted(before.length)} kept in this browser from before.` : `Nothing decided yet; what is will be ${where()}.`);
   keep();
   saved = served || !decisions.size;
   for (const id of order) draw(id);
