@@ -19,7 +19,11 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 
+smartquotes = False
+"""Two hyphens begin a flag."""
+
 html_theme = "furo"
+html_static_path = ["_static"]
 html_title = f"atlas_ray {__version__}"
 html_show_sourcelink = False
 

@@ -89,7 +89,10 @@ def _flag_row(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple
     names = ", ".join(f"`{name}`" for name in action.option_strings) or f"`{_value_name(action)}`"
     if action.option_strings and action.nargs != 0:
         names = f"{names} `{_value_name(action)}`"
-    default = "required" if _required(action) else f"`{default}`" if default and " " not in default else default
+    if _required(action):
+        default = "required"
+    elif default:
+        default = _text(default) if " " in default else f"`{default}`"
     return names, default, _text(DEFAULT.sub("", text))
 
 
@@ -291,7 +294,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _text(text: str | None) -> str:
     """Return a help text as one line of Markdown."""
     parts = " ".join((text or "").split()).split("`")
-    parts[::2] = [re.sub(r"([<*\[\]])", r"\\\1", part) for part in parts[::2]]  # the others are code
+    plain = (re.sub(r"([<*\[\]])", r"\\\1", part) for part in parts[::2])  # the others are code
+    parts[::2] = [re.sub(r"(?<![\w-])(--[a-z][a-z0-9-]*)", r"`\1`", part) for part in plain]
     return "`".join(parts)
 
 

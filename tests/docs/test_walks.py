@@ -16,10 +16,20 @@ DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def walk(page: str, replaced: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Run the blocks of a page in the current folder, some texts in them replaced; return the names of its Python."""
+def walk(page: str, replaced: Mapping[str, str] | None = None, within: str = "") -> dict[str, Any]:
+    """Run the blocks of a page in the current folder; return the names of its Python.
+
+    Args:
+        page: Its file, below `docs/`.
+        replaced: Texts in the blocks, and what stands for them.
+        within: The heading of the only section to run.
+    """
     names: dict[str, Any] = {"__name__": "walk"}
-    for language, block in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    if within:
+        text = text.partition(f"\n## {within}\n")[2].partition("\n## ")[0]
+        assert text, f"{page} has no section {within!r}"
+    for language, block in BLOCK.findall(text):
         for text, other in (replaced or {}).items():
             block = block.replace(text, other)
         if language == "python":
@@ -49,6 +59,25 @@ def test_from_python(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_the_readme(
+    small_model: str, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    walk(
+        "../README.md",
+        {"products.csv": f"{shop}/products.jsonl", "train text": "train text --epochs 2 --embedding-dim 16"},
+        within="Your catalogue in five commands",
+    )
+    assert Path("review", "queue.csv").exists()
+    Path("model").rename("titles")
+    Path("model").symlink_to(small_model)
+    Path("shirt.jpg").write_bytes(picture(0))
+    names = walk("../README.md", within="From Python")
+    assert names["answers"].num_rows == 1
+    assert names["refused"] == {}
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_a_picture_and_a_title_know_more_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
