@@ -1,6 +1,7 @@
 """The transformer in the place of the LSTM: the same steps, the same searches."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,9 +41,8 @@ def small(normalization: str = "vocabulary", heads: int = 2) -> EncoderDecoder:
     )
     model = EncoderDecoder(config).eval()
     with torch.no_grad():  # an untrained decoder tells prefixes and pictures hardly apart
-        for embedding in (model.decoder.embedding, model.decoder.position):
-            embedding.weight.mul_(50)
-        model.decoder.fc.weight.mul_(4)
+        for name, factor in (("embedding", 50), ("position", 50), ("fc", 4)):
+            model.decoder.get_parameter(f"{name}.weight").mul_(factor)
     return model
 
 
@@ -54,7 +54,8 @@ def pictures(count: int = 3) -> Tensor:
 
 def reference(model: EncoderDecoder, images: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
     """A causal transformer over whole sequences and all cells of the pooled grid: logits, attention maps."""
-    decoder, heads = model.decoder, model.config.heads
+    decoder: Any = model.decoder
+    heads = model.config.heads
 
     def split(x: Tensor) -> Tensor:
         parts: Tensor = x.unflatten(-1, (heads, -1))

@@ -17,12 +17,13 @@ from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
 from atlas_ray.evaluation.calibration import calibrate
 from atlas_ray.models.fusion.policy import FusionConfig
+from atlas_ray.models.fusion.ridge import Ridge
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.scoring.run import score
 from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.data import labelled_texts
-from atlas_ray.training.fusion import _check_ridge, _opinions, _shape, _sides, train_fusion
+from atlas_ray.training.fusion import _opinions, _shape, _sides, train_fusion
 from atlas_ray.training.run import left_out, train
 from atlas_ray.training.settings import FusionTraining, TextTraining
 from tests.support.parts import make_artifact, make_text_artifact, rows
@@ -257,8 +258,8 @@ def test_what_a_policy_would_not_heed_is_refused(described: str, members: dict[s
             fusion(described, members, output, **wrong)
     shape = FusionConfig(modalities="picture+title+description", outputs=10_600, policy="ridge")
     with pytest.raises(ConfigError, match="a matrix of 31804 rows"):
-        _check_ridge(shape)
-    _check_ridge(replace(shape, outputs=3_000))
+        Ridge.check(shape)
+    Ridge.check(replace(shape, outputs=3_000))
 
 
 def test_mistakes_are_told(described: str, members: dict[str, str], fused: str, tmp_path: Path) -> None:

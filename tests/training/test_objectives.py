@@ -41,8 +41,8 @@ def spelling(taxonomy: Taxonomy = TAXONOMY, **settings: Any) -> EncoderDecoderOb
     objective = build_objective(config, taxonomy, CPU).eval()
     assert isinstance(objective, EncoderDecoderObjective)
     with torch.no_grad():  # an untrained decoder is sure of nothing
-        objective.network.decoder.fc.weight.mul_(8)
-        objective.network.decoder.fc.bias.normal_()
+        objective.network.decoder.get_parameter("fc.weight").mul_(8)
+        objective.network.decoder.get_parameter("fc.bias").normal_()
     return objective
 
 
@@ -126,12 +126,13 @@ def test_the_loss_is_the_cross_entropy_of_each_paths_tokens(decoder: str) -> Non
 def test_what_stands_past_a_paths_end_costs_nothing() -> None:
     # The label C has one token and <end>; its two last steps are padding.
     objective = spelling()
+    words = objective.network.decoder.get_parameter("embedding.weight")
     label = torch.tensor([PATHS.index(("C",))])
     with torch.inference_mode():
         before = objective(pictures(1), label)
-        objective.network.decoder.embedding.weight[[END, PAD]] += 3.0  # read at those steps alone
+        words[[END, PAD]] += 3.0  # read at those steps alone
         torch.testing.assert_close(objective(pictures(1), label), before)
-        objective.network.decoder.embedding.weight[token("C")] += 3.0
+        words[token("C")] += 3.0
         assert (objective(pictures(1), label) - before).abs() > 1e-4
 
 
@@ -162,10 +163,11 @@ def test_within_the_taxonomy_the_loss_is_over_what_may_follow() -> None:
 @pytest.mark.parametrize("name", ["A", "B", "C", "D", "E", "F", "<pad>", "<start>", "<end>"])
 def test_within_the_taxonomy_only_allowed_tokens_matter(name: str, smoothing: float) -> None:
     objective = spelling(normalization="taxonomy", label_smoothing=smoothing)
+    bias = objective.network.decoder.get_parameter("fc.bias")
     raised = token(name)
     with torch.inference_mode():
         before = objective(pictures(), EVERY)
-        objective.network.decoder.fc.bias[raised] += 2.0
+        bias[raised] += 2.0
         change = (objective(pictures(), EVERY) - before).abs()
     for path, moved in zip(PATHS, change.tolist(), strict=True):
         # where a token stands beside others, raising it alone shifts the choice between them

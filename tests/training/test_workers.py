@@ -47,7 +47,7 @@ def test_a_network_that_normalizes_over_workers_has_the_weights_of_any_other() -
     plain, other = Classifier(shape), Classifier(shape)
     nn.SyncBatchNorm.convert_sync_batchnorm(other)
     assert not any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in other.modules())
-    assert len(plain.encoder.parts_before_last(8)) == len(other.encoder.parts_before_last(8))
+    assert len(plain.encoder.layers_before_last(8)) == len(other.encoder.layers_before_last(8))
     plain.load_state_dict(other.state_dict())
     pictures = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
