@@ -172,7 +172,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] =
         parser.add_argument(flag_of(field.name), **keywords)
 
 
-def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
+def flags_given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
     """Return the flags of `add_flags` that were given."""
     return {name: value for name, value in vars(options).items() if name in {f.name for f, *_ in _fields(kind)}}
 

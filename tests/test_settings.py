@@ -15,7 +15,7 @@ from atlas_ray.settings import (
     add_flags,
     build_settings,
     check_settings,
-    given,
+    flags_given,
     hold_settings,
     read_settings,
     setting,
@@ -41,7 +41,7 @@ class Oven:
 def flags(*arguments: str, skip: tuple[str, ...] = ()) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     add_flags(parser, Oven, skip)
-    return given(parser.parse_args(arguments), Oven)
+    return flags_given(parser.parse_args(arguments), Oven)
 
 
 def test_only_the_flags_that_were_given_come_out() -> None:
@@ -56,7 +56,7 @@ def test_other_options_are_not_settings() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fresh", action="store_true")
     add_flags(parser, Oven)
-    assert given(parser.parse_args(["--fresh", "--mode", "grill"]), Oven) == {"mode": "grill"}
+    assert flags_given(parser.parse_args(["--fresh", "--mode", "grill"]), Oven) == {"mode": "grill"}
 
 
 def test_the_help_tells_texts_choices_and_defaults() -> None:

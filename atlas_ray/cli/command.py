@@ -1,13 +1,31 @@
-"""What the commands end with."""
+"""What the commands share: settings from flags, and how a command ends."""
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from atlas_ray.runs.run_record import RunReport
 
+Config = TypeVar("Config")
 EXIT_OK, EXIT_FAILED, EXIT_USER, EXIT_QUARANTINE = 0, 1, 2, 3
 """All well; anything else; a mistake in what was given; finished with more in quarantine than allowed."""
+
+
+def settings_of(options: argparse.Namespace, kind: type[Config]) -> Config:
+    """Return the settings that the flags gave.
+
+    Raises:
+        ConfigError: naming a flag that is missing or out of range.
+    """
+    from atlas_ray.settings import COMMAND_LINE, build_settings, flags_given
+
+    return build_settings(kind, flags_given(options, kind), COMMAND_LINE)
+
+
+def tell_already_done(report: "RunReport") -> None:
+    """Print that the output holds a finished run of these settings, if it does."""
+    tell_already_done(report)
 
 
 def run_exit(command: str, report: "RunReport", limit: float) -> int:

@@ -1,22 +1,119 @@
-"""The command line: which commands there are, and what their errors end in."""
+"""The command line: the table of commands, and what their errors end in."""
 
 import argparse
-import functools
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from atlas_ray import __version__
-from atlas_ray.cli import catalogs, collection, embedding, reviewing, scoring, serving, taxonomies, training
 from atlas_ray.cli.command import EXIT_FAILED, EXIT_USER
-from atlas_ray.demo import run as demo
 from atlas_ray.errors import LeaseLostError, UserError, reason_of
 from atlas_ray.flags import FlagParser
 from atlas_ray.runtime.stops import stoppable
 
-Command = Callable[[argparse.Namespace], int]
-Flags = Callable[[argparse.ArgumentParser], None]
+
+@dataclass(frozen=True)
+class Command:
+    """A command. Its module is imported once it is chosen, since some flags come from slow imports.
+
+    Attributes:
+        module: The module in `atlas_ray.cli`, with `flags(parser)` and `run(options)`.
+        text: What the command does, for the help.
+        kind: The kind of model, for a module that serves several; then it is `flags(parser, kind)`.
+        resumes: Whether the same command goes on after a stop.
+    """
+
+    module: str
+    text: str
+    kind: str = ""
+    resumes: bool = False
+
+
+COMMANDS: dict[str, dict[str, Command]] = {
+    "catalogue": {
+        "import": Command("import_", "turn a catalogue of another layout into tables"),
+        "select": Command("select", "make a catalogue of the products that a list names"),
+        "fetch": Command("fetch", "download the pictures of a catalogue of URLs", resumes=True),
+        "crawl": Command("crawl", "collect products and pictures from shop pages", resumes=True),
+        "filter": Command("filter", "tell zoomed pictures from normal ones", resumes=True),
+        "duplicates": Command(
+            "duplicates",
+            "find pictures that several products have, and keep them on one side of the split",
+            resumes=True,
+        ),
+    },
+    "taxonomy": {
+        "taxonomy show": Command("taxonomy_show", "draw a taxonomy as a tree"),
+        "taxonomy check": Command("taxonomy_check", "check a file and count its paths"),
+        "taxonomy diff": Command("taxonomy_diff", "tell what became of each path"),
+        "taxonomy migrate": Command(
+            "taxonomy_migrate", "rewrite a scoring run, or a catalogue's labels, to the next version"
+        ),
+    },
+    "models": {
+        "train classifier": Command("train", "train the model that tells leaf paths apart", "classifier", resumes=True),
+        "train encoder-decoder": Command(
+            "train", "train the model that spells category paths", "encoder-decoder", resumes=True
+        ),
+        "train text": Command("train", "train the model that reads titles, or descriptions", "text", resumes=True),
+        "train image-labels": Command(
+            "train", "train the model that names the labels of a picture", "image-labels", resumes=True
+        ),
+        "train fusion": Command(
+            "train_fusion",
+            "fit the policy that fuses models of pictures, titles and descriptions",
+            "fusion",
+            resumes=True,
+        ),
+        "train zoom": Command("train_zoom", "train the filter that tells zoomed pictures from normal ones"),
+        "tune classifier": Command(
+            "tune", "search settings of the model that tells leaf paths apart", "classifier", resumes=True
+        ),
+        "tune encoder-decoder": Command(
+            "tune", "search settings of the model that spells category paths", "encoder-decoder", resumes=True
+        ),
+        "tune fusion": Command(
+            "tune", "search the shape of a policy's network, and how it learns", "fusion", resumes=True
+        ),
+        "calibrate": Command(
+            "calibrate", "make a model's probabilities ones that can be trusted, on products it was not trained on"
+        ),
+        "import-checkpoint": Command("import_checkpoint", "turn a published Atlas checkpoint into a model"),
+    },
+    "answers": {
+        "score": Command("score", "give every product of a catalogue its category path", resumes=True),
+        "evaluate": Command("evaluate", "compare scored products with their labels"),
+        "evaluate-labels": Command("evaluate_labels", "compare what models of labels name with what products have"),
+        "explain": Command("explain", "draw where a model looked at a picture, level by level"),
+        "review": Command("review", "list the products most worth a person's look"),
+        "relabel": Command("relabel", "take a person's corrections over as labels"),
+        "compare": Command("compare", "tell what moved between two scoring runs"),
+        "embed": Command("embed", "give every product of a catalogue a vector, and index them", resumes=True),
+        "similar": Command("similar", "find similar products, or nearly identical ones whose labels differ"),
+    },
+    "endpoint": {
+        "serve": Command("serve", "answer over HTTP, with a page to try it"),
+        "token": Command("token", "make a token for somebody who may ask the endpoint"),
+        "categorize": Command("categorize", "ask a running endpoint about some pictures"),
+    },
+    "start": {
+        "demo": Command("demo", "draw and serve a shop, crawl it, train on it, score and evaluate it"),
+    },
+}
+"""The commands, in the groups that the help shows; a name of two words belongs to the parser of the first."""
+PARENTS = {
+    "taxonomy": ("look at a taxonomy, and follow it to its next version", "action", "ACTION"),
+    "train": ("train a model", "model_kind", "MODEL"),
+    "tune": ("search good settings for a training", "model_kind", "MODEL"),
+}
+"""First word -> (its help, where the second is kept, how usage shows the second)."""
+DESCRIPTION = "Put every product of a catalogue into its place in a taxonomy, on Ray."
+EPILOG = """\
+Every path is a local path or an s3://bucket/key URI. AWS_ENDPOINT_URL names an S3-compatible service,
+RAY_ADDRESS a Ray cluster; without it a local Ray starts by itself. `atlas-ray COMMAND --help` shows the flags."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace(command="", resumes=False)
     with stoppable() as stop:
         try:
-            options = _parser().parse_args(arguments)
-            return int(options.run(options))
+            options = build_parser().parse_args(arguments)
+            return int(options.handler(options))
         except BrokenPipeError:  # the reader of a pipe went away
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_FAILED
@@ -39,8 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command within another one, which says how it ended where it did not end well; return its exit code."""
-    options = _parser().parse_args(arguments)
-    return int(options.run(options))
+    options = build_parser().parse_args(arguments)
+    return int(options.handler(options))
 
 
 def _failed(error: BaseException, options: argparse.Namespace, *, stopped: bool) -> int:
@@ -58,166 +155,71 @@ def _failed(error: BaseException, options: argparse.Namespace, *, stopped: bool)
     return EXIT_USER if isinstance(reason, UserError) else EXIT_FAILED
 
 
-class _Parser(FlagParser):
-    """A parser whose flags are added when its command is chosen: some come from slow imports."""
+class CommandParser(FlagParser):
+    """The parser of a command; it gets its flags when the command is chosen."""
 
-    flags: Flags | None = None
-
-    def add_flags(self) -> None:
-        """Add the flags of the command."""
-        if self.flags is not None:
-            add, self.flags = self.flags, None
-            add(self)
+    chosen: Command | None = None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Add the flags, then parse."""
-        self.add_flags()
+        self.add_command_flags()
         return super().parse_known_args(args, namespace)
+
+    def add_command_flags(self) -> None:
+        """Import the command's module and add its flags, once."""
+        if self.chosen is None:
+            return
+        command, self.chosen = self.chosen, None
+        module = importlib.import_module(f"atlas_ray.cli.{command.module}")
+        module.flags(self, command.kind) if command.kind else module.flags(self)
+        self.set_defaults(handler=module.run, resumes=command.resumes)
 
 
 def command_parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of each command with its flags, by the command's words; that of all of them has the name ""."""
     parsers: dict[str, argparse.ArgumentParser] = {}
-    pending: list[tuple[str, Any]] = [("", _parser())]
+    pending: list[tuple[str, Any]] = [("", build_parser())]
     while pending:
         name, parser = pending.pop(0)
         parsers[name] = parser
-        if isinstance(parser, _Parser):
-            parser.add_flags()
+        if isinstance(parser, CommandParser):
+            parser.add_command_flags()
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
                 pending[:0] = [(f"{name} {verb}".strip(), below) for verb, below in action.choices.items()]
     return parsers
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def build_parser() -> CommandParser:
+    """Return the parser of the command line."""
+    parser = CommandParser(
         prog="atlas-ray",
-        description="Put every product of a catalogue into its place in a taxonomy, on Ray.",
-        epilog="Every path is a local path or an s3://bucket/key URI. AWS_ENDPOINT_URL names an "
-        "S3-compatible service, RAY_ADDRESS a Ray cluster; without it a local Ray starts by itself.",
+        description=_described(),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"atlas-ray {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, run: Command, add: Flags, text: str, into: Any = commands, *, resumes: bool = False) -> None:
-        sub: _Parser = into.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run, resumes=resumes)
-        sub.flags = add
-
-    def group(name: str, text: str, dest: str = "model_kind", metavar: str = "MODEL") -> Any:
-        sub = commands.add_parser(name, help=text, description=text)
-        return sub.add_subparsers(dest=dest, required=True, metavar=metavar)
-
-    command("import", catalogs.run_import, catalogs.add_import, "turn a catalogue of another layout into tables")
-    command("select", catalogs.run_select, catalogs.add_select, "make a catalogue of the products that a list names")
-    taxonomy = group("taxonomy", "look at a taxonomy, and follow it to its next version", "action", "ACTION")
-    command("show", taxonomies.run_show, taxonomies.add_source, "draw a taxonomy as a tree", taxonomy)
-    command("check", taxonomies.run_check, taxonomies.add_source, "check a file and count its paths", taxonomy)
-    command("diff", taxonomies.run_diff, taxonomies.add_diff, "tell what became of each path", taxonomy)
-    command(
-        "migrate",
-        taxonomies.run_migrate,
-        taxonomies.add_migrate,
-        "rewrite a scoring run, or a catalogue's labels, to the next version",
-        taxonomy,
+    parser.usage = "atlas-ray [-h] [--version] COMMAND ..."
+    top = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog="atlas-ray", help=argparse.SUPPRESS
     )
-    train, tune = group("train", "train a model"), group("tune", "search good settings for a training")
-    for kind, text in (
-        ("classifier", "the model that tells leaf paths apart"),
-        ("encoder-decoder", "the model that spells category paths"),
-    ):
-        add = functools.partial(training.add_train, kind=kind)
-        command(kind, training.run_train, add, f"train {text}", train, resumes=True)
-        add = functools.partial(training.add_tune, kind=kind)
-        searched = f"search learning rates, decay, dropout and smoothing of {text}"
-        command(kind, training.run_tune, add, searched, tune, resumes=True)
-    command(
-        "text",
-        training.run_train,
-        functools.partial(training.add_train, kind="text"),
-        "train the model that reads titles, or descriptions",
-        train,
-        resumes=True,
-    )
-    command(
-        "image-labels",
-        training.run_train,
-        functools.partial(training.add_train, kind="image-labels"),
-        "train the model that names the labels of a picture",
-        train,
-        resumes=True,
-    )
-    command(
-        "fusion",
-        training.run_train,
-        functools.partial(training.add_train, kind="fusion"),
-        "fit the policy that fuses models of pictures, titles and descriptions",
-        train,
-        resumes=True,
-    )
-    command(
-        "fusion",
-        training.run_tune,
-        functools.partial(training.add_tune, kind="fusion"),
-        "search the shape of a policy's network, and how it learns",
-        tune,
-        resumes=True,
-    )
-    command(
-        "zoom",
-        training.run_train_zoom,
-        training.add_train_zoom,
-        "train the filter that tells zoomed pictures from normal ones",
-        train,
-    )
-    command(
-        "calibrate",
-        training.run_calibrate,
-        training.add_calibrate,
-        "make a model's probabilities ones that can be trusted, on products it was not trained on",
-    )
-    command(
-        "import-checkpoint",
-        training.run_import_checkpoint,
-        training.add_import_checkpoint,
-        "turn a published Atlas checkpoint into a model",
-    )
-    stage = functools.partial(command, resumes=True)
-    stage("crawl", collection.run_crawl, collection.add_crawl, "collect products and pictures from shop pages")
-    stage("fetch", collection.run_fetch, collection.add_fetch, "download the pictures of a catalogue of URLs")
-    stage("filter", collection.run_filter, collection.add_filter, "tell zoomed pictures from normal ones")
-    stage(
-        "duplicates",
-        collection.run_duplicates,
-        collection.add_duplicates,
-        "find pictures that several products have, and keep them on one side of the split",
-    )
-    stage("score", scoring.run_score, scoring.add_score, "give every product of a catalogue its category path")
-    command("evaluate", scoring.run_evaluate, scoring.add_evaluate, "compare scored products with their labels")
-    command(
-        "evaluate-labels",
-        scoring.run_evaluate_labels,
-        scoring.add_evaluate_labels,
-        "compare what models of labels name with what products have",
-    )
-    command(
-        "explain", scoring.run_explain, scoring.add_explain, "draw where a model looked at a picture, level by level"
-    )
-    stage(
-        "embed", embedding.run_embed, embedding.add_embed, "give every product of a catalogue a vector, and index them"
-    )
-    command(
-        "similar",
-        embedding.run_similar,
-        embedding.add_similar,
-        "find similar products, or nearly identical ones whose labels differ",
-    )
-    command("review", reviewing.run_review, reviewing.add_review, "list the products most worth a person's look")
-    command("relabel", reviewing.run_relabel, reviewing.add_relabel, "take a person's corrections over as labels")
-    command("compare", reviewing.run_compare, reviewing.add_compare, "tell what moved between two scoring runs")
-    command("serve", serving.run_serve, serving.add_serve, "answer over HTTP, with a page to try it")
-    command("token", serving.run_token, serving.add_token, "make a token for somebody who may ask the endpoint")
-    command("categorize", serving.run_categorize, serving.add_categorize, "ask a running endpoint about some pictures")
-    command("demo", demo.run_demo, demo.add_demo, "draw a sample catalogue, train on it, score and evaluate it")
+    parents: dict[str, Any] = {}
+    for first, (text, dest, metavar) in PARENTS.items():
+        parent = top.add_parser(first, description=text)
+        parents[first] = parent.add_subparsers(dest=dest, required=True, metavar=metavar)
+    for group in COMMANDS.values():
+        for name, command in group.items():
+            first, _, second = name.partition(" ")
+            into = parents[first] if second else top
+            sub: CommandParser = into.add_parser(second or first, help=command.text, description=command.text)
+            sub.chosen = command
     return parser
+
+
+def _described() -> str:
+    """Return the head of the help: all commands by group, a line each."""
+    width = max(len(name) for group in COMMANDS.values() for name in group)
+    lines = [DESCRIPTION]
+    for title, group in COMMANDS.items():
+        lines += ["", f"{title}:"] + [f"  {name:<{width}}  {command.text}" for name, command in group.items()]
+    return "\n".join(lines)

@@ -27,7 +27,7 @@ from atlas_ray.flags import FlagParser
 from atlas_ray.io import storage
 from atlas_ray.io.lease import hold
 from atlas_ray.schemas import quarantine_row
-from atlas_ray.settings import COMMAND_LINE, add_flags, build_settings, given, hold_settings
+from atlas_ray.settings import COMMAND_LINE, add_flags, build_settings, flags_given, hold_settings
 
 ROWS_A_PART = 10_000
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags(parser, CrawlConfig)
     options = parser.parse_args(arguments)
     try:
-        crawl_store(build_settings(CrawlConfig, given(options, CrawlConfig), COMMAND_LINE))
+        crawl_store(build_settings(CrawlConfig, flags_given(options, CrawlConfig), COMMAND_LINE))
     except Exception as error:
         reason = reason_of(error)
         if reason is None:

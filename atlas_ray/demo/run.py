@@ -1,14 +1,14 @@
 """`demo`: the commands that a user would run, on a shop drawn and served here."""
 
-import argparse
 import random
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from atlas_ray.cli.command import EXIT_OK
-
-if TYPE_CHECKING:
-    from atlas_ray.demo.shop import ShopProduct
+from atlas_ray.demo.drawing import GARMENTS, draw_garment, to_jpeg
+from atlas_ray.demo.shop import ShopProduct, draw_shop, serve_shop
+from atlas_ray.errors import OutputError
+from atlas_ray.io import storage
+from atlas_ray.io.lease import LEASE, hold
 
 PRODUCTS_A_LEAF = 80
 CLOSE_UP_EVERY = 3
@@ -17,29 +17,22 @@ UNMAPPED_EVERY = 10
 """One in so many stands under a breadcrumb that leads nowhere in the taxonomy."""
 
 
-def add_demo(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `demo`."""
-    parser.add_argument("--output", default="demo", help="folder of the demo (default: %(default)s)")
+def run_demo(output: str, run_command: Callable[[Sequence[str]], int]) -> int:
+    """Crawl a drawn shop, filter its pictures, train on them, score and evaluate.
 
+    Args:
+        output: The folder of the demo.
+        run_command: Runs a command line and returns its exit code.
 
-def run_demo(options: argparse.Namespace) -> int:
-    """Crawl a shop, filter its pictures, train on them, score and evaluate."""
-    from atlas_ray.io import storage
-    from atlas_ray.io.lease import hold
-
-    root = storage.absolute(options.output)
+    Raises:
+        OutputError: where the folder holds something else.
+    """
+    root = storage.absolute(output)
     with hold(root, "demo"):
-        return _demo(root)
+        return _demo(root, run_command)
 
 
-def _demo(root: str) -> int:
-    from atlas_ray.cli.main import run as run_command
-    from atlas_ray.demo.drawing import GARMENTS
-    from atlas_ray.demo.shop import draw_shop, serve_shop
-    from atlas_ray.errors import OutputError
-    from atlas_ray.io import storage
-    from atlas_ray.io.lease import LEASE
-
+def _demo(root: str, run_command: Callable[[Sequence[str]], int]) -> int:
     marker = storage.join(root, "made-by-atlas-ray-demo")
     if any(name != LEASE for name, _ in storage.walk(root)) and not storage.exists(marker):
         raise OutputError(f"{root} holds something else than a demo; name another folder with --output")
@@ -71,16 +64,13 @@ def _demo(root: str) -> int:
         for step in steps:
             print(f"\n$ atlas-ray {step}", flush=True)
             code = run_command(shlex.split(step))
-            if code != EXIT_OK:
+            if code:
                 return code
-    return EXIT_OK
+    return 0
 
 
-def draw_products() -> "list[ShopProduct]":
+def draw_products() -> list[ShopProduct]:
     """Draw what the shop sells."""
-    from atlas_ray.demo.drawing import GARMENTS, draw_garment, to_jpeg
-    from atlas_ray.demo.shop import ShopProduct
-
     rng = random.Random(0)
     products: list[ShopProduct] = []
     for path in GARMENTS:

@@ -79,10 +79,10 @@ def migrate(config: MigrateConfig) -> RunReport:
         AuditError: where a table lost or gained a row.
     """
     began = time.time()
-    source, output = storage.absolute(config.scored or config.catalog or ""), storage.absolute(config.output)
+    source, output = storage.absolute(config.run or config.catalog or ""), storage.absolute(config.output)
     old, new = read_taxonomy(config.old), read_taxonomy(config.new)
     changes = compare(old, new, read_mapping(config.mapping) if config.mapping else None)
-    before = _run_identity(source) if config.scored else _catalog_identity(source)
+    before = _run_identity(source) if config.run else _catalog_identity(source)
     if before["taxonomy_id"] == new.id != old.id:
         raise TaxonomyError(f"{source} is of the taxonomy {config.new} already, whose id is {new.id}")
     catalog = (
@@ -113,7 +113,7 @@ def migrate(config: MigrateConfig) -> RunReport:
         counts = Counter[str]()
         for one in ray.get(pending):
             counts.update(one)
-    if config.scored:
+    if config.run:
         storage.write_bytes(storage.join(output, PREDICTED), new.to_json().encode())
     if catalog:
         copy_table(catalog.images, storage.join(output, "images"))

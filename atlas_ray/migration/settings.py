@@ -10,7 +10,7 @@ from atlas_ray.settings import check_settings, setting
 class MigrateConfig:
     """What to migrate, from which version of a taxonomy to which."""
 
-    scored: str | None = setting("a finished scoring run: its predictions and labels are migrated", None)
+    run: str | None = setting("a finished scoring run: its predictions and labels are migrated", None)
     catalog: str | None = setting("or a catalogue: its labels are", None)
     old: str = setting("the taxonomy that it is of: a file, or the built-in atlas-52")
     new: str = setting("the taxonomy's next version")
@@ -24,9 +24,9 @@ class MigrateConfig:
             ConfigError: naming both.
         """
         check_settings(self)
-        if bool(self.scored) == bool(self.catalog):
+        if bool(self.run) == bool(self.catalog):
             raise ConfigError(
                 "both --run and --catalog are given; expected one of them"
-                if self.scored
+                if self.run
                 else "nothing to migrate; name a scoring run with --run, or a catalogue with --catalog"
             )

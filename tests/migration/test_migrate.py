@@ -218,7 +218,7 @@ def test_labels_of_a_catalogue_in_s3(catalog: str, versions: dict[str, str], s3:
 
 def test_nothing_changes_where_the_taxonomy_does_not(scored: Path, versions: dict[str, str], tmp_path: Path) -> None:
     same = {"old": versions["old"], "new": versions["old"]}
-    migrate(MigrateConfig(**same, scored=str(scored), output=str(tmp_path / "run")))
+    migrate(MigrateConfig(**same, run=str(scored), output=str(tmp_path / "run")))
     for table in ("products", "predictions"):
         for file in (tmp_path / "run" / table).iterdir():
             assert pq.read_table(file).equals(pq.read_table(scored / table / file.name))

@@ -1,8 +1,7 @@
-"""`serve`, `token` and `categorize`: the endpoint, who may ask it, and asking it."""
+"""`categorize`: questions to a running endpoint."""
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,70 +14,7 @@ TOKEN_VARIABLE = "ATLAS_RAY_TOKEN"
 PICTURES_A_REQUEST = 16
 
 
-def add_serve(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `serve`."""
-    from atlas_ray.prediction.paths import PredictorConfig
-    from atlas_ray.serving.settings import ServeConfig
-    from atlas_ray.settings import add_flags
-
-    parser.add_argument("--config", help="a YAML file of these settings; flags win")
-    parser.add_argument(
-        "--detach", action="store_true", help="deploy to the cluster of RAY_ADDRESS and return; it goes on there"
-    )
-    add_flags(parser, ServeConfig)
-    add_flags(parser, PredictorConfig)
-
-
-def run_serve(options: argparse.Namespace) -> int:
-    """Answer over HTTP until stopped."""
-    from atlas_ray.errors import ClusterError
-    from atlas_ray.prediction.paths import PredictorConfig
-    from atlas_ray.runtime.session import connect
-    from atlas_ray.serving.run import check, deploy, serve_until_stopped
-    from atlas_ray.serving.settings import ServeConfig
-    from atlas_ray.settings import COMMAND_LINE, given, read_settings
-
-    values = read_settings(options.config) if options.config else {}
-    values |= given(options, ServeConfig) | given(options, PredictorConfig)
-    config = ServeConfig.of(values, options.config or COMMAND_LINE)
-    if options.detach and not os.environ.get("RAY_ADDRESS"):
-        raise ClusterError("--detach leaves the endpoint on a cluster, and RAY_ADDRESS names none")
-    check(config)
-    if options.detach:
-        connect()
-        print(_serving(deploy(config)))
-        return EXIT_OK
-    if "RAY_ADDRESS" not in os.environ:
-        connect()
-    serve_until_stopped(config, lambda url: print(f"{_serving(url)}; stop with Ctrl-C", flush=True))
-    return EXIT_OK
-
-
-def _serving(url: str) -> str:
-    """Say where the endpoint answers, and which page a browser of this machine opens."""
-    page = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    return f"serving at {url}; its page: {page}/"
-
-
-def add_token(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `token`."""
-    parser.add_argument("name", metavar="NAME", help="whose token it is")
-
-
-def run_token(options: argparse.Namespace) -> int:
-    """Make a token, and the line that lets the endpoint know it."""
-    from atlas_ray.serving.access import new_token
-
-    token, line = new_token(options.name)
-    print(f"{line}")
-    print(
-        f"the line above goes into the file of `serve --tokens-file`; the token, shown this once: {token}",
-        file=sys.stderr,
-    )
-    return EXIT_OK
-
-
-def add_categorize(parser: argparse.ArgumentParser) -> None:
+def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `categorize`."""
     parser.add_argument("files", metavar="FILE", nargs="+", help="a picture: a file, or an s3:// or http(s) address")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the endpoint (default: %(default)s)")
@@ -92,7 +28,7 @@ def add_categorize(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def run_categorize(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Ask a running endpoint for the category paths of some pictures."""
     from atlas_ray.client import Client
     from atlas_ray.errors import ConfigError, ItemError, ServiceError, StorageError, UnauthenticatedError

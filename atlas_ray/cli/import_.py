@@ -1,4 +1,4 @@
-"""`import` and `select`."""
+"""`import`: a catalogue of another layout turned into tables."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ import sys
 from atlas_ray.cli.command import EXIT_OK, quarantine_exit
 
 
-def add_import(parser: argparse.ArgumentParser) -> None:
+def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `import`."""
     parser.add_argument("source", help="Atlas JSON, CSV, JSON Lines, or a folder of category folders")
     parser.add_argument("--output", required=True, help="where the tables go")
@@ -60,7 +60,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_import(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Turn a catalogue of another layout into tables."""
     from atlas_ray.catalog.fields import SEVERAL
     from atlas_ray.catalog.importer import ImportConfig, import_catalog
@@ -108,25 +108,3 @@ def run_import(options: argparse.Namespace) -> int:
     if first.addresses:
         print(f"next: atlas-ray fetch --catalog {report.output} --output FOLDER downloads the pictures")
     return quarantine_exit("import", report.quarantined_fraction, config.max_quarantine_fraction, what="rows")
-
-
-def add_select(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `select`."""
-    from atlas_ray.catalog.selection import SelectConfig
-    from atlas_ray.settings import add_flags
-
-    add_flags(parser, SelectConfig)
-
-
-def run_select(options: argparse.Namespace) -> int:
-    """Make a catalogue of some products of another one."""
-    from atlas_ray.catalog.selection import SelectConfig, select
-    from atlas_ray.reports.collection import print_select
-    from atlas_ray.settings import COMMAND_LINE, build_settings, given
-
-    config = build_settings(SelectConfig, given(options, SelectConfig), COMMAND_LINE)
-    report = select(config)
-    print_select(report)
-    return quarantine_exit(
-        "select", report.quarantined_fraction, config.max_quarantine_fraction, what="listed products"
-    )

@@ -1,0 +1,34 @@
+"""`embed`: a vector for every product of a catalogue."""
+
+import argparse
+from dataclasses import replace
+
+from atlas_ray.cli.command import run_exit, settings_of, tell_already_done
+from atlas_ray.settings import add_flags
+
+OF_THE_SEARCH = ("search", "beam_width", "top_k")
+"""Settings of a predictor that vectors do not depend on."""
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `embed`."""
+    from atlas_ray.embedding.settings import EmbedConfig
+    from atlas_ray.prediction.paths import PredictorConfig
+
+    add_flags(parser, EmbedConfig)
+    add_flags(parser, PredictorConfig, skip=OF_THE_SEARCH)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Give every product of a catalogue a vector."""
+    from atlas_ray.embedding.run import embed
+    from atlas_ray.embedding.settings import EmbedConfig
+    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.reports.embedding import print_embed
+
+    predictor = settings_of(options, PredictorConfig)
+    config = replace(settings_of(options, EmbedConfig), predictor=predictor)
+    report = embed(config)
+    tell_already_done(report)
+    print_embed(report.output, report.run)
+    return run_exit("embed", report, config.max_quarantine_fraction)

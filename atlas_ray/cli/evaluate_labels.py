@@ -1,0 +1,32 @@
+"""`evaluate-labels`: what models of labels name, compared with what products have."""
+
+import argparse
+
+from atlas_ray.cli.command import EXIT_OK
+from atlas_ray.modalities import MODALITIES
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `evaluate-labels`."""
+    parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
+    parser.add_argument(
+        "--split", default="test", choices=("test", "val", "train"), help="which of them (default: %(default)s)"
+    )
+    for name in MODALITIES:
+        parser.add_argument(f"--{name}", metavar="MODEL", help=f"a model of labels that looks at the {name}")
+    parser.add_argument("--fused", action="append", default=[], metavar="MODEL", help="a fused one; may be repeated")
+    parser.add_argument("--output", required=True, help="where models.parquet and missed.parquet go")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure models of labels."""
+    from atlas_ray.errors import ConfigError
+    from atlas_ray.evaluation.labels import evaluate_labels
+    from atlas_ray.reports.terminal import print_labels
+
+    models = [uri for name in MODALITIES if (uri := getattr(options, name))] + options.fused
+    if not models:
+        raise ConfigError("no model to measure; name some with --picture, --title, --description and --fused")
+    report = evaluate_labels(options.catalog, options.output, models, split=options.split)
+    print_labels(report, options.output)
+    return EXIT_OK

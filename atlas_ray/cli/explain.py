@@ -1,0 +1,33 @@
+"""`explain`: where a model looked at a picture, level by level."""
+
+import argparse
+
+from atlas_ray.cli.command import EXIT_OK
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `explain`."""
+    parser.add_argument("picture", help="a picture's file, or an s3://bucket/key")
+    parser.add_argument("--model", required=True, help="an encoder-decoder, or a fused model with one")
+    parser.add_argument("--output", default="explained.png", help="the drawing, a PNG (default: %(default)s)")
+    parser.add_argument("--within", help="answer at and below this path alone: 'Women > Ethnic Wear'")
+    parser.add_argument("--title", help="of the product, for a model that reads titles")
+    parser.add_argument("--description", help="of the product, for a model that reads descriptions")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw where a model looked at each level of a picture's path."""
+    from atlas_ray.io import storage
+    from atlas_ray.reports.explainer import explain_picture
+    from atlas_ray.taxonomy import format_path, parse_path
+
+    within = parse_path(options.within) if options.within else ()
+    texts = {"title": [options.title], "description": [options.description]}
+    found, drawing = explain_picture(storage.absolute(options.picture), options.model, within=within, texts=texts)
+    storage.write_bytes(storage.absolute(options.output), drawing)
+    for name, probability in zip(found["category_path"], found["level_probabilities"], strict=True):
+        print(f"{probability:.4f}  {name}")
+    for other in found["alternatives"]:
+        print(f"{other['probability']:.4f}  or {format_path(other['category_path'])}")
+    print(f"where it looked: {options.output}")
+    return EXIT_OK

@@ -1,0 +1,39 @@
+"""Duplicates found, and the products that share pictures put on one side of the split."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from atlas_ray.catalog.split import SplitRule, resplit_catalog
+from atlas_ray.duplicates.run import DuplicatesRunConfig, detect_duplicates
+from atlas_ray.io import storage
+from atlas_ray.io.lease import hold
+
+
+@dataclass(frozen=True)
+class Deduplicated:
+    """What was found, and what it changed.
+
+    Attributes:
+        output: The folder of the run; the new catalogue is in `catalog` below it.
+        run: What `run.json` holds.
+        straddling: Groups of products that stood on several sides of the split.
+        changed: Products that changed sides.
+    """
+
+    output: str
+    run: dict[str, Any]
+    straddling: int
+    changed: int
+
+
+def deduplicate(config: DuplicatesRunConfig) -> Deduplicated:
+    """Find the pictures that several products have, and write the catalogue with those products on one side."""
+    source = storage.absolute(config.catalog)
+    rule = SplitRule.of(source).changed(shares=config.split, seed=config.seed)
+    output = storage.absolute(config.output)
+    with hold(output, "duplicates"):
+        report, run = detect_duplicates(config)
+        straddling, changed = resplit_catalog(
+            source, storage.join(output, "catalog"), report.groups, rule, anew=config.anew
+        )
+    return Deduplicated(output, run, straddling, changed)
