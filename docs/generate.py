@@ -23,7 +23,7 @@ import pyarrow as pa
 
 import atlas_ray
 from atlas_ray import schemas
-from atlas_ray.cli.main import command_parsers
+from atlas_ray.cli.main import DESCRIPTION, command_parsers
 from atlas_ray.errors import CODES, RETRYABLE_CODES
 from atlas_ray.serving.api import build_api
 from atlas_ray.serving.settings import ServeConfig
@@ -54,7 +54,7 @@ def cli_page() -> str:
     """Return the page of all commands and their flags."""
     parsers = command_parsers()
     whole = parsers.pop("")
-    parts = [f"# Command line\n\n{_text(whole.description)}\n\n{_text(whole.epilog)}"]
+    parts = [f"# Command line\n\n{_text(DESCRIPTION)}\n\n{_text(whole.epilog)}"]
     for name, parser in parsers.items():
         if any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
             continue  # a group: its commands follow
