@@ -68,7 +68,7 @@ def run(versions: dict[str, Any], output: Path | str, **source: Any) -> RunRepor
 
 
 def test_a_run_keeps_all_its_rows_and_balances(scored: Path, versions: dict[str, str], tmp_path: Path) -> None:
-    report = run(versions, tmp_path / "run", scored=str(scored))
+    report = run(versions, tmp_path / "run", run=str(scored))
     counts, became = report.counts, destinations(versions)
     assert counts["products"] == 117
     assert counts["products_without_path"] == 5
@@ -142,8 +142,8 @@ def test_a_run_with_a_target_precision_keeps_all_its_rows(
     request: pytest.FixtureRequest, scored: Path, unsure: Path, tmp_path: Path, name: str, levels: set[int]
 ) -> None:
     versions = request.getfixturevalue(name)
-    wanted = run(versions, tmp_path / "leaves", scored=str(scored)).run
-    report = run(versions, tmp_path / "run", scored=str(unsure))
+    wanted = run(versions, tmp_path / "leaves", run=str(scored)).run
+    report = run(versions, tmp_path / "run", run=str(unsure))
     counts, reasons = report.counts, dict(report.run["undetermined_by_reason"]["products"])
     regrouped = reasons.pop("regrouped", 0)
     assert (regrouped > 0) == (name == "moving")
@@ -173,7 +173,7 @@ def test_a_run_with_a_target_precision_keeps_all_its_rows(
 def test_the_same_taxonomy_changes_nothing_of_a_run_with_a_target_precision(
     unsure: Path, versions: dict[str, str], tmp_path: Path
 ) -> None:
-    run(versions | {"new": versions["old"], "mapping": None}, tmp_path / "run", scored=str(unsure))
+    run(versions | {"new": versions["old"], "mapping": None}, tmp_path / "run", run=str(unsure))
     for file in (unsure / "products").iterdir():
         assert pq.read_table(tmp_path / "run" / "products" / file.name).equals(pq.read_table(file))
 
@@ -230,19 +230,19 @@ def test_mistakes(scored: Path, catalog: str, versions: dict[str, str], tmp_path
     with pytest.raises(ConfigError, match="nothing to migrate"):
         run(versions, output)
     with pytest.raises(ConfigError, match="both --run and --catalog"):
-        run(versions, output, scored=str(scored), catalog=catalog)
+        run(versions, output, run=str(scored), catalog=catalog)
     with pytest.raises(CatalogError, match="is no finished scoring run"):
-        run(versions, output, scored=str(tmp_path))
+        run(versions, output, run=str(tmp_path))
     with pytest.raises(CatalogError, match="is no finished scoring run"):
-        run(versions, output, scored=catalog)  # its run.json is of an import
+        run(versions, output, run=catalog)  # its run.json is of an import
     with pytest.raises(CatalogError, match="no products table"):
         run(versions, output, catalog=str(tmp_path))
     with pytest.raises(OutputError, match="migrate into a folder of its own"):
-        run(versions, scored, scored=str(scored))
+        run(versions, scored, run=str(scored))
     with pytest.raises(OutputError, match=r"holds run\.json of another origin"):
-        run(versions, catalog, scored=str(scored))
+        run(versions, catalog, run=str(scored))
     with pytest.raises(TaxonomyError, match=r"is of the taxonomy .* already"):
-        run({"old": versions["new"], "new": versions["old"]}, output, scored=str(scored))
+        run({"old": versions["new"], "new": versions["old"]}, output, run=str(scored))
     assert not output.exists()
 
 
