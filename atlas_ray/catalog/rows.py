@@ -22,7 +22,7 @@ from atlas_ray.catalog.fields import FIELDS, FURTHER, Columns, find_value
 from atlas_ray.catalog.picture_names import picture_names, picture_uri
 from atlas_ray.errors import RowError, TaxonomyError
 from atlas_ray.formats.prices import MAX_PRICE, parse_currency, read_price
-from atlas_ray.formats.values import MAX_SHOWN, describe, identifier, number, text_value
+from atlas_ray.formats.values import MAX_SHOWN, describe, identifier, number, split_name, text_value
 from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 from atlas_ray.taxonomy.tree import check_path
@@ -31,12 +31,6 @@ T = TypeVar("T")
 PATH_FIELDS = ("category_path", "breadcrumb")
 """Fields that are paths, as text or as lists."""
 MAX_ID_CHARACTERS = 1024
-SPLIT_WORDS = {
-    "train": "train", "training": "train", "restval": "train",
-    "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "development": "val",
-    "test": "test", "testing": "test", "holdout": "test",
-}  # fmt: skip
-"""What catalogues call the splits, in lower case."""
 CELL_ERRORS = ("#n/a", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!")
 """What a spreadsheet writes where a formula failed."""
 NO_VALUE = frozenset((*CELL_ERRORS, "n/a", "n.a.", "nan", "null", "none", "nil", "\\n", "-", "--", "?"))
@@ -300,7 +294,7 @@ def _position(value: Any) -> float | None:
 
 
 def _split(value: Any) -> str:
-    split = SPLIT_WORDS.get(value.strip().lower()) if isinstance(value, str) else None
+    split = split_name(value) if isinstance(value, str) else None
     if split is None:
         raise RowError("bad_value", f"the split is {describe(value)}; expected train, val or test")
     return split

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.formats.values import clean_name, split_name
+
 WHOLE_FLOATS = 2**53
 """From here on a float no longer tells whole numbers apart."""
 
@@ -111,9 +113,28 @@ def cast_path(array: pa.Array, target: pa.DataType) -> pa.Array:
     paths = cast(array, target)
     if kind_of(array.type) != "list":
         return paths
+    paths = _with_clean_names(paths)
     lengths = pc.list_value_length(paths)
     good = pc.and_(pc.greater(lengths, 0), pc.equal(lengths, pc.list_value_length(array)))
     return pc.if_else(good, paths, None)
+
+
+def _with_clean_names(paths: pa.ListArray) -> pa.ListArray:
+    """Return paths whose names are written as everywhere else: NFC, no space at their ends."""
+    names = paths.values.dictionary_encode()
+    written = names.dictionary.to_pylist()
+    cleaned = [clean_name(name) for name in written]
+    if cleaned == written:
+        return paths
+    values = pa.array(cleaned, paths.type.value_type).take(names.indices)
+    offsets = pa.array(paths.offsets.to_numpy())  # those of a slice take no mask
+    return pa.ListArray.from_arrays(offsets, values, type=paths.type, mask=paths.is_null())
+
+
+def cast_split(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """Read the sides of a split, whatever a program calls them."""
+    texts = cast(array, target).dictionary_encode()
+    return pa.array([split_name(text) for text in texts.dictionary.to_pylist()], target).take(texts.indices)
 
 
 def unreadable(array: pa.Array, target: pa.DataType, read: Read = cast) -> pa.Array:

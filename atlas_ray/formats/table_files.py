@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_ray.errors import CatalogError, OutageError, StorageError
-from atlas_ray.formats.columns import EXPECTED, cast, cast_path, fits, kind_of, plain_type
+from atlas_ray.formats.columns import EXPECTED, cast, cast_path, cast_split, fits, kind_of, plain_type
 from atlas_ray.io import storage
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -106,6 +106,9 @@ class TableFile:
         return pa.nulls(len(batch))
 
 
+SIDES = {"train", "val", "test"}
+
+
 def parquet_files(uri: str) -> list[str]:
     """Return the Parquet files of a table, by name; [] where there is none.
 
@@ -173,6 +176,9 @@ def _group(group: Any, schema: pa.Schema, watched: set[str]) -> RowGroup:
         column = group.column(number)
         name = column.path_in_schema.partition(".")[0]
         statistics = column.statistics if name in watched else None
+        if name == "split" and statistics is not None and statistics.has_min_max:
+            sure.update([name] if {statistics.min, statistics.max} <= SIDES else [])
+            continue
         if statistics is None or not statistics.has_null_count or statistics.null_count:
             continue
         is_text = name in schema.names and pa.types.is_string(plain_type(schema.field(name).type))
@@ -195,11 +201,13 @@ def is_exact(file: TableFile, asked: pa.Field) -> bool:
     except TypeError:
         expected = EXPECTED.get(kind_of(asked.type), str(asked.type))
         raise CatalogError(f"{file.uri}: column {asked.name!r} is {found}; expected {expected}") from None
-    return exact and (reader_of(asked) is not cast_path or all(asked.name in group.sure for group in file.groups))
+    return exact and (reader_of(asked) is cast or all(asked.name in group.sure for group in file.groups))
 
 
 def reader_of(asked: pa.Field) -> Callable[[pa.Array, pa.DataType], pa.Array]:
     """Return what reads a column of the contract."""
+    if asked.name == "split" and kind_of(asked.type) == "text":
+        return cast_split
     return cast_path if asked.name.endswith("category_path") and kind_of(asked.type) == "list" else cast
 
 

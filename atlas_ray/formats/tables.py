@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.errors import CatalogError
-from atlas_ray.formats.columns import cast_path, plain_type, unreadable
+from atlas_ray.formats.columns import cast, plain_type, unreadable
 from atlas_ray.formats.table_files import TableFile, column_names, first_line, is_exact, read_footers, reader_of
 from atlas_ray.io import storage
 from atlas_ray.schemas import image_ids
@@ -202,7 +202,7 @@ def open_table(
         _check_finished(uri.rpartition("/")[0])
     fields = [contract.field(name) for name in (contract.names if columns is None else columns)]
     keys = pa.schema([f for f in contract if not f.nullable and not (foreign and f.name == "image_id")])
-    files = read_footers(uri, {*keys.names, *(f.name for f in fields if reader_of(f) is cast_path)})
+    files = read_footers(uri, {*keys.names, *(f.name for f in fields if reader_of(f) is not cast)})
     if not files and not may_be_missing:
         raise CatalogError(f"{uri}: no {uri.rpartition('/')[2]} table, for there is no Parquet file in it")
     filled = [file for file in files if file.rows]

@@ -22,6 +22,12 @@ ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});", re
 INVISIBLE = "\ufeff\u200b"
 """Byte order mark and zero-width space, which exports leave at the ends of a cell."""
 DECIMAL_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "restval": "train",
+    "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "development": "val",
+    "test": "test", "testing": "test", "holdout": "test",
+}  # fmt: skip
+"""What catalogues call the splits, in lower case."""
 MAX_SHOWN = 80
 TYPES = {type(None): "a missing value", bool: "true or false", int: "a number", float: "a decimal number",
          Decimal: "a decimal number", list: "a list", tuple: "a list", dict: "an object", str: "text",
@@ -125,6 +131,11 @@ def name_value(value: Any, name: str) -> str:
     if not isinstance(value, str) or is_missing(value):
         raise RowError("bad_value", f"a name in the {name} is {describe(value)}; expected text")
     return clean_name(valid_text(value, name))
+
+
+def split_name(text: str) -> str | None:
+    """Return `train`, `val` or `test` for what catalogues call them, in any case; None for anything else."""
+    return SPLIT_WORDS.get(text.strip().lower())
 
 
 def number(value: Any, name: str) -> float | None:

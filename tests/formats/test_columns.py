@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from atlas_ray.formats.columns import cast, cast_path, fits, plain_type, unreadable
+from atlas_ray.formats.columns import cast, cast_path, cast_split, fits, plain_type, unreadable
 from atlas_ray.schemas import ALTERNATIVE, CATEGORY_PATH
 
 TEXT, NUMBER, WHOLE, TEXTS = pa.string(), pa.float64(), pa.int32(), pa.list_(pa.string())
@@ -121,3 +121,20 @@ def test_columns_without_a_contract_lose_their_layout_alone() -> None:
     assert plain_type(pa.struct([("a", pa.large_string())])) == pa.struct([("a", TEXT)])
     assert plain_type(pa.map_(pa.large_string(), pa.int8())) == pa.map_(TEXT, pa.int8())
     assert plain_type(pa.int8()) == pa.int8()
+
+
+def test_names_of_a_path_are_written_as_everywhere_else() -> None:
+    written = pa.array([["Cafe\u0301", " A  B "], ["Caf\u00e9"], None, [None], ["\u2028"], ["x"]])
+    paths = [["Caf\u00e9", "A B"], ["Caf\u00e9"], None, None, [""], ["x"]]
+    assert cast_path(written, CATEGORY_PATH).to_pylist() == paths
+    for array in (written.slice(1, 4), written.slice(1, 4).cast(pa.large_list(pa.large_string()))):
+        assert cast_path(array, CATEGORY_PATH).to_pylist() == paths[1:5]
+
+
+@pytest.mark.parametrize("layout", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_splits_in_other_words(layout: pa.DataType) -> None:
+    texts = ["train", "Training", "dev", " Validation ", "TEST", "holdout", None, "", "unused"]
+    written = pa.array(texts).cast(layout)
+    sides = ["train", "train", "val", "val", "test", "test", None, None, None]
+    assert cast_split(written, pa.string()).to_pylist() == sides
+    assert unreadable(written, pa.string(), cast_split).to_pylist() == [False] * 8 + [True]

@@ -284,3 +284,23 @@ def test_tables_lie_in_s3_too(s3: str) -> None:
     storage.write_bytes(f"{s3}/door/images/_SUCCESS", b"")
     table = open_table(f"{s3}/door/images", IMAGES, foreign=True)
     assert table.read()["image_id"].to_pylist() == image_ids(["A"], ["1"]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("splits", "read", "lost"),
+    [
+        (["train", "test", "val", None], ["train", "test", "val", None], 0),
+        (["Train", "dev", "testing", "holdout"], ["train", "val", "test", "test"], 0),
+        (["train", "none", "extra", "val"], ["train", None, None, "val"], 2),
+        ([0, 1, 1, 0], [None] * 4, 4),
+    ],
+)
+@pytest.mark.parametrize("statistics", [True, False])
+def test_splits_in_other_words_are_read_and_others_told(
+    tmp_path: Path, splits: list[Any], read: list[str | None], lost: int, statistics: bool
+) -> None:
+    write(tmp_path, "a.parquet", {"product_id": list("abcd"), "split": splits}, write_statistics=statistics)
+    table = open_table(str(tmp_path), PRODUCTS, columns=["split"], foreign=True)
+    assert table.read()["split"].to_pylist() == read
+    assert sum(one.values for one in table.unreadable.values()) == lost
+    assert len(table.losses) == bool(lost)
