@@ -147,16 +147,17 @@ class Delimited:
             else:
                 reason = f"a quote that opens a cell and is not closed{below}"
         else:
-            if not (more and self._swallowed(text, more, separator)):
+            begins_whole = text.count(separator) >= len(self.header) - 1
+            if not (more and (begins_whole or len(cells) < len(self.header)) and self._swallowed(more, separator)):
                 return cells, more, None
             reason = f"a quote that opens a cell and is closed {len(more)} lines below, with whole rows between"
         self._lines.push_back(more)
         return [], [], RowError("bad_row", f"{reason}; a quote that is part of a text has to be doubled")
 
-    def _swallowed(self, text: str, more: list[Line], separator: str) -> bool:
+    def _swallowed(self, more: list[Line], separator: str) -> bool:
         """Tell whether the lines of a record are rows of their own, each with as many cells as the header."""
         wanted = len(self.header) - 1
-        if wanted < 1 or text.count(separator) < wanted:
+        if wanted < 1:
             return False
         lines = [line for _, line, _ in more if line.strip(BLANK)]
         alike = sum(line.count(separator) == wanted for line in lines)

@@ -40,6 +40,16 @@ def test_a_quote_that_never_closes_costs_a_row(tmp_path: Path) -> None:
     assert (counts["records"], counts["products"], counts["joined"], counts["blank"]) == (100_000, 99_999, 0, 0)
 
 
+@pytest.mark.parametrize("torn", ['10,"T\n', '"10\n', '10,T,"\n'])
+def test_a_row_that_is_cut_behind_a_quote_takes_no_other_with_it(tmp_path: Path, torn: str) -> None:
+    lines = [line(number) for number in range(20)]
+    lines[10] = torn
+    lines[15] = lines[15].rstrip("\n") + '"\n'
+    (tmp_path / "shop.csv").write_text(HEADER + "".join(lines))
+    report = run(tmp_path / "shop.csv")
+    assert (report.records, report.products, report.quarantined) == (20, 19, {"bad_row": 1})
+
+
 def test_every_record_is_counted(tmp_path: Path) -> None:
     text = HEADER + line(1) + "\n,,,,\n" + line(1, image="2.jpg") + line(2, id="") + line(3) + "4\n"
     (tmp_path / "shop.csv").write_text(text)
