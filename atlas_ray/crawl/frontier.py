@@ -29,7 +29,10 @@ CREATE TABLE IF NOT EXISTS linked (
     start INTEGER NOT NULL, canonical TEXT NOT NULL, listing INTEGER NOT NULL, PRIMARY KEY (start, canonical)
 ) WITHOUT ROWID;
 """
-"""`linked`: the products that a start URL's listings lead to and that another one's led to before."""
+"""`linked`: what a start URL leads to: products by their identity, and addresses that another one led to before.
+
+`listing` is the number of the visit that did so, 0 where no other one had.
+"""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,11 @@ class Frontier:
                 added = self._database.execute("INSERT OR IGNORE INTO products VALUES (?, ?)", (_text(url), _text(row)))
                 if not added.rowcount:
                     code, message = "duplicate", f"of {url}"
+                # One that another start URL has led to is new to this one.
+                self._database.execute(
+                    "INSERT OR IGNORE INTO linked VALUES (?, ?, ?)",
+                    (visit.start, f"product {_text(url)}", 0 if added.rowcount else visit.number),
+                )
             products = [link for link, kind in outcome.links if kind == "product"]
             fresh = sum(self._add(link, "product", visit.start, listing=visit.number) for link in products)
             following = [link for link, kind in outcome.links if kind == "listing"]
@@ -187,8 +195,8 @@ class Frontier:
     def _idle_pages(self, visit: Visit, fresh: bool) -> int:
         """Return how many listings there were since one that led to a new product.
 
-        A product of an earlier page that is waited for, or that may still come, counts as new, and so does one
-        that the listings of another start URL have led to.
+        A product of an earlier page that may still come counts as new, and so does one that the listings of another
+        start URL have led to. A page whose products are still asked for does not count yet, nor do those after it.
 
         Args:
             visit: The latest listing.
@@ -196,16 +204,24 @@ class Frontier:
         """
         (last,) = self._database.execute(
             "SELECT coalesce(max(id), 0) FROM (SELECT id FROM visits WHERE start = ? AND kind = 'product' AND id < ? "
-            f"AND (outcome IS NULL OR outcome IN {('product', *PASSING)}) ORDER BY id DESC LIMIT 1)",
+            f"AND outcome IN {('product', *PASSING)} ORDER BY id DESC LIMIT 1)",
             (visit.start, visit.number),
         ).fetchone()
         (linked,) = self._database.execute(
             "SELECT coalesce(max(listing), 0) FROM linked WHERE start = ?", (visit.start,)
         ).fetchone()
+        new = max(last, linked)
+        (waiting,) = self._database.execute(
+            "SELECT min(id) FROM visits WHERE start = ? AND kind = 'product' AND id > ? AND id < ? AND outcome IS NULL",
+            (visit.start, new, visit.number),
+        ).fetchone()
+        # What a page leads to is numbered between the page and the next one.
         (idle,) = self._database.execute(
             "SELECT count(*) FROM visits WHERE start = ? AND kind = 'listing' AND id > ? AND id < ?",
-            (visit.start, max(last, linked), visit.number),
+            (visit.start, new, waiting or visit.number),
         ).fetchone()
+        if waiting:
+            return max(int(idle) - 1, 0)
         return int(idle) + (not fresh and linked < visit.number)
 
     def _add(self, url: str, kind: Kind, start: int, listing: int = 0) -> bool:
