@@ -217,6 +217,8 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
             return cause if isinstance(cause, UserError | RunError) else one
         if (number := system_number(one)) in FULL_DISK:
             return disk_full(number, str(getattr(one, "filename", None) or "a temporary file"))
+        if isinstance(one, OSError) and (answer := re.search(r"AWS Error [^\n]*", str(one))):  # of Ray's own files
+            return OutageError(f"the object store fails: {answer[0][:300]}; give the same command again")
         pending += [getattr(one, name, None) for name in _INNER]
         pending += list(getattr(one, "worker_failures", {}).values())
     # Of what a stage of Ray Data raised there may be nothing left but its traceback's text.

@@ -95,7 +95,8 @@ class PictureFetcher:
             (width, height), digest = await loop.run_in_executor(self._large, _examine, download, self._limits)
         name = f"{digest[:2]}/{digest}.{EXTENSIONS[download.kind]}"
         # To write what is there already costs no more than to ask for it, and two may write it at a time.
-        uri = await self._pictures.put(name, download.content)
+        with storage.in_the_middle(self._pictures.uri):
+            uri = await self._pictures.put(name, download.content)
         return Stored(uri, digest, width, height, len(download.content))
 
 
@@ -118,4 +119,5 @@ def picture_size(download: Download, limits: PictureLimits = DEFAULT_LIMITS) -> 
 
 def write_outcomes(output: str, outcomes: pa.Table) -> None:
     """Add outcomes to the journal: a file that appears whole or not at all, and so commits them."""
-    storage.write_table(storage.join(output, JOURNAL, f"{uuid.uuid4().hex}.parquet"), outcomes)
+    with storage.in_the_middle(output):
+        storage.write_table(storage.join(output, JOURNAL, f"{uuid.uuid4().hex}.parquet"), outcomes)

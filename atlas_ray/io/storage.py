@@ -22,7 +22,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 from pyarrow import fs
 
-from atlas_ray.errors import FULL_DISK, StorageError, disk_full, system_number
+from atlas_ray.errors import FULL_DISK, OutageError, StorageError, disk_full, system_number
 from atlas_ray.formats.values import printable
 
 if TYPE_CHECKING:
@@ -412,4 +412,20 @@ class named:  # noqa: N801 - reads as a statement
         if isinstance(error, (OSError, BaseError, BotoCoreError, ClientError)):
             if (number := system_number(error)) in FULL_DISK:
                 raise disk_full(number, self.uri) from error
-            raise StorageError(f"{self.uri}: {str(error).splitlines()[0]}") from error
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StorageError(f"{self.uri}: {text}") from error
+
+
+@contextlib.contextmanager
+def in_the_middle(uri: str) -> Iterator[None]:
+    """Tell a store that fails in the middle of a run, whose output has been written to before, from a mistake.
+
+    Raises:
+        OutageError: in place of a `StorageError`, where the output is in S3.
+    """
+    try:
+        yield
+    except StorageError as error:
+        if is_s3(uri):
+            raise OutageError(f"{error}; the same command goes on from here") from error
+        raise

@@ -62,10 +62,11 @@ class OutcomeSink(BlockBasedFileDatasink):
         name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
         for folder, rows in self._split(pa.concat_tables(tables)).items():
             uri = storage.join(self._output, folder, name)
-            if len(rows):
-                storage.write_table(uri, rows)
-            else:
-                storage.delete_file(uri)  # an earlier try of this task may have had some
+            with storage.in_the_middle(uri):
+                if len(rows):
+                    storage.write_table(uri, rows)
+                else:
+                    storage.delete_file(uri)  # an earlier try of this task may have had some
         if self._board is not None:
             self._board.span.remote("write", started, time.time())
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from atlas_ray.errors import CatalogError, DiskFullError, FetchError, StorageError, reason_of
+from atlas_ray.errors import CatalogError, DiskFullError, FetchError, OutageError, StorageError, reason_of
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 
@@ -133,6 +133,22 @@ def test_the_reason_is_found_behind_other_errors() -> None:
     assert isinstance(reason_of(RuntimeError("lance: IO error: No space left on device (os error 28)")), DiskFullError)
     assert isinstance(reason_of(sqlite3.OperationalError("database or disk is full")), DiskFullError)
     assert reason_of(raised(RuntimeError("a"), OSError(errno.EIO, "Input/output error"))) is None
+    away = OSError(
+        "When creating key 'run/checkpoint/1.parquet' in bucket 'shop': AWS Error NETWORK_CONNECTION: curl 7"
+    )
+    assert str(reason_of(raised(RuntimeError("a"), away))).startswith("the object store fails: AWS Error NETWORK_CONN")
+
+
+def test_a_store_that_fails_in_the_middle_is_no_mistake() -> None:
+    with (
+        pytest.raises(OutageError, match="gone; the same command goes on from here"),
+        storage.in_the_middle("s3://b/a"),
+    ):
+        raise StorageError("s3://b/a: gone")
+    with pytest.raises(StorageError, match=r"denied$"), storage.in_the_middle("/a"):
+        raise StorageError("/a: denied")
+    with pytest.raises(StorageError, match=r"^/a: OSError$"), storage.named("/a"):
+        raise OSError
 
 
 @pytest.mark.parametrize(
