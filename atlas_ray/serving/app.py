@@ -8,6 +8,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 from ray.serve.context import _get_global_client
+from starlette.types import ASGIApp
 
 from atlas_ray.errors import ConfigError
 from atlas_ray.runtime.session import KEEP_MEMORY
@@ -21,6 +22,16 @@ SPARE_CALLS = 4
 UNDECODED = 8
 """Pictures that wait in each gateway to be decoded, where there are as many gateways as needed."""
 BACKPRESSURE = BackpressureConfig(status_code=429, retry_after_s=1)
+
+
+class Endpoint(Gateway):
+    """A gateway with its HTTP interface."""
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Return the interface; Serve calls this when the replica starts."""
+        from atlas_ray.serving.api import build_api  # a replica needs FastAPI, who builds the application does not
+
+        return build_api(self)
 
 
 def build(args: Mapping[str, Any]) -> Application:
@@ -77,7 +88,7 @@ def build_app(config: ServeConfig) -> Application:
     # The gateway has room for more than the models have, so that it is the gateway that refuses, with a reason.
     most = len(models) * (config.max_replicas * held + config.max_queued_requests) + SPARE
     gateway: Application = (
-        serve.deployment(serve.ingress()(Gateway))  # type: ignore[attr-defined]
+        serve.deployment(serve.ingress()(Endpoint))  # type: ignore[attr-defined]
         .options(
             name="gateway",
             max_ongoing_requests=most,

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
-from starlette.types import ASGIApp
 
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, TaxonomyError
 from atlas_ray.modalities.limits import PictureLimits
@@ -106,12 +105,6 @@ class Gateway:
         self._seconds = Histogram(
             "atlas_ray_stage_seconds", "Seconds of a stage.", STAGE_BOUNDARIES, tag_keys=("stage",)
         )
-
-    def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Return the HTTP interface; Serve calls this when the replica starts."""
-        from atlas_ray.serving.api import build_api
-
-        return build_api(self)
 
     async def drain(self) -> None:
         """Take no more requests, and return when nothing is being answered."""
