@@ -23,7 +23,7 @@ from atlas_ray.reports.page import (
     thumbnails,
 )
 from atlas_ray.reports.terminal import wide_console
-from atlas_ray.reports.words import comparison_verdict
+from atlas_ray.reports.words import comparison_verdict, headline_split
 from atlas_ray.runs.tally import PAIR_SEPARATOR
 from atlas_ray.schemas import path_keys
 from atlas_ray.taxonomy import format_path
@@ -33,7 +33,7 @@ MOVES_WITH_EXAMPLES, EXAMPLES = 24, 6
 """On the page: for the moves of the most products, those of which the second run is surest."""
 SHOWN = 10
 """Moves on the terminal, and products that one run alone has on the page."""
-ACCURACY = ("split", "products", "before", "after", "difference (95% interval, points)", "won", "lost")
+ACCURACY = ("split", "products", "before", "after", "difference, points (95% interval)", "won", "lost")
 MOVES = ("from", "to", "products", "probability before", "probability after", "labelled", "right before", "right after")
 
 
@@ -70,11 +70,19 @@ def _capital(text: str) -> str:
 
 
 def _tiles(account: Mapping[str, Any]) -> list[tuple[str, Cell]]:
-    products = account["products"]
-    tiles: list[tuple[str, Cell]] = [
-        ("of the products stayed", Share(account["agreement"])), ("moved", products["moved"]),
-    ]  # fmt: skip
-    return tiles if account["agreement"] is not None else tiles[1:]
+    products, accuracy = account["products"], account["accuracy"]
+    tiles: list[tuple[str, Cell]] = []
+    if accuracy:
+        one = accuracy[headline_split(accuracy)]
+        difference = Share(one["difference"], (one["low"], one["high"]), signed=True)
+        tiles = [
+            ("right before", Share(one["before"])),
+            ("right after", Share(one["after"])),
+            ("difference, points", difference),
+        ]
+    if account["agreement"] is not None:
+        tiles.append(("of the products stayed", Share(account["agreement"])))
+    return [*tiles, ("products moved", products["moved"])]
 
 
 def print_comparison(output: str) -> None:

@@ -46,7 +46,7 @@ NOTHING = '<p class="soft">none</p>'
 
 @dataclass(frozen=True)
 class Share:
-    """A number from 0 to 1 (or a difference of two), which a page writes as a percentage, with its interval."""
+    """A number from 0 to 1, which a page writes as a percentage, with its interval; a difference of two in points."""
 
     value: float | None
     interval: tuple[float, float] | None = None
@@ -55,7 +55,7 @@ class Share:
     def __str__(self) -> str:
         if self.value is None:
             return ""
-        return f"{self.value:+.1%}" if self.signed else f"{self.value:.1%}"
+        return f"{100 * self.value:+.1f}" if self.signed else f"{self.value:.1%}"
 
     @property
     def range(self) -> str:

@@ -26,7 +26,9 @@ def evaluation_verdict(split: str, one: PathMetrics) -> str:
     if one.confusion is None:
         return text
     true, predicted = (f"\u201c{format_path(path)}\u201d" for path in (one.confusion.true, one.confusion.predicted))
-    return f"{text}; {true} is taken for {predicted} most often, {times(one.confusion.products)}"
+    count = one.confusion.products
+    often = "once" if count == 1 else "most often, twice" if count == 2 else f"most often, {count:,} times"
+    return f"{text}; {true} is taken for {predicted} {often}"
 
 
 def evaluation_details(one: PathMetrics) -> list[str]:
@@ -53,7 +55,7 @@ def comparison_verdict(account: Mapping[str, Any]) -> str:
     accuracy = account["accuracy"]
     if not accuracy:
         return "no product has labels that judge both runs, so nothing says which one is right"
-    split = "test" if "test" in accuracy else "all"
+    split = headline_split(accuracy)
     one = accuracy[split]
     where = "on the test split" if split == "test" else f"on all {one['products']:,} labelled products"
     if one["low"] <= 0 <= one["high"]:
@@ -63,6 +65,6 @@ def comparison_verdict(account: Mapping[str, Any]) -> str:
     return f"the {better} run is right more often {where}, by {points:.1f} points"
 
 
-def times(count: int) -> str:
-    """Write how often something happens."""
-    return "once" if count == 1 else "twice" if count == 2 else f"{count:,} times"
+def headline_split(accuracy: Mapping[str, Any]) -> str:
+    """Return the split whose figures come first in a comparison."""
+    return "test" if "test" in accuracy else "all"

@@ -239,7 +239,7 @@ def test_two_runs(local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture
     shown = "".join(page.text)
     for part in (f"Men > Shirts → {script} > [red]Shirts: 30", "40% → 29%, after is right; won-29", "not_found"):
         assert part in shown
-    for part in ("different taxonomies: t1 and t2", "(no answer)", f"{script}-0", "+16.7%"):
+    for part in ("different taxonomies: t1 and t2", "(no answer)", f"{script}-0", "+16.7"):
         assert part in shown
     assert "catalogues" not in shown
     assert len(text) < MAX_BYTES
