@@ -260,7 +260,9 @@ class RowReader:
         return list(path)
 
     def _path(self, value: Any, place: str) -> CategoryPath:
-        """Return the category path of a row; of several the one that is a leaf of the taxonomy."""
+        """Return the category path of a row, or of an id of the taxonomy; of several the one that is a leaf of it."""
+        if self.taxonomy and isinstance(value, str | int) and str(value).strip() in self.taxonomy.ids:
+            return self.taxonomy.ids[str(value).strip()]
         read = partial(split_paths, value, self.separators.get("category_path", DEFAULT), "category path")
         leaves: Container[CategoryPath] = self.taxonomy.leaf_set if self.taxonomy else ()
         paths = read(self.category_separator)

@@ -7,6 +7,7 @@ import pytest
 from atlas_ray.catalog.fields import Columns
 from atlas_ray.catalog.rows import RowReader, Unread
 from atlas_ray.errors import RowError
+from atlas_ray.taxonomy import Taxonomy
 
 
 def read(**row: Any) -> tuple[dict[str, Any], dict[str, Unread]]:
@@ -33,6 +34,29 @@ def read(**row: Any) -> tuple[dict[str, Any], dict[str, Unread]]:
 def test_a_column_for_each_level(row: dict[str, Any], path: list[str] | str | None) -> None:
     reader = RowReader(image_base="/shop", columns=Columns({"category_path": "a,b,c"}))
     raw = {"id": "1", "image": "a.jpg"} | row
+    if isinstance(path, str):
+        with pytest.raises(RowError, match=path):
+            reader.product(raw, "line 2")
+    else:
+        assert reader.product(raw, "line 2")["category_path"] == path
+
+
+@pytest.mark.parametrize(
+    ("category", "path"),
+    [
+        ("212", ["Clothing", "Tops"]),
+        (212, ["Clothing", "Tops"]),
+        (" gid://shop/a-1 ", ["Clothing", "Hats"]),
+        ("Clothing > Hats", ["Clothing", "Hats"]),
+        ("1604", "unknown_category"),
+        ("213", "unknown_category"),
+        (True, "bad_category_path"),
+    ],
+)
+def test_a_category_may_be_its_id_in_the_taxonomy(category: Any, path: list[str] | str) -> None:
+    ids = {"1604": ("Clothing",), "212": ("Clothing", "Tops"), "gid://shop/a-1": ("Clothing", "Hats")}
+    reader = RowReader(image_base="/shop", taxonomy=Taxonomy(ids.values(), name="target", ids=ids))
+    raw = {"id": "1", "image": "a.jpg", "category": category}
     if isinstance(path, str):
         with pytest.raises(RowError, match=path):
             reader.product(raw, "line 2")
