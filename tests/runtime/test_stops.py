@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from atlas_ray.cli import import_
+from atlas_ray.cli.main import main
 from atlas_ray.runtime.stops import STOPS, kept_handlers, stoppable
 from tests.support.inputs import free_port
 
@@ -155,3 +157,19 @@ def test_signals_that_are_ignored_stay_so_and_handlers_come_back() -> None:
     finally:
         signal.signal(signal.SIGHUP, before[signal.SIGHUP])
     assert {number: signal.getsignal(number) for number in STOPS} == before
+
+
+def test_what_a_library_makes_of_a_stop_is_told_as_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped_in_an_import(_: object) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ImportError("as NumPy says it") from None
+        return 0
+
+    monkeypatch.setattr(import_, "run", stopped_in_an_import)
+    assert main(["import", "rows.jsonl", "--output", "nowhere"]) == 1
+    assert capsys.readouterr().err == "atlas-ray import: stopped\n"
