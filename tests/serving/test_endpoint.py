@@ -310,6 +310,25 @@ def test_the_client_and_its_command(running: Endpoint, folder: Path) -> None:
     assert "give the token with --token-file FILE, or in ATLAS_RAY_TOKEN" in done.stderr
 
 
+def test_the_example_asks(running: Endpoint, folder: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "examples" / "ask_endpoint.py"
+
+    def example(*arguments: str, token: str = TOKEN) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, str(script), running.url, *arguments]
+        return subprocess.run(
+            line, capture_output=True, text=True, timeout=60, env=os.environ | {"ATLAS_RAY_TOKEN": token}
+        )
+
+    done = example(f"{folder}/1.jpg", str(running.log))
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert (done.returncode, [row[0] for row in rows]) == (1, [f"{folder}/1.jpg", str(running.log)])
+    assert " > " in rows[0][1]
+    assert rows[1][1].startswith("not_an_image: ")
+    done = example(f"{folder}/1.jpg", token="")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert running.url in done.stderr
+
+
 def test_what_is_too_large_for_one_request_is_asked_in_parts(running: Endpoint, folder: Path) -> None:
     large = []
     for number in range(3):

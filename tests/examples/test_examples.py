@@ -1,0 +1,35 @@
+"""The examples, as a reader runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import atlas_ray
+
+EXAMPLES = Path(atlas_ray.__file__).parents[1] / "examples"
+
+
+def example(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(shop: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for picture in sorted((Path(shop).parent / "images").iterdir())[:3]:
+        (folder / picture.name).write_bytes(picture.read_bytes())
+    (folder / "zz.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def test_pictures_of_a_folder(small_model: str, folder: Path) -> None:
+    done = example("score_folder.py", small_model, str(folder))
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == sorted(path.name for path in folder.iterdir())
+    assert rows[-1][1] == "not_an_image"
+    assert all(" > " in row[1] and 0 < float(row[2]) <= 1 for row in rows[:-1])
