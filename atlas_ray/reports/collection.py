@@ -90,6 +90,9 @@ def print_relabel(report: Any) -> None:
         print(f"    {message}")
     if (more := report.quarantined.total() - len(report.refused)) > 0:
         print(f"    and {more} more")
+    if report.quarantined:
+        source = f"--catalog {report.output} --products {report.output}/quarantine"
+        print(f"  to decide on them again: atlas-ray review {source} --output NEW --serve")
     print(f"the catalogue with them: {report.output}")
 
 

@@ -276,7 +276,10 @@ def print_migration(report: Any) -> None:
         console.print(text)
     for name, what in (("rescore", "products"), ("relabel", "labels")):
         if counts.get(f"{what}_undetermined"):
-            console.print(f"  {report.output}/{name} lists the {what} without a certain place")
+            console.print(f"  {report.output}/{name} lists the {what} without a certain place; to decide on them:")
+            flag = "--run" if "run" in identity else "--catalog"
+            source = f"{flag} {report.output} --products {report.output}/{name}"
+            console.print(f"    atlas-ray review {source} --output NEW --serve")
     console.print(f"all is of the taxonomy {identity['taxonomy_id']} in {report.output}")
 
 

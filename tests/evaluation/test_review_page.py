@@ -2,6 +2,9 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +147,27 @@ def test_progress_is_kept_when_the_page_is_opened_again(page: Page, folder: Path
     expect(page.locator("#count")).to_have_text("0 of 3 decided")
 
 
+def test_two_tabs_of_a_browser_know_of_one_another(browser: Browser, folder: Path) -> None:
+    context = browser.new_context()
+    one, other = context.new_page(), context.new_page()
+    for tab in (one, other):
+        tab.goto((folder / "review.html").as_uri())
+    one.locator(".product").nth(1).locator("[data-choice]").first.click()
+    expect(other.locator("#count")).to_have_text("1 of 3 decided")
+    other.locator(".product").nth(2).locator("[data-choice]").first.click()
+    expect(one.locator("#count")).to_have_text("2 of 3 decided")
+    context.close()
+
+
+def test_keys_of_another_alphabet(page: Page, folder: Path) -> None:
+    page.goto((folder / "review.html").as_uri())
+    press = "([key, code]) => document.body.dispatchEvent(new KeyboardEvent('keydown', { key, code, bubbles: true }))"
+    page.evaluate(press, ["о", "KeyJ"])  # a Russian keyboard
+    expect(page.locator(".product.now h2")).to_have_text("A saree")
+    page.evaluate(press, ["٢", "Digit2"])  # an Arabic one
+    expect(page.locator("#count")).to_have_text("1 of 3 decided")
+
+
 def test_a_browser_that_keeps_nothing_says_so_before_the_page_closes(browser: Browser, folder: Path) -> None:
     context = browser.new_context()
     context.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('none', 'SecurityError'); }")
@@ -259,6 +283,22 @@ def test_without_the_secret_there_is_nothing(served: tuple[str, Corrections]) ->
     answer = requests.get(served[0], timeout=30)
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+
+
+def test_the_command_serves_until_it_is_stopped(folder: Path) -> None:
+    command = [sys.executable, "-m", "atlas_ray", "review", "--serve", "--output", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().removeprefix("review at ").strip()
+        assert address.startswith("http://127.0.0.1:")
+        assert f"{folder}/corrections.csv; stop with Ctrl-C" in process.stdout.readline()
+        body = {"changes": [["c", list(SHOES)]]}
+        assert requests.post(f"{address}corrections", json=body, timeout=30).json()["saved"] == 1
+        assert main(["review", "--serve", "--output", str(folder)]) == 2  # one at a time
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert rows_of(folder / "corrections.csv") == {"c": "Men > Shoes"}
+    assert not (folder / "lease.json").exists()
 
 
 def test_what_cannot_be_served(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
