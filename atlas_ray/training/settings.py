@@ -319,8 +319,8 @@ class FusionTraining(TrainConfig):
         high=0.9,
     )
     keep_best: bool = setting(
-        "answer with the best of the models where the policy is not shown to beat it; network, early and ridge are "
-        "judged by a fifth of the products, or by those held out, which they do not learn from",
+        "answer with the best of the models where the policy is not shown to beat it; a policy that can memorize its "
+        "products is judged by a fifth of them, or by those held out, which it does not learn from",
         True,
     )
     hidden_dim: int = setting("width of a network policy's first layer", 200, low=1, high=65_536)

@@ -77,7 +77,8 @@ def test_every_command_has_a_guide() -> None:
 
 
 def test_every_page_with_python_is_run() -> None:
-    walks = (ROOT / "tests/docs/test_walks.py").read_text()
+    files = [ROOT / "tests/docs/test_walks.py", *(ROOT / "tests/extending").glob("test_*.py")]
+    walks = "".join(file.read_text() for file in files)
     with_python = [name for name, text in PAGES.items() if "\n```python\n" in text]
     assert "README.md" in with_python
     walked = [f"../{name}".replace("../docs/", "") for name in with_python]
