@@ -7,6 +7,8 @@ costs nothing and a program that only asks an endpoint never imports PyTorch or 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from atlas_ray.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from atlas_ray.artifacts import load_artifact
     from atlas_ray.catalog.importer import ImportConfig, import_catalog
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from atlas_ray.training.run import train
     from atlas_ray.training.settings import ClassifierTraining, EncoderDecoderTraining, TextTraining
 
-__version__ = "0.1.0"
 __all__ = [
     "ClassifierTraining",
     "Client",

@@ -6,7 +6,6 @@ from typing import Any
 
 import safetensors.torch
 
-from atlas_ray import __version__
 from atlas_ray.artifacts.artifact import KINDS
 from atlas_ray.artifacts.files import FORMAT, WORDS, content_id, read_json, save_words, write_json
 from atlas_ray.artifacts.fitted import file_of, save_fitted
@@ -20,6 +19,7 @@ from atlas_ray.models.path_model import PathModel
 from atlas_ray.models.weights import check_finite
 from atlas_ray.models.zoom import ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
+from atlas_ray.version import __version__
 
 
 def save_artifact(

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atlas_ray import __version__
 from atlas_ray.cli.command import EXIT_FAILED, EXIT_USER
 from atlas_ray.errors import LeaseLostError, UserError, reason_of
 from atlas_ray.flags import FlagParser
 from atlas_ray.runtime.stops import stoppable
+from atlas_ray.version import __version__
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from atlas_ray import __version__
 from atlas_ray.errors import RETRYABLE_CODES, FetchError, ItemError
 from atlas_ray.io.addresses import AddressRule
 from atlas_ray.io.objects import Take, any_size
 from atlas_ray.io.robots import MAX_ROBOTS_BYTES, RobotsFiles
+from atlas_ray.version import __version__
 
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")

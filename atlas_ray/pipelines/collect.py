@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from atlas_ray import __version__
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.crawl.run import CrawlReport, CrawlRunConfig, crawl
 from atlas_ray.fetching.run import FetchConfig, fetch
@@ -12,6 +11,7 @@ from atlas_ray.io import storage
 from atlas_ray.io.lease import hold
 from atlas_ray.runs.run_record import RunReport, read_run
 from atlas_ray.taxonomy import read_taxonomy
+from atlas_ray.version import __version__
 
 StageReport: TypeAlias = CrawlReport | ImportReport | RunReport
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_ray import __version__
 from atlas_ray.errors import RETRYABLE_CODES
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
+from atlas_ray.version import __version__
 
 RUN = "run.json"
 

@@ -16,13 +16,13 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from atlas_ray import __version__
 from atlas_ray.modalities.texts import FIELDS
 from atlas_ray.serving.documents import BODY, REFUSALS, Asked, CategorizeAnswer, CategorizeRequest
 from atlas_ray.serving.gateway import Ask, Gateway, NamedProduct
 from atlas_ray.serving.guard import SHARE, Guard
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.sources import MAX_URI
+from atlas_ray.version import __version__
 
 logger = logging.getLogger(__name__)
 PAGE_HEADERS = {
