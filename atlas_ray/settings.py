@@ -24,6 +24,37 @@ COMMAND_LINE = "the command line"
 """Where settings come from that were given as flags."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Fields that are checked when they are set."""
+
+    def __post_init__(self) -> None:
+        """Refuse values of another type, out of range or not among the choices.
+
+        Raises:
+            ConfigError: naming the field, its value and what was expected.
+        """
+        for field, kind, optional in _fields(type(self)):
+            value = getattr(self, field.name)
+            if value is None and optional:
+                continue
+            allowed = (int, float) if kind is float else kind
+            if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+                raise ConfigError(f"{field.name} is {value!r}; expected {_article(kind)}")
+            choices: Collection[str] = field.metadata.get("choices", ())
+            low: Any = field.metadata.get("low")
+            high: Any = field.metadata.get("high")
+            if choices and value not in choices:
+                raise ConfigError(f"{field.name} is {value!r}; expected one of {', '.join(choices)}")
+            # Written so that not-a-number, which compares with nothing, is refused too.
+            if low is not None and not low <= value <= high:
+                raise ConfigError(f"{field.name} is {value}; expected {low} to {high}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return dataclasses.asdict(self)
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
     """What a search draws a setting's values from; whole numbers between whole numbers."""
@@ -55,29 +86,6 @@ def setting(
     """
     metadata = {"help": text, "low": low, "high": high, "choices": choices, "several": several}
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def check_settings(config: Any) -> None:
-    """Refuse values of another type, out of range or not among the choices; for `__post_init__`.
-
-    Raises:
-        ConfigError: naming the field, its value and what was expected.
-    """
-    for field, kind, optional in _fields(type(config)):
-        value = getattr(config, field.name)
-        if value is None and optional:
-            continue
-        allowed = (int, float) if kind is float else kind
-        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{field.name} is {value!r}; expected {_article(kind)}")
-        choices: Collection[str] = field.metadata.get("choices", ())
-        low: Any = field.metadata.get("low")
-        high: Any = field.metadata.get("high")
-        if choices and value not in choices:
-            raise ConfigError(f"{field.name} is {value!r}; expected one of {', '.join(choices)}")
-        # Written so that not-a-number, which compares with nothing, is refused too.
-        if low is not None and not low <= value <= high:
-            raise ConfigError(f"{field.name} is {value}; expected {low} to {high}")
 
 
 def build_settings(

@@ -12,9 +12,9 @@ import atlas_ray
 from atlas_ray.errors import ConfigError, OutputError, StorageError
 from atlas_ray.settings import (
     COMMAND_LINE,
+    Settings,
     add_flags,
     build_settings,
-    check_settings,
     flags_given,
     hold_settings,
     read_settings,
@@ -26,16 +26,13 @@ CONFIGS = Path(atlas_ray.__file__).parents[1] / "configs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Oven:
+class Oven(Settings):
     name: str = setting("what it is called")
     heat: float = setting("100% is all it can", 0.5, low=0, high=1)
     racks: int = setting("how many", 2, low=1, high=9)
     mode: str = setting("where heat comes from", "bake", choices=("bake", "grill"))
     fan: bool = setting("blow", False)
     note: str | None = setting("what to remember", None)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def flags(*arguments: str, skip: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -171,14 +168,14 @@ def test_values_of_another_type_or_range_are_refused(field: str, value: object, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kitchen:
+class Kitchen(Settings):
     """Settings whose names are words of sentences, too."""
 
     size: int = setting("of it", 3, low=1, high=9)
     max_size: int = setting("of any", 5, low=1, high=9)
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if self.size > self.max_size:
             raise ConfigError(f"size is {self.size}, over max_size, a size that no kitchen has; see --no-max_size")
 

@@ -20,7 +20,7 @@ from atlas_ray.io.lease import holding
 from atlas_ray.runs.run_record import write_run
 from atlas_ray.runtime.tables import open_catalog, write_quarantine
 from atlas_ray.schemas import CATEGORY_PATH, path_keys, quarantine_row
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 from atlas_ray.taxonomy.lookup import LeafLookup
 from atlas_ray.taxonomy.tree import check_path
@@ -31,7 +31,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelabelConfig:
+class RelabelConfig(Settings):
     """Which catalogue gets which corrections."""
 
     catalog: str = setting("a catalogue: its products and images tables")
@@ -39,10 +39,6 @@ class RelabelConfig:
     output: str = setting("where the copy of the catalogue goes; a folder that holds none yet")
     taxonomy: str | None = setting("the paths that are allowed, also in the copy; the catalogue's own by default", None)
     max_quarantine_fraction: float = setting("exit with 3 where more corrections are quarantined", 0.05, low=0, high=1)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from atlas_ray.io.lease import holding
 from atlas_ray.runs.run_record import write_run
 from atlas_ray.runtime.tables import open_catalog, write_quarantine
 from atlas_ray.schemas import quarantine_row
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectConfig:
+class SelectConfig(Settings):
     """Which products of which catalogue."""
 
     catalog: str = setting("a catalogue: its products and images tables")
@@ -30,10 +30,6 @@ class SelectConfig:
     )
     output: str = setting("where the catalogue of them goes; a folder that holds none yet")
     max_quarantine_fraction: float = setting("exit with 3 where more of the list is quarantined", 0.05, low=0, high=1)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,18 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from atlas_ray import __version__
 from atlas_ray.crawl.store import Store
 from atlas_ray.errors import ConfigError
 from atlas_ray.extraction.page import MAX_BYTES
 from atlas_ray.io.addresses import AddressRule
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
+from atlas_ray.version import __version__
 
 MAX_URL_CHARACTERS = 2083
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrawlLimits:
+class CrawlLimits(Settings):
     """How politely each store is crawled, and what is refused."""
 
     max_pages: int = setting("stop a store after this many pages", 1_000_000, low=1, high=10**9)
@@ -32,7 +32,7 @@ class CrawlLimits:
         Raises:
             ConfigError: naming the field and its value.
         """
-        check_settings(self)
+        super().__post_init__()
         if not re.fullmatch(r"[A-Za-z_-]+", self.user_agent):
             raise ConfigError(f"user_agent is {self.user_agent!r}; robots.txt knows names of letters, - and _ only")
         _ = self.address_rule

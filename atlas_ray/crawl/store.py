@@ -13,7 +13,7 @@ from atlas_ray.extraction.extract import FIELDS
 from atlas_ray.extraction.page import Page, host_of, join_url
 from atlas_ray.formats.delimited import Delimited, column_key
 from atlas_ray.formats.text_files import open_text
-from atlas_ray.settings import check_settings, read_settings, setting
+from atlas_ray.settings import Settings, read_settings, setting
 from atlas_ray.taxonomy import CategoryPath, parse_path
 
 EMPTY = Page("", b"")
@@ -35,7 +35,7 @@ class StartUrl:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Store:
+class Store(Settings):
     """A shop. Without selectors, pages are read by their structured data.
 
     Raises:
@@ -57,7 +57,7 @@ class Store:
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and selectors that are none."""
-        check_settings(self)
+        super().__post_init__()
         if not NAME.fullmatch(self.name):
             raise ConfigError(
                 f"name is {self.name!r}; expected up to 100 characters, without / or \\, no dot first: it names files"

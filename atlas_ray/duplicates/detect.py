@@ -15,7 +15,7 @@ from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints
 from atlas_ray.io import storage
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, with_errors
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 FINGERPRINTED = pa.schema(
     [
@@ -61,7 +61,7 @@ PLACEHOLDERS = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuplicateConfig:
+class DuplicateConfig(Settings):
     """What counts as a duplicate."""
 
     max_distance: int = setting(
@@ -70,10 +70,6 @@ class DuplicateConfig:
     max_products: int = setting(
         "a picture of more products than this is a placeholder, and joins no products", 100, low=2, high=1_000_000
     )
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from atlas_ray.errors import ConfigError
 from atlas_ray.prediction.paths import PredictorConfig
 from atlas_ray.runtime.settings import StreamConfig
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class EmbedConfig(StreamConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarConfig:
+class SimilarConfig(Settings):
     """What to look for: a product's like, that of a picture or a text, or likely label errors."""
 
     embeddings: str = setting("the output of `atlas-ray embed`")
@@ -39,7 +39,7 @@ class SimilarConfig:
         Raises:
             ConfigError: saying what is missing or too much.
         """
-        check_settings(self)
+        super().__post_init__()
         shown = any(value is not None for value in (self.image, self.title, self.description))
         if (self.product_id is not None) + shown + self.label_errors != 1:
             raise ConfigError(

@@ -20,7 +20,7 @@ from atlas_ray.runs.catalog_products import read_products
 from atlas_ray.runs.leaves import find_leaves
 from atlas_ray.runs.scored import PREDICTED, ScoredRun, open_scored
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 CARRIED = ("product_id", "category_path", "probability", "alternatives", "image_uri", "true_category_path")
@@ -45,7 +45,7 @@ products of a list. `title` is the catalogue's, `note` says why a product is on 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReviewConfig:
+class ReviewConfig(Settings):
     """Which products of which run are to be looked at."""
 
     run: str | None = setting("the output of `atlas-ray score`", None)
@@ -68,7 +68,7 @@ class ReviewConfig:
         Raises:
             ConfigError: naming what is missing or too much.
         """
-        check_settings(self)
+        super().__post_init__()
         if not (self.run or (self.products and self.catalog)):
             raise ConfigError(
                 "nothing to review; name a scoring run with --run, or a list with --products and its --catalog"

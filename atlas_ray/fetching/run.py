@@ -35,7 +35,7 @@ from atlas_ray.runtime.shuffle import by_product
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.schemas import IMAGES
-from atlas_ray.settings import check_settings, hold_settings, setting
+from atlas_ray.settings import Settings, hold_settings, setting
 
 IDENTITY = "fetch.json"
 CALLS_A_WORKER = 4
@@ -48,7 +48,7 @@ Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FetchConfig:
+class FetchConfig(Settings):
     """What to fetch, and how politely; the limits hold for all workers together."""
 
     catalog: str = setting("a catalogue: its products and images tables")
@@ -72,7 +72,7 @@ class FetchConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and more workers than can share what a host may be asked."""
-        check_settings(self)
+        super().__post_init__()
         least = min(self.concurrency, self.per_host_concurrency)
         if self.workers > least:
             raise ConfigError(

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class MigrateConfig:
+class MigrateConfig(Settings):
     """What to migrate, from which version of a taxonomy to which."""
 
     run: str | None = setting("a finished scoring run: its predictions and labels are migrated", None)
@@ -23,7 +23,7 @@ class MigrateConfig:
         Raises:
             ConfigError: naming both.
         """
-        check_settings(self)
+        super().__post_init__()
         if bool(self.run) == bool(self.catalog):
             raise ConfigError(
                 "both --run and --catalog are given; expected one of them"

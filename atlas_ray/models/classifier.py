@@ -5,19 +5,18 @@ the feature grid side by side, then two blocks of batch normalization, dropout, 
 without a ReLU after the last.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.models.backbones.backbone import Backbone
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
+class ClassifierConfig(Settings):
     """The shape of the network; it is stored in the artifact."""
 
     classes: int = setting("leaf paths, in the taxonomy's order", low=1, high=10_000_000)
@@ -25,14 +24,6 @@ class ClassifierConfig:
     image_size_px: int = setting("side of the square picture that the encoder takes", 150, low=32, high=8192)
     hidden_dim: int = setting("width between the head's two blocks", 512, low=1, high=8192)
     dropout: float = setting("before the last layer; half of it before the first", 0.5, low=0, high=0.99)
-
-    def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
-        check_settings(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
 
 class Classifier(nn.Module):

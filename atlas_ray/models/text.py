@@ -4,18 +4,17 @@ Words embedded, a convolution of 200 filters of width 5, its maximum over the te
 170 with ReLU, dropout and the output (Wirojwatanakul and Wangperawong 2019).
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from atlas_ray.modalities.texts import FIELDS, PAD
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig:
+class TextConfig(Settings):
     """The shape of the network; it is stored in the artifact."""
 
     field: str = setting("what it reads of a product", choices=tuple(FIELDS))
@@ -26,14 +25,6 @@ class TextConfig:
     width: int = setting("words that a filter sees", 5, low=1, high=57)
     hidden_dim: int = setting("width of the dense layer", 170, low=1, high=8192)
     dropout: float = setting("before the output layer", 0.5, low=0, high=0.99)
-
-    def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
-        check_settings(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
 
 class TextHead(nn.Module):

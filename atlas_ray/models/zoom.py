@@ -4,13 +4,12 @@ The small convolutional network of the Atlas paper (Umaashankar et al. 2019): th
 convolution, ReLU and maximum pooling, then a hidden layer with dropout.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 CHANNELS = (32, 32, 64)
 HIDDEN_DIM = 64
@@ -18,19 +17,11 @@ DROPOUT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZoomConfig:
+class ZoomConfig(Settings):
     """The shape of the network and the threshold of its decision; it is stored in the artifact."""
 
     image_size_px: int = setting("side of the square picture that the network takes", 150, low=22, high=2048)
     threshold: float = setting("a picture of at least this probability is zoomed", 0.5, low=0, high=1)
-
-    def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
-        check_settings(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
 
 class ZoomNetwork(nn.Module):

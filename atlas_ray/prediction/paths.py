@@ -23,7 +23,7 @@ from atlas_ray.modalities.products import PICTURE, Products, Texts
 from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.prediction.device import FittingBatches
 from atlas_ray.prediction.networks import PictureInference, build_inference
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.taxonomy.vocabulary import PAD
 
@@ -33,7 +33,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictorConfig:
+class PredictorConfig(Settings):
     """How a model is run."""
 
     search: str = setting(SEARCH_HELP, "auto", choices=SEARCH_CHOICES)
@@ -53,10 +53,6 @@ class PredictorConfig:
     )
     min_side_px: int = min_side_setting()
     decode_threads: int = setting("threads that decode; 0: one a core, at most 16", 0, low=0, high=256)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_settings(self)
 
     @property
     def limits(self) -> PictureLimits:

@@ -1,9 +1,9 @@
 """The settings that every stream over pictures has."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 OUTAGE_S = 300.0
 
@@ -20,7 +20,7 @@ def retry_setting() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig:
+class StreamConfig(Settings):
     """How a stream reads, how many processes hold its model, and what it writes."""
 
     # Several processes of few threads lose less to whatever else runs than one of many.
@@ -33,11 +33,3 @@ class StreamConfig:
     retry_failed: bool = retry_setting()
     rows_per_file: int = setting("pictures an output file: what a crash may cost", 2048, low=1, high=10_000_000)
     max_quarantine_fraction: float = setting("exit with 3 where more are quarantined", 0.05, low=0, high=1)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_settings(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)

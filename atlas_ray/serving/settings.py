@@ -11,7 +11,7 @@ from atlas_ray.errors import ConfigError
 from atlas_ray.io import storage
 from atlas_ray.io.addresses import AddressRule
 from atlas_ray.prediction.paths import PredictorConfig
-from atlas_ray.settings import build_settings, check_settings, setting
+from atlas_ray.settings import Settings, build_settings, setting
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 DEFAULT_MODEL = "default"
@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(Settings):
     """What is served, to whom, and how much of it."""
 
     model: str = setting("an artifact, or NAME=ARTIFACT for each of several, of which the first is asked", several=True)
@@ -56,7 +56,7 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and an endpoint that is open to strangers."""
-        check_settings(self)
+        super().__post_init__()
         self.models()
         self.address_rule()
         for prefix in self.prefixes():

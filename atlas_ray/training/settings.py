@@ -4,7 +4,7 @@ The defaults are the Atlas paper's where it names a value; `configs/` holds its 
 recipes as files.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from atlas_ray.errors import ConfigError
@@ -15,7 +15,7 @@ from atlas_ray.modalities.texts import FIELDS
 from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.models.decoders import DECODERS
 from atlas_ray.models.fusion import POLICIES
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy.labels import TARGETS
 
 
@@ -26,7 +26,7 @@ def _schedule(default: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """What to train on, and how."""
 
     model: ClassVar[str]
@@ -81,7 +81,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_settings(self)
+        super().__post_init__()
         least, most = self.worker_range
         if self.batch_size // most < 2 * self.accumulate:
             raise ConfigError(
@@ -137,10 +137,6 @@ class TrainConfig:
             names.append("taxonomy")
         changed: dict[str, Any] = {name: storage.absolute(getattr(self, name)) for name in names}
         return replace(self, **changed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,7 +372,7 @@ TRAININGS: dict[str, type[TrainConfig]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig:
+class TuneConfig(Settings):
     """How long a search for good settings goes, and how hard it is on its trials."""
 
     trials: int = setting("settings to try, the first of them those given", 16, low=1, high=10_000)
@@ -390,7 +386,3 @@ class TuneConfig:
     reduction: int = setting("one in so many goes on; compared again after so many times the epochs", 3, low=2,
                              high=100)  # fmt: skip
     search_seed: int = setting("of the settings that are tried", 0, low=0, high=2**31)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_settings(self)

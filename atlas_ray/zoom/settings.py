@@ -1,15 +1,14 @@
 """The settings of the zoom filter's training; the defaults are the Atlas paper's where it names a value."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.limits import min_side_setting
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZoomTraining:
+class ZoomTraining(Settings):
     """What to learn close-ups from, and how."""
 
     output: str = setting("where the model goes")
@@ -48,14 +47,10 @@ class ZoomTraining:
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and anything but one source."""
-        check_settings(self)
+        super().__post_init__()
         if (self.zoomed is None) != (self.normal is None):
             raise ConfigError("zoomed and normal go together: two folders of pictures")
         if sum(source is not None for source in (self.catalog, self.zoomed, self.labels)) != 1:
             raise ConfigError("expected one source: catalog, zoomed and normal, or labels")
         if self.image_base is not None and self.labels is None:
             raise ConfigError(f"image_base is {self.image_base!r}, but there are no labels that it belongs to")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)

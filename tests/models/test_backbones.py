@@ -53,7 +53,8 @@ class Mixer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Mix."""
-        return x + self.scale * self.conv(x)
+        mixed: torch.Tensor = x + self.scale * self.conv(x)
+        return mixed
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_blocks_that_are_not_the_layers_are_refused(patches: str, monkeypatch: p
 
 def test_a_module_with_weights_of_its_own_is_one_layer(patches: str) -> None:
     encoder = Backbone(patches)
-    norm, mixer, last = encoder.get_submodule("mix")  # type: ignore[misc]
+    norm, mixer, last = encoder.get_submodule("mix").children()
     assert encoder.layers_before_last(1) == [encoder.get_submodule("patches"), norm, mixer]
     assert encoder.layers_before_last(2) == [encoder.get_submodule("patches"), norm]
     assert last not in encoder.layers_before_last(1)

@@ -4,7 +4,7 @@ Dimensions: batch; hypotheses (partial paths a picture); vocabulary; regions as 
 `atlas_ray.models.decoders.attention`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.models.decoders import DECODERS
 from atlas_ray.models.decoders.attention import Regions
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 
 State = tuple[Tensor, ...]
 """The decoder's memory of a prefix: tensors of (batch, hypotheses, ...)."""
@@ -20,7 +20,7 @@ NORMALIZATIONS = ("vocabulary", "taxonomy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderDecoderConfig:
+class EncoderDecoderConfig(Settings):
     """The shape of the network; it is stored in the artifact."""
 
     vocabulary_size: int = setting("tokens, the three special ones included", low=4, high=10_000_000)
@@ -42,12 +42,8 @@ class EncoderDecoderConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
-        check_settings(self)
+        super().__post_init__()
         DECODERS[self.decoder].check(self, "decoder_dim")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
 
 class Decoder(nn.Module):

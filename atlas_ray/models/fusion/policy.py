@@ -7,8 +7,7 @@ Dimensions: batch; M modalities; N outputs; features (of all modalities, joined)
 
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities import MODALITIES
 from atlas_ray.models.fusion import POLICIES
-from atlas_ray.settings import check_settings, setting
+from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy.labels import TARGETS
 
 LEAST = 1e-6
@@ -24,7 +23,7 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusionConfig:
+class FusionConfig(Settings):
     """The shape of a policy; it is stored in the artifact."""
 
     modalities: str = setting("what is fused, joined by '+': picture+title+description")
@@ -41,7 +40,7 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no policy can be built from."""
-        check_settings(self)
+        super().__post_init__()
         if any(name not in MODALITIES for name in self.names) or len(set(self.names)) != len(self.names):
             raise ConfigError(f"modalities is {self.modalities!r}; expected some of {'+'.join(MODALITIES)}, each once")
         wanted = len(self.names) if POLICIES[self.policy].joins_features else 0
@@ -67,10 +66,6 @@ class FusionConfig:
             return tuple(int(width) for width in self.features.split("+")) if self.features else ()
         except ValueError:
             return (-1,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
 
 class FusionNetwork(nn.Module):
