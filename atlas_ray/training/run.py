@@ -70,7 +70,7 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
     Args:
         config: The settings.
         fresh: Delete an earlier run in the output first.
-        callbacks: What Ray Train's controller calls at each report: `ray.train.UserCallback`s.
+        callbacks: Each a `ray.train.UserCallback`, which the controller of Ray Train calls at each report.
 
     Raises:
         OutputError: where the output holds a run with other settings, or something else.
