@@ -258,8 +258,8 @@ def _picture_name(product_id: str, image_uri: str) -> str:
     return name if name.count("\x1f") == 1 else f"{len(product_id)}\x1f{name}"
 
 
-def drawn(seed: int, name: str) -> float:
-    """Return a number from 0 to 1 that hangs on a seed and a name alone."""
+def hash_fraction(seed: int, name: str) -> float:
+    """Return a fraction from 0 to 1 that depends on a seed and a name alone: the same in every process."""
     digest = hashlib.blake2b(f"{seed}\x1f{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
 

@@ -185,8 +185,8 @@ def flags_given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if name in {f.name for f, *_ in _fields(kind)}}
 
 
-def hold_settings(output: str, name: str, settings: Mapping[str, Any]) -> None:
-    """Keep settings beside a run's output, and refuse to go on with others.
+def pin_settings(output: str, name: str, settings: Mapping[str, Any]) -> None:
+    """Write settings beside a run's output when it starts, and refuse to resume it with others.
 
     Args:
         output: The run's folder.

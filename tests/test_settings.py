@@ -16,7 +16,7 @@ from atlas_ray.settings import (
     add_flags,
     build_settings,
     flags_given,
-    hold_settings,
+    pin_settings,
     read_settings,
     setting,
 )
@@ -221,16 +221,16 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 
 def test_settings_are_held(tmp_path: Path) -> None:
     output = str(tmp_path / "run")
-    hold_settings(output, "run.json", {"name": "a", "racks": 2, "parts": ("x", "y"), "note": None})
+    pin_settings(output, "run.json", {"name": "a", "racks": 2, "parts": ("x", "y"), "note": None})
     file = tmp_path / "run" / "run.json"
     before = file.read_bytes()
     assert json.loads(before) == {"name": "a", "racks": 2, "parts": ["x", "y"], "note": None}
-    hold_settings(output, "run.json", {"name": "a", "racks": 2, "parts": ("x", "y"), "note": None})
-    hold_settings(output, "run.json", {"racks": 2})  # those that are not named may differ
+    pin_settings(output, "run.json", {"name": "a", "racks": 2, "parts": ("x", "y"), "note": None})
+    pin_settings(output, "run.json", {"racks": 2})  # those that are not named may differ
     with pytest.raises(OutputError, match="holds a run with racks = 2, this one has 3; use a new folder"):
-        hold_settings(output, "run.json", {"name": "a", "racks": 3})
+        pin_settings(output, "run.json", {"name": "a", "racks": 3})
     with pytest.raises(OutputError, match="holds a run with fan = None, this one has True"):
-        hold_settings(output, "run.json", {"fan": True})
+        pin_settings(output, "run.json", {"fan": True})
     assert file.read_bytes() == before
 
 
@@ -239,7 +239,7 @@ def test_a_damaged_file_of_held_settings_is_refused(tmp_path: Path, content: byt
     file = tmp_path / "run.json"
     file.write_bytes(content)
     with pytest.raises(OutputError, match=r"run\.json is damaged"):
-        hold_settings(str(tmp_path), "run.json", {"racks": 2})
+        pin_settings(str(tmp_path), "run.json", {"racks": 2})
     assert file.read_bytes() == content
 
 

@@ -33,8 +33,9 @@ SURE_SHARE = 0.2
 SHOWN = 200
 KNOWN_TEXTS, KNOWN_CHARACTERS = 10_000, 500
 """Texts of paths whose names are remembered, and their length at most: products share them."""
-MOST, FEW = 0.5, 0.1
-"""Shares of the paths: of one assumed separator at least, and of the surer ones at most."""
+MIN_LIKELY_SHARE, MAX_SURE_SHARE = 0.5, 0.1
+"""A separator of `IN_NAMES` is chosen if at least the first share of the paths have it, and at most the second share
+have one of `SEPARATORS`."""
 
 
 class SeparatorTally:
@@ -53,14 +54,14 @@ class SeparatorTally:
     def best(self) -> str:
         """Return the separator that the paths are written with."""
         sure, likely = (max(names, key=lambda name: self._counts[name]) for names in (SEPARATORS, IN_NAMES))
-        if self._counts[likely] > MOST * self._paths and self._counts[sure] < FEW * self._paths:
+        if self._counts[likely] > MIN_LIKELY_SHARE * self._paths and self._counts[sure] < MAX_SURE_SHARE * self._paths:
             return likely
         return sure if self._counts[sure] else DEFAULT
 
     def most(self) -> str | None:
         """Return the separator that most paths have, if one has."""
         best = self.best()
-        return best if self._counts[best] > MOST * self._paths else None
+        return best if self._counts[best] > MIN_LIKELY_SHARE * self._paths else None
 
 
 class ListTally:

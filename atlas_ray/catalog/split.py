@@ -19,7 +19,7 @@ from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.runtime.tables import SPLIT, open_catalog
-from atlas_ray.schemas import PRODUCTS, drawn
+from atlas_ray.schemas import PRODUCTS, hash_fraction
 from atlas_ray.taxonomy import CategoryPath
 
 SPLITS = ("train", "val", "test")
@@ -51,7 +51,7 @@ def side_at(point: float, shares: Shares) -> str:
 
 def side_of(product_id: str, shares: Shares, seed: int) -> str:
     """Return the split that a product's id falls in, whatever else there is."""
-    return side_at(drawn(seed, product_id), shares)
+    return side_at(hash_fraction(seed, product_id), shares)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class StratifiedSplit:
         self._seen[path] += 1
         if position == 0:
             return "train"
-        return side_at((drawn(self._seed, str(path)) + position * GOLDEN) % 1.0, self._shares)
+        return side_at((hash_fraction(self._seed, str(path)) + position * GOLDEN) % 1.0, self._shares)
 
 
 def known_products(catalog: str, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:

@@ -27,7 +27,7 @@ from atlas_ray.flags import FlagParser
 from atlas_ray.io import storage
 from atlas_ray.io.lease import hold
 from atlas_ray.schemas import quarantine_row
-from atlas_ray.settings import COMMAND_LINE, add_flags, build_settings, flags_given, hold_settings
+from atlas_ray.settings import COMMAND_LINE, add_flags, build_settings, flags_given, pin_settings
 
 ROWS_A_PART = 10_000
 
@@ -59,7 +59,7 @@ def crawl_store(config: CrawlConfig) -> dict[str, Any]:
     browser = find_chromium() if store.render else None
     with hold(config.job, "crawl"):
         starts = [start.url for start in store.start_urls]
-        hold_settings(config.job, "store.json", {"store": store.name, "start_urls": starts})
+        pin_settings(config.job, "store.json", {"store": store.name, "start_urls": starts})
         frontier = Frontier(os.path.join(config.job, "frontier.sqlite3"), max_idle_pages=store.max_idle_pages)
         frontier.add_starts(starts)
         _run(store, config, frontier, browser)

@@ -30,7 +30,7 @@ from atlas_ray.runs.run_record import RUN, read_run, write_run
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.schemas import PATH_KEY_SEPARATOR, product_id_of
-from atlas_ray.settings import hold_settings, setting
+from atlas_ray.settings import pin_settings, setting
 from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 IDENTITY = "crawl.json"
@@ -121,7 +121,7 @@ def crawl(config: CrawlRunConfig) -> CrawlReport:
     stores = StoresFile(config.stores.rpartition("/")[2], storage.read_bytes(config.stores))
     if storage.exists(storage.join(output, "model.json")) or storage.files(storage.join(output, "products")):
         raise OutputError(f"{output} holds a model or a catalogue; crawl into a folder of its own")
-    hold_settings(folder, IDENTITY, {"stores": config.stores, "only": config.only})
+    pin_settings(folder, IDENTITY, {"stores": config.stores, "only": config.only})
     labels = _labels_id(config, taxonomy)
     before = read_run(folder)
     due = [name for name in names if _is_due(storage.join(folder, "stores", name), config)]

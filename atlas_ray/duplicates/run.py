@@ -26,7 +26,7 @@ from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.tables import open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.schemas import QUARANTINE
-from atlas_ray.settings import hold_settings, setting
+from atlas_ray.settings import pin_settings, setting
 
 IDENTITY = "duplicates.json"
 FOLDERS = ("fingerprints", "quarantine")
@@ -73,7 +73,7 @@ def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, dic
     total = catalog.images.rows
     if output == catalog.uri or storage.exists(storage.join(output, "model.json")):
         raise OutputError(f"{output} holds a model or a catalogue; name another folder with --output")
-    hold_settings(output, IDENTITY, {"catalog": catalog.uri, "input_rows": catalog.images.all_rows})
+    pin_settings(output, IDENTITY, {"catalog": catalog.uri, "input_rows": catalog.images.all_rows})
     reopen(output, FOLDERS, retry_failed=config.retry_failed)
     connect()
     done = rows_done(output)

@@ -30,7 +30,7 @@ from atlas_ray.runtime.sink import OutcomeSink, write_table
 from atlas_ray.runtime.tables import open_catalog, table_rows
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.schemas import embeddings
-from atlas_ray.settings import hold_settings
+from atlas_ray.settings import pin_settings
 
 JOB = "embed"
 IDENTITY = "embed.json"
@@ -116,7 +116,7 @@ def _hold_identity(output: str, identity: dict[str, Any]) -> None:
         for name in (*FOLDERS, EMBEDDINGS, INDEX):
             if storage.exists(storage.join(output, name)):
                 raise OutputError(f"{output} holds {name} of another origin; embed into a new folder")
-    hold_settings(output, IDENTITY, identity)
+    pin_settings(output, IDENTITY, identity)
 
 
 def _stream(config: EmbedConfig, inputs: Table, output: str, artifact: Artifact, display: ProgressDisplay) -> None:

@@ -35,13 +35,13 @@ from atlas_ray.runtime.shuffle import by_product
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.schemas import IMAGES
-from atlas_ray.settings import Settings, hold_settings, setting
+from atlas_ray.settings import Settings, pin_settings, setting
 
 IDENTITY = "fetch.json"
-CALLS_A_WORKER = 4
+CALLS_PER_WORKER = 4
 """Blocks that a worker has on their way at a time: a slow picture in one does not hold up the others."""
-PICTURES_A_PARTITION = 50_000
-BYTES_A_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
+PICTURES_PER_PARTITION = 50_000
+BYTES_PER_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
 """Of an images table in memory, about; and of a block, so that reading does not end in crumbs."""
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -151,7 +151,7 @@ def _hold_output(output: str, catalog: str) -> None:
         for name in (RUN, "model.json", *TABLES):
             if storage.exists(storage.join(output, name)):
                 raise OutputError(f"{output} holds {name} of another origin; fetch into a new folder")
-    hold_settings(output, IDENTITY, {"catalog": catalog})
+    pin_settings(output, IDENTITY, {"catalog": catalog})
 
 
 def _journal_ids(output: str, *, stored_only: bool) -> Ids:
@@ -185,7 +185,7 @@ def _stream(config: FetchConfig, images: Table, output: str, done: Ids, display:
     }
     context = DataContext.get_current().copy()
     # One large file among many small ones is cut by this; `blocks` below counts for all files alike.
-    context.target_max_block_size = max(MIN_BLOCK_BYTES, BYTES_A_ROW * config.rows_per_file)
+    context.target_max_block_size = max(MIN_BLOCK_BYTES, BYTES_PER_ROW * config.rows_per_file)
     context.execution_no_progress_timeout_s = -1  # a low rate makes blocks that take hours
     with DataContext.current(context):
         # The reading tasks themselves cut blocks of about the right size: `repartition` would be a stage more,
@@ -202,8 +202,8 @@ def _stream(config: FetchConfig, images: Table, output: str, done: Ids, display:
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 size=workers,
-                max_tasks_in_flight_per_actor=2 * CALLS_A_WORKER,
-                max_concurrent_calls_per_actor=CALLS_A_WORKER,
+                max_tasks_in_flight_per_actor=2 * CALLS_PER_WORKER,
+                max_concurrent_calls_per_actor=CALLS_PER_WORKER,
                 enable_true_multi_threading=True,
             ),
             num_cpus=0,  # they wait, mostly; a small cluster's CPUs are left to the reading tasks
@@ -244,7 +244,7 @@ def _write_tables(catalog: Catalog, output: str) -> Counter[str]:
     tables = ((catalog.products, PRODUCT), (catalog.images, IMAGE), (journal, OUTCOME))
     write = functools.partial(write_products, output=output)
     counts = Counter[str]()
-    for row in by_product(tables, JOINED, total, write, partition_rows=PICTURES_A_PARTITION).iter_rows():
+    for row in by_product(tables, JOINED, total, write, partition_rows=PICTURES_PER_PARTITION).iter_rows():
         counts[row["name"]] += row["count"]
     if counts["input"] != counts["stored"] + counts["quarantined"] or counts["input"] > total:
         raise AuditError(

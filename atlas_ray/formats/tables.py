@@ -29,7 +29,7 @@ from atlas_ray.schemas import image_ids
 READ_ROWS = 50_000
 UNFINISHED = "unfinished.json"
 """Stands beside the tables of a catalogue while an import writes them: they are not to be used until it is done."""
-INFLATION, BYTES_A_VALUE = 4, 128
+INFLATION, BYTES_PER_VALUE = 4, 128
 """How much larger rows are in memory than in a file, and how much a value takes, at most, about."""
 
 
@@ -53,7 +53,7 @@ class Piece:
     def bytes(self) -> int:
         """About how much memory its rows take."""
         stored = INFLATION * sum(group.bytes for group in self.file.groups)
-        return max(1, min(stored, self.rows * len(self.schema) * BYTES_A_VALUE))
+        return max(1, min(stored, self.rows * len(self.schema) * BYTES_PER_VALUE))
 
     def tables(self, batch_rows: int = READ_ROWS) -> Iterator[pa.Table]:
         """Yield its rows, but for those without a key, some at a time.

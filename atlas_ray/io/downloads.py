@@ -27,7 +27,7 @@ from yarl import URL
 
 from atlas_ray.errors import RETRYABLE_CODES, FetchError, ItemError
 from atlas_ray.io.addresses import AddressRule
-from atlas_ray.io.objects import Take, any_size
+from atlas_ray.io.objects import Reserve, no_limit
 from atlas_ray.io.robots import MAX_ROBOTS_BYTES, RobotsFiles
 from atlas_ray.version import __version__
 
@@ -204,15 +204,15 @@ class Downloader:
         """
         return asyncio.run_coroutine_threadsafe(self._all(urls, use), self._loop).result()
 
-    async def fetch(self, url: str, take: Take) -> Download | ItemError:
+    async def fetch(self, url: str, reserve: Reserve) -> Download | ItemError:
         """Download one picture, for another event loop; who waits no longer ends it.
 
         Args:
             url: What to download.
-            take: Called with bytes before they are held; what it raises ends the download and this call.
+            reserve: Called with the number of bytes before they are kept; if it raises, the download and this call end.
         """
         return await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(self._picture(url, _itself, take), self._loop)
+            asyncio.run_coroutine_threadsafe(self._picture(url, _itself, reserve), self._loop)
         )
 
     def close(self) -> None:
@@ -232,8 +232,8 @@ class Downloader:
     async def _all(self, urls: Sequence[str], use: Use[Result]) -> list[Result | ItemError]:
         return await asyncio.gather(*(self._picture(url, use) for url in urls))
 
-    async def _picture(self, url: str, use: Use[Result], take: Take = any_size) -> Result | ItemError:
-        return await self._outcome(url, functools.partial(self._read_picture, take=take), use, self._robots)
+    async def _picture(self, url: str, use: Use[Result], reserve: Reserve = no_limit) -> Result | ItemError:
+        return await self._outcome(url, functools.partial(self._read_picture, reserve=reserve), use, self._robots)
 
     async def _robots_file(self, url: str) -> bytes | ItemError:
         outcome = await self._outcome(url, self._read_robots, _itself, None)
@@ -328,7 +328,9 @@ class Downloader:
         code = STATUS_CODES.get(status, "forbidden" if 400 <= status < 500 else "server_error")
         raise FetchError(code, f"{url!s:.200}: HTTP {status} {answer.reason or ''}"[:300])
 
-    async def _read_picture(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse, take: Take) -> Download:
+    async def _read_picture(
+        self, host: "_Host", url: URL, answer: aiohttp.ClientResponse, reserve: Reserve
+    ) -> Download:
         """Check the head of an answer and read its body.
 
         The bytes decide what is a picture, and not what the server calls it: many call every file text/plain.
@@ -343,7 +345,7 @@ class Downloader:
         async for chunk in answer.content.iter_any():
             if len(content) + len(chunk) > self._max_bytes:
                 raise self._too_large(url, "more bytes than that came")
-            take(len(chunk))
+            reserve(len(chunk))
             content += chunk
             if kind is None and len(content) >= KIND_BYTES and (kind := picture_kind(content)) is None:
                 break  # a page, or a film: the rest of it says no more

@@ -47,7 +47,7 @@ CREDENTIAL_ERRORS = frozenset({
     "TokenRefreshRequired",
 })  # fmt: skip
 """What S3 answers to credentials that are wrong or no longer valid, whatever the object."""
-PASSING_ERRORS = frozenset({
+RETRYABLE_ERRNOS = frozenset({
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO,
     errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
     errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN,
@@ -57,12 +57,12 @@ PROBE = ".atlas-ray/probe"
 """A key that no catalogue names: what a store answers to it tells whether it is there."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 15.0
 
-Take = Callable[[int], None]
-"""Called with bytes before they are held."""
+Reserve = Callable[[int], None]
+"""Reserves memory: it is called with a number of bytes before they are read, and raises to refuse them."""
 
 
-def any_size(_: int) -> None:
-    """Let any number of bytes be held."""
+def no_limit(_: int) -> None:
+    """Reserve any number of bytes without a limit."""
 
 
 def no_words(_: str) -> None:
@@ -185,44 +185,44 @@ class ObjectReader:
                 outage.since, outage.back_at = 0.0, time.monotonic()
             return outage.back_at
 
-    def read(self, uri: str, take: Take = any_size) -> bytes:
+    def read(self, uri: str, reserve: Reserve = no_limit) -> bytes:
         """Read one object.
 
         Args:
             uri: Where it is.
-            take: Called with its size before it is read; what it raises ends the reading.
+            reserve: Called with the size of the object before it is read; if it raises, nothing is read.
 
         Raises:
             FetchError: with its code.
         """
         if storage.is_s3(uri):
-            return self._read_s3(uri, take)
+            return self._read_s3(uri, reserve)
         scheme, separator, rest = uri.partition("://")
         if separator and scheme != "file":
             raise FetchError(
                 "unsupported_uri",
                 f"{uri[:200]}: scheme {scheme[:20]!r}; expected a local path or s3://",
             )
-        return self._read_file(rest if separator else uri, take)
+        return self._read_file(rest if separator else uri, reserve)
 
-    def _read_file(self, path: str, take: Take) -> bytes:
+    def _read_file(self, path: str, reserve: Reserve) -> bytes:
         try:
             with open(path, "rb", opener=_without_waiting) as stream:
                 status = os.fstat(stream.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise FetchError("unreadable", f"{path}: not a regular file")
                 self._check_size(path, status.st_size)
-                take(status.st_size)
+                reserve(status.st_size)
                 return stream.read(status.st_size)
         except FileNotFoundError:
             raise FetchError("not_found", f"{path}: no such file") from None
         except PermissionError:
             raise FetchError("forbidden", f"{path}: permission denied") from None
         except (OSError, ValueError) as error:
-            passing = isinstance(error, OSError) and error.errno in PASSING_ERRORS
+            passing = isinstance(error, OSError) and error.errno in RETRYABLE_ERRNOS
             raise FetchError("unreachable" if passing else "unreadable", f"{path}: {error}") from None
 
-    def _read_s3(self, uri: str, take: Take) -> bytes:
+    def _read_s3(self, uri: str, reserve: Reserve) -> bytes:
         try:
             bucket, key = storage.split_s3(uri)
             uri.encode()
@@ -232,7 +232,7 @@ class ObjectReader:
             raise FetchError("unsupported_uri", f"{uri[:200]!r}: expected s3://bucket/key")
         try:
             if ODD_KEY.search(key):
-                return self._read_odd(uri, bucket, key, take)
+                return self._read_odd(uri, bucket, key, reserve)
             store = self._stores.get(bucket)
             if store is None:
                 store = self._stores[bucket] = storage.s3_store(
@@ -240,19 +240,19 @@ class ObjectReader:
                 )
             found = obstore.get(store, key)
             self._check_size(uri, found.meta["size"])
-            take(found.meta["size"])
+            reserve(found.meta["size"])
             return bytes(found.bytes())
         except (BaseError, BotoCoreError, ClientError, OSError, ValueError) as error:
             raise _explained(uri, error) from None
 
-    def _read_odd(self, uri: str, bucket: str, key: str, take: Take) -> bytes:
+    def _read_odd(self, uri: str, bucket: str, key: str, reserve: Reserve) -> bytes:
         """Read an object whose key is no path; the quicker client would ask for another one, or for none."""
         if self._client is None:
             self._client = storage.s3_client(timeout_s=self._timeout_s, retries=self._store_retries)
         found = self._client.get_object(Bucket=bucket, Key=key)
         with found["Body"] as body:
             self._check_size(uri, found["ContentLength"])
-            take(found["ContentLength"])
+            reserve(found["ContentLength"])
             return bytes(body.read())
 
     def _check_size(self, uri: str, size: int) -> None:

@@ -10,7 +10,7 @@ from atlas_ray.taxonomy import CategoryPath
 
 Array = np.ndarray[Any, np.dtype[Any]]
 REPLICATES = 1_000
-MOST_CELLS = 2_000_000
+MAX_CELLS = 2_000_000
 """Of counts that are drawn at a time; it bounds the memory."""
 LEVEL = 0.95
 
@@ -58,7 +58,7 @@ def intervals(
         return found
 
     random = np.random.default_rng(seed)
-    at_once = max(1, MOST_CELLS // len(listed))
+    at_once = max(1, MAX_CELLS // len(listed))
     parts = [
         measures(random.multinomial(total, count / total, size=min(at_once, REPLICATES - start)).astype(np.float64))
         for start in range(0, REPLICATES, at_once)

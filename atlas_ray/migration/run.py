@@ -37,7 +37,7 @@ from atlas_ray.runtime.tables import (
     table_rows,
 )
 from atlas_ray.schemas import CATEGORIZED, PREDICTIONS
-from atlas_ray.settings import hold_settings
+from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
 
 IDENTITY = "migrate.json"
@@ -199,7 +199,7 @@ def _hold_identity(source: str, output: str, identity: dict[str, Any]) -> None:
         for name in ("run.json", "model.json", "taxonomy.json", "products", "predictions"):
             if storage.exists(storage.join(output, name)):
                 raise OutputError(f"{output} holds {name} of another origin; migrate into a new folder")
-    hold_settings(output, IDENTITY, identity)
+    pin_settings(output, IDENTITY, identity)
 
 
 def _migrate_file(

@@ -22,7 +22,7 @@ from atlas_ray.modalities.picture_files import open_picture
 ORIENTATION_TAG = 0x0112
 TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 """Where Pillow looks for the tag, in what a picture's file says of it."""
-LEAST_REDUCED_PX = 128
+MIN_REDUCED_PX = 128
 """Smallest side to which a large picture is reduced before it is resized. A reduced side is rounded up to whole
 pixels, so that what is left is stretched by up to one of them; a fingerprint of 32 pixels tells that from 64."""
 # EXIF orientation -> (transpose first, then flip height, flip width)
@@ -142,7 +142,7 @@ def _square(pixels: Tensor, size_px: int, orientation: int) -> Tensor:
 
 def _pixels(image: Image.Image, size_px: int) -> Tensor:
     """Return the picture's pixels, (3, height, width) uint8, on white where it is transparent."""
-    least_px = max(2 * size_px, LEAST_REDUCED_PX)
+    least_px = max(2 * size_px, MIN_REDUCED_PX)
     if image.format in ("JPEG", "MPO"):  # libjpeg decodes a large one at a half, quarter or eighth
         image.draft(None, (least_px, least_px))
     image.load()

@@ -32,7 +32,7 @@ BANDS: dict[str, tuple[float, ...]] = {
     "zoomed_probability": (0, 0.1, 0.25, 0.5, 0.75, 0.9),
 }
 """Where the slices by a number begin."""
-MOST_STORES = 1_000
+MAX_STORES = 1_000
 OTHER_STORES, UNKNOWN = "(other stores)", "(unknown)"
 ALL = "all"
 HELD_OUT = "held out"
@@ -160,7 +160,7 @@ def _add(slices: dict[str, list[int]], names: list[str], sizes: Array, rights: A
     for name, size, hits in zip(names, sizes.tolist(), rights.tolist(), strict=True):
         if not size:
             continue
-        known = name in slices or name == UNKNOWN or len(slices) < MOST_STORES
+        known = name in slices or name == UNKNOWN or len(slices) < MAX_STORES
         counts = slices.setdefault(name if known else OTHER_STORES, [0, 0])
         counts[0] += size
         counts[1] += hits

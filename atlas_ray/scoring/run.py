@@ -30,7 +30,7 @@ from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.scoring.account import OF_PRODUCTS, combine_products
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
 from atlas_ray.scoring.settings import ScoreConfig
-from atlas_ray.settings import hold_settings
+from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
 IDENTITY = "score.json"
@@ -212,7 +212,7 @@ def _hold_identity(output: str, identity: dict[str, Any]) -> None:
         for name in (*FOLDERS, "products"):
             if storage.files(storage.join(output, name)):
                 raise OutputError(f"{output} holds {name} of another origin; score into a new folder")
-    hold_settings(output, IDENTITY, identity)
+    pin_settings(output, IDENTITY, identity)
 
 
 def _stream(config: ScoreConfig, source: Table, output: str, spec: PredictorSpec, display: ProgressDisplay) -> None:

@@ -11,7 +11,7 @@ from atlas_ray.errors import FetchError, ItemError
 from atlas_ray.io import storage
 from atlas_ray.io.addresses import is_web
 from atlas_ray.io.downloads import Download, Downloader
-from atlas_ray.io.objects import ObjectReader, Take
+from atlas_ray.io.objects import ObjectReader, Reserve
 from atlas_ray.serving.room import Share
 from atlas_ray.serving.settings import MIB, ServeConfig
 
@@ -80,24 +80,24 @@ class Sources:
     async def _kept(self, uri: str, share: Share) -> bytes | ItemError:
         taken = 0
 
-        def take(count: int) -> None:
+        def reserve(count: int) -> None:
             nonlocal taken
             share.take(count)
             taken += count
 
-        found = await self._read(uri, take)
+        found = await self._read(uri, reserve)
         if isinstance(found, ItemError):
             share.give_back(taken)
         return found
 
-    async def _read(self, uri: str, take: Take) -> bytes | ItemError:
+    async def _read(self, uri: str, reserve: Reserve) -> bytes | ItemError:
         try:
             if not is_web(uri):
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._pool, self._read_object, uri, take)
+                return await loop.run_in_executor(self._pool, self._read_object, uri, reserve)
             if self._downloads is None:
                 raise FetchError("forbidden_uri", f"{uri[:200]!r}: this endpoint takes no http(s) addresses")
-            found = await self._downloads.fetch(uri, take)
+            found = await self._downloads.fetch(uri, reserve)
             return found.content if isinstance(found, Download) else _told(uri, found)
         except FetchError as error:
             return _told(uri, error)
@@ -105,8 +105,8 @@ class Sources:
     def _late(self, uri: str) -> FetchError:
         return FetchError("timeout", f"{uri[:200]!r} did not come within {self._timeout_s:g} s")
 
-    def _read_object(self, uri: str, take: Take) -> bytes:
-        return self._objects.read(self._allowed(uri), take)
+    def _read_object(self, uri: str, reserve: Reserve) -> bytes:
+        return self._objects.read(self._allowed(uri), reserve)
 
     def _allowed(self, uri: str) -> str:
         """Return a URI that lies under one of the folders.

@@ -33,8 +33,8 @@ from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import count_labels
-from atlas_ray.schemas import drawn
-from atlas_ray.settings import hold_settings
+from atlas_ray.schemas import hash_fraction
+from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.loop import Plan
@@ -93,7 +93,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     shape = _shape(config, members)
     policy = POLICIES[config.policy]
     policy_class(config.policy).check(shape)
-    hold_settings(output, SETTINGS, settings)
+    pin_settings(output, SETTINGS, settings)
     labelled = f"the catalogue {config.catalog}, split {config.fit_split!r},"
     note = match_labels(
         count_labels(config.catalog, config.fit_split), taxonomy, labelled=labelled, predicted="the models"
@@ -292,7 +292,7 @@ def _sides(config: FusionTraining, found: Opinions, share: float) -> tuple[ray.d
 
 
 def _draws(seed: int, names: Sequence[str]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    return np.array([drawn(seed, name) for name in names], np.float64)
+    return np.array([hash_fraction(seed, name) for name in names], np.float64)
 
 
 def _fit(

@@ -22,7 +22,7 @@ from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.reports.curves import draw_curves
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import KEEP_MEMORY
-from atlas_ray.settings import hold_settings
+from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path, read_taxonomy
 from atlas_ray.training.data import (
     Labelled,
@@ -100,7 +100,7 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
     space = _space(config, taxonomy, found)
     words = _words(config, found)
     load_weights(build_network(config, taxonomy, words, space=space), config, words)  # fails here, not in a worker
-    hold_settings(output, SETTINGS, settings)
+    pin_settings(output, SETTINGS, settings)
     if words is not None:
         save_words(output, words)
     steps = found.count // config.batch_size
@@ -273,13 +273,13 @@ def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:
     if storage.exists(storage.join(output, "model.json")):
         if not storage.exists(storage.join(output, SETTINGS)):
             raise OutputError(f"{output} holds a model that was not trained here; train into a new folder")
-        hold_settings(output, SETTINGS, settings)
+        pin_settings(output, SETTINGS, settings)
         artifact = load_artifact(output, target=None)
         return TrainReport(artifact.id, output, artifact.metrics, already_done=True)
     if storage.exists(storage.join(output, "products")):
         raise OutputError(f"{output} holds a catalogue or a scoring run; train into a folder of its own")
     if storage.exists(storage.join(output, SETTINGS)):
-        hold_settings(output, SETTINGS, settings)
+        pin_settings(output, SETTINGS, settings)
     return None
 
 

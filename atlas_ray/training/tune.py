@@ -22,7 +22,7 @@ from atlas_ray.io.lease import holding
 from atlas_ray.models.fusion import POLICIES
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
-from atlas_ray.settings import Range, hold_settings
+from atlas_ray.settings import Range, pin_settings
 from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.data import labelled_pictures
 from atlas_ray.training.run import NOT_OF_THE_RESULT
@@ -105,10 +105,10 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
     held |= {"model": training.model, **asdict(config)}
     del held["concurrent"]
     if done := storage.exists(storage.join(output, BEST)):
-        hold_settings(output, SETTINGS, held)
+        pin_settings(output, SETTINGS, held)
     else:
         _check(training)
-        hold_settings(output, SETTINGS, held)
+        pin_settings(output, SETTINGS, held)
         connect()
         rows = _search(config, training)
         storage.write_table(storage.join(output, ROWS), pa.Table.from_pylist(rows, schema=rows_schema(training)))

@@ -33,7 +33,7 @@ from atlas_ray.runtime.sink import OutcomeSink, TaskNames
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.schemas import PRODUCTS, QUARANTINE
-from atlas_ray.settings import hold_settings, setting
+from atlas_ray.settings import pin_settings, setting
 from atlas_ray.zoom.choose import CHOSEN, IMAGE, JOINED, KEPT, LISTED, LOOKED_AT, PRODUCT, QUARANTINED, REJECTED
 from atlas_ray.zoom.choose import choose as choose_pictures
 from atlas_ray.zoom.stage import ZOOMED, JudgeZoom
@@ -131,7 +131,7 @@ def _hold_identity(output: str, identity: dict[str, Any]) -> None:
         for name in (*FOLDERS, *(folder for folder, _ in PLACES.values())):
             if storage.files(storage.join(output, name)):
                 raise OutputError(f"{output} holds {name} of another origin; filter into a new folder")
-    hold_settings(output, IDENTITY, identity)
+    pin_settings(output, IDENTITY, identity)
 
 
 def _stream(config: FilterConfig, images: Table, output: str, display: ProgressDisplay) -> None:

@@ -207,7 +207,7 @@ def test_killed_run_again_and_asked_again_for_what_failed(
     assert run().already_done
     assert server.asked == before
     server.open = True
-    monkeypatch.setattr("atlas_ray.fetching.run.PICTURES_A_PARTITION", 150)  # from here on the tables are shuffled
+    monkeypatch.setattr("atlas_ray.fetching.run.PICTURES_PER_PARTITION", 150)  # from here on the tables are shuffled
     again = run(retry_failed=True, timeout_s=5.0)
     assert again.counts["stored"] == 400
     assert again.counts["quarantined"] == 0
