@@ -13,6 +13,8 @@ from atlas_ray.formats.values import printable
 PATH_KEY_SEPARATOR = "\x1f"
 """Between the names of a category path where it must be one string, such as to group by it."""
 CATEGORY_PATH = pa.list_(pa.string())
+MEANS = (pa.field("outside_probability", pa.float32()),)
+"""The numbers of an answer whose value of a product is the mean over its pictures; a row without an answer has none."""
 ALTERNATIVE = pa.struct([("category_path", CATEGORY_PATH), ("probability", pa.float32())])
 
 PRODUCTS = pa.schema(
@@ -55,7 +57,7 @@ PREDICTIONS = pa.schema(
         ("probability", pa.float32()),
         ("level_probabilities", pa.list_(pa.float32())),
         ("alternatives", pa.list_(ALTERNATIVE)),
-        ("outside_probability", pa.float32()),
+        *MEANS,
         ("zoomed_probability", pa.float32()),
         ("picture_error", pa.string()),
         ("model_id", pa.string()),
@@ -109,7 +111,7 @@ CATEGORIZED = pa.schema(
         ("probability", pa.float32()),
         ("level_probabilities", pa.list_(pa.float32())),
         ("alternatives", pa.list_(ALTERNATIVE)),
-        ("outside_probability", pa.float32()),
+        *MEANS,
         ("images_scored", pa.int32()),
         ("images_filtered", pa.int32()),
         ("images_quarantined", pa.int32()),

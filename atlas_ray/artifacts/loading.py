@@ -7,15 +7,14 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from atlas_ray.artifacts.artifact import KINDS, MEMBER_KINDS, PATH_KINDS, ZOOM_KIND, Artifact, ZoomArtifact
+from atlas_ray.artifacts.artifact import Artifact, ZoomArtifact
 from atlas_ray.artifacts.files import FORMAT, content_id, load_words, read, read_json
 from atlas_ray.artifacts.fitted import load_fitted
+from atlas_ray.artifacts.kinds import KINDS, MEMBER_KINDS, PATH_KINDS, ZOOM_KIND
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
 from atlas_ray.io import storage
 from atlas_ray.metrics.calibration import BOUNDS
-from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
-from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork
-from atlas_ray.models.text import TextConfig
+from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.models.weights import check_finite
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path
 
@@ -59,12 +58,13 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
     words, members, labels = None, {}, _labels(uri, document, taxonomy)
     outputs = len(labels or taxonomy.leaves)
     checks: dict[str, Any] = {"vocabulary_size": len(vocabulary), "classes": outputs, "outputs": outputs}
-    if labels and isinstance(config, EncoderDecoderConfig):
+    kind = KINDS[document["kind"]]
+    if labels and kind.spells:
         raise ArtifactError(f"{uri}: model.json is damaged: an encoder-decoder names no labels")
-    if isinstance(config, TextConfig):
+    if kind.has_words:
         words = load_words(uri, config.field, document.get("words_sha256", ""))
         checks["words"] = len(words)
-    if isinstance(config, FusionConfig):
+    if kind.has_members:
         members = _members(uri, config, document, taxonomy, labels)
         checks["target"] = _target(document)
     for name, there in checks.items():
@@ -141,7 +141,7 @@ def check_member(name: str, member: Artifact, taxonomy: Taxonomy, labels: LabelS
         ArtifactError: where a model is of another modality or taxonomy, answers something else, or is
             itself a fused one.
     """
-    if isinstance(member.model, FusionNetwork):
+    if member.kind not in MEMBER_KINDS:
         raise ArtifactError(f"{source}: a fused model cannot be fused again")
     if member.reads != (name,):
         raise ArtifactError(f"{source}: a model of the {member.reads[0]}; expected one of the {name}")
@@ -194,9 +194,8 @@ def _open(uri: str, kinds: Sequence[str]) -> tuple[dict[str, Any], Any]:
             f"{uri}: model.json says format {document.get('format')!r}, kind {document.get('kind')!r}; "
             f"expected format {FORMAT}, kind {' or '.join(kinds)}"
         )
-    config_class, _ = KINDS[document["kind"]]
     try:
-        return document, config_class(**document["config"])
+        return document, KINDS[document["kind"]].config(**document["config"])
     except (KeyError, TypeError, ConfigError) as error:
         raise ArtifactError(f"{uri}: model.json is damaged: {error}") from None
 
@@ -208,9 +207,8 @@ def _network(uri: str, document: dict[str, Any], config: Any) -> Any:
     weights = read(uri, "weights.safetensors")
     if hashlib.sha256(weights).hexdigest() != document.get("weights_sha256"):
         raise ArtifactError(f"{uri}: weights.safetensors is damaged: its sha256 is not the one in model.json")
-    _, network = KINDS[document["kind"]]
     try:
-        model = network(config)
+        model = KINDS[document["kind"]].network(config)
         state = safetensors.torch.load(weights)
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError, ConfigError) as error:

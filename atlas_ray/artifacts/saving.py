@@ -6,9 +6,9 @@ from typing import Any
 
 import safetensors.torch
 
-from atlas_ray.artifacts.artifact import KINDS
 from atlas_ray.artifacts.files import FORMAT, WORDS, content_id, read_json, save_words, write_json
 from atlas_ray.artifacts.fitted import file_of, save_fitted
+from atlas_ray.artifacts.kinds import kind_of
 from atlas_ray.errors import ArtifactError
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.io import storage
@@ -127,7 +127,7 @@ def _save(uri: str, model: PathModel | ZoomNetwork, names: dict[str, Any], metri
     weights = safetensors.torch.save(state)
     document: dict[str, Any] = {
         "format": FORMAT,
-        "kind": next(kind for kind, (config, _) in KINDS.items() if isinstance(model.config, config)),
+        "kind": kind_of(model),
         "config": model.config.to_dict(),
         **names,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),

@@ -4,14 +4,13 @@ from atlas_ray.decoding.beam import beam_search
 from atlas_ray.decoding.classes import classes_search
 from atlas_ray.decoding.exact import exact_log_mass, exact_search
 from atlas_ray.decoding.posterior import Posterior
-from atlas_ray.decoding.scope import PREDICTED, Scope, leaf_classes
+from atlas_ray.decoding.scope import Scope, leaf_classes
 from atlas_ray.decoding.searches import SEARCH_CHOICES, SEARCH_HELP, SEARCHES, Search, choose_search
 from atlas_ray.decoding.step import StepFunction
 from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.decoding.unconstrained import Proposals, unconstrained_search
 
 __all__ = [
-    "PREDICTED",
     "SEARCHES",
     "SEARCH_CHOICES",
     "SEARCH_HELP",

@@ -69,6 +69,7 @@ def embed(config: EmbedConfig) -> RunReport:
         "input_rows": catalog.images.all_rows,
         "model_id": artifact.id,
         "precision": config.predictor.precision,
+        "engine": config.predictor.engine,
         "width": sum(artifact.feature_widths),
     }
     _hold_identity(output, identity)

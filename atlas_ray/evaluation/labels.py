@@ -13,7 +13,6 @@ from atlas_ray.errors import ArtifactError, CatalogError, NotFiniteError, Output
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics import MicroF1, compare
-from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.prediction.labels import LabelPredictor
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.labelled import BATCH, asked_about, products_of
@@ -131,7 +130,7 @@ def _row(artifact: Artifact, uri: str, counts: Counts, answered: int) -> dict[st
     return {
         "model": uri,
         "modalities": "+".join(artifact.reads),
-        "policy": artifact.model.config.policy if isinstance(artifact.model, FusionNetwork) else None,
+        "policy": artifact.model.config.to_dict().get("policy"),
         "micro_precision": micro.precision,
         "micro_recall": micro.recall,
         "micro_f1": micro.f1,

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.runs.leaves import find_leaves, path_lengths, path_prefixes
-from atlas_ray.schemas import ALTERNATIVE, CATEGORY_PATH, PATH_KEY_SEPARATOR, UNDETERMINED, path_keys
+from atlas_ray.schemas import ALTERNATIVE, CATEGORY_PATH, MEANS, PATH_KEY_SEPARATOR, UNDETERMINED, path_keys
 from atlas_ray.taxonomy import CategoryPath
 from atlas_ray.taxonomy.changes import UNKNOWN, Destination
 
@@ -150,7 +150,7 @@ def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id
                 stays & paths.same_levels[:size] & (best == moved), table["level_probabilities"]
             ),
             "alternatives": _where(stays, others),
-            "outside_probability": _where(stays, table["outside_probability"]),
+            **{field.name: _where(stays, table[field.name]) for field in MEANS},
             "taxonomy_id": pa.repeat(pa.scalar(taxonomy_id), size),
             **({"decided_level": pa.array(names, mask=~stays)} if "decided_level" in table.column_names else {}),
         },

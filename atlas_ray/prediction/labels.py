@@ -12,7 +12,7 @@ from atlas_ray.artifacts import Artifact
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.fusion.policy import FusionNetwork
-from atlas_ray.prediction.networks import Single, build_inference, joined, opinion_of
+from atlas_ray.prediction.networks import Single, build_single, joined, opinion_of
 from atlas_ray.prediction.paths import choose_device, choose_dtype
 
 
@@ -37,13 +37,11 @@ class LabelPredictor:
         self._policies: dict[str, FusionNetwork] = {}
         self._members: dict[str, Single] = {}
         for name, artifact in artifacts.items():
-            if isinstance(artifact.model, FusionNetwork):
+            if artifact.members:
                 self._policies[name] = artifact.model.eval().requires_grad_(False).to(self._device)
             for _, part in self._parts[name]:
                 if part.id not in self._members:
-                    member = build_inference(part, self._device, dtype)
-                    assert isinstance(member, Single)
-                    self._members[part.id] = member
+                    self._members[part.id] = build_single(part, self._device, dtype)
         self.reads = tuple(dict.fromkeys(read for member in self._members.values() for read in member.reads))
         sizes = sorted({member.image_size_px for member in self._members.values() if member.image_size_px})
         if len(sizes) > 1:

@@ -5,7 +5,6 @@ Dimensions: batch; M modalities; N leaves of the taxonomy that a network was tra
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,33 +21,34 @@ from atlas_ray.decoding import (
     unconstrained_search,
 )
 from atlas_ray.modalities.products import PICTURE, Products
-from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.backbones.backbone import fuse_batch_norm
 from atlas_ray.models.classifier import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionNetwork
-from atlas_ray.models.path_model import PictureModel
 from atlas_ray.models.text import TextNetwork
+from atlas_ray.prediction.engines import ENGINES
 from atlas_ray.taxonomy.vocabulary import PAD
 
 
-class Inference(Protocol):
+class Inference:
     """A network that answers about products."""
 
     reads: tuple[str, ...]
     """What it looks at of a product: picture, title, description."""
-    image_size_px: int
+    image_size_px: int = 0
     """Side of the pictures that it takes; 0 where it looks at none."""
-    attends: bool
+    attends: bool = False
     """Whether it can say where in the picture it looked."""
+    proposes: bool = False
+    """Whether it can spell paths that the taxonomy does not have."""
 
     def encode(self, products: Products) -> Tensor:
         """Run the network over a batch, up to what a search begins with: (batch, ...)."""
-        ...
+        raise NotImplementedError
 
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
         """Find the best paths of what was encoded."""
-        ...
+        raise NotImplementedError
 
     def vectors(self, products: Products) -> Tensor:
         """Return what products are compared by, (batch, width) float32.
@@ -56,118 +56,38 @@ class Inference(Protocol):
         The vectors of the modalities stand side by side in the order of `reads`, each of length 1, or 0
         where a product does not have the modality. That of a picture is the feature grid's mean.
         """
-        ...
+        raise NotImplementedError
 
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
         """Return where the network looked at each token, (batch, depth, rows, columns)."""
-        ...
-
-
-def build_inference(
-    artifact: Artifact, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
-) -> Inference:
-    """Prepare an artifact's network, which is taken over."""
-    model = artifact.model.eval().requires_grad_(False)
-    if isinstance(model, FusionNetwork):
-        return FusedInference(artifact, model, device, dtype, compiled=compiled)
-    if isinstance(model, TextNetwork):
-        assert artifact.words is not None
-        return TextInference(model, artifact.words, device, dtype, artifact.temperature)
-    return PictureInference(model, device, dtype, artifact.temperature, compiled=compiled)
-
-
-def pooled(encoded: Tensor) -> Tensor:
-    """Return features (batch, features) in float32: of a grid, the mean over its places."""
-    return encoded.float() if encoded.ndim == 2 else encoded.float().mean((2, 3))
-
-
-class PictureInference:
-    """A classifier, or an encoder-decoder."""
-
-    reads: tuple[str, ...] = (PICTURE,)
-
-    def __init__(
-        self, model: PictureModel, device: torch.device, dtype: torch.dtype, temperature: float, *, compiled: bool
-    ) -> None:
-        self.model = model
-        self._temperature = temperature
-        self.image_size_px = model.config.image_size_px
-        self.attends = isinstance(model, EncoderDecoder)
-        self.features = model.encoder.features
-        self._device = device
-        fuse_batch_norm(model.encoder)
-        model.to(device, dtype).to(memory_format=torch.channels_last)
-        self._encoder = torch.compile(model.encoder) if compiled else model.encoder
-
-    def encode(self, products: Products) -> Tensor:
-        """Return the feature grids, (batch, features, rows, columns)."""
-        features: Tensor = self._encoder(products.pixels.to(self._device, non_blocking=True))
-        return features
-
-    def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
-        """Find the best paths."""
-        model, temperature = self.model, self._temperature
-        if isinstance(model, Classifier):
-            assert scope.classes is not None
-            logits = model.classify(encoded)
-            return classes_search(logits, scope.classes, scope.tree, top_k=top_k, temperature=temperature)
-        step = DecoderStep(model, model.decoder.grid(encoded))
-        return SEARCHES[scope.search].find(step, scope.tree, width=width, top_k=top_k, temperature=temperature)
-
-    def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
-        """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them."""
-        model = self.model
-        if isinstance(model, Classifier):
-            assert scope.classes is not None
-            log_mass = self.logits(encoded)[:, scope.classes]
-        else:
-            log_mass = exact_log_mass(DecoderStep(model, model.decoder.grid(encoded)), scope.tree)
-        return (log_mass / self._temperature).log_softmax(-1)
-
-    def logits(self, encoded: Tensor) -> Tensor:
-        """Return what a classifier gives each class or label, (batch, N)."""
-        assert isinstance(self.model, Classifier)
-        return self.model.classify(encoded).float()
+        raise NotImplementedError
 
     def propose(self, encoded: Tensor, *, width: int) -> Proposals:
         """Find the best sequences of names, whether or not the taxonomy has them."""
-        assert isinstance(self.model, EncoderDecoder)
-        return unconstrained_search(DecoderStep(self.model, self.model.decoder.grid(encoded)), width=width)
-
-    def vectors(self, products: Products) -> Tensor:
-        """Return what pictures are compared by, (batch, features)."""
-        return normalize(pooled(self.encode(products)))
-
-    def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
-        """Return where the decoder looked."""
-        assert isinstance(self.model, EncoderDecoder)
-        return self.model.attention_maps(self.model.decoder.grid(encoded), tokens)
+        raise NotImplementedError
 
 
-class TextInference:
-    """A model of titles, or of descriptions."""
+class Single(Inference):
+    """A network that looks at one modality. As it stands, one with a class for each leaf or label."""
 
-    image_size_px = 0
-    attends = False
+    features: int
+    """Width of its features."""
 
-    def __init__(
-        self, model: TextNetwork, words: WordIndex, device: torch.device, dtype: torch.dtype, temperature: float
-    ) -> None:
-        self.model = model.to(device, dtype)
-        self._temperature = temperature
-        self.reads: tuple[str, ...] = (model.config.field,)
-        self.features = model.config.hidden_dim
-        self._words, self._device = words, device
+    def __init__(self, artifact: Artifact, device: torch.device) -> None:
+        self.reads = artifact.reads
+        self.image_size_px = artifact.image_size_px
+        (self.features,) = artifact.feature_widths
+        self._temperature = artifact.temperature
+        self._device = device
 
-    def encode(self, products: Products) -> Tensor:
-        """Return the features of the texts, (batch, hidden_dim)."""
-        texts = products.text(self.reads[0])
-        return self.model.features(torch.from_numpy(self._words.encode(texts)).to(self._device))
+    def logits(self, encoded: Tensor) -> Tensor:
+        """Return what it gives each class or label, (batch, N) float32."""
+        raise NotImplementedError
 
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
         """Find the best paths."""
         assert scope.classes is not None
-        logits = self.model.head.output(encoded)
+        logits = self.logits(encoded)
         return classes_search(logits, scope.classes, scope.tree, top_k=top_k, temperature=self._temperature)
 
     def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
@@ -175,22 +95,92 @@ class TextInference:
         assert scope.classes is not None
         return (self.logits(encoded)[:, scope.classes] / self._temperature).log_softmax(-1)
 
+    def vectors(self, products: Products) -> Tensor:
+        """Return what products are compared by, (batch, features)."""
+        return normalize(pooled(self.encode(products)))
+
+
+class PictureInference(Single):
+    """A network that looks at pictures, whose encoder an engine runs."""
+
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
+        super().__init__(artifact, device)
+        model = artifact.model
+        fuse_batch_norm(model.encoder)
+        model.to(device, dtype).to(memory_format=torch.channels_last)
+        self._encoder = ENGINES[engine].prepare(model.encoder, self.image_size_px)
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the feature grids, (batch, features, rows, columns)."""
+        return self._encoder(products.pixels.to(self._device, non_blocking=True))
+
+
+class ClassifierInference(PictureInference):
+    """A classifier of leaves or labels."""
+
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
+        super().__init__(artifact, device, dtype, engine)
+        self.model: Classifier = artifact.model
+
     def logits(self, encoded: Tensor) -> Tensor:
-        """Return what it gives each leaf or label, (batch, N)."""
+        """Return what it gives each class or label, (batch, N) float32."""
+        return self.model.classify(encoded).float()
+
+
+class EncoderDecoderInference(PictureInference):
+    """An encoder-decoder, which spells paths."""
+
+    attends = True
+    proposes = True
+
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
+        super().__init__(artifact, device, dtype, engine)
+        self.model: EncoderDecoder = artifact.model
+
+    def _step(self, encoded: Tensor) -> DecoderStep:
+        return DecoderStep(self.model, self.model.decoder.grid(encoded))
+
+    def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
+        """Find the best paths."""
+        step, find = self._step(encoded), SEARCHES[scope.search].find
+        return find(step, scope.tree, width=width, top_k=top_k, temperature=self._temperature)
+
+    def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
+        """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them."""
+        return (exact_log_mass(self._step(encoded), scope.tree) / self._temperature).log_softmax(-1)
+
+    def propose(self, encoded: Tensor, *, width: int) -> Proposals:
+        """Find the best sequences of names, whether or not the taxonomy has them."""
+        return unconstrained_search(self._step(encoded), width=width)
+
+    def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
+        """Return where the decoder looked."""
+        return self.model.attention_maps(self.model.decoder.grid(encoded), tokens)
+
+
+class TextInference(Single):
+    """A model of titles, or of descriptions; it has no encoder for an engine to run."""
+
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:  # noqa: ARG002
+        super().__init__(artifact, device)
+        assert artifact.words is not None
+        self._words = artifact.words
+        self.model: TextNetwork = artifact.model.to(device, dtype)
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the features of the texts, (batch, hidden_dim)."""
+        texts = products.text(self.reads[0])
+        return self.model.features(torch.from_numpy(self._words.encode(texts)).to(self._device))
+
+    def logits(self, encoded: Tensor) -> Tensor:
+        """Return what it gives each leaf or label, (batch, N) float32."""
         logits: Tensor = self.model.head.output(encoded)
         return logits.float()
 
-    def vectors(self, products: Products) -> Tensor:
-        """Return what texts are compared by, (batch, hidden_dim)."""
-        return normalize(pooled(self.encode(products)))
 
-    def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
-        """A text has none."""
-        raise NotImplementedError
-
-
-Single = PictureInference | TextInference
-"""What looks at one modality."""
+def pooled(encoded: Tensor) -> Tensor:
+    """Return features (batch, features) in float32: of a grid, the mean over its places."""
+    return encoded.float() if encoded.ndim == 2 else encoded.float().mean((2, 3))
 
 
 @dataclass(frozen=True)
@@ -232,42 +222,33 @@ def encoded_of(member: Single, products: Products, there: Tensor) -> tuple[Tenso
     return rows, member.encode(products if len(rows) == len(products) else products.take(rows.tolist()))
 
 
-class FusedInference:
+class FusedInference(Inference):
     """The models of several modalities, and the policy over them."""
 
-    def __init__(
-        self, artifact: Artifact, policy: FusionNetwork, device: torch.device, dtype: torch.dtype, *, compiled: bool
-    ) -> None:
-        self._policy = policy.to(device)
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> None:
+        self._policy: FusionNetwork = artifact.model.to(device)
         self._temperature = artifact.temperature
         self._device = device
-        self.reads = policy.config.names
-        self._members: dict[str, Single] = {}
-        for name in self.reads:
-            member = build_inference(artifact.members[name], device, dtype, compiled=compiled)
-            assert isinstance(member, Single)
-            self._members[name] = member
+        self.reads = artifact.reads
+        self.image_size_px = artifact.image_size_px
+        self._members = {name: build_single(artifact.members[name], device, dtype, engine) for name in self.reads}
         self._scopes = {
             name: Scope.of(
                 artifact.taxonomy,
                 artifact.members[name].vocabulary,
                 device,
                 search="exact",
-                trained_on=None if self._spells(name) else artifact.taxonomy,
+                trained_on=None if artifact.members[name].spells else artifact.taxonomy,
             )
             for name in self.reads
             if artifact.labels is None
         }
         picture = self._members.get(PICTURE)
-        self.image_size_px = picture.image_size_px if picture else 0
         self.attends = bool(picture and picture.attends)
         if picture:  # it may number the names in another order than the fused model does
             number = {token: place for place, token in enumerate(artifact.members[PICTURE].vocabulary.tokens)}
             there = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
             self._picture_token = torch.tensor(there, device=device)
-
-    def _spells(self, name: str) -> bool:
-        return isinstance(self._members[name].model, EncoderDecoder)
 
     def opinions(self, products: Products) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return what each modality says, for `FusionNetwork`: said, there and features."""
@@ -314,3 +295,28 @@ def joined(policy: FusionNetwork, opinions: Sequence[Opinion], there: Tensor) ->
     """Join what each modality says into what a policy takes: said, there and features."""
     said = torch.stack([opinion.said for opinion in opinions], 1)
     return said, there, torch.cat([opinion.features for opinion in opinions], 1) if policy.config.widths else None
+
+
+SINGLES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Single]] = {
+    "classifier": ClassifierInference,
+    "encoder-decoder": EncoderDecoderInference,
+    "text": TextInference,
+}
+"""The kinds of models that look at one modality."""
+INFERENCES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Inference]] = {
+    **SINGLES,
+    "fusion": FusedInference,
+}
+"""How each of `atlas_ray.artifacts.kinds.PATH_KINDS` answers."""
+
+
+def build_single(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Single:
+    """Prepare the network of an artifact that looks at one modality; it is taken over."""
+    artifact.model.eval().requires_grad_(False)
+    return SINGLES[artifact.kind](artifact, device, dtype, engine)
+
+
+def build_inference(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Inference:
+    """Prepare an artifact's network, which is taken over."""
+    artifact.model.eval().requires_grad_(False)
+    return INFERENCES[artifact.kind](artifact, device, dtype, engine)

@@ -20,9 +20,10 @@ from atlas_ray.errors import NOT_A_NUMBER, ConfigError, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.modalities.products import PICTURE, Products, Texts
-from atlas_ray.models.encoder_decoder import EncoderDecoder
+from atlas_ray.prediction.columns import answer_table
 from atlas_ray.prediction.device import FittingBatches
-from atlas_ray.prediction.networks import PictureInference, build_inference
+from atlas_ray.prediction.engines import ENGINES
+from atlas_ray.prediction.networks import build_inference
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.taxonomy.vocabulary import PAD
@@ -30,6 +31,7 @@ from atlas_ray.taxonomy.vocabulary import PAD
 MAX_SCOPES = 64
 """Parts of the taxonomy that a predictor keeps ready."""
 PRECISIONS = ("auto", "float32", "bfloat16")
+ENGINE_HELP = "; ".join(f"{name}: {engine.summary}" for name, engine in ENGINES.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class PredictorConfig(Settings):
     )
     batch_size: int = setting("pictures the model takes at once", 32, low=1, high=8192)
     device: str = setting("cpu, cuda, cuda:N or auto", "auto")
-    compile: bool = setting("compile the encoder; it costs a minute at the start", False)
+    engine: str = setting(ENGINE_HELP, "torch", choices=ENGINES)
     threads: int = setting(
         "PyTorch threads on the CPU; 0: its own choice, or in a scoring run the cores shared among the workers",
         0,
@@ -119,11 +121,11 @@ class PathPredictor:
         self.model_id = artifact.id
         self.feature_widths = artifact.feature_widths
         self._vocabulary = artifact.vocabulary
-        self._trained_on = None if isinstance(artifact.model, EncoderDecoder) else artifact.taxonomy
+        self._trained_on = None if artifact.spells else artifact.taxonomy
         taxonomy = taxonomy or artifact.taxonomy
         self.scope = self._scope_of(taxonomy.within(within) if within else taxonomy)
         self._narrowed: dict[CategoryPath, Scope] = {}
-        self._inference = build_inference(artifact, self.device, self.dtype, compiled=config.compile)
+        self._inference = build_inference(artifact, self.device, self.dtype, config.engine)
         self._fitting = FittingBatches(config.batch_size)
         threads = config.decode_threads or min(os.cpu_count() or 1, 16)
         # Each of these threads would start OpenMP threads of its own to resize, which then spin
@@ -156,7 +158,7 @@ class PathPredictor:
     @property
     def proposes(self) -> bool:
         """Whether the model can spell paths that the taxonomy does not have."""
-        return isinstance(self._inference, PictureInference) and self._inference.attends
+        return self._inference.proposes
 
     def narrowed(self, within: CategoryPath) -> Scope:
         """Return the part of the taxonomy at and below a node; the last ones asked for are kept.
@@ -189,7 +191,7 @@ class PathPredictor:
             texts: What else the model reads: a text for each of `contents`.
 
         Returns:
-            A table of `PREDICTED` with a row for each of `contents`, null where there was nothing
+            A table of `COLUMNS` with a row for each of `contents`, null where there was nothing
             that the model could go by or its answer was no number, and what was refused, by index:
             pictures, and such answers.
         """
@@ -199,7 +201,7 @@ class PathPredictor:
         for good, products in self._batches(contents, texts or {}, refused):
             rows += good
             found.append(self.infer(products))
-        table = self.scope.table(found)
+        table = answer_table(self.scope, found)
         for place in np.flatnonzero(table["category_path"].is_null().to_numpy()):
             refused.setdefault(rows[place], NOT_A_NUMBER)
         if len(rows) < len(contents):
@@ -265,9 +267,9 @@ class PathPredictor:
         """Predict for decoded products, each of which has something to go by.
 
         Returns:
-            A table of `PREDICTED`; a row is null where its answer is no number.
+            A table of `COLUMNS`; a row is null where its answer is no number.
         """
-        return self.scope.table([self.infer(batch) for batch in products.split(self.config.batch_size)])
+        return answer_table(self.scope, [self.infer(batch) for batch in products.split(self.config.batch_size)])
 
     @torch.inference_mode()
     def predict_within(self, products: Products, scopes: Sequence[Scope]) -> pa.Table:
@@ -287,11 +289,11 @@ class PathPredictor:
             for rows in rows_of.values():
                 scope = scopes[start + rows[0]]
                 found = self._search(encoded if len(rows_of) == 1 else encoded[rows], scope)
-                tables.append(scope.table([found]))
+                tables.append(answer_table(scope, [found]))
                 order += [start + row for row in rows]
             start += len(batch)
         if not tables:
-            return self.scope.table([])
+            return answer_table(self.scope, [])
         return pa.concat_tables(tables).take(pa.array(np.argsort(order)))
 
     @torch.inference_mode()
@@ -303,7 +305,7 @@ class PathPredictor:
             scope: What may be answered, where it is not all.
 
         Returns:
-            A table of `PREDICTED`, and maps (count, depth, rows, columns) in float32: each level's
+            A table of `COLUMNS`, and maps (count, depth, rows, columns) in float32: each level's
             sums to 1, and those past a path's end are 0.
 
         Raises:
@@ -320,7 +322,7 @@ class PathPredictor:
             tokens = leaf_tokens[found[-1].leaf[:, 0]]  # (batch, depth)
             there = (tokens != PAD)[:, :, None, None]
             maps.append((self._inference.maps(batch, encoded, tokens) * there).float().cpu())
-        return scope.table(found), torch.cat(maps)
+        return answer_table(scope, found), torch.cat(maps)
 
     @torch.inference_mode()
     def propose(self, products: Products) -> list[tuple[CategoryPath, float]]:
@@ -335,7 +337,7 @@ class PathPredictor:
         Raises:
             ConfigError: where the model does not spell paths.
         """
-        if not isinstance(self._inference, PictureInference) or not self.proposes:
+        if not self.proposes:
             raise ConfigError(f"model {self.model_id} is no encoder-decoder, which alone spells paths of its own")
         names = self._vocabulary.tokens
         found: list[tuple[CategoryPath, float]] = []

@@ -37,7 +37,7 @@ def explain_picture(
         texts: What else there is of the product.
 
     Returns:
-        A row of the columns `decoding.PREDICTED`, and a PNG.
+        A row of the columns `prediction.columns.COLUMNS`, and a PNG.
 
     Raises:
         ConfigError: where the model has no attention.

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from atlas_ray.errors import AuditError
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.metrics.decision import decided_levels
-from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, MEANS, PATH_KEY_SEPARATOR, path_keys
 
 PRODUCT, IMAGE, PREDICTION, FILTERED, QUARANTINED = range(5)
 
@@ -27,7 +27,7 @@ JOINED = pa.schema(
         ("image_id", pa.int64()),
         ("split", pa.string()),
         *(CATEGORIZED.field(name) for name in ("category_path", "probability", "level_probabilities", "alternatives")),
-        ("outside_probability", pa.float32()),
+        *MEANS,
         ("zoomed_probability", pa.float32()),
         ("picture_error", pa.string()),
         ("image_uri", pa.string()),
@@ -212,7 +212,7 @@ def _merged(
     undecided = none | (decided == 0)
     # Where an answer ends above its leaf, that leaf is the first alternative.
     rest = ((place > 0) | (decided < length)[product]) & (place < top_k)
-    outside = np.bincount(owner, weights=scored["outside_probability"].to_numpy(), minlength=count)
+    totals = {field.name: np.bincount(owner, weights=scored[field.name].to_numpy(), minlength=count) for field in MEANS}
     leaf_paths = paths.take(pa.array(best, mask=none))
     surest = np.lexsort((-own, owner))
     shown = np.full(count, -1)
@@ -235,7 +235,7 @@ def _merged(
             ),
             mask=pa.array(none),
         ),
-        "outside_probability": pa.array(outside / np.maximum(per_product, 1), mask=none),
+        **{name: pa.array(total / np.maximum(per_product, 1), mask=none) for name, total in totals.items()},
     }
 
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import torch
 
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
-from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at
 from atlas_ray.modalities.products import Products
+from atlas_ray.prediction.columns import COLUMNS
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runtime.outcomes import (
@@ -135,7 +135,7 @@ class Predict:
         table = with_refusals(table, {int(rows[i]): error for i, error in refused.items()})
         table, columns["picture_error"] = keep_answered(table, predicted["category_path"].is_valid())
         columns |= {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
-        columns |= {name: predicted[name] for name in PREDICTED}
+        columns |= {name: predicted[name] for name in COLUMNS}
         columns["model_id"] = pa.repeat(pa.scalar(predictor.model_id), len(table))
         columns["taxonomy_id"] = pa.repeat(pa.scalar(predictor.taxonomy.id), len(table))
         columns.setdefault("zoomed_probability", pa.nulls(len(table), pa.float32()))

@@ -15,7 +15,6 @@ from atlas_ray.formats.tables import Table
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics.decision import Decision, least_threshold
-from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.runs.run_record import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
 from atlas_ray.runs.scored import PREDICTED
 from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done
@@ -159,7 +158,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
     )
     predicted: Taxonomy = taxonomy.within(within) if within else taxonomy
     compile_trie(predicted, artifact.vocabulary)
-    if not isinstance(artifact.model, EncoderDecoder):
+    if not artifact.spells:
         leaf_classes(artifact.taxonomy, predicted)
     identity = {
         "catalog": catalog,
@@ -169,6 +168,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "beam_width": config.predictor.beam_width,
         "top_k": config.predictor.top_k,
         "precision": config.predictor.precision,
+        "engine": config.predictor.engine,
         "zoom_model_id": zoom_id,
         "zoom_threshold": threshold,
         "target_precision": config.target_precision,

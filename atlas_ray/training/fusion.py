@@ -198,7 +198,7 @@ def _asked(members: dict[str, str], shape: FusionConfig, device_name: str) -> Fu
         id="", model=network, vocabulary=Vocabulary.of(first.taxonomy), taxonomy=first.taxonomy, members=loaded,
         labels=first.labels,
     )  # fmt: skip
-    return FusedInference(artifact, network, device, choose_dtype("auto", device), compiled=False)
+    return FusedInference(artifact, device, choose_dtype("auto", device))
 
 
 @dataclass(frozen=True)

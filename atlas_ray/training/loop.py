@@ -19,7 +19,6 @@ from atlas_ray.errors import CatalogError, NotFiniteError
 from atlas_ray.io import storage
 from atlas_ray.metrics import FIGURES
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models.backbones.backbone import Backbone
 from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.prediction.paths import choose_dtype
 from atlas_ray.runtime.tables import write_quarantine
@@ -31,7 +30,7 @@ from atlas_ray.training.networks import load_weights
 from atlas_ray.training.objectives import Objective, build_objective
 from atlas_ray.training.opinions import opinion_width
 from atlas_ray.training.schedule import apply_rate, rate_at
-from atlas_ray.training.settings import ImageLabelsTraining, PathTraining, PictureTraining, TrainConfig
+from atlas_ray.training.settings import TrainConfig
 from atlas_ray.training.tracker import Tracker
 
 STATE_FILE = "state.pt"
@@ -77,8 +76,8 @@ def blank_input(plan: Plan) -> Tensor:
         return torch.zeros(plan.words.length, dtype=torch.int32)
     if plan.fusion is not None:
         return torch.ones(opinion_width(plan.fusion))
-    assert isinstance(plan.config, PictureTraining)
-    size = plan.config.image_size_px
+    assert plan.config.of_pictures is not None
+    size = plan.config.of_pictures.image_size_px
     return torch.zeros((3, size, size), dtype=torch.uint8)
 
 
@@ -128,7 +127,8 @@ class Worker:
         space = LabelSpace(taxonomy, plan.labels) if plan.labels else None
         self.objective = build_objective(config, taxonomy, device, plan.words, plan.fusion, space)
         load_weights(self.objective.network, config, plan.words)
-        if self.world > 1 and isinstance(config, PictureTraining) and config.sync_batch_norm:
+        pictures = config.of_pictures
+        if self.world > 1 and pictures and pictures.sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.objective.network)
         if config.compile:
             self.objective.parts()[0].compile()
@@ -148,7 +148,7 @@ class Worker:
         self.resumed_at: list[int] = []
         self.tracker = Tracker(config, plan.environment) if self.chief else None
         self.batch_size = share_of(config.batch_size, self.rank, self.world)
-        self._augments = isinstance(config, PictureTraining) and config.augment
+        self._augments = pictures is not None and pictures.augment
         self.batches = {
             name: Batches(ray.train.get_dataset_shard(name), blank=blank_input(plan), device=device)
             for name in ("train", "val")
@@ -271,13 +271,10 @@ class Worker:
     def _trainable(self, head_only: bool) -> Objective | DistributedDataParallel:
         """Let the encoder learn, or its first blocks keep still; wrapped for several workers."""
         self.objective.train().requires_grad_(True)
-        config = self.config
-        still: list[nn.Module] = []
-        encoder = self.objective.parts()[0]
-        if isinstance(config, PictureTraining) and isinstance(encoder, Backbone):
-            still = _still(encoder, config, head_only)
-        for part in still:
-            part.eval().requires_grad_(False)  # their normalizations keep their statistics too
+        if pictures := self.config.of_pictures:
+            encoder = self.objective.parts()[0]
+            for part in encoder.children() if head_only else pictures.frozen_layers(encoder):
+                part.eval().requires_grad_(False)  # their normalizations keep their statistics too
         if self.world == 1:
             return self.objective
         if self.wrapped is None or head_only != self.wrapped_head_only:
@@ -365,16 +362,6 @@ class Worker:
     def _sum(self, values: Tensor) -> list[float]:
         """Add up over all workers."""
         return [float(value) for value in self._all_reduce(values.double())]
-
-
-def _still(encoder: Backbone, config: PictureTraining, head_only: bool) -> list[nn.Module]:
-    """Return the parts of an encoder that are not trained."""
-    if head_only:
-        return list(encoder.children())
-    if isinstance(config, ImageLabelsTraining):
-        return [] if config.weights == "none" else encoder.layers_before_last(config.trainable_layers)
-    assert isinstance(config, PathTraining)
-    return encoder.layers_before(config.train_from_block)
 
 
 def parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:

@@ -1,5 +1,8 @@
 """The network that a training starts from."""
 
+from collections.abc import Callable
+from typing import Any
+
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
@@ -13,7 +16,6 @@ from atlas_ray.training.settings import (
     ClassifierTraining,
     EncoderDecoderTraining,
     ImageLabelsTraining,
-    PictureTraining,
     TextTraining,
     TrainConfig,
 )
@@ -38,31 +40,34 @@ def build_network(
     if fusion is not None:
         return build_fusion(fusion)
     outputs = len(space or taxonomy.leaves)
-    if isinstance(config, TextTraining):
-        assert words is not None
-        return TextNetwork(
-            TextConfig(
-                field=config.field,
-                words=len(words),
-                outputs=outputs,
-                embedding_dim=config.embedding_dim,
-                filters=config.filters,
-                width=config.width,
-                hidden_dim=config.hidden_dim,
-                dropout=config.dropout,
-            )
+    return NETWORKS[config.model](config, outputs, taxonomy, words)
+
+
+def load_weights(network: Any, config: TrainConfig, words: WordIndex | None = None) -> None:
+    """Fill a new network with the weights that settings name: a backbone's, or word vectors.
+
+    Raises:
+        ArtifactError: where they cannot be had, or do not fit.
+    """
+    if pictures := config.of_pictures:
+        load_backbone_weights(network.encoder, pictures.weights)
+    elif words is not None and (vectors := getattr(config, config.starts_from)) != "none":
+        load_word_vectors(network, words, vectors)
+
+
+def _classifier(config: ClassifierTraining | ImageLabelsTraining, outputs: int, *_: Any) -> Classifier:
+    return Classifier(
+        ClassifierConfig(
+            classes=outputs,
+            backbone=config.backbone,
+            image_size_px=config.image_size_px,
+            hidden_dim=config.hidden_dim,
+            dropout=config.dropout,
         )
-    if isinstance(config, ClassifierTraining | ImageLabelsTraining):
-        return Classifier(
-            ClassifierConfig(
-                classes=outputs,
-                backbone=config.backbone,
-                image_size_px=config.image_size_px,
-                hidden_dim=config.hidden_dim,
-                dropout=config.dropout,
-            )
-        )
-    assert isinstance(config, EncoderDecoderTraining)
+    )
+
+
+def _encoder_decoder(config: EncoderDecoderTraining, _: int, taxonomy: Taxonomy, __: Any) -> EncoderDecoder:
     return EncoderDecoder(
         EncoderDecoderConfig(
             vocabulary_size=len(Vocabulary.of(taxonomy)),
@@ -80,16 +85,25 @@ def build_network(
     )
 
 
-def load_weights(network: PathModel, config: TrainConfig, words: WordIndex | None = None) -> None:
-    """Fill a new network with the weights that settings name: a backbone's, or word vectors.
+def _text(config: TextTraining, outputs: int, _: Taxonomy, words: WordIndex) -> TextNetwork:
+    return TextNetwork(
+        TextConfig(
+            field=config.field,
+            words=len(words),
+            outputs=outputs,
+            embedding_dim=config.embedding_dim,
+            filters=config.filters,
+            width=config.width,
+            hidden_dim=config.hidden_dim,
+            dropout=config.dropout,
+        )
+    )
 
-    Raises:
-        ArtifactError: where they cannot be had, or do not fit.
-    """
-    if isinstance(config, PictureTraining):
-        assert isinstance(network, Classifier | EncoderDecoder)
-        load_backbone_weights(network.encoder, config.weights)
-    elif isinstance(config, TextTraining) and config.word_vectors != "none":
-        assert isinstance(network, TextNetwork)
-        assert words is not None
-        load_word_vectors(network, words, config.word_vectors)
+
+NETWORKS: dict[str, Callable[..., PathModel]] = {
+    "classifier": _classifier,
+    "image-labels": _classifier,
+    "encoder-decoder": _encoder_decoder,
+    "text": _text,
+}
+"""By the kinds of `atlas_ray.training.settings.TRAININGS`; a policy's network comes from its shape."""

@@ -4,7 +4,7 @@ Dimensions: batch; steps (tokens of a path and its <end>); leaves; labels; child
 node).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,16 +15,13 @@ from atlas_ray.decoding import SEARCHES, TrieTensors, choose_search, classes_sea
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
-from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork
+from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.models.path_model import PathModel
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.networks import build_network
 from atlas_ray.training.opinions import unpack_opinions
 from atlas_ray.training.settings import (
-    EncoderDecoderTraining,
-    FusionTraining,
-    PictureTraining,
     TrainConfig,
 )
 
@@ -46,6 +43,7 @@ class Objective(nn.Module):
 
     def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
         super().__init__()
+        self.settings: Any = config
         self.smoothing = config.label_smoothing
         self.along_tree = config.smoothing == "tree"
         self.tree = TrieTensors(compile_trie(taxonomy, Vocabulary.of(taxonomy)), device)
@@ -90,17 +88,11 @@ def build_objective(
 ) -> Objective:
     """Build the network that settings ask for with its loss, on a device; as `build_network`."""
     network = build_network(config, taxonomy, words, fusion, space)
-    objective: Objective
-    if isinstance(network, EncoderDecoder):
-        objective = EncoderDecoderObjective(config, taxonomy, network, device)
-    elif space is not None:
-        objective = LabelsObjective(config, taxonomy, network, device, space)
-    else:
-        objective = ClassesObjective(config, taxonomy, network, device)
-    if isinstance(config, PictureTraining):
-        network.to(memory_format=torch.channels_last)
-    objective.to(device)
-    return objective
+    network.to(memory_format=torch.channels_last)
+    arguments = (config, taxonomy, network, device)
+    if space is None:
+        return OBJECTIVES[config.model](*arguments).to(device)
+    return LABEL_OBJECTIVES[config.model](*arguments, space).to(device)
 
 
 class ClassesObjective(Objective):
@@ -108,36 +100,14 @@ class ClassesObjective(Objective):
 
     network: Any  # one whose answer is a logit a leaf, or a label
 
-    def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
-        super().__init__(config, taxonomy, network, device)
-        self.drop = config.modality_dropout if isinstance(config, FusionTraining) else 0.0
-
     def parts(self) -> tuple[nn.Module, nn.Module]:
-        """Return the encoder, which of a text is its embedding and of a policy nothing, and the head."""
-        if isinstance(self.network, FusionNetwork):
-            return nn.Identity(), self.network
+        """Return the encoder, which of a text is its embedding, and the head."""
         return self.network.encoder, self.network.head
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Run the network, (batch, leaves) or (batch, labels).
-
-        A policy's inputs are (batch, `opinion_width`) float32, one row what `pack_opinions` made of a
-        product. While it learns, modalities are left out at random, so that it can do without.
-        """
-        if isinstance(self.network, FusionNetwork):
-            said, features, there = unpack_opinions(inputs, self.network.config)
-            if self.training:
-                there, features = self._left_out(there, features)
-            return self.network(said, there, features)  # type: ignore[no-any-return]
+        """Run the network, (batch, leaves) or (batch, labels)."""
         logits: Tensor = self.network(inputs)
         return logits
-
-    def _left_out(self, there: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        kept = there & (torch.rand(there.shape, device=there.device) >= self.drop)
-        there = torch.where((kept.sum(1) > 1)[:, None], kept, there)  # one alone is no question to a policy
-        if widths := self.network.config.widths:
-            features = features * there.repeat_interleave(torch.tensor(widths, device=there.device), 1)
-        return there, features
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return each example's loss, (batch,)."""
@@ -198,6 +168,37 @@ class LabelsObjective(ClassesObjective):
         return {"val_micro_f1": found.f1, "val_micro_precision": found.precision, "val_micro_recall": found.recall}
 
 
+class PolicyObjective(ClassesObjective):
+    """The same of a fusion policy, which has no encoder.
+
+    Its inputs are (batch, `opinion_width`) float32, one row what `pack_opinions` made of a product. While it learns,
+    modalities are left out at random, so that it can do without.
+    """
+
+    def parts(self) -> tuple[nn.Module, nn.Module]:
+        """Return nothing, and the policy."""
+        return nn.Identity(), self.network
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Run the policy, (batch, leaves) or (batch, labels)."""
+        said, features, there = unpack_opinions(inputs, self.network.config)
+        if self.training:
+            there, features = self._left_out(there, features)
+        logits: Tensor = self.network(said, there, features)
+        return logits
+
+    def _left_out(self, there: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        kept = there & (torch.rand(there.shape, device=there.device) >= self.settings.modality_dropout)
+        there = torch.where((kept.sum(1) > 1)[:, None], kept, there)  # one alone is no question to a policy
+        if widths := self.network.config.widths:
+            features = features * there.repeat_interleave(torch.tensor(widths, device=there.device), 1)
+        return there, features
+
+
+class PolicyLabelsObjective(PolicyObjective, LabelsObjective):
+    """Binary cross-entropy of a fusion policy's labels."""
+
+
 class EncoderDecoderObjective(Objective):
     """Cross-entropy of each token under teacher forcing, and the attention's regularization."""
 
@@ -205,9 +206,8 @@ class EncoderDecoderObjective(Objective):
 
     def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
         super().__init__(config, taxonomy, network, device)
-        assert isinstance(config, EncoderDecoderTraining)
-        self.regularization = config.attention_regularization
-        self.within_taxonomy = config.normalization == "taxonomy"
+        self.regularization = self.settings.attention_regularization
+        self.within_taxonomy = self.settings.normalization == "taxonomy"
         tree = self.tree
         tokens = torch.from_numpy(tree.trie.leaf_tokens)
         ended = torch.cat([tokens, torch.full_like(tokens[:, :1], PAD)], 1)
@@ -270,3 +270,18 @@ class EncoderDecoderObjective(Objective):
             mean = -others.masked_fill(~kept, 0.0).sum(2) / kept.sum(2).clamp(min=1)
             loss = torch.where(kept.any(2), (1 - smoothing) * loss + smoothing * mean, loss)
         return (loss * there).sum(1) / there.sum(1).clamp(min=1)
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "classifier": ClassesObjective,
+    "encoder-decoder": EncoderDecoderObjective,
+    "text": ClassesObjective,
+    "fusion": PolicyObjective,
+}
+"""What models of category paths learn from, by the kinds of `atlas_ray.training.settings.TRAININGS`."""
+LABEL_OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "image-labels": LabelsObjective,
+    "text": LabelsObjective,
+    "fusion": PolicyLabelsObjective,
+}
+"""The same of models of labels."""

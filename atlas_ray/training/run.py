@@ -35,7 +35,7 @@ from atlas_ray.training.data import (
 from atlas_ray.training.loop import STATE_FILE, Plan, train_worker
 from atlas_ray.training.mistakes import EndAtMistakes, raise_reason
 from atlas_ray.training.networks import build_network, load_weights
-from atlas_ray.training.settings import PictureTraining, TextTraining, TrainConfig
+from atlas_ray.training.settings import TextTraining, TrainConfig
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
 CHECKPOINTS = "checkpoints"
@@ -204,7 +204,7 @@ def uses_gpus(config: TrainConfig, gpus: float) -> bool:
     if config.device == "cuda" and not gpus and "RAY_ADDRESS" not in os.environ:
         raise ConfigError("--device is 'cuda', but the Ray of this machine has no GPU")
     enough = config.device == "cuda" or (config.device == "auto" and gpus >= least)
-    if isinstance(config, PictureTraining) and config.sync_batch_norm and most > 1 and not enough:
+    if config.of_pictures and config.of_pictures.sync_batch_norm and most > 1 and not enough:
         raise ConfigError("--sync-batch-norm is for workers on GPUs; PyTorch has no such normalization on CPUs")
     if config.device == "auto" and 0 < gpus < least:
         tell(
@@ -263,9 +263,10 @@ def _words(config: TrainConfig, found: Labelled) -> WordIndex | None:
 def _stream(config: TrainConfig, rows: Labelled, words: WordIndex | None, *, shuffle_seed: int | None) -> Any:
     if words is not None:
         return with_words(rows, words, shuffle_seed=shuffle_seed)
-    assert isinstance(config, PictureTraining)
-    limits = PictureLimits(min_side_px=config.min_side_px)
-    return with_pixels(rows, config.image_size_px, limits, shuffle_seed=shuffle_seed)
+    pictures = config.of_pictures
+    assert pictures is not None
+    limits = PictureLimits(min_side_px=pictures.min_side_px)
+    return with_pixels(rows, pictures.image_size_px, limits, shuffle_seed=shuffle_seed)
 
 
 def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
-from atlas_ray.training.settings import PictureTraining, TrainConfig
+from atlas_ray.training.settings import TrainConfig
 
 WARM = 0.25
 START_DIVISOR, END_DIVISOR = 25.0, 1e5
@@ -31,7 +31,7 @@ def rate_at(config: TrainConfig, step: int, steps_per_epoch: int) -> Rate:
     ("A disciplined approach to neural network hyper-parameters", 2018) in fastai's form: along
     cosines up for a quarter of the way and down for the rest, momentum against it.
     """
-    head = (config.head_epochs if isinstance(config, PictureTraining) else 0) * steps_per_epoch
+    head = (config.of_pictures.head_epochs if config.of_pictures else 0) * steps_per_epoch
     whole = config.epochs * steps_per_epoch
     head_only = step < head
     if config.schedule == "constant":

@@ -115,6 +115,11 @@ class TrainConfig(Settings):
         return self.model
 
     @property
+    def of_pictures(self) -> "PictureTraining | None":
+        """These settings, if they are of a model of pictures."""
+        return None
+
+    @property
     def label_products(self) -> int | None:
         """How many training products a label needs, of a model of labels; None of one of paths."""
         return None
@@ -171,6 +176,15 @@ class PictureTraining(TrainConfig):
         """What a person calls the run."""
         return f"{self.model}, {self.backbone}"
 
+    @property
+    def of_pictures(self) -> "PictureTraining":
+        """These settings."""
+        return self
+
+    def frozen_layers(self, encoder: Any) -> list[Any]:
+        """Return the layers of an encoder that are not trained."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class PathTraining(PictureTraining):
@@ -190,6 +204,11 @@ class PathTraining(PictureTraining):
         most = len(BACKBONES[self.backbone].blocks)
         if self.train_from_block > most:
             raise ConfigError(f"train_from_block is {self.train_from_block}; expected 0 to {most} of a {self.backbone}")
+
+    def frozen_layers(self, encoder: Any) -> list[Any]:
+        """Return what is before the first block that is trained."""
+        layers: list[Any] = encoder.layers_before(self.train_from_block)
+        return layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +270,10 @@ class ImageLabelsTraining(PictureTraining):
     def label_products(self) -> int:
         """How many training products a label needs."""
         return self.min_products
+
+    def frozen_layers(self, encoder: Any) -> list[Any]:
+        """Return what is before the last layers, which are trained."""
+        return [] if self.weights == "none" else encoder.layers_before_last(self.trainable_layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from atlas_ray.artifacts import ZoomArtifact, load_artifact
-from atlas_ray.decoding import PREDICTED
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
+from atlas_ray.prediction.columns import COLUMNS, answer_table
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig, choose_device, choose_dtype
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.schemas import PREDICTIONS
@@ -40,8 +40,8 @@ def predictor(
 def test_the_columns_are_those_of_the_contract(small_model: str, garments: Taxonomy) -> None:
     table, refused = predictor(small_model, top_k=3)(pictures(5))
     assert refused == {}
-    assert table.schema.names == list(PREDICTED)
-    assert all(table.schema.field(name).type == PREDICTIONS.field(name).type for name in PREDICTED)
+    assert table.schema.names == list(COLUMNS)
+    assert all(table.schema.field(name).type == PREDICTIONS.field(name).type for name in COLUMNS)
     for row in table.to_pylist():
         path = tuple(row["category_path"])
         assert path in garments.leaf_set
@@ -195,7 +195,7 @@ def test_an_answer_that_is_no_number_is_none(small_model: str, monkeypatch: pyte
     for index in (0, 2, 4):
         assert table["category_path"][index] == wanted["category_path"][index]
         assert table["probability"][index].as_py() == pytest.approx(wanted["probability"][index].as_py())
-    assert all(table[name].is_null().to_pylist() == [index in (1, 3, 5) for index in range(6)] for name in PREDICTED)
+    assert all(table[name].is_null().to_pylist() == [index in (1, 3, 5) for index in range(6)] for name in COLUMNS)
     vectors, refused = made.embed(contents)
     assert sorted(index for index, error in refused.items() if error.code == "not_a_number") == [1, 3]
     assert (vectors.any(1).tolist(), bool(np.isfinite(vectors).all())) == (
@@ -212,7 +212,7 @@ def test_each_number_of_an_answer_counts(small_model: str, row: int, field: str,
     found = made.infer(Products(made.decode(pictures(3))[0]))
     broken = getattr(found, field).clone()
     broken[row] = value
-    table = made.scope.table([replace(found, **{field: broken})])
+    table = answer_table(made.scope, [replace(found, **{field: broken})])
     assert table["category_path"].is_null().to_pylist() == [place == row for place in range(3)]
 
 

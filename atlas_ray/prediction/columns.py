@@ -1,0 +1,85 @@
+"""The columns that an answer fills in the predictions table, each made from what a search found.
+
+Dimensions: pictures; K paths, as many as a search keeps of a picture.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from atlas_ray.decoding import Posterior, Scope
+from atlas_ray.schemas import ALTERNATIVE, PREDICTIONS
+
+
+class Answers:
+    """What searches in one scope found, as arrays of the fields of `Posterior`."""
+
+    def __init__(self, scope: Scope, found: Sequence[Posterior]) -> None:
+        def joined(name: str) -> NDArray[Any]:
+            return torch.cat([getattr(part, name) for part in found]).cpu().numpy()
+
+        self.scope = scope
+        self.leaf = joined("leaf")
+        """(pictures, K)"""
+        self.probability = joined("probability")
+        """(pictures, K)"""
+        self.level_probability = joined("level_probability")
+        """(pictures, depth)"""
+        self.outside = joined("outside")
+        """(pictures,)"""
+        self.missing = ~joined("finite")
+        """(pictures,) bool: a number of the answer is NaN or infinite, so that all of its columns are null."""
+        self.others = (self.leaf[:, 1:] >= 0) & ~self.missing[:, None]
+        """(pictures, K - 1) bool: where there is a path beside the best one."""
+
+    def numbers(self, values: NDArray[Any]) -> pa.Array:
+        """Return a column of numbers, (pictures,)."""
+        return pa.array(values, mask=self.missing)
+
+    def lists(self, values: pa.Array, kept: NDArray[np.bool_]) -> pa.Array:
+        """Return a column of lists: `values` are those that `kept`, (pictures, columns), says, row by row."""
+        offsets = np.concatenate([[0], kept.sum(1).cumsum()]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(self.missing))
+
+
+def _category_path(found: Answers) -> pa.Array:
+    return found.scope.paths.take(pa.array(found.leaf[:, 0], mask=found.missing))
+
+
+def _level_probabilities(found: Answers) -> pa.Array:
+    levels = found.level_probability
+    kept = np.arange(levels.shape[1]) < found.scope.lengths[found.leaf[:, 0]][:, None]
+    kept &= ~found.missing[:, None]
+    return found.lists(pa.array(levels[kept]), kept)
+
+
+def _alternatives(found: Answers) -> pa.Array:
+    paths = found.scope.paths.take(pa.array(found.leaf[:, 1:][found.others]))
+    probability = pa.array(found.probability[:, 1:][found.others])
+    return found.lists(pa.StructArray.from_arrays([paths, probability], fields=list(ALTERNATIVE)), found.others)
+
+
+COLUMNS: dict[str, Callable[[Answers], pa.Array]] = {
+    "category_path": _category_path,
+    "probability": lambda found: found.numbers(found.probability[:, 0]),
+    "level_probabilities": _level_probabilities,
+    "alternatives": _alternatives,
+    "outside_probability": lambda found: found.numbers(found.outside),
+}
+"""By their names in `PREDICTIONS`, which has their types."""
+
+
+def answer_table(scope: Scope, found: Sequence[Posterior]) -> pa.Table:
+    """Turn what searches in a scope found into a table of `COLUMNS`, without a loop over pictures.
+
+    A picture whose answer is no number has a row of nulls.
+    """
+    schema = pa.schema([PREDICTIONS.field(name) for name in COLUMNS])
+    if not found:
+        return schema.empty_table()
+    answers = Answers(scope, found)
+    return pa.table([make(answers) for make in COLUMNS.values()], schema=schema)
