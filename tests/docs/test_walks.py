@@ -60,9 +60,7 @@ def test_from_python(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_the_readme(
-    small_model: str, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_readme(small_model: str, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     walk(
         "../README.md",
@@ -78,6 +76,7 @@ def test_the_readme(
     assert names["refused"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_picture_and_a_title_know_more_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
