@@ -34,10 +34,10 @@ def run(options: argparse.Namespace) -> int:
             print_import(report)
         elif isinstance(report, CrawlReport):
             if report.already_done:
-                print(f"{report.folder} holds this crawl, finished; nothing to crawl")
-            print_crawl(report.folder, report.run)
+                print(f"{report.output} holds this crawl, finished; nothing to crawl")
+            print_crawl(report.output, report.run)
             if config.format == "atlas-json":
-                print(f"as one file: {report.folder}/atlas.json")
+                print(f"as one file: {report.output}/atlas.json")
             for why in report.failed.values():
                 print(f"atlas-ray crawl: {why}; the same command goes on with it", file=sys.stderr)
         else:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
     done = collect(config, show)
     if not done.crawled.run["counts"]["products"]:
-        why = f"{done.crawled.folder}/stores says why, a page each; --retry-failed asks again for what did not come"
+        why = f"{done.crawled.output}/stores says why, a page each; --retry-failed asks again for what did not come"
         print(f"atlas-ray crawl: no product was found; {why}", file=sys.stderr)
         return EXIT_FAILED
     code = quarantine_exit("crawl", done.refused_fraction, ImportConfig.max_quarantine_fraction, what="products")

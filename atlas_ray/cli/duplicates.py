@@ -20,5 +20,7 @@ def run(options: argparse.Namespace) -> int:
     from atlas_ray.reports.collection import print_duplicates
 
     done = deduplicate(settings_of(options, DuplicatesRunConfig))
-    print_duplicates(done.output, done.run, done.straddling, done.changed)
+    if done.report.already_done:
+        print(f"{done.report.output} holds this run, finished; only the split is made again")
+    print_duplicates(done.report.output, done.report.run, done.straddling, done.changed)
     return EXIT_OK

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import ray
@@ -25,15 +25,14 @@ from atlas_ray.crawl.settings import CrawlLimits
 from atlas_ray.crawl.store import read_stores
 from atlas_ray.errors import ConfigError, OutputError
 from atlas_ray.io import storage
-from atlas_ray.io.lease import holding
-from atlas_ray.runs.run_record import RUN, read_run, write_run
+from atlas_ray.runs.run_record import RunReport
+from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.schemas import PATH_KEY_SEPARATOR, product_id_of
-from atlas_ray.settings import pin_settings, setting
+from atlas_ray.settings import setting
 from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
-IDENTITY = "crawl.json"
 FRONTIER = "frontier.sqlite3"
 FORMATS = ("tables", "atlas-json")
 ATLAS_KEYS = ("title", "description", "price", "currency", "url", "store", "breadcrumb")
@@ -79,15 +78,8 @@ class StoresFile:
     content: bytes
 
 
-@dataclass(frozen=True)
-class CrawlReport:
-    """What a crawl did; `run.json` holds the same."""
-
-    folder: str
-    """Holds rows/ (and atlas.json), stores/ and run.json."""
-    run: dict[str, Any]
-    already_done: bool = False
-    """The output held a finished crawl with the same labels, and nothing was done."""
+class CrawlReport(RunReport):
+    """What a crawl did; its output holds rows/ (and atlas.json), stores/ and run.json."""
 
     @property
     def failed(self) -> dict[str, str]:
@@ -95,7 +87,6 @@ class CrawlReport:
         return {name: store["failed"] for name, store in self.run["stores"].items() if store["failed"]}
 
 
-@holding("crawl", "config.output")
 def crawl(config: CrawlRunConfig) -> CrawlReport:
     """Crawl stores; the same call goes on after a stop, and labels anew after a change of the mapping.
 
@@ -109,9 +100,12 @@ def crawl(config: CrawlRunConfig) -> CrawlReport:
         UserError: for a stores file, taxonomy or mapping that cannot be used, an output of other
             stores, and where no store could be crawled.
     """
-    began = time.time()
-    output = storage.absolute(config.output)
-    folder = storage.join(output, "crawl")
+    with Job("crawl", config, below="crawl", makes=("rows", "stores")) as job:
+        return _crawl(config, job)
+
+
+def _crawl(config: CrawlRunConfig, job: Job) -> CrawlReport:
+    output, folder = storage.absolute(config.output), job.output
     names = _names(config)
     taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else None
     mapping = None
@@ -121,13 +115,11 @@ def crawl(config: CrawlRunConfig) -> CrawlReport:
     stores = StoresFile(config.stores.rpartition("/")[2], storage.read_bytes(config.stores))
     if storage.exists(storage.join(output, "model.json")) or storage.files(storage.join(output, "products")):
         raise OutputError(f"{output} holds a model or a catalogue; crawl into a folder of its own")
-    pin_settings(folder, IDENTITY, {"stores": config.stores, "only": config.only})
+    job.pin({"stores": config.stores, "only": config.only})
     labels = _labels_id(config, taxonomy)
-    before = read_run(folder)
     due = [name for name in names if _is_due(storage.join(folder, "stores", name), config)]
-    if before is not None and not due and before.get("labels_id") == labels:
-        return CrawlReport(folder, before, already_done=True)
-    storage.delete_file(storage.join(folder, RUN))
+    if (done := job.finished(lambda run: not due and run.get("labels_id") == labels)) is not None:
+        return CrawlReport(folder, done.run, already_done=True)
     connect()
     with ProgressDisplay("crawling", "pages") as display:
         task = ray.remote(num_cpus=0 if len(names) == 1 else 1, max_retries=3)(_crawl_store)
@@ -139,8 +131,7 @@ def crawl(config: CrawlRunConfig) -> CrawlReport:
         raise ConfigError(found[0]["failed"])
     if config.format == "atlas-json":
         write_atlas_json(folder, names)
-    run = write_run(folder, "crawl", began, {"config": asdict(config), "labels_id": labels, **_together(reports)})
-    return CrawlReport(folder, run)
+    return CrawlReport(folder, job.finish({"labels_id": labels, **_together(reports)}).run)
 
 
 def _labels_id(config: CrawlRunConfig, taxonomy: Taxonomy | None) -> str:

@@ -5,6 +5,7 @@ keeps a group on one side.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +60,8 @@ PLACEHOLDERS = pa.schema(
 )
 """One row a picture that too many products have, such as "no image available": one copy, and how many there are."""
 
+FILES = ("duplicates.parquet", "groups.parquet", "placeholders.parquet")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicateConfig(Settings):
@@ -85,8 +88,15 @@ class DuplicateReport:
 
     def write(self, folder_uri: str) -> None:
         """Write each table as a Parquet file of its name."""
-        for name in ("duplicates", "groups", "placeholders"):
-            storage.write_table(storage.join(folder_uri, f"{name}.parquet"), getattr(self, name))
+        for file in FILES:
+            storage.write_table(storage.join(folder_uri, file), getattr(self, file.removesuffix(".parquet")))
+
+    @classmethod
+    def read(cls, folder_uri: str) -> Self:
+        """Read what `write` wrote."""
+        return cls(
+            **{file.removesuffix(".parquet"): storage.read_table(storage.join(folder_uri, file)) for file in FILES}
+        )
 
 
 def fingerprint_block(table: pa.Table) -> pa.Table:

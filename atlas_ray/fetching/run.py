@@ -9,7 +9,7 @@ import functools
 import hashlib
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,25 +19,24 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from atlas_ray.errors import AuditError, ConfigError, OutputError
+from atlas_ray.errors import AuditError, ConfigError
 from atlas_ray.fetching.pictures import JOURNAL, OUTCOMES, PictureFetcher, write_outcomes
 from atlas_ray.fetching.tables import IMAGE, JOINED, OUTCOME, PRODUCT, TABLES, write_products
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.addresses import AddressRule
 from atlas_ray.io.downloads import USER_AGENT, Downloader
-from atlas_ray.io.lease import holding
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
-from atlas_ray.runs.run_record import RUN, RunReport, quarantine_codes, read_run, write_run
+from atlas_ray.runs.run_record import RUN, RunReport
+from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.shuffle import by_product
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.schemas import IMAGES
-from atlas_ray.settings import Settings, pin_settings, setting
+from atlas_ray.settings import Settings, setting
 
-IDENTITY = "fetch.json"
 CALLS_PER_WORKER = 4
 """Blocks that a worker has on their way at a time: a slow picture in one does not hold up the others."""
 PICTURES_PER_PARTITION = 50_000
@@ -86,7 +85,6 @@ class FetchConfig(Settings):
         return AddressRule.parse(self.allow_private)
 
 
-@holding("fetch", "config.output")
 def fetch(config: FetchConfig) -> RunReport:
     """Download the pictures of a catalogue and write a catalogue that holds the stored ones.
 
@@ -103,37 +101,26 @@ def fetch(config: FetchConfig) -> RunReport:
         StorageError: where a picture cannot be written.
         AuditError: where pictures and outcomes do not balance.
     """
-    began = time.time()
-    output = storage.absolute(config.output)
-    catalog = open_catalog(storage.absolute(config.catalog), needed=("image_uris",))
-    total = catalog.images.rows
-    _hold_output(output, catalog.uri)
-    source_id = _source_id(catalog)
-    if (run := read_run(output)) is not None:
-        again = config.retry_failed and run["counts"]["quarantined"]
-        if run.get("source_id") == source_id and not again:
-            return RunReport(output, run, already_done=True)
-        storage.delete_file(storage.join(output, RUN))
-    done = _journal_ids(output, stored_only=config.retry_failed)
-    connect()
-    with ProgressDisplay("fetching", "pictures", total=total, done=min(len(done), total)) as display:
-        _stream(config, catalog.images, output, done, display)
-    streamed = time.time()
-    counts = _write_tables(catalog, output)
-    fields = {
-        "config": asdict(config),
-        "counts": dict(counts),
-        "unreadable_values": catalog.account(),
-        "quarantined_by_code": quarantine_codes(output),
-        "resumed_from": len(done),
-        "source_id": source_id,
-        "seconds": {
-            "total": time.time() - began,
-            "stream": streamed - began,
-            "tables": time.time() - streamed,
-        },
-    }
-    return RunReport(output, write_run(output, "fetch", began, fields))
+    with Job("fetch", config, makes=(*TABLES, JOURNAL, "pictures", "taxonomy.json")) as job:
+        catalog = open_catalog(storage.absolute(config.catalog), needed=("image_uris",))
+        job.pin({"catalog": catalog.uri})
+        source_id = _source_id(catalog)
+
+        def is_current(run: dict[str, Any]) -> bool:
+            again = config.retry_failed and run["counts"]["quarantined"]
+            return run.get("source_id") == source_id and not again
+
+        if (report := job.finished(is_current)) is not None:
+            return report
+        total, done = catalog.images.rows, _journal_ids(job.output, stored_only=config.retry_failed)
+        connect()
+        with ProgressDisplay("fetching", "pictures", total=total, done=min(len(done), total)) as display:
+            _stream(config, catalog.images, job.output, done, display)
+        streamed = time.time()
+        counts = _write_tables(catalog, job.output)
+        job.resumed_from = len(done)
+        job.seconds |= {"stream": streamed - job.began, "tables": time.time() - streamed}
+        return job.finish(job.account(catalog, counts, stage="fetch") | {"source_id": source_id})
 
 
 def _source_id(catalog: Catalog) -> str:
@@ -141,17 +128,6 @@ def _source_id(catalog: Catalog) -> str:
     uri = storage.join(catalog.uri, RUN)
     account = storage.read_bytes(uri) if storage.exists(uri) else b""
     return hashlib.sha256(account + str(catalog.images.all_rows).encode()).hexdigest()
-
-
-def _hold_output(output: str, catalog: str) -> None:
-    """Refuse an output of another origin."""
-    if output == catalog:
-        raise OutputError(f"{output} is the catalogue itself; fetch into a folder of its own")
-    if not storage.exists(storage.join(output, IDENTITY)):
-        for name in (RUN, "model.json", *TABLES):
-            if storage.exists(storage.join(output, name)):
-                raise OutputError(f"{output} holds {name} of another origin; fetch into a new folder")
-    pin_settings(output, IDENTITY, {"catalog": catalog})
 
 
 def _journal_ids(output: str, *, stored_only: bool) -> Ids:
@@ -252,7 +228,4 @@ def _write_tables(catalog: Catalog, output: str) -> Counter[str]:
             f"{counts['input']} pictures in {total} rows of input"
         )
     counts["repeated_input_rows"] = total - counts["input"]
-    unusable = catalog.write_unusable(output, "fetch")
-    for name in ("input", "quarantined"):
-        counts[name] += unusable
     return counts

@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -168,6 +168,15 @@ def open_input(uri: str) -> pa.NativeFile:
     place = locate(uri)
     with named(uri):
         return place.filesystem.open_input_stream(place.path, compression=None)
+
+
+def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file that this program wrote; of another one, `atlas_ray.formats.tables` is the door."""
+    import pyarrow.parquet as pq  # what only reads names and bytes does not wait for it
+
+    place = locate(uri)
+    with named(uri), place.filesystem.open_input_file(place.path) as stream:
+        return pq.read_table(stream, columns=columns)
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -6,10 +6,9 @@ again replaces what it wrote.
 
 import contextlib
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,15 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from atlas_ray.errors import AuditError, CatalogError, OutputError, TaxonomyError
+from atlas_ray.errors import AuditError, CatalogError, TaxonomyError
 from atlas_ray.formats.tables import Piece, Table, open_table
 from atlas_ray.io import storage
-from atlas_ray.io.lease import holding
 from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predictions
 from atlas_ray.migration.settings import MigrateConfig
 from atlas_ray.runs.leaves import find_leaves
-from atlas_ray.runs.run_record import RunReport, read_run, write_run
+from atlas_ray.runs.run_record import RunReport, read_run
 from atlas_ray.runs.scored import PREDICTED
+from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.tables import (
@@ -37,10 +36,8 @@ from atlas_ray.runtime.tables import (
     table_rows,
 )
 from atlas_ray.schemas import CATEGORIZED, PREDICTIONS
-from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
 
-IDENTITY = "migrate.json"
 RESCORE, RELABEL = "rescore", "relabel"
 OUTCOMES = ("migrated", "undetermined", "without_path")
 BATCH_ROWS = 20_000
@@ -60,9 +57,9 @@ class _Table:
 
 RUN_TABLES = (_Table("products", predicted=True, label="true_category_path"), _Table("predictions", predicted=True))
 CATALOG_TABLES = (_Table("products", label="category_path"),)
+MADE = ("products", "predictions", "images", "taxonomy.json", RESCORE, RELABEL)
 
 
-@holding("taxonomy migrate", "config.output")
 def migrate(config: MigrateConfig) -> RunReport:
     """Rewrite a scoring run, or a catalogue's labels, to the next version of its taxonomy.
 
@@ -78,8 +75,12 @@ def migrate(config: MigrateConfig) -> RunReport:
         OutputError: where the output holds something else.
         AuditError: where a table lost or gained a row.
     """
-    began = time.time()
-    source, output = storage.absolute(config.run or config.catalog or ""), storage.absolute(config.output)
+    with Job("taxonomy migrate", config, makes=MADE) as job:
+        return _migrate(config, job)
+
+
+def _migrate(config: MigrateConfig, job: Job) -> RunReport:
+    source, output = storage.absolute(config.run or config.catalog or ""), job.output
     old, new = read_taxonomy(config.old), read_taxonomy(config.new)
     changes = compare(old, new, read_mapping(config.mapping) if config.mapping else None)
     before = _run_identity(source) if config.run else _catalog_identity(source)
@@ -91,10 +92,10 @@ def migrate(config: MigrateConfig) -> RunReport:
     opened = {CATALOG_TABLES[0]: catalog.products} if catalog else _run_tables(source)
     tables = tuple(opened)
     said = changes.to_json().encode()
-    identity = {**before, "taxonomy_id": new.id, "old_taxonomy_id": old.id, "changes": hashlib.sha256(said).hexdigest()}
-    _hold_identity(source, output, identity)
-    if (run := read_run(output)) is not None:
-        return RunReport(output, run, already_done=True)
+    hashed = {"old_taxonomy_id": old.id, "changes": hashlib.sha256(said).hexdigest()}
+    job.pin({**before, "taxonomy_id": new.id, **hashed})
+    if (report := job.finished()) is not None:
+        return report
     connect()
     for folder in (*(table.name for table in tables), RESCORE, RELABEL):
         storage.delete_folder(storage.join(output, folder))
@@ -102,17 +103,7 @@ def migrate(config: MigrateConfig) -> RunReport:
     storage.write_bytes(storage.join(output, "changes.json"), said)
     forget_unusable(output)
     rows = {table.name: found.rows for table, found in opened.items()}
-    with ProgressDisplay("migrating", "rows", total=sum(rows.values())) as display:
-        destinations = ray.put(changes.destinations)
-        task = ray.remote(_migrate_file)
-        pending = [
-            task.remote(table, piece, _file_name(found, piece), output, destinations, new.id, display.board)
-            for table, found in opened.items()
-            for piece in found.pieces()
-        ]
-        counts = Counter[str]()
-        for one in ray.get(pending):
-            counts.update(one)
+    counts = _migrate_tables(opened, output, changes.destinations, new.id)
     if config.run:
         storage.write_bytes(storage.join(output, PREDICTED), new.to_json().encode())
     if catalog:
@@ -121,8 +112,6 @@ def migrate(config: MigrateConfig) -> RunReport:
         storage.write_bytes(storage.join(output, "taxonomy.json"), new.to_json().encode())
     _audit(output, rows, tables, counts)
     fields = {
-        "config": asdict(config),
-        "identity": identity,
         "made_with_taxonomy_id": before["taxonomy_id"],
         "counts": {
             name: counts[name] for what in _kinds(tables) for name in (what, *(f"{what}_{one}" for one in OUTCOMES))
@@ -133,9 +122,25 @@ def migrate(config: MigrateConfig) -> RunReport:
         },
         "unusable_rows": catalog.write_unusable(output, "migrate") if catalog else 0,
         "unreadable_values": catalog.account() if catalog else {},
-        "seconds": {"total": time.time() - began},
     }
-    return RunReport(output, write_run(output, "migrate", began, fields))
+    return job.finish(fields)
+
+
+def _migrate_tables(
+    opened: Mapping[_Table, Table], output: str, destinations: Destinations, taxonomy_id: str
+) -> Counter[str]:
+    """Rewrite tables, a Ray task a file, and count what became of their rows."""
+    counts = Counter[str]()
+    with ProgressDisplay("migrating", "rows", total=sum(found.rows for found in opened.values())) as display:
+        shared, task = ray.put(destinations), ray.remote(_migrate_file)
+        pending = [
+            task.remote(table, piece, _file_name(found, piece), output, shared, taxonomy_id, display.board)
+            for table, found in opened.items()
+            for piece in found.pieces()
+        ]
+        for one in ray.get(pending):
+            counts.update(one)
+    return counts
 
 
 def _run_identity(source: str) -> dict[str, Any]:
@@ -185,21 +190,6 @@ def _run_tables(source: str) -> dict[_Table, Table]:
 def _file_name(table: Table, piece: Piece) -> str:
     """Return a name for what becomes of a file: its own, with its folders."""
     return piece.file.uri[len(table.uri) :].strip("/").replace("/", "-")
-
-
-def _hold_identity(source: str, output: str, identity: dict[str, Any]) -> None:
-    """Keep what the migration is made of, or check that the output holds one made of the same.
-
-    Raises:
-        OutputError: where it holds anything else.
-    """
-    if output == source:
-        raise OutputError(f"{output} is what is to be migrated; migrate into a folder of its own")
-    if not storage.exists(storage.join(output, IDENTITY)):
-        for name in ("run.json", "model.json", "taxonomy.json", "products", "predictions"):
-            if storage.exists(storage.join(output, name)):
-                raise OutputError(f"{output} holds {name} of another origin; migrate into a new folder")
-    pin_settings(output, IDENTITY, identity)
 
 
 def _migrate_file(

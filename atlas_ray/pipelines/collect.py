@@ -50,7 +50,7 @@ def collect(config: CrawlRunConfig, on_stage: Callable[[StageReport], None] = la
         if not (crawled.already_done and storage.exists(storage.join(urls, "run.json"))):
             storage.delete_folder(urls)  # of an earlier state of the crawl, or of an import that was stopped
             taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else None
-            source = storage.join(crawled.folder, "rows")
+            source = storage.join(crawled.output, "rows")
             on_stage(import_catalog(ImportConfig(source=source, output=urls, format="jsonl", taxonomy=taxonomy)))
         imported = (read_run(urls) or {})["counts"]
         refused = sum(imported["quarantined"].values()) / max(imported["records"] - imported["blank"], 1)

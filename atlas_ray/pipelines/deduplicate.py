@@ -1,12 +1,12 @@
 """Duplicates found, and the products that share pictures put on one side of the split."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from atlas_ray.catalog.split import SplitRule, resplit_catalog
 from atlas_ray.duplicates.run import DuplicatesRunConfig, detect_duplicates
 from atlas_ray.io import storage
 from atlas_ray.io.lease import hold
+from atlas_ray.runs.run_record import RunReport
 
 
 @dataclass(frozen=True)
@@ -14,14 +14,12 @@ class Deduplicated:
     """What was found, and what it changed.
 
     Attributes:
-        output: The folder of the run; the new catalogue is in `catalog` below it.
-        run: What `run.json` holds.
+        report: That of the run; the new catalogue is in `catalog` below its output.
         straddling: Groups of products that stood on several sides of the split.
         changed: Products that changed sides.
     """
 
-    output: str
-    run: dict[str, Any]
+    report: RunReport
     straddling: int
     changed: int
 
@@ -32,8 +30,8 @@ def deduplicate(config: DuplicatesRunConfig) -> Deduplicated:
     rule = SplitRule.of(source).changed(shares=config.split, seed=config.seed)
     output = storage.absolute(config.output)
     with hold(output, "duplicates"):
-        report, run = detect_duplicates(config)
+        found, report = detect_duplicates(config)
         straddling, changed = resplit_catalog(
-            source, storage.join(output, "catalog"), report.groups, rule, anew=config.anew
+            source, storage.join(output, "catalog"), found.groups, rule, anew=config.anew
         )
-    return Deduplicated(output, run, straddling, changed)
+    return Deduplicated(report, straddling, changed)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
@@ -85,7 +84,7 @@ def _failed(output: str, folders: Sequence[str]) -> "np.ndarray[Any, np.dtype[np
     """Return the pictures, distinct, whose row has an error that may have passed."""
     found = [np.zeros(0, np.int64)]
     for file in _files(output, folders):
-        table = _read_rows(file)
+        table = storage.read_table(file)
         for name in {"error_code", "picture_error"}.intersection(table.column_names):
             codes = pc.list_element(pc.split_pattern(table[name].fill_null(""), ":", max_splits=1), 0)
             passing = pc.is_in(codes, pa.array(sorted(RETRYABLE_CODES)))
@@ -98,10 +97,10 @@ def _take_out(output: str, folders: Sequence[str]) -> None:
     marked = storage.join(output, RETRIED)
     if not storage.exists(marked):
         return
-    ids = _read_rows(marked)["image_id"].combine_chunks()
+    ids = storage.read_table(marked)["image_id"].combine_chunks()
     storage.delete_file(storage.join(output, RUN))
     for file in _files(output, (*folders, CHECKPOINT)):
-        table = _read_rows(file)
+        table = storage.read_table(file)
         kept = table.filter(pc.invert(pc.is_in(table["image_id"], ids)))
         if not len(kept):
             storage.delete_file(file)
@@ -112,12 +111,6 @@ def _take_out(output: str, folders: Sequence[str]) -> None:
 
 def _files(output: str, folders: Sequence[str]) -> list[str]:
     return [uri for folder in folders for uri in storage.files(storage.join(output, folder), suffix=".parquet")]
-
-
-def _read_rows(uri: str) -> pa.Table:
-    place = storage.locate(uri)
-    with place.filesystem.open_input_file(place.path) as stream:
-        return pq.read_table(stream)
 
 
 def recover(output: str, folders: Sequence[str]) -> int:

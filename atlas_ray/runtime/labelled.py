@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 import torch
-from ray.data import ActorPoolStrategy
 
 from atlas_ray.errors import CatalogError
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.modalities.products import PICTURE, Products, texts_of
 from atlas_ray.runtime.joined import write_inputs
 from atlas_ray.runtime.outcomes import KEYS
-from atlas_ray.runtime.pictures import fetched_pictures
+from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.settings import ReadConfig
 from atlas_ray.runtime.tables import count_labels, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.taxonomy import CategoryPath
@@ -62,25 +62,16 @@ def asked_about(
     connect()
     inputs = write_inputs(tables, scratch, columns, split=split)
     plan = plan_workers(device="cpu" if device == "cpu" else "auto", workers=0, threads=0)
-    stream = fetched_pictures(
+    stream = stream_pictures(
         inputs,
         display.board,
         plan,
+        ReadConfig(fetch_threads=16),
         block_rows=BLOCK_ROWS,
-        fetch_threads=16,
-        timeout_s=30.0,
         columns=(*KEYS, *texts, "category_path"),
         read=PICTURE in reads,
     )
-    answers = stream.map_batches(
-        ask,
-        fn_constructor_args=(*arguments, plan.threads),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=plan.workers),
-        **plan.actor_options,
-    )
-    return answers, tables.unusable_rows
+    return ask_model(stream, plan, ask, *arguments, plan.threads), tables.unusable_rows
 
 
 def products_of(

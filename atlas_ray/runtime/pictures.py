@@ -1,4 +1,4 @@
-"""The start of every stream: a catalogue's pictures with their bytes."""
+"""The stages that every stream begins with: a catalogue's pictures with their bytes, and a model that looks at them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,20 +9,18 @@ from ray.data import ActorPoolStrategy
 from atlas_ray.formats.tables import Table
 from atlas_ray.runtime.fetch import Fetch
 from atlas_ray.runtime.outcomes import KEYS
-from atlas_ray.runtime.settings import OUTAGE_S
+from atlas_ray.runtime.settings import ReadConfig
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.workers import WorkerPlan
 
 
-def fetched_pictures(
+def stream_pictures(
     table: Table,
     board: Any,
     plan: WorkerPlan,
+    config: ReadConfig,
     *,
     block_rows: int,
-    fetch_threads: int,
-    timeout_s: float,
-    outage_s: float = OUTAGE_S,
     columns: Sequence[str] = KEYS,
     read: bool = True,
 ) -> ray.data.Dataset:
@@ -32,29 +30,45 @@ def fetched_pictures(
         table: A catalogue's images, or another table with `KEYS`, opened.
         board: The run's progress.
         plan: The processes that follow; as many fetch, at most.
+        config: How bytes are read.
         block_rows: Pictures a block.
-        fetch_threads: Objects read at a time by each fetching process.
-        timeout_s: Seconds for one request to the object store.
-        outage_s: Seconds that the store may be away; then the stream ends with an `OutageError`.
         columns: What to read of the table.
         read: Whether to read the bytes; without, every row is one without a picture.
     """
+    fetch = {"threads": config.fetch_threads, "timeout_s": config.timeout_s, "outage_s": config.outage_s, "read": read}
     return (
         read_table(table, columns)
         .repartition(target_num_rows_per_block=block_rows)
         .map_batches(
             Fetch,
             fn_constructor_args=(board,),
-            fn_constructor_kwargs={
-                "threads": fetch_threads,
-                "timeout_s": timeout_s,
-                "outage_s": outage_s,
-                "read": read,
-            },
+            fn_constructor_kwargs=fetch,
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(min_size=1, max_size=max(1, plan.workers)),
             num_cpus=0 if plan.free else 1,
         )
+    )
+
+
+def ask_model(stream: ray.data.Dataset, plan: WorkerPlan, model: Any, /, *args: Any, **kwargs: Any) -> ray.data.Dataset:
+    """Turn the blocks of a stream into others by the processes of a plan.
+
+    Args:
+        stream: Blocks of pictures.
+        plan: How many processes, and what each takes.
+        model: A class that is made once a process, and called with each block.
+        args: What it is made with.
+        kwargs: Likewise.
+    """
+    return stream.map_batches(
+        model,
+        fn_constructor_args=args,
+        fn_constructor_kwargs=kwargs,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ActorPoolStrategy(size=plan.workers),
+        **plan.actor_options,
     )

@@ -30,7 +30,15 @@ class OutcomeSink(BlockBasedFileDatasink):
     files are written.
     """
 
-    def __init__(self, output: str, board: Any = None, *, split: Split, rows_per_file: int | None = None) -> None:
+    def __init__(
+        self,
+        output: str,
+        board: Any = None,
+        *,
+        split: Split,
+        rows_per_file: int | None = None,
+        empty: pa.Table | None = None,
+    ) -> None:
         """Prepare the sink.
 
         Args:
@@ -39,6 +47,7 @@ class OutcomeSink(BlockBasedFileDatasink):
             split: Tells which rows of a block go to which folder below the output. It names every
                 folder each time, empty or not.
             rows_per_file: Rows a file, at least.
+            empty: What a task without rows writes, so that each folder has files of a schema; else there are none.
         """
         place = storage.locate(output)
         super().__init__(
@@ -51,19 +60,20 @@ class OutcomeSink(BlockBasedFileDatasink):
         self._output = output
         self._board = board
         self._split = split
+        self._empty = empty
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> None:
         """Write one task's outcomes."""
         started = time.time()
         tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
-        tables = [table for table in tables if len(table)]
-        if not tables:
+        tables = [table for table in tables if len(table)] or [self._empty]
+        if tables[0] is None:
             return
         name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
         for folder, rows in self._split(pa.concat_tables(tables)).items():
             uri = storage.join(self._output, folder, name)
             with storage.in_the_middle(uri):
-                if len(rows):
+                if len(rows) or self._empty is not None:
                     storage.write_table(uri, rows)
                 else:
                     storage.delete_file(uri)  # an earlier try of this task may have had some

@@ -28,6 +28,10 @@ class WorkerPlan:
     """Whether the processes hold no CPUs in Ray's account: where they did, the reading tasks of a
     small cluster would starve, and a GPU's worker needs few."""
 
+    def block_rows(self, batch_size: int) -> int:
+        """Return how many pictures a block holds, of a model that takes so many at once."""
+        return batch_size * (8 if self.gpus else 2)
+
     @property
     def actor_options(self) -> dict[str, Any]:
         """What each process asks of Ray."""

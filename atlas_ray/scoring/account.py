@@ -66,14 +66,14 @@ def combine_products(
         ),
     )
     write_table(combined, output, "products")
-    return _counts(output, source.rows, catalog.write_unusable(output, "read"))
+    return _counts(output, source.rows)
 
 
 def _combine(table: pa.Table, fitted: Any, **options: Any) -> pa.Table:
     return combine(table, fitted=ray.get(fitted), **options)
 
 
-def _counts(output: str, total: int, unusable: int) -> dict[str, int]:
+def _counts(output: str, total: int) -> dict[str, int]:
     """Add up the products table and hold it against the input."""
     table = open_table(storage.join(output, "products"), CATEGORIZED, may_be_missing=True)
     counts = Counter[str]()
@@ -86,6 +86,4 @@ def _counts(output: str, total: int, unusable: int) -> dict[str, int]:
     counts["repeated_input_rows"] = total - counts["input"]
     if counts["repeated_input_rows"] < 0:
         raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
-    for name in ("input", "quarantined"):
-        counts[name] += unusable
     return dict(counts)

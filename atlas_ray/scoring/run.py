@@ -5,39 +5,32 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from ray.data import ActorPoolStrategy, DataContext
+import ray.data
 
 from atlas_ray.artifacts import Artifact, load_artifact, load_zoom_artifact
 from atlas_ray.decoding import leaf_classes
-from atlas_ray.errors import ArtifactError, CatalogError, OutputError, TaxonomyError, tell
+from atlas_ray.errors import ArtifactError, CatalogError, TaxonomyError, tell
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table
 from atlas_ray.io import storage
-from atlas_ray.io.lease import holding
 from atlas_ray.metrics.decision import Decision, least_threshold
-from atlas_ray.runs.run_record import RunReport, picture_errors, quarantine_codes, read_run, timings, write_run
+from atlas_ray.runs.run_record import RunReport, picture_errors, read_run
 from atlas_ray.runs.scored import PREDICTED
-from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done
-from atlas_ray.runtime.joined import forget_inputs, write_inputs
+from atlas_ray.runtime.job import Job
+from atlas_ray.runtime.joined import write_inputs
 from atlas_ray.runtime.outcomes import KEYS
-from atlas_ray.runtime.pictures import fetched_pictures
-from atlas_ray.runtime.progress import ProgressDisplay
-from atlas_ray.runtime.session import connect
-from atlas_ray.runtime.sink import OutcomeSink
+from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.tables import count_labels, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.scoring.account import OF_PRODUCTS, combine_products
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
 from atlas_ray.scoring.settings import ScoreConfig
-from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
-IDENTITY = "score.json"
 FOLDERS = ("predictions", "filtered", "quarantine")
 """What the stream writes in."""
 
 
-@holding("score", "config.output")
 def score(config: ScoreConfig) -> RunReport:
     """Give every picture and every product of a catalogue a category path.
 
@@ -50,10 +43,14 @@ def score(config: ScoreConfig) -> RunReport:
         OutputError: where the output holds a run of another model, taxonomy or catalogue.
         AuditError: where inputs and outputs do not balance.
     """
-    began = time.time()
     if config.taxonomy and storage.exists(config.taxonomy):  # else a built-in one, by its name
         config = replace(config, taxonomy=storage.absolute(config.taxonomy))
-    output = storage.absolute(config.output)
+    with Job("score", config, streams=FOLDERS, makes=("products", PREDICTED)) as job:
+        return _score(config, job)
+
+
+def _score(config: ScoreConfig, job: Job) -> RunReport:
+    output = job.output
     spec, identity, fitted = _identity(config, storage.absolute(config.catalog))
     catalog = open_catalog(
         identity["catalog"],
@@ -65,46 +62,26 @@ def score(config: ScoreConfig) -> RunReport:
     predicted = _predicted(spec)
     unasked = read_run(output) is not None or config.taxonomy or config.within
     notes = [] if unasked else _notes(catalog.uri, config.model, predicted)
-    _hold_identity(output, identity)
-    if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
-        return RunReport(output, run, already_done=True)
+    job.pin(identity)
+    if (report := job.finished()) is not None:
+        return report
     storage.write_bytes(storage.join(output, PREDICTED), predicted.to_json().encode())
     for note in notes:
         tell(note)
-    connect()
     source = write_inputs(catalog, output, spec.texts) if spec.texts else catalog.images
-    total = source.rows
-    if not total + catalog.unusable_rows:
+    if not source.rows + catalog.unusable_rows:
         raise CatalogError(f"{catalog.uri}: no product and no picture to score")
-    done = rows_done(output)
-    with ProgressDisplay("scoring", "pictures", total=total, done=done) as display:
-        if done < total:
-            _stream(config, source, output, spec, display)
-        streamed = time.time()
-        spans = display.spans()
-    recover(output, FOLDERS)  # what no commit names is none of the outcomes that are counted now
+    stages = functools.partial(_stages, config, source, spec)
+    job.stream("scoring", source.rows, stages, split=split_scored, rows_per_file=config.rows_per_file)
+    streamed = time.time()
     counts = combine_products(config, catalog, source, output, identity, fitted)
+    job.seconds["combine"] = time.time() - streamed
     fields = {
-        "config": config.to_dict(),
-        "identity": identity,
-        "counts": counts,
-        "unreadable_values": catalog.account(),
         "notes": notes,
         "fitted_products_known": fitted is not None,
-        "quarantined_by_code": quarantine_codes(output),
         "without_picture_by_code": picture_errors(output) if spec.texts else {},
-        "resumed_from": done,
-        "seconds": {
-            "total": time.time() - began,
-            "stream": streamed - began,
-            "combine": time.time() - streamed,
-            **timings(spans),
-        },
     }
-    run = write_run(output, "score", began, fields)
-    close(output, (), run)
-    forget_inputs(output)
-    return RunReport(output, run)
+    return job.finish(job.account(catalog, counts) | fields)
 
 
 def _predicted(spec: PredictorSpec) -> Taxonomy:
@@ -197,59 +174,25 @@ def _decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None
     return decision.threshold
 
 
-def _hold_identity(output: str, identity: dict[str, Any]) -> None:
-    """Keep what the run is made of, or check that the output holds a run made of the same.
-
-    Raises:
-        OutputError: naming the first difference: one output never holds two models, taxonomies or
-            catalogues.
-    """
-    if storage.exists(storage.join(output, "model.json")) or storage.exists(storage.join(output, "taxonomy.json")):
-        raise OutputError(f"{output} holds a model or a catalogue; score into a folder of its own")
-    if output == identity["catalog"]:
-        raise OutputError(f"{output} is the catalogue itself; score into a folder of its own")
-    if not storage.exists(storage.join(output, IDENTITY)):
-        for name in (*FOLDERS, "products"):
-            if storage.files(storage.join(output, name)):
-                raise OutputError(f"{output} holds {name} of another origin; score into a new folder")
-    pin_settings(output, IDENTITY, identity)
-
-
-def _stream(config: ScoreConfig, source: Table, output: str, spec: PredictorSpec, display: ProgressDisplay) -> None:
-    """Read, fetch, decode, predict, write; what an earlier run committed is left out."""
+def _stages(config: ScoreConfig, source: Table, spec: PredictorSpec, board: Any) -> ray.data.Dataset:
+    """Read, fetch, decode, predict."""
     predictor = config.predictor
     plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
     spec = replace(spec, config=replace(predictor, threads=plan.threads))
     apart = config.decode_stage == "stage" or (config.decode_stage == "auto" and plan.gpus > 0 and plan.cpu_nodes)
-    apart = apart and bool(spec.sizes_px)
-    for folder in FOLDERS:
-        storage.make_folder(storage.join(output, folder))
-    with DataContext.current(checkpointed(output)):
-        stream = fetched_pictures(
-            source,
-            display.board,
-            plan,
-            block_rows=predictor.batch_size * (8 if plan.gpus else 2),
-            fetch_threads=config.fetch_threads,
-            timeout_s=config.timeout_s,
-            outage_s=config.outage_s,
-            columns=(*KEYS, *spec.texts),
-            read=bool(spec.sizes_px),
-        )
-        if apart:
-            stream = stream.map_batches(
-                functools.partial(decode_block, sizes_px=spec.sizes_px, limits=predictor.limits),
-                batch_size=None,
-                batch_format="pyarrow",
-            )
+    stream = stream_pictures(
+        source,
+        board,
+        plan,
+        config,
+        block_rows=plan.block_rows(predictor.batch_size),
+        columns=(*KEYS, *spec.texts),
+        read=bool(spec.sizes_px),
+    )
+    if apart and spec.sizes_px:
         stream = stream.map_batches(
-            Predict,
-            fn_constructor_args=(display.board, spec),
+            functools.partial(decode_block, sizes_px=spec.sizes_px, limits=predictor.limits),
             batch_size=None,
             batch_format="pyarrow",
-            zero_copy_batch=True,
-            compute=ActorPoolStrategy(size=plan.workers),
-            **plan.actor_options,
         )
-        sink = OutcomeSink(output, display.board, split=split_scored, rows_per_file=config.rows_per_file)
-        stream.write_datasink(sink)
+    return ask_model(stream, plan, Predict, board, spec)

@@ -1,44 +1,36 @@
 """The filter: a catalogue's zoomed pictures told from its normal ones, in a stream."""
 
 import functools
-import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data import ActorPoolStrategy, DataContext
-from ray.data.block import Block, BlockAccessor
-from ray.data.datasource import BlockBasedFileDatasink
+import ray.data
 
 from atlas_ray.artifacts import load_zoom_artifact
-from atlas_ray.errors import AuditError, ItemError, OutputError
+from atlas_ray.errors import AuditError, ItemError
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
-from atlas_ray.io.lease import holding
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
-from atlas_ray.runs.run_record import RunReport, quarantine_codes, timings, write_run
-from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done
+from atlas_ray.runs.run_record import RunReport
+from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.outcomes import split_outcomes
-from atlas_ray.runtime.pictures import fetched_pictures
-from atlas_ray.runtime.progress import ProgressDisplay
-from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.settings import StreamConfig
 from atlas_ray.runtime.shuffle import by_product
-from atlas_ray.runtime.sink import OutcomeSink, TaskNames
+from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.schemas import PRODUCTS, QUARANTINE
-from atlas_ray.settings import pin_settings, setting
+from atlas_ray.settings import setting
 from atlas_ray.zoom.choose import CHOSEN, IMAGE, JOINED, KEPT, LISTED, LOOKED_AT, PRODUCT, QUARANTINED, REJECTED
 from atlas_ray.zoom.choose import choose as choose_pictures
 from atlas_ray.zoom.stage import ZOOMED, JudgeZoom
 
-IDENTITY = "filter.json"
 FOLDERS = ("zoom", "quarantine")
 """What the stream writes in."""
 JUDGED = pa.schema([*ZOOMED, ("least_zoomed", pa.bool_())])
@@ -70,7 +62,6 @@ class FilterConfig(StreamConfig):
     )
 
 
-@holding("filter", "config.output")
 def filter_catalog(config: FilterConfig) -> RunReport:
     """Tell the zoomed pictures of a catalogue from the normal ones.
 
@@ -84,91 +75,39 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         OutputError: where the output holds a run of another model, threshold or catalogue.
         AuditError: where inputs and outputs do not balance.
     """
-    began = time.time()
-    output = storage.absolute(config.output)
-    catalog = open_catalog(storage.absolute(config.catalog))
-    total = catalog.images.rows
-    artifact = load_zoom_artifact(config.model)
-    threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
-    identity = {
-        "catalog": catalog.uri,
-        "model_id": artifact.id,
-        "threshold": threshold,
-        "input_rows": catalog.images.all_rows,
-    }
-    _hold_identity(output, identity)
-    if (run := reopen(output, FOLDERS, retry_failed=config.retry_failed)) is not None:
-        return RunReport(output, run, already_done=True)
-    connect()
-    done = rows_done(output)
-    with ProgressDisplay("filtering", "pictures", total=total, done=done) as display:
-        if done < total:
-            _stream(config, catalog.images, output, display)
-        streamed = time.time()
-        spans = display.spans()
-    recover(output, FOLDERS)
-    counts = _choose(catalog, output, threshold)
-    copy_documents(catalog.uri, storage.join(output, "kept"))
-    draw_sheet(output, threshold)
-    fields = {
-        "config": asdict(config),
-        "identity": identity,
-        "counts": counts,
-        "unreadable_values": catalog.account(),
-        "quarantined_by_code": quarantine_codes(output),
-        "resumed_from": done,
-        "seconds": {"total": time.time() - began, "stream": streamed - began, **timings(spans)},
-    }
-    run = write_run(output, "filter", began, fields)
-    close(output, ("zoom",), run)  # kept and rejected hold the same
-    return RunReport(output, run)
-
-
-def _hold_identity(output: str, identity: dict[str, Any]) -> None:
-    if storage.exists(storage.join(output, "model.json")) or storage.files(storage.join(output, "products")):
-        raise OutputError(f"{output} holds a model or a catalogue; filter into a folder of its own")
-    if not storage.exists(storage.join(output, IDENTITY)):
-        for name in (*FOLDERS, *(folder for folder, _ in PLACES.values())):
-            if storage.files(storage.join(output, name)):
-                raise OutputError(f"{output} holds {name} of another origin; filter into a new folder")
-    pin_settings(output, IDENTITY, identity)
-
-
-def _stream(config: FilterConfig, images: Table, output: str, display: ProgressDisplay) -> None:
-    """Read, fetch, decode, judge, write; what an earlier run committed is left out."""
-    plan = plan_workers(device=config.device, workers=config.workers, threads=0)
-    for folder in FOLDERS:
-        storage.make_folder(storage.join(output, folder))
-    with DataContext.current(checkpointed(output)):
-        stream = fetched_pictures(
-            images,
-            display.board,
-            plan,
-            block_rows=config.batch_size * (8 if plan.gpus else 2),
-            fetch_threads=config.fetch_threads,
-            timeout_s=config.timeout_s,
-            outage_s=config.outage_s,
-        )
-        stream = stream.map_batches(
-            JudgeZoom,
-            fn_constructor_args=(display.board,),
-            fn_constructor_kwargs={
-                "model": storage.absolute(config.model),
-                "device": config.device,
-                "precision": config.precision,
-                "batch_size": config.batch_size,
-                "threads": plan.threads,
-                "limits": PictureLimits(min_side_px=config.min_side_px),
-            },
-            batch_size=None,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            compute=ActorPoolStrategy(size=plan.workers),
-            **plan.actor_options,
-        )
+    # `kept` and `rejected` hold what `zoom` does.
+    with Job("filter", config, streams=FOLDERS, makes=("kept", "rejected"), scratch=("zoom",)) as job:
+        catalog = open_catalog(storage.absolute(config.catalog))
+        artifact = load_zoom_artifact(config.model)
+        threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
+        identity = {"catalog": catalog.uri, "model_id": artifact.id, "threshold": threshold}
+        job.pin(identity | {"input_rows": catalog.images.all_rows})
+        if (report := job.finished()) is not None:
+            return report
+        stages = functools.partial(_stages, config, catalog.images)
         split = functools.partial(split_outcomes, folder="zoom", schema=ZOOMED)
-        sink = OutcomeSink(output, display.board, split=split, rows_per_file=config.rows_per_file)
-        stream.write_datasink(sink)
+        job.stream("filtering", catalog.images.rows, stages, split=split, rows_per_file=config.rows_per_file)
+        counts = _choose(catalog, job.output, threshold)
+        copy_documents(catalog.uri, storage.join(job.output, "kept"))
+        draw_sheet(job.output, threshold)
+        return job.finish(job.account(catalog, counts))
+
+
+def _stages(config: FilterConfig, images: Table, board: Any) -> ray.data.Dataset:
+    """Read, fetch, decode, judge."""
+    plan = plan_workers(device=config.device, workers=config.workers, threads=0)
+    return ask_model(
+        stream_pictures(images, board, plan, config, block_rows=plan.block_rows(config.batch_size)),
+        plan,
+        JudgeZoom,
+        board,
+        model=storage.absolute(config.model),
+        device=config.device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        threads=plan.threads,
+        limits=PictureLimits(min_side_px=config.min_side_px),
+    )
 
 
 def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
@@ -184,7 +123,7 @@ def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
         (_own(output, "quarantine", QUARANTINE), QUARANTINED),
     )
     chosen = by_product(tables, JOINED, total, functools.partial(choose_pictures, threshold=threshold))
-    chosen.write_datasink(_ChosenSink(output))
+    chosen.write_datasink(OutcomeSink(output, split=_split_chosen, empty=CHOSEN.empty_table()))
     kept, rejected, products = (_own(output, *PLACES[what]).rows for what in (KEPT, REJECTED, LISTED))
     counts = Counter(kept=kept, rejected=rejected, products=products)
     counts["quarantined"] = _distinct_quarantined(output)
@@ -193,9 +132,6 @@ def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
     counts["repeated_input_rows"] = total - counts["input"]
     if counts["repeated_input_rows"] < 0:
         raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
-    unusable = catalog.write_unusable(output, "read")
-    for name in ("input", "quarantined"):
-        counts[name] += unusable
     return dict(counts)
 
 
@@ -213,22 +149,12 @@ def _distinct_quarantined(output: str) -> int:
     return int(pc.count_distinct(_own(output, "quarantine", QUARANTINE).read(["image_id"])["image_id"]).as_py())
 
 
-class _ChosenSink(BlockBasedFileDatasink):
-    """Writes blocks of `CHOSEN`, each kind of row to its place."""
-
-    def __init__(self, output: str) -> None:
-        place = storage.locate(output)
-        super().__init__(place.path, filesystem=place.filesystem, filename_provider=TaskNames(), file_format="parquet")
-        self._output = output
-
-    def write(self, blocks: Iterable[Block], ctx: Any) -> None:
-        """Write one task's rows; a task without any writes empty files, so that each table has a schema."""
-        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
-        table = pa.concat_tables([one for one in tables if len(one)] or [CHOSEN.empty_table()])
-        name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
-        for what, (folder, schema) in PLACES.items():
-            rows = table.filter(pc.equal(table["kind"], what)).select(schema.names).cast(schema)
-            storage.write_table(storage.join(self._output, folder, name), rows)
+def _split_chosen(table: pa.Table) -> dict[str, pa.Table]:
+    """Return the rows of `CHOSEN` that go to each place."""
+    return {
+        folder: table.filter(pc.equal(table["kind"], what)).select(schema.names).cast(schema)
+        for what, (folder, schema) in PLACES.items()
+    }
 
 
 def draw_sheet(output: str, threshold: float) -> None:

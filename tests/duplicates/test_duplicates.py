@@ -1,5 +1,6 @@
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -275,7 +276,15 @@ def test_a_catalogue_gets_a_split_without_leaks(tmp_path: Path, capsys: pytest.C
         assert not alone or found[f"{number:02d}"] == ("train" if number < 10 else "test")
     # The test split stays as it was; what leaks into it is trained on no more.
     assert [found[name] for name in ("00", "10", "01", "11", "02", "12")] == [None, "test"] * 3
+    assert not (tmp_path / "kept" / "fingerprints").exists()
+    assert not (tmp_path / "kept" / "checkpoint").exists()
+    written = (tmp_path / "kept" / "run.json").read_bytes()
     assert splits(tmp_path / "kept") == found  # done before, and the same again
+    assert "holds this run, finished" in capsys.readouterr().out
+    assert (tmp_path / "kept" / "run.json").read_bytes() == written
+    splits(tmp_path / "kept", "--max-distance", "0")  # what counts as a duplicate is another thing
+    assert json.loads((tmp_path / "kept" / "run.json").read_bytes())["config"]["max_distance"] == 0
+    assert "finished" not in capsys.readouterr().out
     anew = splits(tmp_path / "anew", "--anew", "--split", "50/0/50")
     assert all(anew[f"{number:02d}"] == anew[f"{number + 10:02d}"] for number in range(3))
     assert Counter(anew.values()).keys() == {"train", "test"}

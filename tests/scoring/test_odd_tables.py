@@ -165,8 +165,8 @@ def test_embedded(odd: Path, small_model: str, tmp_path: Path) -> None:
 def test_duplicates_are_looked_for_once_a_picture(odd: Path, tmp_path: Path) -> None:
     config = DuplicatesRunConfig(catalog=str(odd), output=str(tmp_path / "out"))
     found, run = detect_duplicates(config)
-    balanced(RunReport(str(tmp_path / "out"), run), "fingerprinted")
-    assert run["counts"]["repeated_input_rows"] == 1
+    balanced(run, "fingerprinted")
+    assert run.counts["repeated_input_rows"] == 1
     ids = found.duplicates["image_id"].to_pylist()
     assert len(ids) == len(set(ids))
     resplit_catalog(str(odd), str(tmp_path / "split"), found.groups, SplitRule(shares="60/20/20"))
