@@ -7,8 +7,8 @@ import atlas_ray
 
 ROOT = Path(atlas_ray.__file__).parent
 LAYERS = {
-    "errors": 0, "settings": 0, "flags": 0, "schemas": 0, "client": 0, "io": 0, "formats": 0, "taxonomy": 0,
-    "version": 0,
+    "errors": 0, "settings": 0, "flags": 0, "schemas": 0, "arrays": 0, "client": 0,
+    "io": 0, "formats": 0, "taxonomy": 0, "version": 0,
     "modalities": 1, "models": 1, "decoding": 1, "artifacts": 1, "metrics": 1, "extraction": 1,
     "prediction": 2, "runs": 2, "reports": 2,
     "runtime": 3, "catalog": 3, "fetching": 3, "crawl": 3, "zoom": 3, "duplicates": 3, "training": 3, "evaluation": 3,
@@ -81,6 +81,12 @@ def test_imports_point_down() -> None:
             if LAYERS[other] > LAYERS[own] or sideways:
                 wrong.append(f"{own} imports {other}")
     assert wrong == []
+
+
+def test_arrays_are_numpy_and_arrow_alone() -> None:
+    assert set(imports(ROOT / "arrays.py")) == {"typing", "numpy", "pyarrow", "pyarrow.compute"}
+    aggregate = {name.partition(".")[0] for name in imports(ROOT / "prediction" / "aggregate.py")}
+    assert aggregate <= {"collections", "dataclasses", "numpy", "atlas_ray"}
 
 
 def test_the_check_sees_a_wrong_import(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, Integers, fingerprint, near_pairs
+from atlas_ray.arrays import Integers
+from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint, near_pairs
 from atlas_ray.io import storage
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, with_errors

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from atlas_ray.arrays import Integers
+
 # batch: pictures; size: side of the given pixels; grid: GRID_PX; rows: fingerprints
 
 GRID_PX = 32
@@ -23,7 +25,6 @@ FLAT_DEVIATION = 2.0
 MAX_BUCKET = 256
 """Rows of an equal key that each row is compared with; more would make crowded keys quadratic."""
 
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 Fingerprints = np.ndarray[Any, np.dtype[np.uint64]]
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from atlas_ray.arrays import numbered
 from atlas_ray.schemas import embeddings
 
 
@@ -20,7 +20,7 @@ def combine(table: pa.Table, widths: Sequence[int], model_id: str) -> pa.Table:
     """
     # Of a product's rows the first one speaks for it, so that an error comes before none.
     table = table.sort_by([("product_id", "ascending"), ("picture_error", "ascending")]).combine_chunks()
-    owner = pc.index_in(table["product_id"], pc.unique(table["product_id"])).to_numpy()
+    _, owner = numbered(table["product_id"])
     _, first = np.unique(owner, return_index=True)
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, sum(widths))
     joined = joined_vectors(np.add.reduceat(vectors, first, axis=0) if len(first) else vectors, widths)

@@ -16,6 +16,7 @@ from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, 
 from atlas_ray.metrics.decision import Decision, decision_curve
 from atlas_ray.modalities.products import PICTURE, Products
 from atlas_ray.models.fusion import POLICIES
+from atlas_ray.prediction.aggregate import ListedPaths, has_a_say, path_nodes
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.labelled import BATCH, asked_about, batches_of, products_of
@@ -128,7 +129,7 @@ class _Answers:
 
     def decisions(self, taxonomy: Taxonomy) -> list[Decision]:
         """Return what comes of answering with an ancestor where the leaf is not sure enough."""
-        above = _nodes_above(taxonomy)
+        above = path_nodes(taxonomy.leaves)
         best = above[self.best]
         there = best >= 0
         shared = ((best == above[self.label]) & there).cumprod(1).sum(1)
@@ -158,11 +159,9 @@ class _Said:
 
     @classmethod
     def of(cls, rows: dict[str, Any]) -> Self:
-        """Take what has a say in a scoring run: what goes by texts alone has none beside a picture that was seen."""
+        """Take what has a say in a scoring run."""
         _, first, product = np.unique(rows["product"], return_index=True, return_inverse=True)
-        seen = rows["seen"]
-        has_seen = np.bincount(product[seen], minlength=len(first)) > 0
-        kept = seen | ~has_seen[product]
+        kept = has_a_say(product, rows["seen"])
         right = rows["leaf"] == rows["label"][:, None]
         place = np.where(right.any(1), right.argmax(1), right.shape[1] - 1)
         left_out = int(rows["left_out"][0])
@@ -170,36 +169,20 @@ class _Said:
 
     def answers(self, taxonomy: Taxonomy, factor: float) -> _Answers:
         """Return what `atlas_ray.scoring.combine` would answer at `factor` times the model's temperature."""
-        leaves, above = len(taxonomy.leaves), _nodes_above(taxonomy)
         probability = tempered(self.log_p, factor, left_out=self.left_out)
-        pictures = np.bincount(self.product)
-        listed, weight = self.leaf[:, :TOP_K], probability[:, :TOP_K] * (self.leaf[:, :TOP_K] >= 0)
-        picture, column = np.nonzero(listed >= 0)
-        pairs, inverse = np.unique(self.product[picture] * leaves + listed[picture, column], return_inverse=True)
-        product, leaf = pairs // leaves, pairs % leaves
-        mean = np.bincount(inverse, weights=weight[picture, column]) / pictures[product]
-        _, first = np.unique(product, return_index=True)
-        order = np.lexsort((-mean, product))  # each product's best stands where its first did
-        best, most = leaf[order[first]], mean[order[first]]
-        levels = np.zeros((len(best), taxonomy.depth))
-        for level in range(taxonomy.depth):
-            node = above[:, level]
-            own, wanted = node[self.leaf[:, 0]], node[best][self.product]
-            # A picture whose own path has the node knows all of its probability, another one what it lists below it.
-            whole = (probability * (node[self.leaf] == own[:, None])).sum(1)
-            some = (weight * (node[listed] == wanted[:, None])).sum(1)
-            shared = np.where(own == wanted, whole, some) * (wanted >= 0)
-            levels[:, level] = np.bincount(self.product, weights=shared) / pictures
-        return _Answers(best, most, levels, self.label)
-
-
-def _nodes_above(taxonomy: Taxonomy) -> Any:
-    """Return the number of each leaf's node at each level, (leaves + 1, depth) int32; -1 past its end and for none."""
-    number: dict[CategoryPath, int] = {}
-    above = np.full((len(taxonomy.leaves) + 1, taxonomy.depth), -1, np.int32)
-    for row, path in enumerate(taxonomy.leaves):
-        above[row, : len(path)] = [number.setdefault(path[:level], len(number)) for level in range(1, len(path) + 1)]
-    return above
+        picture, column = np.nonzero(self.leaf[:, :TOP_K] >= 0)
+        listed = ListedPaths(
+            picture=picture,
+            path=self.leaf[picture, column],
+            probability=probability[picture, column],
+            product=self.product,
+            pictures=np.bincount(self.product),
+        )
+        best, most = listed.means().best(len(self.label))
+        nodes, own = path_nodes(taxonomy.leaves), self.leaf[:, 0]
+        # A picture knows all of the probability of its own path's nodes, also what it does not list.
+        levels = [(probability * (node[self.leaf] == node[own][:, None])).sum(1) for node in nodes.T]
+        return _Answers(best, most, listed.levels(nodes, best, own, np.stack(levels, 1)), self.label)
 
 
 ROUNDING = 1e-5

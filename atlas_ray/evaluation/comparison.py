@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from atlas_ray.arrays import numbered, or_null
 from atlas_ray.errors import tell
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
@@ -165,8 +166,7 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
     Returns:
         `COMPARED`.
     """
-    products = pc.unique(table["product_id"])
-    owner = pc.index_in(table["product_id"], products).to_numpy()
+    products, owner = numbered(table["product_id"])
     kind = table["kind"].to_numpy()
     at = np.full((2, len(products)), -1)
     at[kind, owner] = np.arange(len(table))
@@ -176,7 +176,7 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
         0, "leaf", path_keys(leaves.paths)
     )
     found = found.add_column(1, "probability", leaves.probability).add_column(2, "above", pa.array(leaves.above))
-    before, after = (found.take(pa.array(rows, mask=rows < 0)) for rows in at)
+    before, after = (found.take(or_null(rows)) for rows in at)
     labels = [side["true_category_path"] for side in (before, after)]
     truth = pc.if_else(labels[AFTER].is_valid(), labels[AFTER], labels[BEFORE])
     own = [path_keys(label) for label in labels]

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from atlas_ray.arrays import Integers
 from atlas_ray.artifacts import Artifact, check_labels, load_artifact
 from atlas_ray.errors import ArtifactError, CatalogError, NotFiniteError, OutputError, tell
 from atlas_ray.io import storage
@@ -20,7 +21,6 @@ from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.tables import count_labels
 from atlas_ray.taxonomy import match_labels
 
-Counts = np.ndarray[Any, np.dtype[np.int64]]
 """(3, labels): products of which a model names a label rightly, wrongly, and not though they have it."""
 MODELS = pa.schema(
     [
@@ -125,7 +125,7 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
     return LabelReport(found, missed, products, left_out, seen)
 
 
-def _row(artifact: Artifact, uri: str, counts: Counts, answered: int) -> dict[str, Any]:
+def _row(artifact: Artifact, uri: str, counts: Integers, answered: int) -> dict[str, Any]:
     micro = MicroF1.of(*counts.sum(1).tolist())
     return {
         "model": uri,
@@ -138,7 +138,7 @@ def _row(artifact: Artifact, uri: str, counts: Counts, answered: int) -> dict[st
     }
 
 
-def _missed(uri: str, labels: Sequence[str], counts: Counts) -> list[dict[str, Any]]:
+def _missed(uri: str, labels: Sequence[str], counts: Integers) -> list[dict[str, Any]]:
     right, _, missed = counts
     return [
         {

@@ -19,9 +19,10 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import AuditError, ConfigError
 from atlas_ray.fetching.pictures import JOURNAL, OUTCOMES, PictureFetcher, write_outcomes
-from atlas_ray.fetching.tables import IMAGE, JOINED, OUTCOME, PRODUCT, TABLES, write_products
+from atlas_ray.fetching.tables import JOINED, TABLES, write_products
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.addresses import AddressRule
@@ -31,7 +32,7 @@ from atlas_ray.runs.run_record import RUN, RunReport
 from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
-from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, by_product
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.schemas import IMAGES
@@ -42,8 +43,6 @@ CALLS_PER_WORKER = 4
 PICTURES_PER_PARTITION = 50_000
 BYTES_PER_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
 """Of an images table in memory, about; and of a block, so that reading does not end in crumbs."""
-
-Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +129,7 @@ def _source_id(catalog: Catalog) -> str:
     return hashlib.sha256(account + str(catalog.images.all_rows).encode()).hexdigest()
 
 
-def _journal_ids(output: str, *, stored_only: bool) -> Ids:
+def _journal_ids(output: str, *, stored_only: bool) -> Integers:
     """Return the pictures that need not be asked for, distinct and sorted: 8 bytes each."""
     found = [np.zeros(0, np.int64)]
     journal = open_table(storage.join(output, JOURNAL), OUTCOMES, may_be_missing=True)
@@ -140,7 +139,7 @@ def _journal_ids(output: str, *, stored_only: bool) -> Ids:
     return np.unique(np.concatenate(found))
 
 
-def _stream(config: FetchConfig, images: Table, output: str, done: Ids, display: ProgressDisplay) -> None:
+def _stream(config: FetchConfig, images: Table, output: str, done: Integers, display: ProgressDisplay) -> None:
     """Read the images table, download and store what is not done, and write the journal."""
     nodes = sum(node["Alive"] for node in ray.nodes())
     workers = config.workers or min(nodes, config.concurrency, config.per_host_concurrency)
@@ -191,7 +190,7 @@ def _stream(config: FetchConfig, images: Table, output: str, done: Ids, display:
 
 def _left(images: pa.Table, done: Any) -> pa.Table:
     """Leave out the pictures that are done."""
-    known: Ids = ray.get(done)  # sorted, and shared by the tasks of a machine
+    known: Integers = ray.get(done)  # sorted, and shared by the tasks of a machine
     ids = images["image_id"].to_numpy()
     at = np.searchsorted(known, ids).clip(max=len(known) - 1)
     return images.filter(pa.array(known[at] != ids))

@@ -1,18 +1,18 @@
 """The end of a fetch: its outcomes and the source's tables become a catalogue, and balance."""
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import AuditError
 from atlas_ray.fetching.pictures import OUTCOMES
 from atlas_ray.io import storage
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT
 from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids
 
-PRODUCT, IMAGE, OUTCOME = range(3)
 TABLES = {"products": PRODUCTS, "images": IMAGES, "quarantine": QUARANTINE}
 """What is written, and left to be written again where a run is stopped."""
 
@@ -68,7 +68,7 @@ def _decided(outcomes: pa.Table) -> pa.Table:
     return outcomes.take(pa.array(first))
 
 
-def _audit(wanted: "np.ndarray[Any, np.dtype[np.int64]]", found: "np.ndarray[Any, np.dtype[np.int64]]") -> None:
+def _audit(wanted: Integers, found: Integers) -> None:
     missing = np.setdiff1d(wanted, found)
     if len(missing):
         raise AuditError(f"{len(missing)} pictures of the catalogue have no outcome; the first: image_id {missing[0]}")

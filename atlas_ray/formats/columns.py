@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.arrays import list_offsets
 from atlas_ray.formats.values import clean_name, split_name
 
 WHOLE_FLOATS = 2**53
@@ -175,8 +176,7 @@ def _list(array: pa.Array, target: pa.DataType) -> pa.Array:
     if values.null_count:
         owner = np.repeat(np.arange(len(array)), lengths)[values.is_valid().to_numpy(zero_copy_only=False)]
         lengths, values = np.bincount(owner, minlength=len(array)), values.drop_null()
-    offsets = pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, values, type=target, mask=array.is_null())
+    return pa.ListArray.from_arrays(list_offsets(lengths), values, type=target, mask=array.is_null())
 
 
 def _same(array: pa.Array, target: pa.DataType) -> pa.Array:

@@ -1,11 +1,11 @@
 """How far probabilities can be trusted, and the temperature that makes them so."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from atlas_ray.arrays import Array
+
 BINS = 15
 BOUNDS = (0.05, 20.0)
 """Temperatures that are looked at."""

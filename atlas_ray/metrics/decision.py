@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from atlas_ray.arrays import Array
+
 THRESHOLDS = 200
 """That are looked at."""
 

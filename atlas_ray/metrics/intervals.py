@@ -1,14 +1,13 @@
 """Bootstrap confidence intervals of the measures of paths (Efron 1979, percentile method)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from atlas_ray.arrays import Array
 from atlas_ray.metrics.paths import common_prefix
 from atlas_ray.taxonomy import CategoryPath
 
-Array = np.ndarray[Any, np.dtype[Any]]
 REPLICATES = 1_000
 MAX_CELLS = 2_000_000
 """Of counts that are drawn at a time; it bounds the memory."""

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.arrays import Array, list_offsets, or_null
 from atlas_ray.runs.leaves import find_leaves, path_lengths, path_prefixes
 from atlas_ray.schemas import ALTERNATIVE, CATEGORY_PATH, MEANS, PATH_KEY_SEPARATOR, UNDETERMINED, path_keys
 from atlas_ray.taxonomy import CategoryPath
 from atlas_ray.taxonomy.changes import UNKNOWN, Destination
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Destinations = Mapping[CategoryPath, Destination]
 
 
@@ -39,7 +39,7 @@ class _Paths:
 
     def at(self, position: Array) -> pa.Array:
         """Return the new paths at positions, null for -1."""
-        return self.paths.take(pa.array(position, mask=position < 0))
+        return self.paths.take(or_null(position))
 
     def ancestors(self, level: Array) -> Array:
         """Return how many names of the new path hold what that many of the old one held; 0 where none do.
@@ -173,9 +173,8 @@ def _added_up(row: Array, path: Array, weight: Array) -> tuple[Array, Array, Arr
 
 def _alternatives(owner: Array, paths: pa.Array, probability: Array, size: int) -> pa.Array:
     """Return lists of alternatives, (size,), of paths that come row by row."""
-    offsets = np.concatenate([[0], np.bincount(owner, minlength=size).cumsum()]).astype(np.int32)
     listed = pa.StructArray.from_arrays([paths, pa.array(probability.astype(np.float32))], fields=list(ALTERNATIVE))
-    return pa.ListArray.from_arrays(pa.array(offsets), listed)
+    return pa.ListArray.from_arrays(list_offsets(np.bincount(owner, minlength=size)), listed)
 
 
 def _same(one: pa.Array, other: pa.Array) -> Array:

@@ -1,15 +1,13 @@
 """The best leaf of scored products, also where a target precision made the answer end above it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.arrays import Array, list_offsets
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, path_keys
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,7 @@ def path_prefixes(paths: pa.Array, levels: Array) -> pa.Array:
     levels = np.minimum(levels, lengths)
     place = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
     names = paths.flatten().filter(pa.array(place < np.repeat(levels, lengths)))
-    offsets = np.concatenate([[0], levels.cumsum()]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), names, mask=paths.is_null())
+    return pa.ListArray.from_arrays(list_offsets(levels), names, mask=paths.is_null())
 
 
 def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:

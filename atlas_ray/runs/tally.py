@@ -4,12 +4,12 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.arrays import Array
 from atlas_ray.metrics import common_prefix
 from atlas_ray.metrics.calibration import Reliability
 from atlas_ray.runs.leaves import find_leaves, path_lengths
@@ -18,7 +18,6 @@ from atlas_ray.schemas import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.taxonomy import CategoryPath
 
 Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
-Array = np.ndarray[Any, np.dtype[Any]]
 COLUMNS = (
     "true_category_path", "category_path", "split", "probability", "level_probabilities", "alternatives",
     "decided_level", "store", "price", "image_size_px", "zoomed_probability", "product_id", "fitted",

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import RETRYABLE_CODES, OutputError
 from atlas_ray.io import storage
 from atlas_ray.runs.run_record import RUN, may_pass, read_run
@@ -80,7 +81,7 @@ def close(output: str, folders: Sequence[str], run: Mapping[str, Any]) -> None:
             storage.delete_folder(storage.join(output, folder))
 
 
-def _failed(output: str, folders: Sequence[str]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+def _failed(output: str, folders: Sequence[str]) -> Integers:
     """Return the pictures, distinct, whose row has an error that may have passed."""
     found = [np.zeros(0, np.int64)]
     for file in _files(output, folders):

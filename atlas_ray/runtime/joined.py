@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.arrays import numbered, or_null, row_at
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.modalities.texts import FIELDS, MAX_RAW_CHARACTERS
-from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.shuffle import IMAGE, PRODUCT, by_product
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import Catalog
 from atlas_ray.schemas import IMAGES, PRODUCTS, image_ids
 
 INPUTS = "inputs"
 DONE = "inputs.json"
-PRODUCT, IMAGE = range(2)
 NO_PICTURE = ""
 """The URI in the row of a product without a picture."""
 OF_PICTURES = ("image_id", "product_id", "image_uri", "width", "height")
@@ -65,13 +65,11 @@ def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -
             cut = pc.utf8_slice_codeunits(table[name], 0, MAX_RAW_CHARACTERS)
             table = table.set_column(table.column_names.index(name), name, cut)
     kind = table["kind"].to_numpy()
-    names = pc.unique(table["product_id"])
-    owner = pc.index_in(table["product_id"], names).to_numpy()
+    names, owner = numbered(table["product_id"])
     products, pictures = np.flatnonzero(kind == PRODUCT), np.flatnonzero(kind == IMAGE)
     named = np.stack([owner[pictures], table["image_id"].take(pa.array(pictures)).to_numpy()])
     pictures = pictures[np.sort(np.unique(named, axis=1, return_index=True)[1])]  # a catalogue may repeat one
-    row_of = np.full(len(names), -1)
-    row_of[owner[products]] = products
+    row_of = row_at(owner[products], len(names), products)
     bare = np.flatnonzero((row_of >= 0) & (np.bincount(owner[pictures], minlength=len(names)) == 0))
     ids = names.take(pa.array(bare))
     alone = {
@@ -82,7 +80,7 @@ def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -
         "height": pa.nulls(len(bare), pa.int32()),
     }
     whose = np.concatenate([row_of[owner[pictures]], row_of[bare]])
-    take = pa.array(whose, mask=whose < 0)
+    take = or_null(whose)
     found: dict[str, Any] = {
         name: pa.concat_arrays([table[name].take(pa.array(pictures)).combine_chunks(), column])
         for name, column in alone.items()

@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray.data
 import torch
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import CatalogError
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.modalities.products import PICTURE, Products, texts_of
@@ -76,7 +77,7 @@ def asked_about(
 
 def products_of(
     table: pa.Table, labels: dict[CategoryPath, int], reads: Sequence[str], size_px: int
-) -> tuple[pa.Table, "np.ndarray[Any, np.dtype[np.int64]]", Products]:
+) -> tuple[pa.Table, Integers, Products]:
     """Return the rows of a block whose label is a leaf, their labels, and the products, decoded."""
     label = np.array([labels.get(tuple(path), -1) for path in table["category_path"].to_pylist()], np.int64)
     table = table.take(pa.array(np.flatnonzero(label >= 0)))

@@ -5,12 +5,12 @@ leave it alone. Nothing here needs PyTorch, so that the processes that only read
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import AnswerError, ItemError, PictureError
 from atlas_ray.schemas import QUARANTINE
 
@@ -18,12 +18,12 @@ KEYS = ("image_id", "product_id", "image_uri")
 ERROR = pa.schema([("stage", pa.string()), ("error_code", pa.string()), ("message", pa.string())])
 
 
-def good_rows(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
+def good_rows(table: pa.Table) -> Integers:
     """Return the rows that no stage has given up."""
     return np.flatnonzero(table["error_code"].is_null().to_numpy())
 
 
-def pictured_rows(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
+def pictured_rows(table: pa.Table) -> Integers:
     """Return the rows that no stage has given up and that have a picture."""
     picture = table["bytes" if "bytes" in table.column_names else "sha256"]
     return np.flatnonzero((table["error_code"].is_null().to_numpy()) & picture.is_valid().to_numpy())

@@ -12,12 +12,12 @@ from atlas_ray.errors import AuditError
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
-from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import Catalog
 from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, QUARANTINE
 from atlas_ray.schemas import FILTERED as FILTERED_ROWS
-from atlas_ray.scoring.combine import FILTERED, IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine
+from atlas_ray.scoring.combine import JOINED, combine
 from atlas_ray.scoring.settings import ScoreConfig
 
 OF_PRODUCTS = ("category_path", "split", "store", "price")
@@ -46,7 +46,7 @@ def combine_products(
     written = [
         (open_table(storage.join(output, name), schema, may_be_missing=True), kind)
         for name, schema, kind in (
-            ("predictions", PREDICTIONS, PREDICTION),
+            ("predictions", PREDICTIONS, OUTCOME),
             ("filtered", FILTERED_ROWS, FILTERED),
             ("quarantine", QUARANTINE, QUARANTINED),
         )

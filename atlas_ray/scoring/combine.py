@@ -1,24 +1,24 @@
 """A product's pictures combined into one path, and the audit that nothing was lost.
 
 One shuffle by product brings together a product's row, its pictures, their predictions and their
-quarantine rows. The product's probability of a path is the mean over its scored pictures (the mean
-rule of late fusion, Wirojwatanakul and Wangperawong 2019); a path that a picture does not list
-among its alternatives counts as 0 there. A picture that could not be had, and was answered about by the
-product's texts, has no say beside one that was seen, and without one the texts have a single say.
+quarantine rows. The product's probability of a path is the mean over its scored pictures
+(`atlas_ray.prediction.aggregate`).
 """
 
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from atlas_ray.arrays import Array, first_of_each, list_offsets, numbered, or_null, row_at
 from atlas_ray.errors import AuditError
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.metrics.decision import decided_levels
+from atlas_ray.prediction.aggregate import ListedPaths, Means, has_a_say, path_nodes
+from atlas_ray.runs.leaves import path_lengths, path_prefixes
+from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, MEANS, PATH_KEY_SEPARATOR, path_keys
-
-PRODUCT, IMAGE, PREDICTION, FILTERED, QUARANTINED = range(5)
+from atlas_ray.taxonomy import CategoryPath
 
 JOINED = pa.schema(
     [
@@ -60,26 +60,22 @@ def combine(
     """
     table = table.sort_by([("product_id", "ascending"), ("kind", "ascending"), ("image_id", "ascending")])
     table = table.combine_chunks()
-    products = pc.unique(table["product_id"])
-    owner = pc.index_in(table["product_id"], products).to_numpy()
+    products, owner = numbered(table["product_id"])
     kind = table["kind"].to_numpy()
     image_id = table["image_id"].fill_null(0).to_numpy()
     count = len(products)
     rows = _audited(owner, kind, image_id, products)
-    scored, left_out, failed = (rows[kind[rows] == what] for what in (PREDICTION, FILTERED, QUARANTINED))
+    scored, left_out, failed = (rows[kind[rows] == what] for what in (OUTCOME, FILTERED, QUARANTINED))
     # A picture that could not be had, and was answered about by its texts, is neither zoomed nor normal.
     zoomed = table["zoomed_probability"].cast(pa.float64()).fill_null(np.inf).to_numpy()
     scored, dropped, only_zoomed = _without_zoomed(scored, owner, zoomed, zoom_threshold, count)
     left_out = np.concatenate([left_out, dropped])
     dead = table["picture_error"].is_valid().to_numpy()
     not_seen = scored[dead[scored]]
-    scored = _without_unseen(scored, owner, dead, count)
-    per_product = np.bincount(owner[scored], minlength=count)
+    scored = scored[has_a_say(owner[scored], ~dead[scored])]
     listed = np.flatnonzero(kind == PRODUCT)
-    at = np.full(count, -1)
-    at[owner[listed]] = listed
-    own = pa.array(at, mask=at < 0)
-    merged = _merged(table.take(pa.array(scored)), owner[scored], per_product, top_k, decision_threshold)
+    own = or_null(row_at(owner[listed], count, listed))
+    merged = _merged(table.take(pa.array(scored)), owner[scored], count, top_k, decision_threshold)
     pictures = np.flatnonzero(kind == IMAGE)
     sides = [table[name].take(pa.array(pictures)).fill_null(0).to_numpy() for name in ("width", "height")]
     size = np.zeros(count, np.int32)
@@ -122,27 +118,16 @@ def _without_zoomed(scored: Any, owner: Any, zoomed: Any, threshold: float | Non
     seen = np.isfinite(zoomed[scored])
     bad = seen & (zoomed[scored] >= threshold)
     has_normal = np.bincount(owner[scored[seen & ~bad]], minlength=count) > 0
-    order = np.lexsort((scored, zoomed[scored], owner[scored]))
-    _, first = np.unique(owner[scored][order], return_index=True)
-    least = np.zeros(len(scored), dtype=bool)
-    least[order[first]] = True
+    least = first_of_each(owner[scored], zoomed[scored])
     stays = ~bad | (least & ~has_normal[owner[scored]])
     only_zoomed = (np.bincount(owner[scored[stays & seen]], minlength=count) > 0) & ~has_normal
     return scored[stays], scored[~stays], only_zoomed
 
 
-def _without_unseen(scored: Any, owner: Any, dead: Any, count: int) -> Any:
-    """Leave out what goes by the texts alone of products with a picture that was seen; of others all but one."""
-    has_seen = np.bincount(owner[scored[~dead[scored]]], minlength=count) > 0
-    unseen = scored[dead[scored] & ~has_seen[owner[scored]]]
-    _, first = np.unique(owner[unseen], return_index=True)
-    return np.sort(np.concatenate([scored[~dead[scored]], unseen[first]]))
-
-
 def _audited(owner: Any, kind: Any, image_id: Any, products: pa.Array) -> Any:
     """Check that pictures and outcomes balance; return the rows of each picture's outcome, once."""
     pictures = np.flatnonzero(kind == IMAGE)
-    outcomes = np.flatnonzero(kind >= PREDICTION)
+    outcomes = np.flatnonzero(kind >= OUTCOME)
     # A picture is (product, id); a catalogue may hold the same one twice, then so may the outcome.
     wanted, wanted_count = np.unique(np.stack([owner[pictures], image_id[pictures]]), axis=1, return_counts=True)
     found, first, found_count = np.unique(
@@ -165,115 +150,76 @@ def _audited(owner: Any, kind: Any, image_id: Any, products: pa.Array) -> Any:
 
 
 def _merged(
-    scored: pa.Table, owner: Any, per_product: Any, top_k: int, decision_threshold: float | None
-) -> dict[str, Any]:
-    """Return the combined columns, null for products without a scored picture."""
-    count = len(per_product)
-    rows = len(scored)
-    alternatives = scored["alternatives"].combine_chunks()
-    more = alternatives.flatten()
-    parent = alternatives.value_parent_indices().to_numpy()
-    # Candidates: each picture's own path, then its alternatives.
-    picture = np.concatenate([np.arange(rows), parent])
-    path = pa.concat_arrays([scored["category_path"].combine_chunks(), more.field("category_path").cast(CATEGORY_PATH)])
-    own = scored["probability"].to_numpy()
-    weight = np.concatenate([own, more.field("probability").to_numpy(zero_copy_only=False)]).astype(np.float64)
-    keys = path_keys(path).dictionary_encode()
-    key = keys.indices.to_numpy()
-    names = keys.dictionary.to_pylist()
-    # Sum over the pictures of a product: (product, path) pairs, best first, ties by name.
-    rank = np.argsort(np.argsort(np.array(names, dtype=object))) if names else np.zeros(0, np.int64)
-    pair = owner[picture] * max(len(names), 1) + rank[key]
-    pairs, inverse = np.unique(pair, return_inverse=True)
-    total = np.bincount(inverse, weights=weight, minlength=len(pairs))
-    product = pairs // max(len(names), 1)
-    mean = total / np.maximum(per_product[product], 1)
-    order = np.lexsort((pairs, -mean, product))
-    product, mean, chosen = product[order], mean[order], (pairs % max(len(names), 1))[order]
-    place = np.arange(len(product)) - np.searchsorted(product, product)  # 0 for each product's best
-    by_rank = np.empty(len(names), dtype=np.int64)
-    by_rank[rank] = np.arange(len(names))
-    paths = pa.array([name.split(PATH_KEY_SEPARATOR) for name in names], CATEGORY_PATH)
-    best = np.full(count, -1)
-    best[product[place == 0]] = by_rank[chosen[place == 0]]
-    probability = np.zeros(count)
-    probability[product[place == 0]] = mean[place == 0]
+    scored: pa.Table, owner: Array, count: int, top_k: int, decision_threshold: float | None
+) -> dict[str, pa.Array]:
+    """Return the combined columns of `count` products, null for those without a scored picture."""
+    listed, names = _listed(scored, owner, np.bincount(owner, minlength=count))
+    means = listed.means()
+    best, probability = means.best(count)
     none = best < 0
-    levels, length = _levels(
-        scored["level_probabilities"].combine_chunks(), names, key, picture, weight, owner, best, per_product
-    )
-    within = np.arange(levels.shape[1]) < length[:, None]
+    nodes = path_nodes(names)
+    length = (nodes[best] >= 0).sum(1)
+    levels = listed.levels(nodes, best, listed.path[: len(scored)], _own_levels(scored, nodes.shape[1]))
     decided = length
     if decision_threshold is not None:
         decided = decided_levels(levels, length, decision_threshold)
         ends = np.flatnonzero((decided < length) & (decided > 0))
         probability[ends] = levels[ends, decided[ends] - 1]
-    kept = np.arange(levels.shape[1]) < decided[:, None]
     undecided = none | (decided == 0)
-    # Where an answer ends above its leaf, that leaf is the first alternative.
-    rest = ((place > 0) | (decided < length)[product]) & (place < top_k)
+    paths = pa.array(names, CATEGORY_PATH)
     totals = {field.name: np.bincount(owner, weights=scored[field.name].to_numpy(), minlength=count) for field in MEANS}
-    leaf_paths = paths.take(pa.array(best, mask=none))
-    surest = np.lexsort((-own, owner))
-    shown = np.full(count, -1)
-    shown[owner[surest][::-1]] = surest[::-1]
+    within = np.arange(levels.shape[1]) < length[:, None]
+    surest = np.flatnonzero(first_of_each(owner, -scored["probability"].to_numpy()))
     return {
-        "category_path": pa.ListArray.from_arrays(
-            _offsets(decided), leaf_paths.flatten().filter(pa.array(kept[within])), mask=pa.array(undecided)
-        ),
+        "category_path": path_prefixes(paths.take(pa.array(best, mask=undecided)), decided),
         "decided_level": pa.array(decided, mask=none),
-        "image_uri": scored["image_uri"].take(pa.array(shown, mask=none)),
+        "image_uri": scored["image_uri"].take(or_null(row_at(owner[surest], count, surest))),
         "probability": pa.array(probability, mask=undecided),
         "level_probabilities": pa.ListArray.from_arrays(
-            _offsets(length), pa.array(levels[within]), mask=pa.array(none)
+            list_offsets(length), pa.array(levels[within]), mask=pa.array(none)
         ),
-        "alternatives": pa.ListArray.from_arrays(
-            _offsets(np.bincount(product[rest], minlength=count)),
-            pa.StructArray.from_arrays(
-                [paths.take(pa.array(by_rank[chosen[rest]])), pa.array(mean[rest])],
-                names=["category_path", "probability"],
-            ),
-            mask=pa.array(none),
-        ),
-        **{name: pa.array(total / np.maximum(per_product, 1), mask=none) for name, total in totals.items()},
+        # Where an answer ends above its leaf, that leaf is the first alternative.
+        "alternatives": _alternatives(means, paths, decided < length, none, top_k),
+        **{name: pa.array(total / np.maximum(listed.pictures, 1), mask=none) for name, total in totals.items()},
     }
 
 
-def _offsets(lengths: Any) -> pa.Array:
-    return pa.array(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
+def _listed(scored: pa.Table, owner: Array, pictures: Array) -> tuple[ListedPaths, list[CategoryPath]]:
+    """Return what pictures list, first each its own path, then all alternatives; and the different paths, sorted."""
+    alternatives = scored["alternatives"].combine_chunks()
+    more = alternatives.flatten()
+    path = pa.concat_arrays([scored["category_path"].combine_chunks(), more.field("category_path").cast(CATEGORY_PATH)])
+    keys = path_keys(path).dictionary_encode()
+    distinct = np.array(keys.dictionary.to_pylist(), dtype=object)
+    order = np.argsort(distinct)
+    listed = ListedPaths(
+        picture=np.concatenate([np.arange(len(scored)), alternatives.value_parent_indices().to_numpy()]),
+        path=np.argsort(order)[keys.indices.to_numpy()],
+        probability=np.concatenate(
+            [scored["probability"].to_numpy(), more.field("probability").to_numpy(zero_copy_only=False)]
+        ).astype(np.float64),
+        product=owner,
+        pictures=pictures,
+    )
+    return listed, [tuple(key.split(PATH_KEY_SEPARATOR)) for key in distinct[order]]
 
 
-def _levels(
-    levels: pa.ListArray,
-    names: list[str],
-    key: Any,
-    picture: Any,
-    weight: Any,
-    owner: Any,
-    best: Any,
-    per_product: Any,
-) -> tuple[Any, Any]:
-    """Return the probability of each prefix of the products' paths, (products, depth), and the paths' lengths.
+def _own_levels(scored: pa.Table, depth: int) -> Array:
+    """Return the probability of each prefix of each picture's own path, (pictures, depth); 0 past its end."""
+    levels = scored["level_probabilities"].combine_chunks()
+    own = np.zeros((len(scored), depth))
+    own[np.arange(depth) < path_lengths(levels)[:, None]] = levels.flatten().to_numpy(zero_copy_only=False)
+    return own
 
-    For a picture whose own path shares the prefix it is the picture's own; for another, the sum of
-    its listed paths that share it.
-    """
-    parts = [name.split(PATH_KEY_SEPARATOR) for name in names]
-    depth = max((len(part) for part in parts), default=0)
-    code: dict[str, int] = {}
-    table = np.full((len(parts) + 1, depth), -1)  # the last row stands for no path
-    for row, part in enumerate(parts):
-        table[row, : len(part)] = [code.setdefault(name, len(code)) for name in part]
-    count, rows = len(per_product), len(owner)
-    own = np.zeros((rows, depth))
-    lengths = levels.value_lengths().to_numpy(zero_copy_only=False)
-    own[np.arange(depth) < lengths[:, None]] = levels.flatten().to_numpy(zero_copy_only=False)
-    target = table[best]  # (products, depth)
-    mean = np.zeros((count, depth))
-    same = np.ones(len(key), dtype=bool)
-    for level in range(depth):
-        same = same & (table[key, level] == target[owner[picture], level])
-        shared = np.bincount(picture, weights=weight * same, minlength=rows)
-        shared = np.where(same[:rows], own[:, level], shared)  # the first rows are the pictures' own
-        mean[:, level] = np.bincount(owner, weights=shared, minlength=count) / np.maximum(per_product, 1)
-    return mean, (target >= 0).sum(1)
+
+def _alternatives(means: Means, paths: pa.Array, leaf_too: Array, none: Array, top_k: int) -> pa.Array:
+    """Return each product's paths below its best one, or from it on, as far as the `top_k` best go."""
+    kept = ((means.place > 0) | leaf_too[means.product]) & (means.place < top_k)
+    return pa.ListArray.from_arrays(
+        list_offsets(np.bincount(means.product[kept], minlength=len(none))),
+        pa.StructArray.from_arrays(
+            [paths.take(pa.array(means.path[kept])), pa.array(means.probability[kept])],
+            names=["category_path", "probability"],
+        ),
+        mask=pa.array(none),
+    )

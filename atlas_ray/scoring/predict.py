@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from atlas_ray.arrays import first_of_each, numbered, or_null, row_at, scatter
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits
@@ -48,9 +49,7 @@ def decode_block(table: pa.Table, sizes_px: Sequence[int], limits: PictureLimits
     """Replace `bytes` by a column of pixels for each size, size x size x 3 bytes a picture, for models elsewhere."""
     good = pictured_rows(table)
     batch = decode_batch_at(table["bytes"].take(pa.array(good)).to_pylist(), sizes_px, limits=limits)
-    where = np.full(len(table), -1)
-    where[good] = np.arange(len(good))
-    rows = pa.array(where, mask=where < 0)
+    rows = or_null(row_at(good, len(table)))
     out = table.drop_columns(["bytes"])
     for size, pixels in zip(sizes_px, batch.pixels, strict=True):
         buffers = [None, pa.py_buffer(pixels.numpy())]
@@ -129,9 +128,7 @@ class Predict:
             predicted, refused = predictor(table["bytes"].take(pa.array(rows)).to_pylist(), texts)
         else:
             predicted, refused = self._decoded(table, rows, texts)
-        where = np.full(len(table), -1)
-        where[rows] = np.arange(len(rows))
-        predicted = predicted.take(pa.array(where, mask=where < 0))
+        predicted = scatter(predicted, rows, len(table))
         table = with_refusals(table, {int(rows[i]): error for i, error in refused.items()})
         table, columns["picture_error"] = keep_answered(table, predicted["category_path"].is_valid())
         columns |= {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
@@ -157,11 +154,9 @@ class Predict:
             pixels[torch.from_numpy(seen)] = _pixels(table, rows[seen], size)
         products = Products(pixels, texts, None if seen.all() else torch.from_numpy(seen))
         good = predictor.answerable(products)
-        where = np.full(len(rows), -1)
-        where[good] = np.arange(len(good))
         predicted = predictor.predict(products if len(good) == len(rows) else products.take(good))
         nulls = np.flatnonzero(predicted["category_path"].is_null().to_numpy())
-        return predicted.take(pa.array(where, mask=where < 0)), {good[place]: NOT_A_NUMBER for place in nulls}
+        return scatter(predicted, np.array(good, int), len(rows)), {good[place]: NOT_A_NUMBER for place in nulls}
 
     def _filtered(self, table: pa.Table, zoom: ZoomPredictor) -> tuple[pa.Table, pa.Array]:
         """Give up the zoomed pictures of a block, but for the least zoomed of a product that has no other in it.
@@ -173,12 +168,10 @@ class Predict:
         found = zoom(_pixels(table, good, zoom.image_size_px))
         threshold = self._spec.zoom_threshold
         assert threshold is not None
-        product = pc.index_in(table["product_id"], pc.unique(table["product_id"])).to_numpy()[good]
-        order = np.lexsort((good, found, product))
-        _, first = np.unique(product[order], return_index=True)
+        product = numbered(table["product_id"])[1][good]
         wrong = np.isnan(found)
-        gone = found >= threshold
-        gone[order[first]] = False  # each product's least zoomed one stays, which is normal if any of them is
+        # Each product's least zoomed one stays, which is normal if any of them is.
+        gone = (found >= threshold) & ~first_of_each(product, found)
         errors = {
             int(row): PictureError("zoomed", f"zoomed with probability {p:.4f}, {threshold:.4f} or more")
             for row, p in zip(good[gone], found[gone], strict=True)

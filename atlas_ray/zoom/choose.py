@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from atlas_ray.arrays import first_of_each, numbered
 from atlas_ray.errors import AuditError
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import PRODUCTS
 
-PRODUCT, IMAGE, LOOKED_AT, QUARANTINED = range(4)
 KEPT, REJECTED, LISTED = range(3)
 """What a row of `CHOSEN` is: a picture that is kept, one that is rejected, or the product itself."""
 
@@ -43,11 +43,10 @@ def choose(table: pa.Table, threshold: float) -> pa.Table:
         AuditError: where a picture is neither looked at nor quarantined, or both.
     """
     table = table.combine_chunks()
-    products = pc.unique(table["product_id"])
-    owner = pc.index_in(table["product_id"], products).to_numpy()
+    _, owner = numbered(table["product_id"])
     kind = table["kind"].to_numpy()
     image_id = table["image_id"].fill_null(0).to_numpy()
-    looked, failed = (_once(owner, image_id, np.flatnonzero(kind == k)) for k in (LOOKED_AT, QUARANTINED))
+    looked, failed = (_once(owner, image_id, np.flatnonzero(kind == k)) for k in (OUTCOME, QUARANTINED))
     wanted = _once(owner, image_id, np.flatnonzero(kind == IMAGE))
     found = np.concatenate([looked, failed])
     if len(found) != len(wanted) or len(_once(owner, image_id, np.concatenate([found, wanted]))) != len(wanted):
@@ -55,10 +54,7 @@ def choose(table: pa.Table, threshold: float) -> pa.Table:
     probability = table["zoomed_probability"].take(pa.array(looked)).to_numpy()
     zoomed = probability >= threshold
     # Each product's least zoomed picture, ties by id; it is kept in any case.
-    order = np.lexsort((image_id[looked], probability, owner[looked]))
-    _, first = np.unique(owner[looked][order], return_index=True)
-    least = np.zeros(len(looked), dtype=bool)
-    least[order[first]] = True
+    least = first_of_each(owner[looked], probability, image_id[looked])
     saved = zoomed & least
     kept = looked[~zoomed | saved]
     rejected = looked[zoomed & ~saved]

@@ -21,13 +21,13 @@ from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.outcomes import split_outcomes
 from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.settings import StreamConfig
-from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product
 from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.schemas import PRODUCTS, QUARANTINE
 from atlas_ray.settings import setting
-from atlas_ray.zoom.choose import CHOSEN, IMAGE, JOINED, KEPT, LISTED, LOOKED_AT, PRODUCT, QUARANTINED, REJECTED
+from atlas_ray.zoom.choose import CHOSEN, JOINED, KEPT, LISTED, REJECTED
 from atlas_ray.zoom.choose import choose as choose_pictures
 from atlas_ray.zoom.stage import ZOOMED, JudgeZoom
 
@@ -119,7 +119,7 @@ def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
     tables = (
         (catalog.products, PRODUCT),
         (catalog.images, IMAGE),
-        (_own(output, "zoom", ZOOMED), LOOKED_AT),
+        (_own(output, "zoom", ZOOMED), OUTCOME),
         (_own(output, "quarantine", QUARANTINE), QUARANTINED),
     )
     chosen = by_product(tables, JOINED, total, functools.partial(choose_pictures, threshold=threshold))

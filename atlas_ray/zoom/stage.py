@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from atlas_ray.arrays import or_null, row_at
 from atlas_ray.artifacts import load_zoom_artifact
 from atlas_ray.errors import NOT_A_NUMBER, ItemError
 from atlas_ray.modalities.limits import PictureLimits
@@ -54,12 +55,10 @@ class JudgeZoom:
         contents = table["bytes"].take(pa.array(good)).to_pylist()
         decoded = decode_batch_at(contents, (self._predictor.image_size_px,), limits=self._limits)
         probability = self._predictor(decoded.pixels[0])
-        where = np.full(len(table), -1)
-        where[good] = np.arange(len(good))
         refused: dict[int, ItemError] = {int(place): NOT_A_NUMBER for place in np.flatnonzero(np.isnan(probability))}
         refused |= decoded.refused
-        where[good[np.array(sorted(refused), dtype=np.int64)]] = -1
-        rows = pa.array(where, mask=where < 0)
+        answered = np.delete(np.arange(len(good)), sorted(refused))
+        rows = or_null(row_at(good[answered], len(table), answered))
         columns = {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
         columns |= {
             "width": pa.array(decoded.width_px).take(rows),

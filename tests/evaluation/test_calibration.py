@@ -9,8 +9,8 @@ from scipy.special import log_softmax
 
 from atlas_ray.evaluation.calibration import TOP_K, _Said
 from atlas_ray.metrics.calibration import tempered
-from atlas_ray.runtime.shuffle import tagged
-from atlas_ray.scoring.combine import IMAGE, JOINED, PREDICTION, PRODUCT, combine
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, tagged
+from atlas_ray.scoring.combine import JOINED, combine
 from atlas_ray.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy(
@@ -61,7 +61,7 @@ def test_answers_are_those_of_a_scoring_run(factor: float) -> None:
     table = pa.concat_tables([
         rows(PRODUCT, [{"product_id": name} for name in np.unique(names)]),
         rows(IMAGE, [{"product_id": name, "image_id": image} for image, name in enumerate(names)]),
-        rows(PREDICTION, [prediction(name, i, p[i], bool(dead[i])) for i, name in enumerate(names)]),
+        rows(OUTCOME, [prediction(name, i, p[i], bool(dead[i])) for i, name in enumerate(names)]),
     ])  # fmt: skip
     wanted = combine(table, "m", "t", TOP_K).to_pylist()
     assert [list(TAXONOMY.leaves[leaf]) for leaf in found.best] == [row["category_path"] for row in wanted]

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from atlas_ray.errors import AuditError
-from atlas_ray.runtime.shuffle import tagged
+from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, tagged
 from atlas_ray.schemas import CATEGORIZED
-from atlas_ray.scoring.combine import FILTERED, IMAGE, JOINED, PREDICTION, PRODUCT, QUARANTINED, combine
+from atlas_ray.scoring.combine import JOINED, combine
 
 S, T, D = ["M", "W", "S"], ["M", "W", "T"], ["W", "D"]
 
@@ -32,7 +32,7 @@ PRODUCTS = rows(PRODUCT, [
     {"product_id": "no-picture"},
 ])  # fmt: skip
 IMAGES = rows(IMAGE, [{"product_id": p, "image_id": i} for p, i in (("a", 1), ("a", 2), ("b", 3), ("c", 4), ("b", 5))])
-PREDICTIONS = rows(PREDICTION, [
+PREDICTIONS = rows(OUTCOME, [
     prediction("a", 1, S, [0.9, 0.8, 0.6], (T, 0.2), (D, 0.1)),
     prediction("a", 2, D, [0.6, 0.5], (S, 0.45)),
     prediction("b", 3, D, [0.7, 0.7]),
@@ -108,7 +108,7 @@ def test_what_could_not_be_seen_has_no_say_beside_what_was() -> None:
     images = rows(
         IMAGE, [{"product_id": p, "image_id": i} for p, i in (("a", 1), ("a", 2), ("a", 3), ("b", 4), ("b", 5))]
     )
-    predictions = rows(PREDICTION, [
+    predictions = rows(OUTCOME, [
         prediction("a", 1, S, [0.9, 0.9, 0.9]) | {"picture_error": None},
         prediction("a", 2, D, [0.8, 0.8], (S, 0.1)) | dead,
         prediction("a", 3, D, [0.8, 0.8], (S, 0.1)) | dead,
@@ -159,7 +159,7 @@ def test_what_is_known_of_a_product_goes_along() -> None:
         {"product_id": "a", "image_id": 2, "image_uri": "2.jpg", "width": 120, "height": 100},
         {"product_id": "b", "image_id": 3, "image_uri": "3.jpg"},
     ])  # fmt: skip
-    found = combined(products, images, rows(PREDICTION, [
+    found = combined(products, images, rows(OUTCOME, [
         prediction("a", 1, D, [0.7, 0.5]) | {"image_uri": "1.jpg", "zoomed_probability": 0.25},
         prediction("a", 2, D, [0.9, 0.8]) | {"image_uri": "2.jpg", "zoomed_probability": 0.5},
         prediction("b", 3, D, [0.7, 0.5]) | {"image_uri": "3.jpg"},
@@ -179,7 +179,7 @@ def test_an_answer_ends_where_it_is_sure_enough(
     tables = (
         rows(PRODUCT, [{"product_id": "a"}, {"product_id": "none"}]),
         rows(IMAGE, [{"product_id": "a", "image_id": 1}, {"product_id": "none", "image_id": 2}]),
-        rows(PREDICTION, [prediction("a", 1, S, [0.7, 0.6, 0.5], (T, 0.2), (D, 0.1))]),
+        rows(OUTCOME, [prediction("a", 1, S, [0.7, 0.6, 0.5], (T, 0.2), (D, 0.1))]),
         rows(QUARANTINED, [{"product_id": "none", "image_id": 2}]),
     )
     a, none = combine(pa.concat_tables(tables), "m", "t", 3, decision_threshold=threshold).to_pylist()

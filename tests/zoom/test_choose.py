@@ -4,7 +4,8 @@ import pyarrow as pa
 import pytest
 
 from atlas_ray.errors import AuditError
-from atlas_ray.zoom.choose import IMAGE, JOINED, KEPT, LISTED, LOOKED_AT, PRODUCT, QUARANTINED, REJECTED, choose
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, QUARANTINED
+from atlas_ray.zoom.choose import JOINED, KEPT, LISTED, REJECTED, choose
 
 
 def row(kind: int, product: str, image: int | None = None, **fields: Any) -> dict[str, Any]:
@@ -18,7 +19,7 @@ ROWS = [
     row(PRODUCT, "c", image_uris=["6.jpg"]),
     *(row(IMAGE, product, image) for product, image in zip("aaabbc", range(1, 7), strict=True)),
     *(
-        row(LOOKED_AT, product, image, zoomed_probability=p)
+        row(OUTCOME, product, image, zoomed_probability=p)
         for product, image, p in (("a", 1, 0.1), ("a", 2, 0.9), ("a", 3, 0.8), ("b", 4, 0.99), ("b", 5, 0.85))
     ),
     row(QUARANTINED, "c", 6),
@@ -41,11 +42,11 @@ def test_a_product_keeps_its_normal_pictures_or_else_the_least_zoomed(rows: list
 
 
 def test_a_picture_that_the_catalogue_holds_twice_counts_once() -> None:
-    twice = [*ROWS, row(IMAGE, "a", 1), row(LOOKED_AT, "a", 1, zoomed_probability=0.1)]
+    twice = [*ROWS, row(IMAGE, "a", 1), row(OUTCOME, "a", 1, zoomed_probability=0.1)]
     assert len(chosen(twice)[KEPT]) == 2
 
 
-@pytest.mark.parametrize("lost", [row(LOOKED_AT, "a", 2, zoomed_probability=0.9), row(QUARANTINED, "c", 6)])
+@pytest.mark.parametrize("lost", [row(OUTCOME, "a", 2, zoomed_probability=0.9), row(QUARANTINED, "c", 6)])
 def test_a_lost_picture_is_told(lost: dict[str, Any]) -> None:
     with pytest.raises(AuditError, match="6 pictures went in"):
         choose(pa.Table.from_pylist([one for one in ROWS if one != lost], schema=JOINED), 0.8)

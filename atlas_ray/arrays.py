@@ -1,0 +1,58 @@
+"""NumPy arrays beside Arrow columns: their names in signatures, and the steps between the two that many stages take."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def numbered(column: pa.ChunkedArray) -> tuple[pa.Array, Integers]:
+    """Return the different values of a column, and which of them each row has, (rows,)."""
+    values = pc.unique(column)
+    return values, pc.index_in(column, values).to_numpy()
+
+
+def list_offsets(lengths: Array) -> pa.Array:
+    """Return the offsets, (lists + 1,), of lists of these lengths."""
+    return pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int32())
+
+
+def row_at(places: Array, size: int, rows: Array | None = None) -> Integers:
+    """Return which row stands at each of `size` places; -1 where none does.
+
+    Args:
+        places: (rows,) where each row goes.
+        size: How many places there are.
+        rows: (rows,) their numbers; in order where it is None.
+    """
+    found = np.full(size, -1)
+    found[places] = np.arange(len(places)) if rows is None else rows
+    return found
+
+
+def or_null(rows: Array) -> pa.Array:
+    """Return rows to take; those below 0 give null."""
+    return pa.array(rows, mask=rows < 0)
+
+
+def scatter(column: Any, places: Array, size: int) -> Any:
+    """Return a column or a table of `size` rows, with its rows at `places` and null elsewhere."""
+    return column.take(or_null(row_at(places, size)))
+
+
+def first_of_each(group: Array, *by: Array) -> Booleans:
+    """Return which row of each group comes first, (rows,) bool.
+
+    Args:
+        group: (rows,) the group of each.
+        by: (rows,) what they are ordered by, the least first; the next decides between equal ones, at last their order.
+    """
+    order = np.lexsort((*reversed(by), group))
+    first = np.zeros(len(group), bool)
+    first[order[np.unique(group[order], return_index=True)[1]]] = True
+    return first
