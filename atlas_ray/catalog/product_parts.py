@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atlas_ray.errors import OutputError, StorageError
 from atlas_ray.formats.tables import UNFINISHED
@@ -104,8 +103,7 @@ class ProductParts:
 
     def read(self, part: int) -> list[dict[str, Any]]:
         """Return the products of a part that was written."""
-        place = storage.locate(self._uri("products", part))
-        rows: list[dict[str, Any]] = pq.read_table(place.path, filesystem=place.filesystem).to_pylist()
+        rows: list[dict[str, Any]] = storage.read_table(self._uri("products", part)).to_pylist()
         return rows
 
     def replace(self, part: int, products: list[dict[str, Any]], more_images: int) -> None:

@@ -144,14 +144,13 @@ def _migrate_tables(
 
 
 def _run_identity(source: str) -> dict[str, Any]:
-    try:
-        run = read_run(source)
-        if run is not None and run["job"] in ("score", "migrate"):
-            model_id, taxonomy_id = run["identity"]["model_id"], run["identity"]["taxonomy_id"]
-            return {"run": source, "model_id": model_id, "taxonomy_id": taxonomy_id}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CatalogError(f"{source}/run.json is damaged ({type(error).__name__}: {error})") from None
-    raise CatalogError(f"{source} is no finished scoring run; run `atlas-ray score` to its end first")
+    run = read_run(source)
+    if run is None or run.get("job") not in ("score", "migrate"):
+        raise CatalogError(f"{source} is no finished scoring run; run `atlas-ray score` to its end first")
+    identity = run.get("identity")
+    if not isinstance(identity, dict) or not identity.keys() >= {"model_id", "taxonomy_id"}:
+        raise CatalogError(f"{source}/run.json names no model and taxonomy; score the catalogue anew")
+    return {"run": source, "model_id": identity["model_id"], "taxonomy_id": identity["taxonomy_id"]}
 
 
 def _catalog_identity(source: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_ray.errors import RETRYABLE_CODES
+from atlas_ray.errors import RETRYABLE_CODES, CatalogError
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.version import __version__
@@ -47,11 +47,20 @@ def may_pass(run: Mapping[str, Any]) -> int:
 
 
 def read_run(output: str) -> dict[str, Any] | None:
-    """Return the account of a finished run, or None where there is none."""
+    """Return the account of a finished run, or None where there is none.
+
+    Raises:
+        CatalogError: where it is damaged.
+    """
     uri = storage.join(output, RUN)
     if not storage.exists(uri):
         return None
-    run: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    try:
+        run = json.loads(storage.read_bytes(uri))
+    except ValueError as error:
+        raise CatalogError(f"{uri}: not JSON: {error}") from None
+    if not isinstance(run, dict):
+        raise CatalogError(f"{uri}: a {type(run).__name__}; expected the account of a run")
     return run
 
 

@@ -1,6 +1,5 @@
 """The products table of a finished scoring run, opened to be read in a stream."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from atlas_ray.errors import CatalogError
 from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
+from atlas_ray.runs.run_record import read_run
 from atlas_ray.schemas import CATEGORIZED, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.taxonomy import CategoryPath, match_labels, read_taxonomy
 
@@ -79,15 +79,9 @@ def open_scored(uri: str) -> ScoredRun:
         CatalogError: where there is none, or its products table is damaged or of another kind.
     """
     uri = storage.absolute(uri)
-    account, folder = storage.join(uri, "run.json"), storage.join(uri, "products")
-    if not storage.exists(account) or not parquet_files(folder):
+    run, folder = read_run(uri), storage.join(uri, "products")
+    if run is None or not parquet_files(folder):
         raise CatalogError(f"{uri} is no finished scoring run; run `atlas-ray score` to its end first")
-    try:
-        run = json.loads(storage.read_bytes(account))
-    except ValueError as error:
-        raise CatalogError(f"{account}: not JSON: {error}") from None
-    if not isinstance(run, dict):
-        raise CatalogError(f"{account}: a {type(run).__name__}; expected what `atlas-ray score` writes")
     table = open_table(folder, CATEGORIZED)
     for name in NEEDED:
         if table.files and all(file.type_of(name) is None for file in table.files):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.tune
 import yaml
 from ray.tune.schedulers import ASHAScheduler
@@ -112,7 +111,7 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
         connect()
         rows = _search(config, training)
         storage.write_table(storage.join(output, ROWS), pa.Table.from_pylist(rows, schema=rows_schema(training)))
-    rows = pq.read_table(io.BytesIO(storage.read_bytes(storage.join(output, ROWS)))).to_pylist()
+    rows = storage.read_table(storage.join(output, ROWS)).to_pylist()
     finished = [row for row in rows if row["status"] == "finished"]
     if not finished:
         reason = next((row["reason"] for row in rows if row["reason"]), "none")
