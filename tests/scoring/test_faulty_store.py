@@ -135,7 +135,7 @@ def test_a_training_waits_for_its_pictures(store: type[Faulty], shop: str, catal
         client.upload_file(str(picture), "shop", f"trained-on/images/{picture.name}")
     far = str(tmp_path / "catalog")
     import_catalog(ImportConfig(source=shop, output=far, columns=SHOP_COLUMNS, image_base="s3://shop/trained-on"))
-    command = [sys.executable, "-m", "atlas_ray.cli", "train", "classifier", "--catalog", far]
+    command = [sys.executable, "-m", "atlas_ray", "train", "classifier", "--catalog", far]
     command += ["--output", str(tmp_path / "model"), "--backbone", "resnet18", "--image-size-px", "32"]
     command += ["--batch-size", "16", "--epochs", "1"]
     store.outages[20] = (8.0, 403, "ExpiredToken")
