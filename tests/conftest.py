@@ -37,6 +37,17 @@ DATA = os.environ.get("ATLAS_RAY_TEST_DATA")
 SHOP_COLUMNS = {"product_id": "id", "image_uris": "image", "category_path": "category"}
 
 
+MARK_OF_FIXTURE = {"local_ray": "ray", "s3_endpoint": "s3", "browser": "browser"}
+"""What a test needs that takes it this fixture; a test that starts one itself says so with the marker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with what it needs, by its fixtures; `make test-fast` leaves those tests out."""
+    for item in items:
+        for name in set(getattr(item, "fixturenames", ())) & MARK_OF_FIXTURE.keys():
+            item.add_marker(MARK_OF_FIXTURE[name])
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     if not DATA:

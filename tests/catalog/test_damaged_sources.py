@@ -1,4 +1,4 @@
-from benchmarks.fuzz_imports import DAMAGES, outcomes
+from tests.support.damaged_tables import DAMAGES, outcomes
 
 
 def test_imports_of_damaged_files_balance() -> None:

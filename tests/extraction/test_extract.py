@@ -16,8 +16,8 @@ from atlas_ray.extraction.extract import Extracted, NotAProduct, extract
 from atlas_ray.extraction.offers import parse_availability
 from atlas_ray.extraction.page import Page
 from atlas_ray.formats.prices import parse_currency, parse_price
-from benchmarks.extraction import measure
 from tests.extraction.pages import OFFER, PRODUCT, STORE, URL, page_of, product
+from tests.support.saved_pages import measure
 
 NEXT_TO_IT = {"@type": "Product", "name": "Travel Anvil", "url": "/p/travel", "offers": {"price": 5}}
 

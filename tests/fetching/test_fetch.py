@@ -27,7 +27,7 @@ from atlas_ray.io.downloads import Download, Downloader
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, tagged
 from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids
-from benchmarks.fuzz_pictures import encoded
+from tests.support.damaged_pictures import encoded
 from tests.support.parts import rows
 from tests.support.picture_server import PictureServer, jpeg
 

@@ -15,7 +15,7 @@ from PIL import Image
 from atlas_ray.errors import PictureError
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
 from atlas_ray.modalities.pictures import decode, decode_batch
-from benchmarks.fuzz_pictures import damaged_pictures, encoded, faults, judge, pillow_refuses, whole_pictures
+from tests.support.damaged_pictures import damaged_pictures, encoded, faults, judge, pillow_refuses, whole_pictures
 
 # What the CSV of the odd pictures leaves to us.
 POLICY = {

@@ -17,7 +17,7 @@ from atlas_ray.prediction.paths import PathPredictor, PredictorConfig, choose_de
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.schemas import PREDICTIONS
 from atlas_ray.taxonomy import Taxonomy
-from benchmarks.fuzz_pictures import encoded
+from tests.support.damaged_pictures import encoded
 from tests.support.parts import make_artifact
 
 

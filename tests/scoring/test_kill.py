@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_resume import Bench
+from tests.support.kills import Bench
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import pytest
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.training.run import TrainReport, train
 from atlas_ray.training.settings import EncoderDecoderTraining
-from benchmarks.kill_resume import CLUSTER, descendants
+from tests.support.kills import CLUSTER, descendants
 from tests.support.parts import rows
 
 EPOCHS = 6
