@@ -2,32 +2,62 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test test-all check docs docs-links clean
+.DEFAULT_GOAL := help
+.PHONY: help install demo format check test-fast test test-all docs docs-links bench audit browser clean
 
-demo: $(READY)
+help:  ## show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
+
+install: $(READY)  ## make the environment .venv
+
+demo: $(READY)  ## draw and serve a small shop, and run every step on it
 	$(BIN)/atlas-ray demo
 
-# Two at a time: most of a test's time is spent on waiting for a Ray to start. A file's tests stay together, for they
-# share what is slow to make: a trained model, an endpoint. The slow ones measure, and run alone.
-test: check
-	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+format: $(READY)  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
-test-all: check
-	$(BIN)/pytest -m ""
-
-check: $(READY)
+check: $(READY)  ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+test-fast: $(READY)  ## run the tests that start no Ray, server, browser or command
+	$(BIN)/pytest -q -n 2 --dist loadscope \
+	  -m "not ray and not s3 and not browser and not cluster and not slow and not processes"
+
+# Two at a time: most of a test's time is spent on waiting for a Ray to start. A file's tests stay together, for they
+# share what is slow to make: a trained model, an endpoint. The slow ones measure, and run alone.
+test: check browser  ## check, then run all tests but the slow ones
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+test-all: check browser  ## check, then run all tests
+	$(BIN)/pytest -m ""
+
+# Tests of pages need Chromium. Root can bring it; without it pytest's last lines count what it skipped.
+browser:
+	@if [ -z "$$CHROMIUM_PATH" ] && ! command -v chromium chromium-browser google-chrome > /dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	    echo "installing Chromium for the tests of pages"; \
+	    { apt-get update && apt-get install --yes --no-install-recommends chromium; } > /dev/null 2>&1 \
+	      || echo "Chromium could not be installed"; \
+	  fi; \
+	fi
+
 # Warnings, a broken link to another page among them, are errors.
-docs: $(READY)
+docs: $(READY)  ## build the documentation
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
-# Asks for every address outside the documentation, too.
-docs-links: $(READY)
+docs-links: $(READY)  ## ask for every address outside the documentation
 	$(BIN)/sphinx-build -W --keep-going -q -b linkcheck docs docs/_build/links
+
+bench: $(READY)  ## list the benchmarks
+	@cd benchmarks && grep -H -m 1 '^"""' [a-z]*.py | sed 's/\.py:"""/: /; s/"""$$//'
+
+audit: $(READY)  ## look the dependencies up among known vulnerabilities
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -36,5 +66,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
-clean:
+clean:  ## remove the environment and all that was built
 	rm -rf .venv demo docs/_build .mypy_cache .pytest_cache .ruff_cache *.egg-info

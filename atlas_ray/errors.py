@@ -107,6 +107,23 @@ class ConfigError(UserError, ValueError):
     """A setting out of its range."""
 
 
+class MissingExtraError(UserError):
+    """A package that a command needs and that is not installed."""
+
+
+EXTRA_OF = {
+    **dict.fromkeys(("aiohttp", "protego", "uvloop", "yarl"), "fetch"),
+    **dict.fromkeys(
+        ("cssselect", "extruct", "lxml", "parsel", "pyRdfa", "rdflib", "scrapy", "scrapy_playwright"), "crawl"
+    ),
+    **dict.fromkeys(("fastapi", "fastapi_offline", "starlette"), "serve"),
+    "lancedb": "embed",
+    "skimage": "zoom",
+    "mlflow": "mlflow",
+}
+"""The extra of `pip install 'atlas-ray[EXTRA]'` that brings a module, for each module that not every command needs."""
+
+
 class OutputError(UserError):
     """An output folder that holds something else than what this run would write."""
 
@@ -215,6 +232,8 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
             # One that a Ray task raised comes with the traceback of the task as its text.
             cause = getattr(one, "cause", one)
             return cause if isinstance(cause, UserError | RunError) else one
+        if isinstance(one, ModuleNotFoundError) and (extra := EXTRA_OF.get((one.name or "").partition(".")[0])):
+            return MissingExtraError(f"{one.name} is not installed; pip install 'atlas-ray[{extra}]' brings it")
         if (number := system_number(one)) in FULL_DISK:
             return disk_full(number, str(getattr(one, "filename", None) or "a temporary file"))
         if isinstance(one, OSError) and (answer := re.search(r"AWS Error [^\n]*", str(one))):  # of Ray's own files

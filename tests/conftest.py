@@ -48,6 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(MARK_OF_FIXTURE[name])
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count the tests of pages that were skipped: a machine without a browser must not look tested."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "Chromium" in str(report.longrepr)]
+    if skipped:
+        why = "Chromium is not on PATH; install it, or name it with CHROMIUM_PATH"
+        terminalreporter.write_line(f"{len(skipped)} tests of pages were skipped: {why}", red=True)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     if not DATA:

@@ -16,6 +16,8 @@ from atlas_ray.runtime.tables import open_catalog
 from tests.conftest import SHOP_COLUMNS
 from tests.support.cluster import head
 
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).resolve().parent.parent
 EXCLUDES = json.dumps({"excludes": [".git", ".venv", "demo"]})
 TRAIN = [

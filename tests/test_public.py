@@ -8,6 +8,8 @@ import pytest
 
 import atlas_ray
 
+pytestmark = pytest.mark.processes
+
 
 def test_every_public_name_is_there_and_documented() -> None:
     assert sorted(atlas_ray._HOME) == sorted(atlas_ray.__all__)

@@ -8,6 +8,8 @@ import pytest
 from atlas_ray import cli
 from atlas_ray.cli.main import COMMANDS, main
 
+pytestmark = pytest.mark.processes
+
 
 def test_help_answers_at_once() -> None:
     times = []

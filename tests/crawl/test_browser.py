@@ -11,6 +11,8 @@ from atlas_ray.errors import ConfigError
 from atlas_ray.io.addresses import AddressRule
 from tests.crawl.runs import end, rows, start
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -8,6 +8,8 @@ import pytest
 from tests.crawl.runs import end, report, rows, start
 from tests.support.wire import WireServer, whole
 
+pytestmark = pytest.mark.processes
+
 TYPE = "Content-Type: text/html"
 PRODUCT = b"""<html><script type="application/ld+json">
 {"@type": "Product", "name": "A coat", "sku": "1", "image": "/a.jpg",

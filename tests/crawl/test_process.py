@@ -16,6 +16,8 @@ from atlas_ray.demo.shop import HEALING, ODD, WITHOUT_PICTURES, Shop, ShopProduc
 from atlas_ray.io.addresses import is_public
 from tests.crawl.runs import end, report, rows, start
 
+pytestmark = pytest.mark.processes
+
 PRODUCTS = [
     ShopProduct(
         title=f"Thing {number} & “old”",

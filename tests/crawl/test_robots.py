@@ -14,6 +14,8 @@ from scrapy.robotstxt import ProtegoRobotParser
 
 from tests.crawl.runs import end, report, start
 
+pytestmark = pytest.mark.processes
+
 AGENT = "atlas_ray"
 # Whether the front page and a product page may be asked for. HTML, nothing and bytes that are no UTF-8
 # hold no rules, so all is allowed; a byte order mark is skipped; a lone CR ends a line.

@@ -12,6 +12,8 @@ from atlas_ray.cli.main import command_parsers
 from atlas_ray.errors import CODES
 from docs import generate
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(atlas_ray.__file__).parent.parent
 
 

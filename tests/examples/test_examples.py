@@ -8,6 +8,8 @@ import pytest
 
 import atlas_ray
 
+pytestmark = pytest.mark.processes
+
 EXAMPLES = Path(atlas_ray.__file__).parents[1] / "examples"
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.extraction.pages import URL, page_of, product
 
+pytestmark = pytest.mark.processes
+
 SCHEMA = 'vocab="http://schema.org/"'
 NAMES = ("Tools", "Hand tools", "Hammers", "Sledges", "Long ones", "Red", "Old")
 IMAGES = tuple(f"https://www.shop.example/{letter}.jpg" for letter in "zyxwvutsrq")

@@ -16,6 +16,8 @@ from atlas_ray.errors import LeaseLostError, OutputError, StorageError
 from atlas_ray.io import lease, storage
 from atlas_ray.io.lease import LEASE, hold, holding
 
+pytestmark = pytest.mark.processes
+
 HOLD = """
 import sys, time
 from atlas_ray.io import lease

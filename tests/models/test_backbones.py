@@ -16,6 +16,8 @@ from atlas_ray.models.backbones.backbone import Backbone, fuse_batch_norm
 from atlas_ray.models.weights import load_backbone_weights
 from atlas_ray.training.settings import ClassifierTraining
 
+pytestmark = pytest.mark.processes
+
 PREFIX = "trunk."
 
 

@@ -9,6 +9,8 @@ from torch import nn
 from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.models.backbones.resnet import BLOCKS, layers
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_network_is_torchvisions(name: str) -> None:

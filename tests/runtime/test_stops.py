@@ -16,6 +16,8 @@ from atlas_ray.cli.main import main
 from atlas_ray.runtime.stops import STOPS, kept_handlers, stoppable
 from tests.support.inputs import free_port
 
+pytestmark = pytest.mark.processes
+
 TRAIN = "--epochs 50 --batch-size 16 --backbone resnet18 --image-size-px 32 --weights none"
 
 

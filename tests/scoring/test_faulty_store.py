@@ -21,6 +21,8 @@ from tests.scoring.faulty import Faulty, faulty
 from tests.support.inputs import free_port, wait_for, write_catalog
 from tests.support.parts import rows
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture
 def faulty_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

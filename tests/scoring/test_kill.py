@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.kills import Bench
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:

@@ -20,6 +20,8 @@ from tests.support.cluster import Cluster, head, replica_pids, wait_until
 from tests.support.inputs import free_port
 from tests.support.parts import make_artifact, picture
 
+pytestmark = pytest.mark.cluster
+
 TOKEN, LINE = new_token("load")
 CLIENTS = 4
 PICTURES = 6

@@ -34,6 +34,8 @@ from tests.support.endpoint import Endpoint, endpoint
 from tests.support.parts import make_artifact, make_fused, picture
 from tests.support.picture_server import PictureServer
 
+pytestmark = pytest.mark.ray
+
 TOKEN, LINE = new_token("tests")
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 TIMEOUT_S = 4

@@ -13,6 +13,8 @@ from atlas_ray.taxonomy import Taxonomy
 from tests.support.endpoint import Endpoint, endpoint
 from tests.support.parts import make_fused, picture
 
+pytestmark = pytest.mark.ray
+
 ARTIFACTS = os.environ.get("ATLAS_RAY_TEST_ARTIFACTS")
 """A folder for the screenshots; without it they go with the test's own."""
 expect.set_options(timeout=30_000)  # a machine may be busy with other tests

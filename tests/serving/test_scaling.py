@@ -13,6 +13,8 @@ from tests.support.cluster import replica_pids, wait_until
 from tests.support.endpoint import endpoint
 from tests.support.parts import make_artifact, picture
 
+pytestmark = pytest.mark.ray
+
 CLIENTS = 8
 
 

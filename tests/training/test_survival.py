@@ -22,6 +22,8 @@ from atlas_ray.training.settings import EncoderDecoderTraining
 from tests.support.kills import CLUSTER, descendants
 from tests.support.parts import rows
 
+pytestmark = pytest.mark.ray
+
 EPOCHS = 6
 WHOLE: dict[str, Any] = {
     "backbone": "resnet18", "image_size_px": 32, "hidden_dim": 16, "batch_size": 56, "epochs": EPOCHS,
