@@ -116,9 +116,9 @@ class Columns:
             like = {column_key(name): name for name in names}
             absent = _absent(field, column, keys)[0]
             close = difflib.get_close_matches(column_key(absent), like, 1)
-            hint = f"did you mean {like[close[0]]!r}? " if close else ""
+            hint = f"did you mean {like[close[0]]!r}? It" if close else "it"
             shown = ", ".join(repr(name) for name in list(names)[:MAX_SHOWN]) or "none"
-            raise ConfigError(f"--map {field}={column}: no column {absent!r} in {source}; {hint}It has {shown}")
+            raise ConfigError(f"--map {field}={column}: no column {absent!r} in {source}; {hint} has {shown}")
 
     def check_needed(self, source: str) -> None:
         """Refuse a table without a column of ids, or without one of pictures.

@@ -25,6 +25,8 @@ def run(options: argparse.Namespace) -> int:
         f"expected calibration error of the whole path, on {found.products} products: {found.error_before:.4f} before, "
         f"{found.error_after:.4f} after"
     )
+    if found.doubt:
+        print(found.doubt, file=sys.stderr)
     if found.trained_on:
         print(
             f"the model was trained on {found.trained_on} of these products, where it is surer than elsewhere; "

@@ -12,7 +12,7 @@ from atlas_ray.errors import CatalogError, NotFiniteError, tell
 from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.metrics.calibration import BOUNDS, Reliability, fit_temperature, tempered
+from atlas_ray.metrics.calibration import BOUNDS, Reliability, doubt_of, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
 from atlas_ray.modalities.products import PICTURE, Products
 from atlas_ray.models.fusion import POLICIES
@@ -47,6 +47,8 @@ class Calibrated:
     """Those of the products that its weights were trained on; None where that is not known."""
     was_fitted_on: bool
     """Whether the products are those that a policy of many weights was fitted on, and knows."""
+    doubt: str | None
+    """A sentence about a temperature that the products do not determine."""
 
 
 @holding("calibrate", "model")
@@ -86,6 +88,8 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     before, after = (said.answers(artifact.taxonomy, change) for change in (1.0, factor))
     errors = [one.reliability.expected_error for one in (before, after)]
     temperature = float(np.clip(artifact.temperature * factor, *BOUNDS))
+    right = int((after.best == after.label).sum())
+    doubt = doubt_of((temperature, factor), right=right, answers=len(after.label))
     found = {
         "temperature": temperature,
         "split": split,
@@ -104,7 +108,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     policy = POLICIES.get(settings.get("policy", ""))
     known = policy is not None and policy.memorizes and settings.get("fit_split") == split
     trained_on = None if uses is None else int((uses & TRAINED > 0).sum())
-    return Calibrated(model_id, temperature, len(after.label), errors[0], errors[1], trained_on, known)
+    return Calibrated(model_id, temperature, len(after.label), errors[0], errors[1], trained_on, known, doubt)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ from atlas_ray.formats.values import clean_name, split_name
 WHOLE_FLOATS = 2**53
 """From here on a float no longer tells whole numbers apart."""
 
+MAX_PRICE = 1e12
+"""From here on a number is no price."""
+
 Read = Callable[[pa.Array, pa.DataType], pa.Array]
 
 
@@ -136,6 +139,12 @@ def cast_split(array: pa.Array, target: pa.DataType) -> pa.Array:
     """Read the sides of a split, whatever a program calls them."""
     texts = cast(array, target).dictionary_encode()
     return pa.array([split_name(text) for text in texts.dictionary.to_pylist()], target).take(texts.indices)
+
+
+def cast_price(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """Read prices: a negative number, an infinite or an absurd one is none, as in a table of text."""
+    prices = cast(array, target)
+    return pc.if_else(pc.and_(pc.greater_equal(prices, 0), pc.less(prices, MAX_PRICE)), prices, None)
 
 
 def unreadable(array: pa.Array, target: pa.DataType, read: Read = cast) -> pa.Array:

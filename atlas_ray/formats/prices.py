@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from price_parser import Price
 
-MAX_PRICE = 1e12
+from atlas_ray.formats.columns import MAX_PRICE
+
 MAX_PRICE_CHARACTERS = 80
 CURRENCIES = frozenset(
     re.findall(

@@ -13,7 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_ray.errors import CatalogError, OutageError, StorageError
-from atlas_ray.formats.columns import EXPECTED, cast, cast_path, cast_split, fits, kind_of, plain_type
+from atlas_ray.formats.columns import (
+    EXPECTED,
+    MAX_PRICE,
+    cast,
+    cast_path,
+    cast_price,
+    cast_split,
+    fits,
+    kind_of,
+    plain_type,
+)
 from atlas_ray.io import storage
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -32,7 +42,7 @@ class RowGroup:
     rows: int
     bytes: int
     sure: frozenset[str]
-    """Keys, and paths, of which it has neither a null nor an empty text."""
+    """Keys, and paths, of which it has neither a null nor an empty text; splits and prices that can all be read."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +189,10 @@ def _group(group: Any, schema: pa.Schema, watched: set[str]) -> RowGroup:
         if name == "split" and statistics is not None and statistics.has_min_max:
             sure.update([name] if {statistics.min, statistics.max} <= SIDES else [])
             continue
+        if name == "price" and statistics is not None:
+            if statistics.has_min_max and isinstance(statistics.min, int | float):
+                sure.update([name] if statistics.min >= 0 and statistics.max < MAX_PRICE else [])
+            continue
         if statistics is None or not statistics.has_null_count or statistics.null_count:
             continue
         is_text = name in schema.names and pa.types.is_string(plain_type(schema.field(name).type))
@@ -208,6 +222,8 @@ def reader_of(asked: pa.Field) -> Callable[[pa.Array, pa.DataType], pa.Array]:
     """Return what reads a column of the contract."""
     if asked.name == "split" and kind_of(asked.type) == "text":
         return cast_split
+    if asked.name == "price" and kind_of(asked.type) == "float":
+        return cast_price
     return cast_path if asked.name.endswith("category_path") and kind_of(asked.type) == "list" else cast
 
 

@@ -39,10 +39,11 @@ PACKED = (
     ((".zip",), b"PK\x05\x06", "a zip file; unpack it first"),
     ((".zst",), b"\x28\xb5\x2f\xfd", "a Zstandard file; unpack it first (unzstd)"),
     ((".bz2",), b"BZh", "a bzip2 file; unpack it first (bunzip2)"),
-    ((".parquet",), b"PAR1", "a Parquet file, not text"),
+    ((".parquet",), b"PAR1", "a Parquet file, which import does not read yet; save it as a CSV or as JSON Lines"),
+    ((".xml", ".rss", ".atom"), b"<?xml", "an XML feed, which import does not read; save it as a CSV or as JSON Lines"),
     ((".pdf",), b"%PDF", "a PDF, not a table; ask for its CSV"),
 )
-"""Name endings and first bytes of files that hold no text as they are, and what to do about them."""
+"""Name endings and first bytes of files that hold no table of text as they are, and what to do about them."""
 
 Line = tuple[int, str, RowError | None]
 """A line's number, its text with its line end, and why the text is not all right."""
@@ -59,7 +60,7 @@ def check_packed(source: str, head: bytes, error: type[UserError]) -> None:
         UserError: of the kind that was given.
     """
     for _, magic, advice in PACKED:
-        if head.startswith(magic):
+        if head.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n\t ").startswith(magic):
             raise error(f"{source}: {advice}")
 
 

@@ -1,5 +1,6 @@
 """How far probabilities can be trusted, and the temperature that makes them so."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ from atlas_ray.arrays import Array
 BINS = 15
 BOUNDS = (0.05, 20.0)
 """Temperatures that are looked at."""
+NEAR_EDGE = 1.01
+"""A temperature within this factor of a bound was stopped by it."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,27 @@ def fit_temperature(log_p: Array, label: Array, product: Array | None = None, *,
 
     found = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded")
     return float(np.exp(found.x))
+
+
+def doubt_of(temperatures: Sequence[float], *, right: int, answers: int) -> str | None:
+    """Return a sentence about a temperature that its answers do not determine; None if they do.
+
+    Args:
+        temperatures: The fitted one, and by how much it changes the one before.
+        right: How many of the answers that it was fitted on are right.
+        answers: How many there are.
+    """
+    low, high = BOUNDS
+    at_edge = any(one <= low * NEAR_EDGE or one >= high / NEAR_EDGE for one in temperatures)
+    reasons = []
+    if right == answers:
+        reasons.append(f"every answer of these {answers} products is right, so nothing tells how often one is wrong")
+    if at_edge:
+        reasons.append(f"the temperature stands at the edge of its range, {low:g} to {high:g}")
+    if not reasons:
+        return None
+    advice = "calibrate on more products, some of which the model gets wrong, before you trust its probabilities"
+    return f"{'; '.join(reasons)}: {advice}"
 
 
 def tempered(log_p: Array, temperature: float, *, left_out: int = 1) -> Array:

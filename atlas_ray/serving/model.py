@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -52,6 +52,11 @@ def _joined(answers: Sequence[Answer]) -> Answer:
     return replace(answers[0], rows=rows, maps=np.concatenate(maps) if maps else None)
 
 
+def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics that are numbers: settings and histories tell where its files are, and grow."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
 class Model:
     """One trained model, ready."""
 
@@ -59,7 +64,7 @@ class Model:
         artifact = load_artifact(uri)
         self._replica = secrets.token_hex(8)
         self._kind = artifact.kind
-        self._metrics = artifact.metrics
+        self._metrics = figures(artifact.metrics)
         self._predictor = PathPredictor(artifact, config)
         self._batch_size = config.batch_size
         self._thread = ThreadPoolExecutor(1, "model")
@@ -84,7 +89,7 @@ class Model:
             self._thread.submit(self._predictor.infer, warm).result()
 
     async def describe(self) -> dict[str, Any]:
-        """Return what the model is."""
+        """Return what the model is, for anyone who may ask: no path of this machine, no history of its training."""
         predictor = self._predictor
         return {
             "model_id": predictor.model_id,

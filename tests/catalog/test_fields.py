@@ -84,7 +84,7 @@ def test_ids_and_categories_come_from_one_column() -> None:
     [
         ({"category_path": "kategorie"}, r"--map category_path=kategorie: no column 'kategorie' in shop.csv; did you "
                                          r"mean 'Kategorien'\? It has 'sku', 'Kategorien', 'photo'"),
-        ({"title": "name"}, r"no column 'name' in shop.csv; It has 'sku'"),
+        ({"title": "name"}, r"no column 'name' in shop.csv; it has 'sku'"),
         ({"image_uris": "photo,foto"}, r"no column 'foto' in shop.csv; did you mean 'photo'\?"),
         ({"product_id": "sku", "price": "Preis"}, "--map price=Preis"),
     ],

@@ -213,6 +213,11 @@ def test_leftovers_in_s3(tmp_path: Path, s3: str) -> None:
         ("a.ods", "x", "save its sheet as a CSV in UTF-8"),
         ("a.zip", "x", "unpack it first"),
         ("a.csv", "PK\x03\x04", "save its sheet as a CSV in UTF-8"),
+        ("feed.XML", "<rss/>", "an XML feed, .* save it as a CSV or as JSON Lines"),
+        ("feed.txt", '<?xml version="1.0"?><rss/>', "an XML feed"),
+        ("feed.csv", '\ufeff<?xml version="1.0"?><rss/>', "an XML feed"),
+        ("a.parquet", "x", "does not read yet; save it as a CSV or as JSON Lines"),
+        ("part-0", "PAR1", "does not read yet"),
         ("a.txt", "x", "cannot tell its format; name one of"),
     ],
 )

@@ -1,5 +1,6 @@
 """The one door through which tables are opened."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,18 @@ def test_splits_in_other_words_are_read_and_others_told(
     assert table.read()["split"].to_pylist() == read
     assert sum(one.values for one in table.unreadable.values()) == lost
     assert len(table.losses) == bool(lost)
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(30, 2), pa.int64(), pa.string()])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_a_number_that_is_no_price_is_missing_and_told(tmp_path: Path, kind: pa.DataType, statistics: bool) -> None:
+    odd = [math.inf, -math.inf, math.nan] if pa.types.is_floating(kind) else []
+    prices = pa.array([3, 0, None, -4, 5_000_000_000_000]).cast(kind, safe=False)
+    prices = pa.concat_arrays([prices, pa.array(odd, kind)])
+    rows = {"product_id": [f"p{number}" for number in range(len(prices))], "price": prices}
+    write(tmp_path, "a.parquet", rows, write_statistics=statistics)
+    write(tmp_path, "b.parquet", {"product_id": ["good"], "price": [9.5]}, write_statistics=statistics)
+    table = open_table(str(tmp_path), PRODUCTS, columns=["price"], foreign=True)
+    assert table.read()["price"].to_pylist() == [3.0, 0.0, *[None] * (len(prices) - 2), 9.5]
+    assert sum(one.values for one in table.unreadable.values()) == (4 if odd else 2)  # NaN says that there is none
+    assert "values of 'price' cannot be read and count as missing" in table.losses[0]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from atlas_ray.metrics.calibration import Reliability, fit_temperature, tempered
+from atlas_ray.metrics.calibration import Reliability, doubt_of, fit_temperature, tempered
 
 
 def test_bins_by_hand() -> None:
@@ -66,3 +66,27 @@ def test_a_product_says_something_where_one_of_its_pictures_does() -> None:
     assert one != 1
     none = fit_temperature(log_p, np.array([-1, -1, 1]), np.array([0, 0, 1]))
     assert none == pytest.approx(fit_temperature(log_p[2:], np.array([1])), rel=0.01)
+
+
+def test_where_every_answer_is_right_the_temperature_is_doubted() -> None:
+    sure = np.log(np.array([[0.7, 0.3], [0.6, 0.4]]))
+    temperature = fit_temperature(sure, np.array([0, 0]))
+    doubt = doubt_of((temperature,), right=2, answers=2)
+    assert doubt is not None
+    assert "every answer of these 2 products is right" in doubt
+    assert "at the edge of its range, 0.05 to 20" in doubt
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "right", "said"),
+    [
+        ((1.2, 1.2), 9, None),
+        ((0.06, 0.3), 9, None),
+        ((1.2, 1.2), 10, "every answer of these 10 products"),
+        ((0.05, 0.5), 9, "the edge of its range"),
+        ((1.0, 19.99), 3, "the edge of its range"),
+    ],
+)
+def test_what_is_determined_is_not_doubted(temperatures: tuple[float, ...], right: int, said: str | None) -> None:
+    doubt = doubt_of(temperatures, right=right, answers=10)
+    assert (doubt is None) if said is None else (said in str(doubt))

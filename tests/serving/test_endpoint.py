@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import os
 import socket
 import subprocess
@@ -143,6 +144,12 @@ def test_several_models_by_name(running: Endpoint, garments: Taxonomy) -> None:
     assert get("/v1/models") == {"models": ["garments", "few", "fused"]}
     assert get("/v1/model")["name"] == "garments"
     few = get("/v1/models/few")
+    metrics = few.pop("metrics")
+    assert metrics["val_loss"] > 0
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    told = json.dumps([few, metrics, get("/v1/model"), get("/v1/models/fused"), get("/openapi.json")])
+    assert "/tmp" not in told
+    assert "settings" not in metrics
     assert get("/v1/models/few/taxonomy")["category_paths"] == [list(path) for path in garments.leaves[:3]]
     assert len(get("/v1/taxonomy")["category_paths"]) == len(garments.leaves)
     (result,) = results(post(running, "/v1/models/few/categorize", files=uploads(picture(0))))
