@@ -21,22 +21,25 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-from atlas_ray.errors import LeaseLostError, OutputError, RunError, UserError
+from atlas_ray.errors import LeaseLostError, OutputError, RunError, UserError, tell
 from atlas_ray.io import storage
+from atlas_ray.io.objects import await_stores
 
 LEASE = "lease.json"
 RENEW_S = 10.0
 STALE_S = 60.0
 """A command that has been silent for so long on another machine is given up."""
+START_OUTAGE_S = 60.0
+"""For so long the stores that a command names may be away when it starts, where its settings do not say it."""
 LOOK_S = 1.0
 """How often somebody who waits for that looks again."""
 
@@ -61,6 +64,7 @@ def holding(verb: str, *where: str) -> Callable[[Callable[P, R]], Callable[P, R]
         @functools.wraps(function)
         def held(*args: P.args, **kwargs: P.kwargs) -> R:
             given = signature.bind(*args, **kwargs).arguments
+            await_stores(_paths(given.values()), _outage_s(given.values()), tell)
             values = (_attribute(given.get(path.partition(".")[0]), path.partition(".")[2]) for path in where)
             with hold(next((value for value in values if value), ""), verb):
                 return function(*args, **kwargs)
@@ -68,6 +72,22 @@ def holding(verb: str, *where: str) -> Callable[[Callable[P, R]], Callable[P, R]
         return held
 
     return decorate
+
+
+def _paths(arguments: Iterable[Any]) -> Iterator[str]:
+    """Yield all texts among a function's arguments and the fields of its settings: whatever may name a store."""
+    for value in arguments:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _paths(value)
+        elif is_dataclass(value) and not isinstance(value, type):
+            yield from _paths(getattr(value, one.name) for one in fields(value))
+
+
+def _outage_s(arguments: Iterable[Any]) -> float:
+    """Return how long the settings among a function's arguments let a store be away."""
+    return float(next((value.outage_s for value in arguments if hasattr(value, "outage_s")), START_OUTAGE_S))
 
 
 def _attribute(value: Any, name: str) -> Any:

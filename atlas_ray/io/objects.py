@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -55,6 +55,8 @@ RETRYABLE_ERRNOS = frozenset({
 """What the system says where it has no room for one more file, or does not reach the disk that a file is on."""
 PROBE = ".atlas-ray/probe"
 """A key that no catalogue names: what a store answers to it tells whether it is there."""
+PROBE_S = 5.0
+"""For so long one answer to it is waited for at a command's start."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 15.0
 
 Reserve = Callable[[int], None]
@@ -76,6 +78,26 @@ class _Outage:
         self.lock = threading.Lock()
         self.since = 0.0
         self.back_at = 0.0
+
+
+def await_stores(uris: Iterable[str], outage_s: float, say: Callable[[str], object]) -> None:
+    """Wait until the object stores of some URIs answer; at once where they do, and for what is no object.
+
+    Tables and folders are read by clients that are patient and silent; this tells a person within seconds whom they
+    would wait for.
+
+    Args:
+        uris: Any paths; of each bucket among them one object is asked for.
+        outage_s: How long a store may be away.
+        say: Takes a line for a person, while a store is waited for.
+
+    Raises:
+        OutageError: where a store has been away for longer.
+        StorageError: where a URI names no bucket.
+    """
+    for bucket in dict.fromkeys(storage.split_s3(uri)[0] for uri in uris if storage.is_s3(uri)):
+        with ObjectReader(threads=1, timeout_s=PROBE_S, store_retries=0, outage_s=outage_s, say=say) as reader:
+            reader.await_store(bucket)
 
 
 class ObjectReader:
@@ -128,6 +150,14 @@ class ObjectReader:
         """
         return list(self._pool.map(self._outcome, uris))
 
+    def await_store(self, bucket: str) -> None:
+        """Wait until a store answers; that credentials are wrong is an answer, too.
+
+        Raises:
+            OutageError: where it has been away for longer than `outage_s`.
+        """
+        self._wait_for_store(bucket, time.monotonic(), RETRYABLE_CODES - {"bad_credentials"})
+
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
@@ -159,7 +189,7 @@ class ObjectReader:
                 time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
         raise AssertionError("unreachable: attempts is at least 1")
 
-    def _wait_for_store(self, bucket: str, failed_since: float) -> float:
+    def _wait_for_store(self, bucket: str, failed_since: float, away_codes: frozenset[str] = RETRYABLE_CODES) -> float:
         """Wait until a store answers, and return when it came back from an outage last.
 
         One thread asks, the others wait for what it finds.
@@ -170,7 +200,7 @@ class ObjectReader:
         outage = self._outages[bucket]
         with outage.lock:
             pause_s = FIRST_PAUSE_S
-            while _may_pass(error := self._tried(f"s3://{bucket}/{PROBE}", 1)):
+            while _may_pass(error := self._tried(f"s3://{bucket}/{PROBE}", 1), away_codes):
                 outage.since = outage.since or failed_since
                 away_s = time.monotonic() - outage.since
                 text = f"the store s3://{bucket} has not answered for {away_s:.0f} s: {str(error)[:300]}"
@@ -260,8 +290,8 @@ class ObjectReader:
             raise FetchError("too_large", f"{uri}: {size} bytes; at most {self._max_bytes} are read")
 
 
-def _may_pass(outcome: object) -> bool:
-    return isinstance(outcome, FetchError) and outcome.code in RETRYABLE_CODES
+def _may_pass(outcome: object, codes: frozenset[str] = RETRYABLE_CODES) -> bool:
+    return isinstance(outcome, FetchError) and outcome.code in codes
 
 
 def _explained(uri: str, error: Exception) -> FetchError:

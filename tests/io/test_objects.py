@@ -3,7 +3,9 @@
 import errno
 import os
 import resource
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,10 +15,11 @@ import pyarrow as pa
 import pytest
 
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
+from atlas_ray.cli.main import main
 from atlas_ray.errors import RETRYABLE_CODES, FetchError, StorageError
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import objects, storage
-from atlas_ray.io.objects import ObjectReader
+from atlas_ray.io.objects import ObjectReader, await_stores
 from atlas_ray.schemas import IMAGES
 from atlas_ray.zoom.settings import ZoomTraining
 from atlas_ray.zoom.sources import draw_candidates
@@ -248,3 +251,36 @@ def test_passing_reasons_are_told_from_final_ones(folder: str) -> None:
     assert dict(zip(cases, found, strict=True)) == cases
     final = {"forbidden", "not_found", "unsupported_uri"}
     assert set(cases.values()) - final == RETRYABLE_CODES - {"dns", "unreachable"}
+
+
+@pytest.fixture
+def silent_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A store that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield "s3://silent/catalog"
+
+
+def test_a_store_that_does_not_answer_is_named_within_seconds_and_given_up(
+    silent_store: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    flags = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "run"), "--outage-s", "6"]
+    assert main(["score", "--catalog", silent_store, *flags]) == 1
+    assert time.monotonic() - began < 25
+    told = capfd.readouterr().err.splitlines()
+    assert told[0].startswith("atlas-ray: the store s3://silent has not answered for 5 s: ")
+    assert told[0].endswith("waiting, up to 6 s")
+    assert "the store s3://silent has not answered for" in told[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_stores_that_answer_and_what_is_no_store_are_not_waited_for(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    await_stores([s3, f"{s3}/no/such/key", "s3://no-such-bucket/x", "/a/folder", "word"], 60, told.append)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "wrong")
+    await_stores([s3], 60, told.append)  # an answer, whatever it says
+    assert told == []
