@@ -22,6 +22,10 @@ CODES: dict[str, tuple[tuple[str, ...], str]] = {
     "cross_site": (("serve",), "A page of another site asks with the browser's stored password."),
     "dns": (("fetch", "crawl", "serve"), "The host's name has no address."),
     "draining": (("serve",), "The endpoint is about to end; ask again."),
+    "duplicate_product": (
+        ("select",),
+        "The products table has an earlier row of the same product, which counts.",
+    ),
     "empty": (("import", "decode", "fetch", "train", "serve"), "The file has no bytes."),
     "empty_listing": (("crawl",), "A listing shows neither a product nor a next page."),
     "forbidden": (("fetch", "train", "crawl", "serve"), "Reading is not allowed, or the server refuses."),

@@ -38,7 +38,7 @@ class SelectReport:
 
     output: str
     listed: int
-    """Rows of the list, but for those that repeat a product."""
+    """Rows of the list, but for those that repeat a product; and the catalogue's rows that repeat one."""
     products: int
     images: int
     quarantined: Counter[str]
@@ -55,7 +55,8 @@ def select(config: SelectConfig) -> SelectReport:
     """Write a catalogue of the listed products alone, with all that the tables say of them.
 
     What the list has and the catalogue has not is in `quarantine/`, with the code unknown_product, missing_product_id,
-    bad_row or bad_encoding. The pictures stay where they are. Memory grows with the list, not with the catalogue.
+    bad_row or bad_encoding; so is each further row of a product, as duplicate_product. The pictures stay where they
+    are. Memory grows with the list, not with the catalogue.
 
     Raises:
         CatalogError: where the catalogue has no such tables, or the list cannot be read or names none of its products.
@@ -76,6 +77,11 @@ def select(config: SelectConfig) -> SelectReport:
         if not seen:
             message = f"{config.products}, {place}: the catalogue has no product {product_id[:200]!r}"
             quarantine.append(quarantine_row("select", "unknown_product", message, product_id=product_id[:200]))
+    names = list(wanted)
+    for at, more in sorted(found.repeated.items()):
+        product_id = names[at][:200]
+        message = f"{catalog}: product {product_id!r} has {more + 1} rows in the products table; the first is kept"
+        quarantine += [quarantine_row("select", "duplicate_product", message, product_id=product_id)] * more
     write_quarantine(output, quarantine)
     codes = Counter(str(row["error_code"]) for row in quarantine)
     listed = found.counts["products"] + codes.total()
@@ -109,23 +115,31 @@ def _read(source: str) -> tuple[dict[str, str], list[dict[str, object]]]:
 
 
 class _Found:
-    """Keeps the rows of listed products.
+    """Keeps the rows of listed products, of each product the first.
 
     Attributes:
         seen: (listed,) bool: whether the catalogue has the product.
         counts: Rows kept of each table.
+        repeated: How many further rows each product has that was listed and has any, by its place in the list.
     """
 
     def __init__(self, product_ids: Sequence[str]) -> None:
         self._ids = pa.array(product_ids, pa.string())
         self.seen = np.zeros(len(product_ids), bool)
         self.counts = {"products": 0, "images": 0}
+        self.repeated = Counter[int]()
 
     def products(self, rows: pa.Table) -> pa.Table:
         """Return those rows of the products table that are listed."""
-        where = pc.index_in(rows["product_id"], self._ids)
-        self.seen[where.drop_null().to_numpy()] = True
-        return self._kept(rows.filter(where.is_valid()), "products")
+        where = pc.index_in(rows["product_id"], self._ids).combine_chunks()
+        listed = np.flatnonzero(where.is_valid().to_numpy(zero_copy_only=False))
+        place = where.drop_null().to_numpy()
+        first = np.zeros(len(place), bool)
+        first[np.unique(place, return_index=True)[1]] = True
+        first &= ~self.seen[place]
+        self.seen[place] = True
+        self.repeated.update(place[~first].tolist())
+        return self._kept(rows.take(pa.array(listed[first])), "products")
 
     def images(self, rows: pa.Table) -> pa.Table:
         """Return those rows of the images table whose product is listed."""

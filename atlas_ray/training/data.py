@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import ray.data
 from ray.data import RandomSeedConfig
 
-from atlas_ray.errors import FetchError, PictureError
+from atlas_ray.errors import CatalogError, FetchError, PictureError
 from atlas_ray.formats.fitted import product_keys
-from atlas_ray.formats.tables import open_table
+from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.limits import PictureLimits
@@ -111,11 +111,23 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
         read = read_table(table, columns, blocks=max(len(table.files), 1))
         return read.map_batches(explode, batch_format="pyarrow", batch_size=None)
 
-    fitted = np.unique(np.concatenate(keys))
+    fitted, rows = np.unique(np.concatenate(keys), return_counts=True)
+    if (rows > 1).any():
+        raise CatalogError(_repeated(table, fitted[rows > 1], split))
     return Labelled(
         stream, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted,
         table.unusable_rows, tuple(table.losses),
     )  # fmt: skip
+
+
+def _repeated(table: Table, keys: "np.ndarray[Any, np.dtype[np.uint64]]", split: str) -> str:
+    """Return in a sentence that products have several rows, given the keys of those, and how to come by one each."""
+    batches = (batch["product_id"].to_pylist() for batch in table.batches(["product_id"]))
+    example = next(name for ids in batches for name in np.array(ids)[np.isin(product_keys(ids), keys)].tolist())
+    return (
+        f"{table.uri}: {len(keys)} labelled products of the split {split!r} have several rows, such as {example!r}, "
+        "and would count several times; keep one row of each (`atlas-ray select` with a list of the products does)"
+    )
 
 
 def _has_example(column: pa.ChunkedArray) -> "np.ndarray[Any, np.dtype[np.bool_]]":

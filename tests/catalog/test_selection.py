@@ -43,6 +43,27 @@ def test_what_the_catalogue_has_not_is_told(catalog: str, tmp_path: Path, capsys
     assert counts["listed"] == counts["products"] + sum(counts["quarantined"].values()) == 4
 
 
+def test_a_product_of_several_rows_is_one(tmp_path: Path) -> None:
+    (tmp_path / "shop/products").mkdir(parents=True)
+    listed = [("twice", "a"), ("once", "b"), ("twice", "c"), ("other", "d"), ("other", "e")]
+    for number, part in enumerate((listed[:3], [*listed[3:], ("twice", "f")])):  # within a batch, and in a later one
+        ids, titles = zip(*part, strict=True)
+        pq.write_table(pa.table({"product_id": ids, "title": titles}), tmp_path / f"shop/products/{number}.parquet")
+    (tmp_path / "list.csv").write_text("product_id\nonce\ntwice\n")
+    config = SelectConfig(
+        catalog=str(tmp_path / "shop"), products=str(tmp_path / "list.csv"), output=str(tmp_path / "part")
+    )
+    report = select(config)
+    assert sorted((row["product_id"], row["title"]) for row in rows(tmp_path / "part", "products")) == [
+        ("once", "b"), ("twice", "a"),
+    ]  # fmt: skip
+    refused = rows(tmp_path / "part", "quarantine")
+    assert [(row["product_id"], row["error_code"]) for row in refused] == [("twice", "duplicate_product")] * 2
+    assert "'twice' has 3 rows in the products table" in refused[0]["message"]
+    counts = json.loads((tmp_path / "part/run.json").read_text())["counts"]
+    assert counts["listed"] == report.listed == counts["products"] + sum(counts["quarantined"].values()) == 4
+
+
 def test_mistakes(catalog: str, tmp_path: Path) -> None:
     listed = tmp_path / "list.csv"
     listed.write_text("product_id\nnobody's\n")
