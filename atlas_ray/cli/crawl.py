@@ -20,9 +20,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Crawl shops, make a catalogue of what they sell, and fetch its pictures."""
-    from atlas_ray.catalog.importer import ImportConfig, ImportReport
+    from atlas_ray.catalog.importer import ImportReport
     from atlas_ray.crawl.run import CrawlReport, CrawlRunConfig
-    from atlas_ray.fetching.run import FetchConfig
     from atlas_ray.pipelines.collect import collect
     from atlas_ray.reports.collection import print_crawl, print_fetch
     from atlas_ray.reports.terminal import print_import
@@ -48,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         why = f"{done.crawled.output}/stores says why, a page each; --retry-failed asks again for what did not come"
         print(f"atlas-ray crawl: no product was found; {why}", file=sys.stderr)
         return EXIT_FAILED
-    code = quarantine_exit("crawl", done.refused_fraction, ImportConfig.max_quarantine_fraction, what="products")
+    code = quarantine_exit("crawl", done.refused_fraction, config.max_quarantine_fraction, what="products")
     if done.fetched is not None:
-        code = run_exit("crawl", done.fetched, FetchConfig.max_quarantine_fraction) or code
+        code = run_exit("crawl", done.fetched, config.max_quarantine_fraction) or code
     return EXIT_FAILED if done.crawled.failed else code

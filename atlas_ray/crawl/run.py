@@ -58,6 +58,9 @@ class CrawlRunConfig(CrawlLimits):
     retry_failed: bool = setting("ask again for pages that did not come, and their pictures", False)
     pictures: bool = setting("fetch the pictures too", True)
     per_host_rate: float = setting("pictures a second of one host; 0: as many as it answers", 50.0, low=0, high=1e6)
+    max_quarantine_fraction: float = setting(
+        "exit with 3 if a larger share of the products, or of their pictures, is quarantined", 0.05, low=0, high=1
+    )
 
     def __post_init__(self) -> None:
         """Refuse a mapping to nowhere.

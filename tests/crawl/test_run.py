@@ -43,6 +43,9 @@ def test_a_shop_becomes_a_catalogue(tmp_path: Path, capsys: pytest.CaptureFixtur
         command = ["crawl", "--stores", str(tmp_path / "stores.yaml"), "--only", "demo", "--taxonomy", str(taxonomy)]
         command += ["--mapping", str(mapping), "--output", str(tmp_path / "out"), "--allow-private", shop.place]
         command += ["--timeout-s", "3", "--retries", "1", "--backoff-s", "0.05"]
+        assert main(command) == 3  # one of the 18 products has no picture
+        assert "atlas-ray crawl: 5.6% of the products are in quarantine, over 5.0%" in capsys.readouterr().err
+        command += ["--max-quarantine-fraction", "0.1"]
         assert main(command) == 0
         asked = len(shop.requests)
         assert "/odd/forbidden.html" not in shop.requests
@@ -96,6 +99,7 @@ def test_a_shop_that_fails_leaves_the_others_alone(tmp_path: Path, capsys: pytes
         (tmp_path / "stores.json").write_text(json.dumps({"stores": stores}))
         command = ["crawl", "--stores", str(tmp_path / "stores.json"), "--output", str(tmp_path / "out")]
         command += ["--allow-private", shop.place, "--timeout-s", "3", "--retries", "0", "--no-pictures"]
+        command += ["--max-quarantine-fraction", "0.3"]
         assert main(command) == 1
         assert "the crawl of 'two' ended with 2: crawl: " in capsys.readouterr().err
         found = rows(tmp_path / "out" / "urls", "products")
@@ -117,6 +121,7 @@ def test_two_shops_at_once_into_object_storage(tmp_path: Path, s3: str) -> None:
         (tmp_path / "stores.json").write_text(json.dumps({"stores": stores}))
         common = ["crawl", "--stores", str(tmp_path / "stores.json"), "--timeout-s", "3", "--retries", "1"]
         common += ["--backoff-s", "0.05", "--allow-private", f"{one.place},{two.place}"]
+        common += ["--max-quarantine-fraction", "0.1"]
         assert main([*common, "--output", f"{s3}/two-shops"]) == 0
         assert main([*common, "--output", f"{s3}/one-file", "--only", "two", "--format", "atlas-json"]) == 0
     account = json.loads(storage.read_bytes(f"{s3}/two-shops/crawl/run.json"))
