@@ -1,4 +1,4 @@
-"""The application that Serve deploys; a laptop and a cluster have the same."""
+"""The application that Serve deploys, the same on a laptop and on a cluster."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,10 +17,12 @@ from atlas_ray.serving.gateway import Gateway
 from atlas_ray.serving.model import Model
 from atlas_ray.serving.settings import ServeConfig, is_loopback
 
-SPARE = 100
+SPARE_REQUESTS = 100
+"""Requests that a gateway takes beyond those that the models have room for, so as to refuse them with a reason."""
 SPARE_CALLS = 4
-UNDECODED = 8
-"""Pictures that wait in each gateway to be decoded, where there are as many gateways as needed."""
+"""Calls that a model takes beyond those of the gateways."""
+PICTURES_PER_GATEWAY = 8
+"""Pictures that wait to be decoded in each gateway when their number is right; see `ScaleByProducts`."""
 BACKPRESSURE = BackpressureConfig(status_code=429, retry_after_s=1)
 
 
@@ -29,7 +31,7 @@ class Endpoint(Gateway):
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the interface; Serve calls this when the replica starts."""
-        from atlas_ray.serving.api import build_api  # a replica needs FastAPI, who builds the application does not
+        from atlas_ray.serving.api import build_api  # only a replica needs FastAPI
 
         return build_api(self)
 
@@ -60,12 +62,12 @@ def running_serve() -> Any:
 def build_app(config: ServeConfig) -> Application:
     """Make the application: a gateway, and a deployment for each model."""
     if config.tokens:
-        TokenTable(config.tokens)  # a mistake is better found here than in a replica
+        TokenTable(config.tokens)  # find a mistake here, and not in a replica
     predictor = config.predictor
     if not config.model_gpus and not predictor.threads:
         predictor = replace(predictor, threads=max(1, int(config.model_cpus)))
-    held = 2 * predictor.batch_size  # a batch that runs, and one that is ready
-    # Both are calls of each gateway, of which there are twice as many while new ones come.
+    products_per_replica = 2 * predictor.batch_size  # a batch that runs, and one that is ready
+    # Each gateway may have two calls running, and there are twice as many gateways during an update.
     calls = max(4 * config.gateways + SPARE_CALLS, predictor.batch_size)
     models = {
         name: serve.deployment(Model)  # type: ignore[attr-defined]
@@ -85,34 +87,35 @@ def build_app(config: ServeConfig) -> Application:
         .bind(uri, predictor)
         for name, uri in config.models().items()
     }
-    # The gateway has room for more than the models have, so that it is the gateway that refuses, with a reason.
-    most = len(models) * (config.max_replicas * held + config.max_queued_requests) + SPARE
+    max_requests = (
+        len(models) * (config.max_replicas * products_per_replica + config.max_queued_requests) + SPARE_REQUESTS
+    )
     gateway: Application = (
         serve.deployment(serve.ingress()(Endpoint))  # type: ignore[attr-defined]
         .options(
             name="gateway",
-            max_ongoing_requests=most,
-            max_queued_requests=most,
+            max_ongoing_requests=max_requests,
+            max_queued_requests=max_requests,
             backpressure_config=BACKPRESSURE,
             graceful_shutdown_timeout_s=config.drain_s,
             max_surge_percent=100,
             ray_actor_options={"num_cpus": 1},
-            **_scaling(config.min_gateways, config.gateways, UNDECODED),
+            **_scaling(config.min_gateways, config.gateways, PICTURES_PER_GATEWAY),
         )
         .bind(config, models)
     )
     return gateway
 
 
-def _scaling(least: int, most: int, products: int) -> dict[str, Any]:
-    """Return the replicas of a deployment, as many as there is work for: each holds so many products."""
-    if least == most:
-        return {"num_replicas": most}
+def _scaling(min_replicas: int, max_replicas: int, products: int) -> dict[str, Any]:
+    """Return the scaling options of a deployment whose replicas hold about `products` products each."""
+    if min_replicas == max_replicas:
+        return {"num_replicas": max_replicas}
     return {
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=least,
-            max_replicas=most,
-            initial_replicas=max(least, 1),
+            min_replicas=min_replicas,
+            max_replicas=max_replicas,
+            initial_replicas=max(min_replicas, 1),
             policy=AutoscalingPolicy(
                 policy_function="atlas_ray.serving.autoscaling:ScaleByProducts", policy_kwargs={"products": products}
             ),

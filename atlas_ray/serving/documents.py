@@ -1,4 +1,4 @@
-"""What requests and answers look like, as pydantic checks them and OpenAPI describes them."""
+"""The documents of requests and answers, as pydantic checks them and OpenAPI describes them."""
 
 from typing import Annotated, Any
 
@@ -15,12 +15,12 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else [] if value is None else value
 
 
-# A list with a million mistakes in it has one.
+# Stop at the first mistake, which is enough for an answer.
 Texts = Annotated[list[str | None], FailFast(), BeforeValidator(_listed)]
 
 
-class Asked(BaseModel):
-    """What is asked of products, wherever their pictures come from."""
+class RequestFields(BaseModel):
+    """The fields of every request, for pictures from files or from URIs."""
 
     model_config = {"extra": "forbid"}
 
@@ -36,16 +36,16 @@ class Asked(BaseModel):
         """Return the texts of each of `count` products.
 
         Raises:
-            Problem: where there are not as many.
+            Problem: 422 if a field has another number of texts.
         """
-        given = {name: texts for name in FIELDS if (texts := getattr(self, name))}
-        for name, texts in given.items():
+        columns = {name: texts for name in FIELDS if (texts := getattr(self, name))}
+        for name, texts in columns.items():
             if len(texts) != count:
                 raise Problem(422, "invalid_request", f"{name}: {len(texts)} texts for {count} products")
-        return [{name: texts[row] for name, texts in given.items()} for row in range(count)]
+        return [{name: texts[row] for name, texts in columns.items()} for row in range(count)]
 
 
-class CategorizeRequest(Asked):
+class CategorizeRequest(RequestFields):
     """Products to categorize, their pictures in object storage."""
 
     image_uri: Annotated[list[Uri | None], FailFast(), BeforeValidator(_listed)] = Field(
@@ -134,7 +134,7 @@ BODY = {
                     "type": "object",
                     "properties": {
                         "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        **Asked.model_json_schema()["properties"],
+                        **RequestFields.model_json_schema()["properties"],
                     },
                 }
             },

@@ -1,4 +1,4 @@
-"""The deployment that takes requests: it fetches and decodes pictures, and asks the models."""
+"""The deployment that takes requests, fetches and decodes their pictures, and asks the models."""
 
 import asyncio
 import random
@@ -20,29 +20,30 @@ from atlas_ray.reports.attention import overlays, seen
 from atlas_ray.serving.autoscaling import PRODUCTS
 from atlas_ray.serving.caller import ModelCaller
 from atlas_ray.serving.decoder import Decoder
+from atlas_ray.serving.memory import RequestBudget
 from atlas_ray.serving.model import STAGE_BOUNDARIES
 from atlas_ray.serving.problems import Problem
 from atlas_ray.serving.question import Answer, Pixels, Question
-from atlas_ray.serving.room import Share
 from atlas_ray.serving.settings import MIB, ServeConfig
 from atlas_ray.serving.sources import Sources
 from atlas_ray.taxonomy import CategoryPath, parse_path
 
 Result = TypeVar("Result")
-PATIENCE = 0.25
-"""How long the first in a line may have waited while more are taken, of a request's time."""
-ANOTHER_SIZE_PAUSE_S = (0.05, 0.3)
-"""Between attempts while replicas of models of two sizes are there."""
-REQUESTS_A_PICTURE = 8
-"""So many requests that run count as a picture that waits to be decoded."""
-READY_S = 2.0
-UNSEEN = ItemError("no_picture", "where a model looked can be said of a picture alone")
-NOTHING = ItemError("nothing_to_go_by", "no picture, and no text that this model reads")
+MAX_WAIT_SHARE = 0.25
+"""Refuse new requests once the oldest in a queue has waited for this share of `request_timeout_s`."""
+REDO_PAUSE_S = (0.05, 0.3)
+"""Bounds of the pause, in seconds, before products are asked about again because the model has changed."""
+REQUESTS_PER_PICTURE = 8
+"""Running requests that load a gateway as much as one picture that waits to be decoded."""
+READY_TIMEOUT_S = 2.0
+"""Seconds that a model has to answer the readiness check."""
+NO_PICTURE = ItemError("no_picture", "attention maps need a picture, and this product has none")
+NO_INPUT = ItemError("nothing_to_go_by", "no picture, and no text that this model reads")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
-    """What a request wants to know, and how much of it."""
+class CategorizeOptions:
+    """Options of a request: where to search, and what to return."""
 
     within: str = ""
     top_k: int | None = None
@@ -52,7 +53,7 @@ class Ask:
         """Return the node to search below.
 
         Raises:
-            Problem: where it is no path.
+            Problem: 422 if `within` is an invalid path.
         """
         try:
             return parse_path(self.within) if self.within.strip() else ()
@@ -62,17 +63,17 @@ class Ask:
 
 @dataclass
 class NamedProduct:
-    """A product of a request: a picture, a file that came with it or an object that it names, and texts."""
+    """A product of a request: its name, picture and texts, and later its result."""
 
     name: str
     content: bytes | ItemError | None
-    """The picture; None where there is none."""
+    """The picture's file, or the error of fetching it; None if the product has no picture."""
     texts: dict[str, str | None] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
 
 
 class Gateway:
-    """What stands between the network and the models."""
+    """The work between the network and the models: fetching, decoding, asking, and putting results together."""
 
     def __init__(self, config: ServeConfig, models: dict[str, DeploymentHandle[Any]]) -> None:
         self.config = config
@@ -86,8 +87,8 @@ class Gateway:
                 handle,
                 batch_size=config.predictor.batch_size,
                 batch_wait_s=config.batch_wait_ms / 1000,
-                most_waiting=config.max_queued_requests,
-                patience_s=PATIENCE * config.request_timeout_s,
+                max_pending=config.max_queued_requests,
+                patience_s=MAX_WAIT_SHARE * config.request_timeout_s,
             )
             for name, handle in models.items()
         }
@@ -98,7 +99,7 @@ class Gateway:
         )
         self._drawing = ThreadPoolExecutor(1, "drawing")
         self._decoder = Decoder(
-            limits, threads=config.predictor.decode_threads, patience_s=PATIENCE * config.request_timeout_s
+            limits, threads=config.predictor.decode_threads, patience_s=MAX_WAIT_SHARE * config.request_timeout_s
         )
         tags: Any = ("model_name", "outcome")  # Ray's annotation allows but one
         self._outcomes = Counter("atlas_ray_pictures_total", "Pictures by outcome.", tags)
@@ -107,31 +108,31 @@ class Gateway:
         )
 
     async def drain(self) -> None:
-        """Take no more requests, and return when nothing is being answered."""
+        """Refuse new requests, and return when the running ones are answered."""
         self.draining = True
         while self.running:
             await asyncio.sleep(0.05)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what Serve is to scale by; see `ScaleByProducts`."""
-        # Texts and pictures that are fetched wait for no thread, but take their part of a gateway, too.
-        return {PRODUCTS: max(float(self._decoder.waiting), self.running / REQUESTS_A_PICTURE)}
+        """Return the load that Serve scales by; see `ScaleByProducts`."""
+        # Texts, and pictures that are being fetched, wait for no thread, but load a gateway, too.
+        return {PRODUCTS: max(float(self._decoder.waiting), self.running / REQUESTS_PER_PICTURE)}
 
     @property
     def names(self) -> list[str]:
-        """The models that are served; the first is asked where none is named."""
+        """Names of the served models; a request that names none goes to the first."""
         return list(self._models)
 
     async def ready(self) -> bool:
-        """Tell whether requests are taken, and every model answers.
+        """Return whether requests are taken and every model answers.
 
-        One that is too busy to answer is ready, and so is one that sleeps until it is asked.
+        A model that is too busy to answer counts as ready, and so does one that scales from zero.
         """
         models = self._models.values() if self.config.min_replicas else ()
 
         async def answers(model: ModelCaller) -> bool:
             try:
-                async with asyncio.timeout(READY_S):
+                async with asyncio.timeout(READY_TIMEOUT_S):
                     await model.check_answers()
             except Problem as problem:
                 return problem.status == 429
@@ -142,44 +143,44 @@ class Gateway:
         return all(await _all(answers(model) for model in models)) and not self.draining
 
     async def describe(self, name: str) -> dict[str, Any]:
-        """Return what a model is.
+        """Describe a model.
 
         Raises:
-            Problem: where there is none of this name, or none that answers.
+            Problem: if no model has this name, or it does not answer.
         """
         return await self._model(name).describe()
 
     async def taxonomy(self, name: str) -> dict[str, Any]:
-        """Return what a model chooses from.
+        """Return the taxonomy of a model.
 
         Raises:
             Problem: as `describe`.
         """
-        found: dict[str, Any] = await self._model(name).call("taxonomy")
-        return found
+        taxonomy: dict[str, Any] = await self._model(name).call("taxonomy")
+        return taxonomy
 
     def check_room(self, name: str) -> None:
-        """Refuse a request that would wait too long, before its pictures are read and decoded.
+        """Refuse a request that would wait too long, before its body is read.
 
         Raises:
-            Problem: 429, or 404 where there is no model of this name.
+            Problem: 429 if it would, 404 if no model has this name.
         """
         self._model(name).check_room()
         self._decoder.check_room()
 
-    async def fetch(self, uris: Sequence[str | None], share: Share) -> list[NamedProduct]:
+    async def fetch(self, uris: Sequence[str | None], budget: RequestBudget) -> list[NamedProduct]:
         """Read the objects that a request names.
 
         Args:
-            uris: Where they are; None for a product without a picture.
-            share: What the request takes of the memory.
+            uris: The objects' URIs; None for a product without a picture.
+            budget: The memory of the request.
 
         Raises:
-            Problem: where there is no room for them.
+            Problem: if the objects do not fit in the budget.
         """
         started = time.monotonic()
         named = [uri for uri in uris if uri is not None]
-        contents = iter(await self._sources.read(named, share) if named else [])
+        contents = iter(await self._sources.read(named, budget) if named else [])
         self._seconds.observe(time.monotonic() - started, tags={"stage": "fetch"})
         return [
             NamedProduct(f"product {number}" if uri is None else uri, None if uri is None else next(contents))
@@ -187,60 +188,65 @@ class Gateway:
         ]
 
     async def categorize(
-        self, name: str, products: list[NamedProduct], ask: Ask, deadline: float
+        self, name: str, products: list[NamedProduct], options: CategorizeOptions, deadline: float
     ) -> list[dict[str, Any]]:
-        """Answer for every product: its category path, or why it has none.
+        """Return the result of every product: its category path, or an error.
 
         Args:
             name: The model to ask.
-            products: What to ask about; they are changed.
-            ask: What to ask.
-            deadline: By the monotonic clock, when the answer is too late. What waits in a line for half of the
-                time that it has left is refused, and may be asked again.
+            products: The products; their results are filled in.
+            options: Where to search, and what to return.
+            deadline: When the answer is too late, by the monotonic clock. A request that has waited in a queue for
+                half of the time that it had left is refused, so that it can be sent again.
 
         Raises:
-            Problem: where the whole request is at fault, or the model has no room.
+            Problem: if the whole request is invalid, or the model has no room.
         """
-        node = ask.node()
+        node = options.node()
         model = self._model(name)
         todo = products
-        while todo := await self._attempt(model, todo, node, ask, deadline):
-            # Old and new replicas answer by turns; the request's own time limit ends this.
-            await asyncio.sleep(random.uniform(*ANOTHER_SIZE_PAUSE_S))
+        while todo := await self._attempt(model, todo, node, options, deadline):
+            # Replicas of an old and a new model may alternate; the request's own timeout ends this.
+            await asyncio.sleep(random.uniform(*REDO_PAUSE_S))
         for picture in products:
             outcome = picture.result["error"]["code"] if "error" in picture.result else "answered"
             self._outcomes.inc(1, tags={"model_name": name, "outcome": outcome})
         return [{"name": picture.name, **picture.result} for picture in products]
 
     async def _attempt(
-        self, model: ModelCaller, products: list[NamedProduct], node: CategoryPath, ask: Ask, deadline: float
+        self,
+        model: ModelCaller,
+        products: list[NamedProduct],
+        node: CategoryPath,
+        options: CategorizeOptions,
+        deadline: float,
     ) -> list[NamedProduct]:
-        """Decode pictures and ask about the products; return those that a model of another size has to see again."""
+        """Decode pictures and ask about the products; return those to ask about again, if the model has changed."""
         described = await model.known()
         size: int = described["image_size_px"]
         texts = texts_of(described["reads"])
-        if ask.explain and not described["explains"]:
-            described = await model.describe()  # another kind of model may have come since
-        if ask.explain and not described["explains"]:
+        if options.explain and not described["explains"]:
+            described = await model.describe()  # the model may have been replaced since
+        if options.explain and not described["explains"]:
             raise Problem(
                 422, "cannot_explain", f"model {model.name!r} is no encoder-decoder, and has no attention maps"
             )
-        good = []
+        answerable = []
         for product, pixels in await self._decode(products, size, deadline):
-            said = any(has_words(product.texts.get(text), text) for text in texts)
-            if pixels is not None or (said and not ask.explain):
-                good.append((product, pixels))
+            has_text = any(has_words(product.texts.get(text), text) for text in texts)
+            if pixels is not None or (has_text and not options.explain):
+                answerable.append((product, pixels))
             else:
-                missing = UNSEEN if ask.explain else NOTHING
+                missing = NO_PICTURE if options.explain else NO_INPUT
                 error = product.content if isinstance(product.content, ItemError) else missing
                 product.result = {"error": {"code": error.code, "message": error.message}}
-        if not good:
+        if not answerable:
             return []
         limit = self.config.predictor.batch_size
-        chunks = [good[start : start + limit] for start in range(0, len(good), limit)]
+        chunks = [answerable[start : start + limit] for start in range(0, len(answerable), limit)]
         started = time.monotonic()
         answers: list[Answer] = await _all(
-            model.ask(_question(chunk, size, texts, node, ask), deadline) for chunk in chunks
+            model.ask(_question(chunk, size, texts, node, options), deadline) for chunk in chunks
         )
         self._seconds.observe(time.monotonic() - started, tags={"stage": "ask"})
         again: list[NamedProduct] = []
@@ -248,12 +254,12 @@ class Gateway:
             if answer.error:
                 raise Problem(422, *answer.error)
             if answer.rows is None:
-                now = {"image_size_px": answer.image_size_px, "reads": list(answer.reads)}
-                model.described = (model.described or described) | now
+                changes = {"image_size_px": answer.image_size_px, "reads": list(answer.reads)}
+                model.described = (model.described or described) | changes
                 again += [picture for picture, _ in chunk]
                 continue
             for place, (picture, _) in enumerate(chunk):
-                picture.result = _result(answer, place, ask)
+                picture.result = _result(answer, place, options)
                 if isinstance(picture.content, ItemError) and "error" not in picture.result:
                     picture.result["picture_error"] = str(picture.content)
             if answer.maps is not None:
@@ -263,14 +269,14 @@ class Gateway:
     async def _decode(
         self, products: list[NamedProduct], size_px: int, deadline: float
     ) -> list[tuple[NamedProduct, Pixels | None]]:
-        """Return products each with its pixels, None where it has none; a picture that is refused becomes its error."""
+        """Return each product with its pixels, or None; an invalid picture's error becomes the product's content."""
         started = time.monotonic()
         files = [product.content for product in products if size_px and isinstance(product.content, bytes)]
-        found = iter(await self._decoder.decode(files, size_px, (started + deadline) / 2))
+        results = iter(await self._decoder.decode(files, size_px, (started + deadline) / 2))
         self._seconds.observe(time.monotonic() - started, tags={"stage": "decode"})
         decoded: list[tuple[NamedProduct, Pixels | None]] = []
         for product in products:
-            pixels = next(found) if size_px and isinstance(product.content, bytes) else None
+            pixels = next(results) if size_px and isinstance(product.content, bytes) else None
             if isinstance(pixels, ItemError):
                 product.content, pixels = pixels, None
             decoded.append((product, pixels))
@@ -283,8 +289,8 @@ class Gateway:
 
 
 async def _all(awaitables: Iterable[Awaitable[Result]]) -> list[Result]:
-    """Wait for all; where one fails, end the others."""
-    tasks = [asyncio.ensure_future(one) for one in awaitables]
+    """Wait for all; if one fails, cancel the others."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
@@ -298,32 +304,32 @@ def _question(
     size_px: int,
     texts: Sequence[str],
     node: CategoryPath,
-    ask: Ask,
+    options: CategorizeOptions,
 ) -> Question:
     seen = tuple(pixels is not None for _, pixels in chunk)
-    nothing = np.zeros((3, size_px, size_px), np.uint8)
+    blank = np.zeros((3, size_px, size_px), np.uint8)
     return Question(
-        np.stack([nothing if pixels is None else pixels for _, pixels in chunk]),
+        np.stack([blank if pixels is None else pixels for _, pixels in chunk]),
         node,
-        ask.explain,
+        options.explain,
         {text: [product.texts.get(text) for product, _ in chunk] for text in texts},
         () if all(seen) else seen,
     )
 
 
-def _result(answer: Answer, place: int, ask: Ask) -> dict[str, Any]:
+def _result(answer: Answer, place: int, options: CategorizeOptions) -> dict[str, Any]:
     assert answer.rows is not None
     row = dict(answer.rows[place])
     if row["category_path"] is None:
         return {"error": {"code": NOT_A_NUMBER.code, "message": NOT_A_NUMBER.message}}
-    if ask.top_k is not None:
-        row["alternatives"] = row["alternatives"][: ask.top_k - 1]
+    if options.top_k is not None:
+        row["alternatives"] = row["alternatives"][: options.top_k - 1]
     return {**row, "model_id": answer.model_id, "taxonomy_id": answer.taxonomy_id}
 
 
 def _draw(chunk: Sequence[tuple[NamedProduct, Pixels | None]], maps: Any) -> None:
-    """Add to the results of pictures where the model looked."""
-    for (product, pixels), looked in zip(chunk, maps, strict=True):
+    """Add the attention maps to the results of pictures."""
+    for (product, pixels), attention in zip(chunk, maps, strict=True):
         if pixels is not None and "error" not in product.result:
             levels = len(product.result["category_path"])
-            product.result |= {"attention": overlays(looked, levels), "picture": seen(pixels)}
+            product.result |= {"attention": overlays(attention, levels), "picture": seen(pixels)}

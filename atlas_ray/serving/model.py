@@ -1,4 +1,4 @@
-"""The deployment that holds a model: it takes decoded pictures of many requests together."""
+"""The deployment of a model, which answers the questions of many requests together."""
 
 import asyncio
 import logging
@@ -20,30 +20,32 @@ from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.modalities.products import Products, texts_of
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.serving.autoscaling import PRODUCTS
-from atlas_ray.serving.question import Answer, Line, Question, Waiting
+from atlas_ray.serving.question import Answer, Question
+from atlas_ray.serving.queue import PendingQuestion, QuestionQueue
 
-FAILURES = 20
-"""So many questions that fail one after the other are no fault of theirs."""
+MAX_FAILURES = 20
+"""Consecutive failed questions after which the replica, and not the questions, is held to be at fault."""
 STAGE_BOUNDARIES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 logger = logging.getLogger(__name__)
 
 
-def _count(waiting: Sequence[Waiting]) -> int:
-    return sum(len(one.question) for one in waiting)
+def _count(batch: Sequence[PendingQuestion]) -> int:
+    """Count the products of a batch."""
+    return sum(len(pending.question) for pending in batch)
 
 
 def _products(questions: Sequence[Question], reads: Sequence[str]) -> Products:
     """Join the products of several questions."""
     seen = None
     if any(question.seen for question in questions):
-        each = [question.seen or (True,) * len(question) for question in questions]
-        seen = torch.tensor([one for some in each for one in some], dtype=torch.bool)
+        seen_parts = [question.seen or (True,) * len(question) for question in questions]
+        seen = torch.tensor([has_picture for part in seen_parts for has_picture in part], dtype=torch.bool)
     texts = {name: [text for question in questions for text in question.texts[name]] for name in texts_of(reads)}
     return Products(torch.from_numpy(np.concatenate([question.pixels for question in questions])), texts, seen)
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
-    """Return the answer to a question that was asked in parts."""
+    """Join the answers to the parts of a question."""
     for answer in answers:
         if len(answers) == 1 or answer.rows is None:
             return answer
@@ -58,7 +60,7 @@ def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Model:
-    """One trained model, ready."""
+    """One trained model, loaded and warmed up."""
 
     def __init__(self, uri: str, config: PredictorConfig) -> None:
         artifact = load_artifact(uri)
@@ -68,11 +70,11 @@ class Model:
         self._predictor = PathPredictor(artifact, config)
         self._batch_size = config.batch_size
         self._thread = ThreadPoolExecutor(1, "model")
-        self._line = Line(config.batch_size)
+        self._queue = QuestionQueue(config.batch_size)
         self._held = 0
-        """Products that wait here or are being answered."""
+        """Products that wait here or run through the model."""
         self._failed = 0
-        """Questions that failed since the last one that did not."""
+        """Consecutive questions that failed."""
         self._running: asyncio.Task[None] | None = None
         self._sizes = Histogram(
             "atlas_ray_batch_pictures", "Pictures that the model took at once.", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
@@ -89,7 +91,7 @@ class Model:
             self._thread.submit(self._predictor.infer, warm).result()
 
     async def describe(self) -> dict[str, Any]:
-        """Return what the model is, for anyone who may ask: no path of this machine, no history of its training."""
+        """Describe the model to any caller: no path of this machine, no history of its training."""
         predictor = self._predictor
         return {
             "model_id": predictor.model_id,
@@ -105,7 +107,7 @@ class Model:
         }
 
     async def taxonomy(self) -> dict[str, Any]:
-        """Return what the model chooses from."""
+        """Return the taxonomy whose leaves the model predicts."""
         taxonomy = self._predictor.taxonomy
         return {
             "taxonomy_id": taxonomy.id,
@@ -115,74 +117,77 @@ class Model:
         }
 
     def check_health(self) -> None:
-        """Tell Serve to replace this replica where nothing that it was asked lately could be answered.
+        """Let Serve replace this replica if it answers nothing any more, as on a GPU whose driver has failed.
 
         Raises:
-            RuntimeError: as on a GPU whose driver has failed.
+            RuntimeError: if its last `MAX_FAILURES` questions failed.
         """
-        if self._failed >= FAILURES:
+        if self._failed >= MAX_FAILURES:
             raise RuntimeError(f"the last {self._failed} questions failed")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what Serve is to scale by; see `ScaleByProducts`."""
+        """Return the load that Serve scales by; see `ScaleByProducts`."""
         return {PRODUCTS: float(self._held)}
 
     async def ask(self, questions: list[Question]) -> list[Answer | Exception]:
-        """Answer questions, which may be of several requests; one that fails takes no other with it."""
+        """Answer questions of one or several requests; if one fails, the others are answered all the same."""
         count = sum(map(len, questions))
         self._held += count
         try:
-            found = await asyncio.gather(*(self._ask(question) for question in questions), return_exceptions=True)
+            outcomes = await asyncio.gather(*(self._ask(question) for question in questions), return_exceptions=True)
         finally:
             self._held -= count
-        for error in found:
-            if isinstance(error, BaseException) and not isinstance(error, Exception):
-                raise error
-        # Not every exception can travel; the log has it.
-        return [one if isinstance(one, Answer) else RuntimeError(f"{type(one).__name__}: {one}") for one in found]
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+                raise outcome
+        # Not every exception can be pickled; the log has it whole.
+        return [
+            outcome if isinstance(outcome, Answer) else RuntimeError(f"{type(outcome).__name__}: {outcome}")
+            for outcome in outcomes
+        ]
 
     async def _ask(self, question: Question) -> Answer:
         size, limit = self._predictor.image_size_px, self._batch_size
-        others = question.texts.keys() != set(texts_of(self._predictor.reads))
-        if others or question.pixels.shape[1:] != (3, size, size):
+        other_texts = question.texts.keys() != set(texts_of(self._predictor.reads))
+        if other_texts or question.pixels.shape[1:] != (3, size, size):
             return self._answer_with()
-        # An older or newer gateway may know another batch size.
-        parts = [Waiting(question.part(start, start + limit)) for start in range(0, len(question), limit)]
+        # A gateway of an older or newer version may have another batch size.
+        parts = [PendingQuestion(question.part(start, start + limit)) for start in range(0, len(question), limit)]
         try:
             await asyncio.gather(*(self._enter(part) for part in parts))
             return _joined(await asyncio.gather(*(part.answer for part in parts)))
         finally:
             for part in parts:
-                part.answer.cancel()  # where the caller went away, or another part failed
+                part.answer.cancel()  # if the caller went away, or another part failed
 
     @serve.batch(batch_size_fn=_count)
-    async def _enter(self, together: list[Waiting]) -> list[None]:
-        """Let questions that came together wait for the model together.
+    async def _enter(self, together: list[PendingQuestion]) -> list[None]:
+        """Queue questions that arrived together.
 
-        Serve closes a batch by the clock, also while the model is busy with another one; under load
-        they would be small. Those that wait are joined to full ones when the model is free.
+        Serve closes a batch after a fixed time even while the model is busy, so batches would be small
+        under load. From the queue, full batches are taken whenever the model is free.
         """
-        for one in together:
-            self._line.join(one)
+        for pending in together:
+            self._queue.add(pending)
         if self._running is None:
             self._running = asyncio.get_running_loop().create_task(self._work())
         return [None] * len(together)
 
     async def _work(self) -> None:
-        """Run the model until nothing waits."""
+        """Run the model until the queue is empty."""
         loop = asyncio.get_running_loop()
         try:
-            while batch := self._line.next_batch():
+            while batch := self._queue.next_batch():
                 self._sizes.observe(_count(batch))
-                questions = [one.question for one in batch]
+                questions = [pending.question for pending in batch]
                 answers = await loop.run_in_executor(self._thread, self._answers_or_errors, questions)
-                for one, answer in zip(batch, answers, strict=True):
-                    one.settle(answer)
+                for pending, answer in zip(batch, answers, strict=True):
+                    pending.settle(answer)
         finally:
             self._running = None
 
     def _answers_or_errors(self, questions: list[Question]) -> list[Answer | Exception]:
-        """Answer questions together; where that fails, each alone, so that one takes no other with it."""
+        """Answer questions together; if that fails, answer each alone, so that only the bad ones fail."""
         try:
             answers: list[Answer | Exception] = list(self._answers(questions))
         except Exception as error:
@@ -196,7 +201,7 @@ class Model:
         return [self._answers_or_errors([question])[0] for question in questions]
 
     def _answers(self, questions: list[Question]) -> list[Answer]:
-        """Run the network over the pictures of all questions; those to be explained go one by one."""
+        """Run the model once over all questions, and once more for each that wants an explanation."""
         started = time.monotonic()
         answers: dict[int, Answer] = {}
         scopes: dict[int, Scope] = {}
@@ -208,8 +213,8 @@ class Model:
         together = [index for index in scopes if not questions[index].explain]
         if together:
             products = _products([questions[index] for index in together], self._predictor.reads)
-            each = [scopes[index] for index in together for _ in range(len(questions[index]))]
-            rows = self._predictor.predict_within(products, each).to_pylist()
+            row_scopes = [scopes[index] for index in together for _ in range(len(questions[index]))]
+            rows = self._predictor.predict_within(products, row_scopes).to_pylist()
             start = 0
             for index in together:
                 end = start + len(questions[index])

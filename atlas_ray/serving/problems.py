@@ -1,4 +1,4 @@
-"""Refusals as problem details (RFC 9457)."""
+"""Problem documents: the answers to refused requests (RFC 9457)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,5 +41,5 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
 
 
 def busy(what: str) -> Problem:
-    """Return the refusal of a request for which there is no room."""
+    """Return the refusal of a request for lack of room."""
     return Problem(429, "busy", f"{what} has as many requests as it takes; try again", {"Retry-After": "1"})

@@ -1,4 +1,4 @@
-"""The endpoint on this machine, or deployed to the cluster that is there."""
+"""Starting and stopping the endpoint, on this machine or on a running cluster."""
 
 import asyncio
 import os
@@ -23,29 +23,29 @@ APP = "atlas_ray"
 
 
 def check(config: ServeConfig) -> None:
-    """Refuse what could not be served, before anything starts.
+    """Check that the models and the tokens can be read, before anything starts.
 
     Raises:
-        UserError: for a model or a file of tokens that cannot be read.
+        UserError: if one of them cannot.
     """
     for uri in config.absolute().models().values():
-        load_artifact(uri)  # weights that are no numbers are told now, and not by a replica that never comes
+        load_artifact(uri)  # invalid weights are reported now, and not by a replica that never starts
     TokenTable(config.tokens, config.tokens_file)
 
 
 def deploy(config: ServeConfig) -> str:
-    """Start the endpoint, or bring a running one to settings that `check` took; wait until it is ready.
+    """Start the endpoint, or update a running one, with settings that `check` accepted; wait until it is ready.
 
     Returns:
         Its address.
 
     Raises:
-        UserError: for a cluster without room, and a Serve that listens elsewhere.
+        UserError: if the cluster has no room, or its Serve listens on another address.
     """
     config = config.absolute()
     if "RAY_ADDRESS" not in os.environ:
         _check_room(config)
-    # A body that comes slowly is refused by the gateway first, with a reason.
+    # Longer than the gateway's own timeout, which refuses a slow body with a reason.
     options = HTTPOptions(host=config.host, port=config.port, request_timeout_s=config.request_timeout_s + 5)
     _check_running(options)
     logs = LoggingConfig(enable_access_log=False)  # two lines a request; the metrics count them
@@ -59,14 +59,14 @@ def deploy(config: ServeConfig) -> str:
 
 
 def serve_until_stopped(config: ServeConfig, started: Callable[[str], None]) -> None:
-    """Serve on a Ray of this process until SIGINT, SIGTERM or SIGHUP; requests that run then are answered first.
+    """Serve on a Ray of this process until SIGINT, SIGTERM or SIGHUP; running requests are answered first.
 
     Args:
-        config: What to serve.
+        config: Settings of the endpoint.
         started: Called with the address once requests are answered.
 
     Raises:
-        UserError: as `deploy`, and where `RAY_ADDRESS` names a cluster, whose Serve is not ours to end.
+        UserError: as `deploy`, and if `RAY_ADDRESS` names a cluster, whose Serve must not end with this process.
     """
     if "RAY_ADDRESS" in os.environ:
         raise ClusterError(f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']!r}; add --detach to deploy to that cluster")
@@ -84,48 +84,49 @@ def serve_until_stopped(config: ServeConfig, started: Callable[[str], None]) -> 
 
 
 def drain(config: ServeConfig) -> None:
-    """Let the gateways refuse new requests, and wait until those that run are answered, at most `drain_s`."""
+    """Let the gateways refuse new requests, and wait until the running ones are answered, at most `drain_s`."""
     handle = serve.get_app_handle(APP)
 
-    async def each() -> None:
-        # A call goes to one replica, that with the fewest calls on it; so many reach them all.
+    async def drain_all() -> None:
+        # Each call goes to the replica with the fewest calls, so this many reach all of them.
         calls = [handle.drain.remote() for _ in range(4 * config.gateways)]
         await asyncio.wait_for(asyncio.gather(*calls), config.drain_s)
 
     try:
-        asyncio.run(each())
+        asyncio.run(drain_all())
     except TimeoutError:
-        return  # they had their time
+        return  # the time is up
 
 
 def _reason(error: RuntimeError) -> str:
-    """Return what the replica that did not start said last."""
+    """Return the last message of the replica that did not start."""
     texts = [str(error)]
     if (application := serve.status().applications.get(APP)) is not None:
-        texts += [f"{name}: {found.message}" for name, found in application.deployments.items() if found.message]
+        texts += [f"{name}: {status.message}" for name, status in application.deployments.items() if status.message]
     lines = [line.strip() for line in texts[-1].splitlines() if line.strip()]
     return lines[-1][:500] if lines else "no reason is known"
 
 
 def _check_room(config: ServeConfig) -> None:
-    """Refuse more than this machine's Ray has, which would wait for ever."""
-    there = ray.cluster_resources()
+    """Refuse more replicas than this machine has room for, which would wait for ever."""
+    resources = ray.cluster_resources()
     count = len(config.models()) * max(config.min_replicas, 1)
     for kind, each, gateway in (("CPU", config.model_cpus, 1), ("GPU", config.model_gpus, 0)):
-        if each * count + gateway > there.get(kind, 0):
+        if each * count + gateway > resources.get(kind, 0):
             raise ConfigError(
-                f"{count} replicas of {each:g} {kind}s do not fit: this machine's Ray counts {there.get(kind, 0):g}, "
-                f"{gateway} of them for the gateway; see --model-cpus, --model-gpus and --min-replicas"
+                f"{count} replicas of {each:g} {kind}s do not fit: this machine's Ray counts "
+                f"{resources.get(kind, 0):g}, {gateway} of them for the gateway; "
+                "see --model-cpus, --model-gpus and --min-replicas"
             )
 
 
 def _check_running(options: HTTPOptions) -> None:
-    """Refuse to deploy to a Serve that listens elsewhere, since it goes on doing so."""
+    """Refuse to deploy to a Serve that runs with other HTTP options, which cannot change while it runs."""
     if (client := running_serve()) is not None:
-        found = client.http_config
+        running = client.http_config
         for name in ("host", "port", "request_timeout_s"):
-            if getattr(found, name) != getattr(options, name):
+            if getattr(running, name) != getattr(options, name):
                 raise ConfigError(
-                    f"Serve runs on this cluster with {name} {getattr(found, name)!r}, not {getattr(options, name)!r}; "
-                    "use the same, or end it with `serve shutdown`"
+                    f"Serve runs on this cluster with {name} {getattr(running, name)!r}, "
+                    f"not {getattr(options, name)!r}; use the same, or end it with `serve shutdown`"
                 )

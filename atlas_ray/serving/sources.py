@@ -1,4 +1,4 @@
-"""Where a request's pictures may come from: object storage under the configured folders, and public addresses."""
+"""Sources of a request's pictures: objects under the configured folders, and public addresses."""
 
 import asyncio
 import logging
@@ -12,36 +12,38 @@ from atlas_ray.io import storage
 from atlas_ray.io.addresses import is_web
 from atlas_ray.io.downloads import Download, Downloader
 from atlas_ray.io.objects import ObjectReader, Reserve
-from atlas_ray.serving.room import Share
+from atlas_ray.serving.memory import RequestBudget
 from atlas_ray.serving.settings import MIB, ServeConfig
 
 MAX_URI = 2048
+"""The longest URI that is accepted, in characters."""
 READERS = 16
-"""Objects of the store that are read at a time; what nobody waits for any more is read to its end."""
-DOWNLOADS = 64
-DOWNLOADS_A_HOST = 8
-"""Of all; a slow host leaves room for the others."""
-INSIDE = {
+"""Threads that read objects; each finishes its read even if nobody waits for it any more."""
+MAX_DOWNLOADS = 64
+"""Downloads that run at a time."""
+MAX_DOWNLOADS_PER_HOST = 8
+"""Downloads from one host that run at a time, fewer than of all hosts, so that a slow one leaves room."""
+PUBLIC_MESSAGES = {
     "forbidden_address": "is no address of the public internet",
     "forbidden": "may not be read",
     "server_error": "could not be read: the store fails",
     "unreachable": "could not be read: the store does not answer",
     "dns": "names no host",
 }
-"""Codes whose own messages tell of addresses, endpoints and credentials, and what is said in their place."""
+"""Messages for callers, by error code, if the error's own message names addresses, endpoints or credentials."""
 logger = logging.getLogger(__name__)
 
 
 class Sources:
-    """Reads what `image_uri` names, where it may."""
+    """Reads the pictures that `image_uri` names, from places that the settings allow."""
 
     def __init__(self, config: ServeConfig) -> None:
-        """Start the readers; nothing is asked for yet."""
+        """Start the readers; nothing is read yet."""
         self._prefixes = [_Prefix(text) for text in config.prefixes()]
         self._timeout_s = config.fetch_timeout_s
         self._pool = ThreadPoolExecutor(READERS, "sources")
         max_bytes = int(config.max_picture_mib * MIB)
-        # Somebody waits for the answer: who wants another attempt asks again.
+        # One attempt only: the caller waits, and can send the request again.
         self._objects = ObjectReader(
             threads=1, timeout_s=config.fetch_timeout_s, attempts=1, store_retries=1, max_bytes=max_bytes
         )
@@ -49,25 +51,25 @@ class Sources:
         if config.http_images:
             self._downloads = Downloader(
                 rule=config.address_rule(),
-                concurrency=DOWNLOADS,
-                per_host_concurrency=DOWNLOADS_A_HOST,
-                # Less than a request waits: a host is to be known as silent before nobody asks any more.
+                concurrency=MAX_DOWNLOADS,
+                per_host_concurrency=MAX_DOWNLOADS_PER_HOST,
+                # Shorter than a request waits, so that a silent host is known as one before the request ends.
                 timeout_s=0.8 * config.fetch_timeout_s,
                 attempts=1,
                 max_bytes=max_bytes,
             )
 
-    async def read(self, uris: Sequence[str], share: Share) -> list[bytes | ItemError]:
-        """Read pictures at the same time; each one's bytes or why it could not be had in time.
+    async def read(self, uris: Sequence[str], budget: RequestBudget) -> list[bytes | ItemError]:
+        """Read pictures concurrently; return the bytes of each, or the error.
 
         Args:
-            uris: What a request names.
-            share: What the request takes of the memory; what is not kept is given back.
+            uris: The URIs of a request.
+            budget: The memory of the request; a picture that fails gives its part back.
 
         Raises:
-            Problem: where there is no room for all.
+            Problem: if the pictures do not fit in the budget.
         """
-        tasks = {uri: asyncio.ensure_future(self._kept(uri, share)) for uri in dict.fromkeys(uris)}
+        tasks = {uri: asyncio.ensure_future(self._budgeted(uri, budget)) for uri in dict.fromkeys(uris)}
         try:
             done, _ = await asyncio.wait(tasks.values(), timeout=self._timeout_s, return_when=asyncio.FIRST_EXCEPTION)
             if refused := [error for task in done if (error := task.exception())]:
@@ -77,18 +79,18 @@ class Sources:
             for task in tasks.values():
                 task.cancel()
 
-    async def _kept(self, uri: str, share: Share) -> bytes | ItemError:
-        taken = 0
+    async def _budgeted(self, uri: str, budget: RequestBudget) -> bytes | ItemError:
+        reserved = 0
 
         def reserve(count: int) -> None:
-            nonlocal taken
-            share.take(count)
-            taken += count
+            nonlocal reserved
+            budget.reserve(count)
+            reserved += count
 
-        found = await self._read(uri, reserve)
-        if isinstance(found, ItemError):
-            share.give_back(taken)
-        return found
+        content = await self._read(uri, reserve)
+        if isinstance(content, ItemError):
+            budget.release(reserved)
+        return content
 
     async def _read(self, uri: str, reserve: Reserve) -> bytes | ItemError:
         try:
@@ -97,10 +99,10 @@ class Sources:
                 return await loop.run_in_executor(self._pool, self._read_object, uri, reserve)
             if self._downloads is None:
                 raise FetchError("forbidden_uri", f"{uri[:200]!r}: this endpoint takes no http(s) addresses")
-            found = await self._downloads.fetch(uri, reserve)
-            return found.content if isinstance(found, Download) else _told(uri, found)
+            download = await self._downloads.fetch(uri, reserve)
+            return download.content if isinstance(download, Download) else _public_error(uri, download)
         except FetchError as error:
-            return _told(uri, error)
+            return _public_error(uri, error)
 
     def _late(self, uri: str) -> FetchError:
         return FetchError("timeout", f"{uri[:200]!r} did not come within {self._timeout_s:g} s")
@@ -109,24 +111,24 @@ class Sources:
         return self._objects.read(self._allowed(uri), reserve)
 
     def _allowed(self, uri: str) -> str:
-        """Return a URI that lies under one of the folders.
+        """Return the location that a URI names under one of the folders.
 
         Raises:
-            FetchError: forbidden_uri. The message does not say whether there is such an object.
+            FetchError: forbidden_uri. The message does not reveal whether such an object exists.
         """
         if 0 < len(uri) <= MAX_URI and uri.isprintable():
             for prefix in self._prefixes:
-                if found := prefix.match(uri):
-                    return found
+                if location := prefix.match(uri):
+                    return location
         raise FetchError("forbidden_uri", f"{uri[:200]!r} is not below a folder that this endpoint reads")
 
 
-def _told(uri: str, error: ItemError) -> ItemError:
-    """Return what a caller is told: a stranger learns nothing of the network and the store behind."""
-    if error.code not in INSIDE:
+def _public_error(uri: str, error: ItemError) -> ItemError:
+    """Return the error for the caller, which reveals nothing of the network and the store behind."""
+    if error.code not in PUBLIC_MESSAGES:
         return error
     logger.warning("%s", error)
-    return FetchError(error.code, f"{uri[:200]!r} {INSIDE[error.code]}")
+    return FetchError(error.code, f"{uri[:200]!r} {PUBLIC_MESSAGES[error.code]}")
 
 
 class _Prefix:
@@ -137,7 +139,7 @@ class _Prefix:
         self._folder = uri.rstrip("/") + "/" if self._is_s3 else os.path.realpath(uri.removeprefix("file://"))
 
     def match(self, uri: str) -> str | None:
-        """Return what a URI names where that lies in this folder."""
+        """Return the location that a URI names, if it lies in this folder."""
         parts = urllib.parse.unquote(uri).replace("\\", "/").split("/")
         if ".." in parts or "." in parts or "\0" in uri:
             return None

@@ -16,7 +16,7 @@ from atlas_ray.modalities.pictures import decode
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.prediction.paths import PredictorConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block
-from atlas_ray.serving.gateway import Ask, _result
+from atlas_ray.serving.gateway import CategorizeOptions, _result
 from atlas_ray.serving.model import Model
 from atlas_ray.serving.question import Question
 from atlas_ray.taxonomy import Taxonomy
@@ -183,8 +183,8 @@ def test_one_question_fails_where_one_answer_is_no_number(small_model: str, monk
         )
         assert not isinstance(good, Exception)
         assert not isinstance(bad, Exception)
-        assert "category_path" in _result(good, 0, Ask())
-        assert _result(bad, 0, Ask())["error"]["code"] == "not_a_number"
+        assert "category_path" in _result(good, 0, CategorizeOptions())
+        assert _result(bad, 0, CategorizeOptions())["error"]["code"] == "not_a_number"
     model.check_health()
 
 

@@ -23,7 +23,7 @@ def test_tokens_are_kept_as_hashes() -> None:
 
 
 def test_a_file_of_tokens_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(access, "RECHECK_S", 0.0)
     (first, line), (second, other) = new_token("a"), new_token("b")
     file = tmp_path / "tokens"
     file.write_text(f"# who may ask\n\n{line}\n")
@@ -40,7 +40,7 @@ def test_a_file_of_tokens_is_read_again_when_it_changes(tmp_path: Path, monkeypa
 def test_a_mistake_in_the_file_keeps_nobody_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(access, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(access, "RECHECK_S", 0.0)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     (first, line), (second, other) = new_token("a"), new_token("b")

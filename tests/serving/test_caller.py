@@ -73,10 +73,10 @@ def asked(answer: Answer) -> list[int]:
 
 
 def caller(
-    handle: DeploymentHandle[Any], most_waiting: int = 100, batch_wait_s: float = 0.0, patience_s: float = 60.0
+    handle: DeploymentHandle[Any], max_pending: int = 100, batch_wait_s: float = 0.0, patience_s: float = 60.0
 ) -> ModelCaller:
     return ModelCaller(
-        "default", handle, batch_size=4, batch_wait_s=batch_wait_s, most_waiting=most_waiting, patience_s=patience_s
+        "default", handle, batch_size=4, batch_wait_s=batch_wait_s, max_pending=max_pending, patience_s=patience_s
     )
 
 
@@ -130,7 +130,7 @@ def test_a_full_batch_goes_before_the_model_is_free(handle: DeploymentHandle[Any
 
 def test_more_than_may_wait_is_refused(handle: DeploymentHandle[Any]) -> None:
     async def run() -> None:
-        model = caller(handle, most_waiting=2)
+        model = caller(handle, max_pending=2)
         await handle.hold.remote()
         asks = await begun(model.ask(question(number)) for number in range(3))
         with pytest.raises(Problem) as refused:
@@ -189,7 +189,7 @@ def test_a_model_that_is_still_coming_is_waited_for(handle: DeploymentHandle[Any
 def test_what_came_before_the_model_is_refused_once_that_is_there(
     handle: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atlas_ray.serving.caller.LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("atlas_ray.serving.caller.RECHECK_S", 0.1)
 
     async def run() -> None:
         model = caller(handle)
@@ -211,7 +211,7 @@ def test_what_came_before_the_model_is_refused_once_that_is_there(
 def test_a_model_that_answered_is_asked_again_whether_it_does(
     handle: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atlas_ray.serving.caller.FRESH_S", 0.3)
+    monkeypatch.setattr("atlas_ray.serving.caller.LIVENESS_TTL_S", 0.3)
 
     async def run() -> None:
         model = caller(handle)

@@ -7,7 +7,7 @@ import pytest
 
 from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
-from atlas_ray.serving.model import FAILURES, Model
+from atlas_ray.serving.model import MAX_FAILURES, Model
 from atlas_ray.serving.question import Answer, Question
 
 
@@ -38,12 +38,12 @@ def test_one_that_fails_takes_no_other_with_it(model: Model) -> None:
 
 
 def test_a_replica_that_answers_nothing_any_more_is_not_well(model: Model) -> None:
-    for _ in range(FAILURES - 1):
+    for _ in range(MAX_FAILURES - 1):
         model._answers_or_errors([question(model, 255)])
     model.check_health()
     model._answers_or_errors([question(model, 0)])  # one that can be answered
-    for _ in range(FAILURES):
+    for _ in range(MAX_FAILURES):
         model.check_health()
         model._answers_or_errors([question(model, 255)])
-    with pytest.raises(RuntimeError, match=f"the last {FAILURES} questions failed"):
+    with pytest.raises(RuntimeError, match=f"the last {MAX_FAILURES} questions failed"):
         model.check_health()

@@ -10,15 +10,15 @@ import pytest
 
 from atlas_ray.errors import ItemError
 from atlas_ray.io.storage import write_bytes
+from atlas_ray.serving.memory import MemoryBudget, RequestBudget
 from atlas_ray.serving.problems import Problem
-from atlas_ray.serving.room import Room, Share
 from atlas_ray.serving.settings import ServeConfig
 from atlas_ray.serving.sources import Sources
 from tests.support.picture_server import PictureServer, jpeg
 
 
-def plenty() -> Share:
-    return Share(Room(most=10**9, most_a_request=10**9))
+def plenty() -> RequestBudget:
+    return RequestBudget(MemoryBudget(max_bytes=10**9, max_request_bytes=10**9))
 
 
 def outcomes(uris: list[str], **settings: object) -> list[str]:
@@ -114,36 +114,36 @@ def test_what_a_request_names_counts_as_its_bytes(tmp_path: Path) -> None:
         far = [f"{shop.url}/ok/{number}.jpg" for number in range(3)]
         length = len(jpeg(0))
 
-        def refused(uris: list[str], **room: int) -> int:
-            share = Share(Room(**room))
+        def refused(uris: list[str], **limits: int) -> int:
+            budget = RequestBudget(MemoryBudget(**limits))
             with pytest.raises(Problem) as problem:
-                asyncio.run(sources.read(uris, share))
+                asyncio.run(sources.read(uris, budget))
             return problem.value.status
 
-        assert refused(own, most=10_000, most_a_request=2999) == 413
-        assert refused(own, most=2999, most_a_request=2999) == 413
-        assert refused(own, most=2999, most_a_request=10_000) == 429
-        assert refused(far, most=10**6, most_a_request=3 * length - 100) == 413
-        room = Room(most=3000, most_a_request=3000)
+        assert refused(own, max_bytes=10_000, max_request_bytes=2999) == 413
+        assert refused(own, max_bytes=2999, max_request_bytes=2999) == 413
+        assert refused(own, max_bytes=2999, max_request_bytes=10_000) == 429
+        assert refused(far, max_bytes=10**6, max_request_bytes=3 * length - 100) == 413
+        memory = MemoryBudget(max_bytes=3000, max_request_bytes=3000)
         for _ in range(2):
-            share = Share(room)
-            assert [len(found) for found in asyncio.run(sources.read(own, share)) if isinstance(found, bytes)] == [
+            budget = RequestBudget(memory)
+            assert [len(found) for found in asyncio.run(sources.read(own, budget)) if isinstance(found, bytes)] == [
                 1000, 1000, 1000,
             ]  # fmt: skip
-            share.end()  # what was held is free again
+            budget.close()  # what was held is free again
         with pytest.raises(Problem, match="busy"):  # a read that comes after the end holds nothing
-            share.take(1)
+            budget.reserve(1)
         # What comes to nothing is given back: pictures without an end do not cost the others their place.
         small = Sources(
             ServeConfig.of({**settings, "model": "/m", "allow_anonymous": True, "max_picture_mib": 0.1}, "a test")
         )
-        share = Share(Room(most=300_000, most_a_request=300_000))
+        budget = RequestBudget(MemoryBudget(max_bytes=300_000, max_request_bytes=300_000))
         endless = [f"{shop.url}/flood/{number}" for number in range(8)]
-        *bad, good = asyncio.run(small.read([*endless[:1], own[0]], share))
+        *bad, good = asyncio.run(small.read([*endless[:1], own[0]], budget))
         assert [one.code for one in bad if isinstance(one, ItemError)] == ["too_large"]
         assert good == bytes(1000)
         for uri in endless[1:]:
-            (found,) = asyncio.run(small.read([uri], share))
+            (found,) = asyncio.run(small.read([uri], budget))
             assert isinstance(found, ItemError)
 
 
