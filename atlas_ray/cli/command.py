@@ -25,7 +25,8 @@ def settings_of(options: argparse.Namespace, kind: type[Config]) -> Config:
 
 def tell_already_done(report: "RunReport") -> None:
     """Print that the output holds a finished run of these settings, if it does."""
-    tell_already_done(report)
+    if report.already_done:
+        print(f"{report.output} holds this run, finished; nothing to do")
 
 
 def run_exit(command: str, report: "RunReport", limit: float) -> int:
