@@ -212,6 +212,7 @@ async def read_request(request: Request, gateway: Gateway) -> tuple[list[NamedPr
     """
     limit = gateway.config.max_pictures
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    fields: RequestFields
     if content_type == "application/json":
         body = await _read_json(request, limit * (MAX_URI_BYTES + MAX_TEXT_BYTES) + MAX_FIELD_BYTES)
         fields = document = _validated(CategorizeRequest, body)

@@ -197,7 +197,7 @@ def test_what_came_before_the_model_is_refused_once_that_is_there(
         # One is asked; four fill the next call, and the last ones wait for another.
         asks = await begun(model.ask(question(number), time.monotonic() + 0.4) for number in range(9))
         await asyncio.sleep(0.3)
-        model._seen["one"] = time.monotonic()  # another gateway's answers do not show here; one of ours would
+        model._answered_by["one"] = time.monotonic()  # another gateway's answers do not show here; one of ours would
         await asyncio.sleep(0.8)
         done = [one.done() for one in asks]
         await handle.answer.remote()
