@@ -1,4 +1,4 @@
-"""The errors a caller can act on. Each message names the value, its origin and what to do."""
+"""Errors that a caller can act on. Each message names the value, where it came from and what to do."""
 
 import errno
 import re
@@ -79,16 +79,16 @@ CODES: dict[str, tuple[tuple[str, ...], str]] = {
     "unsupported_uri": (("fetch", "train", "crawl", "serve"), "The URI has another form than those that are read."),
     "zoomed": (("filter",), "The zoom filter takes the picture for a close-up; it is left out, not quarantined."),
 }
-"""Every code of an `ItemError`, of a crawled page and of a refused request: the stages that it comes from, and what it
-means. A stage is the one in the quarantine table; `serve` is the endpoint."""
+"""Each error code with the stages that raise it and a sentence that explains it: the codes of an `ItemError`, of a
+crawled page and of a refused request. Stages are those of the quarantine table; `serve` is the endpoint."""
 RETRYABLE_CODES = frozenset({"bad_credentials", "dns", "rate_limited", "server_error", "timeout", "unreachable"})
-"""Codes that may be absent when the same request is made later."""
+"""Error codes of failures that may not occur again if the same request is made later."""
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says of a disk that takes no more: it is full, or its quota or the largest file is reached."""
+"""Error numbers of a disk that cannot be written to: it is full, or a quota or the largest file size is reached."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: the command ends with one line and exit code 2."""
+    """A mistake in the user's input: the command ends with one line and exit code 2."""
 
 
 class StorageError(UserError):
@@ -153,16 +153,16 @@ class UnauthenticatedError(ServiceError):
 
 
 def tell(text: str) -> None:
-    """Tell a person of something that does not end a run, such as a figure that is not what it seems."""
+    """Print a notice that does not end a run, such as a figure that may mislead, on standard error."""
     print(f"atlas-ray: {text}", file=sys.stderr, flush=True)
 
 
 class RunError(Exception):
-    """What ends a run without anybody's mistake: the command ends with one line and exit code 1."""
+    """A failure that is nobody's mistake: the command ends with one line and exit code 1."""
 
 
 class DiskFullError(RunError):
-    """A disk that takes no more."""
+    """A disk that cannot be written to."""
 
 
 class LeaseLostError(RunError):
@@ -199,7 +199,7 @@ class PictureError(ItemError):
 
 
 class AnswerError(ItemError):
-    """A model's answer that is none."""
+    """A model's answer that is invalid, such as NaN."""
 
 
 NOT_A_NUMBER = AnswerError(
@@ -216,45 +216,47 @@ class AuditError(RunError):
 
 
 class NotFiniteError(RunError):
-    """Numbers that are none: a training that diverged, or a model whose answers are no numbers."""
+    """NaN or infinite numbers: the training diverged, or a model's answers are not finite."""
 
 
 def reason_of(error: BaseException) -> UserError | RunError | None:
-    """Find what can be told in a line behind an error that came out of a library or of another process.
+    """Find the mistake or failure that caused an error of a library or of another process.
 
     Returns:
-        The mistake or the failure; None where there is neither, and only a traceback says more.
+        An error whose message is enough for a person; None if only the traceback explains it.
     """
     pending: list[Any] = [error]
     seen: set[int] = set()
     while pending:
-        one = pending.pop(0)
-        if not isinstance(one, BaseException) or id(one) in seen:
+        current = pending.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
             continue
-        seen.add(id(one))
-        if isinstance(one, UserError | RunError):
-            # One that a Ray task raised comes with the traceback of the task as its text.
-            cause = getattr(one, "cause", one)
-            return cause if isinstance(cause, UserError | RunError) else one
-        if isinstance(one, ModuleNotFoundError) and (extra := EXTRA_OF.get((one.name or "").partition(".")[0])):
-            return MissingExtraError(f"{one.name} is not installed; pip install 'atlas-ray[{extra}]' brings it")
-        if (number := system_number(one)) in FULL_DISK:
-            return disk_full(number, str(getattr(one, "filename", None) or "a temporary file"))
-        if isinstance(one, OSError) and (answer := re.search(r"AWS Error [^\n]*", str(one))):  # of Ray's own files
+        seen.add(id(current))
+        if isinstance(current, UserError | RunError):
+            # An error that a Ray task raised comes with the traceback of the task as its text.
+            cause = getattr(current, "cause", current)
+            return cause if isinstance(cause, UserError | RunError) else current
+        module = current.name or "" if isinstance(current, ModuleNotFoundError) else ""
+        if extra := EXTRA_OF.get(module.partition(".")[0]):
+            return MissingExtraError(f"{module} is not installed; pip install 'atlas-ray[{extra}]' brings it")
+        if (number := system_number(current)) in FULL_DISK:
+            return disk_full(number, str(getattr(current, "filename", None) or "a temporary file"))
+        # Raised while Ray reads or writes its own files.
+        if isinstance(current, OSError) and (answer := re.search(r"AWS Error [^\n]*", str(current))):
             return OutageError(f"the object store fails: {answer[0][:300]}; give the same command again")
-        pending += [getattr(one, name, None) for name in _INNER]
-        pending += list(getattr(one, "worker_failures", {}).values())
-    # Of what a stage of Ray Data raised there may be nothing left but its traceback's text.
-    told = re.search(rf"\b{OutageError.__name__}: (.+)", str(error))
-    return OutageError(told[1]) if told else None
+        pending += [getattr(current, name, None) for name in _INNER]
+        pending += list(getattr(current, "worker_failures", {}).values())
+    # Of an error in a stage of Ray Data, the text of its traceback may be all that is left.
+    outage = re.search(rf"\b{OutageError.__name__}: (.+)", str(error))
+    return OutageError(outage[1]) if outage else None
 
 
 _INNER = ("__cause__", "__context__", "cause", "controller_failure", "_base_exc")
-"""Where an error keeps another one; the last three are Ray's."""
+"""Attributes under which an error keeps the error that caused it; the last three are Ray's."""
 
 
 def system_number(error: BaseException) -> int:
-    """Return the system's number of an error, 0 for none; what is written in Rust and SQLite tell it in a text."""
+    """Return the system's error number, 0 if there is none; SQLite and libraries written in Rust state it as text."""
     if isinstance(error, OSError) and error.errno:
         return int(error.errno)
     text = str(error)
@@ -265,11 +267,11 @@ def system_number(error: BaseException) -> int:
 
 
 def disk_full(number: int, where: str) -> DiskFullError:
-    """Return what to say of a disk that takes no more.
+    """Return the error of a disk that cannot be written to.
 
     Args:
-        number: The system's, of `FULL_DISK`.
-        where: What was to be written.
+        number: The system's error number, one of `FULL_DISK`.
+        where: The file that was written.
     """
     if number == errno.EFBIG:
         return DiskFullError(f"{where}: as large as its disk, or a limit of this process, lets a file become")

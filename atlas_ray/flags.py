@@ -1,11 +1,11 @@
-"""Flags of a command line: which may be repeated; argparse itself keeps the last value of any, in silence."""
+"""A parser of flags that refuses one given twice unless it may be repeated; argparse keeps the last value."""
 
 import argparse
 from typing import Any
 
 
 class Several(argparse.Action):
-    """A flag that may be repeated; its values are separated by commas."""
+    """An action for a flag that may be repeated; it joins the values with commas."""
 
     def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, __: Any = None) -> None:
         """Add a value."""
@@ -20,7 +20,7 @@ class FlagParser(argparse.ArgumentParser):
     """A parser that refuses a flag given twice, unless it may be repeated."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, with no flag given yet."""
+        """Parse arguments, and forget the flags of an earlier call."""
         self._given: set[argparse.Action] = set()
         return super().parse_known_args(args, namespace)
 

@@ -1,4 +1,4 @@
-"""The tables this project reads and writes: Arrow schemas and the identity of a picture."""
+"""Arrow schemas of all tables that this project reads and writes, and the ids of products and pictures."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from atlas_ray.formats.values import printable
 
 PATH_KEY_SEPARATOR = "\x1f"
-"""Between the names of a category path where it must be one string, such as to group by it."""
+"""A separator of the names of a category path in a single string, such as a key to group by."""
 CATEGORY_PATH = pa.list_(pa.string())
 MEANS = (pa.field("outside_probability", pa.float32()),)
 """The numbers of an answer whose value of a product is the mean over its pictures; a row without an answer has none."""
@@ -33,7 +33,7 @@ PRODUCTS = pa.schema(
         ("crawled_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-"""One row a product; `category_path` is null where it has no label, `split` where it has no split."""
+"""Products: one row for each product. `category_path` is null if it has no label, `split` if it has no split."""
 
 IMAGES = pa.schema(
     [
@@ -45,7 +45,7 @@ IMAGES = pa.schema(
         ("height", pa.int32()),
     ]
 )
-"""One row a picture. `sha256`, `width` and `height` are null until someone reads the picture."""
+"""Pictures: one row for each picture. `sha256`, `width` and `height` are null until someone reads the picture."""
 
 PREDICTIONS = pa.schema(
     [
@@ -64,17 +64,17 @@ PREDICTIONS = pa.schema(
         ("taxonomy_id", pa.string()),
     ]
 )
-"""One row a scored picture.
+"""Predictions: one row for each scored picture.
 
 `probability` is normalized over the taxonomy; `outside_probability` is the mass that the model put
 outside it. `level_probabilities[i]` is the probability of the first `i + 1` names of the path.
 `alternatives` are the next best paths, best first, without the chosen one. `zoomed_probability` is
-null where no zoom filter ran.
+null if no zoom filter ran.
 
 A model that reads texts answers also where the picture could not be had; `picture_error` then says
 why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
 
-In a run that was migrated to another taxonomy, the answer is null where its path has no certain place there, and
+In a run that was migrated to another taxonomy, the answer is null if its path has no certain place there, and
 `level_probabilities` are where a level holds other leaves than it did.
 """
 
@@ -87,7 +87,7 @@ FILTERED = pa.schema(
         ("zoomed_probability", pa.float32()),
     ]
 )
-"""One row a picture that a scoring run left out as zoomed."""
+"""Pictures that a scoring run left out as zoomed: one row for each."""
 
 QUARANTINE = pa.schema(
     [
@@ -99,7 +99,7 @@ QUARANTINE = pa.schema(
         ("message", pa.string()),
     ]
 )
-"""One row an input that could not be processed.
+"""Inputs that could not be processed: one row for each.
 
 Rows of an import that never became a picture have `image_id` -1; their message names file and line.
 """
@@ -129,18 +129,18 @@ CATEGORIZED = pa.schema(
         ("fitted", pa.bool_()),
     ]
 )
-"""One row a product of the catalogue: its pictures' predictions combined into one path.
+"""Scored products: one row for each product of the catalogue, its pictures' predictions combined into one path.
 
 `images_scored` counts pictures that were seen, `images_quarantined` those that could not be had, also where the
-product's texts gave an answer. `category_path` is null where the product could not be scored, or where its
+product's texts gave an answer. `category_path` is null if the product could not be scored, or if its
 path has no certain place in the taxonomy that the run was migrated to. `true_category_path`, `split`, `store` and
 `price` are the catalogue's own, carried along so that an evaluation reads this one table. `only_zoomed`: all
 of its pictures were zoomed, and the least zoomed one was scored. `decided_level` is the level of
 `category_path`: its leaf's, or with a target precision the deepest one that is sure enough; the leaf then
 comes first among the alternatives. At 0 no level is, and `category_path` and `probability` are null.
 `image_uri` is the scored picture that was surest, `zoomed_probability` that of the least zoomed one,
-`image_size_px` the shorter side of the largest one, null where the images table does not know. `fitted`: whether the
-model was fitted on this product, so that its answer proves nothing; null where that is not known.
+`image_size_px` the shorter side of the largest one, null if the images table does not know. `fitted`: whether the
+model was fitted on this product, so that its answer proves nothing; null if that is not known.
 """
 
 UNDETERMINED = pa.schema(
@@ -151,10 +151,9 @@ UNDETERMINED = pa.schema(
         ("candidates", pa.list_(CATEGORY_PATH)),
     ]
 )
-"""One row a product whose path has no certain place in a new version of the taxonomy; `category_path` is the old
-one. `reason` is removed, split, not_a_leaf, unknown or regrouped (see `atlas_ray.taxonomy.changes`); `candidates`
-are the new paths at or below which the product belongs, as far as that is known.
-"""
+"""Products whose path has no certain place in a new version of the taxonomy: one row for each. `category_path` is the
+old one. `reason` is removed, split, not_a_leaf, unknown or regrouped (see `atlas_ray.taxonomy.changes`); `candidates`
+are the new paths at or below which the product belongs, as far as that is known."""
 
 LABEL_ERRORS = pa.schema(
     [
@@ -165,13 +164,13 @@ LABEL_ERRORS = pa.schema(
         ("similarity", pa.float32()),
     ]
 )
-"""One row a pair of nearly identical products whose labels differ, the most similar first."""
+"""Pairs of nearly identical products whose labels differ: one row for each pair, the most similar first."""
 
 
 def embeddings(width: int) -> pa.Schema:
     """Return the schema of embeddings: one row a product, its vector of `width` numbers and length 1.
 
-    `category_path` is its label, null where it has none. `picture_error` says why a picture could not
+    `category_path` is its label, null if it has none. `picture_error` says why a picture could not
     be had, where the model reads texts, too, and the product has a vector all the same.
     """
     return pa.schema(
@@ -189,7 +188,7 @@ def embeddings(width: int) -> pa.Schema:
 COLUMNS = {
     "product_id": "Id of the product, unique in its catalogue.",
     "image_id": "Stable hash of `product_id` and `image_uri`, the key of all stages; -1 for what never was a picture.",
-    "image_uri": "Where the picture is: a path, `s3://BUCKET/KEY` or `http(s)://`; empty where there is no picture.",
+    "image_uri": "Where the picture is: a path, `s3://BUCKET/KEY` or `http(s)://`; empty if there is no picture.",
     "image_uris": "Where the product's pictures are, in their order.",
     "store": "Shop that the product comes from.",
     "url": "Address of the product's page.",
@@ -199,8 +198,8 @@ COLUMNS = {
     "currency": "Currency of the price, an ISO 4217 code where it is known.",
     "breadcrumb": "Names of the shop's own navigation, from the root down.",
     "category_path": "Names from the root of the taxonomy to the category.",
-    "true_category_path": "Label of the product in the catalogue, null where it has none.",
-    "split": "Side of the product: `train`, `val` or `test`, null where it has none.",
+    "true_category_path": "Label of the product in the catalogue, null if it has none.",
+    "split": "Side of the product: `train`, `val` or `test`, null if it has none.",
     "crawled_at": "When the product's page was read.",
     "sha256": "Hash of the picture's bytes, null until somebody reads it.",
     "width": "Width of the picture in pixels, null until somebody reads it.",
@@ -224,8 +223,8 @@ COLUMNS = {
     "only_zoomed": "Whether all pictures were close-ups, of which the least zoomed one was scored.",
     "decided_level": "Level of `category_path`: that of its leaf, a lower number where only an ancestor is sure "
     "enough, 0 where nothing is.",
-    "image_size_px": "Shorter side of the product's largest picture, null where it is not known.",
-    "fitted": "Whether the model was fitted on this product, so that its answer proves nothing; null where that is "
+    "image_size_px": "Shorter side of the product's largest picture, null if it is not known.",
+    "fitted": "Whether the model was fitted on this product, so that its answer proves nothing; null if that is "
     "not known.",
     "reason": "Why the path has no certain place: `removed`, `split`, `not_a_leaf`, `unknown` or `regrouped`.",
     "candidates": "Paths of the new taxonomy at or below which the product belongs, as far as that is known.",
@@ -234,7 +233,7 @@ COLUMNS = {
     "similarity": "Cosine similarity of both products' vectors.",
     "vector": "Features of the product, of length 1.",
 }
-"""What each column of the tables holds, in a sentence."""
+"""Descriptions of all columns of the tables, a sentence for each."""
 
 
 def path_keys(paths: pa.Array | pa.ChunkedArray) -> Any:
@@ -255,7 +254,7 @@ def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndar
 
 
 def _picture_name(product_id: str, image_uri: str) -> str:
-    """Return both names as one text, which no other two make."""
+    """Join both names into a text that no other pair of names results in."""
     name = f"{product_id}\x1f{image_uri}"
     return name if name.count("\x1f") == 1 else f"{len(product_id)}\x1f{name}"
 

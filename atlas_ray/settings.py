@@ -21,12 +21,12 @@ from atlas_ray.io import storage
 
 Config = TypeVar("Config")
 COMMAND_LINE = "the command line"
-"""Where settings come from that were given as flags."""
+"""The `source` of settings that were given as flags."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Fields that are checked when they are set."""
+    """A base class of settings, whose fields are checked when they are set."""
 
     def __post_init__(self) -> None:
         """Refuse values of another type, out of range or not among the choices.
@@ -57,12 +57,12 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """What a search draws a setting's values from; whole numbers between whole numbers."""
+    """A range that a search draws a setting's values from; whole numbers if both ends are."""
 
     low: float
     high: float
     log: bool = False
-    """Whether the logarithm is what is drawn evenly."""
+    """Whether values are drawn evenly on a logarithmic scale."""
 
 
 def setting(
@@ -77,10 +77,10 @@ def setting(
     """Define a field of a settings dataclass.
 
     Args:
-        text: What it does; the help of its flag.
-        default: Its default; without one the field must be given.
-        low: The least value of a number.
-        high: The largest value of a number.
+        text: The help of its flag: what the setting means.
+        default: The default value; without one the field must be given.
+        low: The smallest allowed number.
+        high: The largest allowed number.
         choices: The allowed values of a text; a dict may get more of them later.
         several: Whether a text holds several values, separated by commas; its flag may be repeated.
     """
@@ -96,7 +96,7 @@ def build_settings(
     Args:
         kind: The dataclass.
         values: Values by field, as a YAML file or flags give them.
-        source: Where they come from, for messages; of `COMMAND_LINE` messages name flags.
+        source: The file that the values come from, for messages; with `COMMAND_LINE` messages name flags.
         flags: Values by field that were given as flags, and win over the others.
 
     Raises:
@@ -129,7 +129,7 @@ def flag_of(name: str) -> str:
 
 
 def _with_flags(message: str, source: str, names: Collection[str]) -> str:
-    """Write fields in a message as the flags that they were given by; of a file, name the file."""
+    """Name fields in a message as the user wrote them: as flags, or with the file that they are in."""
     if source != COMMAND_LINE and message.partition(" ")[0] not in names:
         message = f"{source}: {message}"
     # A name of one word may be a word of the sentence, unless the sentence is about it.
@@ -143,8 +143,8 @@ def read_settings(uri: str) -> dict[str, Any]:
     """Read a YAML file of settings.
 
     Raises:
-        StorageError: where it cannot be read.
-        ConfigError: where it is not a mapping of names to values.
+        StorageError: if it cannot be read.
+        ConfigError: if it is not a mapping of names to values.
     """
     import yaml
 
@@ -160,7 +160,7 @@ def read_settings(uri: str) -> dict[str, Any]:
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] = ()) -> None:
-    """Give a parser a flag for each field; what is not given is left out of the namespace."""
+    """Add a flag for each field to a parser; flags that are not given are left out of the namespace."""
     for field, field_kind, _ in _fields(kind):
         if field.name in skip:
             continue
@@ -194,7 +194,7 @@ def pin_settings(output: str, name: str, settings: Mapping[str, Any]) -> None:
         settings: JSON values by name.
 
     Raises:
-        OutputError: where the file holds another value, naming both.
+        OutputError: if the file holds another value, naming both.
     """
     uri = storage.join(output, name)
     settings = json.loads(json.dumps(settings))
@@ -218,14 +218,14 @@ def pin_settings(output: str, name: str, settings: Mapping[str, Any]) -> None:
 def _fields(kind: type) -> list[tuple["Field[Any]", type, bool]]:
     """Return the plain fields of a settings class, each one's type, and whether it may be None."""
     hints = typing.get_type_hints(kind)
-    found = []
+    fields = []
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         optional = isinstance(hint, types.UnionType)
         hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType) if optional else hint
         if hint in (str, int, float, bool):
-            found.append((field, hint, optional))
-    return found
+            fields.append((field, hint, optional))
+    return fields
 
 
 def _number(value: Any) -> Any:

@@ -83,13 +83,13 @@ class ListTally:
             self._cells.append(plain_text(text[:KNOWN_CHARACTERS]))
 
     def best(self) -> str | None:
-        """Return what stands between several paths; None where no cell is known to name several."""
+        """Return what stands between several paths; None if no cell is known to name several."""
         counts = {sign: self._count(sign) for sign in self._signs}
         best = max(counts, key=lambda sign: counts[sign], default=None)
         return best if best and counts[best] else None
 
     def _count(self, sign: str) -> int:
-        """Return how many cells name several paths with a sign between them; 0 where few of those with it do."""
+        """Return how many cells name several paths with a sign between them; 0 if few of those with it do."""
         cells = [[self._names(part) for part in split_cell(cell, sign) if part.strip()] for cell in self._cells]
         beginnings = {names[0] for (names, *_) in filter(None, cells)}
         before: dict[str, set[str]] = {}
@@ -118,7 +118,7 @@ def split_paths(value: Any, separator: str, field: str, between: str | None = No
         value: A list of names, a list of paths written as text, or text.
         separator: Between the names of a text; white space around it does not matter. Empty names at its ends are left
             out.
-        between: Between several paths in one text; None where a text names one, unless all begin with the same name.
+        between: Between several paths in one text; None if a text names one, unless all begin with the same name.
         field: For messages.
 
     Raises:

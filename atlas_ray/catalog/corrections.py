@@ -1,4 +1,4 @@
-"""What a person corrected, taken over as labels into a copy of the catalogue."""
+"""Corrections made by a person, applied as labels in a copy of a catalogue."""
 
 import time
 from collections import Counter
@@ -27,41 +27,47 @@ from atlas_ray.taxonomy.tree import check_path
 
 COLUMNS = ("product_id", "corrected_category_path")
 SHOWN = 10
-"""Refused rows that the report shows."""
+"""The number of refused rows that the report shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelConfig(Settings):
-    """Which catalogue gets which corrections."""
+    """The catalogue and the corrections to apply to it."""
 
-    catalog: str = setting("a catalogue: its products and images tables")
-    corrections: str = setting("a .csv or .parquet with product_id and corrected_category_path, as `review` writes")
-    output: str = setting("where the copy of the catalogue goes; a folder that holds none yet")
-    taxonomy: str | None = setting("the paths that are allowed, also in the copy; the catalogue's own by default", None)
-    max_quarantine_fraction: float = setting("exit with 3 where more corrections are quarantined", 0.05, low=0, high=1)
+    catalog: str = setting("catalogue: its products and images tables")
+    corrections: str = setting(
+        "corrections: a .csv or .parquet with product_id and corrected_category_path, as `review` writes"
+    )
+    output: str = setting("folder of the corrected copy; it must not hold a catalogue yet")
+    taxonomy: str | None = setting(
+        "taxonomy of the allowed paths and of the copy; by default the catalogue's own", None
+    )
+    max_quarantine_fraction: float = setting(
+        "share of quarantined corrections above which the command exits with 3", 0.05, low=0, high=1
+    )
 
 
 @dataclass(frozen=True)
 class RelabelReport:
-    """What became of the corrections."""
+    """The outcome of applying corrections."""
 
     output: str
     corrections: int
-    """Rows with a corrected path."""
+    """The number of rows with a corrected path."""
     empty: int
-    """Rows without one."""
+    """The number of rows without a corrected path."""
     outcomes: Counter[str]
-    """Products that were `labelled` for the first time, `relabelled`, or `confirmed` in the label they had."""
+    """Products counted as `labelled` for the first time, `relabelled`, or `confirmed` in their label."""
     splits: Counter[str]
-    """Those products by the split that they have now; `none` are those kept out of all of them."""
+    """Counts of these products by their split; `none` counts those that are kept out of all splits."""
     quarantined: Counter[str]
-    """Rows by error code."""
+    """Counts of quarantined rows by error code."""
     refused: list[str]
-    """Why the first of them could not be taken over, each with its row."""
+    """Why each of the first quarantined rows was refused, with the row's place."""
 
     @property
     def quarantined_fraction(self) -> float:
-        """The share of the corrections that could not be taken over."""
+        """The share of the corrections that were quarantined."""
         return self.quarantined.total() / max(self.corrections, 1)
 
 
@@ -76,9 +82,9 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     Memory grows with the corrections, not with the catalogue.
 
     Raises:
-        CatalogError: where the catalogue has no such tables or no taxonomy, or the file no correction, or two
+        CatalogError: if the catalogue has no such tables or no taxonomy, or the file no correction, or two
             for the same product.
-        OutputError: where the output holds a catalogue already.
+        OutputError: if the output holds a catalogue already.
     """
     began = time.time()
     catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
@@ -126,10 +132,10 @@ def relabel(config: RelabelConfig) -> RelabelReport:
 
 
 def _taxonomy(config: RelabelConfig, catalog: str) -> Taxonomy:
-    own = storage.join(catalog, "taxonomy.json")
-    if config.taxonomy is None and not storage.exists(own):
+    default = storage.join(catalog, "taxonomy.json")
+    if config.taxonomy is None and not storage.exists(default):
         raise CatalogError(f"{catalog} holds no taxonomy.json (no product is labelled); name one with --taxonomy")
-    return read_taxonomy(config.taxonomy or own)
+    return read_taxonomy(config.taxonomy or default)
 
 
 class _Corrections:
@@ -225,24 +231,24 @@ class _Applied:
     def change(self, products: pa.Table) -> pa.Table:
         """Return a block of the products table with the corrections in it."""
         products = products.combine_chunks()
-        where = pc.index_in(products["product_id"], self._ids).combine_chunks()
-        found = where.is_valid()
-        rows = where.drop_null().to_numpy()
+        position = pc.index_in(products["product_id"], self._ids).combine_chunks()
+        corrected = position.is_valid()
+        rows = position.drop_null().to_numpy()
         if not len(rows):
             return products
         self.seen[rows] = True
-        before = path_keys(products["category_path"]).filter(found)
+        before = path_keys(products["category_path"]).filter(corrected)
         after = path_keys(self._paths.take(pa.array(rows)))
         same = pc.equal(before, after)
         self.outcomes["labelled"] += same.null_count
         self.outcomes["confirmed"] += pc.sum(same).as_py() or 0
         self.outcomes["relabelled"] += len(same) - same.null_count - (pc.sum(same).as_py() or 0)
-        path = pc.if_else(found, self._paths.take(where), products["category_path"])
+        path = pc.if_else(corrected, self._paths.take(position), products["category_path"])
         unlabelled = products["category_path"].is_null().combine_chunks()
-        first = pc.and_(found, pc.and_(products["split"].is_null().combine_chunks(), unlabelled))
+        first = pc.and_(corrected, pc.and_(products["split"].is_null().combine_chunks(), unlabelled))
         drawn = [self._rule.side_of(product_id) for product_id in products["product_id"].filter(first).to_pylist()]
         split = pc.replace_with_mask(products["split"], first, pa.array(drawn, pa.string()))
-        self.splits.update(split.filter(found).fill_null("none").to_pylist())
+        self.splits.update(split.filter(corrected).fill_null("none").to_pylist())
         for name, column in (("category_path", path), ("split", split)):
             products = products.set_column(products.column_names.index(name), products.field(name), column)
         return products

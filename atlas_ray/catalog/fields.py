@@ -81,12 +81,12 @@ class Columns:
     def of(self, row: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
         """Return the columns of each field, of which the first that has a value counts; of `FURTHER` all do."""
         header = tuple(row)
-        found = self._known.get(header)
-        if found is None:
+        columns = self._known.get(header)
+        if columns is None:
             if len(self._known) >= MAX_HEADERS:
                 self._known.clear()
-            found = self._known[header] = self._find(header)
-        return found
+            columns = self._known[header] = self._find(header)
+        return columns
 
     def is_of_levels(self, field: str, columns: Sequence[str]) -> bool:
         """Tell whether a path has a column for each of its names."""
@@ -126,10 +126,10 @@ class Columns:
         Raises:
             ConfigError: with the columns that it has.
         """
-        found = self.of(self._table[0])
+        columns_of = self.of(self._table[0])
         for field, columns in (
-            ("product_id", found["product_id"]),
-            ("image_uris", found["image_uris"] + found[FURTHER]),
+            ("product_id", columns_of["product_id"]),
+            ("image_uris", columns_of["image_uris"] + columns_of[FURTHER]),
         ):
             if not columns:
                 shown = ", ".join(map(repr, list(self._table[0])[:MAX_SHOWN]))
@@ -139,23 +139,23 @@ class Columns:
 
     def _find(self, header: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         by_key = {column_key(name): name for name in reversed(header)}  # of equal ones the first
-        found = {FURTHER: _numbered(by_key) + tuple(by_key[key] for key in FURTHER_KEYS if key in by_key)}
+        columns_of = {FURTHER: _numbered(by_key) + tuple(by_key[key] for key in FURTHER_KEYS if key in by_key)}
         for field in FIELDS:
             if field in self._chosen:
-                found[field] = _resolve(field, self._chosen[field], header, by_key)
+                columns_of[field] = _resolve(field, self._chosen[field], header, by_key)
                 continue
             columns = tuple(by_key[key] for key in KEYS[field] if key in by_key)
             if field in FROM_ONE_COLUMN and self._table:
                 filled = [name for name in columns if any(row.get(name) for row in self._table)]
                 columns = tuple(filled[:1]) or columns[:1]
-            found[field] = columns
+            columns_of[field] = columns
         if "image_uris" in self._chosen:
-            found[FURTHER], found["image_uris"] = found["image_uris"], ()
-        return found
+            columns_of[FURTHER], columns_of["image_uris"] = columns_of["image_uris"], ()
+        return columns_of
 
 
 def find_value(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any] | None:
-    """Return the first of some columns that a row has a value in, and the value; None where it has none."""
+    """Return the first of some columns that a row has a value in, and the value; None if it has none."""
     for column in columns:
         value = row.get(column)
         if value is not None and value != "" and not is_missing(value) and value not in ([], {}):

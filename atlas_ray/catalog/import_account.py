@@ -96,7 +96,7 @@ class ImportAccount:
             refused: Rows of the quarantine table.
 
         Raises:
-            AuditError: where a record is not exactly one of these or blank, or a line of a CSV in no record.
+            AuditError: if a record is not exactly one of these or blank, or a line of a CSV in no record.
         """
         if self.records != products + joined + refused + self.blank or refused != self.quarantined.total():
             raise AuditError(

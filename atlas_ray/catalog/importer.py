@@ -171,7 +171,7 @@ def open_source(config: ImportConfig) -> OpenSource:
     """Look at a source's first rows: which columns it has, and what its category paths are written with.
 
     Raises:
-        CatalogError: where it cannot be read as a whole.
+        CatalogError: if it cannot be read as a whole.
         ConfigError: for a column of `config` that it lacks.
     """
     uri = storage.absolute(config.source)
@@ -202,18 +202,18 @@ def open_source(config: ImportConfig) -> OpenSource:
     for name in PATH_FIELDS:
         tally = SeparatorTally()
         for row in fields:
-            found = find_value(row, columns.of(row)[name])
-            if found and str(found[1]).strip().lower() not in NO_VALUE:
-                tally.add(found[1])
+            cell = find_value(row, columns.of(row)[name])
+            if cell and str(cell[1]).strip().lower() not in NO_VALUE:
+                tally.add(cell[1])
         separators[name] = config.path_separator or tally.best()
     between = None if config.category_separator == ONE_PATH else config.category_separator
     if config.category_separator is None:
         lists = ListTally(separators["category_path"])
         for row in fields:
-            if found := find_value(row, columns.of(row)["category_path"]):
-                lists.add(found[1])
+            if cell := find_value(row, columns.of(row)["category_path"]):
+                lists.add(cell[1])
         between = lists.best()
-    prices = [str(found[1]) for row in fields if (found := find_value(row, columns.of(row)["price"]))]
+    prices = [str(cell[1]) for row in fields if (cell := find_value(row, columns.of(row)["price"]))]
     base = config.image_base or (uri if kind == "folder" else uri.rpartition("/")[0])
     reader = RowReader(
         image_base=base if is_address(base) else storage.absolute(base) if base else "",
@@ -248,10 +248,10 @@ def import_catalog(config: ImportConfig) -> ImportReport:
     lie in a temporary database on disk, and the split keeps one count a category path.
 
     Raises:
-        CatalogError: where the source as a whole cannot be read, or holds no product.
+        CatalogError: if the source as a whole cannot be read, or holds no product.
         ConfigError: for a column of `config` that it lacks.
-        OutputError: where the output already holds a catalogue.
-        AuditError: where a row of the source came to nothing.
+        OutputError: if the output already holds a catalogue.
+        AuditError: if a row of the source came to nothing.
     """
     began = time.time()
     output = storage.absolute(config.output)

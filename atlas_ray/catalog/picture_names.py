@@ -69,20 +69,20 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
         return _split(listed)
     pending = [listed]
     while pending:
-        one = pending.pop()
-        if isinstance(one, str):
+        entry = pending.pop()
+        if isinstance(entry, str):
             # The key of an object may end in a space; around any other name nobody means one.
-            names += [one if one.startswith("s3://") else one.strip()] if one.strip() else []
-        elif isinstance(one, list | tuple):
-            pending.extend(reversed(one))
-        elif isinstance(one, dict):
-            found = [one[key] for key in URL_KEYS if key in one]
-            address = next(filter(None, found), "" if found else None)
+            names += [entry if entry.startswith("s3://") else entry.strip()] if entry.strip() else []
+        elif isinstance(entry, list | tuple):
+            pending.extend(reversed(entry))
+        elif isinstance(entry, dict):
+            addresses = [entry[key] for key in URL_KEYS if key in entry]
+            address = next(filter(None, addresses), "" if addresses else None)
             if not isinstance(address, str):
-                raise RowError("bad_image_uri", f"a picture is {describe(one)} without any of {', '.join(URL_KEYS)}")
+                raise RowError("bad_image_uri", f"a picture is {describe(entry)} without any of {', '.join(URL_KEYS)}")
             pending.append(address)
-        elif not is_missing(one):
-            raise RowError("bad_image_uri", f"a picture is {describe(one)}; expected text or a list of it")
+        elif not is_missing(entry):
+            raise RowError("bad_image_uri", f"a picture is {describe(entry)}; expected text or a list of it")
     return names
 
 
@@ -162,12 +162,12 @@ def _largest(text: str) -> list[str]:
 
 def _sequence(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
     """Return the matches that a text consists of; [] where it has anything else."""
-    found: list[re.Match[str]] = []
+    matches: list[re.Match[str]] = []
     at = 0
     while at < len(text) and (match := pattern.match(text, at)):
-        found.append(match)
+        matches.append(match)
         at = match.end()
-    return found if at == len(text) else []
+    return matches if at == len(text) else []
 
 
 def _names(text: str) -> list[str]:

@@ -63,12 +63,12 @@ def preview(config: ImportConfig) -> Preview:
         UserError: as `import_catalog` does.
     """
     source = open_source(config)
-    found = Preview(source.uri, source.reader, source.assumed)
+    shown = Preview(source.uri, source.reader, source.assumed)
     products: dict[str, dict[str, Any]] = {}
     for raw in source.sample:
         if raw.blank:
             continue
-        found.rows += 1
+        shown.rows += 1
         try:
             if raw.error:
                 raise raw.error
@@ -77,24 +77,24 @@ def preview(config: ImportConfig) -> Preview:
             if first is not product:
                 join_row(first, product)
         except RowError as error:
-            found.refused[error.code] += 1
-            found.examples.setdefault(error.code, f"{raw.place}: {error.message}")
+            shown.refused[error.code] += 1
+            shown.examples.setdefault(error.code, f"{raw.place}: {error.message}")
     for product in products.values():
         product["image_uris"] = in_order(product["image_uris"])
-    found.products = list(products.values())
-    found.unused = source.unused
-    _open_pictures(found)
-    return found
+    shown.products = list(products.values())
+    shown.unused = source.unused
+    _open_pictures(shown)
+    return shown
 
 
-def _open_pictures(found: Preview) -> None:
-    uris = [uri for product in found.products for uri in product["image_uris"]]
+def _open_pictures(shown: Preview) -> None:
+    uris = [uri for product in shown.products for uri in product["image_uris"]]
     here = [uri for uri in uris if not is_web(uri)]
-    found.addresses = len(uris) - len(here)
-    some = here[:: max(1, len(here) // PICTURES)][:PICTURES]
-    if not some:
+    shown.addresses = len(uris) - len(here)
+    sample = here[:: max(1, len(here) // PICTURES)][:PICTURES]
+    if not sample:
         return
     with ObjectReader(threads=THREADS, timeout_s=TIMEOUT_S, attempts=1, store_retries=0) as reader:
-        outcomes = reader.read_many(some)
-    found.opened = len(some)
-    found.failures = [one for one in outcomes if isinstance(one, FetchError) and one.code not in THERE]
+        outcomes = reader.read_many(sample)
+    shown.opened = len(sample)
+    shown.failures = [one for one in outcomes if isinstance(one, FetchError) and one.code not in THERE]

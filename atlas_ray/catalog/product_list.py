@@ -23,8 +23,8 @@ def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
         columns: What is read of it, `product_id` among them.
 
     Raises:
-        ConfigError: where it is of another kind.
-        CatalogError: where it lacks a column, or cannot be read at all.
+        ConfigError: if it is of another kind.
+        CatalogError: if it lacks a column, or cannot be read at all.
     """
     for row in _rows(source, columns):
         if row.error is None:
@@ -76,7 +76,7 @@ def _parquet(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
             first += len(batch)
 
 
-def _check(source: str, found: Sequence[str], columns: Sequence[str], known: Container[str]) -> None:
+def _check(source: str, header: Sequence[str], columns: Sequence[str], known: Container[str]) -> None:
     for name in columns:
         if name not in known:
-            raise CatalogError(f"{source}: no column {name!r}; it has {list(found[:12])}; name one of them so")
+            raise CatalogError(f"{source}: no column {name!r}; it has {list(header[:12])}; name one of them so")

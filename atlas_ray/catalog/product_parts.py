@@ -27,7 +27,7 @@ def unfinished(output: str) -> Iterator[None]:
     Where the import fails, its quarantine stays, to see why; the next one deletes it.
 
     Raises:
-        OutputError: where the output holds a catalogue, or files that no import left.
+        OutputError: if the output holds a catalogue, or files that no import left.
     """
     marker = storage.join(output, UNFINISHED)
     if storage.exists(marker) and not storage.exists(storage.join(output, "run.json")):

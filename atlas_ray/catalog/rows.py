@@ -72,7 +72,7 @@ class RowReader:
     separators: Mapping[str, str] = field(default_factory=dict)
     """Between the names of a category path or breadcrumb written as text, by field."""
     category_separator: str | None = None
-    """Between several category paths in one cell; None where a cell names one."""
+    """Between several category paths in one cell; None if a cell names one."""
     doubts_paths: bool = False
     """Whether nobody said if a sign in a name stands between several paths."""
     image_separator: str | None = None
@@ -94,7 +94,7 @@ class RowReader:
         """Turn a raw row into a row of the products table.
 
         Its `image_uris` are a dictionary, URI -> position among the product's pictures, which is infinite where the row
-        states none; it is empty where the row names no picture.
+        states none; it is empty if the row names no picture.
 
         Args:
             row: Of a source.
@@ -135,10 +135,10 @@ class RowReader:
     @property
     def columns_taken(self) -> dict[str, list[str]]:
         """The columns that each field was taken from."""
-        found: dict[str, list[str]] = {}
+        columns: dict[str, list[str]] = {}
         for name, column in self.taken:
-            found.setdefault(name, []).append(column)
-        return found
+            columns.setdefault(name, []).append(column)
+        return columns
 
     @property
     def likely_separator(self) -> str | None:
@@ -148,11 +148,11 @@ class RowReader:
     def _value(self, row: Mapping[str, Any], columns: Sequence[str], name: str) -> Any:
         if name in PATH_FIELDS and self.columns.is_of_levels(name, columns):
             return self._levels(row, columns, name)
-        found = find_value(row, columns)
-        if found is None:
+        cell = find_value(row, columns)
+        if cell is None:
             return None
-        self.taken[name, found[0]] += 1
-        return found[1]
+        self.taken[name, cell[0]] += 1
+        return cell[1]
 
     def _levels(self, row: Mapping[str, Any], columns: Sequence[str], name: str) -> list[Any] | None:
         """Return a path that has a column for each of its names; it may end above the deepest level."""
@@ -227,14 +227,14 @@ class RowReader:
         return split_path(value, self.separators.get(name, DEFAULT), name.replace("_", " "))
 
     def _price(self, value: Any) -> tuple[float, str | None]:
-        found = (
+        price = (
             read_price(value, by_machine=not self.point_marks_thousands)
             if isinstance(value, str)
             else (number(value, "price"), None)
         )
-        if found is None or found[0] is None or not 0 <= found[0] < MAX_PRICE:
+        if price is None or price[0] is None or not 0 <= price[0] < MAX_PRICE:
             raise RowError("bad_value", f"the price is {describe(value)}; expected a number that is not negative")
-        return found[0], found[1]
+        return price[0], price[1]
 
     def _category_path(self, value: Any, place: str) -> list[str] | None:
         if isinstance(value, str) and value.strip().lower() in NO_VALUE:

@@ -22,19 +22,21 @@ from atlas_ray.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class SelectConfig(Settings):
-    """Which products of which catalogue."""
+    """A selection of products from a catalogue."""
 
-    catalog: str = setting("a catalogue: its products and images tables")
+    catalog: str = setting("catalogue: its products and images tables")
     products: str = setting(
-        "a .csv or .parquet with product_id, or a folder of Parquet such as `rescore` of a migration"
+        "list of products: a .csv or .parquet with product_id, or a folder of Parquet such as `rescore` of a migration"
     )
-    output: str = setting("where the catalogue of them goes; a folder that holds none yet")
-    max_quarantine_fraction: float = setting("exit with 3 where more of the list is quarantined", 0.05, low=0, high=1)
+    output: str = setting("folder of the new catalogue; it must not hold a catalogue yet")
+    max_quarantine_fraction: float = setting(
+        "share of quarantined rows above which the command exits with 3", 0.05, low=0, high=1
+    )
 
 
 @dataclass(frozen=True)
 class SelectReport:
-    """What was found."""
+    """The numbers of selected and refused products."""
 
     output: str
     listed: int
@@ -59,21 +61,21 @@ def select(config: SelectConfig) -> SelectReport:
     are. Memory grows with the list, not with the catalogue.
 
     Raises:
-        CatalogError: where the catalogue has no such tables, or the list cannot be read or names none of its products.
-        OutputError: where the output holds a catalogue already.
+        CatalogError: if the catalogue has no such tables, or the list cannot be read or names none of its products.
+        OutputError: if the output holds a catalogue already.
     """
     began = time.time()
     catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
     check_unused(output)
     tables = open_catalog(catalog, others=True, may_be_empty=True)
     wanted, quarantine = _read(config.products)
-    found = _Found(list(wanted))
-    copy_catalog(tables, output, found.products, change_images=found.images)
-    if not found.counts["products"]:
+    selected = _Found(list(wanted))
+    copy_catalog(tables, output, selected.products, change_images=selected.images)
+    if not selected.counts["products"]:
         for name in ("products", "images"):
             storage.delete_folder(storage.join(output, name))
         raise CatalogError(f"{config.products}: none of its {len(wanted)} products is in the catalogue {catalog}")
-    for (product_id, place), seen in zip(wanted.items(), found.seen, strict=True):
+    for (product_id, place), seen in zip(wanted.items(), selected.seen, strict=True):
         if not seen:
             message = f"{config.products}, {place}: the catalogue has no product {product_id[:200]!r}"
             quarantine.append(quarantine_row("select", "unknown_product", message, product_id=product_id[:200]))
@@ -84,9 +86,9 @@ def select(config: SelectConfig) -> SelectReport:
         quarantine += [quarantine_row("select", "duplicate_product", message, product_id=product_id)] * more
     write_quarantine(output, quarantine)
     codes = Counter(str(row["error_code"]) for row in quarantine)
-    listed = found.counts["products"] + codes.total()
-    report = SelectReport(output, listed, found.counts["products"], found.counts["images"], codes)
-    counts = {"listed": listed, **found.counts, "quarantined": dict(codes)}
+    listed = selected.counts["products"] + codes.total()
+    report = SelectReport(output, listed, selected.counts["products"], selected.counts["images"], codes)
+    counts = {"listed": listed, **selected.counts, "quarantined": dict(codes)}
     fields = {
         "config": asdict(config) | {"catalog": catalog},
         "counts": counts,

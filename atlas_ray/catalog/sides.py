@@ -88,7 +88,7 @@ def open_sides(
         previous: Earlier catalogues, whose products keep their split; where they disagree the last one counts.
 
     Raises:
-        CatalogError: where one of them is no catalogue.
+        CatalogError: if one of them is no catalogue.
     """
     last = SplitRule.of(previous[-1]) if previous else SplitRule()
     rule = SplitRule(shares=last.shares, seed=last.seed, exact=exact, previous=tuple(previous))

@@ -66,7 +66,7 @@ class Source:
             advice: See `Delimited`.
 
         Raises:
-            CatalogError: where the source as a whole is not of this format.
+            CatalogError: if the source as a whole is not of this format.
         """
         if kind not in (AUTO, *FORMATS):
             raise CatalogError(f"format {kind!r} is unknown; expected one of {', '.join(FORMATS)}")
@@ -230,7 +230,7 @@ def guess_format(source: str, encoding: str = AUTO) -> str:
     """Tell a source's format from its name, or from its content; a folder or prefix is `folder`.
 
     Raises:
-        CatalogError: where neither is one that can be read.
+        CatalogError: if neither is one that can be read.
     """
     name = source.lower()
     for suffix, kind in SUFFIXES.items():

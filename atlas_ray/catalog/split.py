@@ -72,14 +72,14 @@ class SplitRule:
         """Read a catalogue's rule; the default one where it has none.
 
         Raises:
-            CatalogError: where it cannot be read.
+            CatalogError: if it cannot be read.
         """
         uri = storage.join(catalog, SPLIT)
         if not storage.exists(uri):
             return cls()
         try:
-            found = json.loads(storage.read_bytes(uri))
-            return cls(**found | {"previous": tuple(found["previous"])})
+            rule = json.loads(storage.read_bytes(uri))
+            return cls(**rule | {"previous": tuple(rule["previous"])})
         except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
             raise CatalogError(
                 f"{uri} is damaged ({type(error).__name__}: {error}); import the catalogue anew"
@@ -145,7 +145,7 @@ def known_products(catalog: str, columns: tuple[str, ...]) -> Iterator[pa.Record
     """Yield some columns of an earlier catalogue's products, in batches.
 
     Raises:
-        CatalogError: where it has no such table.
+        CatalogError: if it has no such table.
     """
     folder = storage.join(catalog, "products")
     if not parquet_files(folder):
@@ -170,7 +170,7 @@ def resplit(products: pa.Table, groups: pa.Table, shares: Shares, seed: int, kno
         groups: product_id and group, of the products that share pictures.
         shares: Of train, val and test.
         seed: Of the hash; the order of the products is no matter.
-        known: Those products of groups that an earlier catalogue has; None where nothing is known of one, and all
+        known: Those products of groups that an earlier catalogue has; None if nothing is known of one, and all
             that have a split keep it.
 
     Returns:
@@ -197,9 +197,9 @@ def resplit(products: pa.Table, groups: pa.Table, shares: Shares, seed: int, kno
 
 
 def _measured(sides: Iterable[str | None]) -> str | None:
-    """Return the side of several that a product is measured on before it is trained on; None where there is none."""
-    found = set(sides)
-    return next((name for name in reversed(SPLITS) if name in found), None)
+    """Return the side of several that a product is measured on before it is trained on; None if there is none."""
+    present = set(sides)
+    return next((name for name in reversed(SPLITS) if name in present), None)
 
 
 def resplit_catalog(
@@ -218,7 +218,7 @@ def resplit_catalog(
         How many groups were on several sides, and how many products have another split now.
 
     Raises:
-        CatalogError: where a catalogue that knows some products is not there any more.
+        CatalogError: if a catalogue that knows some products is not there any more.
     """
     tables = open_catalog(catalog, others=True)
     small = tables.products.read(["product_id", "category_path", "split"])
@@ -244,11 +244,11 @@ def resplit_catalog(
 
 
 def _known(rule: SplitRule, groups: pa.Table) -> Set[str] | None:
-    """Return which products of groups the earlier catalogues have; None where there is no earlier one."""
+    """Return which products of groups the earlier catalogues have; None if there is no earlier one."""
     if not rule.previous:
         return None
-    found: set[str] = set()
+    known: set[str] = set()
     for catalog in rule.previous:
         for batch in known_products(catalog, ("product_id",)):
-            found.update(batch["product_id"].filter(pc.is_in(batch["product_id"], groups["product_id"])).to_pylist())
-    return found
+            known.update(batch["product_id"].filter(pc.is_in(batch["product_id"], groups["product_id"])).to_pylist())
+    return known

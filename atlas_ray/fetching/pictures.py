@@ -68,7 +68,7 @@ class PictureFetcher:
         """Return the `OUTCOMES` of rows of an images table; what is no http(s) URL is carried over."""
         rows = images.to_pylist()
         web = [row for row in rows if is_web(row["image_uri"])]
-        found = dict(
+        downloads = dict(
             zip(
                 (row["image_id"] for row in web),
                 self._downloader.map([row["image_uri"] for row in web], self._store),
@@ -76,15 +76,15 @@ class PictureFetcher:
             )
         )
         now = datetime.now(UTC)
-        outcomes = [self._outcome(row, found.get(row["image_id"])) | {"asked_at": now} for row in rows]
+        outcomes = [self._outcome(row, downloads.get(row["image_id"])) | {"asked_at": now} for row in rows]
         return pa.Table.from_pylist(outcomes, schema=OUTCOMES)
 
-    def _outcome(self, row: dict[str, Any], found: Stored | ItemError | None) -> dict[str, Any]:
+    def _outcome(self, row: dict[str, Any], result: Stored | ItemError | None) -> dict[str, Any]:
         key = {name: row[name] for name in ("image_id", "product_id", "image_uri")}
-        if isinstance(found, ItemError):
-            return key | {"error_code": found.code, "message": found.message[:500]}
-        if isinstance(found, Stored):
-            return key | vars(found)
+        if isinstance(result, ItemError):
+            return key | {"error_code": result.code, "message": result.message[:500]}
+        if isinstance(result, Stored):
+            return key | vars(result)
         return key | {"stored_uri": row["image_uri"]} | {name: row[name] for name in ("sha256", "width", "height")}
 
     async def _store(self, download: Download) -> Stored:

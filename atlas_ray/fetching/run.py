@@ -39,10 +39,11 @@ from atlas_ray.schemas import IMAGES
 from atlas_ray.settings import Settings, setting
 
 CALLS_PER_WORKER = 4
-"""Blocks that a worker has on their way at a time: a slow picture in one does not hold up the others."""
+"""Concurrent calls of each worker, so that a slow picture in one does not hold up the others."""
 PICTURES_PER_PARTITION = 50_000
+"""The number of pictures that are joined with their outcomes in one partition."""
 BYTES_PER_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
-"""Of an images table in memory, about; and of a block, so that reading does not end in crumbs."""
+"""The approximate size of a row of images in memory, and the smallest size of a block that is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,23 +51,31 @@ class FetchConfig(Settings):
     """What to fetch, and how politely; the limits hold for all workers together."""
 
     catalog: str = setting("a catalogue: its products and images tables")
-    output: str = setting("where the pictures and the catalogue of them go")
-    workers: int = setting("processes that download; 0: one a machine", 0, low=0, high=10_000)
-    concurrency: int = setting("pictures on their way at a time", 128, low=1, high=100_000)
-    per_host_concurrency: int = setting("the same, of one host", 16, low=1, high=10_000)
-    per_host_rate: float = setting("requests a second to one host; 0: as many as it answers", 50.0, low=0, high=1e6)
-    timeout_s: float = setting("seconds for one request, from connecting to the last byte", 30.0, low=0.1, high=3_600)
-    attempts: int = setting("how often a picture is asked for", 3, low=1, high=100)
-    max_bytes: int = setting("the largest picture, decompressed", 32 * 1024 * 1024, low=1, high=2**31)
-    min_side_px: int = min_side_setting()
-    allow_private: str = setting("private addresses that may be asked: HOST:PORT", "", several=True)
-    ignore_robots: str = setting(
-        "hosts whose robots.txt is not asked for, such as your own: HOST or HOST:PORT", "", several=True
+    output: str = setting("folder of the downloaded pictures and their catalogue")
+    workers: int = setting("number of processes that download; 0 for one on each machine", 0, low=0, high=10_000)
+    concurrency: int = setting("number of concurrent downloads", 128, low=1, high=100_000)
+    per_host_concurrency: int = setting("number of concurrent downloads from one host", 16, low=1, high=10_000)
+    per_host_rate: float = setting(
+        "largest number of requests per second to one host; 0 for no limit", 50.0, low=0, high=1e6
     )
-    user_agent: str = setting("what servers are told", USER_AGENT)
-    retry_failed: bool = setting("ask again for the pictures in quarantine", False)
-    rows_per_file: int = setting("pictures a journal file: what a crash may cost", 1024, low=1, high=1_000_000)
-    max_quarantine_fraction: float = setting("exit with 3 where more are quarantined", 0.05, low=0, high=1)
+    timeout_s: float = setting(
+        "time limit of one request in seconds, from connecting to the last byte", 30.0, low=0.1, high=3_600
+    )
+    attempts: int = setting("number of requests for a picture before it is quarantined", 3, low=1, high=100)
+    max_bytes: int = setting("largest accepted picture in bytes, decompressed", 32 * 1024 * 1024, low=1, high=2**31)
+    min_side_px: int = min_side_setting()
+    allow_private: str = setting("private addresses that may be requested: HOST:PORT", "", several=True)
+    ignore_robots: str = setting(
+        "hosts whose robots.txt is ignored, such as your own: HOST or HOST:PORT", "", several=True
+    )
+    user_agent: str = setting("User-Agent header sent to servers", USER_AGENT)
+    retry_failed: bool = setting("request the pictures in quarantine again", False)
+    rows_per_file: int = setting(
+        "pictures per journal file, the most that a crash can lose", 1024, low=1, high=1_000_000
+    )
+    max_quarantine_fraction: float = setting(
+        "share of quarantined pictures above which the command exits with 3", 0.05, low=0, high=1
+    )
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and more workers than can share what a host may be asked."""
@@ -95,10 +104,10 @@ def fetch(config: FetchConfig) -> RunReport:
     is done. A picture's `image_id` is that of its stored URI; in quarantine it is the source's.
 
     Raises:
-        CatalogError: where the catalogue has no tables of the right columns.
-        OutputError: where the output holds something else, or a fetch of another catalogue.
-        StorageError: where a picture cannot be written.
-        AuditError: where pictures and outcomes do not balance.
+        CatalogError: if the catalogue has no tables of the right columns.
+        OutputError: if the output holds something else, or a fetch of another catalogue.
+        StorageError: if a picture cannot be written.
+        AuditError: if pictures and outcomes do not balance.
     """
     with Job("fetch", config, makes=(*TABLES, JOURNAL, "pictures", "taxonomy.json")) as job:
         catalog = open_catalog(storage.absolute(config.catalog), needed=("image_uris",))
@@ -131,12 +140,12 @@ def _source_id(catalog: Catalog) -> str:
 
 def _journal_ids(output: str, *, stored_only: bool) -> Integers:
     """Return the pictures that need not be asked for, distinct and sorted: 8 bytes each."""
-    found = [np.zeros(0, np.int64)]
+    ids = [np.zeros(0, np.int64)]
     journal = open_table(storage.join(output, JOURNAL), OUTCOMES, may_be_missing=True)
     for rows in journal.batches(["image_id", "error_code"]):
         rows = rows.filter(rows["error_code"].is_null()) if stored_only else rows
-        found.append(rows["image_id"].to_numpy())
-    return np.unique(np.concatenate(found))
+        ids.append(rows["image_id"].to_numpy())
+    return np.unique(np.concatenate(ids))
 
 
 def _stream(config: FetchConfig, images: Table, output: str, done: Integers, display: ProgressDisplay) -> None:

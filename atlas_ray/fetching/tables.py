@@ -30,7 +30,7 @@ def write_products(table: pa.Table, output: str) -> pa.Table:
         products, products_without_picture and bytes.
 
     Raises:
-        AuditError: where a picture of the catalogue has no outcome.
+        AuditError: if a picture of the catalogue has no outcome.
     """
     if not len(table):  # a partition without a product
         return pa.table({"name": pa.array([], pa.string()), "count": pa.array([], pa.int64())})

@@ -26,12 +26,12 @@ MAX_PRICE = 1e12
 Read = Callable[[pa.Array, pa.DataType], pa.Array]
 
 
-def kind_of(found: pa.DataType) -> str:
+def kind_of(source: pa.DataType) -> str:
     """Return the kind of a type: what its values say, whatever their width and layout."""
     for kind, is_of in KINDS.items():
-        if any(check(found) for check in is_of):
+        if any(check(source) for check in is_of):
             return kind
-    return str(found)
+    return str(source)
 
 
 def plain(array: pa.Array) -> pa.Array:
@@ -45,47 +45,47 @@ def plain(array: pa.Array) -> pa.Array:
             return array
 
 
-def plain_type(found: pa.DataType) -> pa.DataType:
+def plain_type(source: pa.DataType) -> pa.DataType:
     """Return the type of a column that the contract does not name, without the layout of the program that wrote it."""
-    found = _inner(found)
-    kind = kind_of(found)
+    source = _inner(source)
+    kind = kind_of(source)
     if kind == "text":
         return pa.string()
     if kind == "list":
-        return pa.list_(plain_type(found.value_type))
+        return pa.list_(plain_type(source.value_type))
     if kind == "struct":
-        return pa.struct([(field.name, plain_type(field.type)) for field in found])
+        return pa.struct([(field.name, plain_type(field.type)) for field in source])
     if kind == "map":
-        return pa.map_(plain_type(found.key_type), plain_type(found.item_type))
-    return found
+        return pa.map_(plain_type(source.key_type), plain_type(source.item_type))
+    return source
 
 
-def fits(found: pa.DataType, target: pa.DataType) -> bool:
-    """Tell whether every value of a type can be read as another one; False where some may become null.
+def fits(source: pa.DataType, target: pa.DataType) -> bool:
+    """Tell whether every value of a type can be read as another one; False if some may become null.
 
     Raises:
-        TypeError: where none can.
+        TypeError: if none can.
     """
-    found = _inner(found)
-    kinds = (kind_of(found), kind_of(target))
-    if found == target or kinds[0] == "null":
+    source = _inner(source)
+    kinds = (kind_of(source), kind_of(target))
+    if source == target or kinds[0] == "null":
         return True
     if kinds == ("list", "list"):
-        children = [(found.value_type, target.value_type)]
+        children = [(source.value_type, target.value_type)]
     elif kinds == ("map", "map"):
-        children = [(found.key_type, target.key_type), (found.item_type, target.item_type)]
+        children = [(source.key_type, target.key_type), (source.item_type, target.item_type)]
     elif kinds == ("struct", "struct"):
-        there = {field.name: field.type for field in found}
+        there = {field.name: field.type for field in source}
         children = [(there[field.name], field.type) for field in target if field.name in there]
     elif kinds == ("int", "int"):
-        narrow, wide = (np.iinfo(one.to_pandas_dtype()) for one in (found, target))
+        narrow, wide = (np.iinfo(one.to_pandas_dtype()) for one in (source, target))
         return bool(wide.min <= narrow.min and narrow.max <= wide.max)
     elif kinds in READS:
         return kinds in EXACT
     else:
-        raise TypeError(f"{found} does not say {target}")
+        raise TypeError(f"{source} does not say {target}")
     if not all(fits(one, other) for one, other in children):
-        raise TypeError(f"{found} does not say {target}")
+        raise TypeError(f"{source} does not say {target}")
     return True
 
 
@@ -100,10 +100,10 @@ def cast(array: pa.Array, target: pa.DataType) -> pa.Array:
     if kinds == ("list", "list") and not pa.types.is_fixed_size_list(target):
         return _list(array, target)
     if kinds == ("struct", "struct"):
-        there = [field.name for field in array.type]
+        names = [field.name for field in array.type]
         children = [
             cast(pc.struct_field(array, [field.name]), field.type)
-            if field.name in there
+            if field.name in names
             else pa.nulls(len(array), field.type)
             for field in target
         ]
@@ -150,25 +150,25 @@ def cast_price(array: pa.Array, target: pa.DataType) -> pa.Array:
 def unreadable(array: pa.Array, target: pa.DataType, read: Read = cast) -> pa.Array:
     """Return which values are there and cannot be read as a type, bool."""
     array = plain(array)
-    there = array.is_valid()
+    filled = array.is_valid()
     kind = kind_of(array.type)
     if kind == "text":
-        there = pc.and_(there, pc.not_equal(pc.utf8_trim_whitespace(array), "").fill_null(False))
+        filled = pc.and_(filled, pc.not_equal(pc.utf8_trim_whitespace(array), "").fill_null(False))
     if kind == "float":
-        there = pc.and_(there, pc.invert(pc.is_nan(array.cast(pa.float64()))).fill_null(False))
+        filled = pc.and_(filled, pc.invert(pc.is_nan(array.cast(pa.float64()))).fill_null(False))
     if kind == "list":
-        there = pc.and_(there, pc.greater(pc.list_value_length(array), 0).fill_null(False))
-    return pc.and_(there, read(array, target).is_null())
+        filled = pc.and_(filled, pc.greater(pc.list_value_length(array), 0).fill_null(False))
+    return pc.and_(filled, read(array, target).is_null())
 
 
-def _inner(found: pa.DataType) -> pa.DataType:
+def _inner(source: pa.DataType) -> pa.DataType:
     while True:
-        if isinstance(found, pa.BaseExtensionType):
-            found = found.storage_type
-        elif pa.types.is_dictionary(found):
-            found = found.value_type
+        if isinstance(source, pa.BaseExtensionType):
+            source = source.storage_type
+        elif pa.types.is_dictionary(source):
+            source = source.value_type
         else:
-            return found
+            return source
 
 
 def _is_whole(array: pa.Array) -> bool:
@@ -271,10 +271,10 @@ def _number_in(text: str) -> float | None:
 
 def _moment_in(text: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat(text.strip())
     except ValueError:
         return None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {"float": _price_in, "int": _number_in, "time": _moment_in}

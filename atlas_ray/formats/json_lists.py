@@ -26,10 +26,10 @@ class KeyCheck:
 
     def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """Return an object of its keys and values."""
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            self._doubled = next((key for key, value in pairs if value != found[key]), self._doubled)
-        return found
+        entry = dict(pairs)
+        if len(entry) < len(pairs):
+            self._doubled = next((key for key, value in pairs if value != entry[key]), self._doubled)
+        return entry
 
     def take(self) -> RowError | None:
         """Return what is wrong with the objects since the last call."""

@@ -123,11 +123,11 @@ def _with_plain_digits(text: str) -> str:
 
 def _separator_of_three(text: str, currency: str | None) -> str | None:
     """Return the sign before three decimals, for a currency that has as many; None otherwise."""
-    found = LAST_THREE.search(text) if currency in THREE_DECIMALS else None
-    if currency is None or found is None or found[2] in found[1]:
+    match = LAST_THREE.search(text) if currency in THREE_DECIMALS else None
+    if currency is None or match is None or match[2] in match[1]:
         return None  # a number with several of them has groups of thousands
-    is_last_of_two = bool(re.search("[.,]", found[1]))
-    return found[2] if is_last_of_two or found[2] in THREE_DECIMALS[currency] else None
+    is_last_of_two = bool(re.search("[.,]", match[1]))
+    return match[2] if is_last_of_two or match[2] in THREE_DECIMALS[currency] else None
 
 
 def parse_currency(text: str) -> str | None:

@@ -63,7 +63,7 @@ class TableFile:
         return sum(group.rows for group in self.groups)
 
     def type_of(self, name: str) -> pa.DataType | None:
-        """Return the type of a column, or None where the file has no such column."""
+        """Return the type of a column, or None if the file has no such column."""
         if name in self.schema.names:
             return self.schema.field(name).type
         return pa.string() if name in self.folders else None
@@ -78,17 +78,17 @@ class TableFile:
         return found is not None and fits(found, field.type) and all(field.name in one.sure for one in self.groups)
 
     def batches(self, fields: Sequence[pa.Field], batch_rows: int) -> Iterator[tuple[list[pa.Array], list[pa.Array]]]:
-        """Yield columns as the file has them, and in the types of the contract; null where it lacks one.
+        """Yield columns as the file has them, and in the types of the contract; null if it lacks one.
 
         Raises:
-            CatalogError: where the file is damaged.
-            OutageError: where its store does not answer, or no longer lets us in.
+            CatalogError: if the file is damaged.
+            OutageError: if its store does not answer, or no longer lets us in.
         """
-        there = [field.name for field in fields if field.name in self.schema.names]
+        names = [field.name for field in fields if field.name in self.schema.names]
         done, pauses = 0, list(PAUSES_S)
         while True:
             try:
-                for batch in itertools.islice(self._stored(there, batch_rows), done, None):
+                for batch in itertools.islice(self._stored(names, batch_rows), done, None):
                     raw = [self._column(batch, field) for field in fields]
                     yield raw, [reader_of(f)(column, f.type) for f, column in zip(fields, raw, strict=True)]
                     done, pauses = done + 1, list(PAUSES_S)
@@ -144,7 +144,7 @@ def read_footers(uri: str, watched: set[str]) -> list[TableFile]:
 
     Raises:
         CatalogError: naming a file that is damaged, or that has a column twice.
-        StorageError: where a file's store does not answer, or does not let us in.
+        StorageError: if a file's store does not answer, or does not let us in.
     """
     found = parquet_files(uri)
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
@@ -205,16 +205,16 @@ def is_exact(file: TableFile, asked: pa.Field) -> bool:
     """Tell whether all of a file's values of a column can be read; True where it has no such column.
 
     Raises:
-        CatalogError: where none can.
+        CatalogError: if none can.
     """
-    found = file.type_of(asked.name)
-    if found is None:
+    stored = file.type_of(asked.name)
+    if stored is None:
         return True
     try:
-        exact = fits(found, asked.type)
+        exact = fits(stored, asked.type)
     except TypeError:
         expected = EXPECTED.get(kind_of(asked.type), str(asked.type))
-        raise CatalogError(f"{file.uri}: column {asked.name!r} is {found}; expected {expected}") from None
+        raise CatalogError(f"{file.uri}: column {asked.name!r} is {stored}; expected {expected}") from None
     return exact and (reader_of(asked) is cast or all(asked.name in group.sure for group in file.groups))
 
 

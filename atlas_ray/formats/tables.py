@@ -3,7 +3,7 @@
 `open_table` lists the files, reads all their footers, and checks every column that is asked for in every file, so
 that what does not fit is told, with its file, before work starts. What is read afterwards has the contract's names
 and types (`atlas_ray.schemas`): a column that a file lacks is null, other layouts and widths are cast, and a value
-that says nothing of its kind is null and counted. Rows without a key (a null where the contract allows none) never
+that says nothing of its kind is null and counted. Rows with a null in a column that must not have one never
 come out; they are counted, and `Table.unusable` names them for the quarantine.
 
 A picture's `image_id` is derived from its product and its URI wherever a catalogue's images are read: what stands in
@@ -59,7 +59,7 @@ class Piece:
         """Yield its rows, but for those without a key, some at a time.
 
         Raises:
-            CatalogError: where the file is damaged.
+            CatalogError: if the file is damaged.
         """
         fields = [field for field in self.schema if not (self.foreign and field.name == "image_id")]
         fields += [key for key in self.keys if key not in fields]
@@ -130,15 +130,15 @@ class Table:
     def pieces(self, columns: Sequence[str] | None = None, count: int = 1) -> list[Piece]:
         """Cut the table into at least one piece a file, and about `count` of them, as far as row groups allow."""
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        found = []
+        pieces = []
         for file in self.files:
             parts = min(len(file.groups), max(1, round(count * file.rows / self.all_rows)))
             edges = [len(file.groups) * part // parts for part in range(parts + 1)]
-            found += [
+            pieces += [
                 Piece(file.part(start, stop), schema, self.keys, self.foreign)
                 for start, stop in itertools.pairwise(edges)
             ]
-        return found
+        return pieces
 
     def batches(
         self, columns: Sequence[str] | None = None, *, where: Any = None, batch_rows: int = READ_ROWS
@@ -196,7 +196,7 @@ def open_table(
     Raises:
         CatalogError: naming the file that is damaged, lacks a key, or has a column of another kind; or the table,
             where there is none, or a needed column is in no file; or the catalogue whose import did not finish.
-        StorageError: where it cannot be listed.
+        StorageError: if it cannot be listed.
     """
     if foreign:
         _check_finished(uri.rpartition("/")[0])
@@ -249,10 +249,10 @@ def _unreadable(table: Table, name: str) -> Unreadable | None:
             continue
         for (raw,), _ in file.batches([asked], READ_ROWS):
             lost = unreadable(raw, asked.type, reader_of(asked))
-            found = pc.sum(lost).as_py() or 0
-            if found and not count:
+            unread = pc.sum(lost).as_py() or 0
+            if unread and not count:
                 example, where = repr(raw.filter(lost)[0].as_py())[:80], file.uri
-            count += found
+            count += unread
     return Unreadable(count, example, where) if count else None
 
 
@@ -260,10 +260,10 @@ def _others(files: Sequence[TableFile], contract: pa.Schema) -> list[pa.Field]:
     """Return the columns that the contract does not name, each of the widest type that it has."""
     merged = pa.schema([])
     for file in files:
-        own = {one.name: plain_type(one.type) for one in file.schema if one.name not in contract.names}
-        own = {name: pa.string() for name in file.folders if name not in contract.names} | own
+        columns = {one.name: plain_type(one.type) for one in file.schema if one.name not in contract.names}
+        columns = {name: pa.string() for name in file.folders if name not in contract.names} | columns
         try:
-            merged = pa.unify_schemas([merged, pa.schema(own)], promote_options="permissive")
+            merged = pa.unify_schemas([merged, pa.schema(columns)], promote_options="permissive")
         except pa.ArrowException as error:
             raise CatalogError(
                 f"{file.uri}: a column is of another type than in files before: {first_line(error)}"

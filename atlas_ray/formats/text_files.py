@@ -198,7 +198,7 @@ def open_text(source: str, error: type[UserError], encoding: str = AUTO) -> Utf8
     """Open a text file for streaming.
 
     Raises:
-        StorageError: where it cannot be read.
+        StorageError: if it cannot be read.
         UserError: of the kind that was given, where it is no text.
     """
     blocks = _blocks(storage.open_input(source))

@@ -149,11 +149,11 @@ def number(value: Any, name: str) -> float | None:
     plain = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
     if plain or (isinstance(value, str) and DECIMAL_TEXT.fullmatch(value.strip())):
         try:
-            found = float(value)
+            result = float(value)
         except OverflowError:
-            found = math.inf
-        if math.isfinite(found):
-            return found
+            result = math.inf
+        if math.isfinite(result):
+            return result
     raise RowError("bad_value", f"the {name} is {describe(value)}; expected a number")
 
 

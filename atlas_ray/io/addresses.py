@@ -1,7 +1,7 @@
-"""Which addresses may be requested: those of the public internet, and what the user names.
+"""Rules on which addresses may be requested: the public internet, and private places that the user names.
 
 A URL comes from a page or a catalogue that anyone may have written, so it may point at the machine
-itself, at its network, or at a cloud's metadata service. It is looked at twice: as it is written,
+itself, at its network, or at a cloud's metadata service. It is checked twice: as it is written,
 before each request and each hop of a redirect, and as the IP address that a connection is about to
 go to, since a name may resolve to anything.
 """
@@ -33,7 +33,7 @@ def is_public(ip: str) -> bool:
     An IPv6 address that carries an IPv4 address (mapped, 6to4, NAT64) is judged by that one.
 
     Raises:
-        ValueError: where `ip` is no IP address.
+        ValueError: if `ip` is no IP address.
     """
     address: IpAddress = ipaddress.ip_address(ip)
     if isinstance(address, ipaddress.IPv6Address):
@@ -51,7 +51,7 @@ def is_public(ip: str) -> bool:
 
 @dataclass(frozen=True)
 class AddressRule:
-    """What may be requested: the public internet, and the private places that the user names.
+    """A rule on which addresses may be requested: the public internet, and private places that the user names.
 
     Attributes:
         allow_private: `HOST:PORT`, or `HOST` for its ports 80 and 443. Exactly these may be private:
@@ -103,7 +103,7 @@ class AddressRule:
         Args:
             host: The name in the URL.
             port: The port in the URL, or the default of its scheme.
-            ip: What the connection would go to.
+            ip: The IP address that would be connected to.
 
         Raises:
             FetchError: `forbidden_address`.

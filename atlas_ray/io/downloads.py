@@ -1,4 +1,4 @@
-"""Downloading many pictures over HTTP, each with its own outcome.
+"""Downloads of many pictures over HTTP, each with its own outcome.
 
 Nothing that a server sends is trusted: where a name leads is checked when the connection is made and
 again after each redirect, and bytes are counted as they arrive, after decompression.
@@ -38,7 +38,7 @@ MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 10.0
 MAX_RETRY_AFTER_S = 60.0
 MAX_HOSTS = 20_000
-"""Hosts whose pace is remembered: names come from catalogues and requests."""
+"""The largest number of hosts whose pace is remembered, since their names come from catalogues and requests."""
 DEAD_AFTER_ROUNDS = 5
 DEAD_FOR_S = 60.0
 STATUS_CODES = {
@@ -51,7 +51,8 @@ STATUS_CODES = {
 }
 NO_AI = re.compile(r"\bno(image)?ai\b", re.IGNORECASE)
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "AVIF": "avif", "TIFF": "tiff"}
-"""The kinds of pictures that are taken, by Pillow's names (those of `atlas_ray.modalities.pictures.FORMATS`)."""
+"""File name endings of the accepted picture formats, by Pillow's name (those of
+`atlas_ray.modalities.picture_files.FORMATS`)."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,21 @@ class Download:
 
     content: bytes
     kind: str
-    """A key of `EXTENSIONS`, told from the first bytes."""
+    """The picture's format, a key of `EXTENSIONS`, told from the first bytes."""
     final_url: str
-    """Where the redirects led."""
+    """The URL that the redirects led to."""
     content_type: str | None
-    """What the server called it."""
+    """The Content-Type header of the response."""
 
 
 KIND_BYTES = 64
-"""So many first bytes tell a picture's kind."""
+"""The number of leading bytes that suffice to tell a picture's format."""
 HTTP_URL = re.compile(r"https?://[^/?#\x00-\x20\x7f]+(?P<rest>([/?][^#]*)?)(#.*)?", re.IGNORECASE | re.DOTALL)
 SENDABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 def picture_kind(content: bytes | bytearray) -> str | None:
-    """Tell the kind of a picture file from its first bytes; None where it is none that is taken."""
+    """Tell the format of a picture file from its first bytes; None if it is not an accepted one."""
     for kind, magic in (
         ("JPEG", b"\xff\xd8\xff"),
         ("PNG", b"\x89PNG\r\n\x1a\n"),
@@ -93,7 +94,7 @@ def picture_kind(content: bytes | bytearray) -> str | None:
 
 Use = Callable[[Download], Awaitable[Result]]
 Read = Callable[["_Host", URL, aiohttp.ClientResponse], Awaitable[Answer]]
-"""Reads an answer that is no redirect."""
+"""A function that reads an HTTP response that is not a redirect."""
 
 
 def wire_url(text: str) -> URL:
@@ -103,16 +104,16 @@ def wire_url(text: str) -> URL:
     request can carry, are escaped. The fragment is left out.
 
     Raises:
-        ValueError: for what is no http(s) URL.
+        ValueError: if the text is not an http(s) URL.
     """
-    found = HTTP_URL.fullmatch(text)
-    if found is None:
+    match = HTTP_URL.fullmatch(text)
+    if match is None:
         raise ValueError("expected http://HOST/... or https://HOST/...")
-    read = URL(text)
-    if not read.host or "@" in read.authority:
+    url = URL(text)
+    if not url.host or "@" in url.authority:
         raise ValueError("expected a host, without credentials")
-    rest = quote(found["rest"].encode("utf-8", "surrogateescape"), safe=SENDABLE)
-    return URL(f"{read.origin()}{'' if rest.startswith('/') else '/'}{rest}", encoded=True)
+    rest = quote(match["rest"].encode("utf-8", "surrogateescape"), safe=SENDABLE)
+    return URL(f"{url.origin()}{'' if rest.startswith('/') else '/'}{rest}", encoded=True)
 
 
 def redirect_target(url: URL, location: str) -> str:
@@ -153,15 +154,15 @@ class Downloader:
 
         Args:
             rule: Which addresses may be connected to.
-            concurrency: Pictures on their way at a time; so many are held in memory.
-            per_host_concurrency: The same, of one host.
-            per_host_rate: Requests a second to one host; 0: as many as it answers.
-            timeout_s: For one request, from connecting to the last byte.
-            attempts: How often a picture is asked for.
-            max_bytes: The largest picture, decompressed.
-            user_agent: What servers are told.
+            concurrency: The number of concurrent downloads, which are held in memory.
+            per_host_concurrency: The number of concurrent downloads from one host.
+            per_host_rate: The largest number of requests per second to one host; 0 for no limit.
+            timeout_s: The time limit of one request, from connecting to the last byte.
+            attempts: How often a picture is requested.
+            max_bytes: The size of the largest accepted picture, decompressed.
+            user_agent: The User-Agent header sent to servers.
             obey_robots: Whether to ask for the robots.txt of each host, and keep to it.
-            ignore_robots: `HOST` or `HOST:PORT` of those whose robots.txt is not asked for.
+            ignore_robots: `HOST` or `HOST:PORT` of hosts whose robots.txt is not requested.
         """
         self._rule = rule
         self._robots = RobotsFiles(self._robots_file, agent=user_agent, ignored=ignore_robots) if obey_robots else None
@@ -193,7 +194,7 @@ class Downloader:
         """Download pictures and pass each on as soon as it is there.
 
         Args:
-            urls: What to download.
+            urls: The pictures to download.
             use: Makes a result of a download, in the loop of the downloads: it must not block. To
                 hand the work to threads costs more than a download does, for each waits for the
                 interpreter's lock at every file and socket.
@@ -208,7 +209,7 @@ class Downloader:
         """Download one picture, for another event loop; who waits no longer ends it.
 
         Args:
-            url: What to download.
+            url: The picture to download.
             reserve: Called with the number of bytes before they are kept; if it raises, the download and this call end.
         """
         return await asyncio.wrap_future(
@@ -294,7 +295,7 @@ class Downloader:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                     host.answered()
                     return _Redirect(redirect_target(url, answer.headers["Location"]))
-                found = await read(host, url, answer)
+                content = await read(host, url, answer)
         except FetchError as error:
             if error.code == "rate_limited":
                 host.refused()
@@ -305,7 +306,7 @@ class Downloader:
             host.failed(started)
             raise self._explained(url, error) from None
         host.answered()
-        return await use(found)
+        return await use(content)
 
     async def _read_robots(self, host: "_Host", url: URL, answer: aiohttp.ClientResponse) -> bytes:
         """Read the body of a robots.txt; any refusal of the 4xx kind but 429 says that there is none."""
@@ -382,7 +383,7 @@ class _Redirect:
 
 
 class _HostDownError(FetchError):
-    """A host that is not asked for now, or forbids it; asking again at once is of no use."""
+    """A host that is left alone for now, or forbids the request; retrying at once is of no use."""
 
 
 class _Host:
@@ -439,7 +440,7 @@ class _Host:
 
 
 class _CheckedResolver(AbstractResolver):
-    """Names to addresses that the rule allows; the connection goes to what was checked.
+    """A resolver that returns only addresses that the rule allows; the connection goes to the checked address.
 
     It gives up before the request does, so that a silent name server is not taken for a silent shop.
     """
@@ -454,19 +455,19 @@ class _CheckedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         try:
             async with asyncio.timeout(self._timeout_s):
-                found = await self._resolver.resolve(host, port, family)
+                addresses = await self._resolver.resolve(host, port, family)
         except TimeoutError:
             raise socket.gaierror(socket.EAI_AGAIN, f"no name server answered within {self._timeout_s:g} s") from None
-        for address in found:
+        for address in addresses:
             self._rule.check_address(host, port, address["host"])
-        return found
+        return addresses
 
     async def close(self) -> None:
         await self._resolver.close()
 
 
 def _retry_after_s(text: str) -> float:
-    """Read a Retry-After header, seconds or a date; 0 where it is neither."""
+    """Read a Retry-After header, seconds or a date; 0 if it is neither."""
     try:
         seconds = float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, OverflowError):

@@ -37,16 +37,16 @@ from atlas_ray.io.objects import await_stores
 LEASE = "lease.json"
 RENEW_S = 10.0
 STALE_S = 60.0
-"""A command that has been silent for so long on another machine is given up."""
+"""A lease of another machine that has not been renewed for this long is taken over."""
 START_OUTAGE_S = 60.0
-"""For so long the stores that a command names may be away when it starts, where its settings do not say it."""
+"""How long the stores that a command names may be down when it starts, if its settings do not say it."""
 LOOK_S = 1.0
-"""How often somebody who waits for that looks again."""
+"""The interval at which a waiting command looks at the lease again."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
-"""The outputs that this thread holds: a verb may use another one, which asks for the same output."""
+"""The outputs that this thread holds, since a command may use another one that leases the same output."""
 
 
 def holding(verb: str, *where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -105,9 +105,9 @@ def hold(output: str, verb: str) -> Iterator[None]:
         verb: What the block does, for others who want the output.
 
     Raises:
-        OutputError: where another command owns it, naming it.
-        StorageError: where the output cannot be written to.
-        LeaseLostError: where another command took it over meanwhile; on the main thread the block ends early.
+        OutputError: if another command owns it, naming it.
+        StorageError: if the output cannot be written to.
+        LeaseLostError: if another command took it over meanwhile; on the main thread the block ends early.
     """
     output = storage.absolute(output)
     if output in _held.get():
@@ -138,12 +138,12 @@ class _State:
 
     @property
     def holder(self) -> dict[str, Any] | None:
-        """Who wrote it; None where it was cut off in the middle."""
+        """Who wrote it; None if it was cut off in the middle."""
         try:
-            found = json.loads(self.content)
+            document = json.loads(self.content)
         except ValueError:
             return None
-        return found if isinstance(found, dict) and "process" in found else {}
+        return document if isinstance(document, dict) and "process" in document else {}
 
 
 class _LocalFile:
@@ -167,7 +167,7 @@ class _LocalFile:
         return _State(content) if content else None
 
     def replace(self, before: _State | None, content: bytes) -> _State | None:
-        """Write the content where the file holds what it did; return the new state, or None where it does not."""
+        """Write the content where the file holds what it did; return the new state, or None if it does not."""
         with self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as file:
             if os.read(file, 65536) != (before.content if before else b""):
                 return None
@@ -222,7 +222,7 @@ class _S3Object:
             return None
 
     def replace(self, before: _State | None, content: bytes) -> _State | None:
-        """Write the content where the object is as it was; return the new state, or None where it is not."""
+        """Write the content where the object is as it was; return the new state, or None if it is not."""
         mode: Any = {"e_tag": before.tag} if before else "create"
         try:
             return _State(
@@ -244,7 +244,7 @@ class _Lease:
     """One command's ownership of an output."""
 
     lost = ""
-    """Who has the output instead."""
+    """A sentence that names the command that has taken the output over."""
 
     def __init__(self, output: str, verb: str) -> None:
         self._output = output
@@ -269,25 +269,25 @@ class _Lease:
         """Write the lease, over a stale one too; wait where it takes time to tell whether one is.
 
         Raises:
-            OutputError: where another command has the output.
+            OutputError: if another command has the output.
         """
         with storage.named(storage.join(self._output, LEASE)):
             watched: bytes | None = None
             began = 0.0
             while True:
-                found = self._file.read()
-                if found is None or _is_gone(found.holder):
-                    self._mine = self._file.replace(found, self._content())
-                elif watched is None and found.holder and found.holder.get("machine") != _machine():
-                    watched, began = found.content, time.monotonic()
-                    print(f"{self._refusal(found)}: waiting up to {STALE_S:.0f} s for a sign of it", file=sys.stderr)
-                elif found.content != watched:
-                    raise OutputError(self._refusal(found) + ("; wait for it, or end it" if found.holder else ""))
+                current = self._file.read()
+                if current is None or _is_gone(current.holder):
+                    self._mine = self._file.replace(current, self._content())
+                elif watched is None and current.holder and current.holder.get("machine") != _machine():
+                    watched, began = current.content, time.monotonic()
+                    print(f"{self._refusal(current)}: waiting up to {STALE_S:.0f} s for a sign of it", file=sys.stderr)
+                elif current.content != watched:
+                    raise OutputError(self._refusal(current) + ("; wait for it, or end it" if current.holder else ""))
                 elif time.monotonic() - began >= STALE_S:
-                    self._mine = self._file.replace(found, self._content())
+                    self._mine = self._file.replace(current, self._content())
                 if self._mine is not None:
                     break
-                if found is not None and not _is_gone(found.holder):
+                if current is not None and not _is_gone(current.holder):
                     time.sleep(LOOK_S)
         self._thread.start()
 
@@ -306,11 +306,11 @@ class _Lease:
             with contextlib.suppress(UserError, RunError), storage.named(self._output):
                 self._renewals += 1
                 renewed = self._file.replace(self._mine, self._content())
-                if renewed is None and (found := self._file.read()) is not None:
-                    if (found.holder or {}).get("lease") == self._me["lease"]:  # written, though the answer got lost
-                        self._mine = found
+                if renewed is None and (current := self._file.read()) is not None:
+                    if (current.holder or {}).get("lease") == self._me["lease"]:  # written, though the answer got lost
+                        self._mine = current
                         continue
-                    self.lost = f"{self._refusal(found)}, which has taken it over from this command"
+                    self.lost = f"{self._refusal(current)}, which has taken it over from this command"
                     self._interrupt()
                     return
                 self._mine = renewed  # None: it was deleted, and is written anew next time
@@ -356,7 +356,7 @@ def _machine() -> str:
 
 
 def _process_started(process: int) -> str | None:
-    """Return what tells a process from a later one of its number, on Linux its start; None where there is none."""
+    """Return what tells a process from a later one of its number, on Linux its start; None if there is none."""
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as stream:
             state, *fields = stream.read().rpartition(")")[2].split()

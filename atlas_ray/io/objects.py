@@ -1,4 +1,4 @@
-"""Reading many objects by URI, each with its own outcome."""
+"""A reader of many objects by URI, each with its own outcome."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ from atlas_ray.errors import RETRYABLE_CODES, FetchError, OutageError, StorageEr
 from atlas_ray.io import storage
 
 ODD_KEY = re.compile(rf"{storage.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
-"""Keys that the quick client takes for paths, or does not take."""
+"""Keys that the quick client normalizes as paths, or refuses."""
 STATUS = re.compile(r"non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?")
 STATUS_CODES = {
     400: "unsupported_uri",
@@ -30,7 +30,7 @@ STATUS_CODES = {
     414: "unsupported_uri",
     429: "rate_limited",
 }
-"""Codes by HTTP status; any other 4xx is `forbidden`, a 5xx `server_error`."""
+"""Error codes by HTTP status; any other 4xx is `forbidden`, a 5xx `server_error`."""
 NAMED_CODES = {
     "BandwidthLimitExceeded": "rate_limited", "EC2ThrottledException": "rate_limited",
     "LimitExceededException": "rate_limited", "PriorRequestNotComplete": "rate_limited",
@@ -40,23 +40,23 @@ NAMED_CODES = {
     "TooManyRequests": "rate_limited", "TooManyRequestsException": "rate_limited",
     "InternalError": "server_error", "ServiceUnavailable": "server_error", "RequestTimeout": "timeout",
 }  # fmt: skip
-"""What S3 calls an answer that says nothing of the object, whatever its status: some come with 400 or 403."""
+"""Error codes by the name of an S3 error that does not depend on the object; some of these come with 400 or 403."""
 CREDENTIAL_ERRORS = frozenset({
     "AuthorizationHeaderMalformed", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId",
     "InvalidClientTokenId", "InvalidToken", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
     "TokenRefreshRequired",
 })  # fmt: skip
-"""What S3 answers to credentials that are wrong or no longer valid, whatever the object."""
+"""Names of the S3 errors of credentials that are wrong or have expired."""
 RETRYABLE_ERRNOS = frozenset({
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO,
     errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
     errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN,
 })  # fmt: skip
-"""What the system says where it has no room for one more file, or does not reach the disk that a file is on."""
+"""Error numbers of failures that may not occur again: too many open files, no memory, or a disk out of reach."""
 PROBE = ".atlas-ray/probe"
-"""A key that no catalogue names: what a store answers to it tells whether it is there."""
+"""A key that no catalogue names; it is requested to learn whether a store answers at all."""
 PROBE_S = 5.0
-"""For so long one answer to it is waited for at a command's start."""
+"""The time limit of an answer to `PROBE` when a command starts."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 15.0
 
 Reserve = Callable[[int], None]
@@ -72,7 +72,7 @@ def no_words(_: str) -> None:
 
 
 class _Outage:
-    """What is known of a store that may be away; times are those of the monotonic clock, 0: never."""
+    """The state of a store that may be down; times are those of the monotonic clock, 0 for never."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -122,14 +122,14 @@ class ObjectReader:
 
         Args:
             threads: Objects read at a time.
-            timeout_s: For one request.
-            attempts: How often an object is asked for; each of them is itself retried by the
-                client where the server answers 5xx.
-            max_bytes: The largest object; a larger one is refused before it is read.
-            store_retries: How often the client itself asks again.
-            outage_s: How long a store may be away: where an object fails for a passing reason and
-                the store answers nothing else either, it is asked for again until the store is back.
-            say: Takes a line for a person, while a store is waited for.
+            timeout_s: The time limit of one request.
+            attempts: How often an object is requested; the client itself also retries each request
+                that the server answers with a 5xx.
+            max_bytes: The size of the largest accepted object; a larger one is refused before it is read.
+            store_retries: How often the client itself retries a request.
+            outage_s: How long a store may be down: if an object fails with a code of `RETRYABLE_CODES` and
+                the store does not answer otherwise either, it is requested until the store is back.
+            say: Called with a line for a person while the reader waits for a store.
         """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
         self._stores: dict[str, S3Store] = {}
@@ -146,7 +146,7 @@ class ObjectReader:
         """Read objects at the same time; each one's bytes or what went wrong, in their order.
 
         Raises:
-            OutageError: where a store has been away for longer than `outage_s`.
+            OutageError: if a store has been away for longer than `outage_s`.
         """
         return list(self._pool.map(self._outcome, uris))
 
@@ -190,12 +190,12 @@ class ObjectReader:
         raise AssertionError("unreachable: attempts is at least 1")
 
     def _wait_for_store(self, bucket: str, failed_since: float, away_codes: frozenset[str] = RETRYABLE_CODES) -> float:
-        """Wait until a store answers, and return when it came back from an outage last.
+        """Wait until a store answers, and return when its last outage ended.
 
-        One thread asks, the others wait for what it finds.
+        One thread asks the store, the others wait for it.
 
         Raises:
-            OutageError: where it is away for too long.
+            OutageError: if it is away for too long.
         """
         outage = self._outages[bucket]
         with outage.lock:
@@ -268,10 +268,10 @@ class ObjectReader:
                 store = self._stores[bucket] = storage.s3_store(
                     bucket, timeout_s=self._timeout_s, retries=self._store_retries
                 )
-            found = obstore.get(store, key)
-            self._check_size(uri, found.meta["size"])
-            reserve(found.meta["size"])
-            return bytes(found.bytes())
+            answer = obstore.get(store, key)
+            self._check_size(uri, answer.meta["size"])
+            reserve(answer.meta["size"])
+            return bytes(answer.bytes())
         except (BaseError, BotoCoreError, ClientError, OSError, ValueError) as error:
             raise _explained(uri, error) from None
 
@@ -279,10 +279,10 @@ class ObjectReader:
         """Read an object whose key is no path; the quicker client would ask for another one, or for none."""
         if self._client is None:
             self._client = storage.s3_client(timeout_s=self._timeout_s, retries=self._store_retries)
-        found = self._client.get_object(Bucket=bucket, Key=key)
-        with found["Body"] as body:
-            self._check_size(uri, found["ContentLength"])
-            reserve(found["ContentLength"])
+        answer = self._client.get_object(Bucket=bucket, Key=key)
+        with answer["Body"] as body:
+            self._check_size(uri, answer["ContentLength"])
+            reserve(answer["ContentLength"])
             return bytes(body.read())
 
     def _check_size(self, uri: str, size: int) -> None:
@@ -295,14 +295,14 @@ def _may_pass(outcome: object, codes: frozenset[str] = RETRYABLE_CODES) -> bool:
 
 
 def _explained(uri: str, error: Exception) -> FetchError:
-    """Tell what the service, or the way to it, made of a request."""
+    """Return the error that explains the failure of a request."""
     text = " ".join(str(error).split()).partition(" Debug source:")[0]
     if isinstance(error, ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         name = str(error.response.get("Error", {}).get("Code", ""))
     else:
-        told = STATUS.search(text)
-        status, name = (int(told[1]), told[2] or "") if told else (0, "")
+        match = STATUS.search(text)
+        status, name = (int(match[1]), match[2] or "") if match else (0, "")
     if name in CREDENTIAL_ERRORS or status == 401 or (not status and "credential" in text.lower()):
         return FetchError("bad_credentials", f"{uri}: the store refuses the credentials: {name or text[:300]}")
     if name in NAMED_CODES:
@@ -319,5 +319,5 @@ def _explained(uri: str, error: Exception) -> FetchError:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe that nobody writes to would be waited for."""
+    """Open a file without waiting; opening a pipe would wait for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

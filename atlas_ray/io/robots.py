@@ -1,4 +1,4 @@
-"""What the robots.txt of a host allows, as RFC 9309 reads it."""
+"""The rules of hosts' robots.txt files, read as RFC 9309 says."""
 
 import asyncio
 import codecs
@@ -13,10 +13,10 @@ from atlas_ray.errors import FetchError, ItemError
 
 FORBIDDEN_BY_ROBOTS = "forbidden_by_robots"
 MAX_ROBOTS_BYTES = 512 * 1024
-"""What is read of a file; rules that stand further down do not count."""
+"""The number of bytes of a robots.txt that are read; rules below are ignored."""
 MAX_FILES = 20_000
 KEPT_S, FAILED_KEPT_S = 24 * 3600.0, 60.0
-"""How long a file counts, and a failure to read it."""
+"""How long a robots.txt is cached, and how long a failure to read it."""
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),  # the first begins as that of UTF-16 does
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),
@@ -25,7 +25,7 @@ BYTE_ORDER_MARKS = (
 VERSION = re.compile(r"(?<![^\r\n])([ \t]*user-?agent[ \t]*:[ \t]*[\w-]+)/[^\s#]*", re.IGNORECASE)
 
 Read = Callable[[str], Awaitable[bytes | ItemError]]
-"""Asks for the robots.txt at a URL: its bytes, empty where there is none, or why it could not be read."""
+"""A function that requests the robots.txt at a URL: its bytes, empty if there is none, or why it could not be read."""
 
 
 def robots_text(content: bytes) -> str:

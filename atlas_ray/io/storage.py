@@ -1,4 +1,4 @@
-"""The one place that turns a URI into a filesystem and a path, local or S3."""
+"""Files and folders by URI, local or in S3: the only module that turns a URI into a filesystem and a path."""
 
 import contextlib
 import functools
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ODD_SEGMENT = re.compile(r"(^|/)\.{0,2}(/|$)")
-"""A part of a key that a path would lose: an empty one, `.` or `..`."""
+"""A pattern for a part of a key that a path would lose: an empty one, `.` or `..`."""
 PARTIAL = ".partial"
-"""How the name of a file ends that is being written."""
+"""The ending of the name of a file that is being written."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Tell whether a file or a folder is there."""
+    """Tell whether a file or a folder exists."""
     place = locate(uri)
     with named(uri):
         return bool(place.filesystem.get_file_info(place.path).type != fs.FileType.NotFound)
@@ -196,9 +196,9 @@ def write_table(uri: str, table: pa.Table, **options: Any) -> None:
     """Write a Parquet file; it appears complete or not at all.
 
     Args:
-        uri: Where.
+        uri: The file to write.
         table: The rows.
-        options: Of `pyarrow.parquet.write_table`.
+        options: Options of `pyarrow.parquet.write_table`.
     """
     import pyarrow.parquet as pq  # what only reads names and bytes does not wait for it
 
@@ -208,11 +208,11 @@ def write_table(uri: str, table: pa.Table, **options: Any) -> None:
 
 @contextlib.contextmanager
 def writing(uri: str) -> Iterator[pa.NativeFile]:
-    """Open a file for writing, which appears complete when the block ends; where the block raises, there is none.
+    """Open a file for writing, which appears complete when the block ends, or not at all if the block raises.
 
     Raises:
-        DiskFullError: where the disk takes no more.
-        StorageError: where it cannot be written otherwise.
+        DiskFullError: if the disk is full.
+        StorageError: if it cannot be written for another reason.
     """
     place = locate(uri)
     with named(uri):
@@ -266,7 +266,7 @@ def files(uri: str, *, suffix: str = "") -> list[str]:
 
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
-"""Folders of thumbnails and the like, which systems add; so are those whose name begins with a dot."""
+"""Folders that systems add for thumbnails and the like; those whose name begins with a dot are hidden, too."""
 
 
 def is_hidden(name: str) -> bool:
@@ -275,7 +275,7 @@ def is_hidden(name: str) -> bool:
 
 
 DANGLING = -1
-"""The size of a link that leads nowhere."""
+"""The size that `walk` gives for a link whose target does not exist."""
 
 
 def _leads_back(root: str, folder: str, name: str) -> bool:
@@ -384,7 +384,7 @@ class ObjectFolder:
         """Write a whole file, which appears complete or not at all, and return its URI.
 
         Raises:
-            StorageError: where it cannot be written.
+            StorageError: if it cannot be written.
         """
         uri = join(self.uri, name)
         with named(uri):
@@ -393,21 +393,21 @@ class ObjectFolder:
 
 
 def delete_file(uri: str) -> None:
-    """Delete a file; one that is not there is no error."""
+    """Delete a file if it exists."""
     place = locate(uri)
     with named(uri), contextlib.suppress(FileNotFoundError):
         place.filesystem.delete_file(place.path)
 
 
 def delete_folder(uri: str) -> None:
-    """Delete a folder and all below it; one that is not there is no error."""
+    """Delete a folder and all below it if it exists."""
     place = locate(uri)
     with named(uri), contextlib.suppress(FileNotFoundError):
         place.filesystem.delete_dir(place.path)
 
 
 class named:  # noqa: N801 - reads as a statement
-    """Turn what a filesystem raises into a `StorageError` that names the URI, or a `DiskFullError`."""
+    """Turn a filesystem's errors into a `StorageError` that names the URI, or a `DiskFullError`."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -427,7 +427,7 @@ class named:  # noqa: N801 - reads as a statement
 
 @contextlib.contextmanager
 def in_the_middle(uri: str) -> Iterator[None]:
-    """Tell a store that fails in the middle of a run, whose output has been written to before, from a mistake.
+    """Treat a store that fails in the middle of a run, after earlier writes, as an outage and not as a mistake.
 
     Raises:
         OutageError: in place of a `StorageError`, where the output is in S3.

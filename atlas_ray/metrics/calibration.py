@@ -96,14 +96,14 @@ def fit_temperature(log_p: Array, label: Array, product: Array | None = None, *,
     log_p, label, product = log_p[known].astype(np.float64), label[known], product[known]
     if not len(label):
         return 1.0
-    said = np.unique(product)
+    products = np.unique(product)
 
     def loss(log_temperature: float) -> float:
         scaled = _scaled(log_p, np.exp(log_temperature), left_out)
         chosen = scaled[np.arange(len(label)), label] - logsumexp(scaled, axis=1)
         total = np.full(len(pictures), -np.inf)
         np.logaddexp.at(total, product, chosen)
-        return float((np.log(pictures[said]) - total[said]).mean())
+        return float((np.log(pictures[products]) - total[products]).mean())
 
     found = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded")
     return float(np.exp(found.x))

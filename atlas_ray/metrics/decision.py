@@ -25,7 +25,7 @@ class Decision:
 
 
 def decided_levels(levels: Array, lengths: Array, threshold: float) -> Array:
-    """Return the deepest level of at least a probability, (products,); 0 where there is none.
+    """Return the deepest level of at least a probability, (products,); 0 if there is none.
 
     Args:
         levels: (products, depth) the probability of each prefix of the path, falling with the level.
@@ -44,13 +44,13 @@ def decision_curve(levels: Array, lengths: Array, shared: Array) -> list[Decisio
         lengths: (products,), as `decided_levels`.
         shared: (products,) how many names from the top are right.
     """
-    said = levels[np.arange(levels.shape[1]) < lengths[:, None]]
-    found = []
-    for threshold in np.unique(np.quantile(said, np.linspace(0, 1, THRESHOLDS))) if len(said) else ():
+    scores = levels[np.arange(levels.shape[1]) < lengths[:, None]]
+    curve = []
+    for threshold in np.unique(np.quantile(scores, np.linspace(0, 1, THRESHOLDS))) if len(scores) else ():
         decided = decided_levels(levels, lengths, threshold)
         answered = decided > 0
         right = answered & (decided <= shared)
-        found.append(
+        curve.append(
             Decision(
                 threshold=float(threshold),
                 precision=float(right.sum() / answered.sum()),
@@ -58,9 +58,9 @@ def decision_curve(levels: Array, lengths: Array, shared: Array) -> list[Decisio
                 leaves=float((decided == lengths).mean()),
             )
         )
-    return found
+    return curve
 
 
 def least_threshold(curve: Sequence[Decision], precision: float) -> Decision | None:
-    """Return the decision of the lowest threshold that reaches a precision; None where none does."""
+    """Return the decision of the lowest threshold that reaches a precision; None if none does."""
     return next((one for one in curve if one.precision >= precision), None)

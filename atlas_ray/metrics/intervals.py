@@ -23,7 +23,7 @@ def intervals(
     cost is that of the different pairs, and not of the products.
 
     Args:
-        pairs: How many products have each (true, predicted) pair; None where there is no prediction.
+        pairs: How many products have each (true, predicted) pair; None if there is no prediction.
         seed: Of the draws.
     """
     from scipy.sparse import csr_matrix
@@ -45,16 +45,16 @@ def intervals(
 
     def measures(drawn: Array) -> dict[str, Array]:
         """Return each measure of (replicates, pairs) counts."""
-        found = {"exact": drawn @ exact / total}
+        values = {"exact": drawn @ exact / total}
         for level in range(1, int(deep.max()) + 1):
             have = drawn @ (deep >= level)
-            found[f"level_{level}"] = drawn @ ((shared >= level) & (deep >= level)) / np.maximum(have, 1)
+            values[f"level_{level}"] = drawn @ ((shared >= level) & (deep >= level)) / np.maximum(have, 1)
         # The names of the longest common prefix, of those said and of those that are true.
-        found["hierarchical_f1"] = 2 * (drawn @ shared) / (drawn @ (deep + guess_deep))
+        values["hierarchical_f1"] = 2 * (drawn @ shared) / (drawn @ (deep + guess_deep))
         support, predicted, hits = drawn @ of_true, drawn @ of_guess, (drawn * exact) @ of_true
         f1 = 2 * hits / np.maximum(support + predicted, 1)
-        found["macro_f1"] = (f1 * (support > 0)).sum(1) / np.maximum((support > 0).sum(1), 1)
-        return found
+        values["macro_f1"] = (f1 * (support > 0)).sum(1) / np.maximum((support > 0).sum(1), 1)
+        return values
 
     random = np.random.default_rng(seed)
     at_once = max(1, MAX_CELLS // len(listed))

@@ -11,9 +11,9 @@ class MicroF1:
     """Precision, recall and their harmonic mean over all decisions, a product and a label each."""
 
     precision: float
-    """Of the labels named; 0 where none was."""
+    """Of the labels named; 0 if none was."""
     recall: float
-    """Of the labels that products have; 0 where they have none."""
+    """Of the labels that products have; 0 if they have none."""
     f1: float
 
     @classmethod

@@ -55,7 +55,7 @@ def paired_accuracy(both: int, won: int, lost: int, neither: int, *, seed: int =
         seed: Of the draws.
 
     Raises:
-        ValueError: where there is no product.
+        ValueError: if there is no product.
     """
     total = both + won + lost + neither
     if total <= 0:

@@ -13,9 +13,9 @@ class PathRow:
 
     path: CategoryPath
     precision: float
-    """Of the products predicted as this path; 0 where none was."""
+    """Of the products predicted as this path; 0 if none was."""
     recall: float
-    """Of the products whose path it is; 0 where there is none."""
+    """Of the products whose path it is; 0 if there is none."""
     f1: float
     support: int
     """Products whose path it is."""
@@ -57,7 +57,7 @@ class PathMetrics:
     paths: tuple[PathRow, ...]
     """One row a path that is true or predicted somewhere, most support first."""
     confusion: Confusion | None = None
-    """The most frequent one; None where every prediction is right."""
+    """The most frequent one; None if every prediction is right."""
     calibration_error: float = 0.0
     """Expected calibration error of the whole path's probability, over the scored products."""
     level_calibration_errors: tuple[float, ...] = ()
@@ -78,7 +78,7 @@ def measure(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int]) -> Pa
     """Compute the metrics from counts of (true path, predicted path).
 
     Args:
-        pairs: How many products have each pair; the prediction is None where there is none.
+        pairs: How many products have each pair; the prediction is None if there is none.
 
     Raises:
         ValueError: for no products at all.
@@ -136,17 +136,17 @@ def _macro_f1(pairs: Mapping[tuple[CategoryPath, CategoryPath | None], int], lev
     for (true, guess), count in pairs.items():
         if len(true) < level:
             continue
-        node, said = true[:level], (guess or ())[:level]
+        node, answer = true[:level], (guess or ())[:level]
         support[node] += count
-        predicted[said] += count
-        hits[node] += count * (node == said)
+        predicted[answer] += count
+        hits[node] += count * (node == answer)
     return sum(2 * hits[node] / (support[node] + predicted[node]) for node in support) / len(support)
 
 
-def common_prefix(one: CategoryPath, other: CategoryPath) -> int:
+def common_prefix(first: CategoryPath, second: CategoryPath) -> int:
     """Return how many names two paths share from the top."""
     shared = 0
-    for a, b in zip(one, other, strict=False):
+    for a, b in zip(first, second, strict=False):
         if a != b:
             break
         shared += 1

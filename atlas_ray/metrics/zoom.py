@@ -42,12 +42,12 @@ def threshold_interval(
     order = np.argsort(owner, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(owner))[:-1])
     rng = np.random.default_rng(seed)
-    found = []
+    thresholds = []
     for _ in range(REPLICATES):
         rows = np.concatenate([parts[one] for one in rng.integers(0, len(parts), len(parts))])
         if zoomed[rows].any():
-            found.append(choose_threshold(probabilities[rows], zoomed[rows], target_precision).value)
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            thresholds.append(choose_threshold(probabilities[rows], zoomed[rows], target_precision).value)
+    low, high = np.quantile(thresholds, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -67,8 +67,8 @@ def choose_threshold(
     sorted_probabilities = probabilities[order]
     # Pictures of one probability are found together: a threshold stands at the last of each.
     last = np.flatnonzero(np.append(sorted_probabilities[1:] != sorted_probabilities[:-1], True))
-    found = np.cumsum(zoomed[order])[last]  # (thresholds,) truly zoomed at or above each
-    precision = found / (last + 1)
+    true_positives = np.cumsum(zoomed[order])[last]  # (thresholds,) truly zoomed at or above each
+    precision = true_positives / (last + 1)
     reaching = np.flatnonzero(precision >= min(target_precision, precision.max()))
     best = reaching[-1]
     # Half-way down to the next picture it finds the same, with the widest margin to both.
@@ -76,4 +76,4 @@ def choose_threshold(
     lowest, below = candidates[best], candidates[best + 1]
     middle = np.float32((float(lowest) + float(below)) / 2)
     value = float(middle if middle > below else lowest)
-    return Threshold(value, float(precision[best]), float(found[best] / zoomed.sum()))
+    return Threshold(value, float(precision[best]), float(true_positives[best] / zoomed.sum()))

@@ -42,15 +42,15 @@ class _Paths:
         return self.paths.take(or_null(position))
 
     def ancestors(self, level: Array) -> Array:
-        """Return how many names of the new path hold what that many of the old one held; 0 where none do.
+        """Return how many names of the new path hold what that many of the old one held; 0 if none do.
 
         Args:
             level: (some,) above the leaf, of each of the first rows.
         """
-        depth = max(level.max(initial=0), *(len(one.ancestors) for one in self._found))
+        depth = max(level.max(initial=0), *(len(destination.ancestors) for destination in self._found))
         table = np.zeros((len(self._found), depth + 1), np.int64)
-        for row, one in enumerate(self._found):
-            table[row, 1 : len(one.ancestors) + 1] = one.ancestors
+        for row, destination in enumerate(self._found):
+            table[row, 1 : len(destination.ancestors) + 1] = destination.ancestors
         found: Array = table[self._code[: len(level)], level]
         return found
 
@@ -79,7 +79,7 @@ def migrate_labels(table: pa.Table, column: str, destinations: Destinations) -> 
         destinations: Where the products of each old path belong.
 
     Returns:
-        The table, the label null where its path has no certain place, and an `UNDETERMINED` row for each of those.
+        The table, the label null if its path has no certain place, and an `UNDETERMINED` row for each of those.
     """
     labels = table[column].combine_chunks().cast(CATEGORY_PATH)
     paths = _Paths(labels, destinations)
@@ -137,15 +137,15 @@ def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id
     beside = ~_same(answer, path_prefixes(paths.at(moved), names))
     regrouped = certain & (level > 0) & ((names == 0) | beside)
     stays = certain & ~regrouped
-    said = stays & (names > 0)
+    answered = stays & (names > 0)
     sure = np.where(old.above, table["probability"].fill_null(0).to_numpy(), probability)
     rest = ~first | old.above[owner]
     others = _alternatives(owner[rest], paths.at(chosen[rest]), total[rest], size)
     migrated = _replace(
         table,
         {
-            "category_path": _where(said, answer),
-            "probability": pa.array(sure, mask=~said),
+            "category_path": _where(answered, answer),
+            "probability": pa.array(sure, mask=~answered),
             "level_probabilities": _where(
                 stays & paths.same_levels[:size] & (best == moved), table["level_probabilities"]
             ),
@@ -189,7 +189,7 @@ def _valid(column: pa.Array) -> Array:
 
 
 def _where(keep: Array, column: Any) -> Any:
-    """Return the column, null where it is not kept."""
+    """Return the column, null if it is not kept."""
     return column.take(pa.array(np.arange(len(keep)), mask=~keep))
 
 

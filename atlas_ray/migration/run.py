@@ -70,10 +70,10 @@ def migrate(config: MigrateConfig) -> RunReport:
     output; until it is there the same call begins anew.
 
     Raises:
-        CatalogError: where there is no finished run or no catalogue, or a table is damaged.
-        TaxonomyError: where a taxonomy or the mapping cannot be used, or all is of the new taxonomy already.
-        OutputError: where the output holds something else.
-        AuditError: where a table lost or gained a row.
+        CatalogError: if there is no finished run or no catalogue, or a table is damaged.
+        TaxonomyError: if a taxonomy or the mapping cannot be used, or all is of the new taxonomy already.
+        OutputError: if the output holds something else.
+        AuditError: if a table lost or gained a row.
     """
     with Job("taxonomy migrate", config, makes=MADE) as job:
         return _migrate(config, job)
@@ -91,8 +91,8 @@ def _migrate(config: MigrateConfig, job: Job) -> RunReport:
     )
     opened = {CATALOG_TABLES[0]: catalog.products} if catalog else _run_tables(source)
     tables = tuple(opened)
-    said = changes.to_json().encode()
-    hashed = {"old_taxonomy_id": old.id, "changes": hashlib.sha256(said).hexdigest()}
+    document = changes.to_json().encode()
+    hashed = {"old_taxonomy_id": old.id, "changes": hashlib.sha256(document).hexdigest()}
     job.pin({**before, "taxonomy_id": new.id, **hashed})
     if (report := job.finished()) is not None:
         return report
@@ -100,9 +100,9 @@ def _migrate(config: MigrateConfig, job: Job) -> RunReport:
     for folder in (*(table.name for table in tables), RESCORE, RELABEL):
         storage.delete_folder(storage.join(output, folder))
         storage.make_folder(storage.join(output, folder))
-    storage.write_bytes(storage.join(output, "changes.json"), said)
+    storage.write_bytes(storage.join(output, "changes.json"), document)
     forget_unusable(output)
-    rows = {table.name: found.rows for table, found in opened.items()}
+    rows = {table.name: stored.rows for table, stored in opened.items()}
     counts = _migrate_tables(opened, output, changes.destinations, new.id)
     if config.run:
         storage.write_bytes(storage.join(output, PREDICTED), new.to_json().encode())
@@ -114,7 +114,9 @@ def _migrate(config: MigrateConfig, job: Job) -> RunReport:
     fields = {
         "made_with_taxonomy_id": before["taxonomy_id"],
         "counts": {
-            name: counts[name] for what in _kinds(tables) for name in (what, *(f"{what}_{one}" for one in OUTCOMES))
+            name: counts[name]
+            for what in _kinds(tables)
+            for name in (what, *(f"{what}_{outcome}" for outcome in OUTCOMES))
         },
         "undetermined_by_reason": {
             what: {name.partition(":")[2]: count for name, count in counts.items() if name.startswith(f"{what}:")}
@@ -131,12 +133,12 @@ def _migrate_tables(
 ) -> Counter[str]:
     """Rewrite tables, a Ray task a file, and count what became of their rows."""
     counts = Counter[str]()
-    with ProgressDisplay("migrating", "rows", total=sum(found.rows for found in opened.values())) as display:
+    with ProgressDisplay("migrating", "rows", total=sum(stored.rows for stored in opened.values())) as display:
         shared, task = ray.put(destinations), ray.remote(_migrate_file)
         pending = [
-            task.remote(table, piece, _file_name(found, piece), output, shared, taxonomy_id, display.board)
-            for table, found in opened.items()
-            for piece in found.pieces()
+            task.remote(table, piece, _file_name(stored, piece), output, shared, taxonomy_id, display.board)
+            for table, stored in opened.items()
+            for piece in stored.pieces()
         ]
         for one in ray.get(pending):
             counts.update(one)
@@ -162,7 +164,7 @@ def _run_tables(source: str) -> dict[_Table, Table]:
     """Open the tables of a scoring run; `predictions` may be missing.
 
     Raises:
-        CatalogError: where there is none, or naming one that is damaged, lacks a column or has it of another type.
+        CatalogError: if there is none, or naming one that is damaged, lacks a column or has it of another type.
     """
     products, predictions = RUN_TABLES
     opened = {
@@ -237,7 +239,7 @@ def _outcomes(what: str, before: pa.ChunkedArray, after: pa.ChunkedArray, lost: 
         after: (rows,) bool: whether it has a place.
         lost: `UNDETERMINED`.
     """
-    found = Counter(
+    counts = Counter(
         {
             what: len(before),
             f"{what}_migrated": pc.sum(after).as_py() or 0,
@@ -246,8 +248,8 @@ def _outcomes(what: str, before: pa.ChunkedArray, after: pa.ChunkedArray, lost: 
         }
     )
     for reason in pc.value_counts(lost["reason"]).to_pylist():
-        found[f"{what}:{reason['values']}"] += reason["counts"]
-    return found
+        counts[f"{what}:{reason['values']}"] += reason["counts"]
+    return counts
 
 
 def _kinds(tables: Sequence[_Table]) -> list[str]:

@@ -8,14 +8,14 @@ from atlas_ray.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class MigrateConfig(Settings):
-    """What to migrate, from which version of a taxonomy to which."""
+    """The input, the output and both taxonomies of a migration."""
 
-    run: str | None = setting("a finished scoring run: its predictions and labels are migrated", None)
-    catalog: str | None = setting("or a catalogue: its labels are", None)
-    old: str = setting("the taxonomy that it is of: a file, or the built-in atlas-52")
-    new: str = setting("the taxonomy's next version")
-    mapping: str | None = setting("a CSV of old_path, new_path, or a mapping as Shopify publishes them", None)
-    output: str = setting("where the migrated tables, the lists of what is left to decide, and run.json go")
+    run: str | None = setting("finished scoring run whose predictions and labels are migrated", None)
+    catalog: str | None = setting("catalogue whose labels are migrated, instead of a run", None)
+    old: str = setting("taxonomy of the run or catalogue: a file, or the built-in atlas-52")
+    new: str = setting("next version of the taxonomy")
+    mapping: str | None = setting("CSV of old_path, new_path, or a mapping file as Shopify publishes it", None)
+    output: str = setting("folder of the migrated tables, the lists of undecided products, and run.json")
 
     def __post_init__(self) -> None:
         """Refuse a run with a catalogue, and neither of them.

@@ -52,7 +52,7 @@ class DecodedBatch:
     """Pictures that were decoded once and resized to several sizes."""
 
     pixels: tuple[Tensor, ...]
-    """For each size (count, 3, size, size) uint8, RGB; zeros where a picture was refused."""
+    """For each size (count, 3, size, size) uint8, RGB; zeros if a picture was refused."""
     width_px: "np.ndarray[tuple[int], np.dtype[np.int32]]"
     """(count,), of the file."""
     height_px: "np.ndarray[tuple[int], np.dtype[np.int32]]"
@@ -85,7 +85,7 @@ def decode_batch(
     """Decode many pictures, in the pool's threads where one is given.
 
     Returns:
-        (count, 3, size, size) uint8, zeros where a picture was refused, and the refusals by index.
+        (count, 3, size, size) uint8, zeros if a picture was refused, and the refusals by index.
     """
     batch = decode_batch_at(contents, (size_px,), limits=limits, pool=pool)
     return batch.pixels[0], batch.refused

@@ -24,10 +24,10 @@ class Products:
     """What is there of each of `count` products."""
 
     pixels: Tensor
-    """(count, 3, size, size) uint8; anything where there is no picture."""
+    """(count, 3, size, size) uint8; anything if there is no picture."""
     texts: Texts = field(default_factory=dict)
     seen: Tensor | None = None
-    """(count,) bool: whether there is a picture; None where all have one."""
+    """(count,) bool: whether there is a picture; None if all have one."""
 
     def __len__(self) -> int:
         """Return how many products."""

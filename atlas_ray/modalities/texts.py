@@ -70,11 +70,11 @@ def words_of(text: str | None, field: str) -> list[str]:
     if "<" in text or "&" in text:
         text = _without_markup(text)
     limit = FIELDS[field]
-    found: list[str] = (TITLE if field == "title" else DESCRIPTION).findall(_normal(text[:MAX_CHARACTERS]))
+    words: list[str] = (TITLE if field == "title" else DESCRIPTION).findall(_normal(text[:MAX_CHARACTERS]))
     if field == "title":
-        return found[:limit]
+        return words[:limit]
     stop = _stop_words()
-    return [word for word in found if len(word) <= MAX_WORD_CHARACTERS and word not in stop][:limit]
+    return [word for word in words if len(word) <= MAX_WORD_CHARACTERS and word not in stop][:limit]
 
 
 def has_words(text: str | None, field: str) -> bool:
@@ -145,7 +145,7 @@ class WordIndex:
         """Take the words, in the order of their numbers.
 
         Raises:
-            ArtifactError: where the words are no list of different strings, or the field is none.
+            ArtifactError: if the words are no list of different strings, or the field is none.
         """
         if field not in FIELDS:
             raise ArtifactError(f"field {field!r} is unknown; expected one of {', '.join(FIELDS)}")
@@ -165,8 +165,8 @@ class WordIndex:
     def encode(self, texts: Sequence[str | None]) -> "np.ndarray[Any, np.dtype[np.int32]]":
         """Return (texts, length) int32: the number of each word, `PAD` past a text's end."""
         numbers = self._numbers
-        found = [[numbers.get(word, UNKNOWN) for word in words_of(text, self.field)] for text in texts]
+        rows = [[numbers.get(word, UNKNOWN) for word in words_of(text, self.field)] for text in texts]
         table = np.zeros((len(texts), self.length), np.int32)
-        lengths = np.array([len(row) for row in found], np.int64)
-        table[np.arange(self.length) < lengths[:, None]] = [number for row in found for number in row]
+        lengths = np.array([len(row) for row in rows], np.int64)
+        table[np.arange(self.length) < lengths[:, None]] = [number for row in rows for number in row]
         return table

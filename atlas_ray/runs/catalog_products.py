@@ -20,7 +20,7 @@ def read_products(catalog: str, product_ids: Collection[str], columns: Sequence[
         columns: What is read beside `product_id`.
 
     Raises:
-        CatalogError, StorageError: where the table cannot be read.
+        CatalogError, StorageError: if the table cannot be read.
     """
     uri = storage.join(storage.absolute(catalog), "products")
     table = open_table(uri, PRODUCTS, columns=["product_id", *columns], foreign=True)

@@ -83,7 +83,7 @@ def find_examples(
         explained: How many right and how many wrong ones.
         outside: How many that may belong nowhere.
     """
-    found = Examples(
+    examples = Examples(
         {pair: Wanted("probability", each) for pair in confusions},
         Wanted("probability", explained),
         Wanted("probability", explained),
@@ -99,25 +99,25 @@ def find_examples(
         rows = batch.filter(chosen)
         best = find_leaves(rows)
         leaves = best.paths
-        true, said = path_keys(rows["true_category_path"]), pc.fill_null(path_keys(leaves), "")
+        true, predicted = path_keys(rows["true_category_path"]), pc.fill_null(path_keys(leaves), "")
         kept = pa.table([*(rows[name] for name in KEPT.names[:-1]), leaves], schema=KEPT)
         kept = kept.set_column(2, "probability", pc.fill_null(best.probability, 0.0))
-        for (one, other), wanted in found.confused.items():
+        for (one, other), wanted in examples.confused.items():
             keys = (PATH_KEY_SEPARATOR.join(path or ()) for path in (one, other))
-            same = pc.and_(*(pc.equal(column, key) for column, key in zip((true, said), keys, strict=True)))
+            same = pc.and_(*(pc.equal(column, key) for column, key in zip((true, predicted), keys, strict=True)))
             wanted.offer(kept.filter(same))
         pictured = pc.greater(pc.fill_null(pc.utf8_length(rows["image_uri"]), 0), 0)
-        found.right.offer(kept.filter(pc.and_(pc.equal(true, said), pictured)))
-        found.wrong.offer(kept.filter(pc.and_(pc.and_(pc.not_equal(true, said), pictured), leaves.is_valid())))
-        found.outside.offer(kept.filter(pictured))
-    return found
+        examples.right.offer(kept.filter(pc.and_(pc.equal(true, predicted), pictured)))
+        examples.wrong.offer(kept.filter(pc.and_(pc.and_(pc.not_equal(true, predicted), pictured), leaves.is_valid())))
+        examples.outside.offer(kept.filter(pictured))
+    return examples
 
 
 def image_uris(scored: ScoredRun, product_ids: Sequence[str]) -> dict[str, str | None]:
     """Return the picture to show of each of some products; those that the run does not have are left out."""
     wanted = pa.array(sorted(set(product_ids)), pa.string())
-    found: dict[str, str | None] = {}
+    uris: dict[str, str | None] = {}
     for batch in scored.batches(("product_id", "image_uri")):
         rows = batch.filter(pc.is_in(batch["product_id"], wanted))
-        found |= zip(rows["product_id"].to_pylist(), rows["image_uri"].to_pylist(), strict=True)
-    return found
+        uris |= zip(rows["product_id"].to_pylist(), rows["image_uri"].to_pylist(), strict=True)
+    return uris

@@ -28,7 +28,7 @@ def find_leaves(rows: pa.RecordBatch | pa.Table) -> Leaves:
     Args:
         rows: Of `CATEGORIZED` or `PREDICTIONS`; a column that they lack counts as null.
     """
-    own, decided, others = (_column(rows, name) for name in ("category_path", "decided_level", "alternatives"))
+    answers, decided, others = (_column(rows, name) for name in ("category_path", "decided_level", "alternatives"))
     listed, count = others.flatten(), path_lengths(others)
     first = listed.take(pa.array(count.cumsum() - count, pa.int64(), mask=count == 0))
     path = pc.struct_field(first, "category_path").cast(CATEGORY_PATH)
@@ -36,16 +36,16 @@ def find_leaves(rows: pa.RecordBatch | pa.Table) -> Leaves:
     # A leaf has no path below it: an alternative there says that the answer is none. Levels do not: where the
     # run was migrated they may be null.
     head = path_keys(path_prefixes(path, np.maximum(level, 0)))
-    below = pc.equal(head, path_keys(own).fill_null("")).fill_null(False).to_numpy(zero_copy_only=False)
+    below = pc.equal(head, path_keys(answers).fill_null("")).fill_null(False).to_numpy(zero_copy_only=False)
     above = below & (level >= 0) & (level < path_lengths(path))
     unknown = ~above & (level >= 0) & (level < path_lengths(_column(rows, "level_probabilities")))
     at = pa.array(np.arange(len(rows)) + len(rows) * above, mask=unknown)
     probability = pa.concat_arrays([_column(rows, "probability"), pc.struct_field(first, "probability")])
-    return Leaves(pa.concat_arrays([own.cast(CATEGORY_PATH), path]).take(at), probability.take(at), above)
+    return Leaves(pa.concat_arrays([answers.cast(CATEGORY_PATH), path]).take(at), probability.take(at), above)
 
 
 def path_lengths(lists: pa.Array) -> Array:
-    """Return how long lists are, (rows,); 0 where there is none."""
+    """Return how long lists are, (rows,); 0 if there is none."""
     found: Array = pc.list_value_length(lists).fill_null(0).to_numpy()
     return found
 

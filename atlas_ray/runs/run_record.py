@@ -47,10 +47,10 @@ def may_pass(run: Mapping[str, Any]) -> int:
 
 
 def read_run(output: str) -> dict[str, Any] | None:
-    """Return the account of a finished run, or None where there is none.
+    """Return the account of a finished run, or None if there is none.
 
     Raises:
-        CatalogError: where it is damaged.
+        CatalogError: if it is damaged.
     """
     uri = storage.join(output, RUN)
     if not storage.exists(uri):

@@ -42,11 +42,11 @@ class ScoredRun:
         """Hold the products' labels against what the run may answer with.
 
         Returns:
-            How many labels and products no answer can be right for; None where all can be, and where the run of an
+            How many labels and products no answer can be right for; None if all can be, and where the run of an
             older version does not say what it may answer with.
 
         Raises:
-            TaxonomyError: where no label is in the run's taxonomy.
+            TaxonomyError: if no label is in the run's taxonomy.
         """
         uri = storage.join(self.uri, PREDICTED)
         if not storage.exists(uri):
@@ -66,7 +66,7 @@ class ScoredRun:
             where: Which rows, by these columns.
 
         Raises:
-            CatalogError: where a file is damaged.
+            CatalogError: if a file is damaged.
         """
         for table in self.products.batches(columns, where=where, batch_rows=BATCH_ROWS):
             yield from table.combine_chunks().to_batches()
@@ -76,7 +76,7 @@ def open_scored(uri: str) -> ScoredRun:
     """Open a finished scoring run.
 
     Raises:
-        CatalogError: where there is none, or its products table is damaged or of another kind.
+        CatalogError: if there is none, or its products table is damaged or of another kind.
     """
     uri = storage.absolute(uri)
     run, folder = read_run(uri), storage.join(uri, "products")

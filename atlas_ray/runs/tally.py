@@ -45,7 +45,7 @@ class Tally:
     """The counts of a split."""
 
     pairs: Pairs = field(default_factory=Counter)
-    """(true, predicted) leaf paths; None where there is no prediction."""
+    """(true, predicted) leaf paths; None if there is no prediction."""
     trust: list[Reliability] = field(default_factory=lambda: [Reliability()])
     """Of the whole path's probability, then of each level's."""
     fine: Reliability = field(default_factory=lambda: Reliability(FINE_BINS))
@@ -66,7 +66,7 @@ class Tallies:
 
     by_split: dict[str, Tally]
     """`none` is of products without a split; `ALL` of all together; `HELD_OUT` of those of `ALL` that the model was not
-    fitted on, where there is no split test."""
+    fitted on, if there is no split `test`."""
     left_out: Counter[str]
     """Products by split that are in none of them: outside train, and the model was fitted on them."""
     unknown: int
@@ -87,7 +87,7 @@ def tally(scored: ScoredRun, leave_out: Callable[[pa.Table], None] = lambda _: N
         scored: The run.
         leave_out: Takes rows of `LEFT_OUT`.
     """
-    found: dict[str, Tally] = defaultdict(Tally)
+    tallies: dict[str, Tally] = defaultdict(Tally)
     left_out, unknown = Counter[str](), 0
     for batch in scored.batches(COLUMNS):
         labelled = batch.filter(batch["true_category_path"].is_valid())
@@ -102,10 +102,11 @@ def tally(scored: ScoredRun, leave_out: Callable[[pa.Table], None] = lambda _: N
             left_out.update(split.filter(leaked).to_pylist())
             labelled = labelled.filter(pc.invert(leaked))
         if len(labelled):
-            _count(labelled, found)
-    if "test" in found or not (found and found[ALL].fitted):  # else there are better figures to look at than this one's
-        found.pop(HELD_OUT, None)
-    return Tallies(dict(found), left_out, unknown)
+            _count(labelled, tallies)
+    # Without a test split, only these figures leave out what the model was fitted on.
+    if "test" in tallies or not (tallies and tallies[ALL].fitted):
+        tallies.pop(HELD_OUT, None)
+    return Tallies(dict(tallies), left_out, unknown)
 
 
 def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
@@ -134,25 +135,25 @@ def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
     if labelled["fitted"].null_count < len(labelled) and not fitted.all():
         sides[HELD_OUT] = ~fitted
     for name, chosen in sides.items():
-        one = into[name]
-        one.fitted += int((chosen & fitted).sum())
+        tally = into[name]
+        tally.fitted += int((chosen & fitted).sum())
         for pair, count in enumerate(np.bincount(index[chosen], minlength=len(named)).tolist()):
             if count:
-                one.pairs[named[pair]] += count
+                tally.pairs[named[pair]] += count
         answered = chosen & (decided > 0)
-        one.answered += int(answered.sum())
-        one.held += int((answered & (decided <= shared)).sum())
-        for reliability in (one.trust[0], one.fine):
+        tally.answered += int(answered.sum())
+        tally.held += int((answered & (decided <= shared)).sum())
+        for reliability in (tally.trust[0], tally.fine):
             reliability.add(probability[chosen & scored], right[chosen & scored])
         deepest = int(lengths[chosen].max(initial=0))
-        one.trust += [Reliability() for _ in range(deepest + 1 - len(one.trust))]
-        for number, reliability in enumerate(one.trust[1:]):
+        tally.trust += [Reliability() for _ in range(deepest + 1 - len(tally.trust))]
+        for number, reliability in enumerate(tally.trust[1:]):
             there = chosen[owner] & (level == number)
             reliability.add(values[there], (shared[owner] > number)[there])
         for column, (code, names) in bands.items():
             sizes = np.bincount(code[chosen], minlength=len(names))
             rights = np.bincount(code[chosen & right], minlength=len(names))
-            _add(one.slices[column], names, sizes, rights)
+            _add(tally.slices[column], names, sizes, rights)
 
 
 def _add(slices: dict[str, list[int]], names: list[str], sizes: Array, rights: Array) -> None:
@@ -168,12 +169,12 @@ def _add(slices: dict[str, list[int]], names: list[str], sizes: Array, rights: A
 def _bands(labelled: pa.RecordBatch) -> dict[str, tuple[Array, list[str]]]:
     """Return for each slicing column each product's band, as a number, and the bands' names."""
     stores = pc.fill_null(labelled["store"], UNKNOWN).dictionary_encode()
-    found = {"store": (stores.indices.to_numpy(), stores.dictionary.to_pylist())}
+    codes = {"store": (stores.indices.to_numpy(), stores.dictionary.to_pylist())}
     for column, edges in BANDS.items():
         values = labelled[column].cast(pa.float64()).fill_null(-1).to_numpy(zero_copy_only=False)
         code = np.digitize(np.nan_to_num(values, nan=-1.0), edges)  # 0: below all of them, or unknown
-        found[column] = (code, band_names(column))
-    return found
+        codes[column] = (code, band_names(column))
+    return codes
 
 
 def band_names(column: str) -> list[str]:

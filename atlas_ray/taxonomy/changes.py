@@ -59,7 +59,7 @@ class Destination:
     """Whether each level of the new path holds what that of the old one held: no leaf came, and none left."""
     ancestors: tuple[int, ...] = ()
     """For each ancestor of the old path, top first: how many names of the new path are the node that holds what
-    the ancestor held; 0 where none does."""
+    the ancestor held; 0 if none does."""
 
 
 UNKNOWN = Destination(None, "unknown")
@@ -83,18 +83,18 @@ class TaxonomyChanges:
     def count(self) -> dict[str, dict[str, int]]:
         """Return how many paths each kind has, and how many of them are leaves and follow their parents."""
         new_nodes = set(self.added)
-        found = {
+        rows_of_kind = {
             kind: [(one.old in self.old.leaf_set, one.follows) for one in self.changes if one.kind == kind]
             for kind in KINDS
         }
-        found["added"] = [(path in self.new.leaf_set, path[:-1] in new_nodes) for path in self.added]
+        rows_of_kind["added"] = [(path in self.new.leaf_set, path[:-1] in new_nodes) for path in self.added]
         return {
             kind: {
                 "paths": len(rows),
                 "leaves": sum(leaf for leaf, _ in rows),
                 "following": sum(follows for _, follows in rows),
             }
-            for kind, rows in found.items()
+            for kind, rows in rows_of_kind.items()
         }
 
     @cached_property
@@ -124,20 +124,20 @@ class TaxonomyChanges:
         """Where the products of each old path belong."""
         same = _same_nodes(self.old, self.changes)
         images = {change.old: change.new[0] for change in self.changes if len(change.new) == 1}
-        found: dict[CategoryPath, Destination] = {}
+        destinations: dict[CategoryPath, Destination] = {}
         for change in self.changes:
             if len(change.new) != 1:
-                found[change.old] = Destination(None, change.kind, change.new)
+                destinations[change.old] = Destination(None, change.kind, change.new)
                 continue
             (path,) = change.new
             if change.old in self.old.leaf_set and path not in self.new.leaf_set:
-                found[change.old] = Destination(None, "not_a_leaf", change.new)
+                destinations[change.old] = Destination(None, "not_a_leaf", change.new)
                 continue
             above = [change.old[:level] for level in range(1, len(change.old) + 1)]
             levels = len(path) == len(change.old) and all(path[: len(node)] in same.get(node, ()) for node in above)
             ancestors = tuple(_names_of(images.get(node), same.get(node, ()), path) for node in above[:-1])
-            found[change.old] = Destination(path, same_levels=levels, ancestors=ancestors)
-        return found
+            destinations[change.old] = Destination(path, same_levels=levels, ancestors=ancestors)
+        return destinations
 
     def to_json(self) -> str:
         """Write all of it but the unchanged paths."""
@@ -148,15 +148,15 @@ class TaxonomyChanges:
             "counts": self.count(),
             "changes": [
                 {
-                    "kind": one.kind,
-                    "old_path": list(one.old),
-                    "new_paths": [list(path) for path in one.new],
-                    "leaf": one.old in self.old.leaf_set,
-                    "source": one.source,
-                    "follows": one.follows,
+                    "kind": change.kind,
+                    "old_path": list(change.old),
+                    "new_paths": [list(path) for path in change.new],
+                    "leaf": change.old in self.old.leaf_set,
+                    "source": change.source,
+                    "follows": change.follows,
                 }
-                for one in self.changes
-                if one.kind != "unchanged"
+                for change in self.changes
+                if change.kind != "unchanged"
             ],
             "added": [list(path) for path in self.added],
             "stopped_being_leaves": _pairs(self.stopped_leaves),
@@ -189,7 +189,7 @@ def compare(old: Taxonomy, new: Taxonomy, mapping: PathMapping | None = None) ->
         mapping: What is known of old paths; it wins over ids, names and guesses.
 
     Raises:
-        TaxonomyError: where the mapping leads an old path to one that the new version does not have.
+        TaxonomyError: if the mapping leads an old path to one that the new version does not have.
     """
     mapping = mapping or {}
     new_nodes, old_nodes = set(new.nodes), set(old.nodes)
@@ -300,7 +300,7 @@ def _classified(old: Taxonomy, matches: Matches) -> tuple[Change, ...]:
     """Name what became of each old path."""
     leading = Counter(target for _, targets in matches.values() for target in targets)
     kinds: dict[CategoryPath, str] = {}
-    found = []
+    changes = []
     for path in old.nodes:
         source, targets = matches.get(path, ("", ()))
         parent = path[:-1]
@@ -321,8 +321,8 @@ def _classified(old: Taxonomy, matches: Matches) -> tuple[Change, ...]:
             else:
                 kind = "renamed" if beside and not follows else "moved"
         kinds[path] = kind
-        found.append(Change(kind, path, targets, source, follows))
-    return tuple(found)
+        changes.append(Change(kind, path, targets, source, follows))
+    return tuple(changes)
 
 
 def _names_of(image: CategoryPath | None, same: Collection[CategoryPath], path: CategoryPath) -> int:
@@ -345,8 +345,8 @@ def _same_nodes(old: Taxonomy, changes: Iterable[Change]) -> Mapping[CategoryPat
             for level in range(1, len(change.old) + 1):
                 left[change.old[:level]] += 1
                 pairs.update((change.old[:level], node) for node in (set.intersection(*below) if below else ()))
-    found: defaultdict[CategoryPath, list[CategoryPath]] = defaultdict(list)
+    same: defaultdict[CategoryPath, list[CategoryPath]] = defaultdict(list)
     for (before, after), count in pairs.items():
         if count == left[before] == reached[after]:
-            found[before].append(after)
-    return found
+            same[before].append(after)
+    return same

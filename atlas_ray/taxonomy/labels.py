@@ -29,21 +29,21 @@ class LabelSpace:
             names: Which of them; all, in the tree's order, where None.
 
         Raises:
-            TaxonomyError: where there is none, one stands twice, or the taxonomy has no such label.
+            TaxonomyError: if there is none, one stands twice, or the taxonomy has no such label.
         """
         parents: dict[str, set[str]] = {}
         for path in taxonomy.nodes:
             parents.setdefault(path[-1], set()).add(_parent(path))
-        own = {path: _label(path, parents) for path in taxonomy.nodes}
-        there = dict.fromkeys(own.values())
+        label_of = {path: _label(path, parents) for path in taxonomy.nodes}
+        known = dict.fromkeys(label_of.values())
         self.taxonomy = taxonomy
-        self.names = tuple(there if names is None else names)
+        self.names = tuple(known if names is None else names)
         position = {name: index for index, name in enumerate(self.names)}
         if not self.names or len(position) != len(self.names):
             raise TaxonomyError(f"expected one label or more, each once; found {list(self.names)[:10]}")
-        if unknown := [name for name in self.names if name not in there]:
+        if unknown := [name for name in self.names if name not in known]:
             raise TaxonomyError(f"the taxonomy {taxonomy.name!r} has no label {unknown[0]!r}")
-        self._position = {path: position.get(label) for path, label in own.items()}
+        self._position = {path: position.get(label) for path, label in label_of.items()}
 
     @classmethod
     def common(cls, taxonomy: Taxonomy, products: Sequence[int], min_products: int) -> "LabelSpace":
@@ -55,7 +55,7 @@ class LabelSpace:
             min_products: How many a label needs.
 
         Raises:
-            TaxonomyError: where no label has as many, naming the most common one.
+            TaxonomyError: if no label has as many, naming the most common one.
         """
         every = cls(taxonomy)
         counts = np.zeros(len(every), np.int64)
@@ -76,15 +76,15 @@ class LabelSpace:
         """Return the labels of a category path, each once, from the top; those that are not taken are left out.
 
         Raises:
-            TaxonomyError: where the taxonomy has no such path.
+            TaxonomyError: if the taxonomy has no such path.
         """
         try:
-            found = [self._position[path[:level]] for level in range(1, len(path) + 1)]
+            positions = [self._position[path[:level]] for level in range(1, len(path) + 1)]
         except KeyError as error:
             raise TaxonomyError(
                 f"{format_path(error.args[0])!r} is not in the taxonomy {self.taxonomy.name!r}"
             ) from None
-        return list(dict.fromkeys(label for label in found if label is not None))
+        return list(dict.fromkeys(label for label in positions if label is not None))
 
     def targets(self, paths: Iterable[CategoryPath]) -> Targets:
         """Return which labels each of some category paths has, (paths, labels).

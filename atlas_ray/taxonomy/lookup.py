@@ -25,7 +25,7 @@ class LeafLookup:
         self._suggestions: dict[str, CategoryPath | None] = {}
 
     def find(self, path: CategoryPath) -> CategoryPath | None:
-        """Return the leaf that a path names; None where none does, or several do but for their case or separators.
+        """Return the leaf that a path names; None if none does, or several do but for their case or separators.
 
         Args:
             path: Its names, or all of them in one, with separators between them.
@@ -37,7 +37,7 @@ class LeafLookup:
         return found[0] if len(found) == 1 else None
 
     def closest(self, path: CategoryPath) -> CategoryPath | None:
-        """Return the leaf whose path is written most alike; None where none is alike, or many have been asked."""
+        """Return the leaf whose path is written most alike; None if none is alike, or many have been asked."""
         key = _key(format_path(path))
         if key not in self._suggestions:
             if len(self._suggestions) >= MAX_SUGGESTIONS:

@@ -26,21 +26,21 @@ def read_mapping(source: str) -> PathMapping:
 
     Raises:
         TaxonomyError: with the file, the row and the reason.
-        StorageError: where the file cannot be read.
+        StorageError: if the file cannot be read.
     """
     text = decode_text(storage.read_bytes(source), source)
     rows = _shopify_rules(text, source) if text.lstrip()[:1] in ("{", "[") else _csv_rows(text, source)
-    found: dict[CategoryPath, dict[CategoryPath, None]] = {}
+    mapping: dict[CategoryPath, dict[CategoryPath, None]] = {}
     for place, old, new in rows:
         try:
-            targets = found.setdefault(parse_path(old), {})
+            targets = mapping.setdefault(parse_path(old), {})
             if new:
                 targets[parse_path(new)] = None
         except TaxonomyError as error:
             raise TaxonomyError(f"{source}, {place}: {error}") from None
-    if not found:
+    if not mapping:
         raise TaxonomyError(f"{source}: no old path in it")
-    return {old: tuple(targets) for old, targets in found.items()}
+    return {old: tuple(targets) for old, targets in mapping.items()}
 
 
 def _csv_rows(text: str, source: str) -> Rows:
@@ -63,11 +63,11 @@ def _shopify_rules(text: str, source: str) -> Rows:
         for number, rule in enumerate(mapping["rules"], 1):
             old = rule["input"]["category"]["full_name"]
             new = [category["full_name"] for category in rule["output"]["category"]]
-            for one in (old, *new):
-                if not isinstance(one, str) or not one:
-                    raise TaxonomyError(f"{source}, rule {number}: full_name is {one!r}; expected a text")
-            for one in new or [""]:
-                yield f"rule {number}", old, one
+            for name in (old, *new):
+                if not isinstance(name, str) or not name:
+                    raise TaxonomyError(f"{source}, rule {number}: full_name is {name!r}; expected a text")
+            for name in new or [""]:
+                yield f"rule {number}", old, name
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         where = f"{source}, rule {number}" if number else source
         raise TaxonomyError(

@@ -20,10 +20,10 @@ def match_labels(
         predicted: What has the taxonomy.
 
     Returns:
-        How many labels and products no answer can be right for, with examples; None where all labels are leaves.
+        How many labels and products no answer can be right for, with examples; None if all labels are leaves.
 
     Raises:
-        TaxonomyError: where no label is even a node of the taxonomy; with examples of both.
+        TaxonomyError: if no label is even a node of the taxonomy; with examples of both.
     """
     missing = {path: count for path, count in labels.items() if path not in taxonomy.leaf_set}
     if not missing:
@@ -45,7 +45,7 @@ def match_leaves(leaves: Iterable[CategoryPath], taxonomy: Taxonomy, *, labelled
     """Hold the leaves of a taxonomy that no product is labelled with yet against another one.
 
     Returns:
-        How many of them cannot be answered, with examples; None where all can.
+        How many of them cannot be answered, with examples; None if all can.
     """
     listed = list(leaves)
     missing = [path for path in listed if path not in taxonomy.leaf_set]

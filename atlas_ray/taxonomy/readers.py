@@ -54,7 +54,7 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
 
     Raises:
         TaxonomyError: with the file, the line and the reason.
-        StorageError: where the file cannot be read.
+        StorageError: if the file cannot be read.
     """
     if source in BUILT_IN:
         packaged = importlib.resources.files("atlas_ray.taxonomy") / "data" / BUILT_IN[source]
@@ -108,7 +108,7 @@ def decode_text(data: bytes, source: str) -> str:
     """Return the text of a file of paths.
 
     Raises:
-        TaxonomyError: where it is too large, or no text.
+        TaxonomyError: if it is too large, or no text.
     """
     if len(data) > MAX_BYTES:
         raise TaxonomyError(f"{source}: {len(data)} bytes; a file of category paths has at most {MAX_BYTES}")
@@ -210,7 +210,7 @@ def _read_csv(text: str, source: str) -> Lines:
     """Read a CSV of levels, of paths or of nodes.
 
     Raises:
-        TaxonomyError: at once, where its columns are none of these.
+        TaxonomyError: at once, if its columns are none of these.
     """
     table = Delimited(Utf8Stream([text.encode()], "utf-8"), COLUMNS, source=source, error=TaxonomyError)
     columns = list(map(column_key, table.header))

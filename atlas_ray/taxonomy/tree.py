@@ -21,7 +21,7 @@ def parse_path(text: str) -> CategoryPath:
     """Read a category path written with `>` between its names; names are NFC, and white space in them is one space.
 
     Raises:
-        TaxonomyError: where a name is empty.
+        TaxonomyError: if a name is empty.
     """
     path = tuple(map(clean_name, text.split(">")))
     check_path(path)
@@ -99,10 +99,10 @@ class Taxonomy:
     @cached_property
     def ids_of(self) -> dict[CategoryPath, list[str]]:
         """The ids of every path that has one or more."""
-        found: dict[CategoryPath, list[str]] = {}
+        ids: dict[CategoryPath, list[str]] = {}
         for node_id, path in self.ids.items():
-            found.setdefault(path, []).append(node_id)
-        return found
+            ids.setdefault(path, []).append(node_id)
+        return ids
 
     @cached_property
     def children(self) -> dict[CategoryPath, list[CategoryPath]]:
@@ -149,7 +149,7 @@ class Taxonomy:
         """Return the part of the tree at and below a node, its paths still from the root.
 
         Raises:
-            TaxonomyError: where the taxonomy has no such node.
+            TaxonomyError: if the taxonomy has no such node.
         """
         if prefix not in set(self.nodes):
             nearest = prefix[:-1]

@@ -16,7 +16,7 @@ class Vocabulary:
         """Take the tokens in their order, the three special ones first.
 
         Raises:
-            TaxonomyError: where the special tokens are missing or a token stands twice.
+            TaxonomyError: if the special tokens are missing or a token stands twice.
         """
         if tuple(tokens[:3]) != SPECIAL:
             raise TaxonomyError(f"a vocabulary starts with {SPECIAL}, this one with {tuple(tokens[:3])}")
@@ -42,7 +42,7 @@ class Vocabulary:
         """Return the tokens of a path, without the special ones.
 
         Raises:
-            TaxonomyError: where a name has no token.
+            TaxonomyError: if a name has no token.
         """
         try:
             return [self._index[name] for name in path]
