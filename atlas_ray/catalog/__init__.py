@@ -1,1 +1,1 @@
-"""The catalogue: import from other layouts, and a sample that the project draws itself."""
+"""Catalogues: import from other layouts, corrections, selections and splits."""

@@ -1,4 +1,4 @@
-"""Category paths as a source writes them: as lists, or as text with one of many separators."""
+"""Readers of category paths as sources write them: as lists, or as text with one of many separators."""
 
 import functools
 import itertools
@@ -22,24 +22,24 @@ SEPARATORS = {
     "|": r"\|",
     "::": "::",
 }
-"""Separators that hardly stand in a name, with what a path written with them holds."""
+"""Patterns of separators that hardly occur in names, by the separator."""
 IN_NAMES = {"/": "/", ";": ";", "\\": r"\\", ":": "(?<!:):(?!:)", " - ": r"\s[-–—]\s"}
-"""Separators that names have, too (`Tops/Tees`): assumed only where most paths have them and hardly any another."""
+"""Patterns of separators that also occur in names (`Tops/Tees`), assumed only if most paths have them."""
 PATTERNS = {name: re.compile(pattern) for name, pattern in (SEPARATORS | IN_NAMES).items()}
 BETWEEN_PATHS = (",", ";", "|")
-"""What may stand between several paths in one cell, or be part of a name."""
+"""Separators of several paths in one cell, which may also be part of a name."""
 SURE_SHARE = 0.2
-"""Share of the cells with such a sign that at least have to name several paths for certain."""
+"""The least share of the cells with such a separator that must certainly name several paths."""
 SHOWN = 200
 KNOWN_TEXTS, KNOWN_CHARACTERS = 10_000, 500
-"""Texts of paths whose names are remembered, and their length at most: products share them."""
+"""The number and the largest length of texts whose paths are cached, since products share them."""
 MIN_LIKELY_SHARE, MAX_SURE_SHARE = 0.5, 0.1
 """A separator of `IN_NAMES` is chosen if at least the first share of the paths have it, and at most the second share
 have one of `SEPARATORS`."""
 
 
 class SeparatorTally:
-    """Counts which separators the paths of a source have."""
+    """A count of the separators in the paths of a source."""
 
     def __init__(self) -> None:
         self._paths = 0
@@ -65,7 +65,7 @@ class SeparatorTally:
 
 
 class ListTally:
-    """Tells from a source's first cells whether one names several paths: `Clothing > Belts, Sale`.
+    """A check of a source's first cells for cells that name several paths: `Clothing > Belts, Sale`.
 
     A comma may as well be part of a name (`Food, Beverages & Tobacco`). It stands between paths if what follows it
     begins other cells, too, or follows different names, in more than a few cells.
@@ -122,7 +122,7 @@ def split_paths(value: Any, separator: str, field: str, between: str | None = No
         field: For messages.
 
     Raises:
-        RowError: `bad_value` for a name that is none, `bad_encoding`, and `bad_category_path` for other types.
+        RowError: `bad_value` for an invalid name, `bad_encoding`, and `bad_category_path` for other types.
     """
     if isinstance(value, str):
         split = _split_text if len(value) <= KNOWN_CHARACTERS else _split_text.__wrapped__
@@ -134,7 +134,7 @@ def split_path(value: Any, separator: str, field: str) -> CategoryPath:
     """Return the one path that a value names; () for a missing one.
 
     Raises:
-        RowError: as `split_paths`, and `bad_category_path` where there are several.
+        RowError: as `split_paths`, and `bad_category_path` if there are several.
     """
     paths = split_paths(value, separator, field)
     if len(paths) > 1:
@@ -188,7 +188,7 @@ def split_cell(text: str, between: str) -> list[str]:
 
 
 def _longest(paths: list[CategoryPath]) -> tuple[CategoryPath, ...]:
-    """Return the different ones of some paths, without empty ones and those that lead to another."""
+    """Return distinct paths, without empty ones and those that are ancestors of another."""
     found = dict.fromkeys(path for path in paths if path)
     leading = {path[:level] for path in found for level in range(1, len(path))}
     return tuple(path for path in found if path not in leading)

@@ -1,20 +1,20 @@
-"""A copy of a catalogue whose rows are changed on the way."""
+"""Copies of catalogues whose rows are changed on the way."""
 
 from atlas_ray.errors import OutputError
 from atlas_ray.io import storage
 from atlas_ray.runtime.tables import Catalog, Change, copy_documents, copy_table, same
 
-HELD = ("run.json", "products", "images", "quarantine")
-"""What of a catalogue a folder may hold."""
+CATALOG_ENTRIES = ("run.json", "products", "images", "quarantine")
+"""Files and folders by which a catalogue is recognised."""
 
 
 def check_unused(output: str) -> None:
-    """Refuse a folder that holds a catalogue, or pictures where one's tables would go.
+    """Refuse a folder that holds a catalogue, or pictures in the place of its tables.
 
     Raises:
         OutputError: naming what is there.
     """
-    for name in HELD:
+    for name in CATALOG_ENTRIES:
         if storage.exists(storage.join(output, name)):
             raise OutputError(f"{output} already holds a catalogue ({name}); name a new folder, or delete it")
 

@@ -1,4 +1,4 @@
-"""Which columns of a source hold which fields of a product."""
+"""The mapping from a source's columns to the fields of a product."""
 
 import difflib
 import re
@@ -11,7 +11,7 @@ from atlas_ray.formats.values import is_missing
 from atlas_ray.schemas import PRODUCTS
 
 FIELDS = (*PRODUCTS.names, "image_position")
-"""What `--map` may name: the columns of the products table, and the order of a product's pictures."""
+"""Fields that `--map` may name: the columns of the products table, and the order of a product's pictures."""
 SYNONYMS = {
     "product_id": ("product_id", "id", "item_id", "handle", "url_handle", "sku", "product_sku", "item_sku",
                    "variant_sku", "article_number"),
@@ -35,31 +35,31 @@ SYNONYMS = {
     "crawled_at": ("crawled_at",),
     "image_position": ("image_position", "picture_position", "image_number", "image_order"),
 }  # fmt: skip
-"""What exports call our fields, the first of them first; capitals, spaces and signs do not matter."""
+"""Column names that exports use, by field, the preferred first; case, spaces and punctuation do not matter."""
 FURTHER_PICTURES = ("additional_images", "additional_image", "additional_image_links", "additional_image_link",
                     "additional_image_urls", "additional_image_url", "other_images", "more_images", "gallery_images",
                     "gallery")  # fmt: skip
-"""Columns of pictures beside the one of `SYNONYMS`."""
+"""Names of columns of further pictures, besides those of `SYNONYMS`."""
 FROM_ONE_COLUMN = ("product_id", "category_path")
-"""Fields that all rows of a table have from the same column, lest two kinds of ids or of categories mix."""
+"""Fields that are read from the same column in all rows, so that two kinds of ids or categories do not mix."""
 SEVERAL = ("image_uris", "category_path", "breadcrumb")
-"""Fields that may be taken from several columns: of pictures, or of a path's names from the top down."""
+"""Fields that may be read from several columns: pictures, and the names of a path from the top down."""
 FURTHER = "further image_uris"
-"""Columns of pictures that count beside those of `image_uris`."""
+"""The key of columns of pictures that are read besides those of `image_uris`."""
 MAX_SHOWN = 40
 MAX_HEADERS = 1000
-"""Sets of columns that are remembered; each object of a JSON Lines file may have its own."""
+"""The number of cached headers, since each object of a JSON Lines file may have a different one."""
 KEYS = {field: tuple(map(column_key, names)) for field, names in SYNONYMS.items()}
 FURTHER_KEYS = tuple(map(column_key, FURTHER_PICTURES))
 NUMBERED = re.compile(
     rf"(?P<stem>{'|'.join(KEYS['image_uris'])}|(?:additional|other)image(?:url|link)?)(?P<number>\d{{1,3}})"
     r"|(?P<before>image|picture|photo|img)(?P<within>\d{1,3})(?P<after>src|url|link|uri|path|file|filename)"
 )
-"""`image_1`, `Image URL 2`, `photo3_path`."""
+"""A pattern of numbered picture columns: `image_1`, `Image URL 2`, `photo3_path`."""
 
 
 class Columns:
-    """Finds the columns of each field in the rows of a source."""
+    """The columns of each field in the rows of a source."""
 
     def __init__(self, chosen: Mapping[str, str], table: Sequence[Mapping[str, Any]] = ()) -> None:
         """Take the user's choice.

@@ -1,4 +1,4 @@
-"""What became of each record of an import, and what to do where many were refused."""
+"""The account of an import: the outcome of each record, and advice if many were refused."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -44,23 +44,23 @@ HINTS: dict[str, Callable[[Source], str]] = {
     "--map category_path=COLUMN",
     "not_a_picture": lambda _: "it was read as a folder of pictures: name a file, or another format with --format",
 }  # fmt: skip
-"""What to do where one code explains most of what was refused."""
+"""Advice by error code, for when a single code explains most of the refused records."""
 
 
 @dataclass
 class ImportAccount:
-    """Counts the records of a source and what became of them."""
+    """Counts of a source's records by their outcome."""
 
     source: Source
     records: int = 0
-    """All below a header, also blank ones."""
+    """The number of records below the header, including blank ones."""
     blank: int = 0
     lines: int = 0
-    """The lines of the records."""
+    """The number of lines of the records."""
     quarantined: Counter[str] = field(default_factory=Counter)
-    """By error code."""
+    """Counts of quarantined records by error code."""
     examples: dict[str, str] = field(default_factory=dict)
-    """Of each code the first message, with its place."""
+    """The first message of each error code, with its place."""
 
     @property
     def quarantined_fraction(self) -> float:

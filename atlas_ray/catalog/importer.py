@@ -28,46 +28,46 @@ from atlas_ray.schemas import quarantine_row
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 
 ONE_PATH = "none"
-"""Says that a cell names one category path, whatever signs are in it."""
+"""The value of `category_separator` for cells that name one category path, whatever signs they contain."""
 FEW_PRODUCTS = 20
 SAMPLE_ROWS, SAMPLE_SIZE = 1000, 64 * 1024 * 1024
-"""Rows, and characters in them, that are read at most to tell a source's columns and separators."""
+"""The most rows, and characters in them, from which a source's columns and separators are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """What to import and how."""
+    """The source, the output and the options of an import."""
 
     source: str
     """An Atlas JSON, a CSV, a JSON Lines file, or a folder or S3 prefix of category folders."""
     output: str
-    """Where the tables go; a folder that holds none yet."""
+    """The folder of the tables; it must not hold a catalogue yet."""
     format: str = "auto"
     """atlas-json, json, csv, jsonl, folder, or auto."""
     encoding: str = "auto"
-    """Of a text file; auto tells UTF-8 and UTF-16, and assumes an older one where the file is neither."""
+    """The encoding of a text file; auto tells UTF-8 and UTF-16, and assumes an older one if the file is neither."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Our field -> the source's column; of pictures, and of a path's names, also several with commas between them."""
+    """The source's column by field; pictures and paths may have several columns, separated by commas."""
     image_base: str = ""
-    """The folder that relative picture names are below; the source's own where empty."""
+    """The folder that relative picture names are below; the source's own folder if empty."""
     taxonomy: Taxonomy | None = None
-    """Labels outside it are quarantined; where none is given it is made from the labels."""
+    """The taxonomy; labels outside it are quarantined. Without one, a taxonomy is made from the labels."""
     split: str | None = None
     """Shares of train, val and test for labelled products that have no split yet; 65/5/30, or those of `previous`."""
     seed: int | None = None
-    """Of the split; 0, or that of `previous`."""
+    """The random seed of the split; by default 0, or that of `previous`."""
     split_exact: bool = False
     """Whether each category path is split in exact shares, by the order of the rows; else a product's id decides."""
     previous: tuple[str, ...] = ()
-    """Earlier catalogues, the newest last: their products keep the split that they have there."""
+    """Earlier catalogues, the newest last, whose products keep their split."""
     store: str | None = None
-    """The store of rows that name none."""
+    """The store of rows without a store."""
     path_separator: str | None = None
-    """Between the names of a category path written as text; None to tell it from the first rows."""
+    """The separator of the names of a category path; None to tell it from the first rows."""
     category_separator: str | None = None
-    """Between several category paths in one cell, `none` where each names one; None to tell it from the first rows."""
+    """The separator of several paths in a cell, `none` if cells name one; None to tell it from the first rows."""
     image_separator: str | None = None
-    """Between the pictures in one cell; None to tell them by their looks."""
+    """The separator of several pictures in a cell; None to tell pictures by their form."""
     max_quarantine_fraction: float = 0.05
     """The share of quarantined rows above which `atlas-ray import` exits with 3."""
 
@@ -77,7 +77,7 @@ class ImportConfig:
             raise ConfigError(f"format {self.format!r} is unknown; expected auto, {', '.join(FORMATS)}")
         unknown = [name for name in self.columns if name not in FIELDS]
         if unknown:
-            raise ConfigError(f"{unknown[0]!r} is no field of a product; expected one of {', '.join(FIELDS)}")
+            raise ConfigError(f"{unknown[0]!r} is not a field of a product; expected one of {', '.join(FIELDS)}")
         for name in ("path_separator", "category_separator", "image_separator"):
             if getattr(self, name) == "":
                 name = name.replace("_", "-")
@@ -91,52 +91,52 @@ class ImportConfig:
 
 @dataclass
 class ImportReport:
-    """What an import did."""
+    """The outcome of an import."""
 
     output: str
     records: int = 0
-    """Rows of the source: products, joined, quarantined and blank ones."""
+    """The number of rows of the source: products, joined, quarantined and blank ones."""
     products: int = 0
     images: int = 0
     labelled: int = 0
     joined: int = 0
-    """Rows that say more of a product that another row began."""
+    """The number of rows that add to a product of an earlier row."""
     kept_first: Counter[str] = field(default_factory=Counter)
-    """Joined rows by the field whose other value was not taken."""
+    """Counts of joined rows by the field of which the first value was kept."""
     blank: int = 0
-    """Rows that say nothing."""
+    """The number of blank rows."""
     quarantined: Counter[str] = field(default_factory=Counter)
-    """By error code."""
+    """Counts of quarantined rows by error code."""
     quarantined_fraction: float = 0.0
-    """The share of the rows, without blank ones."""
+    """The share of quarantined rows among those that are not blank."""
     examples: dict[str, str] = field(default_factory=dict)
-    """Of each code the first message, with its place."""
+    """The first message of each error code, with its place."""
     hint: str | None = None
-    """What to do, where one code explains most of what was quarantined."""
+    """Advice if a single error code explains most of the quarantined rows."""
     encoding: str | None = None
-    """What a text file was read as."""
+    """The encoding that a text file was read with."""
     encoding_assumed: bool = False
-    """Whether that is a guess."""
+    """Whether the encoding is a guess."""
     unread: dict[str, Unread] = field(default_factory=dict)
     """Values of optional fields that were left out, by field."""
     columns: dict[str, list[str]] = field(default_factory=dict)
-    """The columns that each field was taken from."""
+    """The columns that were read, by field."""
     path_separator: str = DEFAULT
-    """Between the names of category paths."""
+    """The separator of the names of category paths."""
     assumed: list[str] = field(default_factory=list)
-    """Sentences on what was told from the first rows and may be wrong."""
+    """Sentences about assumptions made from the first rows, which may be wrong."""
     unused: list[str] = field(default_factory=list)
     """Columns of a table that no field was taken from."""
     unsure_paths: Unread | None = None
     """Category paths that were read as one, and may be several."""
     likely_separator: str | None = None
-    """What most category paths have, and not one has `path_separator`."""
+    """A separator that most category paths contain, if none contains `path_separator`."""
     splits: Counter[str] = field(default_factory=Counter)
-    """Labelled products by split; `none` are those that an earlier catalogue keeps out of all of them."""
+    """Counts of labelled products by split; `none` counts those that an earlier catalogue keeps out of all splits."""
     split_origins: Counter[str] = field(default_factory=Counter)
-    """As `atlas_ray.catalog.sides.Sides.counts`."""
+    """Counts as in `atlas_ray.catalog.sides.Sides.counts`."""
     untrained: list[tuple[CategoryPath, int]] = field(default_factory=list)
-    """Category paths of which no product is in train, those of most products first."""
+    """Category paths without a product in train, those with most products first."""
     taxonomy: Taxonomy | None = None
     few: list[tuple[CategoryPath, int]] = field(default_factory=list)
     """Leaves with under 20 products, fewest first."""
@@ -158,7 +158,7 @@ class OpenSource:
     """The first rows."""
     reader: RowReader
     assumed: list[str]
-    """Sentences on what was told from the first rows and may be wrong."""
+    """Sentences about assumptions made from the first rows, which may be wrong."""
 
     @property
     def unused(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Several rows of one product, joined to one; they may stand far apart, and memory does not grow with the catalogue."""
+"""Joins of several rows of one product, which may be far apart; memory does not grow with the catalogue."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from atlas_ray.errors import RowError
 from atlas_ray.taxonomy import format_path
 
 DECISIVE = ("store", "title", "category_path", "split")
-"""Fields in which the rows of one product agree where they state them; of others the first value is kept."""
+"""Fields whose values must agree in all rows of a product that have one; of others the first value is kept."""
 
 LateRow = tuple[int, str, list[float] | None, str, dict[str, Any]]
-"""A row that waited: its product's part, id and positions of pictures, its own place, and what it says."""
+"""A row that is joined at the end: its product's part, id and picture positions, the row's place, and its fields."""
 Refuse = Callable[[RowError, str, str], None]
-"""Called with why a row is not used, its place, and its product's id."""
+"""A function that refuses a row: it is called with the error, the row's place and the product's id."""
 
 
 def join_row(product: dict[str, Any], row: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures as a source names them: cells that hold one name or several, and names as URIs."""
+"""Readers of picture names in a source: cells with one name or several, and names as URIs."""
 
 import ast
 import io
@@ -14,7 +14,7 @@ from atlas_ray.formats.values import describe, is_missing, plain_text, printable
 from atlas_ray.io import storage
 
 URL_KEYS = ("url", "src", "href", "uri", "link", "image_url", "image", "path", "filename", "file", "name")
-"""What objects call the address of their picture, the first of them first."""
+"""Keys under which objects hold the address of a picture, the preferred first."""
 ADDRESS = re.compile(r"(?:https?:|s3:|file:)?//[^/\s]|file:///", re.IGNORECASE)
 BEFORE_ADDRESS = re.compile(rf"[\s|;,]+(?={ADDRESS.pattern})", re.IGNORECASE)
 URI = re.compile(r"s3://[^/]+/.|(?i:https?)://[^/?#]+(?:/[^#]|\?.)")
@@ -23,23 +23,23 @@ PICTURE_END = re.compile(rf"{ENDING}(?:\?[^\s,;|]*)?$", re.IGNORECASE)
 BETWEEN_ADDRESSES = re.compile(
     rf"(?<!/)({ENDING}(?:\?[^\s,;|]{{0,1000}}?)?)[^\w/=?&%.,;|\s]{{0,3}}(?=(?:https?|s3|file)://)", re.IGNORECASE
 )
-"""A picture's ending and signs that nobody writes in an address, before the next one."""
+"""A pattern of what separates two addresses: a picture's ending and signs that addresses do not contain."""
 SEPARATOR = re.compile(r"(\s*[;,]\s*|\s+(?:&|\+|and|und|et)\s+|\s+)")
 LINE_END = re.compile(r"[\r\n]+|<br\s*/?>", re.IGNORECASE)
 IMG_TAG = re.compile(r"""<img\b[^<>]*?\ssrc\s*=\s*(["'])(.+?)\1""", re.IGNORECASE)
 NAMED_ADDRESS = re.compile(r"[^/]*?\((https?://[^\s()]+)\)\s*(?:,|$)", re.IGNORECASE)
-"""An attachment as Airtable writes it: `a.jpg (https://host/1)`."""
+"""A pattern of an attachment as Airtable writes it: `a.jpg (https://host/1)`."""
 SIZE = re.compile(r"\s*(\S*[^\s,])(?:\s+(\d+(?:\.\d+)?)[wx](?:\s*,\s*|\s*$)|\s*,\s+|\s*,?\s*$)")
-"""One of the sizes of a picture in HTML's `srcset`: `a.jpg 2x`."""
+"""A pattern of one size of a picture in HTML's `srcset`: `a.jpg 2x`."""
 ONE_NAME = re.compile(r"""(?:https?://|s3://)?[^\s|;,:<"'\[{]*""", re.IGNORECASE)
-"""What needs no closer look, as most cells."""
+"""A pattern of cells that hold a single plain name, as most do."""
 WINDOWS_PATH = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")
 PLAIN_LIST = re.compile(r'\{\s*(?:(?:"(?:[^"\\]|\\.)*"|[^\s",{}:][^",{}]*)\s*(?:,\s*(?!\})|(?=\})))*\}')
-"""As databases print lists: `{a,"b, c",NULL}`."""
+"""A pattern of a list as databases print it: `{a,"b, c",NULL}`."""
 PLAIN_ENTRY = re.compile(r'"((?:[^"\\]|\\.)*)"|[^\s",{}][^",{}]*')
 MISSING_NAMES = ("nan", "NaN", "null", "NULL", "NA")
 NO_PYTHON = re.compile(rf"""['"]\s*['"]|\b(?:{"|".join(MISSING_NAMES)})\b|^\{{""")
-"""What Python may print in a list, and reads otherwise or not at all; a set has no order."""
+"""A pattern of printed lists that Python cannot read back as they were; a set has no order."""
 SHOWN = 120
 
 
@@ -161,7 +161,7 @@ def _largest(text: str) -> list[str]:
 
 
 def _sequence(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
-    """Return the matches that a text consists of; [] where it has anything else."""
+    """Return the matches that a text consists of; [] if it holds anything else."""
     matches: list[re.Match[str]] = []
     at = 0
     while at < len(text) and (match := pattern.match(text, at)):
@@ -171,7 +171,7 @@ def _sequence(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
 
 
 def _names(text: str) -> list[str]:
-    """Return the names of files in a line; the whole of it where one of several would have no picture's ending."""
+    """Return the names of files in a line; the whole line if one of several would lack a picture's ending."""
     names = []
     for part in text.split("|"):
         ended: list[str] = []

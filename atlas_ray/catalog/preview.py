@@ -1,4 +1,4 @@
-"""What an import would read, from the first rows of its source; nothing is written."""
+"""The preview of an import: what it would read from the first rows of its source; nothing is written."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from atlas_ray.io.addresses import is_web
 from atlas_ray.io.objects import ObjectReader
 
 PICTURES = 20
-"""Pictures that are opened, at most."""
+"""The most pictures that are opened."""
 THREADS, TIMEOUT_S = 10, 5.0
-THERE = ("too_large",)
-"""Codes of pictures that could be reached."""
+REACHABLE_CODES = ("too_large",)
+"""Error codes of pictures that exist all the same."""
 
 
 @dataclass
@@ -30,23 +30,23 @@ class Preview:
     unused: list[str] = field(default_factory=list)
     """Columns of a table that no field was taken from."""
     rows: int = 0
-    """How many were looked at."""
+    """The number of rows that were read."""
     products: list[dict[str, Any]] = field(default_factory=list)
     """Rows of the products table."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Rows by error code."""
+    """Counts of refused rows by error code."""
     examples: dict[str, str] = field(default_factory=dict)
     """The first message of each code."""
     opened: int = 0
-    """Pictures that were opened, or tried."""
+    """The number of pictures that the preview tried to open."""
     failures: list[FetchError] = field(default_factory=list)
-    """Why some of them could not be."""
+    """The errors of pictures that could not be opened."""
     addresses: int = 0
-    """Pictures that are web addresses, which `fetch` downloads."""
+    """The number of pictures with a web address, which `fetch` downloads."""
 
     @property
     def warning(self) -> str | None:
-        """What is wrong with the pictures that were opened."""
+        """A sentence about the pictures that could not be opened."""
         if not self.failures:
             return None
         share = "none" if len(self.failures) == self.opened else f"only {self.opened - len(self.failures)}"
@@ -97,4 +97,4 @@ def _open_pictures(shown: Preview) -> None:
     with ObjectReader(threads=THREADS, timeout_s=TIMEOUT_S, attempts=1, store_retries=0) as reader:
         outcomes = reader.read_many(sample)
     shown.opened = len(sample)
-    shown.failures = [one for one in outcomes if isinstance(one, FetchError) and one.code not in THERE]
+    shown.failures = [one for one in outcomes if isinstance(one, FetchError) and one.code not in REACHABLE_CODES]

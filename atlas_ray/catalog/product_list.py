@@ -1,4 +1,4 @@
-"""A file that names products, made by a person or a job: a CSV, or Parquet."""
+"""Lists of products, made by a person or a job, as CSV or Parquet."""
 
 import unicodedata
 from collections.abc import Container, Iterator, Sequence
@@ -16,7 +16,7 @@ from atlas_ray.io import storage
 
 
 def read_list(source: str, columns: Sequence[str]) -> Iterator[RawRow]:
-    """Yield the rows of a list, one by one; the `product_id` of each is text, "" where it has none.
+    """Yield the rows of a list, one by one; the `product_id` of each is text, "" if it has none.
 
     Args:
         source: A .csv or .tsv, as a spreadsheet of any country saves it; a .parquet; or a folder of Parquet files.

@@ -33,17 +33,17 @@ PATH_FIELDS = ("category_path", "breadcrumb")
 """Fields that are paths, as text or as lists."""
 MAX_ID_CHARACTERS = 1024
 CELL_ERRORS = ("#n/a", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!")
-"""What a spreadsheet writes where a formula failed."""
+"""The values that spreadsheets write for a failed formula."""
 NO_VALUE = frozenset((*CELL_ERRORS, "n/a", "n.a.", "nan", "null", "none", "nil", "\\n", "-", "--", "?"))
-"""Texts that stand for a missing id, category or picture, in lower case; of a title, they may be one."""
+"""Texts that mean a missing id, category or picture, in lower case; a title may be one of them."""
 NO_PICTURE = NO_VALUE | {"no_selection"}
-"""The same of a picture, with Magento's word."""
+"""Texts that mean a missing picture, with Magento's `no_selection`."""
 NO_TEXT = frozenset((*CELL_ERRORS, "nan", "null", "\\n"))
-"""Texts that stand for a missing text of another kind."""
+"""Texts that mean that another kind of text is missing."""
 ROUNDED = re.compile(r"\d[.,]\d+E\+\d+")
-"""A long number as a spreadsheet shows it, its last digits lost."""
+"""A pattern of a long number that a spreadsheet has rounded: `1.23E+15`."""
 GUARDED = re.compile(r'="([^"]*)"')
-"""A text as spreadsheets are kept from reading it as a number."""
+"""A pattern of a text that is protected from becoming a number in a spreadsheet: `="123"`."""
 
 
 @dataclass
@@ -57,36 +57,36 @@ class Unread:
 
 @dataclass(kw_only=True)
 class RowReader:
-    """How raw rows of one source are read, and what was found on the way."""
+    """A reader of the raw rows of one source, with counts of what it read."""
 
     image_base: str
     """The folder that relative picture names are below."""
     image_base_given: bool = False
-    """Whether the user named it; names that begin with a slash are below it then, too."""
+    """Whether the user named `image_base`; names that begin with a slash are then below it, too."""
     columns: Columns = field(default_factory=lambda: Columns({}))
-    """Where the fields are."""
+    """The mapping from columns to fields."""
     taxonomy: Taxonomy | None = None
-    """Labels outside it are refused."""
+    """The taxonomy; labels outside it are refused."""
     store: str | None = None
-    """The store of rows that name none."""
+    """The store of rows without a store."""
     separators: Mapping[str, str] = field(default_factory=dict)
-    """Between the names of a category path or breadcrumb written as text, by field."""
+    """The separator of the names of a category path or breadcrumb, by field."""
     category_separator: str | None = None
-    """Between several category paths in one cell; None if a cell names one."""
+    """The separator of several category paths in a cell; None if a cell names one."""
     doubts_paths: bool = False
-    """Whether nobody said if a sign in a name stands between several paths."""
+    """Whether the user left open if a cell may name several paths."""
     image_separator: str | None = None
-    """Between the pictures in one cell; None to tell them by their looks."""
+    """The separator of several pictures in a cell; None to tell pictures by their form."""
     point_marks_thousands: bool = False
     """Whether a price of `1.299` is more than a thousand."""
     unread: dict[str, Unread] = field(default_factory=dict)
-    """Optional fields that were left empty, since their value could not be read."""
+    """Optional fields that were left empty because their value could not be read."""
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How many values of a field came from a column, by (field, column)."""
+    """Counts of the values that were read, by (field, column)."""
     tally: SeparatorTally = field(default_factory=SeparatorTally)
-    """The separators that category paths had."""
+    """Counts of the separators in category paths."""
     deepest: int = 0
-    """Names of the longest category path."""
+    """The number of names in the longest category path."""
     unsure: Unread | None = None
     """Category paths that were read as one, and may be several."""
 
@@ -142,7 +142,7 @@ class RowReader:
 
     @property
     def likely_separator(self) -> str | None:
-        """What most category paths have, where each was read as a single name."""
+        """A separator that most category paths contain, if all were read as a single name."""
         return self.tally.most() if self.deepest == 1 else None
 
     def _value(self, row: Mapping[str, Any], columns: Sequence[str], name: str) -> Any:
@@ -167,7 +167,7 @@ class RowReader:
         return names or None
 
     def _optional(self, name: str, value: Any, place: str, read: Callable[[Any], T]) -> T | None:
-        """Read a field that a product may lack; where it cannot be read it is missing, and counted."""
+        """Read an optional field; a value that cannot be read counts as missing, and is counted."""
         try:
             return read(value)
         except RowError:
@@ -206,7 +206,7 @@ class RowReader:
         return text
 
     def _image_uris(self, values: Sequence[Any], place: str) -> list[str]:
-        """Return the pictures of a row; one that cannot be read is counted where there are others."""
+        """Return the pictures of a row; one that cannot be read is counted if there are others."""
         uris, errors = [], []
         for value in values:
             for name in picture_names(value, self.image_separator):
@@ -317,4 +317,4 @@ OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "crawled_at": _time,
     "split": _split,
 }
-"""Fields that a product may lack, and how each is read by itself."""
+"""Readers of the optional fields, by field."""

@@ -1,4 +1,4 @@
-"""A catalogue of some products of another one: those that a list names."""
+"""Selections from a catalogue: a new catalogue of the products that a list names."""
 
 import time
 from collections import Counter
@@ -44,7 +44,7 @@ class SelectReport:
     products: int
     images: int
     quarantined: Counter[str]
-    """Rows of the list by error code."""
+    """Counts of quarantined rows of the list by error code."""
 
     @property
     def quarantined_fraction(self) -> float:
@@ -69,7 +69,7 @@ def select(config: SelectConfig) -> SelectReport:
     check_unused(output)
     tables = open_catalog(catalog, others=True, may_be_empty=True)
     wanted, quarantine = _read(config.products)
-    selected = _Found(list(wanted))
+    selected = _ListedRows(list(wanted))
     copy_catalog(tables, output, selected.products, change_images=selected.images)
     if not selected.counts["products"]:
         for name in ("products", "images"):
@@ -80,7 +80,7 @@ def select(config: SelectConfig) -> SelectReport:
             message = f"{config.products}, {place}: the catalogue has no product {product_id[:200]!r}"
             quarantine.append(quarantine_row("select", "unknown_product", message, product_id=product_id[:200]))
     names = list(wanted)
-    for at, more in sorted(found.repeated.items()):
+    for at, more in sorted(selected.repeated.items()):
         product_id = names[at][:200]
         message = f"{catalog}: product {product_id!r} has {more + 1} rows in the products table; the first is kept"
         quarantine += [quarantine_row("select", "duplicate_product", message, product_id=product_id)] * more
@@ -100,7 +100,7 @@ def select(config: SelectConfig) -> SelectReport:
 
 
 def _read(source: str) -> tuple[dict[str, str], list[dict[str, object]]]:
-    """Return where each product stands in a list, and the rows that name none."""
+    """Return the place of each product in a list, and the rows that name none."""
     places: dict[str, str] = {}
     quarantine = []
     for row in read_list(source, ["product_id"]):
@@ -116,7 +116,7 @@ def _read(source: str) -> tuple[dict[str, str], list[dict[str, object]]]:
     return places, quarantine
 
 
-class _Found:
+class _ListedRows:
     """Keeps the rows of listed products, of each product the first.
 
     Attributes:

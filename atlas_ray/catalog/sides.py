@@ -1,4 +1,4 @@
-"""The split of an import: a product's side from its source, from an earlier catalogue, or drawn."""
+"""The split of an import: a product's side comes from its source, an earlier catalogue, or a hash of its id."""
 
 import contextlib
 import os
@@ -10,17 +10,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_ray.catalog.split import Draw, HashedSplit, SplitRule, StratifiedSplit, known_products, parse_shares
+from atlas_ray.catalog.split import HashedSplit, SplitAssigner, SplitRule, StratifiedSplit, known_products, parse_shares
 from atlas_ray.taxonomy import CategoryPath
 
-DRAWS: dict[bool, type[HashedSplit] | type[StratifiedSplit]] = {False: HashedSplit, True: StratifiedSplit}
-"""By whether the shares are to be exact."""
+ASSIGNERS: dict[bool, type[HashedSplit] | type[StratifiedSplit]] = {False: HashedSplit, True: StratifiedSplit}
+"""The classes that assign a side, by whether the shares must be exact."""
 UNLABELLED, LEFT_OUT = "unlabelled", "left out"
-"""What an earlier catalogue says of products without a split: they had no label, or are kept out of all splits."""
+"""States of a product without a split in an earlier catalogue: it had no label, or is kept out of all splits."""
 
 
 class Sides:
-    """Gives products their split as they stream by.
+    """Assignment of splits to products as they stream by.
 
     Attributes:
         rule: How the new ones get theirs.
@@ -33,7 +33,7 @@ class Sides:
         self.rule = rule
         self.counts = Counter[str]()
         self._known = known
-        self._draw: Draw = DRAWS[rule.exact](parse_shares(rule.shares), rule.seed)
+        self._assigner: SplitAssigner = ASSIGNERS[rule.exact](parse_shares(rule.shares), rule.seed)
         self._trained: dict[CategoryPath, list[int]] = {}  # products, and those of them in train
 
     def settle(self, product: dict[str, Any]) -> None:
@@ -52,9 +52,9 @@ class Sides:
         elif before is not None and before != UNLABELLED:
             origin, split = "previous", known
             if path:
-                self._draw.assign(product["product_id"], path)  # in exact shares a known product has its place, too
+                self._assigner.assign(product["product_id"], path)  # in exact shares a known product has its place, too
         elif path:
-            origin, split = "drawn", self._draw.assign(product["product_id"], path)
+            origin, split = "drawn", self._assigner.assign(product["product_id"], path)
         product["split"] = split
         if path:
             self.counts[origin] += 1
@@ -82,10 +82,10 @@ def open_sides(
     """Open the split of an import; what earlier catalogues know lies in a database on disk meanwhile.
 
     Args:
-        shares: Of train, val and test; those of the last earlier catalogue where None.
+        shares: Of train, val and test; None for those of the last earlier catalogue.
         seed: Of the draw; likewise.
         exact: Whether each category path is split in exact shares, by the order of the rows.
-        previous: Earlier catalogues, whose products keep their split; where they disagree the last one counts.
+        previous: Earlier catalogues, whose products keep their split; if they disagree, the last one counts.
 
     Raises:
         CatalogError: if one of them is no catalogue.

@@ -1,4 +1,4 @@
-"""What a catalogue comes from: each source yields raw rows, one at a time, with where they stood."""
+"""Sources of a catalogue: each yields raw rows, one at a time, with their place."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from atlas_ray.io import storage
 
 FORMATS = ("atlas-json", "json", "csv", "jsonl", "folder")
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-"""The formats that a file's name tells; a `.json` is told by its content."""
+"""Formats by file name ending; the format of a `.json` is told from its content."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
 MAX_HEAD_BYTES = 16 * 1024 * 1024
 
@@ -25,14 +25,14 @@ class RawRow:
     """A record as its source has it."""
 
     place: str
-    """Where it stood: `line 7`, `image 3` or a file name."""
+    """The row's place in the source: `line 7`, `image 3` or a file name."""
     fields: dict[str, Any] = field(default_factory=dict)
     error: RowError | None = None
-    """Why it could not even be read."""
+    """The reason why the row could not be read."""
     blank: bool = False
-    """It says nothing, as an empty line does."""
+    """Whether the row is blank, such as an empty line."""
     lines: int = 1
-    """How many lines of a text file it has."""
+    """The number of lines of the row in a text file."""
 
 
 class Source:
@@ -96,12 +96,12 @@ class Source:
 
     @property
     def lines(self) -> int | None:
-        """How many lines of a CSV were read so far; None for other formats."""
+        """The number of lines of a CSV that were read so far; None for other formats."""
         return self._table.lines if self._table else None
 
     @property
     def encoding(self) -> str | None:
-        """What a text file was read as so far; None for folders."""
+        """The encoding that a text file was read with so far; None for folders."""
         return self._stream.encoding_name if self._stream else None
 
     @property

@@ -56,12 +56,12 @@ def side_of(product_id: str, shares: Shares, seed: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRule:
-    """How products that have no split get one; it lies in a catalogue as `split.json`, and its copies have it, too."""
+    """A rule that assigns a split to products without one; `split.json` holds it in a catalogue and its copies."""
 
     shares: str = SHARES
-    """Of train, val and test."""
+    """The shares of train, val and test."""
     seed: int = 0
-    """Of the draw."""
+    """The random seed of the split."""
     exact: bool = False
     """Whether each category path was split in exact shares, by the order of the rows."""
     previous: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class SplitRule:
 
     @classmethod
     def of(cls, catalog: str) -> Self:
-        """Read a catalogue's rule; the default one where it has none.
+        """Read a catalogue's rule; the default one if it has none.
 
         Raises:
             CatalogError: if it cannot be read.
@@ -86,11 +86,11 @@ class SplitRule:
             ) from None
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
+        """Refuse invalid shares."""
         parse_shares(self.shares)
 
     def changed(self, *, shares: str | None, seed: int | None) -> Self:
-        """Return the rule with other shares and another seed, where they are given."""
+        """Return the rule with other shares and another seed, if they are given."""
         return replace(self, shares=shares or self.shares, seed=self.seed if seed is None else seed)
 
     def write(self, catalog: str) -> None:
@@ -102,8 +102,8 @@ class SplitRule:
         return side_of(product_id, parse_shares(self.shares), self.seed)
 
 
-class Draw(Protocol):
-    """Gives products a split, one after the other."""
+class SplitAssigner(Protocol):
+    """A method of assigning splits to products, one after the other."""
 
     def assign(self, product_id: str, path: CategoryPath, /) -> str:
         """Return the split of the next labelled product."""
@@ -197,7 +197,7 @@ def resplit(products: pa.Table, groups: pa.Table, shares: Shares, seed: int, kno
 
 
 def _measured(sides: Iterable[str | None]) -> str | None:
-    """Return the side of several that a product is measured on before it is trained on; None if there is none."""
+    """Return the side among several that is measured first: test before val before train; None if there is none."""
     present = set(sides)
     return next((name for name in reversed(SPLITS) if name in present), None)
 

@@ -1,1 +1,1 @@
-"""Downloads of the pictures that a catalogue names by URL."""
+"""Downloads of the pictures of a catalogue that are named by URL."""

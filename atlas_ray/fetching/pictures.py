@@ -1,4 +1,4 @@
-"""The stage of a fetch that downloads and stores: picture rows in, one outcome a row out."""
+"""The stage of a fetch that downloads and stores pictures: rows of pictures in, one outcome for each out."""
 
 import asyncio
 import hashlib
@@ -18,10 +18,10 @@ from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
 from atlas_ray.modalities.picture_files import open_picture
 
 JOURNAL = "fetched"
-"""The folder of a fetch's output that holds its outcomes, as they were written."""
+"""The folder of a fetch's output that holds the journal of its outcomes."""
 
-LARGE = 256 * 1024
-"""Bytes of a picture that is looked at in a thread: a header made to be slow to read must not stop the others."""
+LARGE_BYTES = 256 * 1024
+"""The size from which a picture is checked in a thread, so that a header that is slow to read does not block others."""
 
 OUTCOMES = pa.schema(
     [
@@ -38,7 +38,7 @@ OUTCOMES = pa.schema(
         ("asked_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-"""One row a time that a picture was asked for; the first three columns are those of the source catalogue.
+"""Outcomes: one row for each request of a picture; the first three columns are those of the source catalogue.
 
 `bytes` is null for a picture that was in storage already; `error_code` for one that could be had.
 """
@@ -56,7 +56,7 @@ class Stored:
 
 
 class PictureFetcher:
-    """Downloads pictures into a folder, each under the hash of its content."""
+    """A downloader of pictures into a folder, each under the hash of its content."""
 
     def __init__(self, output: str, downloader: Downloader, limits: PictureLimits = DEFAULT_LIMITS) -> None:
         self._downloader = downloader
@@ -88,7 +88,7 @@ class PictureFetcher:
         return key | {"stored_uri": row["image_uri"]} | {name: row[name] for name in ("sha256", "width", "height")}
 
     async def _store(self, download: Download) -> Stored:
-        if len(download.content) < LARGE:
+        if len(download.content) < LARGE_BYTES:
             (width, height), digest = _examine(download, self._limits)
         else:
             loop = asyncio.get_running_loop()

@@ -48,7 +48,7 @@ BYTES_PER_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class FetchConfig(Settings):
-    """What to fetch, and how politely; the limits hold for all workers together."""
+    """The catalogue to fetch and the limits of requests, which hold for all workers together."""
 
     catalog: str = setting("a catalogue: its products and images tables")
     output: str = setting("folder of the downloaded pictures and their catalogue")

@@ -1,4 +1,4 @@
-"""The end of a fetch: its outcomes and the source's tables become a catalogue, and balance."""
+"""The last step of a fetch: its outcomes and the source's tables become a catalogue, and are balanced."""
 
 import hashlib
 
@@ -14,12 +14,12 @@ from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT
 from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids
 
 TABLES = {"products": PRODUCTS, "images": IMAGES, "quarantine": QUARANTINE}
-"""What is written, and left to be written again where a run is stopped."""
+"""The schemas of the tables that are written; a stopped run writes them again."""
 
 JOINED = pa.schema(
     {"kind": pa.int8()} | {field.name: field.type for schema in (PRODUCTS, OUTCOMES) for field in schema}
 )
-"""What is brought together by product: rows of products, of images and of outcomes in one shape."""
+"""The common schema in which rows of products, images and outcomes are joined by product."""
 
 
 def write_products(table: pa.Table, output: str) -> pa.Table:

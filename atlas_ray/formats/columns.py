@@ -18,7 +18,7 @@ from atlas_ray.arrays import list_offsets
 from atlas_ray.formats.values import clean_name, split_name
 
 WHOLE_FLOATS = 2**53
-"""From here on a float no longer tells whole numbers apart."""
+"""The first whole number from which a float no longer tells neighbours apart."""
 
 MAX_PRICE = 1e12
 """From here on a number is no price."""
@@ -80,7 +80,7 @@ def fits(source: pa.DataType, target: pa.DataType) -> bool:
     elif kinds == ("int", "int"):
         narrow, wide = (np.iinfo(one.to_pandas_dtype()) for one in (source, target))
         return bool(wide.min <= narrow.min and narrow.max <= wide.max)
-    elif kinds in READS:
+    elif kinds in READABLE:
         return kinds in EXACT
     else:
         raise TypeError(f"{source} does not say {target}")
@@ -108,7 +108,7 @@ def cast(array: pa.Array, target: pa.DataType) -> pa.Array:
             for field in target
         ]
         return pa.StructArray.from_arrays(children, fields=list(target), mask=array.is_null())
-    return READS.get(kinds, _same)(array, target)
+    return READABLE.get(kinds, _same)(array, target)
 
 
 def cast_path(array: pa.Array, target: pa.DataType) -> pa.Array:
@@ -214,7 +214,7 @@ def _decoded(value: bytes | None) -> str | None:
 
 
 def _whole(array: pa.Array, target: pa.DataType) -> pa.Array:
-    """Read whole numbers that were written as floats (pandas does, where some are missing), decimals or others."""
+    """Read whole numbers that were written as floats (pandas does, if some are missing), decimals or others."""
     kind = kind_of(array.type)
     if kind == "int":
         try:
@@ -308,9 +308,9 @@ EXACT: dict[tuple[str, str], Read] = {
     ("time", "time"): _time,
     ("bool", "bool"): _same,
 }
-"""What can be read as what, by kinds; every value says something."""
+"""Pairs of kinds (stored, target) of which every stored value can be read as the target."""
 
-READS: dict[tuple[str, str], Read] = {
+READABLE: dict[tuple[str, str], Read] = {
     **EXACT,
     ("int", "int"): _whole,
     ("binary", "text"): _utf8,
@@ -322,7 +322,7 @@ READS: dict[tuple[str, str], Read] = {
     ("text", "float"): _parsed,
     ("text", "time"): _parsed,
 }
-"""The same with those of which some values may say nothing."""
+"""Pairs of kinds that can be read, including those of which some stored values become null."""
 
 EXPECTED = {
     "text": "text or whole numbers",
@@ -332,4 +332,4 @@ EXPECTED = {
     "bool": "true and false",
     "list": "a list",
 }
-"""Words for what a column is for, by kind."""
+"""Descriptions of what a column should hold, by kind, for messages."""

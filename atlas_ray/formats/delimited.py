@@ -16,11 +16,11 @@ from atlas_ray.formats.text_files import MAX_LINE_BYTES, Line, Utf8Stream, read_
 from atlas_ray.formats.values import clean_name
 
 SEPARATORS = (",", ";", "\t", "|")
-"""Where the decimal point is a comma, spreadsheets write semicolons; some feeds have bars."""
+"""The accepted separators: spreadsheets write semicolons where the decimal point is a comma, and some feeds bars."""
 SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\s]*')
-"""What may stand above a header, for a spreadsheet."""
+"""A pattern of the line `sep=;` above a header, which some spreadsheets read."""
 BLANK = ',;|\t\r\n "'
-"""What a line without any cell is made of."""
+"""The characters of a line without any cell."""
 MAX_RECORD_LINES = 10_000
 SWALLOWED_SHARE = 0.9
 MIN_SWALLOWED_SEPARATORS, MIN_TIGHT_SEPARATORS = 3, 2
@@ -32,13 +32,13 @@ class Record(NamedTuple):
     """A record of a CSV below its header."""
 
     line: int
-    """The line that it begins in."""
+    """The number of the line in which the record begins."""
     lines: int
-    """How many lines it has."""
+    """The number of lines of the record."""
     cells: list[str]
-    """As many as the header has; [] for a blank record, and where there is an error."""
+    """The record's cells, as many as the header has; [] for a blank record and for one with an error."""
     error: RowError | None = None
-    """Why it cannot be used: `bad_row`, or `bad_encoding`."""
+    """The reason why the record cannot be used: `bad_row` or `bad_encoding`."""
 
 
 def column_key(column: str) -> str:
@@ -50,7 +50,7 @@ class Delimited:
     """The records of a CSV, one by one.
 
     Attributes:
-        header: The names of the columns; "" where one has none.
+        header: The names of the columns; "" for one without a name.
         header_lines: How many lines there are up to the end of the header.
         separator: What stands between cells.
     """
@@ -71,10 +71,10 @@ class Delimited:
             stream: The file.
             columns: What its columns may be called; the separator is the one that makes most of them known.
             source: Its name, for messages.
-            error: What is raised where the file as a whole cannot be read.
+            error: The error that is raised if the file as a whole cannot be read.
             cut_off: Take the last cells that a record lacks as empty, and leave out what stands beside the named
                 columns: spreadsheets do both. Otherwise such a record is refused, for a cell may have been torn apart.
-            advice: What else to do where no column is known.
+            advice: Further advice for the message if no column is known.
 
         Raises:
             UserError: of the kind that was given, for a file without a header, or with none of the columns.
@@ -166,7 +166,7 @@ class Delimited:
         return alike >= SWALLOWED_SHARE * len(lines) and alike * wanted >= least
 
     def _read_header(self, columns: Sequence[str], source: str, error: type[UserError]) -> tuple[str, str]:
-        """Read up to the record that names the columns, tell the separator from it, and say where it stands."""
+        """Read up to the record that names the columns, tell the separator from it, and return its place."""
         separators: tuple[str, ...] = SEPARATORS if not source.lower().endswith(".tsv") else ("\t", *SEPARATORS)
         wanted = set(map(column_key, columns))
         for number, text, broken in self._lines:

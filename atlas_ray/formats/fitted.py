@@ -1,4 +1,4 @@
-"""The products that a model was fitted on, as hashes of their ids, so that nobody measures it on them unawares."""
+"""Records of the products that a model was fitted on, as hashes of their ids, so that it is not measured on them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TRAINED, FUSED, CALIBRATED = 1, 2, 4
-"""What a product was used for: the weights of a model, a policy that fuses models, a temperature. Bits of `use`."""
+"""Bits of `use`: a product was used to train weights, to fit a fusion policy, or to fit a temperature."""
 LAYOUT = np.dtype([("product", "<u8"), ("use", "u1")])
 
 
@@ -27,9 +27,9 @@ class Fitted:
     """Products, and what each was used for."""
 
     products: NDArray[np.uint64]
-    """(count,) their keys, each once, in order."""
+    """(count,) hashed keys of the products, each once, sorted."""
     use: NDArray[np.uint8]
-    """(count,) bits."""
+    """(count,) for each product, the bits of what it was used for."""
 
     @classmethod
     def of(cls, keys: NDArray[np.uint64], use: int) -> Self:

@@ -1,4 +1,4 @@
-"""A list in a JSON document, read entry by entry; numbers may be NaN, infinite, or of any size, as in exports."""
+"""A reader of a list in a JSON document, entry by entry; numbers may be NaN, infinite or of any size, as in exports."""
 
 import codecs
 import json
@@ -12,14 +12,14 @@ from atlas_ray.formats.values import printable
 
 MAX_ENTRY_CHARACTERS = 16 * 1024 * 1024
 MAX_DIGITS = 4000
-"""Python refuses to read whole numbers of more; such a one becomes infinite, which no field takes."""
+"""The digits of the longest whole number that is read; a longer one becomes infinite, which every field refuses."""
 SPACE = re.compile(r"[ \t\n\r]*")
 UNDECODABLE = re.compile("[\udc80-\udcff]")
 SHOWN = 60
 
 
 class KeyCheck:
-    """Makes objects of JSON, and notes a key that has two values in one, of which a reader would take the last."""
+    """A builder of JSON objects that notes a key with two values, of which a reader would take the last."""
 
     def __init__(self) -> None:
         self._doubled: str | None = None
@@ -38,7 +38,7 @@ class KeyCheck:
 
 
 class JsonList:
-    """Reads a list of a JSON document; memory grows with its longest entry alone."""
+    """A reader of a list in a JSON document; memory grows with its longest entry alone."""
 
     def __init__(self, stream: Utf8Stream) -> None:
         """Take a document, of which nothing was read."""

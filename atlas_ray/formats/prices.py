@@ -1,4 +1,4 @@
-"""Prices and currencies as people and machines write them, on a page or in a table."""
+"""Readers of prices and currencies as people and machines write them, on a page or in a table."""
 
 import math
 import re
@@ -21,7 +21,7 @@ CURRENCIES = frozenset(
         "TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ",
     )
 )
-"""The codes of ISO 4217 that shops may ask."""
+"""ISO 4217 codes of the currencies that shops may charge."""
 CURRENCY_OF_SIGN = {
     "€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "₩": "KRW", "원": "KRW", "₪": "ILS", "₺": "TRY", "₴": "UAH",
     "₫": "VND", "₸": "KZT", "₱": "PHP", "฿": "THB", "zł": "PLN", "kč": "CZK", "lei": "RON", "руб": "RUB",
@@ -30,14 +30,14 @@ CURRENCY_OF_SIGN = {
     "ر.ع": "OMR", "jd": "JOD", "د.أ": "JOD", "د.ا": "JOD", "د.ت": "TND", "د.ع": "IQD", "ع.د": "IQD", "د.ل": "LYD",
     "ل.د": "LYD", "euro": "EUR", "euros": "EUR", "rur": "RUB",
 }  # fmt: skip
-"""Signs that one currency alone has; `$`, `¥`, `kr` and `Rs` have several."""
+"""Currencies by sign, for signs of a single currency; `$`, `¥`, `kr` and `Rs` stand for several."""
 THREE_DECIMALS = {"BHD": ".", "IQD": ".", "JOD": ".", "KWD": ".", "LYD": ".,", "OMR": ".", "TND": ".,"}
-"""Currencies with three decimals, and what may stand before these: `KWD 3.350` is less than four."""
+"""Currencies with three decimals, each with its decimal separators: `KWD 3.350` is less than four."""
 LAST_THREE = re.compile(r"(\d[\d.,'\s]*|)([.,])\d{3}(?!\d)")
 CODE_AT_NUMBER = re.compile(r"\b([A-Z]{3})[\s:.]{0,3}\d|\d\s?([A-Z]{3})\b")
 PLAIN = re.compile(r"[0-9]{1,9}(\.[0-9]{1,2})?")
 NUMBER = re.compile(r"\d(?:[\d.,'’\s]{0,20}\d)?")
-"""One number, with what may stand between its digits."""
+"""A pattern of one number, with the separators between its digits."""
 BROKEN_GROUP = re.compile(r"\d\s+(?!\d{3}(?!\d))")
 NEGATIVE = re.compile(r"[-−–(]\s*\D{0,3}\d|\d\s*[-−]$")
 DIGITS = str.maketrans({"٫": ".", "٬": ",", "’": "'", "ʼ": "'", "´": "'", "`": "'"})
@@ -68,7 +68,7 @@ def read_price(text: str, *, by_machine: bool = True) -> tuple[float, str | None
     """Read a text that is a price and nothing else, such as a table's cell; return it with the currency it states.
 
     `$12.99`, `12.345,00 €`, `1'299.50`, `Rs. 1,299`, `USD 5`. None for several numbers (`10-20`, `12/31/2020`), a
-    share, a negative number, and words beside the number where no currency is among them (`5 pcs`, `SKU123`).
+    share, a negative number, and words beside the number if none of them is a currency (`5 pcs`, `SKU123`).
 
     Args:
         text: Of a cell.
@@ -93,7 +93,7 @@ def read_price(text: str, *, by_machine: bool = True) -> tuple[float, str | None
 
 
 def parse_price(text: str, *, by_machine: bool = True, currency: str | None = None) -> float | None:
-    """Read a price: `1299.00`, `1.299,00 €`, `Rs. 1,299`; None for what is none, negative or absurd.
+    """Read a price: `1299.00`, `1.299,00 €`, `Rs. 1,299`; None for a text that is not a price, is negative or absurd.
 
     Args:
         text: The price, perhaps with words and signs around it.

@@ -1,4 +1,4 @@
-"""Tables for a person's spreadsheet: CSV whose cells stay text, and read back as they were."""
+"""CSV for a person's spreadsheet, whose cells stay text and are read back unchanged."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from atlas_ray.io import storage
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""A cell that begins so is computed by one spreadsheet or another."""
+"""First characters of cells that some spreadsheet would compute as a formula."""
 GUARD = "'"
 
 
@@ -17,7 +17,7 @@ def guarded(text: str) -> str:
 
 
 def unguarded(text: str) -> str:
-    """Return what was given to `guarded`, also where a spreadsheet took the quote away."""
+    """Return the text that was given to `guarded`, even if a spreadsheet removed the quote."""
     return text[1:] if text.startswith(tuple(GUARD + start for start in (*FORMULA_STARTS, GUARD))) else text
 
 

@@ -1,4 +1,4 @@
-"""The Parquet files of a table, as any program writes them: what their footers say, and their columns as ours."""
+"""Parquet files of a table as any program writes them: their footers, and their columns in this project's types."""
 
 import itertools
 import time
@@ -30,9 +30,9 @@ SUFFIXES = (".parquet", ".pq", ".parq")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 FOOTER_THREADS = 16
 STORE_ERROR = "AWS Error"
-"""Stands in what Arrow says of an answer, or of none, of a store; all else that it says is of the file."""
+"""A pattern of Arrow's messages about a store's answer, or lack of one; other messages are about the file."""
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Before a store is asked again for what it did not give, or broke off, which Arrow itself does not do."""
+"""Pauses before each retry of a read that a store refused or broke off, since Arrow itself does not retry."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class TableFile:
     uri: str
     schema: pa.Schema
     folders: Mapping[str, str | None]
-    """Columns that its folders say: `split=train/`."""
+    """Columns and values from the names of the file's folders, such as `split=train/`."""
     groups: tuple[RowGroup, ...]
     first: int = 0
-    """The number of the first of them in the file."""
+    """The number of the first row in the file."""
 
     @property
     def rows(self) -> int:
@@ -120,7 +120,7 @@ SIDES = {"train", "val", "test"}
 
 
 def parquet_files(uri: str) -> list[str]:
-    """Return the Parquet files of a table, by name; [] where there is none.
+    """Return the Parquet files of a table, by name; [] if there are none.
 
     Names that begin with `.` or `_` belong to the programs that wrote them, and so do folders of such names.
     """
@@ -140,7 +140,7 @@ def read_footers(uri: str, watched: set[str]) -> list[TableFile]:
 
     Args:
         uri: The table's folder, or one file.
-        watched: Columns of which to see where they are `sure`.
+        watched: Columns to check for nulls and empty texts, so that they may be `sure`.
 
     Raises:
         CatalogError: naming a file that is damaged, or that has a column twice.
@@ -202,7 +202,7 @@ def _group(group: Any, schema: pa.Schema, watched: set[str]) -> RowGroup:
 
 
 def is_exact(file: TableFile, asked: pa.Field) -> bool:
-    """Tell whether all of a file's values of a column can be read; True where it has no such column.
+    """Tell whether all of a file's values of a column can be read; True if it has no such column.
 
     Raises:
         CatalogError: if none can.
@@ -237,5 +237,5 @@ def _damaged(uri: str, error: Exception) -> CatalogError:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or its name where there is none."""
+    """Return the first line of an error's text, or its class name if the text is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,13 +1,13 @@
-"""The one door through which every table is opened: Parquet files as any program writes them, in one shape.
+"""Tables of Parquet files as any program writes them, opened in the contract's shape; every reader comes through here.
 
 `open_table` lists the files, reads all their footers, and checks every column that is asked for in every file, so
-that what does not fit is told, with its file, before work starts. What is read afterwards has the contract's names
+that a column that does not fit is refused, with its file, before work starts. The rows have the contract's names
 and types (`atlas_ray.schemas`): a column that a file lacks is null, other layouts and widths are cast, and a value
 that says nothing of its kind is null and counted. Rows with a null in a column that must not have one never
 come out; they are counted, and `Table.unusable` names them for the quarantine.
 
-A picture's `image_id` is derived from its product and its URI wherever a catalogue's images are read: what stands in
-the column, numbers within each product, say, is not trusted.
+A picture's `image_id` is always derived from its product and its URI: the stored column may hold something else, such
+as numbers within each product.
 """
 
 import functools
@@ -28,21 +28,21 @@ from atlas_ray.schemas import image_ids
 
 READ_ROWS = 50_000
 UNFINISHED = "unfinished.json"
-"""Stands beside the tables of a catalogue while an import writes them: they are not to be used until it is done."""
+"""The marker file beside a catalogue's tables while an import writes them; until it is gone they must not be used."""
 INFLATION, BYTES_PER_VALUE = 4, 128
-"""How much larger rows are in memory than in a file, and how much a value takes, at most, about."""
+"""Rough limits: the size of rows in memory relative to their file, and the bytes of one value."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some row groups of a file, to be read in the table's shape, here or in another process."""
+    """Row groups of a file, to be read in the table's shape, in this or another process."""
 
     file: TableFile
     schema: pa.Schema
-    """What comes out."""
+    """The schema of the rows that are read."""
     keys: pa.Schema
     foreign: bool
-    """Whether `image_id` is derived, and an empty key is none."""
+    """Whether another program may have written the files: `image_id` is derived, and an empty key counts as missing."""
 
     @property
     def rows(self) -> int:
@@ -90,19 +90,19 @@ class Table:
 
     uri: str
     files: tuple[TableFile, ...]
-    """Those that have rows."""
+    """The files that have rows."""
     schema: pa.Schema
     """The columns that may be read."""
     keys: pa.Schema
-    """Those of which every row has to have a value."""
+    """The columns that must have a value in every row."""
     foreign: bool
-    """Whether `image_id` is derived, and an empty key is none."""
+    """Whether another program may have written the files: `image_id` is derived, and an empty key counts as missing."""
     unusable_rows: int = 0
-    """Rows without a key, which do not come out."""
+    """The number of rows without a key, which are not read."""
     unusable_example: str = ""
-    """The first of them, in words."""
+    """A description of the first row without a key."""
     unreadable: Mapping[str, Unreadable] = field(default_factory=dict)
-    """By column."""
+    """Values that cannot be read, by column."""
 
     @functools.cached_property
     def all_rows(self) -> int:

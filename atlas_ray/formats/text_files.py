@@ -29,9 +29,9 @@ MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32-be"),
 )
 NO_TEXT = b"\xff"
-"""A byte that is a letter in some encodings, and a sign of damage in any shop's file."""
+"""A byte that is a letter in some encodings, and a sign of damage in any other file of a shop."""
 CYRILLIC = ("cp1251", "koi8-r", "koi8-u")
-"""Encodings in which that byte is a letter of most sentences."""
+"""Encodings in which `NO_TEXT` is a common letter."""
 PACKED = (
     ((".gz", ".gzip"), b"\x1f\x8b", "a gzip file; unpack it first (gunzip)"),
     ((".xlsx", ".xlsm", ".ods"), b"PK\x03\x04", "a spreadsheet or zip file; save its sheet as a CSV in UTF-8"),
@@ -46,11 +46,11 @@ PACKED = (
 """Name endings and first bytes of files that hold no table of text as they are, and what to do about them."""
 
 Line = tuple[int, str, RowError | None]
-"""A line's number, its text with its line end, and why the text is not all right."""
+"""A line: its number, its text with its line end, and why it is damaged, if it is."""
 
 codecs.register_error("atlas_ray.undecodable", lambda error: ("\udcff", getattr(error, "end", 0)))
 UNDECODABLE = "atlas_ray.undecodable"
-"""Writes half a character for what cannot be decoded, which makes its line invalid as UTF-8, too."""
+"""The codec error handler that writes a lone surrogate for undecodable bytes, so that their line is invalid UTF-8."""
 
 
 def check_packed(source: str, head: bytes, error: type[UserError]) -> None:
@@ -199,7 +199,7 @@ def open_text(source: str, error: type[UserError], encoding: str = AUTO) -> Utf8
 
     Raises:
         StorageError: if it cannot be read.
-        UserError: of the kind that was given, where it is no text.
+        UserError: of the given class, if it is not a text.
     """
     blocks = _blocks(storage.open_input(source))
     first = next(blocks, b"")
@@ -230,7 +230,7 @@ def decode(data: bytes, source: str, error: type[UserError], encoding: str = AUT
     """Return the text of a whole file.
 
     Raises:
-        UserError: of the kind that was given, where it is no text.
+        UserError: of the given class, if it is not a text.
     """
     check_packed(source, data, error)
     stream = Utf8Stream([data], encoding)

@@ -14,20 +14,20 @@ from atlas_ray.errors import RowError
 
 LINE_ENDS = re.compile("\r\n?")
 LINE_BREAKS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
-"""What `str.splitlines` cuts at beside line ends; inside a text they are white space."""
+"""Characters that `str.splitlines` cuts at besides line ends; inside a text they are white space."""
 CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
 SURROGATES = re.compile("[\ud800-\udfff]")
-"""Halves of a character, from damaged JSON or a file name that is not UTF-8; Arrow refuses them."""
+"""A pattern of surrogates, from damaged JSON or a file name that is not UTF-8; Arrow refuses them."""
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});", re.ASCII)
 INVISIBLE = "\ufeff\u200b"
-"""Byte order mark and zero-width space, which exports leave at the ends of a cell."""
+"""The byte order mark and the zero-width space, which exports leave at the ends of cells."""
 DECIMAL_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 SPLIT_WORDS = {
     "train": "train", "training": "train", "restval": "train",
     "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "development": "val",
     "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
-"""What catalogues call the splits, in lower case."""
+"""Splits by the words that catalogues use for them, in lower case."""
 MAX_SHOWN = 80
 TYPES = {type(None): "a missing value", bool: "true or false", int: "a number", float: "a decimal number",
          Decimal: "a decimal number", list: "a list", tuple: "a list", dict: "an object", str: "text",
@@ -46,7 +46,7 @@ def clean_text(text: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return a text without HTML's entities, also where they are escaped twice: `A &amp;gt; B` is `A > B`.
+    """Return a text without HTML's entities, even if they are escaped twice: `A &amp;gt; B` is `A > B`.
 
     One without its semicolon is none: `Sewing &notions` is a name.
     """

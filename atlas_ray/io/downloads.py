@@ -117,7 +117,7 @@ def wire_url(text: str) -> URL:
 
 
 def redirect_target(url: URL, location: str) -> str:
-    """Return where a Location header leads; it is taken as it is written."""
+    """Return the URL of a Location header, resolved against the request's and otherwise unchanged."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location):
         return location
     if location.startswith("/"):
@@ -126,12 +126,12 @@ def redirect_target(url: URL, location: str) -> str:
 
 
 class Downloader:
-    """Downloads pictures in one event loop, in a thread of its own.
+    """A downloader of pictures, with one event loop in its own thread.
 
     The codes of `FetchError`: dns, timeout, not_found, forbidden (also any other refusal of the
     4xx kind), too_large, not_an_image, forbidden_address, server_error, rate_limited,
     too_many_redirects, unreachable, unsupported_uri, forbidden_by_robots, noai (the server asks that it is
-    not used for machine learning). Those of `RETRYABLE_CODES` are asked for again. A host that gives no answer to five
+    not used for machine learning). Those of `RETRYABLE_CODES` are retried. A host that gives no answer to five
     requests one after the other, or nothing but 429 for most of a minute, and has given no other answer
     for a minute, is left alone for a minute; its pictures are `unreachable` then, at once.
     """

@@ -2,7 +2,7 @@
 
 `lease.json` in the output says whose it is. While the command works, a thread writes it anew every
 `RENEW_S` seconds; when the command ends it is deleted. A command that was killed leaves its lease behind,
-and the next one takes it over: at once where this machine can tell that the process is gone, and else when
+and the next one takes it over: at once if this machine can tell that the process has ended, or else when
 it has watched the lease for `STALE_S` seconds without a change. No two clocks are ever compared.
 
 Each step replaces the lease as it was read, or fails: of two that take over, one wins. A command that
@@ -40,7 +40,7 @@ STALE_S = 60.0
 """A lease of another machine that has not been renewed for this long is taken over."""
 START_OUTAGE_S = 60.0
 """How long the stores that a command names may be down when it starts, if its settings do not say it."""
-LOOK_S = 1.0
+POLL_S = 1.0
 """The interval at which a waiting command looks at the lease again."""
 
 P = ParamSpec("P")
@@ -96,7 +96,7 @@ def _attribute(value: Any, name: str) -> Any:
 
 @contextlib.contextmanager
 def hold(output: str, verb: str) -> Iterator[None]:
-    """Own an output, local or in S3, while the block runs; a local one is made, and goes again where it stays empty.
+    """Own an output, local or in S3, while the block runs; a local one is made, and is deleted if it stays empty.
 
     Within the block the same thread may hold the same output again.
 
@@ -131,7 +131,7 @@ def hold(output: str, verb: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _State:
-    """What a lease file holds, and the version of it that may be replaced."""
+    """The content of a lease file, and its version, which may be replaced."""
 
     content: bytes
     tag: str | None = None
@@ -167,7 +167,7 @@ class _LocalFile:
         return _State(content) if content else None
 
     def replace(self, before: _State | None, content: bytes) -> _State | None:
-        """Write the content where the file holds what it did; return the new state, or None if it does not."""
+        """Write the content if the file is unchanged; return the new state, or None if it does not."""
         with self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as file:
             if os.read(file, 65536) != (before.content if before else b""):
                 return None
@@ -181,7 +181,7 @@ class _LocalFile:
         return _State(content)
 
     def delete(self, before: _State) -> None:
-        """Delete the file where it holds what it did, and the folders that were made for it and are empty."""
+        """Delete the file if it is unchanged, and the folders that were made for it and are empty."""
         with contextlib.suppress(FileNotFoundError), self._locked(os.O_RDWR, fcntl.LOCK_EX) as file:
             if os.read(file, 65536) == before.content:
                 os.unlink(self._path)
@@ -222,7 +222,7 @@ class _S3Object:
             return None
 
     def replace(self, before: _State | None, content: bytes) -> _State | None:
-        """Write the content where the object is as it was; return the new state, or None if it is not."""
+        """Write the content if the object is unchanged; return the new state, or None if it has changed."""
         mode: Any = {"e_tag": before.tag} if before else "create"
         try:
             return _State(
@@ -234,7 +234,7 @@ class _S3Object:
             return found if found and found.content == content else None
 
     def delete(self, before: _State) -> None:
-        """Delete the object where it is as it was; S3 has no such request in one step."""
+        """Delete the object if it is unchanged; S3 has no such request in one step."""
         found = self.read()
         if found and found.content == before.content:
             obstore.delete(self._store, self._key)
@@ -266,7 +266,7 @@ class _Lease:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def take(self) -> None:
-        """Write the lease, over a stale one too; wait where it takes time to tell whether one is.
+        """Write the lease, also over a stale one; wait as long as it takes to tell whether it is stale.
 
         Raises:
             OutputError: if another command has the output.
@@ -288,7 +288,7 @@ class _Lease:
                 if self._mine is not None:
                     break
                 if current is not None and not _is_gone(current.holder):
-                    time.sleep(LOOK_S)
+                    time.sleep(POLL_S)
         self._thread.start()
 
     def release(self) -> None:

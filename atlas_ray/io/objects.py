@@ -92,8 +92,8 @@ def await_stores(uris: Iterable[str], outage_s: float, say: Callable[[str], obje
         say: Takes a line for a person, while a store is waited for.
 
     Raises:
-        OutageError: where a store has been away for longer.
-        StorageError: where a URI names no bucket.
+        OutageError: if a store has been away for longer.
+        StorageError: if a URI names no bucket.
     """
     for bucket in dict.fromkeys(storage.split_s3(uri)[0] for uri in uris if storage.is_s3(uri)):
         with ObjectReader(threads=1, timeout_s=PROBE_S, store_retries=0, outage_s=outage_s, say=say) as reader:
@@ -101,7 +101,7 @@ def await_stores(uris: Iterable[str], outage_s: float, say: Callable[[str], obje
 
 
 class ObjectReader:
-    """Reads local files and S3 objects with threads; failures are told apart and retried.
+    """A reader of local files and S3 objects in threads; failures get an error code, and some are retried.
 
     The codes of `FetchError`: not_found, forbidden, bad_credentials, timeout, server_error, rate_limited,
     unreachable, too_large, unsupported_uri, unreadable. Those of `RETRYABLE_CODES` are retried.
@@ -154,7 +154,7 @@ class ObjectReader:
         """Wait until a store answers; that credentials are wrong is an answer, too.
 
         Raises:
-            OutageError: where it has been away for longer than `outage_s`.
+            OutageError: if it has been away for longer than `outage_s`.
         """
         self._wait_for_store(bucket, time.monotonic(), RETRYABLE_CODES - {"bad_credentials"})
 

@@ -61,7 +61,7 @@ class RobotsFiles:
         """Return why a URL must not be requested, or None.
 
         Returns:
-            `forbidden_by_robots`; or, where the file could not be read, the code of that failure: a host
+            `forbidden_by_robots`; or, if the file could not be read, the code of that failure: a host
             that answers 5xx, or does not answer, allows nothing for now.
         """
         if self._ignored & {(url.host or "").lower(), f"{url.host}:{url.port}".lower()}:

@@ -255,7 +255,7 @@ def make_folder(uri: str) -> None:
 
 
 def files(uri: str, *, suffix: str = "") -> list[str]:
-    """Return the URIs of the files directly in a folder, sorted by name; [] where it is missing."""
+    """Return the URIs of the files directly in a folder, sorted by name; [] if the folder is missing."""
     place = locate(uri)
     with named(uri):
         infos = place.filesystem.get_file_info(fs.FileSelector(place.path, allow_not_found=True))
@@ -322,7 +322,7 @@ def walk(uri: str) -> Iterator[tuple[str, int]]:
 def s3_store(bucket: str, *, timeout_s: float = 30.0, retries: int = 8) -> S3Store:
     """Open a bucket for many objects: one request each, retried with backoff.
 
-    Credentials come from the usual AWS chain; where it finds none, requests are not signed.
+    Credentials come from the usual AWS chain; if it finds none, requests are not signed.
     """
     session = boto3.Session()
     signed = session.get_credentials() is not None
@@ -430,7 +430,7 @@ def in_the_middle(uri: str) -> Iterator[None]:
     """Treat a store that fails in the middle of a run, after earlier writes, as an outage and not as a mistake.
 
     Raises:
-        OutageError: in place of a `StorageError`, where the output is in S3.
+        OutageError: instead of a `StorageError`, if the output is in S3.
     """
     try:
         yield

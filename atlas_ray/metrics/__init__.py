@@ -4,6 +4,6 @@ from atlas_ray.metrics.labels import MicroF1, compare
 from atlas_ray.metrics.paths import Confusion, PathMetrics, PathRow, common_prefix, measure
 
 FIGURES = {"val_accuracy": "accuracy", "val_micro_f1": "micro-F1"}
-"""What a training of paths, or of labels, is judged by on its validation split, and what people call it."""
+"""Names of the figures by which a training is judged on its validation split, by their key in `metrics.json`."""
 
 __all__ = ["FIGURES", "Confusion", "MicroF1", "PathMetrics", "PathRow", "common_prefix", "compare", "measure"]

@@ -1,4 +1,4 @@
-"""How far probabilities can be trusted, and the temperature that makes them so."""
+"""Reliability of probabilities, and the temperature that calibrates them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from atlas_ray.arrays import Array
 
 BINS = 15
 BOUNDS = (0.05, 20.0)
-"""Temperatures that are looked at."""
+"""The bounds of the temperatures that are tried."""
 NEAR_EDGE = 1.01
 """A temperature within this factor of a bound was stopped by it."""
 
@@ -22,9 +22,9 @@ class Bin:
     high: float
     count: int
     probability: float
-    """Their mean."""
+    """The mean probability of the bin."""
     accuracy: float
-    """The share of them that is right."""
+    """The share of the bin that is right."""
 
 
 class Reliability:
@@ -81,8 +81,8 @@ def fit_temperature(log_p: Array, label: Array, product: Array | None = None, *,
 
     Args:
         log_p: (pictures, leaves) log-probabilities; -inf for leaves that a search did not find.
-        label: (pictures,) the column of the right leaf, -1 where it was not found.
-        product: (pictures,) the number of the product, from 0; each picture its own where it is None.
+        label: (pictures,) the column of the right leaf, -1 if it was not found.
+        product: (pictures,) the number of the product, from 0; None if each picture is a product.
             Products say nothing of whose right leaf no picture has a probability above 0.
         left_out: As in `tempered`.
     """

@@ -1,4 +1,4 @@
-"""Leaf or ancestor: how deep an answer may go so that a wanted share of the answers is right."""
+"""The choice between leaf and ancestor: how deep answers may go so that a target share of them is right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 from atlas_ray.arrays import Array
 
 THRESHOLDS = 200
-"""That are looked at."""
+"""The number of thresholds that are tried."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What comes of answering with the deepest level of at least a probability."""
+    """The figures of answering with the deepest level of at least a threshold's probability."""
 
     threshold: float
     precision: float

@@ -10,7 +10,7 @@ from atlas_ray.taxonomy import CategoryPath
 
 REPLICATES = 1_000
 MAX_CELLS = 2_000_000
-"""Of counts that are drawn at a time; it bounds the memory."""
+"""The most counts that are drawn at a time, which bounds the memory."""
 LEVEL = 0.95
 
 

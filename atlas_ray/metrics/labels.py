@@ -1,4 +1,4 @@
-"""Measures of how well the labels of products were named."""
+"""Measures of predicted labels."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class MicroF1:
     """Precision, recall and their harmonic mean over all decisions, a product and a label each."""
 
     precision: float
-    """Of the labels named; 0 if none was."""
+    """The share of the predicted labels that are right; 0 if none was predicted."""
     recall: float
-    """Of the labels that products have; 0 if they have none."""
+    """The share of the true labels that were predicted; 0 if there are none."""
     f1: float
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Two classifiers over the same products: who is right where the other one is not, and how sure that is."""
+"""Paired comparison of two classifiers over the same products, with its significance."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 def sign_test(won: int, lost: int) -> float:
-    """Return how likely it is to win as many or more by chance, where a win and a loss are equally likely.
+    """Return the probability of as many wins or more by chance, if a win and a loss are equally likely.
 
     One-sided; exact up to 1,000 products, beyond that by the normal distribution.
     """
@@ -23,11 +23,11 @@ def sign_test(won: int, lost: int) -> float:
 
 @dataclass(frozen=True)
 class PairedAccuracy:
-    """What two classifiers, the one before and the one after, do on the same labelled products."""
+    """The comparison of two classifiers, before and after, on the same labelled products."""
 
     products: int
     before: float
-    """Share that is right before."""
+    """The share that is right before."""
     after: float
     difference: float
     """After minus before."""
@@ -35,9 +35,9 @@ class PairedAccuracy:
     """End of the difference's 95% interval."""
     high: float
     won: int
-    """Products that are right after alone."""
+    """The number of products that only the one after has right."""
     lost: int
-    """Products that were right before alone."""
+    """The number of products that only the one before has right."""
 
 
 def paired_accuracy(both: int, won: int, lost: int, neither: int, *, seed: int = 0) -> PairedAccuracy:

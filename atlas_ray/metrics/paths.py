@@ -9,18 +9,18 @@ from atlas_ray.taxonomy import CategoryPath
 
 @dataclass(frozen=True)
 class PathRow:
-    """How one category path fares."""
+    """The figures of one category path."""
 
     path: CategoryPath
     precision: float
-    """Of the products predicted as this path; 0 if none was."""
+    """The share of products predicted as this path that are of it; 0 if none was predicted."""
     recall: float
-    """Of the products whose path it is; 0 if there is none."""
+    """The share of products of this path that are predicted as it; 0 if there are none."""
     f1: float
     support: int
-    """Products whose path it is."""
+    """The number of products of this path."""
     predicted: int
-    """Products predicted as it."""
+    """The number of products predicted as this path."""
 
     @property
     def missed(self) -> int:
@@ -39,11 +39,11 @@ class Confusion:
 
 @dataclass(frozen=True)
 class PathMetrics:
-    """How a set of products fares."""
+    """The figures of a set of products."""
 
     products: int
     unscored: int
-    """Products without a prediction; they count as wrong."""
+    """The number of products without a prediction, which count as wrong."""
     exact: float
     """Share of products with the whole path right: micro-F1 for one path a product."""
     levels: tuple[float, ...]
@@ -53,23 +53,23 @@ class PathMetrics:
     macro_f1: float
     """Mean F1 over the paths with support."""
     level_macro_f1: tuple[float, ...]
-    """The same of the paths cut off at each level, level 1 first."""
+    """Mean F1 over the paths cut off at each level, level 1 first."""
     paths: tuple[PathRow, ...]
     """One row a path that is true or predicted somewhere, most support first."""
     confusion: Confusion | None = None
-    """The most frequent one; None if every prediction is right."""
+    """The most frequent confusion; None if every prediction is right."""
     calibration_error: float = 0.0
     """Expected calibration error of the whole path's probability, over the scored products."""
     level_calibration_errors: tuple[float, ...] = ()
-    """The same of each level's probability, level 1 first."""
+    """Expected calibration error of each level's probability, level 1 first."""
     answered: float = 1.0
-    """Share of products with an answer: all that are scored, where no target precision was given."""
+    """Share of products with an answer: all that are scored, if no target precision was given."""
     precision: float = 0.0
     """Share of the answers that hold: of the path, or of the ancestor of it that was answered with."""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """95% bootstrap intervals of `exact`, `hierarchical_f1`, `macro_f1`, `level_1` and so on."""
     fitted: int = 0
-    """Those of the products that the model was fitted on, so that they prove nothing."""
+    """The number of products that the model was fitted on, which prove nothing."""
     left_out: int = 0
     """Labelled products that are in no figure, since the model was fitted on them though they are not in train."""
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Threshold:
-    """From which probability on a picture is zoomed, and what that gave where it was chosen."""
+    """The probability from which a picture counts as zoomed, with its figures on the data that it was chosen on."""
 
     value: float
     precision: float
@@ -54,7 +54,7 @@ def threshold_interval(
 def choose_threshold(
     probabilities: NDArray[np.float32], zoomed: NDArray[np.bool_], target_precision: float
 ) -> Threshold:
-    """Return the smallest threshold that reaches a precision; where none does, the most precise.
+    """Return the smallest threshold that reaches a precision; if none does, the most precise one.
 
     "Smallest" as to what it finds: it stands in the middle between two pictures' probabilities.
 

@@ -1,4 +1,4 @@
-"""Blocks of predictions and labels with the paths of the new taxonomy: one look-up a distinct path."""
+"""The migration of blocks of predictions and labels to the new taxonomy: one look-up for each distinct path."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ class _Paths:
     """A column of old paths, looked up.
 
     Attributes:
-        new: (rows,) the position of the new path in `paths`, -1 where there is none.
+        new: (rows,) the position of the new path in `paths`, -1 if there is none.
         same_levels: (rows,) whether each level of the new path holds what that of the old one held.
         paths: The distinct new paths.
     """
@@ -93,7 +93,7 @@ def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id
 
     What is rewritten are leaves, a row's best one and its alternatives. Those that lead to the same new path become
     one, whose probability is their sum; the likeliest is the prediction, the others are its alternatives.
-    Alternatives without a certain place are left out. `level_probabilities` stay where each level of the path holds
+    Alternatives without a certain place are left out. `level_probabilities` stay if each level of the path holds
     the leaves that it held before, and are null elsewhere.
 
     An answer that ends above its leaf becomes the node above the new leaf that holds what it held, and keeps its

@@ -50,9 +50,9 @@ class _Table:
 
     name: str
     predicted: bool = False
-    """Whether it has predictions."""
+    """Whether the table has predictions."""
     label: str | None = None
-    """Its column of labels."""
+    """The name of the column of labels."""
 
 
 RUN_TABLES = (_Table("products", predicted=True, label="true_category_path"), _Table("predictions", predicted=True))

@@ -1,4 +1,4 @@
-"""What a product is to a model: its pictures and its texts."""
+"""Modalities: a product's pictures and texts, as models take them."""
 
 MODALITIES = ("picture", "title", "description")
-"""What there is of a product for a model to look at."""
+"""The inputs of a model: a product's picture and its texts."""

@@ -1,4 +1,4 @@
-"""What is refused before a picture is decoded, whoever looks at it."""
+"""Limits by which pictures are refused before they are decoded, in every command."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 from atlas_ray.settings import setting
 
 MIN_SIDE_PX = 2
-"""A picture of one pixel counts visits; it shows no product."""
+"""The default of the shortest accepted longer side; pictures of one pixel count visits and show no product."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureLimits:
-    """What is refused before decoding."""
+    """Limits above or below which a picture is refused before it is decoded."""
 
     max_bytes: int = 32 * 1024 * 1024
-    """The largest file."""
+    """The size of the largest accepted file in bytes."""
     max_pixels: int = 64_000_000
-    """The most pixels that a header may declare, width times height."""
+    """The most pixels, width times height, that a header may declare."""
     min_side_px: int = MIN_SIDE_PX
-    """The least that a header may declare of the longer side."""
+    """The shortest longer side that a header may declare."""
     max_frames: int = 1_000
-    """The most frames of an animation."""
+    """The most frames that an animation may have."""
 
 
 DEFAULT_LIMITS = PictureLimits()

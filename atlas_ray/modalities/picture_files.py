@@ -1,4 +1,4 @@
-"""Picture files: opened in one way by all who look at one, and refused with a code where they are damaged."""
+"""Picture files, opened in the same way by every command, and refused with an error code if they are damaged."""
 
 import io
 import struct
@@ -12,11 +12,11 @@ from atlas_ray.errors import PictureError
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF", "TIFF")
-"""What is decoded (a multi-picture MPO is a JPEG). Everything else is refused before any decoder sees it."""
+"""The formats that are decoded (a multi-picture MPO is a JPEG); others are refused before any decoder sees them."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PNG_CHUNKS = 100_000
-"""Of a PNG; one of 32 MiB has 4,096 of the usual size, and millions of empty ones would take seconds to read."""
+"""The most chunks of a PNG: 32 MiB make 4,096 of the usual size, and millions of empty ones take seconds to read."""
 KNOWN_OTHERS = {
     b"\x1f\x8b": "gzip data",
     b"%PDF": "PDF",

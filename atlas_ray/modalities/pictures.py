@@ -1,4 +1,4 @@
-"""Pictures: bytes to an RGB tensor of the model's size, in one way for every job.
+"""Pictures decoded from bytes to RGB pixels of the model's size, in the same way in every job.
 
 A picture is squashed to a square, as Atlas does (Umaashankar et al. 2019), so its EXIF
 orientation may be applied after the resize. Transparent pixels become white. Of an animation the
@@ -21,7 +21,7 @@ from atlas_ray.modalities.picture_files import open_picture
 
 ORIENTATION_TAG = 0x0112
 TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
-"""Where Pillow looks for the tag, in what a picture's file says of it."""
+"""Keys of a picture's metadata in which Pillow looks for the orientation tag."""
 MIN_REDUCED_PX = 128
 """Smallest side to which a large picture is reduced before it is resized. A reduced side is rounded up to whole
 pixels, so that what is left is stretched by up to one of them; a fingerprint of 32 pixels tells that from 64."""
@@ -54,10 +54,10 @@ class DecodedBatch:
     pixels: tuple[Tensor, ...]
     """For each size (count, 3, size, size) uint8, RGB; zeros if a picture was refused."""
     width_px: "np.ndarray[tuple[int], np.dtype[np.int32]]"
-    """(count,), of the file."""
+    """(count,) widths of the picture files in pixels."""
     height_px: "np.ndarray[tuple[int], np.dtype[np.int32]]"
     refused: dict[int, PictureError]
-    """By index."""
+    """The refused pictures, by index."""
 
 
 def decode(data: bytes, size_px: int, limits: PictureLimits = DEFAULT_LIMITS) -> Picture:
@@ -82,7 +82,7 @@ def decode_batch(
     limits: PictureLimits = DEFAULT_LIMITS,
     pool: Executor | None = None,
 ) -> tuple[Tensor, dict[int, PictureError]]:
-    """Decode many pictures, in the pool's threads where one is given.
+    """Decode many pictures, in the pool's threads if one is given.
 
     Returns:
         (count, 3, size, size) uint8, zeros if a picture was refused, and the refusals by index.
@@ -141,7 +141,7 @@ def _square(pixels: Tensor, size_px: int, orientation: int) -> Tensor:
 
 
 def _pixels(image: Image.Image, size_px: int) -> Tensor:
-    """Return the picture's pixels, (3, height, width) uint8, on white where it is transparent."""
+    """Return the picture's pixels, (3, height, width) uint8, with transparent parts on white."""
     least_px = max(2 * size_px, MIN_REDUCED_PX)
     if image.format in ("JPEG", "MPO"):  # libjpeg decodes a large one at a half, quarter or eighth
         image.draft(None, (least_px, least_px))

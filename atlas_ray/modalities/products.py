@@ -1,4 +1,4 @@
-"""A batch of products as a model looks at them: pictures and texts, any of which may be missing."""
+"""Batches of products as models take them: pictures and texts, any of which may be missing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from torch import Tensor
 from atlas_ray.modalities.texts import has_words
 
 Texts = Mapping[str, Sequence[str | None]]
-"""By field, `title` or `description`: the text of each product; None or "" where there is none."""
+"""The text of each product by field, `title` or `description`; None or "" if a product has none."""
 PICTURE = "picture"
 
 
@@ -21,7 +21,7 @@ def texts_of(reads: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Products:
-    """What is there of each of `count` products."""
+    """The pictures and texts of `count` products."""
 
     pixels: Tensor
     """(count, 3, size, size) uint8; anything if there is no picture."""

@@ -1,4 +1,4 @@
-"""Titles and descriptions as words, and words as numbers.
+"""Words of titles and descriptions, and the vocabulary that numbers them.
 
 What is kept of each field is the late-fusion paper's (Wirojwatanakul and Wangperawong 2019):
 titles whole, cut to 57 words; descriptions without stop words, digits, punctuation, white space
@@ -17,16 +17,16 @@ import regex
 from atlas_ray.errors import ArtifactError
 
 FIELDS = {"title": 57, "description": 300}
-"""The texts of a product, and how many words of each are read."""
+"""The text fields of a product, with the number of words that is read of each."""
 MAX_CHARACTERS = 50_000
-"""Read of one text; what stands behind is of no use to a model of some hundred words."""
+"""The characters of a text that are read; a model reads some hundred words only."""
 MAX_RAW_CHARACTERS = 500_000
-"""The same with markup, into which whole pictures may be written."""
+"""The characters of a text with markup that are read; whole pictures may be embedded in it."""
 MAX_WORD_CHARACTERS = 30
 MAX_COUNTED = 2_000_000
-"""Different words held while they are counted; past it, the rare ones are let go."""
+"""The most distinct words that are held while words are counted; above it, rare ones are dropped."""
 PAD, UNKNOWN, FIRST = 0, 1, 2
-"""The numbers of no word, of a word that is not known, and of the first known one."""
+"""The numbers of padding, of an unknown word, and of the first known word."""
 # Scripts written without spaces are read letter by letter.
 LETTER = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 START, REST = rf"(?!{LETTER})[\p{{L}}", rf"(?:(?!{LETTER})[\p{{L}}\p{{M}}"
@@ -44,21 +44,21 @@ MARKUP = regex.compile(
     """,
     regex.IGNORECASE | regex.DOTALL | regex.VERBOSE,
 )
-"""All else that begins with `<` is text: `size <L`."""
+"""A pattern of markup; any other `<` is text, as in `size <L`."""
 MARKUP_START, BEGINNING = regex.compile("[<&]"), 100
 MARKUP_LAYERS = 3
-"""Feeds escape what is escaped already: `&amp;lt;p&amp;gt;`."""
+"""The number of times that escapes are resolved, since feeds escape twice: `&amp;lt;p&amp;gt;`."""
 LONG_NUMBER = regex.compile(r"&#\d{8,};?")
-"""Of no character; Python refuses to read one of thousands of digits."""
+"""Numeric character references too long to be valid; `int()` refuses thousands of digits."""
 MANY_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
-"""No letter has so many; to bring them into order takes time that grows with their square."""
+"""Thirty combining marks and more after one letter; the time to order these grows with their square."""
 
 
 def words_of(text: str | None, field: str) -> list[str]:
     """Return the words of a text, in lower case, at most as many as its field has.
 
-    Markup and its entities are taken out, also where they are escaped; characters count as the same
-    however they are composed and however wide they are. A text that is none gives no word.
+    Markup and its entities are taken out, even if they are escaped; characters count as the same
+    however they are composed and however wide they are. A missing text gives no words.
 
     Args:
         text: Anything.
@@ -114,7 +114,7 @@ def _stop_words() -> frozenset[str]:
 
 
 class WordCount:
-    """Counts in how many texts each word stands, in bounded memory."""
+    """Counts of the texts that contain each word, in bounded memory."""
 
     def __init__(self, field: str) -> None:
         self._field = field
@@ -145,7 +145,7 @@ class WordIndex:
         """Take the words, in the order of their numbers.
 
         Raises:
-            ArtifactError: if the words are no list of different strings, or the field is none.
+            ArtifactError: if the words are no list of different strings, or the field is unknown.
         """
         if field not in FIELDS:
             raise ArtifactError(f"field {field!r} is unknown; expected one of {', '.join(FIELDS)}")

@@ -1,4 +1,4 @@
-"""Some products of a catalogue, by their ids."""
+"""Products of a catalogue, read by their ids."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any

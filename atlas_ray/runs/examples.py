@@ -1,4 +1,4 @@
-"""Products of a scoring run to look at."""
+"""Examples of a scoring run's products for reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Wanted:
     """The surest products of some kind, `count` at most; rows of `KEPT`."""
 
     by: str
-    """The column whose greatest values are kept."""
+    """The column by whose greatest values rows are kept."""
     count: int
     table: pa.Table = field(default_factory=KEPT.empty_table)
 
@@ -47,7 +47,7 @@ class Wanted:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """What was kept, the greatest first."""
+        """The kept rows, the greatest value first."""
         found: list[dict[str, Any]] = self.table.to_pylist()
         return found
 
@@ -57,11 +57,11 @@ class Examples:
     """Products of one split that a report shows."""
 
     confused: dict[tuple[CategoryPath, CategoryPath | None], Wanted]
-    """Of each confusion the surest ones."""
+    """The most probable wrong answers of each confusion."""
     right: Wanted
     wrong: Wanted
     outside: Wanted
-    """Those of which the model thinks most that they belong nowhere in the taxonomy."""
+    """The products with the highest `outside_probability`."""
 
 
 def find_examples(

@@ -1,4 +1,4 @@
-"""The best leaf of scored products, also where a target precision made the answer end above it."""
+"""The best leaf of scored products, even if a target precision made the answer end above it."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ class Leaves:
     """The best leaf of each of some products."""
 
     paths: pa.Array
-    """Null where there is none."""
+    """The best leaf's path; null if there is none."""
     probability: pa.Array
-    """Of the leaf, which is less than that of an answer above it."""
+    """The probability of the leaf, which is less than that of an answer above it."""
     above: Array
     """Whether the answer ends above the leaf or there is none, so that the leaf is the first alternative."""
 

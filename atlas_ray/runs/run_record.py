@@ -1,4 +1,4 @@
-"""What a run says of itself when it is done."""
+"""Records of finished runs: `run.json`."""
 
 import json
 import platform
@@ -21,7 +21,7 @@ RUN = "run.json"
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run over a catalogue's pictures did; `run.json` holds the same."""
+    """The outcome of a run over a catalogue's pictures, as `run.json` holds it."""
 
     output: str
     run: dict[str, Any]
@@ -30,7 +30,7 @@ class RunReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many pictures came in (`input`), and what became of them."""
+        """Counts of the pictures: those that came in (`input`), and their outcomes."""
         return dict(self.run["counts"])
 
     @property

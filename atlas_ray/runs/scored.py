@@ -18,23 +18,23 @@ from atlas_ray.taxonomy import CategoryPath, match_labels, read_taxonomy
 
 BATCH_ROWS = 16_384
 PREDICTED = "predicted_taxonomy.json"
-"""What a run may answer with."""
+"""The taxonomy file that holds the paths a run may answer with."""
 NEEDED = ("product_id", "category_path", "probability")
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """What `atlas-ray score` left."""
+    """The output of `atlas-ray score`."""
 
     uri: str
     run: dict[str, Any]
-    """Its `run.json`."""
+    """The content of `run.json`."""
     products: Table
-    """`CATEGORIZED`; a column that an older version did not write is null."""
+    """The products table, of schema `CATEGORIZED`; a column that an older version did not write is null."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the run is made of: catalog, model_id, taxonomy_id and more."""
+        """The identity of the run: catalog, model_id, taxonomy_id and more."""
         found = self.run.get("identity")
         return found if isinstance(found, dict) else {}
 

@@ -1,4 +1,4 @@
-"""What one pass over the products of a scoring run counts, for each split and for all of them together."""
+"""Counts of one pass over the products of a scoring run, for each split and for all splits together."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -24,20 +24,21 @@ COLUMNS = (
 )  # fmt: skip
 PAIR_SEPARATOR = "\x1e"
 FINE_BINS = 1_000
-"""Of the curve of risk against coverage."""
+"""The number of bins of the curve of risk against coverage."""
 BANDS: dict[str, tuple[float, ...]] = {
     "price": (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000),
     "image_size_px": (0, 50, 100, 150, 200, 300, 500, 800, 1_200, 2_000, 4_000),
     "zoomed_probability": (0, 0.1, 0.25, 0.5, 0.75, 0.9),
 }
-"""Where the slices by a number begin."""
+"""The lower bounds of the slices by a number, by column."""
 MAX_STORES = 1_000
+"""The most stores that are counted by themselves; further ones are counted as `OTHER_STORES`."""
 OTHER_STORES, UNKNOWN = "(other stores)", "(unknown)"
 ALL = "all"
 HELD_OUT = "held out"
 TRAIN = "train"
 LEFT_OUT = pa.schema([("split", pa.string()), ("product_id", pa.string()), ("true_category_path", CATEGORY_PATH)])
-"""A row a labelled product that its split says a model may be measured on, and that the model was fitted on."""
+"""Labelled products outside train that the model was fitted on: one row for each."""
 
 
 @dataclass
@@ -47,17 +48,17 @@ class Tally:
     pairs: Pairs = field(default_factory=Counter)
     """(true, predicted) leaf paths; None if there is no prediction."""
     trust: list[Reliability] = field(default_factory=lambda: [Reliability()])
-    """Of the whole path's probability, then of each level's."""
+    """The reliability of the whole path's probability, then of each level's."""
     fine: Reliability = field(default_factory=lambda: Reliability(FINE_BINS))
-    """Of the whole path's probability."""
+    """The reliability of the whole path's probability, in fine bins."""
     answered: int = 0
-    """Products with an answer, which may be an ancestor."""
+    """The number of products with an answer, which may be an ancestor."""
     held: int = 0
-    """Of them, those whose answer is the true path or an ancestor of it."""
+    """The number of products whose answer is the true path or an ancestor of it."""
     slices: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(dict))
-    """By column and band: products, and those whose whole path is right."""
+    """Counts by column and band: products, and those whose whole path is right."""
     fitted: int = 0
-    """Products that the model was fitted on: of the split train, and those of `ALL`."""
+    """The number of products that the model was fitted on: those in train, and those of `ALL`."""
 
 
 @dataclass

@@ -1,9 +1,9 @@
-"""What became of each path of a taxonomy in its next version.
+"""Changes between two versions of a taxonomy: what became of each path.
 
-An old path and a new one are the same category where, in this order: a mapping says so; their ids are
-the same (where both versions have ids of one publisher); the paths are the same; or their parents are
+An old path and a new one are the same category if, in this order: a mapping says so; their ids are
+the same (if both versions have ids of one publisher); the paths are the same; or their parents are
 the same category and so are their names. Without ids two guesses follow, each of which is made only
-where nothing else fits: a removed and an added path that have the same parent and the same children are
+if nothing else fits: a removed and an added path that have the same parent and the same children are
 one that was renamed; a name that one removed leaf and one added leaf have is one that was moved, and so
 it is with inner nodes of the same name and the same children. All else was removed, or was added.
 """
@@ -20,41 +20,41 @@ from atlas_ray.taxonomy.mapping import PathMapping
 from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, format_path
 
 KINDS = ("unchanged", "renamed", "moved", "merged", "split", "removed")
-"""What may have become of an old path."""
+"""Kinds of changes of an old path."""
 GUESSES = ("children", "name")
-"""The sources that are guesses."""
+"""The sources of a change that are guesses."""
 Matches = dict[CategoryPath, tuple[str, tuple[CategoryPath, ...]]]
-"""How an old path's new ones were found, and the new ones."""
+"""New paths by old path, each with the source that tells of them."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What became of one old path."""
+    """The change of one old path."""
 
     kind: str
     """renamed: another name under the same parent; moved: another parent; merged: others lead to the same new
     path; split: into several new ones."""
     old: CategoryPath
     new: tuple[CategoryPath, ...]
-    """One path, several of a split one, none of a removed one."""
+    """The new paths: one, several for a split path, none for a removed one."""
     source: str
     """How that is known: mapping, id, path, parent, children (a guess), name (a guess); "" of a removed one that
     nothing tells of."""
     follows: bool
-    """Whether nothing happened to it but what happened to its parent."""
+    """Whether the path changed only because its parent did."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where the products of one old path belong."""
+    """The place of the products of one old path in the new taxonomy."""
 
     path: CategoryPath | None
-    """The new path, where that is certain."""
+    """The new path; None if it is not certain."""
     reason: str = ""
-    """Why it is not: removed, split, not_a_leaf (it was one and has paths below it now), unknown (no old path). Of an
+    """Why `path` is None: removed, split, not_a_leaf (it has paths below it now), unknown (no old path). For an
     answer above its leaf also regrouped: no node on the way to the leaf's new path holds what the answer held."""
     candidates: tuple[CategoryPath, ...] = ()
-    """Where it is not: the new paths at or below which they belong."""
+    """The new paths at or below which the products belong, if `path` is None."""
     same_levels: bool = False
     """Whether each level of the new path holds what that of the old one held: no leaf came, and none left."""
     ancestors: tuple[int, ...] = ()
@@ -72,13 +72,13 @@ class TaxonomyChanges:
     old: Taxonomy
     new: Taxonomy
     changes: tuple[Change, ...]
-    """One for each node of the old taxonomy, in its order."""
+    """The change of each node of the old taxonomy, in the taxonomy's order."""
     added: tuple[CategoryPath, ...]
-    """The new paths that no old one leads to."""
+    """The new paths that no old path became."""
     by_id: bool
-    """Whether ids told the categories."""
+    """Whether categories were matched by their ids."""
     unused: tuple[CategoryPath, ...] = ()
-    """The old paths of the mapping that the old taxonomy does not have."""
+    """Old paths of the mapping that the old taxonomy does not have."""
 
     def count(self) -> dict[str, dict[str, int]]:
         """Return how many paths each kind has, and how many of them are leaves and follow their parents."""
@@ -121,7 +121,7 @@ class TaxonomyChanges:
 
     @cached_property
     def destinations(self) -> Mapping[CategoryPath, Destination]:
-        """Where the products of each old path belong."""
+        """The place of each old path's products in the new taxonomy."""
         same = _same_nodes(self.old, self.changes)
         images = {change.old: change.new[0] for change in self.changes if len(change.new) == 1}
         destinations: dict[CategoryPath, Destination] = {}
@@ -251,7 +251,7 @@ def _follow(old: Taxonomy, matches: Matches, may_match: Callable[[CategoryPath],
 
 
 def _guess(old: Taxonomy, new: Taxonomy, matches: Matches, may_match: Callable[[CategoryPath], bool]) -> None:
-    """Match what is left where only one removed and one added path are alike; a match may settle others."""
+    """Match remaining paths if exactly one removed and one added path are alike; a match may settle others."""
     old_below, new_below = (
         {path: frozenset(child[-1] for child in taxonomy.children.get(path, ())) for path in taxonomy.nodes}
         for taxonomy in (old, new)

@@ -9,12 +9,12 @@ from atlas_ray.errors import TaxonomyError
 from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, format_path
 
 TARGETS = ("path", "labels")
-"""What a model answers: one category path, or each label by itself."""
+"""The kinds of a model's answer: one category path, or each label by itself."""
 Targets = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class LabelSpace:
-    """Some of the labels of a taxonomy, in a fixed order.
+    """Labels of a taxonomy in a fixed order.
 
     Each level of a category path is a label of the products below it (Wirojwatanakul and
     Wangperawong 2019). Where a name has parents of different names, each is a label of its
@@ -26,7 +26,7 @@ class LabelSpace:
 
         Args:
             taxonomy: Whose.
-            names: Which of them; all, in the tree's order, where None.
+            names: Which of them; None for all, in the tree's order.
 
         Raises:
             TaxonomyError: if there is none, one stands twice, or the taxonomy has no such label.

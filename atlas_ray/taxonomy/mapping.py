@@ -1,4 +1,4 @@
-"""What a publisher says became of the old paths: Shopify's mapping files, or a CSV of old and new paths."""
+"""Readers of a publisher's mapping of old paths to new ones: Shopify's files, or a CSV of both."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,10 +11,10 @@ from atlas_ray.taxonomy.readers import decode_text
 from atlas_ray.taxonomy.tree import CategoryPath, parse_path
 
 PathMapping = Mapping[CategoryPath, tuple[CategoryPath, ...]]
-"""The new paths of an old one: several where it was split, none where it was removed."""
+"""The new paths of each old one: several if it was split, none if it was removed."""
 COLUMNS = ("old_path", "new_path")
 Rows = Iterator[tuple[str, str, str]]
-"""Where a row stands, the old path and the new one, which may be ""."""
+"""Rows of a mapping: the row's place, the old path, and the new one, which may be ""."""
 
 
 def read_mapping(source: str) -> PathMapping:

@@ -1,4 +1,4 @@
-"""Labels held against the leaves that a model can answer with."""
+"""Checks of labels against the leaves that a model can answer with."""
 
 from collections.abc import Iterable, Mapping
 

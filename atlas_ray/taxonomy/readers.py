@@ -1,6 +1,6 @@
 """Readers of taxonomy files: CSV, this project's JSON, the Atlas JSON, Google's and Shopify's text.
 
-A reader yields (line, path, id), the id "" where the file has none; `read_taxonomy` turns what is wrong
+A reader yields (line, path, id), the id "" if the file has none; `read_taxonomy` turns what is wrong
 into an error that names the file, the line and the reason.
 """
 
@@ -21,23 +21,23 @@ BUILT_IN = {"atlas-52": "atlas-52.csv"}
 GOOGLE_HEADER = re.compile(r"#\s*Google_Product_Taxonomy_Version:\s*(\S+)")
 SHOPIFY_HEADER = re.compile(r"#\s*Shopify Product Taxonomy - Categories:\s*(\S+)")
 COLUMNS = ("level_1", "level_2", "category_path", "id", "parent_id", "name", *(f"level_{n}" for n in range(3, 33)))
-"""What the columns of a CSV may be called: those of levels, of paths, or of nodes."""
+"""Accepted column names of a CSV of levels, of paths, or of nodes."""
 NO_PARENT = ("", "0", "null", "NULL", "None")
-"""What stands for the parent of a top category, unless it is an id itself."""
+"""Values that mean that a category has no parent, unless they are ids themselves."""
 LEVEL = re.compile(r"level(\d{1,3})")
 COMMENT = re.compile(r"#\s[^>]*|#")
 MAX_BYTES = 256 * 1024 * 1024
 PATH_SEPARATOR = re.compile(r"\s>\s|(?<=[\w)])>(?=\w)")
-"""As in `A > B`, or `A>B`; an arrow or a tag is neither."""
+"""A pattern of the separator in `A > B` and `A>B`, but not in an arrow or a tag."""
 OTHER_SEPARATORS = ("->", "»", "›", "|", ";", "\t", "/", "\\", ",")
-"""What else people write between the names of a path."""
+"""Other separators that people write between the names of a path, for messages."""
 OTHER_KINDS = {
     re.compile(r"<[!?a-zA-Z]"): "HTML or XML",
     re.compile(r"#!"): "a script",
     re.compile(r"%PDF-"): "a PDF",
     re.compile(r"(diff |--- |\+\+\+ |Index: )"): "a patch",
 }
-"""Texts that are something else, by their beginning."""
+"""Kinds of texts that are no taxonomy, by their beginning, for messages."""
 EXPECTED_TEXT = (
     "expected a path a line, 'Top > ... > Leaf', or a CSV with the columns level_1, level_2, ...; "
     "a tree of one level is a CSV with the column level_1"
@@ -176,7 +176,7 @@ UNNAMED: dict[Callable[[str], tuple[CategoryPath, str]], re.Pattern[str]] = {
     _google_path: re.compile(r"(\d+) - \S"),
     _shopify_path: re.compile(r"(gid://\S+) *: \S"),
 }
-"""How the lines of a publisher's file begin; the first one, which says whose it is, may be cut off."""
+"""Patterns of the lines of a publisher's file, by their parser, in case its first line, which names it, is cut off."""
 
 
 def _has_ids(text: str, pattern: re.Pattern[str]) -> bool:

@@ -183,7 +183,7 @@ class Taxonomy:
         """Read what `to_json` wrote.
 
         Raises:
-            TaxonomyError: for other JSON, or where the content id does not fit the paths.
+            TaxonomyError: for other JSON, or if the content id does not match the paths.
         """
         try:
             document = json.loads(text)

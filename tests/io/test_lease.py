@@ -23,7 +23,7 @@ import sys, time
 from atlas_ray.io import lease
 from atlas_ray.errors import RunError, UserError
 from atlas_ray.runtime.stops import stoppable
-lease.RENEW_S, lease.STALE_S, lease.LOOK_S = 0.2, 2.0, 0.05
+lease.RENEW_S, lease.STALE_S, lease.POLL_S = 0.2, 2.0, 0.05
 _, output, seconds = sys.argv
 print("ready", flush=True)
 sys.stdin.readline()
@@ -75,7 +75,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("RENEW_S", 0.2), ("STALE_S", 1.0), ("LOOK_S", 0.05)):
+    for name, seconds in (("RENEW_S", 0.2), ("STALE_S", 1.0), ("POLL_S", 0.05)):
         monkeypatch.setattr(lease, name, seconds)
 
 
