@@ -1,4 +1,4 @@
-"""A client of the endpoint, for programs that do not speak HTTP themselves."""
+"""A client of the endpoint, for programs in Python."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,7 @@ from urllib3.util import Retry
 from atlas_ray.errors import ItemError, ServiceError, UnauthenticatedError
 
 MAX_RETRY_AFTER_S = 60
+"""Longest pause before a retry, whatever the endpoint asks for."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,20 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Categorized:
-    """What the endpoint says of one picture.
+    """The endpoint's result for one product.
 
     Attributes:
         name: The file or object.
-        category_path: Its path.
-        probability: Of that path.
-        level_probabilities: Of the path down to each level.
+        category_path: The most probable category path.
+        probability: The probability of that path.
+        level_probabilities: The probability of the path down to each level.
         alternatives: The next best paths.
         outside_probability: The share of what the model would say that is no path that was searched; `probability`
             is a share of the rest.
-        attention: With `explain`, a PNG for each level as a data URI.
+        attention: With `explain`, an attention map for each level, as the data URI of a PNG.
         model_id: The model that answered.
-        taxonomy_id: What it chose from.
-        picture_error: Why the answer goes by the texts alone, where the picture could not be had.
+        taxonomy_id: The taxonomy whose paths were searched.
+        picture_error: Why the picture could not be used, if the result is from the texts alone.
     """
 
     name: str
@@ -61,7 +62,7 @@ class _TooLargeError(ServiceError):
 
 
 class _Retry(Retry):
-    """Asks again, but not where the endpoint itself says that it failed: it would fail again."""
+    """Retries, except after the endpoint's own internal error, which would occur again."""
 
     def increment(
         self,
@@ -72,15 +73,15 @@ class _Retry(Retry):
         _pool: Any = None,
         _stacktrace: Any = None,
     ) -> Self:
-        """Return what is left to try."""
-        said = "" if response is None else response.headers.get("Content-Type", "")
-        if response is not None and response.status == 500 and "problem+json" in said:
+        """Return the remaining retries."""
+        content_type = "" if response is None else response.headers.get("Content-Type", "")
+        if response is not None and response.status == 500 and "problem+json" in content_type:
             raise MaxRetryError(_pool, url or "", ResponseError("internal"))
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 class _Bearer(AuthBase):
-    """Says who asks. Without it, requests would send what ~/.netrc has for the host."""
+    """Bearer authentication; it also keeps requests from sending what ~/.netrc has for the host."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -92,31 +93,30 @@ class _Bearer(AuthBase):
 
 
 class Client:
-    """Asks one endpoint; what has no room yet is asked again after the time that the endpoint names."""
+    """A session with one endpoint; a request that it has no room for is sent again after the time that it names."""
 
     def __init__(self, url: str, token: str = "", *, timeout_s: float = 60.0, attempts: int = 6) -> None:
-        """Open a session; nothing is asked yet.
+        """Open a session; nothing is sent yet.
 
         Args:
-            url: Where the endpoint is: `http://127.0.0.1:8000`.
-            token: Who asks.
-            timeout_s: For one answer.
-            attempts: How often a request is sent while the endpoint is busy or not there.
+            url: The address of the endpoint: `http://127.0.0.1:8000`.
+            token: The caller's token; "" without one.
+            timeout_s: Seconds to wait for an answer.
+            attempts: How often a request is sent in all while the endpoint is busy or unreachable.
 
         Raises:
-            ServiceError: where `url` is none.
+            ServiceError: if `url` is invalid.
         """
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise ServiceError(f"{url!r} is not an address; expected http://HOST:PORT")
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._session = requests.Session()
-        # Nothing that is asked changes anything, so it may be asked again. What took too long once
-        # would only add to the load.
+        # No request changes anything, so each may be repeated; but one that timed out would only add to the load.
         retry = _Retry(
             total=attempts - 1,
             read=1,
-            # HAProxy, where it stands before the gateways, says 500 for a gateway that went away.
+            # A HAProxy before the gateways answers 500 for a gateway that went away.
             status_forcelist=(429, 500, 502, 503),
             retry_after_max=MAX_RETRY_AFTER_S,
             allowed_methods=None,
@@ -150,24 +150,24 @@ class Client:
         titles: Sequence[str | None] | None = None,
         descriptions: Sequence[str | None] | None = None,
     ) -> list[Categorized | ItemError]:
-        """Ask for picture files.
+        """Categorize products, their pictures given as files.
 
         Args:
-            pictures: Local files, or their bytes; as many as one request may have. What is too large for
-                one is asked in parts.
+            pictures: Local files, or their bytes, as many as one request may have. A request that is too large
+                is sent in parts.
             within: Answer at or below this node: `Women > Ethnic Wear`.
-            top_k: Paths a picture.
-            explain: Ask where the model looked.
-            model: The model's name; the endpoint's first where none is given.
-            titles: Of each product, for a model that reads titles; None where it has none.
-            descriptions: Of each product, likewise.
+            top_k: Number of paths for each picture.
+            explain: Return attention maps.
+            model: The model's name; None for the endpoint's first.
+            titles: The title of each product, for a model that reads titles; None if it has none.
+            descriptions: The description of each product, likewise.
 
         Returns:
-            What is said of each, in their order, or why it has no answer.
+            The result of each product, in order, or its error.
 
         Raises:
-            ServiceError: where there are not as many texts as pictures, or the endpoint refuses, or does not answer.
-            OSError: where a file cannot be read.
+            ServiceError: if there are not as many texts as pictures, or the endpoint refuses or does not answer.
+            OSError: if a file cannot be read.
         """
         texts, count = _texts(len(pictures), titles, descriptions)
         fields = _given(within=within, top_k=top_k, explain=str(explain).lower())
@@ -178,8 +178,8 @@ class Client:
                 name = f"picture {number}" if isinstance(picture, bytes) else os.fspath(picture)
                 files.append(("file", (name, picture if isinstance(picture, bytes) else Path(picture).read_bytes())))
             # A form has no null.
-            said = {name: [text or "" for text in column[part]] for name, column in texts.items()}
-            return self._ask("POST", self._path(model, "categorize"), files=files, data=fields | said)
+            part_texts = {name: [text or "" for text in column[part]] for name, column in texts.items()}
+            return self._ask("POST", self._path(model, "categorize"), files=files, data=fields | part_texts)
 
         return self._results(ask, slice(0, count))
 
@@ -194,7 +194,7 @@ class Client:
         titles: Sequence[str | None] | None = None,
         descriptions: Sequence[str | None] | None = None,
     ) -> list[Categorized | ItemError]:
-        """Ask for objects that the endpoint reads itself, None for a product without a picture.
+        """Categorize products, their pictures given as URIs that the endpoint reads, None for one without.
 
         Otherwise as `categorize`.
         """
@@ -202,14 +202,14 @@ class Client:
         fields = _given(within=within, top_k=top_k, explain=explain)
 
         def ask(part: slice) -> dict[str, Any]:
-            said = {name: column[part] for name, column in texts.items()}
-            wanted = {"image_uri": list(image_uris[part]), **fields, **said}
-            return self._ask("POST", self._path(model, "categorize"), json=wanted)
+            document = {"image_uri": list(image_uris[part]), **fields}
+            document |= {name: column[part] for name, column in texts.items()}
+            return self._ask("POST", self._path(model, "categorize"), json=document)
 
         return self._results(ask, slice(0, count))
 
     def model(self, name: str | None = None) -> dict[str, Any]:
-        """Return what a model is.
+        """Describe a model.
 
         Raises:
             ServiceError: as `categorize`.
@@ -228,7 +228,7 @@ class Client:
         return f"/v1/models/{quote(model, safe='')}/{verb}" if model else f"/v1/{verb}"
 
     def _results(self, ask: Callable[[slice], dict[str, Any]], part: slice) -> list[Categorized | ItemError]:
-        """Ask for a part of what is wanted, and for each half of it where it is too large for one request."""
+        """Send a request for a part of the products; if it is too large, one for each half."""
         try:
             return [_result(row) for row in ask(part)["results"]]
         except _TooLargeError as error:
@@ -248,18 +248,18 @@ class Client:
         except ValueError:
             document = {}
         if answer.status_code != 200 or not isinstance(document, dict):
-            said = document.get("detail") if isinstance(document, dict) else None
+            detail = document.get("detail") if isinstance(document, dict) else None
             kind = {401: UnauthenticatedError, 413: _TooLargeError}.get(answer.status_code, ServiceError)
-            raise kind(f"{url} answers {answer.status_code}: {said or answer.reason}")
+            raise kind(f"{url} answers {answer.status_code}: {detail or answer.reason}")
         return document
 
 
 def _texts(
     pictures: int, titles: Sequence[str | None] | None, descriptions: Sequence[str | None] | None
 ) -> tuple[dict[str, list[str | None]], int]:
-    """Return the texts that are given, by field, and how many products there are; without pictures as many as texts."""
-    given = {"title": titles, "description": descriptions}
-    texts = {name: list(column) for name, column in given.items() if column is not None}
+    """Return the texts by field, and the number of products: of the pictures, or without any of the texts."""
+    columns = {"title": titles, "description": descriptions}
+    texts = {name: list(column) for name, column in columns.items() if column is not None}
     count = pictures or max(map(len, texts.values()), default=0)
     for name, column in texts.items():
         if len(column) != count:

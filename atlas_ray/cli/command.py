@@ -1,4 +1,4 @@
-"""What the commands share: settings from flags, and how a command ends."""
+"""Functions that the commands share: settings from flags, and exit codes."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 EXIT_OK, EXIT_FAILED, EXIT_USER, EXIT_QUARANTINE = 0, 1, 2, 3
-"""All well; anything else; a mistake in what was given; finished with more in quarantine than allowed."""
+"""Exit codes: success; failure; a mistake of the user; finished, with more in quarantine than allowed."""
 
 
 def settings_of(options: argparse.Namespace, kind: type[Config]) -> Config:
@@ -30,7 +30,7 @@ def tell_already_done(report: "RunReport") -> None:
 
 
 def run_exit(command: str, report: "RunReport", limit: float) -> int:
-    """Return how a run over pictures ends, and say what of it may be asked for again."""
+    """Return the exit code of a run over pictures; print how many failures a retry may mend."""
     from atlas_ray.runs.run_record import may_pass
 
     if count := may_pass(report.run):
@@ -39,9 +39,9 @@ def run_exit(command: str, report: "RunReport", limit: float) -> int:
     return quarantine_exit(command, report.quarantined_fraction, limit)
 
 
-def quarantine_exit(command: str, found: float, limit: float, *, what: str = "pictures") -> int:
-    """Return how a command ends by the share that is in quarantine, and say so where it is too much."""
-    if found <= limit:
+def quarantine_exit(command: str, fraction: float, limit: float, *, what: str = "pictures") -> int:
+    """Return the exit code for a share of quarantined items; print it if it is over the limit."""
+    if fraction <= limit:
         return EXIT_OK
-    print(f"atlas-ray {command}: {found:.1%} of the {what} are in quarantine, over {limit:.1%}", file=sys.stderr)
+    print(f"atlas-ray {command}: {fraction:.1%} of the {what} are in quarantine, over {limit:.1%}", file=sys.stderr)
     return EXIT_QUARANTINE

@@ -7,9 +7,9 @@ from atlas_ray.cli.command import EXIT_OK
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `compare`."""
-    parser.add_argument("before", metavar="RUN_A", help="the output of `atlas-ray score`")
-    parser.add_argument("after", metavar="RUN_B", help="the output of another one")
-    parser.add_argument("--output", required=True, help="where comparison.json, comparison.html and the tables go")
+    parser.add_argument("before", metavar="RUN_A", help="output folder of a scoring run")
+    parser.add_argument("after", metavar="RUN_B", help="output folder of the scoring run to compare with it")
+    parser.add_argument("--output", required=True, help="folder for comparison.json, comparison.html and the tables")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,10 +7,10 @@ from atlas_ray.cli.command import EXIT_OK
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `evaluate`."""
-    parser.add_argument("--run", required=True, help="the output of `atlas-ray score`")
-    parser.add_argument("--output", help="where evaluation/ goes; the run itself by default")
-    parser.add_argument("--model", help="the run's model, to show where it looked and which new paths it would spell")
-    parser.add_argument("--embeddings", help="the output of `atlas-ray embed`, to list likely label errors")
+    parser.add_argument("--run", required=True, help="output folder of the scoring run")
+    parser.add_argument("--output", help="folder for evaluation/ (default: that of the run)")
+    parser.add_argument("--model", help="folder of the run's model, to show attention maps and proposed new paths")
+    parser.add_argument("--embeddings", help="output folder of `atlas-ray embed`, to list likely label errors")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,12 +10,21 @@ def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `evaluate-labels`."""
     parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
     parser.add_argument(
-        "--split", default="test", choices=("test", "val", "train"), help="which of them (default: %(default)s)"
+        "--split",
+        default="test",
+        choices=("test", "val", "train"),
+        help="split of the products to evaluate on (default: %(default)s)",
     )
     for name in MODALITIES:
-        parser.add_argument(f"--{name}", metavar="MODEL", help=f"a model of labels that looks at the {name}")
-    parser.add_argument("--fused", action="append", default=[], metavar="MODEL", help="a fused one; may be repeated")
-    parser.add_argument("--output", required=True, help="where models.parquet and missed.parquet go")
+        parser.add_argument(f"--{name}", metavar="MODEL", help=f"folder of a model of labels that reads the {name}")
+    parser.add_argument(
+        "--fused",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="folder of a fused model of labels; may be repeated",
+    )
+    parser.add_argument("--output", required=True, help="folder for models.parquet and missed.parquet")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,12 +7,12 @@ from atlas_ray.cli.command import EXIT_OK
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `explain`."""
-    parser.add_argument("picture", help="a picture's file, or an s3://bucket/key")
-    parser.add_argument("--model", required=True, help="an encoder-decoder, or a fused model with one")
-    parser.add_argument("--output", default="explained.png", help="the drawing, a PNG (default: %(default)s)")
+    parser.add_argument("picture", help="picture to explain: a local file, or s3://bucket/key")
+    parser.add_argument("--model", required=True, help="folder of an encoder-decoder, or of a fused model with one")
+    parser.add_argument("--output", default="explained.png", help="file for the drawing, a PNG (default: %(default)s)")
     parser.add_argument("--within", help="answer at and below this path alone: 'Women > Ethnic Wear'")
-    parser.add_argument("--title", help="of the product, for a model that reads titles")
-    parser.add_argument("--description", help="of the product, for a model that reads descriptions")
+    parser.add_argument("--title", help="title of the product, for a model that reads titles")
+    parser.add_argument("--description", help="description of the product, for a model that reads descriptions")
 
 
 def run(options: argparse.Namespace) -> int:

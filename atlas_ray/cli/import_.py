@@ -9,17 +9,21 @@ from atlas_ray.cli.command import EXIT_OK, quarantine_exit
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `import`."""
     parser.add_argument("source", help="Atlas JSON, CSV, JSON Lines, or a folder of category folders")
-    parser.add_argument("--output", required=True, help="where the tables go")
-    parser.add_argument("--format", default="auto", help="auto, atlas-json, json, csv, jsonl or folder")
+    parser.add_argument("--output", required=True, help="folder for the tables")
     parser.add_argument(
-        "--encoding", default="auto", help="encoding of the source, such as windows-1252 (default: told from its bytes)"
+        "--format", default="auto", help="format of the source: auto, atlas-json, json, csv, jsonl or folder"
+    )
+    parser.add_argument(
+        "--encoding",
+        default="auto",
+        help="encoding of the source, such as windows-1252 (default: inferred from its bytes)",
     )
     parser.add_argument(
         "--map",
         action="append",
         default=[],
         metavar="FIELD=COLUMN",
-        help="our field = the source's column, where its name does not say it; several columns of pictures: "
+        help="column of the source for a field, if its name differs; several columns of pictures: "
         "image_uris=COLUMN,COLUMN; a column for each level: category_path=COLUMN,COLUMN. Fields: product_id, store, "
         "url, title, description, price, currency, breadcrumb, image_uris, image_position, category_path, split, "
         "crawled_at",
@@ -42,18 +46,22 @@ def flags(parser: argparse.ArgumentParser) -> None:
         metavar="CATALOG",
         help="an earlier catalogue, whose products keep their split; may be repeated, the newest last",
     )
-    parser.add_argument("--store", help="store of rows that name none")
-    parser.add_argument("--path-separator", help="between the names of a category path (default: told from the paths)")
+    parser.add_argument("--store", help="store of the rows that name no store")
+    parser.add_argument(
+        "--path-separator", help="separator of the names in a category path (default: inferred from the paths)"
+    )
     parser.add_argument(
         "--category-separator",
-        help="between several category paths in one cell, 'none' where a cell names one (default: told from the cells)",
+        help="separator of category paths in one cell, 'none' if cells hold one (default: inferred from the cells)",
     )
-    parser.add_argument("--image-separator", help="between the pictures in one cell (default: told from their names)")
+    parser.add_argument(
+        "--image-separator", help="separator of the pictures in one cell (default: inferred from their names)"
+    )
     parser.add_argument(
         "--max-quarantine-fraction",
         type=float,
         default=0.05,
-        help="exit with 3 where a larger share of the rows is quarantined (default: %(default)s)",
+        help="share of quarantined rows above which the exit code is 3 (default: %(default)s)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="show the first rows as they would be read, and write nothing"

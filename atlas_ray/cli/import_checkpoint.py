@@ -8,9 +8,9 @@ from atlas_ray.cli.command import EXIT_OK
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `import-checkpoint`."""
     parser.add_argument("checkpoint", help="the .pth.tar file; nothing in it is executed")
-    parser.add_argument("--word-map", required=True, help="its WORDMAP_*.json")
-    parser.add_argument("--taxonomy", required=True, help="what it predicts: a file, or the built-in atlas-52")
-    parser.add_argument("--output", required=True, help="where the model goes")
+    parser.add_argument("--word-map", required=True, help="WORDMAP_*.json of the checkpoint")
+    parser.add_argument("--taxonomy", required=True, help="taxonomy that it predicts: a file, or the built-in atlas-52")
+    parser.add_argument("--output", required=True, help="folder for the model")
     parser.add_argument(
         "--image-size-px", type=int, default=150, help="side of the pictures it was trained on (default: %(default)s)"
     )

@@ -1,4 +1,4 @@
-"""The command line: the table of commands, and what their errors end in."""
+"""The command line: the table of commands, its parser, and the exit codes of errors."""
 
 import argparse
 import importlib
@@ -109,7 +109,7 @@ PARENTS = {
     "train": ("train a model", "model_kind", "MODEL"),
     "tune": ("search good settings for a training", "model_kind", "MODEL"),
 }
-"""First word -> (its help, where the second is kept, how usage shows the second)."""
+"""Commands of two words: the first -> (its help, the option that holds the second, its metavar)."""
 DESCRIPTION = "Put every product of a catalogue into its place in a taxonomy, on Ray."
 EPILOG = """\
 Every path is a local path or an s3://bucket/key URI. AWS_ENDPOINT_URL names an S3-compatible service,
@@ -119,7 +119,7 @@ RAY_ADDRESS a Ray cluster; without it a local Ray starts by itself. `atlas-ray C
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0: all well. 2: a mistake in what was given, said in one line. 3: finished, but with more
+    0: all well. 2: a mistake of the user, printed in one line. 3: finished, but with more
     quarantined than allowed. 1: anything else.
     """
     options = argparse.Namespace(command="", resumes=False)
@@ -135,16 +135,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command within another one, which says how it ended where it did not end well; return its exit code."""
+    """Run a command inside another one, and return its exit code; the caller prints its failure."""
     options = build_parser().parse_args(arguments)
     return int(options.handler(options))
 
 
 def _failed(error: BaseException, options: argparse.Namespace, *, stopped: bool) -> int:
-    """Say in a line what ended a command, and return its exit code; raise what only a traceback explains."""
+    """Print in one line why a command failed, and return its exit code; re-raise an error of the program."""
     name = f"atlas-ray {options.command}".strip()
     reason = reason_of(error)
-    # What libraries raise where they are stopped in the middle is no mistake and no failure.
+    # An error that a library raises because it was stopped is neither a mistake nor a failure.
     if isinstance(error, KeyboardInterrupt) or (stopped and not isinstance(reason, LeaseLostError)):
         goes_on = "; the same command goes on from here" if options.resumes else ""
         print(f"{name}: stopped{goes_on}", file=sys.stderr)

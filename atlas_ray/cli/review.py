@@ -14,10 +14,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--serve",
         action="store_true",
-        help="open the page at an address of this machine, and save what is decided into corrections.csv of --output; "
-        "without --run and --products the review that is there already",
+        help="open the page at an address of this machine, and save decisions in corrections.csv of --output; "
+        "without --run and --products, open the existing review",
     )
-    parser.add_argument("--port", type=int, default=0, help="where --serve listens (default: any free port)")
+    parser.add_argument("--port", type=int, default=0, help="port that --serve listens on (default: any free port)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,9 +12,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
     from atlas_ray.prediction.paths import PredictorConfig
     from atlas_ray.serving.settings import ServeConfig
 
-    parser.add_argument("--config", help="a YAML file of these settings; flags win")
+    parser.add_argument("--config", help="YAML file of these settings; a flag overrides it")
     parser.add_argument(
-        "--detach", action="store_true", help="deploy to the cluster of RAY_ADDRESS and return; it goes on there"
+        "--detach",
+        action="store_true",
+        help="deploy to the cluster of RAY_ADDRESS and return; the endpoint keeps running there",
     )
     add_flags(parser, ServeConfig)
     add_flags(parser, PredictorConfig)

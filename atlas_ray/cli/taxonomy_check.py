@@ -8,7 +8,7 @@ from atlas_ray.cli.command import EXIT_OK
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `taxonomy check`."""
     parser.add_argument("source", help="a taxonomy file, or the built-in atlas-52")
-    parser.add_argument("--within", help="only the part at and below this path")
+    parser.add_argument("--within", help="path of the node to check, with all below it (default: the whole taxonomy)")
 
 
 def run(options: argparse.Namespace) -> int:

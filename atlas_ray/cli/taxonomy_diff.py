@@ -8,9 +8,9 @@ from atlas_ray.cli.command import EXIT_OK
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `taxonomy diff`."""
     parser.add_argument("old", help="a taxonomy file, or the built-in atlas-52")
-    parser.add_argument("new", help="its next version")
+    parser.add_argument("new", help="next version of that taxonomy")
     parser.add_argument("--mapping", help="a CSV of old_path, new_path, or a mapping as Shopify publishes them")
-    parser.add_argument("--output", help="a JSON file for all of it")
+    parser.add_argument("--output", help="JSON file for the whole comparison")
 
 
 def run(options: argparse.Namespace) -> int:

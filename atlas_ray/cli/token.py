@@ -8,7 +8,7 @@ from atlas_ray.cli.command import EXIT_OK
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `token`."""
-    parser.add_argument("name", metavar="NAME", help="whose token it is")
+    parser.add_argument("name", metavar="NAME", help="name of the token's owner")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ def flags(parser: argparse.ArgumentParser, kind: str) -> None:
     """Add the flags of `train` for a kind of model."""
     from atlas_ray.training.settings import TRAININGS
 
-    parser.add_argument("--config", metavar="FILE", help="a YAML file of the settings below; a flag wins over it")
-    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in the output and start anew")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of the settings below; a flag overrides it")
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in the output and start again")
     add_flags(parser, TRAININGS[kind])
 
 

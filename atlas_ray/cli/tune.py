@@ -11,7 +11,7 @@ def flags(parser: argparse.ArgumentParser, kind: str) -> None:
     """Add the flags of `tune` for a kind of model."""
     from atlas_ray.training.settings import TRAININGS, TuneConfig
 
-    parser.add_argument("--config", metavar="FILE", help="a YAML file of the training's settings; a flag wins over it")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of the training's settings; a flag overrides it")
     add_flags(parser, TuneConfig)
     add_flags(parser, TRAININGS[kind])
 

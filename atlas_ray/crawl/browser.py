@@ -43,7 +43,7 @@ def find_chromium(environment: Mapping[str, str] = os.environ) -> str:
     """Return the path of the system's Chromium: `CHROMIUM_PATH`, or the first that `PATH` has.
 
     Raises:
-        ConfigError: where there is none.
+        ConfigError: if there is none.
     """
     named = environment.get("CHROMIUM_PATH")
     if named:
@@ -72,7 +72,7 @@ class BrowserGate:
         self._rule = rule
 
     async def __call__(self, request: "BrowserRequest") -> bool:
-        """Tell whether to refuse a request; every page that `render_request` does not give is refused."""
+        """Return whether to refuse a request; every page that `render_request` does not give is refused."""
         if request.resource_type in NOT_READ or request.is_navigation_request():
             return True
         try:

@@ -1,4 +1,4 @@
-"""Why a page did not come: what Scrapy raises, as an outcome with a stable code."""
+"""Outcomes of failed requests: what Scrapy raises, turned into stable codes."""
 
 from urllib.parse import urlsplit
 
@@ -42,7 +42,7 @@ IGNORED = {
 
 
 class Refused(IgnoreRequest):
-    """A request that the gate does not let through."""
+    """A request that `GateMiddleware` refuses."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What a crawl still has to fetch, what became of each URL, and the products found: one SQLite file.
+"""The frontier of a crawl: its URLs, the outcome of each, and the products, in one SQLite file.
 
 Scrapy's own job folder (JOBDIR) does not outlive SIGKILL: it notes a URL as seen when it is queued,
 but writes the queue's sizes and priorities only at a clean end, so a killed crawl forgets pages and
@@ -70,10 +70,10 @@ class Outcome:
 
 
 ENDLESS = "no_new_products"
-"""The outcome of the last page of a listing that leads to no new product any more."""
-GOOD = ("listing", "product", "duplicate")
-PASSING = ("dns", "timeout", "unreachable", "truncated", "server_error", "too_many_requests", "render_failed")
-"""What may be otherwise next time: a crawl that is started again asks again."""
+"""Outcome code of a listing that is not followed further, because it leads to no new product."""
+SUCCESSES = ("listing", "product", "duplicate")
+RETRYABLE_CODES = ("dns", "timeout", "unreachable", "truncated", "server_error", "too_many_requests", "render_failed")
+"""Outcome codes of failures that may pass; a crawl that is started again requests these pages again."""
 
 
 class Frontier:
@@ -91,7 +91,7 @@ class Frontier:
             max_idle_pages: After so many pages in a row without a new product a listing is not followed further.
 
         Raises:
-            RunError: where the file cannot be read or written, here and in the methods.
+            RunError: if the file cannot be read or written, here and in the methods.
         """
         self._max_idle_pages = max_idle_pages
         self._path = path
@@ -102,7 +102,9 @@ class Frontier:
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.executescript(SCHEMA)
             with self._database:
-                self._database.execute(f"UPDATE visits SET outcome = NULL, message = NULL WHERE outcome IN {PASSING}")
+                self._database.execute(
+                    f"UPDATE visits SET outcome = NULL, message = NULL WHERE outcome IN {RETRYABLE_CODES}"
+                )
         self._last = 0  # the highest number handed out by this process; later finds are higher
 
     def add_starts(self, urls: Iterable[str]) -> None:
@@ -174,7 +176,7 @@ class Frontier:
     def failures(self) -> Iterator[tuple[str, str, str]]:
         """Yield (url, code, message) of each visit that gave neither a listing nor a product."""
         yield from self._database.execute(
-            f"SELECT url, outcome, coalesce(message, '') FROM visits WHERE outcome NOT IN {GOOD} ORDER BY id"
+            f"SELECT url, outcome, coalesce(message, '') FROM visits WHERE outcome NOT IN {SUCCESSES} ORDER BY id"
         )
 
     def close(self) -> None:
@@ -204,7 +206,7 @@ class Frontier:
         """
         (last,) = self._database.execute(
             "SELECT coalesce(max(id), 0) FROM (SELECT id FROM visits WHERE start = ? AND kind = 'product' AND id < ? "
-            f"AND outcome IN {('product', *PASSING)} ORDER BY id DESC LIMIT 1)",
+            f"AND outcome IN {('product', *RETRYABLE_CODES)} ORDER BY id DESC LIMIT 1)",
             (visit.start, visit.number),
         ).fetchone()
         (linked,) = self._database.execute(

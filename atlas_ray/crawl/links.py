@@ -1,4 +1,4 @@
-"""Where a listing leads: to its products, and to its next page."""
+"""The links of a listing: to its products, and to its next page."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ def next_page(page: Page, store: Store) -> str | None:
 
 
 def in_domains(url: str, domains: Iterable[str]) -> bool:
-    """Tell whether a URL's host is one of these domains or below one."""
+    """Return whether a URL's host is one of these domains or below one."""
     host = "." + host_of(url)
     return any(host.endswith("." + host_of(f"//{domain}")) for domain in domains)
 

@@ -64,7 +64,7 @@ class BreadcrumbMapping:
 
         Raises:
             ConfigError: naming the file and the line.
-            StorageError: where the file cannot be read.
+            StorageError: if the file cannot be read.
         """
         stream = open_text(uri, ConfigError)
         table = Delimited(stream, COLUMNS, source=uri, error=ConfigError)
@@ -82,7 +82,7 @@ class BreadcrumbMapping:
         return cls(taxonomy, rows, source=uri)
 
     def map(self, store: str, breadcrumb: Sequence[str]) -> CategoryPath | None:
-        """Return the leaf that a shop's breadcrumb means, or None where that is not known."""
+        """Return the leaf that a shop's breadcrumb means, or None if that is not known."""
         names = _key(breadcrumb)
         for length in range(len(names), 0, -1):
             for shop in (_fold(store), ""):
@@ -93,7 +93,7 @@ class BreadcrumbMapping:
         return next(iter(found)) if len(found) == 1 else None
 
     def collapse(self, path: CategoryPath) -> CategoryPath | None:
-        """Return the leaf that a path is, or lies below; None where there is none."""
+        """Return the leaf that a path is, or lies below; None if there is none."""
         for length in range(len(path), 0, -1):
             leaves = self._leaves.get(_key(path[:length]), set())
             if path[:length] in leaves or len(leaves) == 1:

@@ -1,4 +1,4 @@
-"""What stands between Scrapy's engine and the network: the gate, robots.txt, and patience."""
+"""Scrapy middlewares: checks of each request, robots.txt, and pauses before retries."""
 
 import asyncio
 import random
@@ -22,6 +22,7 @@ from atlas_ray.io.robots import robots_text
 
 DENY_ALL = b"User-agent: *\nDisallow: /\n"
 MAX_PAUSE_S = 60.0
+"""Longest pause before a retry, whatever the server asks for."""
 
 
 class GateMiddleware:
@@ -90,7 +91,7 @@ class RobotsMiddleware(RobotsTxtMiddleware):
     only and lets the others pass.
 
     Attributes:
-        rules: Host and port of the shops asked so far, each with its rules; None where it has none.
+        rules: Host and port of the shops asked so far, each with its rules; None if it has none.
     """
 
     def __init__(self, crawler: Crawler) -> None:

@@ -29,7 +29,7 @@ from atlas_ray.io.lease import hold
 from atlas_ray.schemas import quarantine_row
 from atlas_ray.settings import COMMAND_LINE, add_flags, build_settings, flags_given, pin_settings
 
-ROWS_A_PART = 10_000
+ROWS_PER_PART = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -137,7 +137,7 @@ def _write_parts(folder: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as JSON Lines, in files of bounded size; one file at least."""
     rows = iter(rows)
     part = 0
-    while (batch := list(islice(rows, ROWS_A_PART))) or part == 0:
+    while (batch := list(islice(rows, ROWS_PER_PART))) or part == 0:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in batch)
         storage.write_bytes(storage.join(folder, f"part-{part:05d}.jsonl"), lines.encode())
         part += 1

@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 
-from atlas_ray.crawl.frontier import PASSING
+from atlas_ray.crawl.frontier import RETRYABLE_CODES
 from atlas_ray.crawl.mapping import BreadcrumbMapping
 from atlas_ray.crawl.settings import CrawlLimits
 from atlas_ray.crawl.store import read_stores
@@ -37,12 +37,14 @@ FRONTIER = "frontier.sqlite3"
 FORMATS = ("tables", "atlas-json")
 ATLAS_KEYS = ("title", "description", "price", "currency", "url", "store", "breadcrumb")
 NO_REPORT = {"outcomes": {}, "not_a_product": {}, "origins": {}, "waiting": 0, "products": 0}
-"""Of a store whose crawl has not written one."""
+"""Report of a store whose crawl has not written one."""
 PR_SET_PDEATHSIG = 1
-LOOK_EVERY_S = 1.0
+POLL_S = 1.0
+"""Seconds between looks at the progress of a crawl's process."""
 SAVE_EVERY_S = 60.0
+"""Seconds between copies of the frontier to object storage."""
 MAX_UNMAPPED = 200
-"""Breadcrumbs that the report lists, the most frequent first."""
+"""Number of unmapped breadcrumbs that the report lists, the most frequent first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,17 +147,17 @@ def _labels_id(config: CrawlRunConfig, taxonomy: Taxonomy | None) -> str:
 
 
 def _is_due(output: str, config: CrawlRunConfig) -> bool:
-    """Tell whether a store's crawl has not come to its end, or is to ask again for what failed."""
+    """Return whether a store's crawl has not come to its end, or is to ask again for what failed."""
     uri = storage.join(output, "report.json")
     if not storage.exists(uri):
         return True
     report = json.loads(storage.read_bytes(uri))
-    passing = config.retry_failed and any(code in PASSING for code in report["outcomes"])
+    passing = config.retry_failed and any(code in RETRYABLE_CODES for code in report["outcomes"])
     return passing or _goes_on(report, config)
 
 
 def _goes_on(report: Mapping[str, Any], config: CrawlRunConfig) -> bool:
-    """Tell whether a store's crawl, as it is reported, has pages that it may still ask for."""
+    """Return whether a store's crawl, as it is reported, has pages that it may still ask for."""
     return bool(report["waiting"] > 0 and sum(report["outcomes"].values()) < config.max_pages)
 
 
@@ -225,7 +227,7 @@ def _run_process(
         process = subprocess.Popen(command, stdout=stream, stderr=stream, preexec_fn=_end_with_parent)
     try:
         while process.poll() is None:
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_S)
             pages = _pages_done(os.path.join(job, FRONTIER))
             board.add.remote({name: pages - done})
             done = pages

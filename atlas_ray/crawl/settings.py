@@ -1,4 +1,4 @@
-"""What the user may set of a crawl, and how Scrapy is set up for it."""
+"""The settings of a crawl, and the Scrapy settings made from them."""
 
 import re
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from atlas_ray.settings import Settings, setting
 from atlas_ray.version import __version__
 
 MAX_URL_CHARACTERS = 2083
+"""Longest URL that is requested, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +21,13 @@ class CrawlLimits(Settings):
 
     max_pages: int = setting("stop a store after this many pages", 1_000_000, low=1, high=10**9)
     timeout_s: float = setting("seconds for one page, its redirects and retries not counted", 30.0, low=0.1, high=600)
-    max_bytes: int = setting("the largest page", MAX_BYTES, low=1024, high=MAX_BYTES)
-    retries: int = setting("how often a page is asked for again after a timeout or a 5xx", 3, low=0, high=20)
-    backoff_s: float = setting("the pause before the first retry; it doubles each time", 1.0, low=0.0, high=60)
-    user_agent: str = setting("how the crawler calls itself, in requests and for robots.txt", "atlas_ray")
-    allow_private: str = setting("private places that may be asked: HOST:PORT", "", several=True)
+    max_bytes: int = setting("bytes of the largest page", MAX_BYTES, low=1024, high=MAX_BYTES)
+    retries: int = setting("retries of a page after a timeout or a 5xx", 3, low=0, high=20)
+    backoff_s: float = setting("seconds before the first retry; doubled for each further one", 1.0, low=0.0, high=60)
+    user_agent: str = setting(
+        "User-Agent header sent to servers, and the name that robots.txt is searched for", "atlas_ray"
+    )
+    allow_private: str = setting("private addresses that may be requested: HOST:PORT", "", several=True)
 
     def __post_init__(self) -> None:
         """Refuse values out of range.
@@ -47,9 +50,9 @@ class CrawlLimits(Settings):
 class CrawlConfig(CrawlLimits):
     """One store's crawl."""
 
-    stores: str = setting("the stores file, local or in S3")
-    store: str = setting("the name of the store to crawl")
-    job: str = setting("a local folder that holds how far the crawl is; the same one goes on after a stop")
+    stores: str = setting("file of the stores, local or in S3")
+    store: str = setting("name of the store to crawl")
+    job: str = setting("local folder for the progress of the crawl, from which it resumes after a stop")
     output: str = setting("folder for products/, quarantine/ and report.json, local or in S3")
 
 

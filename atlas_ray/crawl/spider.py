@@ -29,9 +29,9 @@ from atlas_ray.io.robots import FORBIDDEN_BY_ROBOTS
 
 ROBOTS_META = "//meta[translate(@name, 'ROBTS', 'robts') = 'robots']/@content"
 MAX_CRAWL_DELAY_S = 60.0
-"""What a robots.txt may ask for; some ask for a day."""
-AHEAD = 4
-"""Requests given to Scrapy for each that may run at once, so that its memory does not grow with the shop."""
+"""Longest delay between requests that a robots.txt can impose; some ask for a day."""
+QUEUED_PER_SLOT = 4
+"""Requests handed to Scrapy for each that may run at a time; a bound, so that memory does not grow with the shop."""
 
 
 class StoreSpider(scrapy.Spider):
@@ -48,7 +48,7 @@ class StoreSpider(scrapy.Spider):
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
-        """Make the spider of a crawl and let it hear of idle moments, failing callbacks and robots.txt."""
+        """Make the spider of a crawl, connected to the signals that it handles."""
         spider = super().from_crawler(crawler, *args, **kwargs)
         crawler.signals.connect(spider._idle, signals.spider_idle)
         crawler.signals.connect(spider._callback_failed, signals.spider_error)
@@ -56,7 +56,7 @@ class StoreSpider(scrapy.Spider):
         return spider
 
     async def start(self) -> AsyncIterator[Any]:
-        """Begin with the oldest URLs that wait."""
+        """Yield requests for the oldest waiting URLs."""
         for request in self._take():
             yield request
 
@@ -78,7 +78,7 @@ class StoreSpider(scrapy.Spider):
         return self._finish(visit, self._read_product(page, visit, with_pictures="noimageai" not in directives))
 
     def failed(self, failure: Failure) -> list[Request]:
-        """Keep why a page did not come; return the next requests."""
+        """Record why a page could not be fetched; return the next requests."""
         request: Request = failure.request  # type: ignore[attr-defined]
         assert failure.value is not None
         outcome = outcome_of(failure.value, request)
@@ -98,14 +98,14 @@ class StoreSpider(scrapy.Spider):
         return Outcome("listing", links=tuple(links))
 
     def _read_product(self, page: Page, visit: Visit, *, with_pictures: bool) -> Outcome:
-        found = extract(page, self._store.fields)
-        if isinstance(found, NotAProduct):
-            return Outcome("not_a_product", found.reason)
-        pictures = [url for url in found.image_urls if with_pictures and self._may_ask(url)]
-        row = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)} | {
-            "origins": dict(found.origins),
+        product = extract(page, self._store.fields)
+        if isinstance(product, NotAProduct):
+            return Outcome("not_a_product", product.reason)
+        pictures = [url for url in product.image_urls if with_pictures and self._may_ask(url)]
+        row = {field.name: getattr(product, field.name) for field in dataclasses.fields(product)} | {
+            "origins": dict(product.origins),
             "image_urls": pictures,
-            "forbidden_image_urls": [url for url in found.image_urls if url not in pictures],
+            "forbidden_image_urls": [url for url in product.image_urls if url not in pictures],
             "noimageai": not with_pictures,
             "store": self._store.name,
             "category_path": self._store.start_urls[visit.start].category_path or None,
@@ -115,7 +115,7 @@ class StoreSpider(scrapy.Spider):
         return Outcome("product", product=row)
 
     def _may_ask(self, picture: str) -> bool:
-        """Tell whether the robots.txt of a picture's host allows it, as far as the crawl has read it.
+        """Return whether the robots.txt of a picture's host allows it, as far as the crawl has read it.
 
         Pictures are fetched later, by what asks each host itself.
         """
@@ -137,7 +137,7 @@ class StoreSpider(scrapy.Spider):
         requests: list[Request] = []
         if self._frontier.broken:
             return requests
-        room = min(AHEAD * self._store.concurrency - self._open, self._left)
+        room = min(QUEUED_PER_SLOT * self._store.concurrency - self._open, self._left)
         while room > 0 and (visits := self._frontier.take(room)):
             for visit in visits:
                 try:
@@ -152,7 +152,7 @@ class StoreSpider(scrapy.Spider):
         return requests
 
     def _idle(self) -> None:
-        """Go on where callbacks have failed or left nothing to do."""
+        """Continue with waiting URLs when Scrapy has none left."""
         requests = self._take()
         for request in requests:
             self.crawler.engine.crawl(request)
@@ -160,7 +160,7 @@ class StoreSpider(scrapy.Spider):
             raise DontCloseSpider
 
     def _callback_failed(self, failure: Failure, response: object) -> None:
-        """Keep a page on which the code itself failed; Scrapy has logged the traceback."""
+        """Record a page on which the code itself failed; Scrapy has logged the traceback."""
         if isinstance(response, Response) and not self._frontier.broken:
             outcome = Outcome("internal_error", f"{failure.type}: {str(failure.value)[:300]}")
             self._frontier.finish(response.cb_kwargs["visit"], outcome)
@@ -180,5 +180,5 @@ class StoreSpider(scrapy.Spider):
 
 
 def _directives(values: Iterable[str]) -> set[str]:
-    """Return the words of X-Robots-Tag headers and robots elements; whichever robot they name, we obey."""
+    """Return the words of X-Robots-Tag headers and robots elements, whichever robot they name."""
     return {word for value in values for word in re.findall(r"[a-z]+", value.lower())}

@@ -1,4 +1,4 @@
-"""The shops to collect from, and where on their pages things stand."""
+"""Descriptions of the shops to crawl: start URLs, selectors and limits."""
 
 import difflib
 import re
@@ -56,7 +56,7 @@ class Store(Settings):
     concurrency: int = setting("requests at the same time", 2, low=1, high=64)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, and selectors that are none."""
+        """Refuse values out of range, and invalid selectors."""
         super().__post_init__()
         if not NAME.fullmatch(self.name):
             raise ConfigError(
@@ -87,7 +87,7 @@ def read_stores(uri: str) -> tuple[Store, ...]:
 
     Raises:
         ConfigError: naming the file, the shop, and the field or line.
-        StorageError: where the file cannot be read.
+        StorageError: if the file cannot be read.
     """
     if uri.lower().endswith((".csv", ".tsv")):
         stores = tuple(_read_csv(uri))

@@ -10,7 +10,7 @@ from atlas_ray.errors import OutputError
 from atlas_ray.io import storage
 from atlas_ray.io.lease import LEASE, hold
 
-PRODUCTS_A_LEAF = 80
+PRODUCTS_PER_LEAF = 80
 CLOSE_UP_EVERY = 3
 """Of the products, one in so many shows a close-up, too."""
 UNMAPPED_EVERY = 10
@@ -25,7 +25,7 @@ def run_demo(output: str, run_command: Callable[[Sequence[str]], int]) -> int:
         run_command: Runs a command line and returns its exit code.
 
     Raises:
-        OutputError: where the folder holds something else.
+        OutputError: if the folder holds something else.
     """
     root = storage.absolute(output)
     with hold(root, "demo"):
@@ -74,7 +74,7 @@ def draw_products() -> list[ShopProduct]:
     rng = random.Random(0)
     products: list[ShopProduct] = []
     for path in GARMENTS:
-        for _ in range(PRODUCTS_A_LEAF):
+        for _ in range(PRODUCTS_PER_LEAF):
             picture, color = draw_garment(path, rng)
             side = picture.width
             left, top = (rng.randint(side // 4, side // 2) for _ in range(2))

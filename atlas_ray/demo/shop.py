@@ -20,7 +20,7 @@ from typing import Any
 from atlas_ray.io import storage
 
 MARKUPS = ("json-ld", "microdata", "opengraph", "plain")
-PRODUCTS_A_PAGE = 6
+PRODUCTS_PER_PAGE = 6
 ODD = {
     "/odd/forbidden.html": "forbidden_by_robots",
     "/odd/loop.html": "redirect_loop",
@@ -91,7 +91,7 @@ def draw_shop(folder: str, products: Sequence[ShopProduct]) -> None:
         links.append((f"/product/{numbers[0]}.html?colour=red", products[numbers[0]].title))
         if place == 0:
             links += [*odd, ("http://elsewhere.example/product/1.html", "A shop elsewhere")]
-        pages = [links[first : first + PRODUCTS_A_PAGE] for first in range(0, len(links), PRODUCTS_A_PAGE)]
+        pages = [links[first : first + PRODUCTS_PER_PAGE] for first in range(0, len(links), PRODUCTS_PER_PAGE)]
         for page, shown in enumerate(pages, 1):
             following = f"/category/{place}/{page + 1}.html" if page < len(pages) else None
             _write(folder, f"category/{place}/{page}.html", _listing(name, shown, following))

@@ -24,9 +24,9 @@ from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.tables import count_labels
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, match_labels
 
-MOST_PICTURES = 20_000
+MAX_PICTURES = 20_000
 """One number needs no more."""
-MOST_PATHS = 1000
+MAX_PATHS = 1000
 """Of one picture that are held, the best ones; the others count together."""
 TOP_K = PredictorConfig().top_k
 """Paths that a scoring run lists of a picture; of a product's others it knows nothing."""
@@ -44,7 +44,7 @@ class Calibrated:
     """Expected calibration error of the whole path, on the products that the temperature was fitted on."""
     error_after: float
     trained_on: int | None
-    """Those of the products that its weights were trained on; None where that is not known."""
+    """Those of the products that its weights were trained on; None if that is not known."""
     was_fitted_on: bool
     """Whether the products are those that a policy of many weights was fitted on, and knows."""
     doubt: str | None
@@ -63,8 +63,8 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         split: Which of them: one that the model was not trained on.
 
     Raises:
-        CatalogError: where the split has no labelled product that the model can say something of.
-        TaxonomyError: where none of their labels is in the model's taxonomy.
+        CatalogError: if the split has no labelled product that the model can say something of.
+        TaxonomyError: if none of their labels is in the model's taxonomy.
     """
     model, catalog = storage.absolute(model), storage.absolute(catalog)
     artifact = load_artifact(model)
@@ -78,7 +78,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
     try:
         with ProgressDisplay("asking the model", "products") as display:
             stream, lost = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), display=display)
-            parts = list(batches_of(stream.limit(MOST_PICTURES)))
+            parts = list(batches_of(stream.limit(MAX_PICTURES)))
     finally:
         forget_inputs(model)
     if not parts or not sum(len(part["label"]) for part in parts):
@@ -197,7 +197,7 @@ class Judge:
     """Asks the model about blocks of products, as a scoring run does."""
 
     def __init__(self, model: str, labels: dict[CategoryPath, int], threads: int) -> None:
-        settings = PredictorConfig(top_k=min(len(labels), MOST_PATHS))
+        settings = PredictorConfig(top_k=min(len(labels), MAX_PATHS))
         artifact = load_artifact(model)
         if threads:
             torch.set_num_threads(threads)

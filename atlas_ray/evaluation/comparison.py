@@ -128,8 +128,8 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
         of both (`PairedAccuracy`).
 
     Raises:
-        CatalogError: where one of them is no finished scoring run.
-        TaxonomyError: where no label of one is in its own taxonomy.
+        CatalogError: if one of them is no finished scoring run.
+        TaxonomyError: if no label of one is in its own taxonomy.
     """
     runs = [open_scored(uri) for uri in (before, after)]
     notes = [note for run in runs if (note := run.match_labels())]

@@ -57,7 +57,7 @@ class LabelReport:
     left_out: int
     """Those of them whose label is no leaf of the models' taxonomy."""
     fitted: dict[str, int | None]
-    """Those of them that each model was fitted on, so that they prove nothing; None where that is not known."""
+    """Those of them that each model was fitted on, so that they prove nothing; None if that is not known."""
 
 
 @holding("evaluate-labels", "output")
@@ -74,11 +74,11 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
         split: Which products.
 
     Raises:
-        ArtifactError: where a model is none of labels, or names other labels than the first.
-        CatalogError: where the split has no labelled product that is a leaf of their taxonomy.
-        ConfigError: where the models cannot be asked together.
-        OutputError: where the output holds something else.
-        TaxonomyError: where no label of the split is in their taxonomy.
+        ArtifactError: if a model is none of labels, or names other labels than the first.
+        CatalogError: if the split has no labelled product that is a leaf of their taxonomy.
+        ConfigError: if the models cannot be asked together.
+        OutputError: if the output holds something else.
+        TaxonomyError: if no label of the split is in their taxonomy.
     """
     catalog, output = storage.absolute(catalog), storage.absolute(output)
     uris = list(dict.fromkeys(storage.absolute(uri) for uri in models))

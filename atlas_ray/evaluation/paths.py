@@ -125,9 +125,9 @@ def evaluate(
         embeddings: What `atlas-ray embed` wrote: with it the report lists likely label errors.
 
     Raises:
-        CatalogError: where the run is not finished, or no product had a label and was not trained on.
-        TaxonomyError: where no label is in the run's taxonomy.
-        ArtifactError: where the model cannot be read, or is another one than the run's.
+        CatalogError: if the run is not finished, or no product had a label and was not trained on.
+        TaxonomyError: if no label is in the run's taxonomy.
+        ArtifactError: if the model cannot be read, or is another one than the run's.
     """
     scored = open_scored(run)
     notes = [note for note in [scored.match_labels()] if note]

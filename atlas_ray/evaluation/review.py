@@ -25,7 +25,7 @@ from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 CARRIED = ("product_id", "category_path", "probability", "alternatives", "image_uri", "true_category_path")
 ADDED = ("title", "note", "corrected_category_path")
-MOST_MIGRATIONS = 20
+MAX_MIGRATIONS = 20
 """One after the other, that are followed back to the catalogue."""
 MAX_TITLE_CHARACTERS = 300
 READ = (*CARRIED, "level_probabilities", "decided_level")
@@ -107,9 +107,9 @@ def review(config: ReviewConfig) -> Review:
     Writes `queue.parquet` (`QUEUE`), `queue.csv` and `review.html`, of under 5 MB.
 
     Raises:
-        CatalogError: where there is no finished run, or no product in it that was asked for.
-        OutputError: where the output holds a queue already, which somebody may have filled.
-        ArtifactError: where the model cannot be used.
+        CatalogError: if there is no finished run, or no product in it that was asked for.
+        OutputError: if the output holds a queue already, which somebody may have filled.
+        ArtifactError: if the model cannot be used.
     """
     output = storage.absolute(config.output)
     scored = open_scored(config.run) if config.run else None
@@ -156,7 +156,7 @@ def _about(config: ReviewConfig, scored: ScoredRun | None) -> str:
 
 def _catalog_of(scored: ScoredRun) -> str | None:
     """Return the catalogue that a run scored; of a migrated run, the one of the run that was migrated."""
-    for _ in range(MOST_MIGRATIONS):
+    for _ in range(MAX_MIGRATIONS):
         if catalog := scored.identity.get("catalog"):
             return str(catalog)
         try:

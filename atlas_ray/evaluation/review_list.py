@@ -29,7 +29,7 @@ def read_list(uri: str, count: int) -> tuple[list[dict[str, Any]], int]:
         the list has it, and `note` (why it is on the list); each product once. And how many there are in the list.
 
     Raises:
-        CatalogError: where there is no such list, or it is of another kind.
+        CatalogError: if there is no such list, or it is of another kind.
     """
     table = open_table(storage.absolute(uri), pa.schema([]), others=True)
     names = table.schema.names
@@ -67,7 +67,7 @@ def add_pictures(rows: list[dict[str, Any]], scored: ScoredRun | None, catalog: 
     """Add `image_uri` and `true_category_path` to products of a list, from a run or from a catalogue.
 
     Raises:
-        CatalogError, StorageError: where neither can be read.
+        CatalogError, StorageError: if neither can be read.
     """
     by_id = {row["product_id"]: row for row in rows}
     if scored is not None:

@@ -49,8 +49,8 @@ class Corrections:
             folder: Of a review.
 
         Raises:
-            CatalogError: where there is no review.
-            OutputError: where the file holds what is none of this review's corrections.
+            CatalogError: if there is no review.
+            OutputError: if the file holds what is none of this review's corrections.
         """
         queue = storage.join(folder, "queue.parquet")
         if not storage.exists(queue):
@@ -85,7 +85,7 @@ class Corrections:
 
         Raises:
             ValueError, TaxonomyError: for what is none.
-            UserError, RunError: where the file cannot be written; then nothing has changed.
+            UserError, RunError: if the file cannot be written; then nothing has changed.
         """
         if not isinstance(changes, list):
             raise ValueError("expected a list of changes")
@@ -122,9 +122,9 @@ def serve_review(output: str, started: Callable[[str, str], None], *, port: int 
         port: Where to listen; 0: any that is free.
 
     Raises:
-        CatalogError: where the folder holds no review.
-        OutputError: where its corrections are not of this review.
-        ConfigError: where the port is in use.
+        CatalogError: if the folder holds no review.
+        OutputError: if its corrections are not of this review.
+        ConfigError: if the port is in use.
     """
     folder = storage.absolute(output)
     corrections = Corrections(folder)

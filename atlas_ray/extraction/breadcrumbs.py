@@ -168,7 +168,7 @@ def _tidy(crumbs: Iterable[Crumb], page: Page) -> list[Crumb]:
 
 
 def _is_home(crumb: Crumb, page: Page, place: int) -> bool:
-    """Tell whether a crumb is the front page's: by its name at the beginning, or if nothing says another address."""
+    """Return whether a crumb is the front page's: by its name at the beginning, or if nothing says another address."""
     name, address = crumb
     return name.casefold() in HOME and (place == 0 or _is_front(address, page) or (address is None and place <= 2))
 
@@ -179,7 +179,7 @@ def _is_front(address: str | None, page: Page) -> bool:
 
 
 def _is_shop(name: str, page: Page) -> bool:
-    """Tell whether a name is the shop's: `OTTO`, `Leroy Merlin`, `HM.com`, `birmingham.craigslist.org`."""
+    """Return whether a name is the shop's: `OTTO`, `Leroy Merlin`, `HM.com`, `birmingham.craigslist.org`."""
     host, name = host_of(page.url), name.casefold()
     return bool(host) and (_fold(name) in host.split(".") or f".{host}".endswith("." + name.removeprefix("www.")))
 
@@ -349,7 +349,7 @@ def _is_unseen(element: lxml.html.HtmlElement) -> bool:
 
 
 def _is_menu(node: lxml.html.HtmlElement, container: lxml.html.HtmlElement) -> bool:
-    """Tell whether an element of a breadcrumb lists other categories, as opens at a crumb."""
+    """Return whether an element of a breadcrumb lists other categories, as opens at a crumb."""
     if node.tag not in BLOCKS or any(node.get(name) is not None for name in ("itemprop", "typeof", "rel")):
         return False
     parent = node.getparent()

@@ -310,7 +310,7 @@ def _read_brand(labels: Labels, page: Page, values: _Values) -> None:
 
 
 def _states_availability(page: Page, products: list[Item], selectors: Mapping[str, str]) -> bool:
-    """Tell whether an availability is stated, also in words that are not known, or asked for by a selector."""
+    """Return whether an availability is stated, also in words that are not known, or asked for by a selector."""
     everything = (item for product in products for item in (product, *product.items("hasvariant", "model")))
     return (
         "availability" in selectors
@@ -362,7 +362,7 @@ def _read_opengraph(page: Page, values: _Values) -> None:
 
 
 def _is_opengraph_product(page: Page) -> bool:
-    """Tell whether OpenGraph calls the page a product's (`product`, `product.item`) and says its price."""
+    """Return whether OpenGraph calls the page a product's (`product`, `product.item`) and says its price."""
     declared = re.search(r"\bproduct\b", page.metas.get("og:type", "").lower())
     return bool(declared) and _og_price(page) is not None
 

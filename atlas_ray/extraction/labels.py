@@ -61,7 +61,7 @@ class Labels:
 
     @cached_property
     def number(self) -> str | None:
-        """The one number that lines of the page give as the product's; None where they give several or none.
+        """The one number that lines of the page give as the product's; None if they give several or none.
 
         Rows of a table are left out: beside other properties, it is often the maker's number.
         """
@@ -105,7 +105,7 @@ def number_in(text: str | None) -> str | None:
 
 
 def _is_prose(word: str) -> bool:
-    """Tell whether a word is of letters alone, and small ones after the first."""
+    """Return whether a word is of letters alone, and small ones after the first."""
     word = re.sub(r"^[\W_]+|[\W_]+$", "", word)
     return word.isalpha() and word[1:].islower()
 

@@ -91,7 +91,7 @@ def offers_of(product: Item, *owners: Item) -> list[Offer]:
 
 
 def states_availability(product: Item) -> bool:
-    """Tell whether a product or an offer of it states an availability, also in words that are not known."""
+    """Return whether a product or an offer of it states an availability, also in words that are not known."""
     holders = product.items("offers", "offer", "offerdetails")
     items = (product, *holders, *(inner for holder in holders for inner in holder.items("offers")))
     return any(_texts(islice(items, MAX_OFFERS), "availability"))
@@ -130,7 +130,7 @@ def _offer(item: Item, owners: tuple[Item, ...], holder: Item | None) -> Offer:
 
 
 def _is_asked(specification: Item) -> bool:
-    """Tell whether this is a price that every buyer of one piece pays now, not a former one or that of a unit."""
+    """Return whether this is a price that every buyer of one piece pays now, not a former one or that of a unit."""
     if FORMER_PRICES.search(specification.text("pricetype") or "") or specification.types & OTHER_SPECIFICATIONS:
         return False
     if specification.values(*CONDITIONS):

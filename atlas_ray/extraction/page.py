@@ -45,7 +45,7 @@ class Page:
     """A saved response.
 
     Attributes:
-        url: Where it came from, after redirects; "" where that is not known.
+        url: Where it came from, after redirects; "" if that is not known.
         body: The bytes, without transfer encoding; the first `MAX_BYTES` are read.
         content_type: The Content-Type header as sent, or "".
     """
@@ -56,7 +56,7 @@ class Page:
 
     @property
     def is_html(self) -> bool:
-        """Tell whether this is text with markup; where what the server calls it says otherwise, the bytes decide."""
+        """Return whether this is text with markup; where what the server calls it says otherwise, the bytes decide."""
         kind = self.content_type.partition(";")[0].strip().lower()
         if kind and kind not in ("text/html", "application/xhtml+xml", "text/plain", "application/octet-stream"):
             return HTML.match(self.text[:4096]) is not None
@@ -123,7 +123,7 @@ class Page:
         return join_url(self.base_url, address)
 
     def same_site(self, url: str) -> bool:
-        """Tell whether a URL has the page's host, `www.` aside."""
+        """Return whether a URL has the page's host, `www.` aside."""
         return host_of(url) == host_of(self.url)
 
     @cached_property
@@ -145,7 +145,7 @@ class Page:
         return tuple(filter(None, (self.metas.get("og:title"), *headings, title)))
 
     def shows(self, words: str) -> bool:
-        """Tell whether a few words stand in what readers see, apart from case and white space.
+        """Return whether a few words stand in what readers see, apart from case and white space.
 
         Texts of pictures and the page's titles count. Scripts that put no space between words know no word's end.
         """
@@ -178,7 +178,7 @@ class Page:
 
 
 def join_url(base: str, address: str) -> str | None:
-    """Return an address as an absolute http(s) URL without fragment, or None where it is not one."""
+    """Return an address as an absolute http(s) URL without fragment, or None if it is not one."""
     if not address.strip():
         return None
     try:
@@ -200,7 +200,7 @@ def host_of(url: str) -> str:
 
 
 def is_front(url: str) -> bool:
-    """Tell whether a URL is that of a site's front page."""
+    """Return whether a URL is that of a site's front page."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -51,7 +51,7 @@ def main_pictures(page: Page, title: str) -> list[str]:
 
 
 def _leads_away(element: lxml.html.HtmlElement) -> bool:
-    """Tell whether a picture is a link to another page, not to a larger picture."""
+    """Return whether a picture is a link to another page, not to a larger picture."""
     link = next(element.iterancestors("a"), None)
     address = (link.get("href") or "#").strip() if link is not None else "#"
     return not address.startswith(("#", "javascript:")) and not PICTURE_FILE.search(address)
@@ -81,7 +81,7 @@ def _address(element: lxml.html.HtmlElement) -> str:
 
 
 def is_large(element: lxml.html.HtmlElement) -> bool:
-    """Tell whether a picture may be a product's: no decoration by its name, and not small by its size."""
+    """Return whether a picture may be a product's: no decoration by its name, and not small by its size."""
     sizes = [element.get(name, "").removesuffix("px") for name in ("width", "height")]
     if any(size.isdecimal() and int(size[:6]) < MIN_SIZE_PX for size in sizes):
         return False

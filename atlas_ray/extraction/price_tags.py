@@ -131,7 +131,7 @@ def _offer(element: lxml.html.HtmlElement) -> Offer | None:
 
 
 def _is_other(element: lxml.html.HtmlElement) -> bool:
-    """Tell whether the words of a price, or before it in its line, say that it is another, or are prose."""
+    """Return whether the words of a price, or before it in its line, say that it is another, or are prose."""
     if OTHER_WORDS.search(price_text(element).lower()):
         return True
     line = element
@@ -158,12 +158,12 @@ def _text_before(element: lxml.html.HtmlElement) -> str:
 
 
 def _is_large(element: lxml.html.HtmlElement) -> bool:
-    """Tell whether an element holds too many others for a price."""
+    """Return whether an element holds too many others for a price."""
     return next(islice(element.iter(), MAX_INNER, None), None) is not None
 
 
 def _is_price(text: str) -> bool:
-    """Tell whether a text may be a price: one number and hardly a word, not that of a month or of several pieces."""
+    """Return whether a text may be a price: one number and hardly a word, not that of a month or of several pieces."""
     if len(text) > MAX_TEXT or re.search(r"[/%+*]|\d\s*[xX×]", text):
         return False
     return len(NUMBER.findall(text)) == 1 and len(re.findall(r"[^\W\d_]{2,}", text)) <= MAX_WORDS

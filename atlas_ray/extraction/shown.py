@@ -86,7 +86,7 @@ def _is_shown(element: lxml.html.HtmlElement) -> bool:
 
 
 def _has_own_name(element: Element, heading: Element) -> bool:
-    """Tell whether a price stands under another name than the page's: in a tile, or a teaser.
+    """Return whether a price stands under another name than the page's: in a tile, or a teaser.
 
     That is a heading before it, a link to another page around it, a picture or a heading, a link before it whose words
     are more than the heading's, or pictures of which none has a word of the heading in its text.
@@ -116,7 +116,7 @@ def _has_own_name(element: Element, heading: Element) -> bool:
 
 
 def _is_near(element: Element, heading: Element) -> bool:
-    """Tell whether hardly more than a short description stands between a heading and a price."""
+    """Return whether hardly more than a short description stands between a heading and a price."""
     above = {*heading.iterancestors()}
     common = next((parent for parent in element.iterancestors() if parent in above), None)
     between, marks = 0, {heading, element}

@@ -82,7 +82,7 @@ MAX_SHORT_TEXTS = 30_000
 def stock(page: Page, title: str) -> str | None:
     """Return `InStock` where a page has a control that puts its product into the cart.
 
-    `OutOfStock` where the control in its place says that there is none; None where there is no such
+    `OutOfStock` where the control in its place says that there is none; None if there is no such
     control by the product's name, or several that contradict each other.
     """
     states = cart_controls(page)
@@ -96,7 +96,7 @@ def cart_controls(page: Page) -> dict[lxml.html.HtmlElement, str]:
 
 
 def says_sold_out(page: Page) -> bool:
-    """Tell whether a page says anywhere, in a short text or at a control, that something cannot be had.
+    """Return whether a page says anywhere, in a short text or at a control, that something cannot be had.
 
     A control that holds the wordings of both states is a template: the page's scripts show one of them. A page of
     more texts than are looked at counts as one that says so.

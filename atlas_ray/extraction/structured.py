@@ -147,7 +147,7 @@ def _microdata_node(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_costly(page: Page) -> bool:
-    """Tell whether text would be read over and over: marked elements inside one another, or references."""
+    """Return whether text would be read over and over: marked elements inside one another, or references."""
     if page.tree.xpath("count(//*[@itemprop])") > MAX_MARKED_ELEMENTS or len(page.tree.xpath("//@itemref")) > 50:
         return True
     elements = page.tree.xpath("//*[@itemprop and not(@itemscope)]")

@@ -81,7 +81,7 @@ def _key(item: Item) -> str:
 
 
 def _is_named(item: Item, page: Page) -> bool:
-    """Tell whether the page is named after a product."""
+    """Return whether the page is named after a product."""
     name = plain_key(item.text("name") or "")
     if not name:
         return False
@@ -99,7 +99,7 @@ def _title_parts(page: Page) -> Iterable[tuple[str, set[str]]]:
 
 
 def is_page(item: Item, page: Page) -> bool:
-    """Tell whether an item says that its page is this one."""
+    """Return whether an item says that its page is this one."""
     pages = item.items("mainentityofpage")
     addresses = [found.text("url", "@id") for found in (item, *pages, *item.items("offers"))]
     urls = [url for address in addresses if address and (url := page.absolute(address))]

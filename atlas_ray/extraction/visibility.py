@@ -29,7 +29,7 @@ MAX_NODES = 10_000
 
 
 def is_hidden(element: lxml.html.HtmlElement) -> bool:
-    """Tell whether an element by itself is not drawn for readers, whatever it stands in."""
+    """Return whether an element by itself is not drawn for readers, whatever it stands in."""
     if element.get("hidden") is not None or HIDDEN_STYLE.search(element.get("style", "")[:300]):
         return True
     names = element.get("class", "")[:300].split()

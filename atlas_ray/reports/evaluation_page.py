@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CONFUSIONS, EACH = 12, 4
 MISSED = 15
 """As many labels as the tables of the late-fusion paper."""
-MOST_BANDS = 20
+MAX_BANDS = 20
 EXPLAINED, CANDIDATES = 4, 200
 """Products that are shown with where the model looked, of as many different paths; chosen among so many."""
 OUTSIDE, NEW_PATHS, NEW_EACH = 256, 8, 3
@@ -68,7 +68,7 @@ def write_page(
         embeddings: Where likely label errors are listed; None leaves them out.
 
     Returns:
-        The paths outside the taxonomy that the model would say, rows of `NEW_PATHS`; None where it was not asked.
+        The paths outside the taxonomy that the model would say, rows of `NEW_PATHS`; None if it was not asked.
     """
     split = found.headline
     one, counts = metrics[split], found.by_split[split]
@@ -251,7 +251,7 @@ def _slices(counts: Tally) -> Iterator[str]:
     for column, bands in counts.slices.items():
         if set(bands) == {UNKNOWN}:
             continue
-        rows = sorted(bands.items(), key=lambda item: -item[1][0])[:MOST_BANDS]
+        rows = sorted(bands.items(), key=lambda item: -item[1][0])[:MAX_BANDS]
         if column in BANDS:
             order = band_names(column)
             rows.sort(key=lambda item: order.index(item[0]))

@@ -40,10 +40,10 @@ def explain_picture(
         A row of the columns `prediction.columns.COLUMNS`, and a PNG.
 
     Raises:
-        ConfigError: where the model has no attention.
-        StorageError: where the picture cannot be read.
-        NotFiniteError: where the model's answer is no number.
-        ArtifactError, TaxonomyError: where the model cannot be, or has no node `within`.
+        ConfigError: if the model has no attention.
+        StorageError: if the picture cannot be read.
+        NotFiniteError: if the model's answer is no number.
+        ArtifactError, TaxonomyError: if the model cannot be, or has no node `within`.
     """
     predictor = PathPredictor(load_artifact(model), PredictorConfig(batch_size=1), within=within)
     content = read_pictures([uri])[uri]
@@ -97,8 +97,8 @@ class Explainer:
             scored: The run.
 
         Raises:
-            ArtifactError: where it cannot be read.
-            ConfigError: where the run's account has settings that are none.
+            ArtifactError: if it cannot be read.
+            ConfigError: if the run's account has settings that are none.
         """
         artifact = load_artifact(model)
         self._scored = scored
@@ -174,7 +174,7 @@ class Explainer:
         return {path: sorted(some, key=lambda one: (-one.probability, one.row)) for path, some in listed}
 
     def _decoded(self, contents: Sequence[bytes | FetchError]) -> tuple[list[str], list[int], Tensor]:
-        """Return why each picture cannot be looked at, "" where it can, which can, and the pixels of those."""
+        """Return why each picture cannot be looked at, "" if it can, which can, and the pixels of those."""
         files = [b"" if isinstance(one, FetchError) else one for one in contents]
         pixels, refused = self._predictor.decode(files)
         codes = [

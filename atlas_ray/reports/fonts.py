@@ -27,7 +27,7 @@ def own_font(size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def font_of(text: str, size_px: int) -> ImageFont.FreeTypeFont | None:
-    """Return a font that can write a text, or None where there is none at hand."""
+    """Return a font that can write a text, or None if there is none at hand."""
     if any(map(_is_shaped, text)) and not features.check("raqm"):
         return None
     path = _path_of("".join(sorted(set(text))))
@@ -35,7 +35,7 @@ def font_of(text: str, size_px: int) -> ImageFont.FreeTypeFont | None:
 
 
 def _is_shaped(letter: str) -> bool:
-    """Tell whether a letter is written from the right, or changes with those beside it, which takes a library."""
+    """Return whether a letter is written from the right, or changes with those beside it, which takes a library."""
     return unicodedata.bidirectional(letter) in ("R", "AL") or unicodedata.category(letter).startswith("M")
 
 

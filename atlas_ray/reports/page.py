@@ -59,7 +59,7 @@ class Share:
 
     @property
     def range(self) -> str:
-        """The interval in words; "" where there is none."""
+        """The interval in words; "" if there is none."""
         if self.interval is None:
             return ""
         low, high = (f"{100 * end:{'+' if self.signed else ''}.1f}" for end in self.interval)

@@ -130,7 +130,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> dict[str, str]:
-    """Tell whether every model answers."""
+    """Return whether every model answers."""
     if not await _gateway(request).ready():
         raise Problem(503, "not_ready", "a model does not answer", {"Retry-After": "1"})
     return {"status": "ready"}

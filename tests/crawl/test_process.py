@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atlas_ray.crawl.process import main
-from atlas_ray.crawl.spider import AHEAD
+from atlas_ray.crawl.spider import QUEUED_PER_SLOT
 from atlas_ray.demo.shop import HEALING, ODD, WITHOUT_PICTURES, Shop, ShopProduct, draw_shop, serve_shop
 from atlas_ray.io.addresses import is_public
 from tests.crawl.runs import end, report, rows, start
@@ -144,7 +144,7 @@ def test_a_crawl_goes_on_however_it_was_stopped(drawn: str, tmp_path: Path) -> N
     assert "/odd/forbidden.html" not in shop.requests
     # What was finished is not asked for again, but what was under way at a kill is.
     products = Counter(path for path in shop.requests if path.startswith("/product/") and path != HEALING)
-    assert sum(count - 1 for count in products.values()) <= 2 * AHEAD * 4
+    assert sum(count - 1 for count in products.values()) <= 2 * QUEUED_PER_SLOT * 4
 
 
 def test_mistakes(drawn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
