@@ -12,9 +12,9 @@ from atlas_ray.io.lease import LEASE, hold
 
 PRODUCTS_PER_LEAF = 80
 CLOSE_UP_EVERY = 3
-"""Of the products, one in so many shows a close-up, too."""
+"""Number of products for each one that has a close-up, too."""
 UNMAPPED_EVERY = 10
-"""One in so many stands under a breadcrumb that leads nowhere in the taxonomy."""
+"""Number of products for each one whose breadcrumb is outside the taxonomy."""
 
 
 def run_demo(output: str, run_command: Callable[[Sequence[str]], int]) -> int:

@@ -25,16 +25,16 @@ from atlas_ray.runtime.tables import count_labels
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, match_labels
 
 MAX_PICTURES = 20_000
-"""One number needs no more."""
+"""Largest number of pictures that the temperature is fitted on; one number needs no more."""
 MAX_PATHS = 1000
-"""Of one picture that are held, the best ones; the others count together."""
+"""Number of paths that are held for each picture, the most probable ones; the others are summed."""
 TOP_K = PredictorConfig().top_k
 """Paths that a scoring run lists of a picture; of a product's others it knows nothing."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration found."""
+    """The outcome of a calibration."""
 
     model_id: str
     """The artifact's new content id."""
@@ -63,7 +63,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         split: Which of them: one that the model was not trained on.
 
     Raises:
-        CatalogError: if the split has no labelled product that the model can say something of.
+        CatalogError: if the split has no labelled product whose path the model knows.
         TaxonomyError: if none of their labels is in the model's taxonomy.
     """
     model, catalog = storage.absolute(model), storage.absolute(catalog)
@@ -142,7 +142,7 @@ class _Answers:
 
 @dataclass(frozen=True)
 class _Said:
-    """What the model said of pictures.
+    """The model's outputs for pictures.
 
     Attributes:
         leaf: (pictures, paths) positions of leaves, best first; -1 for none, and in the last column, which is what
@@ -190,7 +190,7 @@ class _Said:
 
 
 ROUNDING = 1e-5
-"""A sum of probabilities that is so near 1 is one."""
+"""Tolerance within which a sum of probabilities counts as 1."""
 
 
 class Judge:

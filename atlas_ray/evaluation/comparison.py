@@ -128,7 +128,7 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
         of both (`PairedAccuracy`).
 
     Raises:
-        CatalogError: if one of them is no finished scoring run.
+        CatalogError: if one of them is not a finished scoring run.
         TaxonomyError: if no label of one is in its own taxonomy.
     """
     runs = [open_scored(uri) for uri in (before, after)]

@@ -46,7 +46,7 @@ MISSED = pa.schema(
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What was measured, in the order in which the models were given."""
+    """The measures of each model, in the order in which the models were given."""
 
     models: list[dict[str, Any]]
     """The rows of `models.parquet`."""
@@ -74,7 +74,7 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
         split: Which products.
 
     Raises:
-        ArtifactError: if a model is none of labels, or names other labels than the first.
+        ArtifactError: if a model is not a model of labels, or has other labels than the first.
         CatalogError: if the split has no labelled product that is a leaf of their taxonomy.
         ConfigError: if the models cannot be asked together.
         OutputError: if the output holds something else.
@@ -153,7 +153,7 @@ def _missed(uri: str, labels: Sequence[str], counts: Integers) -> list[dict[str,
 
 
 class Judge:
-    """Asks the models about blocks of products, and counts."""
+    """The actor that runs the models over blocks of products and counts hits."""
 
     def __init__(self, uris: Sequence[str], threads: int) -> None:
         if threads:

@@ -127,7 +127,7 @@ def evaluate(
     Raises:
         CatalogError: if the run is not finished, or no product had a label and was not trained on.
         TaxonomyError: if no label is in the run's taxonomy.
-        ArtifactError: if the model cannot be read, or is another one than the run's.
+        ArtifactError: if the model cannot be read, or is not the run's.
     """
     scored = open_scored(run)
     notes = [note for note in [scored.match_labels()] if note]

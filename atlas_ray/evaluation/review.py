@@ -26,7 +26,7 @@ from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 CARRIED = ("product_id", "category_path", "probability", "alternatives", "image_uri", "true_category_path")
 ADDED = ("title", "note", "corrected_category_path")
 MAX_MIGRATIONS = 20
-"""One after the other, that are followed back to the catalogue."""
+"""Largest number of successive migrations that are followed back to the catalogue."""
 MAX_TITLE_CHARACTERS = 300
 READ = (*CARRIED, "level_probabilities", "decided_level")
 QUEUE = pa.schema(
@@ -46,7 +46,7 @@ products of a list. `title` is the catalogue's, `note` says why a product is on 
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewConfig(Settings):
-    """Which products of which run are to be looked at."""
+    """Settings of a review: which products of which run a person looks at."""
 
     run: str | None = setting("the output of `atlas-ray score`", None)
     products: str | None = setting(
@@ -58,7 +58,7 @@ class ReviewConfig(Settings):
     taxonomy: str | None = setting("the paths to choose from; the catalogue's own by default", None)
     output: str = setting("where queue.parquet, queue.csv and review.html go")
     count: int = setting("products in the queue, and at most so many without any answer", 200, low=1, high=100_000)
-    model: str | None = setting("a model; the page then shows where it looked, where it can say so", None)
+    model: str | None = setting("folder of a model whose attention maps the page shows, if it has them", None)
     unlabelled_only: bool = setting("only products that the catalogue has no label for", False)
     split: str | None = setting("only products of this split", None, choices=("train", "val", "test"))
 
@@ -79,7 +79,7 @@ class ReviewConfig(Settings):
 
 @dataclass(frozen=True)
 class Review:
-    """What there is to look at."""
+    """The outcome of a review: the products to look at."""
 
     output: str
     catalog: str | None

@@ -29,7 +29,7 @@ CORRECTIONS = "corrections.csv"
 COLUMNS = ("product_id", "corrected_category_path")
 MAX_BODY_BYTES = 16 << 20
 IDLE_S = 30.0
-"""A connection that says nothing for so long is closed."""
+"""Seconds after which a silent connection is closed."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -40,7 +40,7 @@ HEADERS = {
 
 
 class Corrections:
-    """What was decided in a review, in memory and in its file."""
+    """The decisions of a review, in memory and in its file."""
 
     def __init__(self, folder: str) -> None:
         """Read what there is already.
@@ -50,7 +50,7 @@ class Corrections:
 
         Raises:
             CatalogError: if there is no review.
-            OutputError: if the file holds what is none of this review's corrections.
+            OutputError: if the file holds corrections of another review.
         """
         queue = storage.join(folder, "queue.parquet")
         if not storage.exists(queue):

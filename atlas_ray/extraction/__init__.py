@@ -1,1 +1,1 @@
-"""A saved page turned into a product. Nothing here asks the network."""
+"""Extraction of a product from a saved page, without any network access."""

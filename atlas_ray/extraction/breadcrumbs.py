@@ -16,11 +16,11 @@ Crumb = tuple[str, str | None]  # a name, and where it leads
 MAX_NAMES = 15
 MAX_NAME = 200
 MAX_ELEMENTS = 300
-"""Elements of a breadcrumb; what has more is a menu or the whole page."""
+"""Largest number of elements of a breadcrumb; an element with more is a menu or the whole page."""
 MAX_PAGE_ELEMENTS = 30_000
-"""Elements of a page in which links with arrows between them are looked for."""
+"""Largest number of elements of a page that are searched for links with arrows between them."""
 MAX_MARKED = 50
-"""Elements marked as breadcrumbs that are looked at."""
+"""Largest number of elements marked as breadcrumbs that are read."""
 HOME = frozenset(
     """
     home|homepage|home page|start|startseite|startsida|hem|hjem|forside|accueil|page d'accueil|inicio|início|
@@ -33,9 +33,9 @@ HOME = frozenset(
     .split("|")
 )
 ARROW = re.compile(r"\s{0,99}(?:[-=]{0,3}>|»|›|→|▸|▶|⟩|❯|::)+\s*")
-"""Between names, wherever it stands."""
+"""Signs that separate names everywhere."""
 BAR = re.compile(r"(?<=\s)[/|\\](?=\s)")
-"""Between names where the whole breadcrumb is one text; elsewhere a part of names."""
+"""Signs that separate names if the whole breadcrumb is one text; otherwise they are part of a name."""
 SIGNS = re.compile(r"[\W_]+")
 MARKED = re.compile(r"bread[-_ ]?c?rumb|(?<![^\W_])crumbs?(?![^\W_])", re.IGNORECASE)
 MARKS = ("class", "id", "aria-label", "itemtype")
@@ -56,7 +56,7 @@ WRAPPERS = "//*[({}) and not(@itemscope or @typeof or @content)]".format(
 )
 """Elements whose text is a breadcrumb, and how a page tells that it may have one, which takes less time."""
 EDGES = re.compile(r"^(?:[\s>»›→▸▶⟩❯←«‹❮◀◄/|:•·–—\\~]|-\s)+|[\s>»›→▸▶⟩❯←«‹❮◀◄/|:•·–—\\~-]+$")
-"""Signs around a name."""
+"""Signs around a name, which are stripped."""
 BACK = re.compile(
     r"(?:go )?back|zurück|retour|volver(?: atrás)?|atrás|voltar|indietro|terug|tillbaka|tilbage|tilbake|takaisin|wstecz"
     r"|powrót|zpět|späť|nazaj|natrag|vissza|înapoi|geri|назад|πίσω|חזרה|رجوع|戻る|返回|뒤로|previous(?: page)?"

@@ -1,4 +1,4 @@
-"""What a page's scripts hold about its product: the objects that shops keep for themselves and for statistics."""
+"""The data layer of a page: objects in its scripts that shops keep for themselves and for statistics."""
 
 import json
 import re
@@ -17,7 +17,7 @@ PAIR = re.compile(
 BRACE = re.compile(r"[{}]")
 MAX_OBJECTS = 200
 REACH = 2000
-"""Characters before and after a name that are read."""
+"""Number of characters that are read before and after a name."""
 MIN_NUMBER = 5
 """Characters of a number that is not by chance another number of the same object."""
 MAX_BRAND = 60

@@ -12,7 +12,7 @@ from atlas_ray.formats.prices import parse_currency
 
 RAISED_TAGS = ("sup", "sub", "small")
 RAISED_CLASS = re.compile(r"cents?(?![a-z])|centimes|centavos|decimal|fraction|pence|penny|groszy|kopeck|kopeyk|minor")
-"""What shops call the element of the decimals."""
+"""Class names of the element that holds the decimals."""
 DECIMALS = re.compile(r"([^\W\d_]{0,3}|[^\w\s.,-]{0,3})\s*([.,]?)(\d{2,3})(?:[.,]?-)?\s*([^\d.,]{0,5})")
 NOTE = re.compile(r"[\d*†]{1,2}\)?")
 """A raised sign that leads to a footnote."""

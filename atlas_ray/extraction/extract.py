@@ -1,4 +1,4 @@
-"""A saved page to the product it shows, or to the reason why it shows none."""
+"""The extraction of a saved page: its product, or the reason why it shows none."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -35,9 +35,9 @@ MAX_IMAGES = 100
 MAX_VARIANTS = 500
 NUMBERS = ("sku", "productid", "identifier", "mpn", "gtin", "gtin8", "gtin12", "gtin13", "gtin14", "isbn")
 LABEL = re.compile(r"^[^:]{1,60}:\s+(?=\S)")
-"""What a shop writes before a value: `Brand: ACME`, `SKU: 77`."""
+"""Labels that a shop writes before a value: `Brand: ACME`, `SKU: 77`."""
 UNFILLED = re.compile(r"\$\w+|\$?\{.*\}|%\w+%|undefined|null|n/a", re.IGNORECASE)
-"""What stands where a page's template was not filled in."""
+"""Placeholders of a template that was not filled in."""
 
 
 FIELDS = (

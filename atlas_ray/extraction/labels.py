@@ -34,7 +34,7 @@ FIELD_OF_LABEL = {label: name for name, labels in LABELS.items() for label in la
 MAX_LABEL = 30
 MAX_VALUE = 80
 MAX_TEXTS = 6
-"""Texts of a line; an element that has more is no line."""
+"""Largest number of texts in a line; an element with more is no line."""
 LINES = (
     re.compile(r"([^:：]{2,30}?)\s*[:：]\s*(\S.*)"),
     re.compile(r"(.{2,30}?)(?:\s+[-–—=|]|\s*[#№])\s*(\S.*)"),
@@ -44,7 +44,7 @@ SIGNS = " .:：-–—=|#№"
 TAIL = re.compile(rf"[{re.escape(SIGNS)}]*(\S.*)")
 WORDS = re.compile(r"(.{2,30}) (\S+)")
 MARK = re.compile(r"sku|(?:product|item|article)[-_]{0,2}(?:sku|code|number|ref|reference)")
-"""What shops call the element of the number in their pages' code."""
+"""Class names of the element that holds the product number."""
 PAGE_NUMBER = re.compile(r"\d{5,20}")
 PARAMETER = re.compile(r"(?:^|&)(?:p|product|item|sku|goods|article)?_?(?:id|no|sku)=(\d{5,20})(?:&|$)", re.IGNORECASE)
 

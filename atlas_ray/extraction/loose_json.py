@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 JSON = json.JSONDecoder(strict=False)
-"""It takes line breaks inside texts."""
+"""A JSON decoder that accepts line breaks inside texts."""
 BETWEEN_VALUES = re.compile(r"[\s,;]*")
 COMMENT = re.compile(r"//[^\n]*|/\*.*?(?:\*/|\Z)|<!--.*?(?:-->|\Z)|-->|<!\[CDATA\[|\]\]>", re.DOTALL)
 KEY = r'"(?:[^"\\\n]|\\.){0,100}"\s*:'
@@ -16,7 +16,7 @@ ANY_KEY = rf"""(?:{KEY}|'[^'\n]{{0,100}}'\s*:|{BARE_KEY}\s*["'{{\[\dntf-])"""
 KEY_HERE = re.compile(rf"""{KEY}|'[^'\n]{{0,100}}'\s*:""")
 BARE_KEY_HERE = re.compile(BARE_KEY)
 NEXT = rf"(?:$|[}}\]](?!\s*[^\W_])|,\s*(?:{ANY_KEY}|[}}\],]|//|/\*|$))"
-"""What follows a value of an object."""
+"""Signs that follow a value of an object."""
 AFTER_KEY = re.compile(r"\s*:")
 AFTER_VALUE = re.compile(rf"\s*{NEXT}")
 AFTER_ENTRY = re.compile(r"""\s*(?:$|[\]}](?!\s*[^\W_])|,\s*(?:["'\[{\],\d-]|true|false|null|//|/\*|$))""")

@@ -1,4 +1,4 @@
-"""What a product costs and whether it can be had: offers and availabilities as shops write them."""
+"""Offers of a product: prices and availabilities as shops write them."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from atlas_ray.formats.prices import parse_currency, parse_price
 
 T = TypeVar("T")
 MAX_OFFERS = 500
-"""Offers of a product that are looked at."""
+"""Largest number of offers of a product that are read."""
 AVAILABILITIES = {
     name.lower(): name
     for name in (
@@ -24,7 +24,7 @@ AVAILABILITIES = {
 TO_BE_HAD = ("InStock", "LimitedAvailability", "OnlineOnly", "InStoreOnly")
 GONE = ("OutOfStock", "SoldOut", "Discontinued")
 FORMER_PRICES = re.compile("listprice|strikethrough|msrp|srp|regularprice|minimumadvertised", re.IGNORECASE)
-"""Types of prices that are not asked."""
+"""Types of prices that a buyer does not pay, such as former ones."""
 OTHER_SPECIFICATIONS = frozenset(("deliverychargespecification", "paymentchargespecification"))
 CONDITIONS = ("validformembertier", "billingincrement", "eligibletransactionvolume")
 """Properties of a price that not every buyer of one piece pays."""
@@ -39,7 +39,7 @@ CURRENCY_NAMES = ("pricecurrency", "currency", "currencycode", "currencyiso", "i
 OTHER_AMOUNTS = re.compile(r"list|regular|original|strike|was|old|former|base|msrp|rrp|max|high|unit|tax|shipping|type")
 """Names under which it holds other numbers."""
 MAX_ITEMS = 50
-"""Items inside of such an object that are looked at."""
+"""Largest number of items inside such an object that are read."""
 NUMBERS = (
     "sku", "productid", "identifier", "mpn", "gtin", "gtin8", "gtin12", "gtin13", "gtin14", "isbn", "serialnumber",
     "inproductgroupwithid",

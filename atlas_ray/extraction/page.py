@@ -15,9 +15,9 @@ from w3lib.encoding import html_to_unicode, read_bom, resolve_encoding
 from atlas_ray.extraction.visibility import seen_texts
 
 MAX_BYTES = 5 * 1024 * 1024
-"""What of a body is read; the largest shop pages have 2 to 3 MiB."""
+"""Bytes of a body that are read; the largest shop pages have 2 to 3 MiB."""
 MAX_TEXT = 20_000
-"""Characters of one text that are kept."""
+"""Largest number of characters of one text that are kept."""
 EMPTY = b"<html></html>"
 HTML = re.compile(
     r"(?:[\s\ufeff]++|<\?[^>]*+>|(?><!--.*?-->))*+<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL

@@ -18,7 +18,7 @@ FORMER = re.compile(
 )
 """What shops call a price that they do not ask any more."""
 OTHER = re.compile(r"ship|deliver|versand|livraison|unit|base-?price|grund|saving|month|install")
-"""What they call prices of something else."""
+"""Class names of elements that hold prices of something else."""
 OTHER_WORDS = re.compile(
     rf"{OTHER.pattern}|{FORMER.pattern}|\bsav(?:e|ed|ings?)\b|total|\b(?:cart|basket|bag|spar|gratis|free)\b"
 )
@@ -30,10 +30,10 @@ SIGN = re.compile(r"[$€£¥₹₽₩₪₺₴₫₸₱฿円元원]|\b(?:[A-Z]
 DIGIT = re.compile(r"\d")
 INLINE = ("span", "b", "strong", "em", "i", "ins", "font", "bdi", "small", "label")
 MAX_BEFORE = 200
-"""Characters before a price in its line."""
+"""Largest number of characters before a price in its line."""
 MAX_TEXT = 40
 MAX_INNER = 60
-"""Elements in that of a price."""
+"""Largest number of elements inside the element of a price."""
 MAX_ELEMENTS = 30_000
 MAX_WORDS = 2
 MAX_TEXTS = 8

@@ -1,4 +1,4 @@
-"""What a page says in RDFa, in the order of the document."""
+"""The RDFa of a page, in the order of the document."""
 
 from collections.abc import Iterator
 from typing import Any

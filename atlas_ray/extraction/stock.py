@@ -1,4 +1,4 @@
-"""Whether a page lets people buy its product: the controls by which they would."""
+"""Availability by the controls of a page, such as the button that puts its product into the cart."""
 
 import re
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ SOLD_OUT = (
     r"אזל מהמלאי|אזל|نفذت الكمية|売り切れ|在庫切れ|品切れ|完売|已售完|售完|售罄|缺貨|缺货|補貨中|(?:일시)?품절",
     r"hết hàng|stok habis|สินค้าหมด",
 )
-"""What it says where there is none to be had."""
+"""Texts of that control for a product that is sold out."""
 IN_STOCK = re.compile("|".join(f"(?:{wording})" for wording in CART.values()).replace("N?", "(?:.{1,100}? )?"))
 OUT_OF_STOCK = re.compile("|".join(SOLD_OUT))
 GONE = re.compile(
@@ -66,12 +66,12 @@ GONE = re.compile(
 )
 """The same in a sentence."""
 SOLD = re.compile(r"sold|verkauft|vendu|venduto|vendido|verkocht|sprzedan[ey]|såld|solgt|продано")
-"""What stands over a thing that somebody else has bought."""
+"""Texts over a single item that has been sold."""
 LETTER = re.compile(r"[^\W\d_]")
 BUTTON = re.compile(r"btn|button|cart|basket|panier|warenkorb|carrello|carrito|koszyk|buy")
-"""What links that look like buttons are called in pages' code."""
+"""Class names of links that look like buttons."""
 TEXTS = ("value", "aria-label", "title", "alt")
-"""Attributes that hold what a control says."""
+"""Attributes that hold the text of a control."""
 MAX_TEXT = 160
 MAX_TEXTS = 20
 MAX_CONTROLS = 3000

@@ -1,4 +1,4 @@
-"""What a page says about itself for machines: JSON-LD, microdata and RDFa, as one kind of item."""
+"""The structured data of a page: JSON-LD, microdata and RDFa, as one kind of item."""
 
 import copy
 import html
@@ -21,7 +21,7 @@ from atlas_ray.extraction.visibility import is_hidden
 from atlas_ray.formats.values import is_missing
 
 MAX_DEPTH = 24
-"""Items inside items that are followed."""
+"""Depth to which items inside items are followed."""
 MAX_WHOLE = 1e15
 """Numbers below are written without `.0`."""
 MAX_RAW_TEXT = 100_000

@@ -1,4 +1,4 @@
-"""Which product a page is about, of all that it describes."""
+"""The subject of a page: the one product that it is about, of all that it describes."""
 
 import re
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ EVIDENCE = (
 )  # fmt: skip
 """Without any of these it is a name with ratings, which shops put on any page."""
 MAX_PRODUCTS = 500
-"""Products on a page that are looked at; a carousel has some dozens."""
+"""Largest number of products on a page that are compared; a carousel has some dozens."""
 
 
 def main_product(page: Page, data: StructuredData) -> list[Item] | str:

@@ -1,4 +1,4 @@
-"""What stands by a product's name on its page, and not in a list of other products."""
+"""The vicinity of a product's name on its page, without lists of other products."""
 
 import re
 from collections import defaultdict

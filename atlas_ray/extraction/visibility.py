@@ -1,4 +1,4 @@
-"""What readers see of an element, and what a page keeps from their eyes."""
+"""Visibility of elements: the texts that readers see, and those that a page hides."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ SHOWN_CLASS = re.compile(
 SCREEN_READER_CLASS = re.compile(r"(?:^|[-_])(?:sr-?only|visually-?hidden|screen-?reader)(?:$|[-_])", re.IGNORECASE)
 UNSEEN_TAGS = frozenset(("script", "style", "noscript", "template", "svg"))
 MAX_NODES = 10_000
-"""Nodes of an element that are looked at for its text."""
+"""Largest number of nodes of an element that are read for its text."""
 
 
 def is_hidden(element: lxml.html.HtmlElement) -> bool:

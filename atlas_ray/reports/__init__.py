@@ -1,1 +1,1 @@
-"""Tables for people, from metrics and Parquet."""
+"""Pages, drawings and terminal output for people, from metrics and tables."""

@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 360, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 26, 42
 """Margins, which hold the names of the axes; the text is 12 units high, so that a phone shows it as 11 px."""
 CELL = 4
-"""Points that are nearer to each other are one."""
+"""Distance below which two points are drawn as one."""
 MAX_TITLE_CHARACTERS = 120
 DECADES = (1, 2, 5)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)

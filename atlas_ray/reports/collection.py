@@ -1,4 +1,4 @@
-"""What the commands that collect and clean pictures say at their end, from their accounts."""
+"""Terminal output of the commands that collect and clean pictures, from their run records."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The comparison of two scoring runs, for a person: a page with examples, and what the terminal says."""
+"""The comparison of two scoring runs, for a person: a page with examples, and terminal output."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ SHOWN_MOVES = 50
 MOVES_WITH_EXAMPLES, EXAMPLES = 24, 6
 """On the page: for the moves of the most products, those of which the second run is surest."""
 SHOWN = 10
-"""Moves on the terminal, and products that one run alone has on the page."""
+"""Number of moves that the terminal shows, and of products of one run alone that the page shows."""
 ACCURACY = ("split", "products", "before", "after", "difference, points (95% interval)", "won", "lost")
 MOVES = ("from", "to", "products", "probability before", "probability after", "labelled", "right before", "right after")
 

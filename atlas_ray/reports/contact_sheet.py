@@ -12,9 +12,9 @@ from atlas_ray.io import storage
 from atlas_ray.reports.page import MAX_BYTES, THUMBNAIL_PX, document, gallery, plain, section, summary, thumbnail
 
 MAX_CELLS = 300
-"""In one sheet; more cannot be looked at, and would not fit the page's size."""
+"""Largest number of pictures in a sheet; more would not fit the size of a page."""
 PAGE_BYTES = 100_000
-"""What the page's style and script may take."""
+"""Bytes reserved for the style and script of the page."""
 COLUMNS = 6
 GAP_PX = 14
 LINE_PX = 16

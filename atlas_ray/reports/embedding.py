@@ -1,4 +1,4 @@
-"""What `embed` and `similar` say on the terminal."""
+"""Terminal output of `embed` and `similar`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A model asked about single pictures: where it looks, and what it would say of its own accord."""
+"""Explanations of single pictures: attention maps, and the paths that a model would propose without a taxonomy."""
 
 import io
 from collections import defaultdict
@@ -22,7 +22,7 @@ from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 
 SEARCHED = ("search", "beam_width", "precision")
-"""Settings of a run that its answers depend on."""
+"""Names of the settings of a run that its answers depend on."""
 
 
 def explain_picture(
@@ -98,7 +98,7 @@ class Explainer:
 
         Raises:
             ArtifactError: if it cannot be read.
-            ConfigError: if the run's account has settings that are none.
+            ConfigError: if the run's account has invalid settings.
         """
         artifact = load_artifact(model)
         self._scored = scored

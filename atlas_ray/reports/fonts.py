@@ -27,7 +27,7 @@ def own_font(size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def font_of(text: str, size_px: int) -> ImageFont.FreeTypeFont | None:
-    """Return a font that can write a text, or None if there is none at hand."""
+    """Return a font that can write a text, or None if none is installed."""
     if any(map(_is_shaped, text)) and not features.check("raqm"):
         return None
     path = _path_of("".join(sorted(set(text))))

@@ -20,12 +20,12 @@ from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.pictures import decode
 
 MAX_BYTES = 5_000_000
-"""Of a page; a larger one is slow to open, and no mail takes it."""
+"""Largest size of a page; a larger one is slow to open and too large to mail."""
 MAX_TEXT_CHARACTERS = 160
 THUMBNAIL_PX = 160
 READERS = 16
 GROUP = 16
-"""Pictures whose files are held at a time; each may have 32 MiB."""
+"""Number of pictures whose files are held at a time; each may have 32 MiB."""
 LOOK = importlib.resources.files("atlas_ray.reports") / "look"
 
 DOCUMENT = """<!doctype html>

@@ -30,14 +30,14 @@ from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 
 SHOWN = 200
-"""Products on the page, and so many without any answer."""
+"""Largest number of products on the page, and again of products without any answer."""
 SHOWN_OTHERS = 4
 PICTURE_PX = 224
 PICTURE_BYTES, STRIP_BYTES = 14_000, 45_000
 MAX_LEAF_BYTES = 2_000_000
 """Of the leaves to choose from; a larger taxonomy is left out, and a path is typed."""
 PAGE_BYTES = 60_000
-"""Of the page: its style, script and headings."""
+"""Bytes reserved for the style, script and headings of the page."""
 KEYS = (
     ("1 to 9", "that path is right: 2 says that the second one is"), ("o or /", "another path of the taxonomy"),
     ("u", "take the decision back"), ("j and k, or arrows", "next and previous product"), ("s", "save"),

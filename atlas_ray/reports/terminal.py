@@ -1,4 +1,4 @@
-"""What the commands print when they are done."""
+"""Terminal output of finished commands."""
 
 from collections import Counter
 from collections.abc import Sequence

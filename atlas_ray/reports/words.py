@@ -1,4 +1,4 @@
-"""What figures say in a sentence, for the first lines of a page and the last one on the terminal."""
+"""Figures as sentences, for the first lines of a page and the last one on the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from atlas_ray.runs.tally import ALL, HELD_OUT
 from atlas_ray.taxonomy import format_path
 
 OFF = 0.05
-"""Probabilities that are further from the truth than this on average need a calibration."""
+"""Calibration error above which a calibration is advised."""
 NOUNS = {
     "test": "test products", ALL: "labelled products", "none": "products without a split",
     HELD_OUT: "labelled products that the model was not fitted on",

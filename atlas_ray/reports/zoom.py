@@ -12,7 +12,7 @@ from rich.table import Table
 from atlas_ray.reports.terminal import wide_console
 
 FEW = 200
-"""Pictures of a kind, below which a threshold is said to rest on few."""
+"""Number of pictures of a kind below which the report warns that a threshold rests on few."""
 
 Scores = dict[str, dict[str, float]]
 """By class, `zoomed` and `normal`: precision, recall, f1 and support."""
