@@ -1,6 +1,8 @@
 """The decision threshold of the zoom filter."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,22 @@ class Threshold:
     """Share of the zoomed pictures that were found."""
 
 
+LOW_RECALL = 0.5
+"""A filter that finds a smaller share of the zoomed pictures than this is warned about."""
 REPLICATES = 200
 LEVEL = 0.9
+
+
+def warn_of_recall(metrics: Mapping[str, Any]) -> str | None:
+    """Return a warning about a filter that finds few zoomed pictures, given its metrics.json; None about another."""
+    recall = metrics.get("unseen_recall", 1.0)
+    if recall >= LOW_RECALL:
+        return None
+    return (
+        f"the zoom filter finds {recall:.1%} of the zoomed pictures at its threshold {metrics['threshold']:.4f}, which "
+        f"was set for the precision {metrics['target_precision']:g}, and leaves the others in. Train on more pictures, "
+        "for more --epochs or for a lower --target-precision, and look for close-ups among its normal pictures"
+    )
 
 
 def threshold_interval(

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from atlas_ray.metrics.zoom import warn_of_recall
 from atlas_ray.reports.terminal import wide_console
 
 FEW = 200
@@ -57,6 +58,8 @@ def print_zoom(metrics: Mapping[str, Any], console: Console | None = None) -> No
         f"unseen, {reached:.3f} of those found zoomed are zoomed, and {metrics['unseen_recall']:.3f} of the zoomed "
         "ones are found"
     )
+    if (warning := warn_of_recall(metrics)) is not None:
+        console.print(warning)
     if min(pictures.values()) < FEW:
         console.print(
             f"few pictures stand behind this threshold, {pictures['zoomed']} zoomed and {pictures['normal']} normal "

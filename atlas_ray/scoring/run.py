@@ -14,6 +14,7 @@ from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table
 from atlas_ray.io import storage
 from atlas_ray.metrics.decision import Decision, least_threshold
+from atlas_ray.metrics.zoom import warn_of_recall
 from atlas_ray.runs.run_record import RunReport, picture_errors, read_run
 from atlas_ray.runs.scored import PREDICTED
 from atlas_ray.runtime.job import Job
@@ -121,6 +122,8 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
     if config.zoom_model:
         zoom = load_zoom_artifact(config.zoom_model)
         zoom_id, threshold = zoom.id, zoom.model.config.threshold
+        if config.zoom_threshold is None and (warning := warn_of_recall(zoom.metrics)) is not None:
+            tell(warning)
         threshold = threshold if config.zoom_threshold is None else config.zoom_threshold
         sizes.append(zoom.model.config.image_size_px)
     spec = PredictorSpec(

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import ray.data
 
 from atlas_ray.artifacts import load_zoom_artifact
-from atlas_ray.errors import AuditError, ItemError
+from atlas_ray.errors import AuditError, ItemError, tell
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
+from atlas_ray.metrics.zoom import warn_of_recall
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.runs.run_record import RunReport
@@ -84,6 +85,8 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         job.pin(identity | {"input_rows": catalog.images.all_rows})
         if (report := job.finished()) is not None:
             return report
+        if config.threshold is None and (warning := warn_of_recall(artifact.metrics)) is not None:
+            tell(warning)
         stages = functools.partial(_stages, config, catalog.images)
         split = functools.partial(split_outcomes, folder="zoom", schema=ZOOMED)
         job.stream("filtering", catalog.images.rows, stages, split=split, rows_per_file=config.rows_per_file)

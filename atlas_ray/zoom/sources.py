@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from atlas_ray.errors import CatalogError, RowError
 from atlas_ray.formats.tables import open_table
 from atlas_ray.formats.values import describe, printable, text_value, valid_text
 from atlas_ray.io import storage
-from atlas_ray.schemas import IMAGES, quarantine_row
+from atlas_ray.schemas import IMAGES, PRODUCTS, quarantine_row
 from atlas_ray.zoom.settings import ZoomTraining
 
 Found = tuple[list["Candidate"], list[dict[str, object]]]
@@ -73,7 +75,11 @@ def draw_candidates(config: ZoomTraining) -> Candidates:
 
 
 def _catalog(catalog: str, pictures: int, rng: np.random.Generator) -> Candidates:
-    """Draw rows of the images table by their position; no more than those stays in memory."""
+    """Draw rows of the images table by their position; no more than those stays in memory.
+
+    A product's first picture stands for the one that was drawn: shops show the whole product first and its close-ups
+    after it, and close-ups that count as normal would teach the filter to find none.
+    """
     uri = storage.join(storage.absolute(catalog), "images")
     table = open_table(uri, IMAGES, columns=["product_id", "image_uri"], foreign=True)
     positions = np.sort(rng.choice(table.rows, min(pictures, table.rows), replace=False))
@@ -87,14 +93,29 @@ def _catalog(catalog: str, pictures: int, rng: np.random.Generator) -> Candidate
         quarantine_row("train", f"missing_{key}", f"row {number} of {file} has no {key}")
         for file, number, key, _ in table.unusable()
     ]
+    first = _first_pictures(catalog, {row["product_id"] for row in rows})
+    found = {(first.get(row["product_id"], row["image_uri"]), row["product_id"]): None for row in rows}
+    pairs = list(found)
+    shuffled = (pairs[index] for index in rng.permutation(len(pairs)))
     return Candidates(
-        [
-            Candidate(rows[index]["image_uri"], rows[index]["product_id"], zoomed=position % 2 == 0)
-            for position, index in enumerate(rng.permutation(len(rows)))
-        ],
+        [Candidate(uri, owner, zoomed=position % 2 == 0) for position, (uri, owner) in enumerate(shuffled)],
         cut=True,
         refused=refused,
     )
+
+
+def _first_pictures(catalog: str, product_ids: set[str]) -> dict[str, str]:
+    """Return the URI of the first picture of each of these products that the products table lists one for."""
+    uri = storage.join(storage.absolute(catalog), "products")
+    columns = ["product_id", "image_uris"]
+    table = open_table(uri, PRODUCTS, columns=columns, foreign=True, may_be_missing=True)
+    asked = pa.array(sorted(product_ids), pa.string())
+    first: dict[str, str] = {}
+    for batch in table.batches():
+        for row in batch.filter(pc.is_in(batch["product_id"], asked)).to_pylist():
+            if row["image_uris"] and row["image_uris"][0]:
+                first.setdefault(row["product_id"], row["image_uris"][0])
+    return first
 
 
 def _folder(folder: str, *, zoomed: bool) -> Found:

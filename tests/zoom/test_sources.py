@@ -3,6 +3,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
@@ -34,6 +36,25 @@ def test_a_catalogue_is_drawn_from_at_random(catalog: str) -> None:
     assert len(some.drawn) == len(other.drawn) == 20
     assert set(some.drawn) != set(other.drawn)
     assert {(one.uri, one.product_id) for one in some.drawn} < {(one.uri, one.product_id) for one in every.drawn}
+
+
+def test_close_ups_that_follow_a_picture_are_not_taken_for_normal(tmp_path: Path) -> None:
+    """The images table may have any order, and pictures of products that the products table does not list."""
+    catalog = tmp_path / "shop"
+    shown = {f"p{number}": [f"/p{number}/whole.jpg", f"/p{number}/near.jpg"] for number in range(30)}
+    products: dict[str, Any] = {"product_id": [*shown, "bare"], "image_uris": [*shown.values(), []]}
+    pairs = [(name, uri) for name, uris in shown.items() for uri in reversed(uris)]
+    pairs += [("bare", "/bare/only.jpg"), ("unlisted", "/unlisted/only.jpg")]
+    ids, uris = zip(*pairs, strict=True)
+    for name, table in (("products", products), ("images", {"product_id": ids, "image_uri": uris})):
+        (catalog / name).mkdir(parents=True)
+        pq.write_table(pa.table(table), catalog / name / "a.parquet")
+    drawn = draw_candidates(settings(catalog=str(catalog))).drawn
+    assert len(drawn) == len(set(drawn)) == 32
+    assert {one.uri for one in drawn} == {uri for uri in uris if "near" not in uri}
+    assert all(one.product_id in one.uri for one in drawn)
+    assert sum(one.zoomed for one in drawn) == 16
+    assert 10 <= len(draw_candidates(settings(catalog=str(catalog), pictures=20)).drawn) <= 20
 
 
 def test_two_folders(tmp_path: Path) -> None:

@@ -151,6 +151,9 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_zoom(metrics | {"threshold_pictures": {"zoomed": 200, "normal": 300}}, Console(width=80, soft_wrap=True))
     assert "few pictures" not in capsys.readouterr().out
     assert "no threshold reaches the precision 0.95" in shown
+    assert "the zoom filter finds" not in shown
+    print_zoom(metrics | {"unseen_recall": 0.0104}, Console(width=80, soft_wrap=True))
+    assert "the zoom filter finds 1.0% of the zoomed pictures at its threshold 0.2500" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folds", [2, 3, 7])
