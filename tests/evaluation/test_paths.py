@@ -108,7 +108,7 @@ def test_products_that_the_model_was_fitted_on_are_told_and_left_out(
     assert "1 labelled products without a split are left out" in told
     page = (Path(run) / "evaluation" / "report.html").read_text()
     assert "2 labelled products of the split &#x27;test&#x27; are left out of all figures" in page
-    assert "the split test: 4 products" in page
+    assert "25.0% of 4 test products right" in page
 
 
 def test_without_a_test_split_the_headline_is_what_was_held_out(
@@ -117,7 +117,10 @@ def test_without_a_test_split_the_headline_is_what_was_held_out(
     run = fitted_run(tmp_path / "run", [("train", True, True)] * 5 + [("val", False, False), ("val", False, True)])
     metrics = evaluate(run)
     assert (metrics["held out"].products, metrics["held out"].exact, metrics["all"].products) == (2, 0.5, 7)
-    assert "that the model was not fitted on: 2 products" in (Path(run) / "evaluation" / "report.html").read_text()
+    assert (
+        "50.0% of 2 labelled products that the model was not fitted on right"
+        in (Path(run) / "evaluation" / "report.html").read_text()
+    )
     all_seen = fitted_run(tmp_path / "seen", [("train", True, True)] * 5 + [("test", True, True)])
     assert list(evaluate(all_seen)) == ["train", "all"]
     assert "the model was fitted on 5 of the 5 products of the headline" in capsys.readouterr().err

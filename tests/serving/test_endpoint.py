@@ -348,7 +348,7 @@ def test_what_is_too_large_for_one_request_is_asked_in_parts(running: Endpoint, 
     uris = [str(path) for path in large]
     refused = post(running, json={"image_uri": uris})  # the endpoint would hold more than a request may bring
     assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
-    assert "objects included" in refused.json()["detail"]
+    assert "with the objects that it names" in refused.json()["detail"]
     with Client(running.url, TOKEN) as client:
         by_uri = client.categorize_uris(uris, top_k=1)
         by_file = client.categorize(large, top_k=1)

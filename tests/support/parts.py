@@ -24,6 +24,9 @@ from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.schemas import CATEGORIZED
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 
+METRICS = {"val_loss": 0.5, "settings": {"catalog": "/tmp/shop", "output": "/tmp/model"}}
+"""What a training writes into its model: figures, and settings with paths of its machine."""
+
 
 def make_artifact(uri: str, taxonomy: Taxonomy, seed: int = 0, image_size_px: int = 32) -> str:
     """Write a small untrained model; its answers are fixed by the seed."""
@@ -38,7 +41,7 @@ def make_artifact(uri: str, taxonomy: Taxonomy, seed: int = 0, image_size_px: in
         attention_dim=16,
         decoder_dim=16,
     )
-    return save_artifact(uri, EncoderDecoder(config), vocabulary=vocabulary, taxonomy=taxonomy, metrics={})
+    return save_artifact(uri, EncoderDecoder(config), vocabulary=vocabulary, taxonomy=taxonomy, metrics=METRICS)
 
 
 def make_text_artifact(
