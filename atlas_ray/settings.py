@@ -16,8 +16,6 @@ from dataclasses import MISSING, Field
 from typing import Any, TypeVar
 
 from atlas_ray.errors import ConfigError, OutputError
-from atlas_ray.flags import Several
-from atlas_ray.io import storage
 
 Config = TypeVar("Config")
 COMMAND_LINE = "the command line"
@@ -148,6 +146,8 @@ def read_settings(uri: str) -> dict[str, Any]:
     """
     import yaml
 
+    from atlas_ray.io import storage
+
     try:
         values = yaml.safe_load(storage.read_bytes(uri))
     except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
@@ -157,6 +157,34 @@ def read_settings(uri: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{uri}: holds a {type(values).__name__}; expected lines of `name: value`")
     return values
+
+
+class Several(argparse.Action):
+    """An action for a flag that may be repeated; it joins the values with commas."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, __: Any = None) -> None:
+        """Add a value."""
+        before = getattr(namespace, self.dest, "")
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
+REPEATABLE = (Several, argparse._AppendAction)
+
+
+class FlagParser(argparse.ArgumentParser):
+    """A parser that refuses a flag given twice, unless it may be repeated."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments, and forget the flags of an earlier call."""
+        self._given: set[argparse.Action] = set()
+        return super().parse_known_args(args, namespace)
+
+    def _get_values(self, action: argparse.Action, arg_strings: Any) -> Any:
+        # argparse calls this each time that it meets an argument, whatever its kind.
+        if action.option_strings and action in self._given and not isinstance(action, REPEATABLE):
+            raise argparse.ArgumentError(action, "given twice; it takes one value")
+        self._given.add(action)
+        return super()._get_values(action, arg_strings)
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] = ()) -> None:
@@ -196,6 +224,8 @@ def pin_settings(output: str, name: str, settings: Mapping[str, Any]) -> None:
     Raises:
         OutputError: if the file holds another value, naming both.
     """
+    from atlas_ray.io import storage
+
     uri = storage.join(output, name)
     settings = json.loads(json.dumps(settings))
     if not storage.exists(uri):

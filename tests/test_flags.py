@@ -6,7 +6,7 @@ import pytest
 
 from atlas_ray.cli.main import command_parsers
 from atlas_ray.fetching.run import FetchConfig
-from atlas_ray.flags import REPEATABLE
+from atlas_ray.settings import REPEATABLE
 
 LISTS = {"allow_private", "image_prefixes", "map", "model", "only", "tokens"}
 

@@ -7,7 +7,7 @@ import atlas_ray
 
 ROOT = Path(atlas_ray.__file__).parent
 LAYERS = {
-    "errors": 0, "settings": 0, "flags": 0, "schemas": 0, "arrays": 0, "client": 0,
+    "errors": 0, "settings": 0, "schemas": 0, "arrays": 0, "client": 0,
     "io": 0, "formats": 0, "taxonomy": 0, "version": 0,
     "modalities": 1, "models": 1, "decoding": 1, "artifacts": 1, "metrics": 1, "extraction": 1,
     "prediction": 2, "runs": 2, "reports": 2,

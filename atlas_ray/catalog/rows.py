@@ -21,9 +21,8 @@ from atlas_ray.catalog.category_paths import (
 from atlas_ray.catalog.fields import FIELDS, FURTHER, Columns, find_value
 from atlas_ray.catalog.picture_names import picture_names, picture_uri
 from atlas_ray.errors import RowError, TaxonomyError
-from atlas_ray.formats.columns import MAX_PRICE
 from atlas_ray.formats.prices import parse_currency, read_price
-from atlas_ray.formats.values import MAX_SHOWN, describe, identifier, number, split_name, text_value
+from atlas_ray.formats.values import MAX_PRICE, MAX_SHOWN, describe, identifier, number, split_name, text_value
 from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 from atlas_ray.taxonomy.tree import check_path

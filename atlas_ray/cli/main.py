@@ -10,8 +10,8 @@ from typing import Any
 
 from atlas_ray.cli.command import EXIT_FAILED, EXIT_USER
 from atlas_ray.errors import LeaseLostError, UserError, reason_of
-from atlas_ray.flags import FlagParser
 from atlas_ray.runtime.stops import stoppable
+from atlas_ray.settings import FlagParser
 from atlas_ray.version import __version__
 
 

@@ -23,11 +23,10 @@ from atlas_ray.crawl.settings import CrawlConfig, scrapy_settings
 from atlas_ray.crawl.spider import StoreSpider
 from atlas_ray.crawl.store import Store, read_stores
 from atlas_ray.errors import ConfigError, UserError, reason_of
-from atlas_ray.flags import FlagParser
 from atlas_ray.io import storage
 from atlas_ray.io.lease import hold
 from atlas_ray.schemas import quarantine_row
-from atlas_ray.settings import COMMAND_LINE, add_flags, build_settings, flags_given, pin_settings
+from atlas_ray.settings import COMMAND_LINE, FlagParser, add_flags, build_settings, flags_given, pin_settings
 
 ROWS_PER_PART = 10_000
 

@@ -15,13 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.arrays import list_offsets
-from atlas_ray.formats.values import clean_name, split_name
+from atlas_ray.formats.values import MAX_PRICE, clean_name, split_name
 
 WHOLE_FLOATS = 2**53
 """The first whole number from which a float no longer tells neighbours apart."""
 
-MAX_PRICE = 1e12
-"""From here on a number is no price."""
 
 Read = Callable[[pa.Array, pa.DataType], pa.Array]
 

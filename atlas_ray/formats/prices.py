@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from price_parser import Price
 
-from atlas_ray.formats.columns import MAX_PRICE
+from atlas_ray.formats.values import MAX_PRICE
 
 MAX_PRICE_CHARACTERS = 80
 CURRENCIES = frozenset(

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from atlas_ray.errors import CatalogError, OutageError, StorageError
 from atlas_ray.formats.columns import (
     EXPECTED,
-    MAX_PRICE,
     cast,
     cast_path,
     cast_price,
@@ -24,6 +23,7 @@ from atlas_ray.formats.columns import (
     kind_of,
     plain_type,
 )
+from atlas_ray.formats.values import MAX_PRICE
 from atlas_ray.io import storage
 
 SUFFIXES = (".parquet", ".pq", ".parq")

@@ -12,6 +12,8 @@ from typing import Any
 
 from atlas_ray.errors import RowError
 
+MAX_PRICE = 1e12
+"""From here on a number is no price."""
 LINE_ENDS = re.compile("\r\n?")
 LINE_BREAKS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 """Characters that `str.splitlines` cuts at besides line ends; inside a text they are white space."""
