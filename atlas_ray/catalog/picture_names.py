@@ -63,10 +63,13 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
         return [name.strip() for name in value.split(separator) if name.strip()]
     names: list[str] = []
     listed = read_listed(value) if isinstance(value, str) else value
-    if isinstance(listed, list) and len(listed) == 1 and isinstance(listed[0], str):
-        listed = listed[0]
     if isinstance(listed, str):
         return _split(listed)
+    if isinstance(listed, list) and len(listed) == 1 and isinstance(listed[0], str):
+        names = _split(listed[0])
+        if len(names) > 1 or not listed[0].startswith("s3://"):
+            return names
+        names = []  # the one key as it is
     pending = [listed]
     while pending:
         entry = pending.pop()

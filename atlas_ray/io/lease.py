@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -64,7 +64,7 @@ def holding(verb: str, *where: str) -> Callable[[Callable[P, R]], Callable[P, R]
         @functools.wraps(function)
         def held(*args: P.args, **kwargs: P.kwargs) -> R:
             given = signature.bind(*args, **kwargs).arguments
-            await_stores(_paths(given.values()), _outage_s(given.values()), tell)
+            await_named_stores(given.values())
             values = (_attribute(given.get(path.partition(".")[0]), path.partition(".")[2]) for path in where)
             with hold(next((value for value in values if value), ""), verb):
                 return function(*args, **kwargs)
@@ -72,6 +72,15 @@ def holding(verb: str, *where: str) -> Callable[[Callable[P, R]], Callable[P, R]
         return held
 
     return decorate
+
+
+def await_named_stores(arguments: Collection[Any]) -> None:
+    """Wait until the stores answer that a command's arguments and their settings name, and say so meanwhile.
+
+    Raises:
+        OutageError: if one does not answer in the time that the settings give it.
+    """
+    await_stores(_paths(arguments), _outage_s(arguments), tell)
 
 
 def _paths(arguments: Iterable[Any]) -> Iterator[str]:

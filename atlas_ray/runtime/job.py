@@ -10,7 +10,7 @@ from ray.data import DataContext
 
 from atlas_ray.errors import OutputError
 from atlas_ray.io import storage
-from atlas_ray.io.lease import hold
+from atlas_ray.io.lease import await_named_stores, hold
 from atlas_ray.runs.run_record import RUN, RunReport, quarantine_codes, read_run, timings, write_run
 from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done
 from atlas_ray.runtime.joined import forget_inputs
@@ -58,6 +58,7 @@ class Job:
         self._settings = f"{self._name}.json"
 
     def __enter__(self) -> Self:
+        await_named_stores([self.config])
         self._lease.__enter__()
         return self
 

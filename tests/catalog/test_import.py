@@ -218,7 +218,7 @@ def test_a_source_of_another_kind_is_refused(tmp_path: Path, name: str, text: st
 def test_mistakes_in_the_settings(tmp_path: Path, catalog: str, shop: str) -> None:
     with pytest.raises(CatalogError, match="no such file or folder"):
         run(tmp_path / "nothing", tmp_path / "out")
-    with pytest.raises(ConfigError, match="'colour' is no field of a product"):
+    with pytest.raises(ConfigError, match="'colour' is not a field of a product"):
         run(shop, tmp_path / "out", columns={"colour": "c"})
     with pytest.raises(ConfigError, match="split '70/30'"):
         run(shop, tmp_path / "out", split="70/30")

@@ -98,7 +98,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--map", "category_path=Typ"], "no column 'Typ' in .*did you mean 'Type'"),
         (["--map", "image_uris=Image Src", "--map", "image_uris=Handle"], "--map image_uris=Image Src,Handle"),
         (["--map", "title=Title", "--map", "title=Handle"], "--map names title twice: 'Title' and 'Handle'"),
-        (["--map", "colour=Title"], "'colour' is no field of a product; expected one of product_id, "),
+        (["--map", "colour=Title"], "'colour' is not a field of a product; expected one of product_id, "),
         (["--image-separator", ""], "--image-separator is empty"),
     ],
 )
