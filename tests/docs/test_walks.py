@@ -48,6 +48,7 @@ def test_from_python(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("model").symlink_to(small_model)
+    Path("catalog").symlink_to(catalog)
     Path("shirt.jpg").write_bytes(picture(0))
     assert main(["score", "--catalog", catalog, "--model", "model", "--output", "run"]) == 0
     with endpoint("--model=model", "--allow-anonymous") as served:

@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 import atlas_ray
 from tests.docs.test_walks import DOCS
 
+PAGE = "extending/output-column.md"
+
 
 def block(language: str) -> str:
     """Return the page's one block of a language."""
-    text = (DOCS / "extending" / "output-column.md").read_text()
+    text = (DOCS / PAGE).read_text()
     (found,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return str(found)
 
