@@ -1,4 +1,4 @@
-"""What a search may answer with."""
+"""The part of a taxonomy that a search may answer with."""
 
 from dataclasses import dataclass
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""What the embeddings of a finished run are asked: products like one, or like a picture and its texts."""
+"""Similar products: questions to the embeddings of a finished run, by a product or by a picture and its texts."""
 
 from typing import Any
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from atlas_ray.arrays import list_offsets
 from atlas_ray.decoding import Posterior, Scope
 from atlas_ray.schemas import ALTERNATIVE, PREDICTIONS
 
@@ -42,8 +43,7 @@ class Answers:
 
     def lists(self, values: pa.Array, kept: NDArray[np.bool_]) -> pa.Array:
         """Return a column of lists: `values` are those that `kept`, (pictures, columns), says, row by row."""
-        offsets = np.concatenate([[0], kept.sum(1).cumsum()]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(self.missing))
+        return pa.ListArray.from_arrays(list_offsets(kept.sum(1)), values, mask=pa.array(self.missing))
 
 
 def _category_path(found: Answers) -> pa.Array:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas_ray.arrays import scatter
 from atlas_ray.artifacts import Artifact
 from atlas_ray.decoding import SEARCH_CHOICES, SEARCH_HELP, Posterior, Scope
 from atlas_ray.errors import NOT_A_NUMBER, ConfigError, ItemError, PictureError
@@ -205,9 +206,7 @@ class PathPredictor:
         for place in np.flatnonzero(table["category_path"].is_null().to_numpy()):
             refused.setdefault(rows[place], NOT_A_NUMBER)
         if len(rows) < len(contents):
-            where = np.full(len(contents), -1)
-            where[rows] = np.arange(len(rows))
-            table = table.take(pa.array(where, mask=where < 0))
+            table = scatter(table, np.array(rows, np.int64), len(contents))
         return table, refused
 
     def embed(

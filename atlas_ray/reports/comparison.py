@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.table import Table
 
 from atlas_ray.formats.tables import open_table
@@ -103,9 +102,8 @@ def print_comparison(output: str) -> None:
 
 
 def _read(output: str) -> tuple[dict[str, Any], pa.Table]:
-    place = storage.locate(storage.join(output, "moves.parquet"))
     account = json.loads(storage.read_bytes(storage.join(output, "comparison.json")))
-    return account, pq.read_table(place.path, filesystem=place.filesystem)
+    return account, storage.read_table(storage.join(output, "moves.parquet"))
 
 
 def _facts(account: Mapping[str, Any]) -> list[str]:

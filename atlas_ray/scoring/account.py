@@ -1,4 +1,4 @@
-"""What follows the stream: the products table, and counts that must balance."""
+"""The products table of a run, and the audit of its counts after the stream."""
 
 import functools
 from collections import Counter

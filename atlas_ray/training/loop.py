@@ -1,4 +1,4 @@
-"""What each training worker runs: one network, its optimizer, its share of the examples."""
+"""The training loop of one worker: a network, its optimizer, its share of the examples."""
 
 import math
 import os

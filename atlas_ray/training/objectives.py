@@ -1,4 +1,4 @@
-"""What each kind of network learns from: a loss an example, and what it would answer.
+"""The objectives of all kinds of networks: a loss for each example, and the network's answer.
 
 Dimensions: batch; steps (tokens of a path and its <end>); leaves; labels; children (the most of any
 node).

@@ -1,4 +1,4 @@
-"""What models say of a product, as rows that a policy learns from.
+"""The answers of several models about a product, as rows that a policy learns from.
 
 Dimensions: batch; modalities; outputs (leaves or labels).
 """

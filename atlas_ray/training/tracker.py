@@ -1,4 +1,4 @@
-"""What others read of a run while it goes: TensorBoard event files and MLflow."""
+"""Trackers of a running training: TensorBoard event files and MLflow."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""What each trial of a search runs: a training whose epochs Ray Tune hears of, and may end."""
+"""A trial of a search: a training whose epochs Ray Tune follows and may end."""
 
 import json
 import threading

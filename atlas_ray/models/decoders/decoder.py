@@ -1,4 +1,4 @@
-"""What every decoder is built from, and what it can do.
+"""The settings and the interface of all decoders.
 
 Dimensions: batch; hypotheses (partial paths a picture); vocabulary; regions as in
 `atlas_ray.models.decoders.attention`.
