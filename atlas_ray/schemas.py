@@ -26,14 +26,23 @@ PRODUCTS = pa.schema(
         ("description", pa.string()),
         ("price", pa.float64()),
         ("currency", pa.string()),
+        ("brand", pa.string()),
+        ("sku", pa.string()),
+        ("availability", pa.string()),
         ("breadcrumb", pa.list_(pa.string())),
         ("image_uris", pa.list_(pa.string())),
         ("category_path", CATEGORY_PATH),
+        ("category_paths", pa.list_(CATEGORY_PATH)),
+        ("attributes", pa.map_(pa.string(), pa.string())),
         ("split", pa.string()),
         ("crawled_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-"""Products: one row for each product. `category_path` is null if it has no label, `split` if it has no split."""
+"""Products: one row for each product. `category_path` is null if it has no label, `split` if it has no split.
+
+`category_paths` is null unless the product has several labels, of which `category_path` is the first. `image_uris` may
+be empty where the product has a text. `attributes` are further columns of its source, kept on request.
+"""
 
 IMAGES = pa.schema(
     [
@@ -41,11 +50,12 @@ IMAGES = pa.schema(
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("image_uri", pa.string(), nullable=False),
         ("sha256", pa.string()),
+        ("etag", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
     ]
 )
-"""Pictures: one row for each picture. `sha256`, `width` and `height` are null until someone reads the picture."""
+"""Pictures: one row for each picture. What follows its URI is null until someone reads the picture."""
 
 PREDICTIONS = pa.schema(
     [
@@ -196,12 +206,18 @@ COLUMNS = {
     "description": "Description of the product, with its markup.",
     "price": "Price as a number, without its currency.",
     "currency": "Currency of the price, an ISO 4217 code where it is known.",
+    "brand": "Brand of the product.",
+    "sku": "Number under which the shop keeps the product.",
+    "availability": "Whether the product can be had, as its source says: `InStock`, `OutOfStock` or its own word.",
     "breadcrumb": "Names of the shop's own navigation, from the root down.",
     "category_path": "Names from the root of the taxonomy to the category.",
+    "category_paths": "All labels of a product that has several, null for others; the first is `category_path`.",
+    "attributes": "Further columns of the product's source, by name, that the import was asked to keep.",
     "true_category_path": "Label of the product in the catalogue, null if it has none.",
     "split": "Side of the product: `train`, `val` or `test`, null if it has none.",
     "crawled_at": "When the product's page was read.",
     "sha256": "Hash of the picture's bytes, null until somebody reads it.",
+    "etag": "Version of the picture that its store stated when somebody read it; null if it states none.",
     "width": "Width of the picture in pixels, null until somebody reads it.",
     "height": "Height of the picture in pixels, null until somebody reads it.",
     "probability": "Probability of `category_path` among all paths that were searched.",

@@ -10,8 +10,10 @@ from atlas_ray.formats.delimited import column_key
 from atlas_ray.formats.values import is_missing
 from atlas_ray.schemas import PRODUCTS
 
-FIELDS = (*PRODUCTS.names, "image_position")
-"""Fields that `--map` may name: the columns of the products table, and the order of a product's pictures."""
+DERIVED = ("category_paths", "attributes")
+"""Columns of the products table that are made of others."""
+FIELDS = (*(name for name in PRODUCTS.names if name not in DERIVED), "image_position")
+"""Fields that `--map` may name: columns of the products table, and the order of a product's pictures."""
 SYNONYMS = {
     "product_id": ("product_id", "id", "item_id", "handle", "url_handle", "sku", "product_sku", "item_sku",
                    "variant_sku", "article_number"),
@@ -23,6 +25,9 @@ SYNONYMS = {
     "price": ("price", "product_price", "standard_price", "sale_price", "variant_price", "regular_price",
               "current_price"),
     "currency": ("currency", "currency_code", "price_currency"),
+    "brand": ("brand", "brand_name", "vendor", "manufacturer"),
+    "sku": ("sku", "product_sku", "item_sku", "variant_sku", "article_number"),
+    "availability": ("availability", "stock_status", "availability_status"),
     "breadcrumb": ("breadcrumb", "breadcrumbs"),
     "image_uris": ("image_uris", "image_uri", "images", "image", "image_src", "image_urls", "image_url", "image_links",
                    "image_link", "image_paths", "image_path", "image_file", "image_filename", "filename", "file_name",

@@ -129,9 +129,7 @@ class ProductParts:
                 pa.array(image_ids(owners.to_pylist(), pictures.to_pylist())),
                 owners,
                 pictures,
-                pa.nulls(count, pa.string()),
-                pa.nulls(count, pa.int32()),
-                pa.nulls(count, pa.int32()),
+                *(pa.nulls(count, field.type) for field in list(IMAGES)[3:]),
             ],
             schema=IMAGES,
         )

@@ -30,6 +30,7 @@ from atlas_ray.taxonomy.tree import check_path
 T = TypeVar("T")
 PATH_FIELDS = ("category_path", "breadcrumb")
 """Fields that are paths, as text or as lists."""
+TEXTS = ("store", "url", "title", "description", "brand", "sku", "availability")
 MAX_ID_CHARACTERS = 1024
 CELL_ERRORS = ("#n/a", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!")
 """The values that spreadsheets write for a failed formula."""
@@ -311,7 +312,10 @@ def _time(value: Any) -> datetime:
 
 
 OPTIONAL: dict[str, Callable[[Any], Any]] = {
-    **{name: partial(_text, name=name) for name in ("store", "url", "title", "description")},
+    **{
+        name: partial(_text, name=name)
+        for name in ("store", "url", "title", "description", "brand", "sku", "availability")
+    },
     "currency": _currency,
     "crawled_at": _time,
     "split": _split,

@@ -25,8 +25,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=COLUMN",
         help="column of the source for a field, if its name differs; several columns of pictures: "
         "image_uris=COLUMN,COLUMN; a column for each level: category_path=COLUMN,COLUMN. Fields: product_id, store, "
-        "url, title, description, price, currency, breadcrumb, image_uris, image_position, category_path, split, "
-        "crawled_at",
+        "url, title, description, price, currency, brand, sku, availability, breadcrumb, image_uris, image_position, "
+        "category_path, split, crawled_at",
     )
     parser.add_argument("--image-base", default="", help="folder that relative picture names are below")
     parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")

@@ -34,7 +34,7 @@ def small(tmp_path: Path) -> Path:
     for part in (0, 1):
         table = pa.Table.from_pylist(items[part::2], schema=PRODUCTS)
         pq.write_table(table, folder / "products" / f"{part}.parquet")
-    images = pa.table([image_ids(IDS, IDS), IDS, IDS, *[[None] * len(IDS)] * 3], schema=IMAGES)
+    images = pa.table([image_ids(IDS, IDS), IDS, IDS, *[[None] * len(IDS)] * 4], schema=IMAGES)
     pq.write_table(images, folder / "images" / "0.parquet")
     taxonomy = Taxonomy([tuple(path) for path in (A, B, C)], name="small")
     (folder / "taxonomy.json").write_text(taxonomy.to_json())

@@ -118,7 +118,7 @@ def write_catalog(uri: str, image_uris: Sequence[str]) -> None:
         "image_id": image_ids(products, image_uris),
         "product_id": products,
         "image_uri": list(image_uris),
-        **{name: pa.nulls(len(products), IMAGES.field(name).type) for name in ("sha256", "width", "height")},
+        **{name: pa.nulls(len(products), IMAGES.field(name).type) for name in IMAGES.names[3:]},
     }
     columns = {name: pa.nulls(len(products), PRODUCTS.field(name).type) for name in PRODUCTS.names}
     columns |= {"product_id": pa.array(products), "image_uris": pa.array([[uri] for uri in image_uris])}
