@@ -77,6 +77,7 @@ def _audit(wanted: Integers, found: Integers) -> None:
 def _images(stored: pa.Table) -> pa.Table:
     """Return rows of the images table; what a product shows twice under two URLs stands once."""
     ids = image_ids(stored["product_id"].to_pylist(), stored["stored_uri"].to_pylist())
+    stored = stored.append_column(IMAGES.field("etag"), pa.nulls(len(stored), pa.string()))  # its name is its content
     images = stored.select(IMAGES.names).set_column(IMAGES.get_field_index("image_id"), "image_id", pa.array(ids))
     images = images.set_column(IMAGES.get_field_index("image_uri"), "image_uri", stored["stored_uri"])
     _, first = np.unique(ids, return_index=True)
