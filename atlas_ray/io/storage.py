@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 import re
 import threading
@@ -26,6 +27,7 @@ from atlas_ray.errors import FULL_DISK, OutageError, StorageError, disk_full, sy
 from atlas_ray.formats.values import printable
 
 if TYPE_CHECKING:
+    from obstore import WritableFile
     from obstore.store import S3Config
 
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -228,16 +230,36 @@ def writing(uri: str) -> Iterator[pa.NativeFile]:
                     os.unlink(partial)
                 raise
             return
-        stream = place.filesystem.open_output_stream(place.path)
-        try:
-            yield stream
-        except BaseException:  # closing is what makes the object; there is no other way to let go of it
-            with contextlib.suppress(OSError, BaseError):
-                stream.close()
-                bucket, _, key = place.path.partition("/")
-                obstore.delete(s3_store(bucket), key)  # pyarrow would make an empty object in the place of its folder
-            raise
-        stream.close()
+        bucket, _, key = place.path.partition("/")
+        store = _upload_store(bucket, s3_endpoint(), s3_region())
+        with obstore.open_writer(store, key) as upload:  # which makes no object if the block raises
+            yield pa.PythonFile(_Upload(upload), mode="w")
+
+
+@functools.cache
+def _upload_store(bucket: str, _endpoint: str, _region: str, /) -> S3Store:
+    """Open a bucket once for all that is written to it; to look for credentials takes longer than a small file."""
+    return s3_store(bucket)
+
+
+class _Upload(io.RawIOBase):
+    """An upload as a file of Python; that a writer closes it does not end it."""
+
+    def __init__(self, upload: "WritableFile") -> None:
+        self._upload = upload
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")  # Arrow's buffers say that their bytes are signed
+        self._upload.write(view)
+        self._written += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._written
 
 
 def _partial(path: str) -> str:

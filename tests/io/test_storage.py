@@ -103,12 +103,19 @@ def test_a_file_over_the_limit_is_told_and_keeps_nothing(tmp_path: Path) -> None
 def test_what_is_not_written_to_its_end_is_not_there(tmp_path: Path, s3: str, error: BaseException) -> None:
     def lines() -> Iterator[str]:
         yield "one\n"
+        yield "x" * (12 << 20)  # more than one part of an upload
         raise error
 
     for root in (str(tmp_path), f"{s3}/half"):
         with pytest.raises(type(error)):
             storage.write_lines(storage.join(root, "rows.jsonl"), lines())
         assert list(storage.walk(root)) == []
+        storage.write_bytes(storage.join(root, "rows.jsonl"), b"before\n")
+        with pytest.raises(type(error)):
+            storage.write_lines(storage.join(root, "rows.jsonl"), lines())
+        assert storage.read_bytes(storage.join(root, "rows.jsonl")) == b"before\n"
+        storage.delete_file(storage.join(root, "rows.jsonl"))
+    assert boto3.client("s3").list_multipart_uploads(Bucket="shop").get("Uploads", []) == []
 
 
 def test_a_file_that_is_being_written_is_no_row_of_its_table(tmp_path: Path) -> None:
