@@ -11,17 +11,20 @@ from urllib.parse import unquote
 
 from atlas_ray.errors import RowError
 from atlas_ray.formats.values import describe, is_missing, plain_text, printable, valid_text
-from atlas_ray.io import storage
+from atlas_ray.io import stores
 
 URL_KEYS = ("url", "src", "href", "uri", "link", "image_url", "image", "path", "filename", "file", "name")
 """Keys under which objects hold the address of a picture, the preferred first."""
-ADDRESS = re.compile(r"(?:https?:|s3:|file:)?//[^/\s]|file:///", re.IGNORECASE)
+STORE = rf"(?:{'|'.join(stores.MODULES)})://"
+"""A pattern of the beginning of an object's URI."""
+ADDRESS = re.compile(rf"(?:https?:|{STORE[:-2]}|file:)?//[^/\s]|file:///", re.IGNORECASE)
 BEFORE_ADDRESS = re.compile(rf"[\s|;,]+(?={ADDRESS.pattern})", re.IGNORECASE)
-URI = re.compile(r"s3://[^/]+/.|(?i:https?)://[^/?#]+(?:/[^#]|\?.)")
+URI = re.compile(rf"{STORE}[^/]+/.|(?i:https?)://[^/?#]+(?:/[^#]|\?.)")
 ENDING = r"\.(?:jpe?g|jpe|jfif|png|webp|gif|bmp|avif|tiff?|heic|heif|svg|jp2|jxl)"
 PICTURE_END = re.compile(rf"{ENDING}(?:\?[^\s,;|]*)?$", re.IGNORECASE)
 BETWEEN_ADDRESSES = re.compile(
-    rf"(?<!/)({ENDING}(?:\?[^\s,;|]{{0,1000}}?)?)[^\w/=?&%.,;|\s]{{0,3}}(?=(?:https?|s3|file)://)", re.IGNORECASE
+    rf"(?<!/)({ENDING}(?:\?[^\s,;|]{{0,1000}}?)?)[^\w/=?&%.,;|\s]{{0,3}}(?=(?:https?|file)://|{STORE})",
+    re.IGNORECASE,
 )
 """A pattern of what separates two addresses: a picture's ending and signs that addresses do not contain."""
 SEPARATOR = re.compile(r"(\s*[;,]\s*|\s+(?:&|\+|and|und|et)\s+|\s+)")
@@ -31,7 +34,7 @@ NAMED_ADDRESS = re.compile(r"[^/]*?\((https?://[^\s()]+)\)\s*(?:,|$)", re.IGNORE
 """A pattern of an attachment as Airtable writes it: `a.jpg (https://host/1)`."""
 SIZE = re.compile(r"\s*(\S*[^\s,])(?:\s+(\d+(?:\.\d+)?)[wx](?:\s*,\s*|\s*$)|\s*,\s+|\s*,?\s*$)")
 """A pattern of one size of a picture in HTML's `srcset`: `a.jpg 2x`."""
-ONE_NAME = re.compile(r"""(?:https?://|s3://)?[^\s|;,:<"'\[{]*""", re.IGNORECASE)
+ONE_NAME = re.compile(rf"""(?:https?://|{STORE})?[^\s|;,:<"'\[{{]*""", re.IGNORECASE)
 """A pattern of cells that hold a single plain name, as most do."""
 WINDOWS_PATH = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")
 PLAIN_LIST = re.compile(r'\{\s*(?:(?:"(?:[^"\\]|\\.)*"|[^\s",{}:][^",{}]*)\s*(?:,\s*(?!\})|(?=\})))*\}')
@@ -46,11 +49,11 @@ SHOWN = 120
 def picture_names(value: Any, separator: str | None) -> list[str]:
     """Return the pictures that a value names, in their order.
 
-    A text may name several: between lines, `|`, before each address (`https:`, `s3:`, `file:`, `//`), and at a comma,
-    a semicolon, a space, `&` or `and` after a name with a picture's ending, if each name has one. An address is never
-    cut within, and `my photo, front.jpg` is one name. Of one picture in several sizes (`a.jpg 1x, b.jpg 2x`) the
-    largest is taken. Lists are read as they are, also nested ones, lists written as text, and lists of objects with an
-    address.
+    A text may name several: between lines, `|`, before each address (`https:`, `s3:`, `file:`, `//` ...), and at
+    a comma, a semicolon, a space, `&` or `and` after a name with a picture's ending, if each name has one. An address
+    is never cut within, and `my photo, front.jpg` is one name. Of one picture in several sizes (`a.jpg 1x, b.jpg 2x`)
+    the largest is taken. Lists are read as they are, also nested ones, lists written as text, and lists of objects with
+    an address.
 
     Args:
         value: From JSON, CSV or Arrow.
@@ -67,7 +70,7 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
         return _split(listed)
     if isinstance(listed, list) and len(listed) == 1 and isinstance(listed[0], str):
         names = _split(listed[0])
-        if len(names) > 1 or not listed[0].startswith("s3://"):
+        if len(names) > 1 or not stores.is_object(listed[0]):
             return names
         names = []  # the one key as it is
     pending = [listed]
@@ -75,7 +78,7 @@ def picture_names(value: Any, separator: str | None) -> list[str]:
         entry = pending.pop()
         if isinstance(entry, str):
             # The key of an object may end in a space; around any other name nobody means one.
-            names += [entry if entry.startswith("s3://") else entry.strip()] if entry.strip() else []
+            names += [entry if stores.is_object(entry) else entry.strip()] if entry.strip() else []
         elif isinstance(entry, list | tuple):
             pending.extend(reversed(entry))
         elif isinstance(entry, dict):
@@ -193,9 +196,9 @@ def picture_uri(name: str, base: str, *, rooted: bool = False) -> str:
     """Return the URI of a picture.
 
     Args:
-        name: An address (`https://`, `http://`, `s3://`, `//HOST/...`), a `file://` URI, or a path below `base`, also
-            with backslashes.
-        base: The folder, a local path or in S3.
+        name: An address (`https://`, `http://`, `//HOST/...`, or an object's), a `file://` URI, or a path below `base`,
+            also with backslashes.
+        base: The folder, a local path or in an object store.
         rooted: Whether a path that begins with a slash is below `base`, too; below a web address it is.
 
     Raises:
@@ -218,7 +221,7 @@ def picture_uri(name: str, base: str, *, rooted: bool = False) -> str:
             "and write names relative to it",
         )
     if "://" in name or "\0" in name or re.match("(?i)https?:", name):
-        raise RowError("bad_image_uri", f"{shown}; expected a path, s3://BUCKET/KEY, or http(s)://HOST/PATH")
+        raise RowError("bad_image_uri", f"{shown}; expected {stores.EXPECTED}, or http(s)://HOST/PATH")
     if "/" not in name:
         name = name.replace("\\", "/")
     if not local and (is_address(base) or (rooted and not name.startswith(f"{base.rstrip('/')}/"))):
@@ -232,9 +235,9 @@ def is_address(base: str) -> bool:
 
 
 def _below(name: str, base: str, shown: str) -> str:
-    if storage.is_s3(base) or is_address(base):
+    if stores.is_object(base) or is_address(base):
         key = name.removeprefix("./")
-        if storage.ODD_SEGMENT.search(key):  # as a path it would name another object than as a key
+        if stores.ODD_SEGMENT.search(key):  # as a path it would name another object than as a key
             raise RowError("bad_image_uri", f"{shown} leads out of {base}, or has a part that is empty, '.' or '..'")
         return f"{base}/{key}"
     path = os.path.normpath(os.path.join(base or "/", name))

@@ -25,6 +25,7 @@ from atlas_ray.crawl.settings import CrawlLimits
 from atlas_ray.crawl.store import read_stores
 from atlas_ray.errors import ConfigError, OutputError
 from atlas_ray.io import storage
+from atlas_ray.io.stores import is_object
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.progress import ProgressDisplay
@@ -200,7 +201,7 @@ def _crawl_pages(
 ) -> str | None:
     """Run a store's crawl and return None, or why it ended with an error."""
     with contextlib.ExitStack() as stack:
-        if storage.is_s3(folder):
+        if is_object(folder):
             # SQLite needs a disk. What another machine did of this crawl is taken from the copy.
             job = stack.enter_context(tempfile.TemporaryDirectory(prefix="atlas-ray-crawl-"))
             saved = storage.join(folder, "jobs", name, FRONTIER)

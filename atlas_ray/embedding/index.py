@@ -1,4 +1,4 @@
-"""The index of products by their vectors: a LanceDB table, in a local folder or in S3."""
+"""The index of products by their vectors: a LanceDB table, in a local folder or in an object store."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from atlas_ray.errors import EmbeddingError
 from atlas_ray.formats.tables import open_table
-from atlas_ray.io import storage
+from atlas_ray.io import storage, stores
 from atlas_ray.schemas import CATEGORY_PATH, embeddings
 
 EMBEDDINGS = "embeddings"
@@ -106,7 +106,6 @@ def _connect(output: str) -> Any:
     os.environ.setdefault("LANCEDB_LOG", "error")  # it warns that a table that it is to make is not there yet
     import lancedb
 
-    options = {"aws_region": storage.s3_region()} if storage.s3_region() else {}
-    if endpoint := storage.s3_endpoint():
-        options |= {"aws_endpoint": endpoint, "allow_http": str(endpoint.startswith("http://")).lower()}
-    return lancedb.connect(storage.join(output, INDEX), storage_options=options)
+    uri = storage.join(output, INDEX)
+    options = stores.store_of(stores.split(uri)[0]).options() if stores.is_object(uri) else {}
+    return lancedb.connect(uri, storage_options=options)

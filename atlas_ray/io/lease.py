@@ -31,8 +31,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from atlas_ray.errors import LeaseLostError, OutputError, RunError, UserError, tell
-from atlas_ray.io import storage
+from atlas_ray.io import storage, stores
 from atlas_ray.io.objects import await_stores
+from atlas_ray.io.stores import is_object
 
 LEASE = "lease.json"
 RENEW_S = 10.0
@@ -105,7 +106,7 @@ def _attribute(value: Any, name: str) -> Any:
 
 @contextlib.contextmanager
 def hold(output: str, verb: str) -> Iterator[None]:
-    """Own an output, local or in S3, while the block runs; a local one is made, and is deleted if it stays empty.
+    """Own an output while the block runs; a local one is made, and is deleted if it stays empty.
 
     Within the block the same thread may hold the same output again.
 
@@ -143,7 +144,7 @@ class _State:
     """The content of a lease file, and its version, which may be replaced."""
 
     content: bytes
-    tag: str | None = None
+    version: dict[str, str] | None = None
 
     @property
     def holder(self) -> dict[str, Any] | None:
@@ -215,38 +216,41 @@ class _LocalFile:
                 raise FileNotFoundError(self._path)
 
 
-class _S3Object:
-    """An object that is replaced by its entity tag."""
+class _Object:
+    """An object that is replaced by its version: a generation, or an entity tag."""
 
     def __init__(self, output: str) -> None:
-        bucket, _, prefix = output.removeprefix("s3://").partition("/")
-        self._store = storage.s3_store(bucket, timeout_s=10.0, retries=4)
-        self._key = f"{prefix.rstrip('/')}/{LEASE}".lstrip("/")
+        self._bucket = stores.open_bucket(output, timeout_s=10.0, retries=4)
+        self._key = f"{stores.split_folder(output)[2]}/{LEASE}".lstrip("/")
 
     def read(self) -> _State | None:
         try:
-            found = obstore.get(self._store, self._key)
-            return _State(bytes(found.bytes()), found.meta["e_tag"])
+            found = obstore.get(self._bucket, self._key)
+            return _State(bytes(found.bytes()), _version(found.meta))
         except FileNotFoundError:
             return None
 
     def replace(self, before: _State | None, content: bytes) -> _State | None:
         """Write the content if the object is unchanged; return the new state, or None if it has changed."""
-        mode: Any = {"e_tag": before.tag} if before else "create"
+        mode: Any = before.version if before else "create"
         try:
-            return _State(
-                content, obstore.put(self._store, self._key, content, mode=mode, use_multipart=False)["e_tag"]
-            )
+            written = obstore.put(self._bucket, self._key, content, mode=mode, use_multipart=False)
+            return _State(content, _version(written))
         except (AlreadyExistsError, PreconditionError):
             # A request that was done, but whose answer got lost, is asked again by the client and refused.
             found = self.read()
             return found if found and found.content == content else None
 
     def delete(self, before: _State) -> None:
-        """Delete the object if it is unchanged; S3 has no such request in one step."""
+        """Delete the object if it is unchanged; stores have no such request in one step."""
         found = self.read()
         if found and found.content == before.content:
-            obstore.delete(self._store, self._key)
+            obstore.delete(self._bucket, self._key)
+
+
+def _version(meta: Any) -> dict[str, str]:
+    """Return what a store tells one content of an object from another by."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name]}
 
 
 class _Lease:
@@ -258,7 +262,7 @@ class _Lease:
     def __init__(self, output: str, verb: str) -> None:
         self._output = output
         with storage.named(output):
-            self._file = _S3Object(output) if storage.is_s3(output) else _LocalFile(output)
+            self._file = _Object(output) if is_object(output) else _LocalFile(output)
         self._me = {
             "verb": verb,
             "host": socket.gethostname(),

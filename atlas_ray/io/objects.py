@@ -10,17 +10,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import Self
 
 import obstore
-from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
 
 from atlas_ray.errors import RETRYABLE_CODES, FetchError, OutageError, StorageError
-from atlas_ray.io import storage
+from atlas_ray.io import stores
+from atlas_ray.io.stores import Bucket, Client, RequestError, is_object
 
-ODD_KEY = re.compile(rf"{storage.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
+ODD_KEY = re.compile(rf"{stores.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
 """Keys that the quick client normalizes as paths, or refuses."""
 STATUS = re.compile(r"non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?")
 STATUS_CODES = {
@@ -95,13 +94,13 @@ def await_stores(uris: Iterable[str], outage_s: float, say: Callable[[str], obje
         OutageError: if a store has been away for longer.
         StorageError: if a URI names no bucket.
     """
-    for bucket in dict.fromkeys(storage.split_s3(uri)[0] for uri in uris if storage.is_s3(uri)):
+    for bucket in dict.fromkeys(_bucket_uri(uri) for uri in uris if is_object(uri)):
         with ObjectReader(threads=1, timeout_s=PROBE_S, store_retries=0, outage_s=outage_s, say=say) as reader:
             reader.await_store(bucket)
 
 
 class ObjectReader:
-    """A reader of local files and S3 objects in threads; failures get an error code, and some are retried.
+    """A reader of local files and objects of a store in threads; failures get an error code, and some are retried.
 
     The codes of `FetchError`: not_found, forbidden, bad_credentials, timeout, server_error, rate_limited,
     unreachable, too_large, unsupported_uri, unreadable. Those of `RETRYABLE_CODES` are retried.
@@ -132,8 +131,8 @@ class ObjectReader:
             say: Called with a line for a person while the reader waits for a store.
         """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
-        self._stores: dict[str, S3Store] = {}
-        self._client: Any = None
+        self._buckets: dict[str, Bucket] = {}
+        self._clients: dict[str, Client] = {}
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._max_bytes = max_bytes
@@ -153,6 +152,9 @@ class ObjectReader:
     def await_store(self, bucket: str) -> None:
         """Wait until a store answers; that credentials are wrong is an answer, too.
 
+        Args:
+            bucket: The URI of a bucket in it.
+
         Raises:
             OutageError: if it has been away for longer than `outage_s`.
         """
@@ -171,8 +173,8 @@ class ObjectReader:
     def _outcome(self, uri: str) -> bytes | FetchError:
         began = time.monotonic()
         outcome = self._tried(uri, self._attempts)
-        while self._outage_s and storage.is_s3(uri) and _may_pass(outcome):
-            back_at = self._wait_for_store(storage.split_s3(uri)[0], began)
+        while self._outage_s and is_object(uri) and _may_pass(outcome):
+            back_at = self._wait_for_store(_bucket_uri(uri), began)
             away, began = back_at > began, time.monotonic()
             outcome = self._tried(uri, self._attempts if away else 1)
             if not away:  # the store answers: it is this object that fails
@@ -200,17 +202,18 @@ class ObjectReader:
         outage = self._outages[bucket]
         with outage.lock:
             pause_s = FIRST_PAUSE_S
-            while _may_pass(error := self._tried(f"s3://{bucket}/{PROBE}", 1), away_codes):
+            while _may_pass(error := self._tried(f"{bucket}/{PROBE}", 1), away_codes):
                 outage.since = outage.since or failed_since
                 away_s = time.monotonic() - outage.since
-                text = f"the store s3://{bucket} has not answered for {away_s:.0f} s: {str(error)[:300]}"
+                text = f"the store {bucket} has not answered for {away_s:.0f} s: {str(error)[:300]}"
                 if away_s >= self._outage_s:
                     raise OutageError(f"{text}; the same command goes on from here")
                 self._say(f"{text}; waiting, up to {self._outage_s:.0f} s")
                 time.sleep(min(pause_s, self._outage_s - away_s))
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
-                self._stores.pop(bucket, None)  # opened anew, with the credentials that are there then
-                self._client = None
+                # Opened anew, with the credentials that are there then.
+                self._buckets.pop(bucket, None)
+                self._clients.pop(bucket, None)
             if outage.since:
                 outage.since, outage.back_at = 0.0, time.monotonic()
             return outage.back_at
@@ -225,14 +228,11 @@ class ObjectReader:
         Raises:
             FetchError: with its code.
         """
-        if storage.is_s3(uri):
-            return self._read_s3(uri, reserve)
+        if is_object(uri):
+            return self._read_object(uri, reserve)
         scheme, separator, rest = uri.partition("://")
         if separator and scheme != "file":
-            raise FetchError(
-                "unsupported_uri",
-                f"{uri[:200]}: scheme {scheme[:20]!r}; expected a local path or s3://",
-            )
+            raise FetchError("unsupported_uri", f"{uri[:200]}: scheme {scheme[:20]!r}; expected {stores.EXPECTED}")
         return self._read_file(rest if separator else uri, reserve)
 
     def _read_file(self, path: str, reserve: Reserve) -> bytes:
@@ -252,42 +252,51 @@ class ObjectReader:
             passing = isinstance(error, OSError) and error.errno in RETRYABLE_ERRNOS
             raise FetchError("unreachable" if passing else "unreadable", f"{path}: {error}") from None
 
-    def _read_s3(self, uri: str, reserve: Reserve) -> bytes:
+    def _read_object(self, uri: str, reserve: Reserve) -> bytes:
         try:
-            bucket, key = storage.split_s3(uri)
+            _, bucket, key = stores.split(uri)
             uri.encode()
         except (StorageError, UnicodeEncodeError) as error:
             raise FetchError("unsupported_uri", f"{uri[:200]!r}: {error}") from None
         if not key:
-            raise FetchError("unsupported_uri", f"{uri[:200]!r}: expected s3://bucket/key")
+            raise FetchError("unsupported_uri", f"{uri[:200]!r}: expected {stores.EXPECTED}")
+
+        def admit(size: int) -> None:
+            self._check_size(uri, size)
+            reserve(size)
+
         try:
-            if ODD_KEY.search(key):
-                return self._read_odd(uri, bucket, key, reserve)
-            store = self._stores.get(bucket)
-            if store is None:
-                store = self._stores[bucket] = storage.s3_store(
-                    bucket, timeout_s=self._timeout_s, retries=self._store_retries
-                )
-            answer = obstore.get(store, key)
-            self._check_size(uri, answer.meta["size"])
-            reserve(answer.meta["size"])
+            if ODD_KEY.search(key):  # the quicker client would ask for another object, or for none
+                return self._client(uri).read(bucket, key, admit)
+            answer = obstore.get(self._bucket(uri), key)
+            admit(answer.meta["size"])
             return bytes(answer.bytes())
-        except (BaseError, BotoCoreError, ClientError, OSError, ValueError) as error:
+        except (BaseError, OSError, ValueError) as error:
             raise _explained(uri, error) from None
 
-    def _read_odd(self, uri: str, bucket: str, key: str, reserve: Reserve) -> bytes:
-        """Read an object whose key is no path; the quicker client would ask for another one, or for none."""
-        if self._client is None:
-            self._client = storage.s3_client(timeout_s=self._timeout_s, retries=self._store_retries)
-        answer = self._client.get_object(Bucket=bucket, Key=key)
-        with answer["Body"] as body:
-            self._check_size(uri, answer["ContentLength"])
-            reserve(answer["ContentLength"])
-            return bytes(body.read())
+    def _bucket(self, uri: str) -> Bucket:
+        where = _bucket_uri(uri)
+        if (bucket := self._buckets.get(where)) is None:
+            bucket = stores.open_bucket(uri, timeout_s=self._timeout_s, retries=self._store_retries)
+            self._buckets[where] = bucket
+        return bucket
+
+    def _client(self, uri: str) -> Client:
+        where = _bucket_uri(uri)
+        if (client := self._clients.get(where)) is None:
+            client = stores.open_client(uri, timeout_s=self._timeout_s, retries=self._store_retries)
+            self._clients[where] = client
+        return client
 
     def _check_size(self, uri: str, size: int) -> None:
         if size > self._max_bytes:
             raise FetchError("too_large", f"{uri}: {size} bytes; at most {self._max_bytes} are read")
+
+
+def _bucket_uri(uri: str) -> str:
+    """Return the URI of an object's bucket, which tells stores apart."""
+    scheme, bucket, _ = stores.split(uri)
+    return f"{scheme}://{bucket}"
 
 
 def _may_pass(outcome: object, codes: frozenset[str] = RETRYABLE_CODES) -> bool:
@@ -297,9 +306,8 @@ def _may_pass(outcome: object, codes: frozenset[str] = RETRYABLE_CODES) -> bool:
 def _explained(uri: str, error: Exception) -> FetchError:
     """Return the error that explains the failure of a request."""
     text = " ".join(str(error).split()).partition(" Debug source:")[0]
-    if isinstance(error, ClientError):
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        name = str(error.response.get("Error", {}).get("Code", ""))
+    if isinstance(error, RequestError):
+        status, name = error.status, error.name
     else:
         match = STATUS.search(text)
         status, name = (int(match[1]), match[2] or "") if match else (0, "")

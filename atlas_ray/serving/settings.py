@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.io import storage
+from atlas_ray.io import storage, stores
 from atlas_ray.io.addresses import AddressRule
 from atlas_ray.prediction.paths import PredictorConfig
 from atlas_ray.settings import Settings, build_settings, setting
@@ -60,9 +60,10 @@ class ServeConfig(Settings):
         self.models()
         self.address_rule()
         for prefix in self.prefixes():
-            scheme, separator, _ = prefix.partition("://")
-            if (separator and scheme not in ("s3", "file")) or prefix.strip("/") == "":
-                raise ConfigError(f"image_prefixes has {prefix!r}; expected folders: local paths or s3://bucket/key")
+            if stores.is_object(prefix):
+                stores.split_folder(prefix)
+            elif ("://" in prefix and not prefix.startswith("file://")) or prefix.strip("/") == "":
+                raise ConfigError(f"image_prefixes has {prefix!r}; expected folders: {stores.EXPECTED}")
         calls = -(-self.max_pictures // self.predictor.batch_size)
         if calls > self.max_queued_requests:
             raise ConfigError(

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from atlas_ray.errors import FetchError, ItemError
-from atlas_ray.io import storage
 from atlas_ray.io.addresses import is_web
 from atlas_ray.io.downloads import Download, Downloader
 from atlas_ray.io.objects import ObjectReader, Reserve
+from atlas_ray.io.stores import is_object
 from atlas_ray.serving.memory import RequestBudget
 from atlas_ray.serving.settings import MIB, ServeConfig
 
@@ -135,15 +135,15 @@ class _Prefix:
     """A folder that may be read from."""
 
     def __init__(self, uri: str) -> None:
-        self._is_s3 = storage.is_s3(uri)
-        self._folder = uri.rstrip("/") + "/" if self._is_s3 else os.path.realpath(uri.removeprefix("file://"))
+        self._in_store = is_object(uri)
+        self._folder = uri.rstrip("/") + "/" if self._in_store else os.path.realpath(uri.removeprefix("file://"))
 
     def match(self, uri: str) -> str | None:
         """Return the location that a URI names, if it lies in this folder."""
         parts = urllib.parse.unquote(uri).replace("\\", "/").split("/")
         if ".." in parts or "." in parts or "\0" in uri:
             return None
-        if self._is_s3:
+        if self._in_store:
             return uri if uri.startswith(self._folder) and len(uri) > len(self._folder) else None
         path = uri.removeprefix("file://")
         if not os.path.isabs(path):

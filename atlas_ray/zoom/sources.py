@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from atlas_ray.errors import CatalogError, RowError
 from atlas_ray.formats.tables import open_table
 from atlas_ray.formats.values import describe, printable, text_value, valid_text
-from atlas_ray.io import storage
+from atlas_ray.io import storage, stores
 from atlas_ray.schemas import IMAGES, PRODUCTS, quarantine_row
 from atlas_ray.zoom.settings import ZoomTraining
 
@@ -185,7 +185,7 @@ def _entry(entry: Any, base: str, in_folders: bool) -> Candidate:
     if not isinstance(name, str) or not name:
         raise RowError("missing_images", "the entry names no file")
     inside = os.path.normpath(valid_text(name, "file name"))
-    changed = storage.is_s3(base) and storage.ODD_SEGMENT.search(name.removeprefix("./"))
+    changed = stores.is_object(base) and stores.ODD_SEGMENT.search(name.removeprefix("./"))
     if "://" in name or "\0" in name or inside.startswith(("/", "..")) or changed:
         raise RowError("bad_image_uri", f"{name[:120]!r}; expected a name below {base}")
     folder = storage.join(base, "zoomed" if zoomed else "normal") if in_folders else base

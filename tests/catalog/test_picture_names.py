@@ -170,10 +170,10 @@ def test_names_as_uris(name: str, uri: str) -> None:
         ("file:///shop/%2e%2e/etc/passwd", "leads out of /shop"),
         ("../a.jpg", "leads out of /shop"),
         ("..\\..\\a.jpg", "leads out of /shop"),
-        ("ftp://shop.example/a.jpg", "expected a path"),
-        ("https://shop.example/", "expected a path"),
-        ("https:a.jpg", "expected a path"),
-        ("a\0.jpg", "expected a path"),
+        ("ftp://shop.example/a.jpg", "expected a local path"),
+        ("https://shop.example/", "expected a local path"),
+        ("https:a.jpg", "expected a local path"),
+        ("a\0.jpg", "expected a local path"),
     ],
 )
 def test_names_that_cannot_be_used(name: str, reason: str) -> None:
