@@ -132,7 +132,12 @@ CATEGORIZED = pa.schema(
         ("image_size_px", pa.int32()),
         ("store", pa.string()),
         ("price", pa.float64()),
+        ("brand", pa.string()),
+        ("sku", pa.string()),
+        ("availability", pa.string()),
+        ("attributes", pa.map_(pa.string(), pa.string())),
         ("true_category_path", CATEGORY_PATH),
+        ("true_category_paths", pa.list_(CATEGORY_PATH)),
         ("split", pa.string()),
         ("model_id", pa.string()),
         ("taxonomy_id", pa.string()),
@@ -143,8 +148,8 @@ CATEGORIZED = pa.schema(
 
 `images_scored` counts pictures that were seen, `images_quarantined` those that could not be had, also where the
 product's texts gave an answer. `category_path` is null if the product could not be scored, or if its
-path has no certain place in the taxonomy that the run was migrated to. `true_category_path`, `split`, `store` and
-`price` are the catalogue's own, carried along so that an evaluation reads this one table. `only_zoomed`: all
+path has no certain place in the taxonomy that the run was migrated to. From `store` to `split` the columns are the
+catalogue's own, carried along so that an evaluation or an export reads this one table. `only_zoomed`: all
 of its pictures were zoomed, and the least zoomed one was scored. `decided_level` is the level of
 `category_path`: its leaf's, or with a target precision the deepest one that is sure enough; the leaf then
 comes first among the alternatives. At 0 no level is, and `category_path` and `probability` are null.
@@ -214,6 +219,7 @@ COLUMNS = {
     "category_paths": "All labels of a product that has several, null for others; the first is `category_path`.",
     "attributes": "Further columns of the product's source, by name, that the import was asked to keep.",
     "true_category_path": "Label of the product in the catalogue, null if it has none.",
+    "true_category_paths": "All labels of a product that has several, null for others.",
     "split": "Side of the product: `train`, `val` or `test`, null if it has none.",
     "crawled_at": "When the product's page was read.",
     "sha256": "Hash of the picture's bytes, null until somebody reads it.",

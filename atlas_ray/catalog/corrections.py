@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -91,14 +92,10 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     check_unused(output)
     tables = open_catalog(catalog, needed=("category_path", "split"), others=True, may_be_empty=True)
     taxonomy = _taxonomy(config, catalog)
-    corrections = _Corrections(taxonomy, config.corrections)
-    for row in read_list(config.corrections, COLUMNS):
-        corrections.take(row)
-    if not corrections.count:
-        raise CatalogError(f"{config.corrections}: no row has a corrected_category_path; fill in that column first")
+    corrections = Corrections.read(config.corrections, taxonomy)
     applied = _Applied(corrections.paths, SplitRule.of(catalog))
     copy_catalog(tables, output, applied.change)
-    corrections.miss([product_id for product_id, seen in zip(corrections.paths, applied.seen, strict=True) if not seen])
+    corrections.miss(applied.seen)
     if config.taxonomy:
         storage.write_bytes(storage.join(output, "taxonomy.json"), taxonomy.to_json().encode())
     quarantined = Counter(str(row["error_code"]) for row in corrections.quarantine)
@@ -138,7 +135,7 @@ def _taxonomy(config: RelabelConfig, catalog: str) -> Taxonomy:
     return read_taxonomy(config.taxonomy or default)
 
 
-class _Corrections:
+class Corrections:
     """The corrections of a file, and why others of its rows are none.
 
     Attributes:
@@ -148,7 +145,8 @@ class _Corrections:
         quarantine: Rows that cannot be used.
     """
 
-    def __init__(self, taxonomy: Taxonomy, source: str) -> None:
+    def __init__(self, source: str, taxonomy: Taxonomy) -> None:
+        """Begin without a correction of a file to leaves of a taxonomy."""
         self.paths: dict[str, CategoryPath] = {}
         self.count = self.empty = 0
         self.quarantine: list[dict[str, object]] = []
@@ -156,6 +154,20 @@ class _Corrections:
         self._taxonomy = taxonomy
         self._leaves = LeafLookup(taxonomy)
         self._source = source
+
+    @classmethod
+    def read(cls, source: str, taxonomy: Taxonomy) -> Self:
+        """Read a file of corrections.
+
+        Raises:
+            CatalogError: if no row says something, or two of them are of one product and differ.
+        """
+        corrections = cls(source, taxonomy)
+        for row in read_list(source, COLUMNS):
+            corrections.take(row)
+        if not corrections.count:
+            raise CatalogError(f"{source}: no row has a corrected_category_path; fill in that column first")
+        return corrections
 
     def take(self, row: RawRow) -> None:
         """Take in a row, whose path is text or a list of names."""
@@ -181,11 +193,12 @@ class _Corrections:
             )
         self._places.setdefault(product_id, row.place)
 
-    def miss(self, product_ids: list[str]) -> None:
-        """Refuse what the catalogue has no product for."""
-        for product_id in product_ids:
-            error = RowError("unknown_product", f"the catalogue has no product {product_id[:200]!r}")
-            self._refuse(error, self._places[product_id], product_id)
+    def miss(self, seen: Iterable[bool]) -> None:
+        """Refuse corrections of products that were not seen; there is one value for each of `paths`."""
+        for product_id, known in zip(self.paths, seen, strict=True):
+            if not known:
+                error = RowError("unknown_product", f"the catalogue has no product {product_id[:200]!r}")
+                self._refuse(error, self._places[product_id], product_id)
 
     def _path(self, written: Any) -> CategoryPath:
         """Return the leaf that a correction names; case and separators are a person's own."""

@@ -1,6 +1,5 @@
 """The review queue: the products of a scoring run, or of a list, that are most worth a person's look."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.errors import CatalogError, ConfigError, OutputError, StorageError, TaxonomyError
+from atlas_ray.errors import CatalogError, ConfigError, OutputError, StorageError
 from atlas_ray.evaluation.review_list import add_pictures, read_list
 from atlas_ray.formats.spreadsheet import write_csv
 from atlas_ray.io import storage
@@ -18,15 +17,13 @@ from atlas_ray.reports.explainer import Explainer
 from atlas_ray.reports.review_page import review_page
 from atlas_ray.runs.catalog_products import read_products
 from atlas_ray.runs.leaves import find_leaves
-from atlas_ray.runs.scored import PREDICTED, ScoredRun, open_scored
+from atlas_ray.runs.scored import ScoredRun, catalog_of, find_taxonomies, open_scored
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 CARRIED = ("product_id", "category_path", "probability", "alternatives", "image_uri", "true_category_path")
 ADDED = ("title", "note", "corrected_category_path")
-MAX_MIGRATIONS = 20
-"""Largest number of successive migrations that are followed back to the catalogue."""
 MAX_TITLE_CHARACTERS = 300
 READ = (*CARRIED, "level_probabilities", "decided_level")
 QUEUE = pa.schema(
@@ -120,7 +117,7 @@ def review(config: ReviewConfig) -> Review:
                 f"`atlas-ray review --serve --output {config.output}`"
             )
     explainer = Explainer(config.model, scored) if config.model and scored else None
-    catalog = config.catalog or (_catalog_of(scored) if scored else None)
+    catalog = config.catalog or (catalog_of(scored) if scored else None)
     if config.products:
         rows, products = read_list(config.products, config.count)
         if not rows:
@@ -154,18 +151,6 @@ def _about(config: ReviewConfig, scored: ScoredRun | None) -> str:
     return f"{scored.uri} · model {scored.identity.get('model_id')}"
 
 
-def _catalog_of(scored: ScoredRun) -> str | None:
-    """Return the catalogue that a run scored; of a migrated run, the one of the run that was migrated."""
-    for _ in range(MAX_MIGRATIONS):
-        if catalog := scored.identity.get("catalog"):
-            return str(catalog)
-        try:
-            scored = open_scored(str(scored.identity.get("run") or ""))
-        except (CatalogError, StorageError):
-            break
-    return None
-
-
 def _with_titles(queue: pa.Table, catalog: str | None) -> tuple[pa.Table, list[str]]:
     """Add the products' titles, and say so where they cannot be read."""
     titles: dict[str, str | None] = {}
@@ -181,21 +166,10 @@ def _with_titles(queue: pa.Table, catalog: str | None) -> tuple[pa.Table, list[s
 
 
 def _taxonomy(config: ReviewConfig, scored: ScoredRun | None, catalog: str | None) -> Taxonomy | None:
-    """Return what a person may choose from: what `relabel` takes, as far as that is known.
-
-    Of a migrated run that is its new taxonomy, which the catalogue need not have yet.
-    """
+    """Return what a person may choose from: what `relabel` takes, as far as that is known."""
     if config.taxonomy:
         return read_taxonomy(config.taxonomy)
-    places = [storage.join(catalog, "taxonomy.json")] if catalog else []
-    if scored is not None:
-        predicted = storage.join(scored.uri, PREDICTED)
-        places = [predicted, *places] if "run" in scored.identity else [*places, predicted]
-    for place in places:
-        with contextlib.suppress(TaxonomyError, StorageError):
-            if storage.exists(place):
-                return read_taxonomy(place)
-    return None
+    return next(find_taxonomies(scored, catalog), None)
 
 
 def margins(batch: pa.RecordBatch) -> pa.Array:

@@ -1,5 +1,6 @@
 """The products table of a finished scoring run, opened to be read in a stream."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,18 +9,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.errors import CatalogError
+from atlas_ray.errors import CatalogError, StorageError, TaxonomyError
 from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.runs.run_record import read_run
 from atlas_ray.schemas import CATEGORIZED, PATH_KEY_SEPARATOR, path_keys
-from atlas_ray.taxonomy import CategoryPath, match_labels, read_taxonomy
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, match_labels, read_taxonomy
 
 BATCH_ROWS = 16_384
 PREDICTED = "predicted_taxonomy.json"
 """The taxonomy file that holds the paths a run may answer with."""
 NEEDED = ("product_id", "category_path", "probability")
+MAX_MIGRATIONS = 20
+"""Largest number of successive migrations that are followed back to the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +94,30 @@ def open_scored(uri: str) -> ScoredRun:
             f"{folder}: {table.unusable_rows} rows have no product_id, so this is no scoring run's table"
         )
     return ScoredRun(uri, run, table)
+
+
+def catalog_of(scored: ScoredRun) -> str | None:
+    """Return the catalogue that a run scored; of a migrated run, the one of the run that was migrated."""
+    for _ in range(MAX_MIGRATIONS):
+        if catalog := scored.identity.get("catalog"):
+            return str(catalog)
+        try:
+            scored = open_scored(str(scored.identity.get("run") or ""))
+        except (CatalogError, StorageError):
+            break
+    return None
+
+
+def find_taxonomies(scored: ScoredRun | None, catalog: str | None) -> Iterator[Taxonomy]:
+    """Yield the taxonomies of a run and of its catalogue that can be read: first the one that corrections are of.
+
+    Of a migrated run that is its new taxonomy, which the catalogue need not have yet; of another one the catalogue's.
+    """
+    places = [storage.join(catalog, "taxonomy.json")] if catalog else []
+    if scored is not None:
+        predicted = storage.join(scored.uri, PREDICTED)
+        places = [predicted, *places] if "run" in scored.identity else [*places, predicted]
+    for place in places:
+        with contextlib.suppress(TaxonomyError, StorageError):
+            if storage.exists(place):
+                yield read_taxonomy(place)

@@ -20,9 +20,6 @@ from atlas_ray.schemas import FILTERED as FILTERED_ROWS
 from atlas_ray.scoring.combine import JOINED, combine
 from atlas_ray.scoring.settings import ScoreConfig
 
-OF_PRODUCTS = ("category_path", "split", "store", "price")
-"""What the products table says of a product and the run's products table repeats."""
-
 
 def combine_products(
     config: ScoreConfig,

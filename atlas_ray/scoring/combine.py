@@ -20,6 +20,10 @@ from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANT
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, MEANS, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.taxonomy import CategoryPath
 
+REPEATED = ("store", "price", "brand", "sku", "availability", "attributes")
+"""What the catalogue says of a product and the run's products table repeats under the same name."""
+OF_PRODUCTS = ("category_path", "category_paths", "split", *REPEATED)
+"""What is read of the catalogue's products table."""
 JOINED = pa.schema(
     [
         ("kind", pa.int8()),
@@ -33,8 +37,8 @@ JOINED = pa.schema(
         ("image_uri", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("store", pa.string()),
-        ("price", pa.float64()),
+        ("category_paths", pa.list_(CATEGORY_PATH)),
+        *(CATEGORIZED.field(name) for name in REPEATED),
     ]
 )
 """What is shuffled: rows of five tables in one shape."""
@@ -92,9 +96,9 @@ def combine(
             "only_zoomed": only_zoomed,
             "zoomed_probability": pa.array(least, mask=~np.isfinite(least)),
             "image_size_px": pa.array(size, mask=size == 0),
-            "store": table["store"].take(own),
-            "price": table["price"].take(own),
+            **{name: table[name].take(own) for name in REPEATED},
             "true_category_path": table["category_path"].take(own),
+            "true_category_paths": table["category_paths"].take(own),
             "split": table["split"].take(own),
             "model_id": pa.repeat(pa.scalar(model_id), count),
             "taxonomy_id": pa.repeat(pa.scalar(taxonomy_id), count),

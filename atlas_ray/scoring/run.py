@@ -23,7 +23,8 @@ from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.tables import count_labels, open_catalog
 from atlas_ray.runtime.workers import plan_workers
-from atlas_ray.scoring.account import OF_PRODUCTS, combine_products
+from atlas_ray.scoring.account import combine_products
+from atlas_ray.scoring.combine import OF_PRODUCTS
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
 from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy

@@ -68,6 +68,17 @@ def test_pictures_of_a_product_become_one_path() -> None:
     assert found["c"]["images_quarantined"] == 1
 
 
+def test_what_the_catalogue_says_of_a_product_travels() -> None:
+    said = {"store": "one", "price": 9.5, "brand": "B", "sku": "007", "availability": "InStock"}
+    several = {"category_paths": [S, D], "attributes": [("colour", "red"), ("fit", "slim")]}
+    listed = rows(PRODUCT, [{"product_id": "a", "category_path": S, **said, **several}, {"product_id": "b"}])
+    found = combined(listed, IMAGES, PREDICTIONS, FAILED)
+    assert {name: found["a"][name] for name in said} == said
+    assert found["a"]["true_category_paths"] == [S, D]
+    assert found["a"]["attributes"] == [("colour", "red"), ("fit", "slim")]
+    assert {found["b"][name] for name in (*said, "true_category_paths", "attributes")} == {None}
+
+
 def test_top_k_counts_the_chosen_path() -> None:
     assert len(combined(PRODUCTS, IMAGES, PREDICTIONS, FAILED, top_k=2)["a"]["alternatives"]) == 1
 
