@@ -37,7 +37,7 @@ CODES: dict[str, tuple[tuple[str, ...], str]] = {
     "invalid_request": (("serve",), "A field of the request is missing, unknown or out of range."),
     "method_not_allowed": (("serve",), "The route exists, but not for this HTTP method."),
     "missing_image_uri": (("select", "relabel", "read", "fetch", "train", "migrate"), "A row of images has no URI."),
-    "missing_images": (("import", "train"), "A row names no picture."),
+    "missing_images": (("import", "train"), "No row of a product names a picture or a text."),
     "missing_product_id": (
         ("import", "select", "relabel", "read", "fetch", "train", "migrate"),
         "A row has no product id.",

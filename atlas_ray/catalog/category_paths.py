@@ -45,11 +45,16 @@ class SeparatorTally:
         self._paths = 0
         self._counts: Counter[str] = Counter()
 
-    def add(self, value: Any) -> None:
-        """Count a path; lists need no separator."""
+    def add(self, value: Any, count: int = 1) -> None:
+        """Count a path, which occurs so often; lists need no separator."""
         if isinstance(value, str) and not is_missing(value):
-            self._paths += 1
-            self._counts.update(_separators_in(value[:KNOWN_CHARACTERS]))
+            self._paths += count
+            self._counts.update(dict.fromkeys(_separators_in(value[:KNOWN_CHARACTERS]), count))
+
+    def merge(self, other: "SeparatorTally") -> None:
+        """Add the paths of another part of the source."""
+        self._paths += other._paths
+        self._counts += other._counts
 
     def best(self) -> str:
         """Return the separator that the paths are written with."""
@@ -159,6 +164,10 @@ def _split(value: Any, separator: str, field: str, between: str | None) -> tuple
         return _of_text(plain_text(value), separator, field, between)
     if not isinstance(value, list | tuple):
         raise RowError("bad_category_path", f"the {field} is {describe(value)}; expected text or a list of names")
+    if value and all(isinstance(names, list | tuple) for names in value):  # as in `[["A", "B"], ["A", "C"]]`
+        return _longest(
+            [_tidy([plain_text(name) if isinstance(name, str) else name for name in names], field) for names in value]
+        )
     names = [plain_text(name) if isinstance(name, str) else name for name in value]
     if all(isinstance(name, str) for name in names) and any(_pattern(DEFAULT).search(name) for name in names):
         return _longest([_tidy(_pattern(DEFAULT).split(name), field) for name in names])

@@ -93,6 +93,19 @@ class Columns:
             columns = self._known[header] = self._find(header)
         return columns
 
+    def spelt(self, row: Mapping[str, Any], name: str) -> str | None:
+        """Return the column of a row that is called so, as written or spelt alike; None if it has none."""
+        if name in row:
+            return name
+        key = column_key(name)
+        return next((column for column in row if column_key(column) == key), None)
+
+    def settled(self, header: Sequence[str]) -> "Columns":
+        """Return the columns as they were told for a header, without the rows that they were told from."""
+        settled = Columns(self._chosen)
+        settled._known[tuple(header)] = dict(self.of(dict.fromkeys(header)))
+        return settled
+
     def is_of_levels(self, field: str, columns: Sequence[str]) -> bool:
         """Tell whether a path has a column for each of its names."""
         return field in self._chosen and len(columns) > 1
@@ -126,7 +139,7 @@ class Columns:
             raise ConfigError(f"--map {field}={column}: no column {absent!r} in {source}; {hint} has {shown}")
 
     def check_needed(self, source: str) -> None:
-        """Refuse a table without a column of ids, or without one of pictures.
+        """Refuse a table without a column of ids, or without one of pictures or texts.
 
         Raises:
             ConfigError: with the columns that it has.
@@ -134,13 +147,32 @@ class Columns:
         columns_of = self.of(self._table[0])
         for field, columns in (
             ("product_id", columns_of["product_id"]),
-            ("image_uris", columns_of["image_uris"] + columns_of[FURTHER]),
+            (
+                "image_uris",
+                columns_of["image_uris"] + columns_of[FURTHER] + columns_of["title"] + columns_of["description"],
+            ),
         ):
             if not columns:
                 shown = ", ".join(map(repr, list(self._table[0])[:MAX_SHOWN]))
                 raise ConfigError(
                     f"{source}: no column is known as {field}; name one with --map {field}=COLUMN: {shown}"
                 )
+
+    def check_kept(self, source: str, names: Sequence[str]) -> None:
+        """Refuse a further column that a table does not have.
+
+        Raises:
+            ConfigError: with the columns that it has.
+        """
+        for name in names:
+            if self.spelt(self._table[0], name) is None:
+                shown = ", ".join(map(repr, list(self._table[0])[:MAX_SHOWN]))
+                raise ConfigError(f"--keep {name}: no column {name!r} in {source}; it has {shown}")
+
+    @property
+    def without_pictures(self) -> bool:
+        """Whether no column of a table is one of pictures."""
+        return bool(self._table) and not any(self.of(self._table[0])[name] for name in ("image_uris", FURTHER))
 
     def _find(self, header: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         by_key = {column_key(name): name for name in reversed(header)}  # of equal ones the first

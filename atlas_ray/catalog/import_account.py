@@ -1,11 +1,14 @@
 """The account of an import: the outcome of each record, and advice if many were refused."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
-from atlas_ray.catalog.sources import RawRow, Source
-from atlas_ray.errors import AuditError, RowError
+from atlas_ray.catalog.reading import PartReport
+from atlas_ray.catalog.settling import Tally
+from atlas_ray.catalog.sources import Source
+from atlas_ray.errors import AuditError
 from atlas_ray.formats.values import printable
 
 MAX_EXAMPLE_CHARACTERS = 300
@@ -34,7 +37,8 @@ HINTS: dict[str, Callable[[Source], str]] = {
     "bad_row": _of_rows,
     "missing_product_id": _of_ids,
     "contradicting_rows": _of_ids,
-    "missing_images": lambda _: "name the column of the pictures with --map image_uris=COLUMN",
+    "missing_images": lambda _: "name the column of the pictures with --map image_uris=COLUMN, or of titles with --map "
+    "title=COLUMN",
     "bad_image_uri": lambda _: "name the folder of the pictures with --image-base, what stands between several of one "
     "cell with --image-separator",
     "bad_category_path": lambda _: "name what stands between the names of a path with --path-separator, between "
@@ -56,27 +60,42 @@ class ImportAccount:
     """The number of records below the header, including blank ones."""
     blank: int = 0
     lines: int = 0
-    """The number of lines of the records."""
+    """The number of lines of the records, and of headers."""
+    own_lines: int | None = None
+    """The number of lines of the source, counted apart; None if it has none, or they were not counted."""
+    encoding: str | None = None
+    """The encoding that a text file was read with."""
+    encoding_assumed: bool = False
+    """Whether the encoding is a guess."""
     quarantined: Counter[str] = field(default_factory=Counter)
     """Counts of quarantined records by error code."""
     examples: dict[str, str] = field(default_factory=dict)
     """The first message of each error code, with its place."""
 
+    @classmethod
+    def of(cls, source: Source, reports: Sequence[PartReport], tally: Tally) -> Self:
+        """Add up the accounts of all parts."""
+        counted = source.table is not None and all(report.own_lines is not None for report in reports)
+        told = [report for report in reports if report.encoding_told] or list(reports[:1])
+        return cls(
+            source,
+            records=sum(report.records for report in reports),
+            blank=sum(report.blank for report in reports),
+            lines=sum(report.lines + report.header_lines for report in reports),
+            own_lines=sum(report.own_lines or 0 for report in reports) if counted else None,
+            encoding=told[0].encoding if told else None,
+            encoding_assumed=any(report.encoding_assumed for report in reports),
+            quarantined=tally.quarantined,
+            examples={
+                code: printable(f"{place}: {message}")[:MAX_EXAMPLE_CHARACTERS]
+                for code, (place, message) in tally.examples.items()
+            },
+        )
+
     @property
     def quarantined_fraction(self) -> float:
         """The share of the records that was refused, without blank ones."""
         return self.quarantined.total() / max(self.records - self.blank, 1)
-
-    def take(self, raw: RawRow) -> None:
-        """Count a record."""
-        self.records += 1
-        self.blank += raw.blank
-        self.lines += raw.lines
-
-    def refuse(self, error: RowError, place: str) -> None:
-        """Count a record that goes to quarantine."""
-        self.quarantined[error.code] += 1
-        self.examples.setdefault(error.code, printable(f"{place}: {error.message}")[:MAX_EXAMPLE_CHARACTERS])
 
     def hint(self) -> str | None:
         """Return what to do about the code that explains most of what was refused, if one does."""
@@ -87,24 +106,18 @@ class ImportAccount:
             return None
         return f"{count} of {self.quarantined.total()} are {code}: {HINTS[code](self.source)}"
 
-    def check(self, *, products: int, joined: int, refused: int) -> None:
+    def check(self, tally: Tally) -> None:
         """Check that nothing was lost.
 
-        Args:
-            products: Rows of the products table.
-            joined: Records that say more of a product which another one began.
-            refused: Rows of the quarantine table.
-
         Raises:
-            AuditError: if a record is not exactly one of these or blank, or a line of a CSV in no record.
+            AuditError: if a record is not exactly one of a product, joined to one, quarantined or blank, or a line of a
+                CSV in no record.
         """
-        if self.records != products + joined + refused + self.blank or refused != self.quarantined.total():
+        products, refused = tally.written["products"], tally.written["quarantine"]
+        if self.records != products + tally.joined + refused + self.blank or refused != self.quarantined.total():
             raise AuditError(
-                f"{self.records} records do not balance: {products} products, {joined} joined, "
+                f"{self.records} records do not balance: {products} products, {tally.joined} joined, "
                 f"{refused} quarantined, {self.blank} blank"
             )
-        if self.source.lines is not None and self.source.lines != self.source.header_lines + self.lines:
-            raise AuditError(
-                f"{self.source.lines} lines do not balance: {self.source.header_lines} of the header, "
-                f"{self.lines} of records"
-            )
+        if self.own_lines is not None and self.own_lines != self.lines:
+            raise AuditError(f"{self.own_lines} lines do not balance: {self.lines} of headers and records")

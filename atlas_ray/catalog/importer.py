@@ -3,28 +3,28 @@
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from atlas_ray.catalog.category_paths import DEFAULT, ListTally, SeparatorTally
 from atlas_ray.catalog.fields import FIELDS, Columns, find_value
 from atlas_ray.catalog.import_account import ImportAccount
-from atlas_ray.catalog.joining import JoinedProducts
+from atlas_ray.catalog.outputs import unfinished
 from atlas_ray.catalog.picture_names import is_address
-from atlas_ray.catalog.product_parts import ProductParts, unfinished
+from atlas_ray.catalog.reading import PartReport, Reading, lines_before
 from atlas_ray.catalog.rows import NO_VALUE, PATH_FIELDS, RowReader, Unread
-from atlas_ray.catalog.sides import Sides, open_sides
+from atlas_ray.catalog.settling import Settler, Tally
+from atlas_ray.catalog.shuffling import settle_source
+from atlas_ray.catalog.sides import Sides, rule_of
 from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
-from atlas_ray.catalog.split import parse_shares
-from atlas_ray.errors import CatalogError, ConfigError, RowError
+from atlas_ray.catalog.split import SplitRule, parse_shares
+from atlas_ray.errors import CatalogError, ConfigError
 from atlas_ray.formats.prices import point_marks_thousands
 from atlas_ray.formats.text_files import check_encoding
 from atlas_ray.formats.values import clean_text
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.runs.run_record import write_run
-from atlas_ray.schemas import quarantine_row
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 
 ONE_PATH = "none"
@@ -39,11 +39,11 @@ class ImportConfig:
     """The source, the output and the options of an import."""
 
     source: str
-    """An Atlas JSON, a CSV, a JSON Lines file, or a folder or S3 prefix of category folders."""
+    """A file, or a folder of files or of category folders, local or in a store."""
     output: str
     """The folder of the tables; it must not hold a catalogue yet."""
     format: str = "auto"
-    """atlas-json, json, csv, jsonl, folder, or auto."""
+    """One of `atlas_ray.catalog.sources.FORMATS`, or auto."""
     encoding: str = "auto"
     """The encoding of a text file; auto tells UTF-8 and UTF-16, and assumes an older one if the file is neither."""
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -68,6 +68,8 @@ class ImportConfig:
     """The separator of several paths in a cell, `none` if cells name one; None to tell it from the first rows."""
     image_separator: str | None = None
     """The separator of several pictures in a cell; None to tell pictures by their form."""
+    keep: tuple[str, ...] = ()
+    """Further columns of the source that go into the attributes of its products."""
     max_quarantine_fraction: float = 0.05
     """The share of quarantined rows above which `atlas-ray import` exits with 3."""
 
@@ -98,7 +100,11 @@ class ImportReport:
     """The number of rows of the source: products, joined, quarantined and blank ones."""
     products: int = 0
     images: int = 0
+    without_picture: int = 0
+    """The number of products without a picture."""
     labelled: int = 0
+    labels: Counter[CategoryPath] = field(default_factory=Counter)
+    """Counts of labelled products by category path."""
     joined: int = 0
     """The number of rows that add to a product of an earlier row."""
     kept_first: Counter[str] = field(default_factory=Counter)
@@ -149,21 +155,25 @@ class OpenSource:
     """A source whose first rows were looked at."""
 
     uri: str
-    kind: str
     source: Source
-    """Whose rows are partly read; `rows` are all of them."""
-    rows: Iterator[RawRow]
-    """All rows, from the first one."""
+    """Whose rows are partly read."""
     sample: list[RawRow]
     """The first rows."""
     reader: RowReader
     assumed: list[str]
     """Sentences about assumptions made from the first rows, which may be wrong."""
+    reading: Reading
+    """What a task needs to read a part of it."""
+
+    @property
+    def kind(self) -> str:
+        """The format."""
+        return self.source.kind
 
     @property
     def unused(self) -> list[str]:
         """Columns of a table that no field was taken from, as far as it was read."""
-        taken = {column for _, column in self.reader.taken}
+        taken = {column for _, column in self.reader.taken} | set(self.reader.keep)
         return [name for name in self.source.header or () if name and name not in taken]
 
 
@@ -178,14 +188,15 @@ def open_source(config: ImportConfig) -> OpenSource:
     kind = config.format if config.format != "auto" else guess_format(uri, config.encoding)
     columns = Columns(config.columns)
 
+    advice = "if the header is this line, name its columns, such as --map product_id=COLUMN; otherwise delete "
+    advice += "what stands above it"
+
     def begin() -> Source:
-        advice = "if the header is this line, name its columns, such as --map product_id=COLUMN; otherwise delete "
-        advice += "what stands above it"
         return Source(uri, kind, columns.names, encoding=config.encoding, advice=advice)
 
     source = begin()
-    rows, sample, size = iter(source), [], 0
-    for raw in rows:
+    sample, size = [], 0
+    for raw in source:
         sample.append(raw)
         size += sum(len(value) for value in raw.fields.values() if isinstance(value, str | list))
         if len(sample) == SAMPLE_ROWS or size > SAMPLE_SIZE:
@@ -196,6 +207,7 @@ def open_source(config: ImportConfig) -> OpenSource:
         columns.check(uri, [header])
         columns = Columns(config.columns, fields or [header])
         columns.check_needed(uri)
+        columns.check_kept(uri, config.keep)
     elif fields and config.columns:
         columns.check(uri, itertools.chain(fields, (raw.fields for raw in begin())))
     separators = {}
@@ -226,8 +238,11 @@ def open_source(config: ImportConfig) -> OpenSource:
         doubts_paths=config.category_separator is None and config.taxonomy is None,
         image_separator=config.image_separator,
         point_marks_thousands=point_marks_thousands(prices),
+        keep=config.keep,
     )
     assumed, separator = [], separators["category_path"]
+    if columns.without_pictures:
+        assumed.append("no column is one of pictures, so products have texts alone; --map image_uris=COLUMN names one")
     if config.path_separator is None and separator != DEFAULT:
         assumed.append(f"category paths are separated by {separator!r} (assumed; --path-separator says otherwise)")
     if between and config.category_separator is None:
@@ -237,15 +252,17 @@ def open_source(config: ImportConfig) -> OpenSource:
         )
     if reader.point_marks_thousands:
         assumed.append("a price of 1.299 is more than a thousand (assumed, as other prices are written)")
-    return OpenSource(uri, kind, source, itertools.chain(sample, rows), sample, reader, assumed)
+    template = replace(reader, columns=columns.settled(source.header) if source.header else Columns(config.columns))
+    reading = Reading(uri, kind, columns.names, config.encoding, advice, template)
+    return OpenSource(uri, source, sample, reader, assumed, reading)
 
 
 @holding("import", "config.output")
 def import_catalog(config: ImportConfig) -> ImportReport:
     """Write products, images, quarantine, taxonomy.json and run.json below `config.output`.
 
-    Memory does not grow with the catalogue: rows stream, ids already seen and rows that stand apart from their product
-    lie in a temporary database on disk, and the split keeps one count a category path.
+    A small source is read here; a large one by Ray, in parts. Memory does not grow with the catalogue: rows stream, and
+    those of a product are brought together by a shuffle.
 
     Raises:
         CatalogError: if the source as a whole cannot be read, or holds no product.
@@ -255,53 +272,58 @@ def import_catalog(config: ImportConfig) -> ImportReport:
     """
     began = time.time()
     output = storage.absolute(config.output)
-    source = open_source(config)
-    report = ImportReport(output)
-    account = ImportAccount(source.source)
-    labels: Counter[CategoryPath] = Counter()
     previous = tuple(map(storage.absolute, config.previous))
-
-    def settle(product: dict[str, Any]) -> None:
-        sides.settle(product)
-        if product["category_path"]:
-            labels[tuple(product["category_path"])] += 1
-            report.splits[product["split"] or "none"] += 1
-
-    def refuse(error: RowError, place: str, product_id: str | None) -> None:
-        account.refuse(error, place)
-        message = f"{source.uri}, {place}: {error.message}"
-        parts.refuse(quarantine_row("import", error.code, message, product_id=product_id))
-
-    opened = open_sides(config.split, config.seed, exact=config.split_exact, previous=previous)
-    with (
-        unfinished(output),
-        opened as sides,
-        ProductParts(output) as parts,
-        JoinedProducts(parts, settle, refuse) as joined,
-    ):
-        for raw in source.rows:
-            account.take(raw)
-            if raw.blank:
-                continue
-            try:
-                if raw.error:
-                    raise raw.error
-                product = source.reader.product(raw.fields, raw.place)
-            except RowError as error:
-                refuse(error, raw.place, source.reader.known_id(raw.fields))
-                continue
-            joined.take(product, raw.place)
-        joined.finish()
-        report.products, report.joined, report.kept_first = joined.products, joined.rows, joined.kept
-        report.images = parts.images
-        report.labelled = labels.total()
-        report.split_origins, report.untrained = sides.counts, sides.untrained
-        _describe(report, source, account)
-        parts.finish()
+    rule = rule_of(config.split, config.seed, exact=config.split_exact, previous=previous)
+    with unfinished(output):
+        source = open_source(config)
+        settler = Settler(source.uri, source.source.format.word, output, Sides(rule))
+        reports, tally = settle_source(source.reading, source.source.parts(), settler, previous)
+        account = ImportAccount.of(source.source, reports, tally)
+        report = _report(config, source, reports, account, tally)
         _check_some(report, source, account)
-        account.check(products=parts.rows("products"), joined=joined.rows, refused=parts.rows("quarantine"))
-        _finish(config, report, labels, sides, source, began)
+        account.check(tally)
+        _finish(config, report, rule, source, began)
     return report
+
+
+def _report(
+    config: ImportConfig, source: OpenSource, reports: Sequence[PartReport], account: ImportAccount, tally: Tally
+) -> ImportReport:
+    """Say how the source was read, and what became of its rows."""
+    reader = source.reader = source.reader.anew()
+    before = lines_before(reports)
+    for part in reports:
+        if part.reader is not None:
+            reader.merge(part.reader.located(before[part.part.number]))
+    untrained = [(path, count) for path, count in tally.labels.items() if not tally.trained[path]]
+    return ImportReport(
+        storage.absolute(config.output),
+        records=account.records,
+        products=tally.products,
+        images=tally.images,
+        without_picture=tally.without_picture,
+        labelled=tally.labels.total(),
+        labels=tally.labels,
+        joined=tally.joined,
+        kept_first=tally.kept_first,
+        blank=account.blank,
+        quarantined=account.quarantined,
+        quarantined_fraction=account.quarantined_fraction,
+        examples=account.examples,
+        hint=account.hint(),
+        encoding=account.encoding,
+        encoding_assumed=account.encoding_assumed,
+        unread={name: missed.unread for name, missed in reader.unread.items()},
+        columns=reader.columns_taken,
+        path_separator=reader.separators["category_path"],
+        assumed=source.assumed,
+        unused=source.unused,
+        unsure_paths=reader.unsure.unread if reader.unsure else None,
+        likely_separator=reader.likely_separator,
+        splits=tally.splits,
+        split_origins=tally.origins,
+        untrained=sorted(untrained, key=lambda item: -item[1]),
+    )
 
 
 def _check_some(report: ImportReport, source: OpenSource, account: ImportAccount) -> None:
@@ -320,29 +342,9 @@ def _check_some(report: ImportReport, source: OpenSource, account: ImportAccount
         )
 
 
-def _describe(report: ImportReport, source: OpenSource, account: ImportAccount) -> None:
-    """Say in the report how the source was read, and what became of its rows."""
-    report.records, report.blank = account.records, account.blank
-    report.quarantined, report.examples = account.quarantined, account.examples
-    report.quarantined_fraction, report.hint = account.quarantined_fraction, account.hint()
-    report.encoding, report.encoding_assumed = source.source.encoding, source.source.encoding_assumed
-    report.unread = source.reader.unread
-    report.columns = source.reader.columns_taken
-    report.path_separator = source.reader.separators["category_path"]
-    report.assumed, report.unused = source.assumed, source.unused
-    report.likely_separator = source.reader.likely_separator
-    report.unsure_paths = source.reader.unsure
-
-
-def _finish(
-    config: ImportConfig,
-    report: ImportReport,
-    labels: Counter[CategoryPath],
-    sides: Sides,
-    source: OpenSource,
-    began: float,
-) -> None:
-    sides.rule.write(report.output)
+def _finish(config: ImportConfig, report: ImportReport, rule: SplitRule, source: OpenSource, began: float) -> None:
+    labels = report.labels
+    rule.write(report.output)
     report.taxonomy = config.taxonomy
     if report.taxonomy is None and labels:
         name = source.uri.rstrip("/").rpartition("/")[2].rpartition(".")[0] or "catalog"
@@ -360,14 +362,15 @@ def _finish(
             "format": source.kind,
             "encoding": config.encoding,
             "columns": dict(config.columns),
-            "split": sides.rule.shares,
-            "seed": sides.rule.seed,
+            "split": rule.shares,
+            "seed": rule.seed,
             "split_exact": config.split_exact,
-            "previous": list(sides.rule.previous),
+            "previous": list(rule.previous),
             "store": config.store,
             "path_separator": report.path_separator,
             "category_separator": source.reader.category_separator,
             "image_separator": config.image_separator,
+            "keep": list(config.keep),
         },
         "columns": report.columns,
         "unused_columns": report.unused,
@@ -381,6 +384,7 @@ def _finish(
             "joined": report.joined,
             "blank": report.blank,
             "images": report.images,
+            "without_picture": report.without_picture,
             "labelled": report.labelled,
             "splits": dict(report.splits),
             "split_origins": dict(report.split_origins),

@@ -1,14 +1,15 @@
 """Raw rows to products: types, picture URIs, category paths."""
 
 import contextlib
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from atlas_ray.catalog.category_paths import (
     BETWEEN_PATHS,
@@ -22,7 +23,17 @@ from atlas_ray.catalog.fields import FIELDS, FURTHER, Columns, find_value
 from atlas_ray.catalog.picture_names import picture_names, picture_uri
 from atlas_ray.errors import RowError, TaxonomyError
 from atlas_ray.formats.prices import parse_currency, read_price
-from atlas_ray.formats.values import MAX_PRICE, MAX_SHOWN, describe, identifier, number, split_name, text_value
+from atlas_ray.formats.values import (
+    MAX_PRICE,
+    MAX_SHOWN,
+    clean_text,
+    describe,
+    identifier,
+    is_missing,
+    number,
+    split_name,
+    text_value,
+)
 from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
 from atlas_ray.taxonomy.tree import check_path
@@ -55,6 +66,37 @@ class Unread:
     """The first of them, with its place."""
 
 
+@dataclass
+class Missed:
+    """Values of one field that could not be read so far."""
+
+    count: int
+    value: str
+    """The first of them."""
+    place: Any
+    """Where it stands."""
+
+    @property
+    def example(self) -> str:
+        """The first of them, with its place."""
+        return f"{self.value} ({self.place})"
+
+    @property
+    def unread(self) -> Unread:
+        """The same for a report."""
+        return Unread(self.count, self.example)
+
+
+class Category(NamedTuple):
+    """What a category cell says."""
+
+    paths: tuple[CategoryPath, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Texts in it that are no label."""
+    unsure: str | None = None
+    """The path as text, if it was read as one and may be several."""
+
+
 @dataclass(kw_only=True)
 class RowReader:
     """A reader of the raw rows of one source, with counts of what it read."""
@@ -79,7 +121,9 @@ class RowReader:
     """The separator of several pictures in a cell; None to tell pictures by their form."""
     point_marks_thousands: bool = False
     """Whether a price of `1.299` is more than a thousand."""
-    unread: dict[str, Unread] = field(default_factory=dict)
+    keep: Sequence[str] = ()
+    """Further columns that go into a product's attributes."""
+    unread: dict[str, Missed] = field(default_factory=dict)
     """Optional fields that were left empty because their value could not be read."""
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counts of the values that were read, by (field, column)."""
@@ -87,10 +131,10 @@ class RowReader:
     """Counts of the separators in category paths."""
     deepest: int = 0
     """The number of names in the longest category path."""
-    unsure: Unread | None = None
+    unsure: Missed | None = None
     """Category paths that were read as one, and may be several."""
 
-    def product(self, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    def product(self, row: Mapping[str, Any], place: object) -> dict[str, Any]:
         """Turn a raw row into a row of the products table.
 
         Its `image_uris` are a dictionary, URI -> position among the product's pictures, which is infinite where the row
@@ -120,17 +164,41 @@ class RowReader:
             product["price"], stated = self._optional("price", values["price"], place, self._price) or (None, None)
             product["currency"] = product["currency"] or stated
         if "breadcrumb" in values:
-            breadcrumb = self._optional(
-                "breadcrumb", values["breadcrumb"], place, partial(self._names, name="breadcrumb")
-            )
-            product["breadcrumb"] = list(breadcrumb) if breadcrumb else None
+            read = partial(self.read_word, "breadcrumb")
+            product["breadcrumb"] = self._optional("breadcrumb", values["breadcrumb"], place, read)
         position = None
         if "image_position" in values:
             position = self._optional("image_position", values["image_position"], place, _position)
         pictures = [values.get("image_uris"), *(self._value(row, (name,), "image_uris") for name in columns[FURTHER])]
         product["image_uris"] = dict.fromkeys(self._image_uris(pictures, place), inf if position is None else position)
-        product["category_path"] = self._category_path(values.get("category_path"), place)
+        paths = self._category_paths(values.get("category_path"), place)
+        if len(paths) > 1 and self.columns.is_of_levels("category_path", columns["category_path"]):
+            raise several_paths(values["category_path"], [tuple(path) for path in paths])
+        product["category_path"] = paths[0] if paths else None
+        product["category_paths"] = paths if len(paths) > 1 else None
+        product["attributes"] = self._attributes(row, place) or None
         return product
+
+    def anew(self) -> Self:
+        """Return a reader of the same settings that has read nothing."""
+        return replace(self, unread={}, taken=Counter(), tally=SeparatorTally(), deepest=0, unsure=None)
+
+    def located(self, lines: int) -> Self:
+        """Return the reader with its places counted from so many lines further up."""
+        moved = {name: replace(one, place=one.place.after(lines)) for name, one in self.unread.items()}
+        unsure = self.unsure and replace(self.unsure, place=self.unsure.place.after(lines))
+        return replace(self, unread=moved, unsure=unsure)
+
+    def merge(self, other: "RowReader") -> None:
+        """Add the counts of the reader of a later part of the source."""
+        for name, unread in other.unread.items():
+            self.unread.setdefault(name, replace(unread, count=0)).count += unread.count
+        self.taken.update(other.taken)
+        self.tally.merge(other.tally)
+        self.deepest = max(self.deepest, other.deepest)
+        if other.unsure:
+            self.unsure = self.unsure or replace(other.unsure, count=0)
+            self.unsure.count += other.unsure.count
 
     @property
     def columns_taken(self) -> dict[str, list[str]]:
@@ -166,7 +234,7 @@ class RowReader:
             names.pop()
         return names or None
 
-    def _optional(self, name: str, value: Any, place: str, read: Callable[[Any], T]) -> T | None:
+    def _optional(self, name: str, value: Any, place: object, read: Callable[[Any], T]) -> T | None:
         """Read an optional field; a value that cannot be read counts as missing, and is counted."""
         try:
             return read(value)
@@ -174,9 +242,28 @@ class RowReader:
             self._miss(name, value, place)
             return None
 
-    def _miss(self, name: str, value: Any, place: str) -> None:
-        unread = self.unread.setdefault(name, Unread(0, f"{describe(value)} ({place})"))
+    def read_word(self, name: str, value: Any) -> Any:
+        """Read an optional field that is alike in many rows.
+
+        Raises:
+            RowError: if it cannot be read.
+        """
+        if name == "breadcrumb":
+            return list(self._names(value, name)) or None
+        return OPTIONAL[name](value)
+
+    def _miss(self, name: str, value: Any, place: object) -> None:
+        unread = self.unread.setdefault(name, Missed(0, describe(value), place))
         unread.count += 1
+
+    def _attributes(self, row: Mapping[str, Any], place: object) -> list[tuple[str, str]]:
+        """Return the further columns that were asked for, as text."""
+        found = []
+        for name in self.keep:
+            if (column := self.columns.spelt(row, name)) is not None and not is_missing(row[column]):
+                text = self._optional(name, row[column], place, partial(attribute_text, name=name))
+                found += [(name, text)] if text else []
+        return found
 
     def known_id(self, row: Mapping[str, Any]) -> str | None:
         """Return the product id of a row that is refused for something else, if it has one."""
@@ -205,7 +292,7 @@ class RowReader:
             )
         return text
 
-    def _image_uris(self, values: Sequence[Any], place: str) -> list[str]:
+    def _image_uris(self, values: Sequence[Any], place: object) -> list[str]:
         """Return the pictures of a row; one that cannot be read is counted if there are others."""
         uris, errors = [], []
         for value in values:
@@ -236,48 +323,81 @@ class RowReader:
             raise RowError("bad_value", f"the price is {describe(value)}; expected a number that is not negative")
         return price[0], price[1]
 
-    def _category_path(self, value: Any, place: str) -> list[str] | None:
-        if isinstance(value, str) and value.strip().lower() in NO_VALUE:
-            self._miss("category_path", value, place)
-            return None
+    def _category_paths(self, value: Any, place: object) -> list[list[str]]:
         self.tally.add(value)
-        path = self._path(value, place)
-        if not path:
-            return None
-        self.deepest = max(self.deepest, len(path))
-        try:
-            check_path(path)
-        except TaxonomyError as error:
-            raise RowError("bad_category_path", str(error)) from None
-        if self.taxonomy is not None and path not in self.taxonomy.leaf_set:
+        found = self.read_category(value)
+        self.note_category(found, 1, place)
+        return [list(path) for path in found.paths]
+
+    def note_category(self, found: Category, count: int, place: object) -> None:
+        """Count what there is to say of category cells.
+
+        Args:
+            found: What `read_category` returned for them.
+            count: How many they are.
+            place: Where the first of them stands.
+        """
+        for text in found.left_out:
+            self._miss("category_path", text, place)
+            self.unread["category_path"].count += count - 1
+        self.deepest = max([self.deepest, *map(len, found.paths)])
+        if found.unsure is not None:
+            self.unsure = self.unsure or Missed(0, found.unsure, place)
+            self.unsure.count += count
+
+    def read_category(self, value: Any) -> Category:
+        """Return the category paths of a cell; of several that are no leaf of the taxonomy the others are taken.
+
+        Raises:
+            RowError: bad_value, bad_encoding, bad_category_path or unknown_category.
+        """
+        if isinstance(value, str) and value.strip().lower() in NO_VALUE:
+            return Category(left_out=(value,))
+        paths, left_out = self._paths(value)
+        for path in paths:
+            try:
+                check_path(path)
+            except TaxonomyError as error:
+                raise RowError("bad_category_path", str(error)) from None
+        unsure = None
+        signs = [sign for sign in BETWEEN_PATHS if sign != self.category_separator]
+        if self.doubts_paths and isinstance(value, str) and len(paths) == 1:
+            (path,) = paths
+            unsure = (
+                repr(format_path(path)[:MAX_SHOWN]) if any(sign in name for name in path for sign in signs) else None
+            )
+        return Category(paths, left_out, unsure)
+
+    def _paths(self, value: Any) -> tuple[tuple[CategoryPath, ...], tuple[str, ...]]:
+        """Return the paths that a cell, or an id of the taxonomy, stands for, and those that are no leaf of it."""
+        if self.taxonomy and isinstance(value, str | int) and str(value).strip() in self.taxonomy.ids:
+            value = list(self.taxonomy.ids[str(value).strip()])
+        read = partial(split_paths, value, self.separators.get("category_path", DEFAULT), "category path")
+        paths = read(self.category_separator)
+        if self.taxonomy is None:
+            return paths, ()
+        leaves = self.taxonomy.leaf_set
+        if len(paths) > 1 and len(whole := read()) == 1 and whole[0] in leaves:
+            return whole, ()
+        known = tuple(path for path in paths if path in leaves)
+        if paths and not known:
             raise RowError(
                 "unknown_category",
-                f"{format_path(path)!r} is no leaf of the taxonomy {self.taxonomy.name!r}",
+                f"{format_path(paths[0])!r} is no leaf of the taxonomy {self.taxonomy.name!r}",
             )
-        signs = [sign for sign in BETWEEN_PATHS if sign != self.category_separator]
-        if self.doubts_paths and isinstance(value, str) and any(sign in name for name in path for sign in signs):
-            self.unsure = self.unsure or Unread(0, f"{format_path(path)[:MAX_SHOWN]!r} ({place})")
-            self.unsure.count += 1
-        return list(path)
+        return known, tuple(format_path(path) for path in paths if path not in leaves)
 
-    def _path(self, value: Any, place: str) -> CategoryPath:
-        """Return the category path of a row, or of an id of the taxonomy; of several the one that is a leaf of it."""
-        if self.taxonomy and isinstance(value, str | int) and str(value).strip() in self.taxonomy.ids:
-            return self.taxonomy.ids[str(value).strip()]
-        read = partial(split_paths, value, self.separators.get("category_path", DEFAULT), "category path")
-        leaves: Container[CategoryPath] = self.taxonomy.leaf_set if self.taxonomy else ()
-        paths = read(self.category_separator)
-        if len(paths) > 1:
-            whole, known = read(), [path for path in paths if path in leaves]
-            if len(whole) == 1 and whole[0] in leaves:
-                return whole[0]
-            if len(known) != 1:
-                raise several_paths(value, paths)
-            for path in paths:
-                if path != known[0]:
-                    self._miss("category_path", format_path(path), place)
-            paths = (known[0],)
-        return paths[0] if paths else ()
+
+def attribute_text(value: Any, name: str) -> str | None:
+    """Return any value as the text of an attribute: lists and objects as JSON."""
+    if isinstance(value, list | dict | bool):
+        try:
+            return clean_text(json.dumps(value, ensure_ascii=False, default=str)) or None
+        except (RecursionError, ValueError):
+            raise RowError("bad_value", f"the {name} is {describe(value)}; expected text or numbers") from None
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return text_value(value, name)
 
 
 def _text(value: Any, name: str) -> str | None:

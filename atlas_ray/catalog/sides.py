@@ -1,85 +1,87 @@
 """The split of an import: a product's side comes from its source, an earlier catalogue, or a hash of its id."""
 
-import contextlib
-import os
-import sqlite3
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-from atlas_ray.catalog.split import HashedSplit, SplitAssigner, SplitRule, StratifiedSplit, known_products, parse_shares
-from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.catalog.split import HashedSplit, SplitAssigner, SplitRule, StratifiedSplit, parse_shares
+from atlas_ray.schemas import path_keys
 
+KNOWN = 2
+"""The kind, among the rows of an import, of what an earlier catalogue knows of a product."""
 ASSIGNERS: dict[bool, type[HashedSplit] | type[StratifiedSplit]] = {False: HashedSplit, True: StratifiedSplit}
 """The classes that assign a side, by whether the shares must be exact."""
 UNLABELLED, LEFT_OUT = "unlabelled", "left out"
 """States of a product without a split in an earlier catalogue: it had no label, or is kept out of all splits."""
 
 
+@dataclass(frozen=True)
 class Sides:
-    """Assignment of splits to products as they stream by.
+    """Assignment of splits to products.
 
-    Attributes:
-        rule: How the new ones get theirs.
-        counts: Labelled products by where their split is from: source, previous or drawn; and of the others
-            `contradicts_previous`, whose source states another split than the earlier catalogue, and
-            `previous_disagree`, which the earlier catalogues have in different splits.
+    A product's split is its source's, else that of an earlier catalogue, else a drawn one. One that has no label keeps
+    what split it had. One that had a label and no split is kept out of all splits, since its picture is on another
+    side, and stays so.
     """
 
-    def __init__(self, rule: SplitRule, known: "sqlite3.Connection | None") -> None:
-        self.rule = rule
-        self.counts = Counter[str]()
-        self._known = known
-        self._assigner: SplitAssigner = ASSIGNERS[rule.exact](parse_shares(rule.shares), rule.seed)
-        self._trained: dict[CategoryPath, list[int]] = {}  # products, and those of them in train
+    rule: SplitRule
 
-    def settle(self, product: dict[str, Any]) -> None:
-        """Fill in a product's `split`: the source's, else the earlier catalogue's, else a drawn one.
+    def settle(self, products: pa.Table, known: pa.Table, counts: Counter[str]) -> pa.Array:
+        """Return the split of each of some products.
 
-        A product that has no label keeps what split it had. One that had a label and no split is kept out of all
-        splits, since its picture is on another side, and stays so.
+        Args:
+            products: product_id, category_path, and split as the source states it; with exact shares all products, in
+                the order of the source.
+            known: product_id, `part`, which is the number of an earlier catalogue, and `split`, the state of the
+                product there, as `known_rows` yields them.
+            counts: Takes the counts of labelled products by where their split is from: source, previous or drawn; and
+                of the others `contradicts_previous`, whose source states another split than the earlier catalogue, and
+                `previous_disagree`, which the earlier catalogues have in different splits.
         """
-        before = self._before(product["product_id"])
-        split, path = product["split"], tuple(product["category_path"] or ())
-        known = None if before in (None, UNLABELLED, LEFT_OUT) else before
-        if split:
-            origin = "source"
-            if known is not None and known != split:
-                self.counts["contradicts_previous"] += 1
-        elif before is not None and before != UNLABELLED:
-            origin, split = "previous", known
-            if path:
-                self._assigner.assign(product["product_id"], path)  # in exact shares a known product has its place, too
-        elif path:
-            origin, split = "drawn", self._assigner.assign(product["product_id"], path)
-        product["split"] = split
-        if path:
-            self.counts[origin] += 1
-            there = self._trained.setdefault(path, [0, 0])
-            there[0] += 1
-            there[1] += split == "train"
-
-    def _before(self, product_id: str) -> str | None:
-        if self._known is None:
-            return None
-        found = self._known.execute("SELECT split FROM known WHERE id = ?", (product_id,)).fetchone()
-        return found and str(found[0])
-
-    @property
-    def untrained(self) -> list[tuple[CategoryPath, int]]:
-        """Category paths of which no product is in train, and how many they have, the most first."""
-        found = [(path, count) for path, (count, trained) in self._trained.items() if not trained]
-        return sorted(found, key=lambda item: -item[1])
+        before = _last_known(known, counts)
+        assigner: SplitAssigner = ASSIGNERS[self.rule.exact](parse_shares(self.rule.shares), self.rule.seed)
+        splits = products["split"].to_pylist()
+        ids = products["product_id"].to_pylist()
+        keys = path_keys(products["category_path"]).to_pylist()
+        drawn = [key is not None and split is None for key, split in zip(keys, splits, strict=True)]
+        origins = {"source": sum(key is not None for key in keys) - sum(drawn), "previous": 0, "drawn": 0}
+        for at in np.flatnonzero(drawn).tolist() if not before else range(len(ids)):
+            state = before.get(ids[at])
+            if state is not None and splits[at] is not None:
+                counts["contradicts_previous"] += state not in (UNLABELLED, LEFT_OUT, splits[at])
+            elif state is not None and state != UNLABELLED:
+                splits[at] = None if state == LEFT_OUT else state
+                if drawn[at]:
+                    origins["previous"] += 1
+                    assigner.assign(ids[at], keys[at])  # in exact shares a known product has its place, too
+            elif drawn[at]:
+                origins["drawn"] += 1
+                splits[at] = assigner.assign(ids[at], keys[at])
+        counts.update({name: count for name, count in origins.items() if count})
+        for name in [name for name, count in counts.items() if not count]:
+            del counts[name]
+        return pa.array(splits, pa.string())
 
 
-@contextlib.contextmanager
-def open_sides(
-    shares: str | None, seed: int | None, *, exact: bool = False, previous: Sequence[str] = ()
-) -> Iterator[Sides]:
-    """Open the split of an import; what earlier catalogues know lies in a database on disk meanwhile.
+def _last_known(known: pa.Table, counts: Counter[str]) -> dict[str, str]:
+    """Return what the last of the earlier catalogues says of each product, and count those that they disagree on."""
+    before: dict[str, str] = {}
+    disagree = set()
+    known = known.sort_by("part")
+    for product_id, state in zip(known["product_id"].to_pylist(), known["split"].to_pylist(), strict=True):
+        if before.setdefault(product_id, state) != state:
+            disagree.add(product_id)
+        before[product_id] = state
+    if disagree:
+        counts["previous_disagree"] += len(disagree)
+    return before
+
+
+def rule_of(shares: str | None, seed: int | None, *, exact: bool = False, previous: Sequence[str] = ()) -> SplitRule:
+    """Return the rule of an import.
 
     Args:
         shares: Of train, val and test; None for those of the last earlier catalogue.
@@ -88,35 +90,32 @@ def open_sides(
         previous: Earlier catalogues, whose products keep their split; if they disagree, the last one counts.
 
     Raises:
-        CatalogError: if one of them is no catalogue.
+        CatalogError: if the last of them cannot be read.
     """
     last = SplitRule.of(previous[-1]) if previous else SplitRule()
     rule = SplitRule(shares=last.shares, seed=last.seed, exact=exact, previous=tuple(previous))
-    rule = rule.changed(shares=shares, seed=seed)
-    if not previous:
-        yield Sides(rule, None)
-        return
-    with (
-        tempfile.TemporaryDirectory(prefix="atlas-ray-import-") as folder,
-        contextlib.closing(sqlite3.connect(os.path.join(folder, "known.sqlite"), isolation_level=None)) as known,
-    ):
-        for line in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", "BEGIN"):
-            known.execute(line)
-        known.execute("CREATE TABLE known (id TEXT PRIMARY KEY, split TEXT, disagree INTEGER DEFAULT 0) WITHOUT ROWID")
-        for catalog in previous:
-            for batch in known_products(catalog, ("product_id", "category_path", "split")):
-                known.executemany(
-                    "INSERT INTO known (id, split) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET "
-                    "disagree = disagree OR split <> excluded.split, split = excluded.split",
-                    zip(batch["product_id"].to_pylist(), _states(batch), strict=True),
-                )
-        sides = Sides(rule, known)
-        (disagree,) = known.execute("SELECT count(*) FROM known WHERE disagree").fetchone()
-        sides.counts.update({"previous_disagree": disagree} if disagree else {})
-        yield sides
+    return rule.changed(shares=shares, seed=seed)
 
 
-def _states(batch: pa.RecordBatch) -> list[str]:
+def known_rows(batch: pa.RecordBatch | pa.Table, catalog: int) -> pa.Table:
+    """Return what an earlier catalogue knows of some products, for `Sides.settle`: rows of the kind `KNOWN`.
+
+    Args:
+        batch: Its product_id, category_path and split.
+        catalog: Its number.
+    """
+    count = len(batch)
+    return pa.table(
+        {
+            "kind": pa.array(np.full(count, KNOWN, np.int8)),
+            "part": pa.array(np.full(count, catalog, np.int32)),
+            "product_id": batch["product_id"],
+            "split": pa.array(_states(batch), pa.string()),
+        }
+    )
+
+
+def _states(batch: pa.RecordBatch | pa.Table) -> list[str]:
     labelled = batch["category_path"].is_valid().to_pylist()
     splits = batch["split"].to_pylist()
     return [split or (LEFT_OUT if label else UNLABELLED) for split, label in zip(splits, labelled, strict=True)]

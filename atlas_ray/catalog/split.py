@@ -6,7 +6,7 @@ products keep the side that an earlier catalogue gave them.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol, Self
 
@@ -16,11 +16,10 @@ import pyarrow.compute as pc
 from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.errors import CatalogError, ConfigError
 from atlas_ray.formats.table_files import parquet_files
-from atlas_ray.formats.tables import open_table
+from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.runtime.tables import SPLIT, open_catalog
-from atlas_ray.schemas import PRODUCTS, hash_fraction
-from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.schemas import PATH_KEY_SEPARATOR, PRODUCTS, hash_fraction
 
 SPLITS = ("train", "val", "test")
 SHARES = "65/5/30"
@@ -105,8 +104,8 @@ class SplitRule:
 class SplitAssigner(Protocol):
     """A method of assigning splits to products, one after the other."""
 
-    def assign(self, product_id: str, path: CategoryPath, /) -> str:
-        """Return the split of the next labelled product."""
+    def assign(self, product_id: str, path: str, /) -> str:
+        """Return the split of the next labelled product, whose path is given as a key (`path_keys`)."""
 
 
 class HashedSplit:
@@ -115,7 +114,7 @@ class HashedSplit:
     def __init__(self, shares: Shares, seed: int) -> None:
         self._shares, self._seed = shares, seed
 
-    def assign(self, product_id: str, _path: CategoryPath, /) -> str:
+    def assign(self, product_id: str, _path: str, /) -> str:
         """Return the split of a product; its path is no matter, so that a corrected label does not move it."""
         return side_of(product_id, self._shares, self._seed)
 
@@ -130,19 +129,22 @@ class StratifiedSplit:
 
     def __init__(self, shares: Shares, seed: int) -> None:
         self._shares, self._seed = shares, seed
-        self._seen: Counter[CategoryPath] = Counter()
+        self._seen: Counter[str] = Counter()
 
-    def assign(self, _product_id: str, path: CategoryPath, /) -> str:
+    def assign(self, _product_id: str, path: str, /) -> str:
         """Return the split of the next product of this path."""
         position = self._seen[path]
         self._seen[path] += 1
         if position == 0:
             return "train"
-        return side_at((hash_fraction(self._seed, str(path)) + position * GOLDEN) % 1.0, self._shares)
+        return side_at(
+            (hash_fraction(self._seed, str(tuple(path.split(PATH_KEY_SEPARATOR)))) + position * GOLDEN) % 1.0,
+            self._shares,
+        )
 
 
-def known_products(catalog: str, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Yield some columns of an earlier catalogue's products, in batches.
+def known_products(catalog: str) -> Table:
+    """Open what an earlier catalogue knows of its products: product_id, category_path and split.
 
     Raises:
         CatalogError: if it has no such table.
@@ -150,8 +152,8 @@ def known_products(catalog: str, columns: tuple[str, ...]) -> Iterator[pa.Record
     folder = storage.join(catalog, "products")
     if not parquet_files(folder):
         raise CatalogError(f"{catalog}: no products table, so its split cannot be kept; --previous names a catalogue")
-    for table in open_table(folder, PRODUCTS, columns=columns, needed=columns, foreign=True).batches():
-        yield from table.to_batches()
+    columns = ("product_id", "category_path", "split")
+    return open_table(folder, PRODUCTS, columns=columns, needed=columns, foreign=True)
 
 
 def resplit(products: pa.Table, groups: pa.Table, shares: Shares, seed: int, known: Set[str] | None = None) -> pa.Array:
@@ -249,6 +251,6 @@ def _known(rule: SplitRule, groups: pa.Table) -> Set[str] | None:
         return None
     known: set[str] = set()
     for catalog in rule.previous:
-        for batch in known_products(catalog, ("product_id",)):
+        for batch in known_products(catalog).batches(["product_id"]):
             known.update(batch["product_id"].filter(pc.is_in(batch["product_id"], groups["product_id"])).to_pylist())
     return known

@@ -8,10 +8,13 @@ from atlas_ray.cli.command import EXIT_OK, quarantine_exit
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `import`."""
-    parser.add_argument("source", help="Atlas JSON, CSV, JSON Lines, or a folder of category folders")
+    parser.add_argument("source", help="file or folder: a table, JSON, JSON Lines, or category folders")
     parser.add_argument("--output", required=True, help="folder for the tables")
     parser.add_argument(
-        "--format", default="auto", help="format of the source: auto, atlas-json, json, csv, jsonl or folder"
+        "--format",
+        default="auto",
+        help="format: auto, csv, jsonl, json, parquet, atlas-json, amazon or folder (default: from its name "
+        "and content)",
     )
     parser.add_argument(
         "--encoding",
@@ -27,6 +30,12 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "image_uris=COLUMN,COLUMN; a column for each level: category_path=COLUMN,COLUMN. Fields: product_id, store, "
         "url, title, description, price, currency, brand, sku, availability, breadcrumb, image_uris, image_position, "
         "category_path, split, crawled_at",
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="COLUMN,COLUMN",
+        default="",
+        help="further columns of the source that its products keep as attributes",
     )
     parser.add_argument("--image-base", default="", help="folder that relative picture names are below")
     parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
@@ -92,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
         format=options.format,
         columns=columns,
         image_base=options.image_base,
+        keep=tuple(name.strip() for name in options.keep.split(",") if name.strip()),
         taxonomy=read_taxonomy(options.taxonomy) if options.taxonomy else None,
         split=options.split,
         seed=options.seed,

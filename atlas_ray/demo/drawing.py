@@ -134,7 +134,7 @@ def draw_catalog(output: str, *, products_a_leaf: int = 80, unlabelled_a_leaf: i
 
     Beside it lie `taxonomy.csv` and `images/`. Of each leaf some products have no label. Six
     products are broken, each in its own way: an empty file, a cut one, text, a bomb's header, a
-    missing file, and a row without a picture.
+    missing file, and a row without a picture or a text.
 
     Args:
         output: A folder, local or in S3.
@@ -175,7 +175,7 @@ def draw_catalog(output: str, *, products_a_leaf: int = 80, unlabelled_a_leaf: i
         ("A picture that is not there", None),
     ):
         add(broken, title, None)
-    rows.append({"id": f"P{len(rows):05d}", "title": "A row that names no picture"})
+    rows.append({"id": f"P{len(rows):05d}", "price": 9.0})
     text = "".join(json.dumps(row) + "\n" for row in rows)
     uri = storage.join(output, "products.jsonl")
     storage.write_bytes(uri, text.encode())

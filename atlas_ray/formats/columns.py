@@ -192,6 +192,8 @@ def _same(array: pa.Array, target: pa.DataType) -> pa.Array:
 
 def _float(array: pa.Array, target: pa.DataType) -> pa.Array:
     """Read numbers; NaN is how some programs write that there is none."""
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.string())  # the direct way is not exact: 3.01 would be 3.0100000000000002
     wide = array.cast(pa.float64(), safe=False)
     return pc.if_else(pc.is_nan(wide), None, wide).cast(target)
 

@@ -6,6 +6,7 @@ those after it.
 """
 
 import csv
+import itertools
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,22 @@ SWALLOWED_SHARE = 0.9
 MIN_SWALLOWED_SEPARATORS, MIN_TIGHT_SEPARATORS = 3, 2
 """A record of several lines is several records if so many of its lines have as many cells as the header, and so many
 separators in all; fewer will do if no space follows a separator, as one does in prose."""
+
+
+GUESSED_LINES, GUESSED_RECORDS = 200, 3
+"""The number of lines among which the first record of a part of a file is looked for, and how many records that begin
+there have to be sound."""
+
+
+class Layout(NamedTuple):
+    """What the header of a CSV says."""
+
+    header: list[str]
+    """The names of the columns; "" for one without a name."""
+    cells: list[str]
+    """The same as they are written."""
+    separator: str
+    """The separator of cells."""
 
 
 class Record(NamedTuple):
@@ -64,6 +81,7 @@ class Delimited:
         error: type[UserError],
         cut_off: bool = False,
         advice: str = "",
+        layout: Layout | None = None,
     ) -> None:
         """Read the header.
 
@@ -75,6 +93,7 @@ class Delimited:
             cut_off: Take the last cells that a record lacks as empty, and leave out what stands beside the named
                 columns: spreadsheets do both. Otherwise such a record is refused, for a cell may have been torn apart.
             advice: Further advice for the message if no column is known.
+            layout: What the header says, for a part of a file in which there is none.
 
         Raises:
             UserError: of the kind that was given, for a file without a header, or with none of the columns.
@@ -85,6 +104,10 @@ class Delimited:
         self._advice = f"; {advice}" if advice else ""
         self.header: list[str] = []
         self._header_cells: list[str] = []
+        if layout is not None:
+            self.header, self._header_cells, self.separator = layout
+            self.header_lines = 0
+            return
         self.separator, place = self._read_header(columns, source, error)
         self.header_lines = self._lines.taken
         named = [name for name in self.header if name]
@@ -96,6 +119,29 @@ class Delimited:
     def lines(self) -> int:
         """How many lines were read so far."""
         return self._lines.taken
+
+    @property
+    def layout(self) -> Layout:
+        """What the header says."""
+        return Layout(self.header, self._header_cells, self.separator)
+
+    def skip(self, count: int) -> int:
+        """Leave out lines; return how many there were."""
+        return sum(1 for _ in itertools.islice(self._lines, count))
+
+    def guess_beginning(self) -> int:
+        """Leave out the lines up to the first one in which a record seems to begin; return how many they are.
+
+        The reader of the lines before knows for sure.
+        """
+        for skipped in range(GUESSED_LINES):
+            self._lines.keep()
+            records = list(itertools.islice(self, GUESSED_RECORDS))
+            self._lines.rewind()
+            if all(record.error is None for record in records):
+                return skipped
+            self.skip(1)
+        return GUESSED_LINES
 
     def __iter__(self) -> Iterator[Record]:
         for number, text, broken in self._lines:
@@ -207,6 +253,7 @@ class _Lines:
         self._lines = lines
         self._again: deque[Line] = deque()
         self._read = 0
+        self._kept: list[Line] | None = None
 
     @property
     def taken(self) -> int:
@@ -218,10 +265,24 @@ class _Lines:
 
     def __next__(self) -> Line:
         if self._again:
-            return self._again.popleft()
-        line = next(self._lines)
-        self._read += 1
+            line = self._again.popleft()
+        else:
+            line = next(self._lines)
+            self._read += 1
+        if self._kept is not None:
+            self._kept.append(line)
         return line
 
     def push_back(self, lines: list[Line]) -> None:
         self._again.extendleft(reversed(lines))
+        if self._kept is not None and lines:
+            del self._kept[-len(lines) :]
+
+    def keep(self) -> None:
+        """Remember the lines from here on."""
+        self._kept = []
+
+    def rewind(self) -> None:
+        """Go back to where lines were remembered from."""
+        kept, self._kept = self._kept or [], None
+        self.push_back(kept)

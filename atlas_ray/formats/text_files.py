@@ -32,14 +32,15 @@ NO_TEXT = b"\xff"
 """A byte that is a letter in some encodings, and a sign of damage in any other file of a shop."""
 CYRILLIC = ("cp1251", "koi8-r", "koi8-u")
 """Encodings in which `NO_TEXT` is a common letter."""
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""Compressions that are read as they are, by a file's first bytes."""
+COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd")
 PACKED = (
-    ((".gz", ".gzip"), b"\x1f\x8b", "a gzip file; unpack it first (gunzip)"),
     ((".xlsx", ".xlsm", ".ods"), b"PK\x03\x04", "a spreadsheet or zip file; save its sheet as a CSV in UTF-8"),
     ((".xls",), b"\xd0\xcf\x11\xe0", "an Excel workbook; save its sheet as a CSV in UTF-8"),
     ((".zip",), b"PK\x05\x06", "a zip file; unpack it first"),
-    ((".zst",), b"\x28\xb5\x2f\xfd", "a Zstandard file; unpack it first (unzstd)"),
     ((".bz2",), b"BZh", "a bzip2 file; unpack it first (bunzip2)"),
-    ((".parquet",), b"PAR1", "a Parquet file, which import does not read yet; save it as a CSV or as JSON Lines"),
+    ((".parquet",), b"PAR1", "a Parquet file, not a text"),
     ((".xml", ".rss", ".atom"), b"<?xml", "an XML feed, which import does not read; save it as a CSV or as JSON Lines"),
     ((".pdf",), b"%PDF", "a PDF, not a table; ask for its CSV"),
 )
@@ -88,12 +89,20 @@ class Utf8Stream:
         assumed: Whether the encoding is a guess.
     """
 
-    def __init__(self, blocks: Iterable[bytes], encoding: str = AUTO) -> None:
-        """Take the blocks of a file in their order, and its encoding, if somebody named it."""
+    def __init__(self, blocks: Iterable[bytes], encoding: str = AUTO, *, assumed: str = "") -> None:
+        """Take the blocks of a file in their order.
+
+        Args:
+            blocks: Of the file, or of a part of it.
+            encoding: Of the file, if somebody named it.
+            assumed: The encoding that another part of the file was read with, if that is a guess.
+        """
         self.encoding = "utf-8" if encoding == AUTO else check_encoding(encoding)
         self.assumed = False
-        self._decided = encoding != AUTO
+        self._named = self._decided = encoding != AUTO
         self._decoder: codecs.IncrementalDecoder | None = None
+        if assumed and not self._decided:
+            self._assume(assumed)
         self._output = self._convert(_whole_lines(blocks))
 
     @property
@@ -147,8 +156,17 @@ class Utf8Stream:
             return
         encoding = _older_encoding(lines)
         if encoding is not None:
-            self.encoding, self.assumed = encoding, True
+            self._assume(encoding)
+
+    def _assume(self, encoding: str) -> None:
+        self.encoding, self.assumed, self._decided = encoding, encoding != "utf-8", True
+        if self.assumed:
             self._decoder = codecs.getincrementaldecoder(encoding)(UNDECODABLE)
+
+    @property
+    def told(self) -> str:
+        """The encoding that bytes beyond ASCII gave away so far; "" if there was none, or somebody named one."""
+        return self.encoding if self._decided and not self._named else ""
 
     def _utf8(self, block: bytes) -> bytes:
         if self._decoder is None:
@@ -201,16 +219,40 @@ def open_text(source: str, error: type[UserError], encoding: str = AUTO) -> Utf8
         StorageError: if it cannot be read.
         UserError: of the given class, if it is not a text.
     """
-    blocks = _blocks(storage.open_input(source))
+    blocks = unpacked_blocks(source, error)
     first = next(blocks, b"")
     check_packed(source, first, error)
     return Utf8Stream(itertools.chain([first], blocks), encoding)
 
 
-def _blocks(stream: pa.NativeFile) -> Iterator[bytes]:
-    with stream:
-        while block := stream.read(BLOCK_BYTES):
-            yield block
+def unpacked_blocks(source: str, error: type[UserError]) -> Iterator[bytes]:
+    """Yield the bytes of a file block by block, those of a compressed one unpacked.
+
+    Raises:
+        StorageError: if it cannot be read.
+        UserError: of the given class, if it is compressed and damaged.
+    """
+    with storage.open_input(source) as stream:
+        first = stream.read(BLOCK_BYTES)
+        compression = next((name for magic, name in COMPRESSED.items() if first.startswith(magic)), None)
+        if compression is None:
+            while first:
+                yield first
+                first = stream.read(BLOCK_BYTES)
+            return
+    with storage.open_input(source) as stream:
+        try:
+            unpacked = pa.CompressedInputStream(stream, compression)
+            while block := unpacked.read(BLOCK_BYTES):
+                yield block
+        except (OSError, pa.ArrowException) as wrong:
+            raise error(f"{source}: a damaged {compression} file ({' '.join(str(wrong).split())[:200]})") from None
+
+
+def is_compressed(source: str) -> bool:
+    """Tell whether a file is compressed, by its first bytes."""
+    with storage.open_input(source) as stream:
+        return bool(stream.read(4).startswith(tuple(COMPRESSED)))
 
 
 def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:

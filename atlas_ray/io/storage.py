@@ -95,6 +95,13 @@ def is_special(uri: str) -> bool:
     return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
+def size(uri: str) -> int:
+    """Return the number of bytes of a file."""
+    place = locate(uri)
+    with named(uri):
+        return int(place.filesystem.get_file_info(place.path).size or 0)
+
+
 def read_bytes(uri: str) -> bytes:
     """Read a whole file."""
     with open_input(uri) as stream:

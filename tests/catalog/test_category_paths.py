@@ -79,7 +79,7 @@ def test_paths(text: Any, separator: str, path: tuple[str, ...]) -> None:
     ("value", "code"),
     [(7, "bad_category_path"), ({"name": "A"}, "bad_category_path"), (True, "bad_category_path"),
      (["A", None], "bad_value"), (["A", float("nan")], "bad_value"), ([["A"], "B"], "bad_value"),
-     ("['A', 'B > C']", "bad_category_path"), ([["A", "B"], ["A", "C"]], "bad_value"),
+     ("['A', 'B > C']", "bad_category_path"), ([["A", "B"], ["A", "C"]], "bad_category_path"),
      ("A > B, A > C", "bad_category_path"), ("A > B | A > C", "bad_category_path"),
      ("A > \ud83d", "bad_encoding")],
 )  # fmt: skip

@@ -1,19 +1,24 @@
 """What an import promises of every record: it is in one table, joined, in quarantine or blank, and the exit says so."""
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from atlas_ray.catalog import product_parts
+from atlas_ray.catalog import outputs, settling
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
-from atlas_ray.catalog.joining import JoinedProducts
-from atlas_ray.catalog.sources import RawRow, Source
+from atlas_ray.catalog.reading import PartReport
+from atlas_ray.catalog.settling import Settler, Tally
+from atlas_ray.catalog.sources import Place, Source
 from atlas_ray.cli.main import main
-from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError, RowError
+from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
 from tests.catalog.test_import import rows
 
 HEADER = "id,title,price,image,category\n"
@@ -64,15 +69,13 @@ def test_a_row_that_comes_to_nothing_fails_the_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     (tmp_path / "shop.csv").write_text(HEADER + line(1) + line(1, image="2.jpg") + line(2) + line(3, id=""))
-    take = JoinedProducts.take
+    settle = Settler.settle
 
-    def lossy(self: JoinedProducts, product: dict[str, Any], place: str) -> None:
-        if place != {"product": "line 4", "join": "line 3"}.get(lost):
-            take(self, product, place)
+    def lossy(self: Settler, rows: pa.Table) -> Tally:
+        kept = pc.not_equal(rows["number"], {"product": 4, "join": 3, "quarantine": 5}[lost])
+        return settle(self, rows.filter(kept))
 
-    monkeypatch.setattr(JoinedProducts, "take", lossy)
-    if lost == "quarantine":
-        monkeypatch.setattr(product_parts.ProductParts, "refuse", lambda *_: None)
+    monkeypatch.setattr(Settler, "settle", lossy)
     with pytest.raises(AuditError, match="4 records do not balance"):
         run(tmp_path / "shop.csv")
     assert not (tmp_path / "out" / "run.json").exists()
@@ -82,13 +85,12 @@ def test_a_row_that_comes_to_nothing_fails_the_import(
 def test_lines_balance_too(tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text(HEADER + line(1))
     source = Source(str(tmp_path / "shop.csv"), "csv", ["id"])
-    account = ImportAccount(source)
-    for raw in source:
-        account.take(raw)
-    account.check(products=1, joined=0, refused=0)
-    account.take(RawRow("line 9", blank=True))
-    with pytest.raises(AuditError, match="2 lines do not balance: 1 of the header, 2 of records"):
-        account.check(products=1, joined=0, refused=0)
+    tally = Tally(written=Counter(products=1))
+    report = PartReport(source.parts()[0], records=1, lines=1, header_lines=1, own_lines=2)
+    ImportAccount.of(source, [report], tally).check(tally)
+    report.lines = 2
+    with pytest.raises(AuditError, match="2 lines do not balance: 3 of headers and records"):
+        ImportAccount.of(source, [report], tally).check(tally)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +158,10 @@ def test_a_failed_import_leaves_nothing_that_the_next_trusts(tmp_path: Path, tex
 
 
 def test_what_a_killed_import_left_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(product_parts, "PART_ROWS", 2)
+    monkeypatch.setattr(settling, "PART_ROWS", 2)
     (tmp_path / "shop.csv").write_text(HEADER + "".join(line(n, id=str(n) if n % 2 else "") for n in range(20)))
     with monkeypatch.context() as patch:
-        patch.setattr(product_parts, "_delete", lambda *_: None)
+        patch.setattr(outputs, "_delete", lambda *_: None)
         patch.setattr(ImportAccount, "check", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(tmp_path / "shop.csv")
@@ -189,11 +191,9 @@ def test_leftovers_in_s3(tmp_path: Path, s3: str) -> None:
         import_catalog(ImportConfig(source=str(tmp_path / "bad.csv"), output=output))
     import_catalog(ImportConfig(source=str(tmp_path / "good.csv"), output=output))
     found = boto3.client("s3").list_objects_v2(Bucket="shop", Prefix="half/out/")["Contents"]
-    assert sorted(entry["Key"] for entry in found if not entry["Key"].endswith("/")) == [
-        f"half/out/{name}"
-        for name in (
-            "images/part-00000.parquet", "products/part-00000.parquet", "run.json", "split.json", "taxonomy.json",
-        )
+    names = sorted(entry["Key"].removeprefix("half/out/") for entry in found if not entry["Key"].endswith("/"))
+    assert [re.sub("-[0-9a-f]{16}", "", name) for name in names] == [
+        "images/part-00000.parquet", "products/part-00000.parquet", "run.json", "split.json", "taxonomy.json",
     ]  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def test_leftovers_in_s3(tmp_path: Path, s3: str) -> None:
         ("a.jsonl", "\n \n", "an empty file"),
         ("a.json", " \n", "an empty file"),
         ("a.json", "[]", "no 'images' in it|no list of products|an empty file"),
-        ("a.csv.gz", "x", "a gzip file; unpack it first"),
+        ("a.csv.gz", "\x1f\x00\x00", "no known column"),
         ("a.xlsx", "x", "save its sheet as a CSV in UTF-8"),
         ("a.XLS", "x", "save its sheet as a CSV in UTF-8"),
         ("a.ods", "x", "save its sheet as a CSV in UTF-8"),
@@ -216,8 +216,8 @@ def test_leftovers_in_s3(tmp_path: Path, s3: str) -> None:
         ("feed.XML", "<rss/>", "an XML feed, .* save it as a CSV or as JSON Lines"),
         ("feed.txt", '<?xml version="1.0"?><rss/>', "an XML feed"),
         ("feed.csv", '\ufeff<?xml version="1.0"?><rss/>', "an XML feed"),
-        ("a.parquet", "x", "does not read yet; save it as a CSV or as JSON Lines"),
-        ("part-0", "PAR1", "does not read yet"),
+        ("a.parquet", "x", "cannot be read as Parquet"),
+        ("part-0", "PAR1", "a Parquet file, not a text"),
         ("a.txt", "x", "cannot tell its format; name one of"),
     ],
 )
@@ -234,8 +234,8 @@ def test_settings_out_of_range(tmp_path: Path, field: str, value: Any) -> None:
 
 
 def test_an_example_is_short_and_can_be_printed(tmp_path: Path) -> None:
-    account = ImportAccount(Source(str(tmp_path), "folder", []))
-    account.refuse(RowError("bad_row", "\ud800" * 1000), "bad\udcff.jpg")
+    tally = Tally(examples={"bad_row": (Place(0, 1, "", "bad\udcff.jpg"), "\ud800" * 1000)})
+    account = ImportAccount.of(Source(str(tmp_path), "folder", []), [], tally)
     (example,) = account.examples.values()
     assert len(example) <= 300
     example.encode()

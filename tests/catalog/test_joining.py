@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_ray.catalog import product_parts
+from atlas_ray.catalog import settling
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 
 HEADER = ["Handle", "Title", "Type", "Variant Price", "Image Src", "Image Position"]
@@ -54,7 +54,7 @@ def test_rows_of_one_product_that_follow_each_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_of_one_product_that_stand_apart(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(product_parts, "PART_ROWS", 1 + seed % 3)
+    monkeypatch.setattr(settling, "PART_ROWS", 1 + seed % 3)
     lines = SHIRT + MUG
     random.Random(seed).shuffle(lines)
     check_both(tmp_path, run(tmp_path, lines))
@@ -76,7 +76,7 @@ def test_contradictions_go_to_quarantine(tmp_path: Path) -> None:
         ["b", "Hat", "", "", "4.jpg", ""],
         ["a", "Shirt", "", "", "5.jpg", ""],
         ["a", "Shoe", "", "", "6.jpg", ""],
-        ["c", "No picture", "", "", "", ""],
+        ["c", "", "Men > Hats", "", "", ""],
         ["c", "", "", "3", "", ""],
         ["b", "", "Men > Hats", "", "", ""],
     ]
@@ -96,6 +96,6 @@ def test_contradictions_go_to_quarantine(tmp_path: Path) -> None:
         f"line 3: the title is 'Mug', but 'Shirt' {kept}",
         f"line 4: the category_path is 'Home > Mugs', but 'Men > Shirts' {kept}",
         f"line 7: the title is 'Shoe', but 'Shirt' {kept}",
-        "line 8: the row names no picture",
-        "line 9: the row names no picture",
+        "line 8: the row names no picture, and its product has no text",
+        "line 9: the row names no picture, and its product has no text",
     }

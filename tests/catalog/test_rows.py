@@ -13,7 +13,7 @@ from atlas_ray.taxonomy import Taxonomy
 def read(**row: Any) -> tuple[dict[str, Any], dict[str, Unread]]:
     reader = RowReader(image_base="/shop")
     product = reader.product({"id": "1", "image": "a.jpg"} | row, "line 2")
-    return product, reader.unread
+    return product, {name: missed.unread for name, missed in reader.unread.items()}
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,11 @@ def test_any_quotes_are_in_one_record_each(parts: list[str]) -> None:
 
 
 def test_packed_files_say_what_to_do(tmp_path: Path) -> None:
-    for head, advice in ((b"\x1f\x8b\x08", "gunzip"), (b"PK\x03\x04", "save its sheet"), (b"PAR1", "Parquet")):
+    for head, advice in (
+        (b"\x1f\x8b\x08", "a damaged gzip file"),
+        (b"PK\x03\x04", "save its sheet"),
+        (b"PAR1", "Parquet"),
+    ):
         (tmp_path / "x.csv").write_bytes(head + b"rest")
         with pytest.raises(CatalogError, match=advice):
             text_files.open_text(str(tmp_path / "x.csv"), CatalogError)

@@ -1,0 +1,190 @@
+"""All parts of a source read, and the rows of each product brought together: here, or by Ray for a large source."""
+
+import functools
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from atlas_ray.catalog.columnar import ROWS
+from atlas_ray.catalog.reading import PartReport, Reading, fitting, lines_before, misfits
+from atlas_ray.catalog.settling import Settler, Tally
+from atlas_ray.catalog.sides import known_rows
+from atlas_ray.catalog.sources import Part
+from atlas_ray.catalog.split import known_products
+from atlas_ray.formats.tables import Table
+
+SMALL_BYTES = 64 * 1024 * 1024
+"""The size up to which a source is read in this process: Ray would take longer to start."""
+PARTITION_ROWS = 100_000
+"""About how many rows are settled at a time."""
+KNOWN_COLUMNS = ("product_id", "category_path", "split")
+KNOWN_BYTES = 100
+"""About how many bytes a product of an earlier catalogue takes."""
+
+
+def settle_source(
+    reading: Reading, parts: Sequence[Part], settler: Settler, previous: Sequence[str] = ()
+) -> tuple[list[PartReport], Tally]:
+    """Read a source and settle its products.
+
+    Args:
+        reading: How the source is read.
+        parts: Its parts.
+        settler: What writes the products.
+        previous: Earlier catalogues, whose products keep their split.
+
+    Returns:
+        The account of each part, and that of all products.
+    """
+    known = [known_products(catalog) for catalog in previous]
+    size = sum(part.bytes for part in parts) + KNOWN_BYTES * sum(table.rows for table in known)
+    settle = _settle_here if size <= SMALL_BYTES else _settle_with_ray
+    return settle(reading, parts, settler, known)
+
+
+def _settle_here(
+    reading: Reading, parts: Sequence[Part], settler: Settler, known: Sequence[Table]
+) -> tuple[list[PartReport], Tally]:
+    reports: list[PartReport] = []
+    tables: list[pa.Table] = []
+    for part in parts:
+        report = PartReport(fitting(part, reports))
+        tables += list(reading.read(report.part, report))
+        reports.append(report)
+    for number, table in enumerate(known):
+        tables += [_shaped(known_rows(batch, number)) for batch in table.batches(KNOWN_COLUMNS)]
+    settler = replace(settler, lines_before=lines_before(reports))
+    return reports, settler.settle(pa.concat_tables([ROWS.empty_table(), *tables]))
+
+
+def _shaped(table: pa.Table) -> pa.Table:
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in ROWS
+    ]
+    return pa.table(columns, schema=ROWS)
+
+
+@dataclass(frozen=True)
+class _PartRows:
+    """A part of the source, as `atlas_ray.runtime.source` reads it."""
+
+    reading: Any
+    """A reference to the reading, which may be large."""
+    part: Part
+    ledger: Any
+    """The actor that takes the account of each part."""
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    @property
+    def bytes(self) -> int:
+        return self.part.bytes
+
+    def tables(self) -> Iterator[pa.Table]:
+        import ray
+
+        report = PartReport(self.part)
+        yield from ray.get(self.reading).read(self.part, report)
+        ray.get(self.ledger.put.remote(report))
+
+
+@dataclass(frozen=True)
+class _KnownRows:
+    """Products of an earlier catalogue."""
+
+    piece: Any
+    number: int
+
+    @property
+    def rows(self) -> int:
+        return int(self.piece.rows)
+
+    @property
+    def bytes(self) -> int:
+        return int(self.piece.bytes)
+
+    def tables(self) -> Iterator[pa.Table]:
+        for table in self.piece.tables():
+            yield _shaped(known_rows(table, self.number))
+
+
+class _Ledger:
+    """The accounts of the parts; that of a part that is read again replaces the one before."""
+
+    def __init__(self) -> None:
+        self._reports: dict[int, PartReport] = {}
+
+    def put(self, report: PartReport) -> None:
+        self._reports[report.part.number] = report
+
+    def reports(self) -> list[PartReport]:
+        return [report for _, report in sorted(self._reports.items())]
+
+
+def _settle_with_ray(
+    reading: Reading, parts: Sequence[Part], settler: Settler, known: Sequence[Table]
+) -> tuple[list[PartReport], Tally]:
+    import ray
+
+    from atlas_ray.runtime.session import connect
+
+    connect()
+    ledger: Any = ray.remote(num_cpus=0)(_Ledger).remote()
+    shared = ray.put(reading)
+    dataset = _read([_PartRows(shared, part, ledger) for part in parts])
+    if any(part.continues for part in parts):
+        dataset = _fitted(dataset, shared, ledger)
+        settler = replace(settler, lines_before=lines_before(ray.get(ledger.reports.remote())))
+    earlier = [
+        _KnownRows(piece, number)
+        for number, table in enumerate(known)
+        for piece in table.pieces(KNOWN_COLUMNS, -(-table.rows // PARTITION_ROWS))
+    ]
+    if earlier:
+        dataset = dataset.union(_read(earlier))
+    rows = sum(part.rows for part in parts) + sum(table.rows for table in known)
+    partitions = 1 if settler.sides.rule.exact else -(-rows // PARTITION_ROWS)
+    dataset = dataset.repartition(partitions, keys=["product_id"])
+    settle = functools.partial(_settled, settler=settler)
+    dataset = dataset.map_batches(settle, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    tally = Tally()
+    for row in dataset.iter_rows():
+        tally.merge(pickle.loads(row["tally"]))  # of our own task
+    return ray.get(ledger.reports.remote()), tally
+
+
+def _read(parts: Sequence[Any]) -> Any:
+    from atlas_ray.runtime.source import TableSource, read_source
+
+    return read_source(TableSource(lambda _: parts), blocks=len(parts))
+
+
+def _fitted(dataset: Any, reading: Any, ledger: Any) -> Any:
+    """Read all parts, and those again that do not fit to the part before them."""
+    import ray
+
+    dataset = dataset.materialize()
+    while again := misfits(ray.get(ledger.reports.remote())):
+        numbers = pa.array([part.number for part in again], pa.int32())
+        good = dataset.map_batches(
+            functools.partial(_without, parts=numbers), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+        )
+        dataset = good.union(_read([_PartRows(reading, part, ledger) for part in again])).materialize()
+    return dataset
+
+
+def _without(rows: pa.Table, parts: pa.Array) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.invert(pc.is_in(rows["part"], parts)))
+
+
+def _settled(rows: pa.Table, settler: Settler) -> pa.Table:
+    tally = settler.settle(pa.table([rows[name] for name in ROWS.names], schema=ROWS))
+    return pa.table({"tally": pa.array([pickle.dumps(tally)], pa.binary())})
