@@ -158,6 +158,9 @@ comes first among the alternatives. At 0 no level is, and `category_path` and `p
 model was fitted on this product, so that its answer proves nothing; null if that is not known.
 """
 
+CORRECTED_LABELS = pa.schema([pa.field("product_id", pa.string(), nullable=False), ("category_path", CATEGORY_PATH)])
+"""Labels that a person corrected: one row for each product. An update of the catalogue keeps them."""
+
 UNDETERMINED = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),

@@ -1,6 +1,7 @@
 """Flags given twice, over all commands."""
 
 import argparse
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,8 @@ def test_a_flag_given_twice_is_kept_twice_or_refused(
     name: str, action: argparse.Action, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = TREE[name]
-    needless = [(other, other.required) for other in parser._actions]
+    groups: list[Any] = [*parser._actions, *parser._mutually_exclusive_groups]
+    needless = [(other, other.required) for other in groups]
     for other, _ in needless:
         other.required = False
     places = [other for other in parser._actions if not other.option_strings]

@@ -26,7 +26,7 @@ from atlas_ray.catalog.sources import Place, RawRow
 from atlas_ray.errors import RowError
 from atlas_ray.formats.columns import kind_of, plain
 from atlas_ray.formats.values import MAX_PRICE, is_missing, printable
-from atlas_ray.schemas import CATEGORY_PATH, PRODUCTS
+from atlas_ray.schemas import CATEGORY_PATH, IMAGES, PRODUCTS
 
 ROWS = pa.schema(
     [
@@ -36,13 +36,16 @@ ROWS = pa.schema(
         ("name", pa.string()),
         *(field.with_nullable(True) for field in PRODUCTS),
         ("image_position", pa.float64()),
+        ("deleted", pa.bool_()),
+        *(field.with_nullable(True) for field in list(IMAGES)[2:]),
         ("error_code", pa.string()),
         ("message", pa.string()),
     ]
 )
-"""Rows of a source on their way to the products table: with their place, and, if they were refused, the reason."""
-ROW, REFUSED = 0, 1
-"""Kinds of rows: one that says something of a product, and one that was refused."""
+"""Rows of an import on their way to the tables: with their place, and, if they were refused, the reason."""
+ROW, REFUSED, KNOWN, PRODUCT, PICTURE, CORRECTED = range(6)
+"""Kinds of rows: one of the source that says something of a product; one that was refused; what an earlier catalogue
+knows of a product; and of the catalogue that is updated a product, a picture, and a label that a person corrected."""
 
 DIRTY = "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\x{2028}\\x{2029}\\x{200b}\\x{feff}]"
 """A pattern of characters that a text must be rid of."""
@@ -434,6 +437,12 @@ def _positions(_: RowReader, array: pa.Array) -> Cells:
     return _none(array, "image_position")
 
 
+def _flags(reader: RowReader, array: pa.Array) -> Cells:
+    if kind_of(array.type) == "bool":
+        return Cells(array, _all(len(array)), _mask(array.is_valid()))
+    return _words("deleted")(reader, array)
+
+
 def _uris(reader: RowReader, array: pa.Array) -> Cells:
     """Read pictures: a name or an address a cell, or a list of them."""
     kind = kind_of(array.type)
@@ -488,5 +497,6 @@ READERS: dict[str, ReadColumn] = {
     "price": _prices,
     "crawled_at": _times,
     "image_position": _positions,
+    "deleted": _flags,
 }
 """Readers of columns by field; those of pictures and labels stand apart."""

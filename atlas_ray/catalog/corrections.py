@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -15,12 +15,13 @@ from atlas_ray.catalog.product_list import read_list
 from atlas_ray.catalog.sources import RawRow
 from atlas_ray.catalog.split import SplitRule
 from atlas_ray.errors import CatalogError, RowError, TaxonomyError
+from atlas_ray.formats.tables import current
 from atlas_ray.formats.values import describe, is_missing, name_value
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.runs.run_record import write_run
-from atlas_ray.runtime.tables import open_catalog, write_quarantine
-from atlas_ray.schemas import CATEGORY_PATH, path_keys, quarantine_row
+from atlas_ray.runtime.tables import CORRECTIONS, open_catalog, write_quarantine
+from atlas_ray.schemas import CATEGORY_PATH, CORRECTED_LABELS, path_keys, quarantine_row
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, parse_path, read_taxonomy
 from atlas_ray.taxonomy.lookup import LeafLookup
@@ -88,7 +89,7 @@ def relabel(config: RelabelConfig) -> RelabelReport:
         OutputError: if the output holds a catalogue already.
     """
     began = time.time()
-    catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
+    catalog, output = current(storage.absolute(config.catalog)), storage.absolute(config.output)
     check_unused(output)
     tables = open_catalog(catalog, needed=("category_path", "split"), others=True, may_be_empty=True)
     taxonomy = _taxonomy(config, catalog)
@@ -96,6 +97,7 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     applied = _Applied(corrections.paths, SplitRule.of(catalog))
     copy_catalog(tables, output, applied.change)
     corrections.miss(applied.seen)
+    write_corrected(catalog, output, corrections.paths)
     if config.taxonomy:
         storage.write_bytes(storage.join(output, "taxonomy.json"), taxonomy.to_json().encode())
     quarantined = Counter(str(row["error_code"]) for row in corrections.quarantine)
@@ -126,6 +128,15 @@ def relabel(config: RelabelConfig) -> RelabelReport:
     }
     write_run(output, "relabel", began, fields)
     return report
+
+
+def write_corrected(catalog: str, output: str, paths: Mapping[str, CategoryPath]) -> None:
+    """Keep corrected labels, with those of earlier corrections, so that an update of the catalogue keeps them, too."""
+    uri = storage.join(catalog, CORRECTIONS)
+    before = storage.read_table(uri) if storage.exists(uri) else CORRECTED_LABELS.empty_table()
+    before = before.filter(pc.invert(pc.is_in(before["product_id"], pa.array(paths.keys(), pa.string()))))
+    after = pa.table([list(paths), list(map(list, paths.values()))], schema=CORRECTED_LABELS)
+    storage.write_table(storage.join(output, CORRECTIONS), pa.concat_tables([before, after]))
 
 
 def _taxonomy(config: RelabelConfig, catalog: str) -> Taxonomy:

@@ -12,8 +12,9 @@ from atlas_ray.schemas import PRODUCTS
 
 DERIVED = ("category_paths", "attributes")
 """Columns of the products table that are made of others."""
-FIELDS = (*(name for name in PRODUCTS.names if name not in DERIVED), "image_position")
-"""Fields that `--map` may name: columns of the products table, and the order of a product's pictures."""
+FIELDS = (*(name for name in PRODUCTS.names if name not in DERIVED), "image_position", "deleted")
+"""Fields that `--map` may name: columns of the products table, the order of a product's pictures, and whether the
+product is no longer there."""
 SYNONYMS = {
     "product_id": ("product_id", "id", "item_id", "handle", "url_handle", "sku", "product_sku", "item_sku",
                    "variant_sku", "article_number"),
@@ -38,6 +39,7 @@ SYNONYMS = {
                       "type", "custom_product_type", "google_product_category"),
     "split": ("split",),
     "crawled_at": ("crawled_at",),
+    "deleted": ("deleted", "is_deleted"),
     "image_position": ("image_position", "picture_position", "image_number", "image_order"),
 }  # fmt: skip
 """Column names that exports use, by field, the preferred first; case, spaces and punctuation do not matter."""

@@ -114,10 +114,12 @@ class ImportAccount:
                 CSV in no record.
         """
         products, refused = tally.written["products"], tally.written["quarantine"]
-        if self.records != products + tally.joined + refused + self.blank or refused != self.quarantined.total():
+        counted = tally.said + tally.joined + tally.deleted + refused + self.blank
+        kept = products - tally.changes["absent"]
+        if self.records != counted or refused != self.quarantined.total() or kept != tally.said:
             raise AuditError(
-                f"{self.records} records do not balance: {products} products, {tally.joined} joined, "
-                f"{refused} quarantined, {self.blank} blank"
+                f"{self.records} records do not balance: {products} products, {tally.joined} joined, {tally.deleted} "
+                f"deleted, {refused} quarantined, {self.blank} blank; {tally.changes['absent']} products from before"
             )
         if self.own_lines is not None and self.own_lines != self.lines:
             raise AuditError(f"{self.own_lines} lines do not balance: {self.lines} of headers and records")

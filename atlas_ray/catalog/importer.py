@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from atlas_ray.catalog.category_paths import DEFAULT, ListTally, SeparatorTally
+from atlas_ray.catalog.columnar import CORRECTED, KNOWN, PICTURE, PRODUCT
 from atlas_ray.catalog.fields import FIELDS, Columns, find_value
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.outputs import unfinished
@@ -14,18 +15,22 @@ from atlas_ray.catalog.picture_names import is_address
 from atlas_ray.catalog.reading import PartReport, Reading, lines_before
 from atlas_ray.catalog.rows import NO_VALUE, PATH_FIELDS, RowReader, Unread
 from atlas_ray.catalog.settling import Settler, Tally
-from atlas_ray.catalog.shuffling import settle_source
+from atlas_ray.catalog.shuffling import Earlier, settle_source
 from atlas_ray.catalog.sides import Sides, rule_of
 from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
-from atlas_ray.catalog.split import SplitRule, parse_shares
+from atlas_ray.catalog.split import SplitRule, known_products, parse_shares
+from atlas_ray.catalog.versions import next_version, publish
 from atlas_ray.errors import CatalogError, ConfigError
 from atlas_ray.formats.prices import point_marks_thousands
+from atlas_ray.formats.tables import current, open_table
 from atlas_ray.formats.text_files import check_encoding
 from atlas_ray.formats.values import clean_text
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.runs.run_record import write_run
-from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
+from atlas_ray.runs.run_record import read_run, write_run
+from atlas_ray.runtime.tables import CORRECTIONS, copy_documents, open_catalog
+from atlas_ray.schemas import CORRECTED_LABELS
+from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, read_taxonomy
 
 ONE_PATH = "none"
 """The value of `category_separator` for cells that name one category path, whatever signs they contain."""
@@ -41,7 +46,11 @@ class ImportConfig:
     source: str
     """A file, or a folder of files or of category folders, local or in a store."""
     output: str
-    """The folder of the tables; it must not hold a catalogue yet."""
+    """The folder of the tables; it must not hold a catalogue yet, unless that is updated."""
+    update: bool = False
+    """Whether the output is a catalogue that the source updates: its tables become a new version of it."""
+    full: bool = False
+    """Whether the source is the whole catalogue, so that an update removes the products that it does not name."""
     format: str = "auto"
     """One of `atlas_ray.catalog.sources.FORMATS`, or auto."""
     encoding: str = "auto"
@@ -89,6 +98,8 @@ class ImportConfig:
             raise ConfigError(f"--max-quarantine-fraction is {self.max_quarantine_fraction}; expected 0 to 1")
         if self.split is not None:
             parse_shares(self.split)
+        if self.full and not self.update:
+            raise ConfigError("--full goes with --into: it removes what a catalogue has and the source does not name")
 
 
 @dataclass
@@ -107,6 +118,10 @@ class ImportReport:
     """Counts of labelled products by category path."""
     joined: int = 0
     """The number of rows that add to a product of an earlier row."""
+    deleted: int = 0
+    """The number of rows that say that a product is no longer there."""
+    changes: Counter[str] = field(default_factory=Counter)
+    """Counts of an update: products that were added, changed, the same, absent from the source, or removed."""
     kept_first: Counter[str] = field(default_factory=Counter)
     """Counts of joined rows by the field of which the first value was kept."""
     blank: int = 0
@@ -271,23 +286,55 @@ def import_catalog(config: ImportConfig) -> ImportReport:
         AuditError: if a row of the source came to nothing.
     """
     began = time.time()
-    output = storage.absolute(config.output)
+    catalog = storage.absolute(config.output)
+    base, output = (current(catalog), next_version(catalog)) if config.update else (None, catalog)
+    config = _as_before(config, base)
     previous = tuple(map(storage.absolute, config.previous))
-    rule = rule_of(config.split, config.seed, exact=config.split_exact, previous=previous)
+    rule = rule_of(config.split, config.seed, exact=config.split_exact, previous=(*previous, *filter(None, [base])))
+    rule = replace(rule, previous=previous)
+    earlier = [Earlier(known_products(place), KNOWN, number) for number, place in enumerate(previous)]
     with unfinished(output):
         source = open_source(config)
-        settler = Settler(source.uri, source.source.format.word, output, Sides(rule))
-        reports, tally = settle_source(source.reading, source.source.parts(), settler, previous)
+        settler = Settler(
+            source.uri, source.source.format.word, output, Sides(rule), update=config.update, full=config.full
+        )
+        earlier += _tables_of(base) if base else []
+        reports, tally = settle_source(source.reading, source.source.parts(), settler, earlier)
         account = ImportAccount.of(source.source, reports, tally)
-        report = _report(config, source, reports, account, tally)
+        report = _report(output, source, reports, account, tally)
         _check_some(report, source, account)
         account.check(tally)
         _finish(config, report, rule, source, began)
+        if base:
+            copy_documents(base, output, (CORRECTIONS,))
+    if config.update:
+        publish(catalog, output)
     return report
 
 
+def _as_before(config: ImportConfig, base: str | None) -> ImportConfig:
+    """Return the settings with the taxonomy that the catalogue was checked against so far, if it was."""
+    if base is None or config.taxonomy is not None or not (read_run(base) or {}).get("config", {}).get("taxonomy"):
+        return config
+    return replace(config, taxonomy=read_taxonomy(storage.join(base, "taxonomy.json")))
+
+
+def _tables_of(catalog: str) -> list[Earlier]:
+    """Open the tables of the catalogue that is updated, and the labels that a person corrected in it."""
+    tables = open_catalog(catalog, images=("sha256", "etag", "width", "height"), may_be_empty=True)
+    corrections = storage.join(catalog, CORRECTIONS)
+    found = [Earlier(tables.products, PRODUCT), Earlier(tables.images, PICTURE)]
+    if storage.exists(corrections):
+        found.append(Earlier(open_table(corrections, CORRECTED_LABELS), CORRECTED))
+    return found
+
+
 def _report(
-    config: ImportConfig, source: OpenSource, reports: Sequence[PartReport], account: ImportAccount, tally: Tally
+    output: str,
+    source: OpenSource,
+    reports: Sequence[PartReport],
+    account: ImportAccount,
+    tally: Tally,
 ) -> ImportReport:
     """Say how the source was read, and what became of its rows."""
     reader = source.reader = source.reader.anew()
@@ -297,7 +344,7 @@ def _report(
             reader.merge(part.reader.located(before[part.part.number]))
     untrained = [(path, count) for path, count in tally.labels.items() if not tally.trained[path]]
     return ImportReport(
-        storage.absolute(config.output),
+        output,
         records=account.records,
         products=tally.products,
         images=tally.images,
@@ -305,6 +352,8 @@ def _report(
         labelled=tally.labels.total(),
         labels=tally.labels,
         joined=tally.joined,
+        deleted=tally.deleted,
+        changes=tally.changes,
         kept_first=tally.kept_first,
         blank=account.blank,
         quarantined=account.quarantined,
@@ -332,7 +381,7 @@ def _check_some(report: ImportReport, source: OpenSource, account: ImportAccount
         header = source.source.header
         found = f"a header ({', '.join(header[:12])}) and no row below it" if header else "an empty file"
         raise CatalogError(f"{source.uri}: {found}; expected a catalogue")
-    if not report.products:
+    if not report.products and not report.deleted:
         worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
         example = account.examples[report.quarantined.most_common(1)[0][0]]
         hint = f"; {report.hint}" if report.hint else ""
@@ -371,6 +420,8 @@ def _finish(config: ImportConfig, report: ImportReport, rule: SplitRule, source:
             "category_separator": source.reader.category_separator,
             "image_separator": config.image_separator,
             "keep": list(config.keep),
+            "taxonomy": config.taxonomy.id if config.taxonomy else None,
+            "full": config.full,
         },
         "columns": report.columns,
         "unused_columns": report.unused,
@@ -383,6 +434,8 @@ def _finish(config: ImportConfig, report: ImportReport, rule: SplitRule, source:
             "products": report.products,
             "joined": report.joined,
             "blank": report.blank,
+            "deleted": report.deleted,
+            **({"changes": dict(report.changes)} if config.update else {}),
             "images": report.images,
             "without_picture": report.without_picture,
             "labelled": report.labelled,

@@ -28,6 +28,7 @@ from atlas_ray.formats.values import (
     MAX_SHOWN,
     clean_text,
     describe,
+    flag,
     identifier,
     is_missing,
     number,
@@ -148,7 +149,7 @@ class RowReader:
             RowError: with the code missing_product_id, bad_image_uri, bad_value, bad_encoding, bad_category_path or
                 unknown_category.
         """
-        product: dict[str, Any] = dict.fromkeys(PRODUCTS.names)
+        product: dict[str, Any] = dict.fromkeys((*PRODUCTS.names, "deleted"))
         columns = self.columns.of(row)
         values = {
             name: value
@@ -171,6 +172,8 @@ class RowReader:
             position = self._optional("image_position", values["image_position"], place, _position)
         pictures = [values.get("image_uris"), *(self._value(row, (name,), "image_uris") for name in columns[FURTHER])]
         product["image_uris"] = dict.fromkeys(self._image_uris(pictures, place), inf if position is None else position)
+        if "deleted" in values:  # a row that is not understood must neither delete a product nor keep it
+            product["deleted"] = flag(values["deleted"], "deleted")
         paths = self._category_paths(values.get("category_path"), place)
         if len(paths) > 1 and self.columns.is_of_levels("category_path", columns["category_path"]):
             raise several_paths(values["category_path"], [tuple(path) for path in paths])
@@ -248,6 +251,8 @@ class RowReader:
         Raises:
             RowError: if it cannot be read.
         """
+        if name == "deleted":
+            return flag(value, name)
         if name == "breadcrumb":
             return list(self._names(value, name)) or None
         return OPTIONAL[name](value)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from atlas_ray.catalog.copy import check_unused, copy_catalog
 from atlas_ray.catalog.product_list import read_list
 from atlas_ray.errors import CatalogError, RowError
+from atlas_ray.formats.tables import current
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.runs.run_record import write_run
@@ -65,7 +66,7 @@ def select(config: SelectConfig) -> SelectReport:
         OutputError: if the output holds a catalogue already.
     """
     began = time.time()
-    catalog, output = storage.absolute(config.catalog), storage.absolute(config.output)
+    catalog, output = current(storage.absolute(config.catalog)), storage.absolute(config.output)
     check_unused(output)
     tables = open_catalog(catalog, others=True, may_be_empty=True)
     wanted, quarantine = _read(config.products)

@@ -1,5 +1,6 @@
 """Settled products: all rows of some products joined, given a split, and written to the tables."""
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.arrays import Array, list_offsets, numbered
-from atlas_ray.catalog.columnar import REFUSED, ROW, ROWS
+from atlas_ray.catalog.columnar import CORRECTED, KNOWN, PICTURE, PRODUCT, REFUSED, ROW, ROWS
 from atlas_ray.catalog.joining import in_order, join_row
-from atlas_ray.catalog.sides import KNOWN, Sides
+from atlas_ray.catalog.merging import merge, with_labels
+from atlas_ray.catalog.sides import Sides, known_rows
 from atlas_ray.catalog.sources import Place
 from atlas_ray.errors import RowError
 from atlas_ray.io import storage
@@ -23,6 +25,8 @@ from atlas_ray.taxonomy import CategoryPath
 
 Refused = tuple[Place, str | None, RowError]
 """A row that was refused: its place, its product's id as far as it is known, and why."""
+NEWEST = 2**31 - 1
+"""The number, among earlier catalogues, of the one that is updated."""
 PART_ROWS = 50_000
 """The number of products in a file."""
 TEXTS = ("title", "description")
@@ -34,9 +38,15 @@ class Tally:
     """Counts of settled products, of one partition or of several."""
 
     products: int = 0
+    said: int = 0
+    """The number of products that the source names, and that are there."""
     images: int = 0
     joined: int = 0
     """The number of rows that add to a product of an earlier row."""
+    deleted: int = 0
+    """The number of rows that say that a product is no longer there."""
+    changes: Counter[str] = field(default_factory=Counter)
+    """Counts of products of an update: added, changed, same, absent (from the source, and kept), removed."""
     kept_first: Counter[str] = field(default_factory=Counter)
     """Counts of joined rows by the field of which the first value was kept."""
     without_picture: int = 0
@@ -56,9 +66,9 @@ class Tally:
 
     def merge(self, other: "Tally") -> None:
         """Add the counts of another partition."""
-        for name in ("products", "images", "joined", "without_picture"):
+        for name in ("products", "said", "images", "joined", "deleted", "without_picture"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("kept_first", "quarantined", "labels", "trained", "splits", "origins", "written"):
+        for name in ("kept_first", "changes", "quarantined", "labels", "trained", "splits", "origins", "written"):
             getattr(self, name).update(getattr(other, name))
         for code, example in other.examples.items():
             self.examples[code] = min(self.examples.get(code, example), example)
@@ -76,6 +86,10 @@ class Settler:
     sides: Sides
     lines_before: Sequence[int] = ()
     """The lines of the file before each part of the source."""
+    update: bool = False
+    """Whether the rows of a catalogue are among those that are settled, which the source updates."""
+    full: bool = False
+    """Whether the source is the whole catalogue, so that a product which it does not name is removed."""
 
     def settle(self, rows: pa.Table) -> Tally:
         """Settle some products, given all their rows (`ROWS`), in any order."""
@@ -84,22 +98,32 @@ class Settler:
             return tally
         key = min(rows["product_id"].to_pylist())
         kind = rows["kind"].to_numpy()
-        said, nothing = _with_anything(rows.filter(pa.array(kind == ROW)))
+        of_kind = functools.partial(_of_kind, rows, kind)
+        before = of_kind(PRODUCT)
+        said, gone = _deleted(of_kind(ROW), tally)
+        said, nothing = _with_anything(said, before)
         reason = RowError("missing_images", "the row names no picture, and its product has no text")
         refused = [
-            (*self._named(row), RowError(row["error_code"], row["message"]))
-            for row in rows.filter(pa.array(kind == REFUSED)).to_pylist()
+            (*self._named(row), RowError(row["error_code"], row["message"])) for row in of_kind(REFUSED).to_pylist()
         ]
         refused += [(*self._named(row), reason) for row in nothing.to_pylist()]
         several = _are_several(said)
         joined, more = self._join(said.filter(pa.array(several)), tally)
         products = pa.concat_tables([_one_row_each(said.filter(pa.array(~several))), joined])
         products = products.sort_by([("part", "ascending"), ("number", "ascending")])
-        splits = self.sides.settle(products, rows.filter(pa.array(kind == KNOWN)), tally.origins)
+        products = products.select(PRODUCTS.names)
+        tally.said = len(products)
+        if self.update:
+            products = merge(products, before.select(PRODUCTS.names), gone, full=self.full, changes=tally.changes)
+        products = with_labels(products, of_kind(CORRECTED))
+        earlier = of_kind(KNOWN).select(["product_id", "split", "part"])
+        if len(before):
+            earlier = pa.concat_tables([earlier, known_rows(before, NEWEST).select(earlier.column_names)])
+        splits = self.sides.settle(products, earlier, tally.origins)
         products = products.set_column(products.column_names.index("split"), "split", splits)
         products = pa.table([products[name] for name in PRODUCTS.names], schema=PRODUCTS)
         _count(products, tally)
-        self._write_products(products.combine_chunks(), key, tally)
+        self._write_products(products.combine_chunks(), of_kind(PICTURE), key, tally)
         self._write_refused(refused + more, key, tally)
         return tally
 
@@ -126,10 +150,10 @@ class Settler:
             product["image_uris"] = in_order(product["image_uris"])
         return pa.Table.from_pylist(products, schema=ROWS), refused
 
-    def _write_products(self, products: pa.Table, key: str, tally: Tally) -> None:
+    def _write_products(self, products: pa.Table, before: pa.Table, key: str, tally: Tally) -> None:
         for number, start in enumerate(range(0, len(products), PART_ROWS)):
             part = products.slice(start, PART_ROWS)
-            images = _images(part)
+            images = _images(part, before)
             tally.images += len(images)
             tally.without_picture += int(pc.sum(pc.equal(pc.list_value_length(part["image_uris"]), 0)).as_py() or 0)
             self._write("images", images, key, number, tally)
@@ -158,10 +182,24 @@ class Settler:
         tally.written[name] += len(table)
 
 
-def _with_anything(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Part the rows of products that have a picture or a text from those that have nothing."""
+def _of_kind(rows: pa.Table, kinds: Array, kind: int) -> pa.Table:
+    return rows.filter(pa.array(kinds == kind))
+
+
+def _deleted(rows: pa.Table, tally: Tally) -> tuple[pa.Table, pa.Array]:
+    """Return the rows of products that are there, and the ids of those that the source says are not."""
+    deleted = rows["deleted"].fill_null(False)
+    gone = pc.unique(rows.filter(deleted)["product_id"])
+    rows_of_gone = pc.is_in(rows["product_id"], gone)
+    tally.deleted = int(pc.sum(rows_of_gone).as_py() or 0)
+    return rows.filter(pc.invert(rows_of_gone)), gone
+
+
+def _with_anything(rows: pa.Table, before: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Part the rows of products that have a picture or a text, or are known already, from those that have nothing."""
     _, owner = numbered(rows["product_id"])
-    there = pc.greater(pc.list_value_length(rows["image_uris"]), 0).fill_null(False)
+    there = pc.is_in(rows["product_id"], before["product_id"].combine_chunks())
+    there = pc.or_(there, pc.greater(pc.list_value_length(rows["image_uris"]), 0).fill_null(False))
     for name in TEXTS:
         there = pc.or_(there, rows[name].is_valid())
     good = np.bincount(owner, weights=there.to_numpy())[owner] > 0 if len(rows) else np.zeros(0, bool)
@@ -200,11 +238,16 @@ def _count(products: pa.Table, tally: Tally) -> None:
         tally.splits[row["values"]] += row["counts"]
 
 
-def _images(products: pa.Table) -> pa.Table:
-    """Return the rows of the images table of some products."""
+def _images(products: pa.Table, before: pa.Table) -> pa.Table:
+    """Return the rows of the images table of some products; of pictures that were known with what was known."""
     uris = products["image_uris"].combine_chunks()
     owners = products["product_id"].combine_chunks().take(pc.list_parent_indices(uris))
     pictures = pc.list_flatten(uris)
     ids = pa.array(image_ids(owners.to_pylist(), pictures.to_pylist()))
-    unread = [pa.nulls(len(ids), column.type) for column in list(IMAGES)[3:]]
-    return pa.table([ids, owners, pictures, *unread], schema=IMAGES)
+    known = before.select(IMAGES.names[3:]).take(pc.index_in(ids, before_ids(before)))
+    return pa.table([ids, owners, pictures, *known.columns], schema=IMAGES)
+
+
+def before_ids(pictures: pa.Table) -> pa.Array:
+    """Return the ids of pictures of which product and URI are given."""
+    return pa.array(image_ids(pictures["product_id"].to_pylist(), pictures["image_uri"].to_pylist()))

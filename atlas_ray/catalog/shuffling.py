@@ -6,27 +6,46 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from atlas_ray.catalog.columnar import ROWS
+from atlas_ray.catalog.columnar import KNOWN, ROWS
 from atlas_ray.catalog.reading import PartReport, Reading, fitting, lines_before, misfits
 from atlas_ray.catalog.settling import Settler, Tally
 from atlas_ray.catalog.sides import known_rows
 from atlas_ray.catalog.sources import Part
-from atlas_ray.catalog.split import known_products
-from atlas_ray.formats.tables import Table
+from atlas_ray.formats.tables import Piece, Table
 
 SMALL_BYTES = 64 * 1024 * 1024
 """The size up to which a source is read in this process: Ray would take longer to start."""
 PARTITION_ROWS = 100_000
 """About how many rows are settled at a time."""
-KNOWN_COLUMNS = ("product_id", "category_path", "split")
-KNOWN_BYTES = 100
-"""About how many bytes a product of an earlier catalogue takes."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A table of an earlier catalogue whose rows are settled with those of the source."""
+
+    table: Table
+    kind: int
+    """`KNOWN`, or `PRODUCT` and `PICTURE` of the catalogue that is updated."""
+    number: int = 0
+    """The number of the catalogue, of several whose products are `KNOWN`."""
+
+
+def earlier_rows(batch: pa.Table, kind: int, number: int) -> pa.Table:
+    """Return rows of a table of an earlier catalogue as `ROWS`; the arguments are as in `Earlier`."""
+    if kind == KNOWN:
+        batch = known_rows(batch, number)
+    columns = [
+        batch[field.name].cast(field.type) if field.name in batch.column_names else pa.nulls(len(batch), field.type)
+        for field in ROWS
+    ]
+    return pa.table([pa.array(np.full(len(batch), kind, np.int8)), *columns[1:]], schema=ROWS)
 
 
 def settle_source(
-    reading: Reading, parts: Sequence[Part], settler: Settler, previous: Sequence[str] = ()
+    reading: Reading, parts: Sequence[Part], settler: Settler, earlier: Sequence[Earlier] = ()
 ) -> tuple[list[PartReport], Tally]:
     """Read a source and settle its products.
 
@@ -34,19 +53,18 @@ def settle_source(
         reading: How the source is read.
         parts: Its parts.
         settler: What writes the products.
-        previous: Earlier catalogues, whose products keep their split.
+        earlier: Tables of earlier catalogues.
 
     Returns:
         The account of each part, and that of all products.
     """
-    known = [known_products(catalog) for catalog in previous]
-    size = sum(part.bytes for part in parts) + KNOWN_BYTES * sum(table.rows for table in known)
+    size = sum(part.bytes for part in parts) + sum(piece.bytes for one in earlier for piece in one.table.pieces())
     settle = _settle_here if size <= SMALL_BYTES else _settle_with_ray
-    return settle(reading, parts, settler, known)
+    return settle(reading, parts, settler, earlier)
 
 
 def _settle_here(
-    reading: Reading, parts: Sequence[Part], settler: Settler, known: Sequence[Table]
+    reading: Reading, parts: Sequence[Part], settler: Settler, earlier: Sequence[Earlier]
 ) -> tuple[list[PartReport], Tally]:
     reports: list[PartReport] = []
     tables: list[pa.Table] = []
@@ -54,18 +72,9 @@ def _settle_here(
         report = PartReport(fitting(part, reports))
         tables += list(reading.read(report.part, report))
         reports.append(report)
-    for number, table in enumerate(known):
-        tables += [_shaped(known_rows(batch, number)) for batch in table.batches(KNOWN_COLUMNS)]
+    tables += [earlier_rows(batch, one.kind, one.number) for one in earlier for batch in one.table.batches()]
     settler = replace(settler, lines_before=lines_before(reports))
     return reports, settler.settle(pa.concat_tables([ROWS.empty_table(), *tables]))
-
-
-def _shaped(table: pa.Table) -> pa.Table:
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in ROWS
-    ]
-    return pa.table(columns, schema=ROWS)
 
 
 @dataclass(frozen=True)
@@ -95,23 +104,24 @@ class _PartRows:
 
 
 @dataclass(frozen=True)
-class _KnownRows:
-    """Products of an earlier catalogue."""
+class _EarlierRows:
+    """A piece of a table of an earlier catalogue, likewise."""
 
-    piece: Any
+    kind: int
     number: int
+    piece: Piece
 
     @property
     def rows(self) -> int:
-        return int(self.piece.rows)
+        return self.piece.rows
 
     @property
     def bytes(self) -> int:
-        return int(self.piece.bytes)
+        return self.piece.bytes
 
     def tables(self) -> Iterator[pa.Table]:
         for table in self.piece.tables():
-            yield _shaped(known_rows(table, self.number))
+            yield earlier_rows(table, self.kind, self.number)
 
 
 class _Ledger:
@@ -128,7 +138,7 @@ class _Ledger:
 
 
 def _settle_with_ray(
-    reading: Reading, parts: Sequence[Part], settler: Settler, known: Sequence[Table]
+    reading: Reading, parts: Sequence[Part], settler: Settler, earlier: Sequence[Earlier]
 ) -> tuple[list[PartReport], Tally]:
     import ray
 
@@ -141,14 +151,14 @@ def _settle_with_ray(
     if any(part.continues for part in parts):
         dataset = _fitted(dataset, shared, ledger)
         settler = replace(settler, lines_before=lines_before(ray.get(ledger.reports.remote())))
-    earlier = [
-        _KnownRows(piece, number)
-        for number, table in enumerate(known)
-        for piece in table.pieces(KNOWN_COLUMNS, -(-table.rows // PARTITION_ROWS))
+    rows = sum(part.rows for part in parts) + sum(one.table.rows for one in earlier)
+    pieces = [
+        _EarlierRows(one.kind, one.number, piece)
+        for one in earlier
+        for piece in one.table.pieces(count=-(-one.table.rows // PARTITION_ROWS))
     ]
-    if earlier:
-        dataset = dataset.union(_read(earlier))
-    rows = sum(part.rows for part in parts) + sum(table.rows for table in known)
+    if pieces:
+        dataset = dataset.union(_read(pieces))
     partitions = 1 if settler.sides.rule.exact else -(-rows // PARTITION_ROWS)
     dataset = dataset.repartition(partitions, keys=["product_id"])
     settle = functools.partial(_settled, settler=settler)

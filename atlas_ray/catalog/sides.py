@@ -10,8 +10,6 @@ import pyarrow as pa
 from atlas_ray.catalog.split import HashedSplit, SplitAssigner, SplitRule, StratifiedSplit, parse_shares
 from atlas_ray.schemas import path_keys
 
-KNOWN = 2
-"""The kind, among the rows of an import, of what an earlier catalogue knows of a product."""
 ASSIGNERS: dict[bool, type[HashedSplit] | type[StratifiedSplit]] = {False: HashedSplit, True: StratifiedSplit}
 """The classes that assign a side, by whether the shares must be exact."""
 UNLABELLED, LEFT_OUT = "unlabelled", "left out"
@@ -98,7 +96,7 @@ def rule_of(shares: str | None, seed: int | None, *, exact: bool = False, previo
 
 
 def known_rows(batch: pa.RecordBatch | pa.Table, catalog: int) -> pa.Table:
-    """Return what an earlier catalogue knows of some products, for `Sides.settle`: rows of the kind `KNOWN`.
+    """Return what an earlier catalogue knows of some products, for `Sides.settle`.
 
     Args:
         batch: Its product_id, category_path and split.
@@ -107,7 +105,6 @@ def known_rows(batch: pa.RecordBatch | pa.Table, catalog: int) -> pa.Table:
     count = len(batch)
     return pa.table(
         {
-            "kind": pa.array(np.full(count, KNOWN, np.int8)),
             "part": pa.array(np.full(count, catalog, np.int32)),
             "product_id": batch["product_id"],
             "split": pa.array(_states(batch), pa.string()),

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from atlas_ray.catalog.copy import copy_catalog
 from atlas_ray.errors import CatalogError, ConfigError
 from atlas_ray.formats.table_files import parquet_files
-from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.formats.tables import Table, current, open_table
 from atlas_ray.io import storage
 from atlas_ray.runtime.tables import SPLIT, open_catalog
 from atlas_ray.schemas import PATH_KEY_SEPARATOR, PRODUCTS, hash_fraction
@@ -149,7 +149,7 @@ def known_products(catalog: str) -> Table:
     Raises:
         CatalogError: if it has no such table.
     """
-    folder = storage.join(catalog, "products")
+    folder = storage.join(current(catalog), "products")
     if not parquet_files(folder):
         raise CatalogError(f"{catalog}: no products table, so its split cannot be kept; --previous names a catalogue")
     columns = ("product_id", "category_path", "split")

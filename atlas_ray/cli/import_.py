@@ -9,7 +9,14 @@ from atlas_ray.cli.command import EXIT_OK, quarantine_exit
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `import`."""
     parser.add_argument("source", help="file or folder: a table, JSON, JSON Lines, or category folders")
-    parser.add_argument("--output", required=True, help="folder for the tables")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--output", help="folder for the tables")
+    place.add_argument(
+        "--into", metavar="CATALOG", help="catalogue that the source updates: products are added, changed, or deleted"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="with --into, remove the products that the source does not name"
+    )
     parser.add_argument(
         "--format",
         default="auto",
@@ -29,7 +36,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         help="column of the source for a field, if its name differs; several columns of pictures: "
         "image_uris=COLUMN,COLUMN; a column for each level: category_path=COLUMN,COLUMN. Fields: product_id, store, "
         "url, title, description, price, currency, brand, sku, availability, breadcrumb, image_uris, image_position, "
-        "category_path, split, crawled_at",
+        "category_path, split, crawled_at, deleted",
     )
     parser.add_argument(
         "--keep",
@@ -97,7 +104,9 @@ def run(options: argparse.Namespace) -> int:
         columns[field] = column
     config = ImportConfig(
         source=options.source,
-        output=options.output,
+        output=options.output or options.into,
+        update=options.into is not None,
+        full=options.full,
         format=options.format,
         columns=columns,
         image_base=options.image_base,

@@ -13,7 +13,7 @@ from atlas_ray.embedding.index import EMBEDDINGS, EXACT_ROWS, INDEX, ProductInde
 from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.embedding.vectors import CARRIED, Embed
 from atlas_ray.errors import AuditError, CatalogError
-from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.formats.tables import Table, current, open_table
 from atlas_ray.io import storage
 from atlas_ray.modalities.products import PICTURE
 from atlas_ray.runs.run_record import RunReport, picture_errors
@@ -56,7 +56,7 @@ def _embed(config: EmbedConfig, job: Job) -> RunReport:
     output = job.output
     artifact = load_artifact(config.model)
     catalog = open_catalog(
-        storage.absolute(config.catalog),
+        current(storage.absolute(config.catalog)),
         products=(*artifact.texts, *CARRIED),
         needed=artifact.texts,
         may_be_empty=bool(artifact.texts),

@@ -12,6 +12,8 @@ as numbers within each product.
 
 import functools
 import itertools
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +29,9 @@ from atlas_ray.io import storage
 from atlas_ray.schemas import image_ids
 
 READ_ROWS = 50_000
+CURRENT = "current.json"
+"""The document in a catalogue with several versions that names the current one."""
+VERSION = re.compile(r"versions/\d{5,}")
 UNFINISHED = "unfinished.json"
 """The marker file beside a catalogue's tables while an import writes them; until it is gone they must not be used."""
 INFLATION, BYTES_PER_VALUE = 4, 128
@@ -199,7 +204,9 @@ def open_table(
         StorageError: if it cannot be listed.
     """
     if foreign:
-        _check_finished(uri.rpartition("/")[0])
+        catalog, _, name = uri.rpartition("/")
+        _check_finished(catalog)
+        uri = storage.join(current(catalog), name)
     fields = [contract.field(name) for name in (contract.names if columns is None else columns)]
     keys = pa.schema([f for f in contract if not f.nullable and not (foreign and f.name == "image_id")])
     files = read_footers(uri, {*keys.names, *(f.name for f in fields if reader_of(f) is not cast)})
@@ -225,6 +232,24 @@ def open_table(
     return replace(
         table, unusable_rows=sum(1 for _ in unusable) + bool(first), unusable_example=first, unreadable=values
     )
+
+
+def current(catalog: str) -> str:
+    """Return the folder of a catalogue's tables: its own, or that of its current version.
+
+    Raises:
+        CatalogError: if the document that names it is damaged.
+    """
+    uri = storage.join(catalog, CURRENT)
+    if not storage.exists(uri):
+        return catalog
+    try:
+        version = json.loads(storage.read_bytes(uri))["version"]
+        if not VERSION.fullmatch(version):
+            raise ValueError(version)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CatalogError(f"{uri} is damaged ({type(error).__name__}: {error}); restore it, or import anew") from None
+    return storage.join(catalog, version)
 
 
 def _check_finished(catalog: str) -> None:

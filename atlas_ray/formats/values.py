@@ -30,6 +30,8 @@ SPLIT_WORDS = {
     "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
 """Splits by the words that catalogues use for them, in lower case."""
+FLAGS = dict.fromkeys(("true", "1", "yes", "y", "x"), True) | dict.fromkeys(("false", "0", "no", "n"), False)
+"""Whether something is so, by the words that catalogues use for it, in lower case."""
 MAX_SHOWN = 80
 TYPES = {type(None): "a missing value", bool: "true or false", int: "a number", float: "a decimal number",
          Decimal: "a decimal number", list: "a list", tuple: "a list", dict: "an object", str: "text",
@@ -133,6 +135,22 @@ def name_value(value: Any, name: str) -> str:
     if not isinstance(value, str) or is_missing(value):
         raise RowError("bad_value", f"a name in the {name} is {describe(value)}; expected text")
     return clean_name(valid_text(value, name))
+
+
+def flag(value: Any, name: str) -> bool | None:
+    """Return whether something is so: true, 1, yes; or false, 0, no.
+
+    Raises:
+        RowError: `bad_value` for anything else.
+    """
+    if is_missing(value):
+        return None
+    if isinstance(value, bool):
+        return value
+    word = FLAGS.get(str(value).strip().lower()) if isinstance(value, str | int) else None
+    if word is None:
+        raise RowError("bad_value", f"the {name} is {describe(value)}; expected true or false")
+    return word
 
 
 def split_name(text: str) -> str | None:

@@ -102,6 +102,13 @@ def size(uri: str) -> int:
         return int(place.filesystem.get_file_info(place.path).size or 0)
 
 
+def copy_file(source: str, target: str) -> None:
+    """Copy a file within its store, which does it by itself."""
+    one, other = locate(source), locate(target)
+    with named(source):
+        one.filesystem.copy_file(one.path, other.path)
+
+
 def read_bytes(uri: str) -> bytes:
     """Read a whole file."""
     with open_input(uri) as stream:

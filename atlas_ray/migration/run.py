@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import ray
 
 from atlas_ray.errors import AuditError, CatalogError, TaxonomyError
-from atlas_ray.formats.tables import Piece, Table, open_table
+from atlas_ray.formats.tables import Piece, Table, current, open_table
 from atlas_ray.io import storage
 from atlas_ray.migration.rows import Destinations, migrate_labels, migrate_predictions
 from atlas_ray.migration.settings import MigrateConfig
@@ -80,7 +80,7 @@ def migrate(config: MigrateConfig) -> RunReport:
 
 
 def _migrate(config: MigrateConfig, job: Job) -> RunReport:
-    source, output = storage.absolute(config.run or config.catalog or ""), job.output
+    source, output = current(storage.absolute(config.run or config.catalog or "")), job.output
     old, new = read_taxonomy(config.old), read_taxonomy(config.new)
     changes = compare(old, new, read_mapping(config.mapping) if config.mapping else None)
     before = _run_identity(source) if config.run else _catalog_identity(source)

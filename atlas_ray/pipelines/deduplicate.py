@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from atlas_ray.catalog.split import SplitRule, resplit_catalog
 from atlas_ray.duplicates.run import DuplicatesRunConfig, detect_duplicates
+from atlas_ray.formats.tables import current
 from atlas_ray.io import storage
 from atlas_ray.io.lease import hold
 from atlas_ray.runs.run_record import RunReport
@@ -26,7 +27,7 @@ class Deduplicated:
 
 def deduplicate(config: DuplicatesRunConfig) -> Deduplicated:
     """Find the pictures that several products have, and write the catalogue with those products on one side."""
-    source = storage.absolute(config.catalog)
+    source = current(storage.absolute(config.catalog))
     rule = SplitRule.of(source).changed(shares=config.split, seed=config.seed)
     output = storage.absolute(config.output)
     with hold(output, "duplicates"):

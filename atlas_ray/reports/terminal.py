@@ -28,6 +28,10 @@ def print_import(report: Any) -> None:
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
     _print_columns(console, report.columns, report.unused)
     console.print(f"{report.products} products, {report.images} pictures; {report.labelled} labelled: {splits}")
+    if report.changes:
+        words = {"added": "added", "changed": "changed", "same": "the same", "removed": "removed"}
+        counts = ", ".join(f"{report.changes[name]} {word}" for name, word in words.items())
+        console.print(f"{counts}; {report.changes['absent']} are not in the source, and stay")
     _print_split_origins(console, report.split_origins)
     if report.joined:
         other = ", ".join(f"{name} {count}" for name, count in report.kept_first.items())

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from atlas_ray.errors import CatalogError, tell
 from atlas_ray.formats.table_files import parquet_files
-from atlas_ray.formats.tables import Table, open_table
+from atlas_ray.formats.tables import Table, current, open_table
 from atlas_ray.io import storage
 from atlas_ray.schemas import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, path_keys, quarantine_row
 from atlas_ray.taxonomy import CategoryPath
@@ -24,7 +24,9 @@ Change = Callable[[pa.Table], pa.Table]
 
 SPLIT = "split.json"
 """How a catalogue's products without a split get one (`atlas_ray.catalog.split.SplitRule`)."""
-DOCUMENTS = ("taxonomy.json", SPLIT)
+CORRECTIONS = "corrections.parquet"
+"""The file in a catalogue that holds the labels which a person corrected."""
+DOCUMENTS = ("taxonomy.json", SPLIT, CORRECTIONS)
 """What a catalogue says of itself beside its tables."""
 
 
@@ -90,6 +92,7 @@ def open_catalog(
     """
     if not storage.exists(catalog):
         raise CatalogError(f"{catalog}: no such folder; name a catalogue, such as `atlas-ray import` makes")
+    catalog = current(catalog)
     keys = ("image_id", "product_id", "image_uri")
     opened = Catalog(
         catalog,

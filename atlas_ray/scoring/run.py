@@ -11,7 +11,7 @@ from atlas_ray.artifacts import Artifact, load_artifact, load_zoom_artifact
 from atlas_ray.decoding import leaf_classes
 from atlas_ray.errors import ArtifactError, CatalogError, TaxonomyError, tell
 from atlas_ray.formats.fitted import Fitted
-from atlas_ray.formats.tables import Table
+from atlas_ray.formats.tables import Table, current
 from atlas_ray.io import storage
 from atlas_ray.metrics.decision import Decision, least_threshold
 from atlas_ray.metrics.zoom import warn_of_recall
@@ -53,7 +53,7 @@ def score(config: ScoreConfig) -> RunReport:
 
 def _score(config: ScoreConfig, job: Job) -> RunReport:
     output = job.output
-    spec, identity, fitted = _identity(config, storage.absolute(config.catalog))
+    spec, identity, fitted = _identity(config, current(storage.absolute(config.catalog)))
     catalog = open_catalog(
         identity["catalog"],
         products=(*OF_PRODUCTS, *spec.texts),

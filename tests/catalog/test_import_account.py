@@ -85,7 +85,7 @@ def test_a_row_that_comes_to_nothing_fails_the_import(
 def test_lines_balance_too(tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text(HEADER + line(1))
     source = Source(str(tmp_path / "shop.csv"), "csv", ["id"])
-    tally = Tally(written=Counter(products=1))
+    tally = Tally(said=1, written=Counter(products=1))
     report = PartReport(source.parts()[0], records=1, lines=1, header_lines=1, own_lines=2)
     ImportAccount.of(source, [report], tally).check(tally)
     report.lines = 2
