@@ -111,13 +111,15 @@ class ColumnReader:
         fields = self._fields(columns, count)
         category, categories = self._categories(columns, count)
         pictures = self._pictures(columns, count)
+        attributes = self._attributes(columns, count)
         fast = np.logical_and.reduce(
-            [one.cells.plain for one in fields.values()] + [category.cells.plain, pictures.plain]
+            [one.cells.plain for one in fields.values()] + [category.cells.plain, pictures.plain, attributes.plain]
         )
-        fast &= not (self._reader.keep or self._is_of_levels(columns))
+        fast &= not self._is_of_levels(columns)
         self._note(fast, {**fields, "category_path": category})
         self._note_categories(fast, category, categories, numbers, place)
-        read = {name: one.cells.values for name, one in fields.items()} | {"image_uris": pictures.values}
+        read = {name: one.cells.values for name, one in fields.items()}
+        read |= {"image_uris": pictures.values, "attributes": attributes.values}
         read |= _labels(category, categories)
         empty = pc.equal(pc.list_value_length(pictures.values), 0)
         read["image_position"] = pc.if_else(empty, None, read["image_position"])  # it is a picture's
@@ -200,6 +202,22 @@ class ColumnReader:
         order = np.argsort(owner, kind="stable")
         values = pa.concat_arrays([pc.list_flatten(one) for one in lists]).take(pa.array(order))
         return Cells(pa.ListArray.from_arrays(list_offsets(lengths.sum(0)), values), plain, plain)
+
+    def _attributes(self, columns: dict[str, pa.Array], count: int) -> Cells:
+        """Read the further columns that were asked for."""
+        kind = ROWS.field("attributes").type
+        names = [(name, self._reader.columns.spelt(columns, name)) for name in self._reader.keep]
+        kept = [(name, _texts(self._reader, columns[column])) for name, column in names if column is not None]
+        plain = np.logical_and.reduce([np.ones(count, bool), *(one.plain for _, one in kept)])
+        there = np.array([one.there for _, one in kept]).reshape(len(kept), count)
+        if not there.any():
+            return Cells(pa.nulls(count, kind), plain, np.zeros(count, bool))
+        row, which = np.nonzero(there.T)
+        texts = pa.concat_arrays([one.values for _, one in kept]).take(pa.array(which * count + row))
+        keys = pa.array([name for name, _ in kept]).take(pa.array(which))
+        maps = pa.MapArray.from_arrays(list_offsets(there.sum(0)), keys, texts)
+        some: Array = np.logical_or.reduce(there)
+        return Cells(maps.take(pa.array(np.arange(count), mask=~some)), plain, some)
 
     def _categories(self, columns: dict[str, pa.Array], count: int) -> tuple[Chosen, list[tuple[Any, Category]]]:
         """Read the labels, each different cell once; return their codes, and what each code stands for."""

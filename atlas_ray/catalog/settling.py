@@ -91,12 +91,14 @@ class Settler:
     full: bool = False
     """Whether the source is the whole catalogue, so that a product which it does not name is removed."""
 
-    def settle(self, rows: pa.Table) -> Tally:
-        """Settle some products, given all their rows (`ROWS`), in any order."""
+    def settle(self, rows: pa.Table, key: str) -> Tally:
+        """Settle some products, given all their rows (`ROWS`), in any order.
+
+        The key names their files: no other products may have it.
+        """
         tally = Tally()
         if not len(rows):
             return tally
-        key = min(rows["product_id"].to_pylist())
         kind = rows["kind"].to_numpy()
         of_kind = functools.partial(_of_kind, rows, kind)
         before = of_kind(PRODUCT)

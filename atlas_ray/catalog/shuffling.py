@@ -2,14 +2,15 @@
 
 import functools
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from atlas_ray.catalog.columnar import KNOWN, ROWS
+from atlas_ray.catalog.columnar import KNOWN, REFUSED, ROWS
 from atlas_ray.catalog.reading import PartReport, Reading, fitting, lines_before, misfits
 from atlas_ray.catalog.settling import Settler, Tally
 from atlas_ray.catalog.sides import known_rows
@@ -18,6 +19,8 @@ from atlas_ray.formats.tables import Piece, Table
 
 SMALL_BYTES = 64 * 1024 * 1024
 """The size up to which a source is read in this process: Ray would take longer to start."""
+OWNER = "owner"
+"""The column that rows are shuffled by."""
 PARTITION_ROWS = 100_000
 """About how many rows are settled at a time."""
 
@@ -74,7 +77,7 @@ def _settle_here(
         reports.append(report)
     tables += [earlier_rows(batch, one.kind, one.number) for one in earlier for batch in one.table.batches()]
     settler = replace(settler, lines_before=lines_before(reports))
-    return reports, settler.settle(pa.concat_tables([ROWS.empty_table(), *tables]))
+    return reports, settler.settle(pa.concat_tables([ROWS.empty_table(), *tables]), "")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class _PartRows:
     part: Part
     ledger: Any
     """The actor that takes the account of each part."""
+    board: Any
+    """The actor that shows progress."""
 
     @property
     def rows(self) -> int:
@@ -99,7 +104,9 @@ class _PartRows:
         import ray
 
         report = PartReport(self.part)
-        yield from ray.get(self.reading).read(self.part, report)
+        for table in ray.get(self.reading).read(self.part, report):
+            self.board.add.remote({"rows": len(table)})
+            yield _owned(table)
         ray.get(self.ledger.put.remote(report))
 
 
@@ -121,7 +128,15 @@ class _EarlierRows:
 
     def tables(self) -> Iterator[pa.Table]:
         for table in self.piece.tables():
-            yield earlier_rows(table, self.kind, self.number)
+            yield _owned(earlier_rows(table, self.kind, self.number))
+
+
+def _owned(rows: pa.Table) -> pa.Table:
+    """Add what the rows are shuffled by: their product, or, for refused ones, which may have none, their place."""
+    place = [rows[name].cast(pa.string()).fill_null("") for name in ("part", "number")]
+    refused = pc.binary_join_element_wise("\0", *place, " ")
+    owner = pc.if_else(pc.equal(rows["kind"], REFUSED), refused, rows["product_id"])
+    return rows.append_column(OWNER, owner)
 
 
 class _Ledger:
@@ -142,15 +157,23 @@ def _settle_with_ray(
 ) -> tuple[list[PartReport], Tally]:
     import ray
 
+    from atlas_ray.runtime.progress import ProgressDisplay
     from atlas_ray.runtime.session import connect
 
     connect()
     ledger: Any = ray.remote(num_cpus=0)(_Ledger).remote()
-    shared = ray.put(reading)
-    dataset = _read([_PartRows(shared, part, ledger) for part in parts])
-    if any(part.continues for part in parts):
-        dataset = _fitted(dataset, shared, ledger)
-        settler = replace(settler, lines_before=lines_before(ray.get(ledger.reports.remote())))
+    with ProgressDisplay("importing", "rows", total=sum(part.rows for part in parts)) as display:
+        read = functools.partial(_PartRows, ray.put(reading), ledger=ledger, board=display.board)
+        dataset = _read([read(part) for part in parts])
+        if any(part.continues for part in parts):
+            dataset = _fitted(dataset, read, ledger)
+            settler = replace(settler, lines_before=lines_before(ray.get(ledger.reports.remote())))
+        tally = _shuffled(dataset, parts, settler, earlier)
+    return ray.get(ledger.reports.remote()), tally
+
+
+def _shuffled(dataset: Any, parts: Sequence[Part], settler: Settler, earlier: Sequence[Earlier]) -> Tally:
+    """Bring the rows of each product together, with what earlier catalogues say of it, and settle them."""
     rows = sum(part.rows for part in parts) + sum(one.table.rows for one in earlier)
     pieces = [
         _EarlierRows(one.kind, one.number, piece)
@@ -160,13 +183,13 @@ def _settle_with_ray(
     if pieces:
         dataset = dataset.union(_read(pieces))
     partitions = 1 if settler.sides.rule.exact else -(-rows // PARTITION_ROWS)
-    dataset = dataset.repartition(partitions, keys=["product_id"])
+    dataset = dataset.repartition(partitions, keys=[OWNER])
     settle = functools.partial(_settled, settler=settler)
     dataset = dataset.map_batches(settle, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
     tally = Tally()
     for row in dataset.iter_rows():
         tally.merge(pickle.loads(row["tally"]))  # of our own task
-    return ray.get(ledger.reports.remote()), tally
+    return tally
 
 
 def _read(parts: Sequence[Any]) -> Any:
@@ -175,7 +198,7 @@ def _read(parts: Sequence[Any]) -> Any:
     return read_source(TableSource(lambda _: parts), blocks=len(parts))
 
 
-def _fitted(dataset: Any, reading: Any, ledger: Any) -> Any:
+def _fitted(dataset: Any, read: Callable[[Part], _PartRows], ledger: Any) -> Any:
     """Read all parts, and those again that do not fit to the part before them."""
     import ray
 
@@ -185,16 +208,15 @@ def _fitted(dataset: Any, reading: Any, ledger: Any) -> Any:
         good = dataset.map_batches(
             functools.partial(_without, parts=numbers), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
         )
-        dataset = good.union(_read([_PartRows(reading, part, ledger) for part in again])).materialize()
+        dataset = good.union(_read([read(part) for part in again])).materialize()
     return dataset
 
 
 def _without(rows: pa.Table, parts: pa.Array) -> pa.Table:
-    import pyarrow.compute as pc
-
     return rows.filter(pc.invert(pc.is_in(rows["part"], parts)))
 
 
 def _settled(rows: pa.Table, settler: Settler) -> pa.Table:
-    tally = settler.settle(pa.table([rows[name] for name in ROWS.names], schema=ROWS))
+    key = min(rows[OWNER].to_pylist(), default="")
+    tally = settler.settle(pa.table([rows[name] for name in ROWS.names], schema=ROWS), key)
     return pa.table({"tally": pa.array([pickle.dumps(tally)], pa.binary())})

@@ -71,9 +71,9 @@ def test_a_row_that_comes_to_nothing_fails_the_import(
     (tmp_path / "shop.csv").write_text(HEADER + line(1) + line(1, image="2.jpg") + line(2) + line(3, id=""))
     settle = Settler.settle
 
-    def lossy(self: Settler, rows: pa.Table) -> Tally:
+    def lossy(self: Settler, rows: pa.Table, key: str) -> Tally:
         kept = pc.not_equal(rows["number"], {"product": 4, "join": 3, "quarantine": 5}[lost])
-        return settle(self, rows.filter(kept))
+        return settle(self, rows.filter(kept), key)
 
     monkeypatch.setattr(Settler, "settle", lossy)
     with pytest.raises(AuditError, match="4 records do not balance"):
