@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from atlas_ray.arrays import Array, list_offsets
 from atlas_ray.catalog.fields import FURTHER
+from atlas_ray.catalog.parts import Place, RawRow
 from atlas_ray.catalog.rows import (
     MAX_ID_CHARACTERS,
     NO_TEXT,
@@ -22,7 +23,6 @@ from atlas_ray.catalog.rows import (
     Category,
     RowReader,
 )
-from atlas_ray.catalog.sources import Place, RawRow
 from atlas_ray.errors import RowError
 from atlas_ray.formats.columns import kind_of, plain
 from atlas_ray.formats.values import MAX_PRICE, is_missing, printable

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.catalog.copy import check_unused, copy_catalog
+from atlas_ray.catalog.parts import RawRow
 from atlas_ray.catalog.product_list import read_list
-from atlas_ray.catalog.sources import RawRow
 from atlas_ray.catalog.split import SplitRule
 from atlas_ray.errors import CatalogError, RowError, TaxonomyError
 from atlas_ray.formats.tables import current

@@ -11,13 +11,14 @@ from atlas_ray.catalog.columnar import CORRECTED, KNOWN, PICTURE, PRODUCT
 from atlas_ray.catalog.fields import FIELDS, Columns, find_value
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.outputs import unfinished
+from atlas_ray.catalog.parts import RawRow
 from atlas_ray.catalog.picture_names import is_address
 from atlas_ray.catalog.reading import PartReport, Reading, lines_before
 from atlas_ray.catalog.rows import NO_VALUE, PATH_FIELDS, RowReader, Unread
 from atlas_ray.catalog.settling import Settler, Tally
 from atlas_ray.catalog.shuffling import Earlier, settle_source
 from atlas_ray.catalog.sides import Sides, rule_of
-from atlas_ray.catalog.sources import FORMATS, RawRow, Source, guess_format
+from atlas_ray.catalog.sources import FORMATS, Source, guess_format
 from atlas_ray.catalog.split import SplitRule, known_products, parse_shares
 from atlas_ray.catalog.versions import next_version, publish
 from atlas_ray.errors import CatalogError, ConfigError

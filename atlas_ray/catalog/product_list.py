@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_ray.catalog.sources import RawRow, Source
+from atlas_ray.catalog.parts import RawRow
+from atlas_ray.catalog.sources import Source
 from atlas_ray.errors import CatalogError, ConfigError, RowError
 from atlas_ray.formats.delimited import column_key
 from atlas_ray.formats.spreadsheet import unguarded

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from atlas_ray.catalog.columnar import ColumnReader
 from atlas_ray.catalog.fields import Columns
+from atlas_ray.catalog.parts import TABLE_ROWS, Part, RawRow
 from atlas_ray.catalog.rows import RowReader
-from atlas_ray.catalog.sources import TABLE_ROWS, Part, RawRow, Source
+from atlas_ray.catalog.sources import Source
 
 
 @dataclass

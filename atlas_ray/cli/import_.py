@@ -8,6 +8,8 @@ from atlas_ray.cli.command import EXIT_OK, quarantine_exit
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `import`."""
+    from atlas_ray.catalog.sources import FORMATS
+
     parser.add_argument("source", help="file or folder: a table, JSON, JSON Lines, or category folders")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--output", help="folder for the tables")
@@ -20,8 +22,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="auto",
-        help="format: auto, csv, jsonl, json, parquet, atlas-json, amazon or folder (default: from its name "
-        "and content)",
+        help=f"format: {', '.join(FORMATS)} (default: from its name and content)",
     )
     parser.add_argument(
         "--encoding",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from atlas_ray.catalog.columnar import ROWS, ColumnReader
 from atlas_ray.catalog.fields import Columns
+from atlas_ray.catalog.parts import Place, RawRow
 from atlas_ray.catalog.rows import RowReader
-from atlas_ray.catalog.sources import Place, RawRow
 from atlas_ray.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy([("A", "B"), ("A", "C"), ("D",)], name="target")

@@ -14,9 +14,10 @@ import pytest
 from atlas_ray.catalog import outputs, settling
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
+from atlas_ray.catalog.parts import Place
 from atlas_ray.catalog.reading import PartReport
 from atlas_ray.catalog.settling import Settler, Tally
-from atlas_ray.catalog.sources import Place, Source
+from atlas_ray.catalog.sources import Source
 from atlas_ray.cli.main import main
 from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError
 from tests.catalog.test_import import rows

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
-from atlas_ray.catalog.sources import RawRow, Source, guess_format
+from atlas_ray.catalog.parts import RawRow
+from atlas_ray.catalog.sources import Source, guess_format
 from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError
 from atlas_ray.taxonomy import Taxonomy
