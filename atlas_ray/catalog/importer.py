@@ -36,6 +36,8 @@ from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, read_taxonom
 ONE_PATH = "none"
 """The value of `category_separator` for cells that name one category path, whatever signs they contain."""
 FEW_PRODUCTS = 20
+KEPT = {"atlas-json": ("image_url",)}
+"""Further columns that products keep by default, by format: where an Atlas picture was crawled from."""
 SAMPLE_ROWS, SAMPLE_SIZE = 1000, 64 * 1024 * 1024
 """The most rows, and characters in them, from which a source's columns and separators are told."""
 
@@ -254,7 +256,7 @@ def open_source(config: ImportConfig) -> OpenSource:
         doubts_paths=config.category_separator is None and config.taxonomy is None,
         image_separator=config.image_separator,
         point_marks_thousands=point_marks_thousands(prices),
-        keep=config.keep,
+        keep=config.keep or KEPT.get(kind, ()),
     )
     assumed, separator = [], separators["category_path"]
     if columns.without_pictures:

@@ -1,13 +1,16 @@
 import csv
+import gzip
 import json
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -321,3 +324,42 @@ def test_a_taxonomy_tells_which_of_several_categories_counts(tmp_path: Path) -> 
     assert several == [None, None, [["Clothing", "Accessories"], ["Sale", "Summer"]]]
     assert report.unread["category_path"] == Unread(1, "'New', text (line 2)")
     assert [message.partition(":")[0] for message in refused] == ["unknown_category"]
+
+
+def test_an_atlas_picture_keeps_its_address(tmp_path: Path) -> None:
+    url = "https://shop.example/1.jpg"
+    images = [{"filename": "1.jpg", "title": "T", "image_url": url}, {"image_url": url, "title": "T", "product_id": 2}]
+    (tmp_path / "catalog.json").write_text(json.dumps({"images": images}))
+    run(tmp_path / "catalog.json", tmp_path / "out")
+    first, second = rows(tmp_path / "out", "products")
+    assert first["image_uris"] == [str(tmp_path / "1.jpg")]
+    assert second["image_uris"] == [url]
+    assert [row["attributes"] for row in (first, second)] == [[("image_url", url)]] * 2
+
+
+def test_further_columns_are_kept_on_request(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("id,title,Colour ,material,image\n1,T,red,,1.jpg\n2,T,,,2.jpg\n")
+    run(tmp_path / "shop.csv", tmp_path / "out", keep=("colour", "material"))
+    assert [row["attributes"] for row in rows(tmp_path / "out", "products")] == [[("colour", "red")], None]
+    with pytest.raises(ConfigError, match=r"--keep size: no column 'size' in .*shop.csv; it has 'id', 'title'"):
+        run(tmp_path / "shop.csv", tmp_path / "other", keep=("size",))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: bytes(pa.compress(data, "zstd", asbytes=True))])
+def test_compressed_files_are_read_as_they_are(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "shop.csv.gz").write_bytes(pack(CSV.encode()))
+    report = run(tmp_path / "shop.csv.gz", tmp_path / "out", columns=COLUMNS)
+    assert (report.products, report.quarantined.total()) == (6, 7)
+
+
+def test_amazons_metadata(tmp_path: Path) -> None:
+    first = {"asin": "B1", "title": "T", "imUrl": "http://h.example/1.jpg", "price": 9.5,
+             "categories": [["Clothing", "Women"], ["Clothing", "Shoes", "Boots"]]}  # fmt: skip
+    second = {"asin": "B2", "description": "D", "categories": [["Clothing", "Women"]]}
+    (tmp_path / "meta.json").write_text(f"{first!r}\n{json.dumps(second)}\n{{'asin': open('/etc/passwd')}}\n")
+    report = run(tmp_path / "meta.json", tmp_path / "out", format="amazon")
+    one, two = rows(tmp_path / "out", "products")
+    assert one["category_paths"] == [["Clothing", "Women"], ["Clothing", "Shoes", "Boots"]]
+    assert (one["category_path"], one["price"]) == (["Clothing", "Women"], 9.5)
+    assert (two["category_path"], two["category_paths"], two["image_uris"]) == (["Clothing", "Women"], None, [])
+    assert report.quarantined == {"bad_row": 1}
