@@ -127,7 +127,7 @@ def test_a_model_of_another_taxonomy(
     capsys.readouterr()
     # Some labels are new: told once, on stderr and in run.json, and the run goes on.
     wider = imported(tmp_path / "wider", range(30))
-    table = Path(wider) / "products" / "part-00000.parquet"
+    (table,) = (Path(wider) / "products").glob("*.parquet")
     products = pq.read_table(table)
     paths = [["Top", "hat"] if n < 3 else path for n, path in enumerate(products["category_path"].to_pylist())]
     at = products.column_names.index("category_path")
