@@ -121,7 +121,11 @@ EXTRA_OF = {
         ("cssselect", "extruct", "lxml", "parsel", "pyRdfa", "rdflib", "scrapy", "scrapy_playwright"), "crawl"
     ),
     **dict.fromkeys(("fastapi", "fastapi_offline", "starlette"), "serve"),
+    "deltalake": "delta",
+    "lance": "lance",
     "lancedb": "embed",
+    "pyiceberg": "iceberg",
+    "python_calamine": "excel",
     "skimage": "zoom",
     "mlflow": "mlflow",
 }

@@ -18,7 +18,7 @@ from atlas_ray.catalog.rows import NO_VALUE, PATH_FIELDS, RowReader, Unread
 from atlas_ray.catalog.settling import Settler, Tally
 from atlas_ray.catalog.shuffling import Earlier, settle_source
 from atlas_ray.catalog.sides import Sides, rule_of
-from atlas_ray.catalog.sources import FORMATS, Source, guess_format
+from atlas_ray.catalog.sources import FORMATS, Source, guess_format, locate
 from atlas_ray.catalog.split import SplitRule, known_products, parse_shares
 from atlas_ray.catalog.versions import next_version, publish
 from atlas_ray.errors import CatalogError, ConfigError
@@ -58,6 +58,8 @@ class ImportConfig:
     """One of `atlas_ray.catalog.sources.FORMATS`, or auto."""
     encoding: str = "auto"
     """The encoding of a text file; auto tells UTF-8 and UTF-16, and assumes an older one if the file is neither."""
+    sheet: str = ""
+    """The sheet of a workbook; its first one if empty."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """The source's column by field; pictures and paths may have several columns, separated by commas."""
     image_base: str = ""
@@ -202,15 +204,17 @@ def open_source(config: ImportConfig) -> OpenSource:
         CatalogError: if it cannot be read as a whole.
         ConfigError: for a column of `config` that it lacks.
     """
-    uri = storage.absolute(config.source)
+    uri = locate(config.source, config.format)
     kind = config.format if config.format != "auto" else guess_format(uri, config.encoding)
+    if config.sheet and kind != "excel":
+        raise ConfigError(f"--sheet {config.sheet!r}: {uri} is read as {kind}, which has no sheets")
     columns = Columns(config.columns)
 
     advice = "if the header is this line, name its columns, such as --map product_id=COLUMN; otherwise delete "
     advice += "what stands above it"
 
     def begin() -> Source:
-        return Source(uri, kind, columns.names, encoding=config.encoding, advice=advice)
+        return Source(uri, kind, columns.names, encoding=config.encoding, advice=advice, sheet=config.sheet)
 
     source = begin()
     sample, size = [], 0
@@ -271,7 +275,7 @@ def open_source(config: ImportConfig) -> OpenSource:
     if reader.point_marks_thousands:
         assumed.append("a price of 1.299 is more than a thousand (assumed, as other prices are written)")
     template = replace(reader, columns=columns.settled(source.header) if source.header else Columns(config.columns))
-    reading = Reading(uri, kind, columns.names, config.encoding, advice, template)
+    reading = Reading(uri, kind, columns.names, config.encoding, advice, config.sheet, template)
     return OpenSource(uri, source, sample, reader, assumed, reading)
 
 
@@ -413,6 +417,7 @@ def _finish(config: ImportConfig, report: ImportReport, rule: SplitRule, source:
             "source": source.uri,
             "format": source.kind,
             "encoding": config.encoding,
+            "sheet": config.sheet,
             "columns": dict(config.columns),
             "split": rule.shares,
             "seed": rule.seed,

@@ -49,13 +49,16 @@ class Reading:
     """See `Source`."""
     encoding: str
     advice: str
+    sheet: str
     reader: RowReader
     """A reader with the settings of the import."""
 
     def read(self, part: Part, report: PartReport) -> Iterator[pa.Table]:
         """Yield the rows of a part (`ROWS`), and fill in its account."""
         reader = self.reader.anew()
-        source = Source(self.uri, self.kind, self.columns, encoding=self.encoding, advice=self.advice, part=part)
+        source = Source(
+            self.uri, self.kind, self.columns, encoding=self.encoding, advice=self.advice, sheet=self.sheet, part=part
+        )
         columns = ColumnReader(reader)
         for table, others in _tables(source, columns):
             blank = sum(one.blank for one in others)

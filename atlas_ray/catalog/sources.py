@@ -7,10 +7,21 @@ from typing import Any
 
 from atlas_ray.catalog.parts import Format, Origin, Part, RawRow, RawTable
 from atlas_ray.catalog.readers.csv_files import read_csv
+from atlas_ray.catalog.readers.feeds import read_feed
 from atlas_ray.catalog.readers.files import as_one, in_files, in_spans
 from atlas_ray.catalog.readers.json_files import read_amazon, read_atlas_json, read_json, read_json_lines
+from atlas_ray.catalog.readers.lake_tables import (
+    delta_parts,
+    iceberg_parts,
+    is_name,
+    lance_parts,
+    read_delta,
+    read_iceberg,
+    read_lance,
+)
 from atlas_ray.catalog.readers.parquet_files import in_row_groups, read_parquet
 from atlas_ray.catalog.readers.picture_folders import read_pictures
+from atlas_ray.catalog.readers.workbook_sheets import read_workbook
 from atlas_ray.errors import CatalogError
 from atlas_ray.formats.json_lists import JsonList
 from atlas_ray.formats.table_files import SUFFIXES as PARQUET_SUFFIXES
@@ -22,12 +33,22 @@ from atlas_ray.formats.text_files import (
     check_packed,
     unpacked_blocks,
 )
+from atlas_ray.formats.workbooks import SUFFIXES as WORKBOOK_SUFFIXES
 from atlas_ray.io import storage
 
-SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"} | dict.fromkeys(
-    PARQUET_SUFFIXES, "parquet"
-)
+FEED_SUFFIXES = (".xml", ".rss", ".atom")
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    **dict.fromkeys(PARQUET_SUFFIXES, "parquet"),
+    **dict.fromkeys(WORKBOOK_SUFFIXES, "excel"),
+    **dict.fromkeys(FEED_SUFFIXES, "feed"),
+}
 """Formats by file name ending; the format of a `.json` is told from its content."""
+TABLE_FOLDERS = {"_delta_log": "delta", "_versions": "lance", "metadata": "iceberg"}
+"""Formats of tables by the folder that their log is in."""
 MAX_HEAD_BYTES = 16 * 1024 * 1024
 
 
@@ -139,6 +160,13 @@ FORMATS: dict[str, Format] = {
     ),
     "json": Format("JSON with a list of products", in_files(".json"), rows=read_json, word="item"),
     "parquet": Format("Parquet", in_row_groups, tables=read_parquet, word="row"),
+    "excel": Format(
+        "a sheet of a workbook (.xlsx, .xls, .ods)", in_files(*WORKBOOK_SUFFIXES), rows=read_workbook, word="row"
+    ),
+    "feed": Format("a product feed in RSS or Atom", in_files(*FEED_SUFFIXES), rows=read_feed, word="item"),
+    "iceberg": Format("an Iceberg table", iceberg_parts, tables=read_iceberg, word="row"),
+    "delta": Format("a Delta table", delta_parts, tables=read_delta, word="row"),
+    "lance": Format("a Lance table", lance_parts, tables=read_lance, word="row"),
     "amazon": Format(
         "JSON Lines in the layout of Amazon's metadata", in_spans(".json", ".jsonl"), rows=read_amazon, word="line"
     ),
@@ -146,6 +174,11 @@ FORMATS: dict[str, Format] = {
     "folder": Format("category folders of pictures", as_one, rows=read_pictures),
 }
 """The formats of sources by name."""
+
+
+def locate(source: str, kind: str) -> str:
+    """Return the URI of a source; the name of an Iceberg table in a catalogue stays as it is."""
+    return source if kind == "iceberg" and is_name(source) and not storage.exists(source) else storage.absolute(source)
 
 
 def guess_format(source: str, encoding: str = AUTO) -> str:
@@ -170,6 +203,8 @@ def guess_format(source: str, encoding: str = AUTO) -> str:
     head, blocks = b"", unpacked_blocks(source, CatalogError)
     while len(head) < MAX_HEAD_BYTES and (block := next(blocks, b"")):
         head += block
+    if Utf8Stream([head], encoding).read().lstrip().startswith(b"<?xml"):
+        return "feed"
     check_packed(source, head, CatalogError)
     if name.endswith(".json"):
         return _guess_json(source, Utf8Stream([head], encoding).read())
@@ -180,7 +215,10 @@ def guess_format(source: str, encoding: str = AUTO) -> str:
 
 
 def _guess_folder(source: str) -> str:
-    """Tell a folder of tables by the first file in it that is no hidden one."""
+    """Tell a table by the folder of its log, and a folder of tables by the first file in it that is no hidden one."""
+    for log, kind in TABLE_FOLDERS.items():
+        if storage.is_folder(storage.join(source, log)) and (kind != "iceberg" or _has_metadata(source)):
+            return kind
     for name, _ in storage.walk(source):
         if storage.is_hidden(name) or name.rpartition("/")[2].startswith("_"):
             continue  # such as `_SUCCESS` beside Parquet files
@@ -191,6 +229,10 @@ def _guess_folder(source: str) -> str:
             return guess_format(storage.join(source, name))
         return next((kind for suffix, kind in SUFFIXES.items() if plain.endswith(suffix)), "folder")
     return "folder"
+
+
+def _has_metadata(source: str) -> bool:
+    return any(name.endswith(".metadata.json") for name, _ in storage.walk(storage.join(source, "metadata")))
 
 
 def _guess_json(source: str, head: bytes) -> str:

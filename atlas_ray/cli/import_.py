@@ -10,7 +10,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `import`."""
     from atlas_ray.catalog.sources import FORMATS
 
-    parser.add_argument("source", help="file or folder: a table, JSON, JSON Lines, or category folders")
+    parser.add_argument("source", help="file, folder or table; see --format")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--output", help="folder for the tables")
     place.add_argument(
@@ -29,6 +29,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="encoding of the source, such as windows-1252 (default: inferred from its bytes)",
     )
+    parser.add_argument("--sheet", default="", help="sheet of a workbook (default: its first one)")
     parser.add_argument(
         "--map",
         action="append",
@@ -109,6 +110,7 @@ def run(options: argparse.Namespace) -> int:
         update=options.into is not None,
         full=options.full,
         format=options.format,
+        sheet=options.sheet,
         columns=columns,
         image_base=options.image_base,
         keep=tuple(name.strip() for name in options.keep.split(",") if name.strip()),

@@ -59,8 +59,8 @@ class Record(NamedTuple):
 
 
 def column_key(column: str) -> str:
-    """Return what two spellings of a column's name share: `Image Src`, `image-src` and `IMAGE_SRC` are `imagesrc`."""
-    return re.sub(r"[\W_]", "", column.casefold())
+    """Return what two spellings of a column's name share: `Image Src`, `image-src` and `g:IMAGE_SRC` are `imagesrc`."""
+    return re.sub(r"[\W_]", "", column.casefold().removeprefix("g:"))
 
 
 class Delimited:

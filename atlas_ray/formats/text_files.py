@@ -41,7 +41,7 @@ PACKED = (
     ((".zip",), b"PK\x05\x06", "a zip file; unpack it first"),
     ((".bz2",), b"BZh", "a bzip2 file; unpack it first (bunzip2)"),
     ((".parquet",), b"PAR1", "a Parquet file, not a text"),
-    ((".xml", ".rss", ".atom"), b"<?xml", "an XML feed, which import does not read; save it as a CSV or as JSON Lines"),
+    ((".xml", ".rss", ".atom"), b"<?xml", "an XML file, not a text; a product feed is read by `import --format feed`"),
     ((".pdf",), b"%PDF", "a PDF, not a table; ask for its CSV"),
 )
 """Name endings and first bytes of files that hold no table of text as they are, and what to do about them."""

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from atlas_ray.catalog.parts import TABLE_ROWS, Origin, Part, RawTable
 from atlas_ray.errors import CatalogError
+from atlas_ray.formats.columns import plain_type
 from atlas_ray.formats.table_files import parquet_files, read_footers
 
 
@@ -33,7 +34,7 @@ def read_parquet(source: Origin, parts: Sequence[Part]) -> Iterator[RawTable]:
         assert file is not None
         names = list(dict.fromkeys((*file.schema.names, *file.folders)))
         source.header = names
-        fields = [pa.field(name, file.type_of(name)) for name in names]
+        fields = [pa.field(name, plain_type(file.type_of(name))) for name in names]
         first = part.before + 1
         for raw, _ in file.batches(fields, TABLE_ROWS):
             table = pa.Table.from_arrays(raw, names=names)
