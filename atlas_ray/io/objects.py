@@ -1,5 +1,6 @@
 """A reader of many objects by URI, each with its own outcome."""
 
+import contextlib
 import errno
 import os
 import random
@@ -8,15 +9,16 @@ import stat
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import NamedTuple, Self, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
 
 from atlas_ray.errors import RETRYABLE_CODES, FetchError, OutageError, StorageError
 from atlas_ray.io import stores
+from atlas_ray.io.etags import etag_of_file, etag_of_object
 from atlas_ray.io.stores import Bucket, Client, RequestError, is_object
 
 ODD_KEY = re.compile(rf"{stores.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
@@ -57,7 +59,10 @@ PROBE = ".atlas-ray/probe"
 PROBE_S = 5.0
 """The time limit of an answer to `PROBE` when a command starts."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 15.0
+ETAGS_PER_TASK = 16
+"""Etags that one thread asks for at a time: a file's costs less than to wake a thread."""
 
+Outcome = TypeVar("Outcome")
 Reserve = Callable[[int], None]
 """Reserves memory: it is called with a number of bytes before they are read, and raises to refuse them."""
 
@@ -68,6 +73,14 @@ def no_limit(_: int) -> None:
 
 def no_words(_: str) -> None:
     """Say nothing."""
+
+
+class Object(NamedTuple):
+    """An object that was read."""
+
+    content: bytes
+    etag: str | None
+    """Its etag when it was read (`atlas_ray.io.etags`)."""
 
 
 class _Outage:
@@ -147,7 +160,21 @@ class ObjectReader:
         Raises:
             OutageError: if a store has been away for longer than `outage_s`.
         """
-        return list(self._pool.map(self._outcome, uris))
+        return list(self._pool.map(lambda uri: self._outcome(self.read, uri), uris))
+
+    def get_many(self, uris: Sequence[str]) -> list[Object | FetchError]:
+        """Read objects as `read_many` does, each with its etag."""
+        return list(self._pool.map(lambda uri: self._outcome(self.get, uri), uris))
+
+    def etags(self, uris: Sequence[str]) -> list[str | FetchError | None]:
+        """Return the etags of objects, which are not read; one request or system call each.
+
+        Raises:
+            OutageError: if a store has been away for longer than `outage_s`.
+        """
+        parts = (uris[start : start + ETAGS_PER_TASK] for start in range(0, len(uris), ETAGS_PER_TASK))
+        found = self._pool.map(lambda part: [self._outcome(self.etag, uri) for uri in part], parts)
+        return [outcome for part in found for outcome in part]
 
     def await_store(self, bucket: str) -> None:
         """Wait until a store answers; that credentials are wrong is an answer, too.
@@ -170,21 +197,21 @@ class ObjectReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _outcome(self, uri: str) -> bytes | FetchError:
+    def _outcome(self, ask: Callable[[str], Outcome], uri: str) -> Outcome | FetchError:
         began = time.monotonic()
-        outcome = self._tried(uri, self._attempts)
+        outcome = self._tried(ask, uri, self._attempts)
         while self._outage_s and is_object(uri) and _may_pass(outcome):
             back_at = self._wait_for_store(_bucket_uri(uri), began)
             away, began = back_at > began, time.monotonic()
-            outcome = self._tried(uri, self._attempts if away else 1)
+            outcome = self._tried(ask, uri, self._attempts if away else 1)
             if not away:  # the store answers: it is this object that fails
                 break
         return outcome
 
-    def _tried(self, uri: str, attempts: int) -> bytes | FetchError:
+    def _tried(self, ask: Callable[[str], Outcome], uri: str, attempts: int) -> Outcome | FetchError:
         for attempt in range(1, attempts + 1):
             try:
-                return self.read(uri)
+                return ask(uri)
             except FetchError as error:
                 if attempt == attempts or not _may_pass(error):
                     return error
@@ -202,7 +229,7 @@ class ObjectReader:
         outage = self._outages[bucket]
         with outage.lock:
             pause_s = FIRST_PAUSE_S
-            while _may_pass(error := self._tried(f"{bucket}/{PROBE}", 1), away_codes):
+            while _may_pass(error := self._tried(self.read, f"{bucket}/{PROBE}", 1), away_codes):
                 outage.since = outage.since or failed_since
                 away_s = time.monotonic() - outage.since
                 text = f"the store {bucket} has not answered for {away_s:.0f} s: {str(error)[:300]}"
@@ -228,51 +255,53 @@ class ObjectReader:
         Raises:
             FetchError: with its code.
         """
+        return self.get(uri, reserve).content
+
+    def get(self, uri: str, reserve: Reserve = no_limit) -> Object:
+        """Read one object as `read` does, with its etag."""
         if is_object(uri):
-            return self._read_object(uri, reserve)
-        scheme, separator, rest = uri.partition("://")
-        if separator and scheme != "file":
-            raise FetchError("unsupported_uri", f"{uri[:200]}: scheme {scheme[:20]!r}; expected {stores.EXPECTED}")
-        return self._read_file(rest if separator else uri, reserve)
+            return self._get_object(uri, reserve)
+        path = _local_path(uri)
+        with _explained_file(path), open(path, "rb", opener=_without_waiting) as stream:
+            status = os.fstat(stream.fileno())
+            _check_regular(path, status)
+            self._check_size(path, status.st_size)
+            reserve(status.st_size)
+            return Object(stream.read(status.st_size), etag_of_file(status))
 
-    def _read_file(self, path: str, reserve: Reserve) -> bytes:
-        try:
-            with open(path, "rb", opener=_without_waiting) as stream:
-                status = os.fstat(stream.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise FetchError("unreadable", f"{path}: not a regular file")
-                self._check_size(path, status.st_size)
-                reserve(status.st_size)
-                return stream.read(status.st_size)
-        except FileNotFoundError:
-            raise FetchError("not_found", f"{path}: no such file") from None
-        except PermissionError:
-            raise FetchError("forbidden", f"{path}: permission denied") from None
-        except (OSError, ValueError) as error:
-            passing = isinstance(error, OSError) and error.errno in RETRYABLE_ERRNOS
-            raise FetchError("unreachable" if passing else "unreadable", f"{path}: {error}") from None
+    def etag(self, uri: str) -> str | None:
+        """Return the etag of one object, which is not read; None if it has none.
 
-    def _read_object(self, uri: str, reserve: Reserve) -> bytes:
-        try:
-            _, bucket, key = stores.split(uri)
-            uri.encode()
-        except (StorageError, UnicodeEncodeError) as error:
-            raise FetchError("unsupported_uri", f"{uri[:200]!r}: {error}") from None
-        if not key:
-            raise FetchError("unsupported_uri", f"{uri[:200]!r}: expected {stores.EXPECTED}")
+        Raises:
+            FetchError: with its code.
+        """
+        if not is_object(uri):
+            path = _local_path(uri)
+            with _explained_file(path):
+                status = os.stat(path)
+                _check_regular(path, status)
+                return etag_of_file(status)
+        _, key = _split_object(uri)
+        if ODD_KEY.search(key):
+            return None
+        with _explained_object(uri):
+            meta = obstore.head(self._bucket(uri), key)
+            return etag_of_object(meta["e_tag"], meta["size"])
+
+    def _get_object(self, uri: str, reserve: Reserve) -> Object:
+        bucket, key = _split_object(uri)
 
         def admit(size: int) -> None:
             self._check_size(uri, size)
             reserve(size)
 
-        try:
+        with _explained_object(uri):
             if ODD_KEY.search(key):  # the quicker client would ask for another object, or for none
-                return self._client(uri).read(bucket, key, admit)
+                return Object(self._client(uri).read(bucket, key, admit), None)
             answer = obstore.get(self._bucket(uri), key)
-            admit(answer.meta["size"])
-            return bytes(answer.bytes())
-        except (BaseError, OSError, ValueError) as error:
-            raise _explained(uri, error) from None
+            meta = answer.meta
+            admit(meta["size"])
+            return Object(bytes(answer.bytes()), etag_of_object(meta["e_tag"], meta["size"]))
 
     def _bucket(self, uri: str) -> Bucket:
         where = _bucket_uri(uri)
@@ -301,6 +330,53 @@ def _bucket_uri(uri: str) -> str:
 
 def _may_pass(outcome: object, codes: frozenset[str] = RETRYABLE_CODES) -> bool:
     return isinstance(outcome, FetchError) and outcome.code in codes
+
+
+def _local_path(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    if separator and scheme != "file":
+        raise FetchError("unsupported_uri", f"{uri[:200]}: scheme {scheme[:20]!r}; expected {stores.EXPECTED}")
+    return rest if separator else uri
+
+
+def _split_object(uri: str) -> tuple[str, str]:
+    """Return the bucket and the key of an object."""
+    try:
+        _, bucket, key = stores.split(uri)
+        uri.encode()
+    except (StorageError, UnicodeEncodeError) as error:
+        raise FetchError("unsupported_uri", f"{uri[:200]!r}: {error}") from None
+    if not key:
+        raise FetchError("unsupported_uri", f"{uri[:200]!r}: expected {stores.EXPECTED}")
+    return bucket, key
+
+
+def _check_regular(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise FetchError("unreadable", f"{path}: not a regular file")
+
+
+@contextlib.contextmanager
+def _explained_file(path: str) -> Iterator[None]:
+    """Turn the errors of a local file into a `FetchError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FetchError("not_found", f"{path}: no such file") from None
+    except PermissionError:
+        raise FetchError("forbidden", f"{path}: permission denied") from None
+    except (OSError, ValueError) as error:
+        passing = isinstance(error, OSError) and error.errno in RETRYABLE_ERRNOS
+        raise FetchError("unreachable" if passing else "unreadable", f"{path}: {error}") from None
+
+
+@contextlib.contextmanager
+def _explained_object(uri: str) -> Iterator[None]:
+    """Turn the errors of a store into a `FetchError`."""
+    try:
+        yield
+    except (BaseError, OSError, ValueError) as error:
+        raise _explained(uri, error) from None
 
 
 def _explained(uri: str, error: Exception) -> FetchError:
