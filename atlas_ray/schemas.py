@@ -63,6 +63,8 @@ PREDICTIONS = pa.schema(
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("image_uri", pa.string(), nullable=False),
         ("sha256", pa.string()),
+        ("etag", pa.string()),
+        ("texts_id", pa.int64()),
         ("category_path", CATEGORY_PATH),
         ("probability", pa.float32()),
         ("level_probabilities", pa.list_(pa.float32())),
@@ -79,7 +81,8 @@ PREDICTIONS = pa.schema(
 `probability` is normalized over the taxonomy; `outside_probability` is the mass that the model put
 outside it. `level_probabilities[i]` is the probability of the first `i + 1` names of the path.
 `alternatives` are the next best paths, best first, without the chosen one. `zoomed_probability` is
-null if no zoom filter ran.
+null if no zoom filter ran. `etag` and `texts_id` tell a later run whether picture and texts are the ones that were
+scored (`atlas_ray.scoring.carry`).
 
 A model that reads texts answers also where the picture could not be had; `picture_error` then says
 why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
@@ -94,6 +97,8 @@ FILTERED = pa.schema(
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("image_uri", pa.string(), nullable=False),
         ("sha256", pa.string()),
+        ("etag", pa.string()),
+        ("texts_id", pa.int64()),
         ("zoomed_probability", pa.float32()),
     ]
 )
@@ -107,9 +112,10 @@ QUARANTINE = pa.schema(
         pa.field("stage", pa.string(), nullable=False),
         pa.field("error_code", pa.string(), nullable=False),
         ("message", pa.string()),
+        ("etag", pa.string()),
     ]
 )
-"""Inputs that could not be processed: one row for each.
+"""Inputs that could not be processed: one row for each. `etag` is null if nothing was read.
 
 Rows of an import that never became a picture have `image_id` -1; their message names file and line.
 """
@@ -123,6 +129,7 @@ CATEGORIZED = pa.schema(
         ("alternatives", pa.list_(ALTERNATIVE)),
         *MEANS,
         ("images_scored", pa.int32()),
+        ("images_carried", pa.int32()),
         ("images_filtered", pa.int32()),
         ("images_quarantined", pa.int32()),
         ("only_zoomed", pa.bool_()),
@@ -146,7 +153,8 @@ CATEGORIZED = pa.schema(
 )
 """Scored products: one row for each product of the catalogue, its pictures' predictions combined into one path.
 
-`images_scored` counts pictures that were seen, `images_quarantined` those that could not be had, also where the
+`images_scored` counts pictures that were seen, `images_carried` those of them whose answer was carried over from an
+earlier run, `images_quarantined` those that could not be had, also where the
 product's texts gave an answer. `category_path` is null if the product could not be scored, or if its
 path has no certain place in the taxonomy that the run was migrated to. From `store` to `split` the columns are the
 catalogue's own, carried along so that an evaluation or an export reads this one table. `only_zoomed`: all
@@ -226,7 +234,9 @@ COLUMNS = {
     "split": "Side of the product: `train`, `val` or `test`, null if it has none.",
     "crawled_at": "When the product's page was read.",
     "sha256": "Hash of the picture's bytes, null until somebody reads it.",
-    "etag": "Version of the picture that its store stated when somebody read it; null if it states none.",
+    "etag": "What the store said of the picture when it was read, and says as long as it stays the same: an object's "
+    "ETag and size, a file's size, times and inode; null if it was not read, or was written a moment before.",
+    "texts_id": "Hash of the texts that the model read, null if it reads none.",
     "width": "Width of the picture in pixels, null until somebody reads it.",
     "height": "Height of the picture in pixels, null until somebody reads it.",
     "probability": "Probability of `category_path` among all paths that were searched.",
@@ -243,6 +253,7 @@ COLUMNS = {
     "error_code": "Short stable code, see the list of error codes.",
     "message": "What was wrong, in a sentence.",
     "images_scored": "Pictures of the product that were seen.",
+    "images_carried": "Those of them whose answer was carried over from an earlier run.",
     "images_filtered": "Pictures of the product that the zoom filter left out.",
     "images_quarantined": "Pictures of the product that could not be had.",
     "only_zoomed": "Whether all pictures were close-ups, of which the least zoomed one was scored.",
@@ -274,6 +285,22 @@ def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndar
     digests = b"".join(
         hashlib.blake2b(_picture_name(*names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
         for names in zip(product_ids, image_uris, strict=True)
+    )
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+
+def texts_ids(texts: Sequence[Sequence[str | None]]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Return ids of the texts of products, int64.
+
+    Args:
+        texts: For each field, in the same order each time, the texts of all products.
+    """
+    digests = b"".join(
+        hashlib.blake2b(
+            "".join("-" if text is None else f"{len(text)}:{text}" for text in one).encode("utf-8", "surrogatepass"),
+            digest_size=8,
+        ).digest()
+        for one in zip(*texts, strict=True)
     )
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 

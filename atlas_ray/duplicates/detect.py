@@ -16,7 +16,7 @@ from atlas_ray.arrays import Integers
 from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint, near_pairs
 from atlas_ray.io import storage
 from atlas_ray.modalities.pictures import decode_batch
-from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, with_errors
+from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, good_rows, with_errors
 from atlas_ray.settings import Settings, setting
 
 FINGERPRINTED = pa.schema(
@@ -29,7 +29,7 @@ FINGERPRINTED = pa.schema(
     ]
 )
 """One row a picture; the fingerprint is all zero for a picture of one colour."""
-OUTCOMES = pa.unify_schemas([FINGERPRINTED, ERROR])
+OUTCOMES = pa.unify_schemas([FINGERPRINTED, READ, ERROR])
 """A picture with its fingerprint, or a failed one."""
 
 DUPLICATES = pa.schema(
@@ -106,7 +106,7 @@ def fingerprint_block(table: pa.Table) -> pa.Table:
     pixels, refused = decode_batch(table["bytes"].take(pa.array(good)).to_pylist(), GRID_PX)
     words = np.zeros((len(table), WORDS), np.uint64)
     words[good] = fingerprint(pixels)
-    out = table.select([*KEYS, "sha256", *ERROR.names]).append_column("fingerprint", fingerprint_column(words))
+    out = table.select([*KEYS, *READ.names, *ERROR.names]).append_column("fingerprint", fingerprint_column(words))
     out = with_errors(out, "decode", {int(good[i]): error for i, error in refused.items()})
     return out.select(OUTCOMES.names).cast(OUTCOMES)
 

@@ -36,7 +36,7 @@ class Embed:
         vectors[rows] = found
         table = with_refusals(table, {int(rows[i]): error for i, error in refused.items()})
         table, picture_error = keep_answered(table, pa.chunked_array([vectors.any(1)]))
-        out = table.select([*KEYS, *CARRIED, *ERROR.names])
+        out = table.select([*KEYS, *CARRIED, "etag", *ERROR.names])
         out = out.append_column("vector", vector_column(vectors)).append_column("picture_error", picture_error)
         embedded = out["error_code"].null_count
         self._board.add.remote({"embedded": embedded, "quarantined": len(out) - embedded})

@@ -99,6 +99,7 @@ def _products(products: pa.Table, stored: pa.Table) -> pa.Table:
 
 def _quarantine(failed: pa.Table) -> pa.Table:
     staged = failed.append_column("stage", pa.array(["fetch"] * len(failed), pa.string()))
+    staged = staged.append_column("etag", pa.nulls(len(failed), pa.string()))
     return staged.select(QUARANTINE.names).cast(QUARANTINE)
 
 

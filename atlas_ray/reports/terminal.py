@@ -132,8 +132,9 @@ def print_score(report: Any) -> None:
         console.print(f"{report.output} holds this run already, finished {run['finished_at'][:19]}; nothing to do")
     table = Table("pictures", "count", title=f"model {run['identity']['model_id']}")
     table.columns[1].justify = "right"
-    for name in ("input", "scored", "filtered", "quarantined"):
-        table.add_row(name, str(counts[name]))
+    for name in ("input", "scored", "carried", "filtered", "quarantined"):
+        if name != "carried" or run.get("previous"):
+            table.add_row(name, str(counts[name]))
     for code, count in sorted(run["quarantined_by_code"].items(), key=lambda item: -item[1]):
         table.add_row(f"  {code}", str(count))
     if unseen := run.get("without_picture_by_code"):
@@ -151,7 +152,8 @@ def print_score(report: Any) -> None:
 
 def _rate(run: dict[str, Any]) -> str:
     seconds = run["seconds"].get("first_read_to_last_write")
-    scored = run["counts"]["input"] - run["resumed_from"]
+    carried = sum((run.get("previous") or {}).get("carried", {}).values())
+    scored = run["counts"]["input"] - run["resumed_from"] - carried
     return (
         f"{scored / seconds:.0f} pictures/s from first read to last write" if seconds else "nothing was left to score"
     )

@@ -22,6 +22,8 @@ from atlas_ray.runtime.tables import count_rows
 
 CHECKPOINT = "checkpoint"
 PENDING = ".pending.parquet"
+UNSTREAMED = "carried-"
+"""The beginning of the names of files that were written before the stream began, and that no commit names."""
 RETRIED = "retried.parquet"
 """The pictures that a run is to ask for again, while their rows are being taken out of its tables."""
 
@@ -115,7 +117,7 @@ def _files(output: str, folders: Sequence[str]) -> list[str]:
 
 
 def recover(output: str, folders: Sequence[str]) -> int:
-    """Put the output into the state of its last commit: only files that a commit names are left.
+    """Put the output into the state of its last commit: only files that a commit names, and `UNSTREAMED`, are left.
 
     Args:
         output: The run's folder.
@@ -130,7 +132,7 @@ def recover(output: str, folders: Sequence[str]) -> int:
         uri
         for folder in folders
         for uri in storage.files(storage.join(output, folder))
-        if uri.rpartition("/")[2] not in committed
+        if (name := uri.rpartition("/")[2]) not in committed and not name.startswith(UNSTREAMED)
     ]
     pending = [storage.join(output, CHECKPOINT, name) for name in names if name.endswith(PENDING)]
     for uri in undone + pending:  # a pending file goes last: until then the next recovery knows of its data, too

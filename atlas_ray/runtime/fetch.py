@@ -6,10 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_ray.errors import ItemError
-from atlas_ray.io.objects import ObjectReader
+from atlas_ray.errors import FetchError
+from atlas_ray.io.objects import Object, ObjectReader
 from atlas_ray.runtime.joined import NO_PICTURE
-from atlas_ray.runtime.outcomes import with_errors
+from atlas_ray.runtime.outcomes import READ, with_errors
+
+FETCH_STAGE = "fetch"
 
 
 class Fetch:
@@ -29,17 +31,23 @@ class Fetch:
         )
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Add `bytes`, null where they could not be had or there is no picture, and the error columns."""
+        """Add `bytes` and `READ`, null where they could not be had or there is no picture, and the error columns."""
         started = time.time()
         uris = table["image_uri"].to_pylist()
         there = [row for row, uri in enumerate(uris) if self._read and uri != NO_PICTURE]
-        contents: list[bytes | ItemError | None] = [None] * len(uris)
-        for row, content in zip(there, self._reader.read_many([uris[row] for row in there]), strict=True):
-            contents[row] = content
+        found: list[bytes | None] = [None] * len(uris)
+        sha256: list[str | None] = [None] * len(uris)
+        etag: list[str | None] = [None] * len(uris)
+        errors: dict[int, FetchError] = {}
+        for row, outcome in zip(there, self._reader.get_many([uris[row] for row in there]), strict=True):
+            if isinstance(outcome, Object):
+                found[row], etag[row] = outcome
+                sha256[row] = hashlib.sha256(outcome.content).hexdigest()
+            else:
+                errors[row] = outcome
         self._board.span.remote("fetch", started, time.time())
-        found = [content if isinstance(content, bytes) else None for content in contents]
-        errors = {i: content for i, content in enumerate(contents) if isinstance(content, ItemError)}
-        sha256 = [hashlib.sha256(content).hexdigest() if content is not None else None for content in found]
-        out = table.append_column("sha256", pa.array(sha256, pa.string()))
+        out = table
+        for name, values in zip(READ.names, (sha256, etag), strict=True):
+            out = out.append_column(name, pa.array(values, pa.string()))
         out = out.append_column("bytes", pa.array(found, pa.large_binary()))
-        return with_errors(out, "fetch", errors)
+        return with_errors(out, FETCH_STAGE, errors)

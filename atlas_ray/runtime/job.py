@@ -77,9 +77,8 @@ class Job:
                 raise OutputError(
                     f"{self.output} holds a model or a catalogue ({name}); {self._name} into a folder of its own"
                 )
-        for name in ("catalog", "run"):
+        for name, what in (("catalog", "catalogue"), ("run", "run"), ("previous", "earlier run")):
             if identity.get(name) == self.output:
-                what = "catalogue" if name == "catalog" else name
                 raise OutputError(f"{self.output} is the {what} itself; {self._name} into a folder of its own")
         if not storage.exists(storage.join(self.output, self._settings)):
             for name in (RUN, *self.streams, *self.makes):

@@ -49,7 +49,7 @@ def write_inputs(catalog: Catalog, output: str, columns: Sequence[str], *, split
     if not storage.exists(done) or json.loads(storage.read_bytes(done)) != wanted:
         storage.delete_folder(inputs)
         schema = pa.schema([("kind", pa.int8()), *(field.with_nullable(True) for field in fields)])
-        join = functools.partial(_with_products, columns=tuple(columns), split=split)
+        join = functools.partial(with_products, columns=tuple(columns), split=split)
         rows = catalog.images.rows + catalog.products.rows
         joined = by_product(((catalog.products, PRODUCT), (catalog.images, IMAGE)), schema, rows, join)
         write_table(joined, output, INPUTS)
@@ -57,8 +57,14 @@ def write_inputs(catalog: Catalog, output: str, columns: Sequence[str], *, split
     return open_table(inputs, pa.schema(fields), may_be_missing=True)
 
 
-def _with_products(table: pa.Table, columns: Sequence[str], split: str | None) -> pa.Table:
-    """Turn all rows of some products into rows of pictures with their products' columns."""
+def with_products(table: pa.Table, columns: Sequence[str], split: str | None = None) -> pa.Table:
+    """Turn all rows of some products into rows of pictures with their products' columns.
+
+    Args:
+        table: Rows of the products and images tables, tagged by their `kind`, with the columns `OF_PICTURES`.
+        columns: Columns of the products.
+        split: As in `write_inputs`.
+    """
     table = table.combine_chunks()
     for name in FIELDS:
         if name in columns:  # what a model does not read need not travel

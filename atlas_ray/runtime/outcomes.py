@@ -15,6 +15,8 @@ from atlas_ray.errors import AnswerError, ItemError, PictureError
 from atlas_ray.schemas import QUARANTINE
 
 KEYS = ("image_id", "product_id", "image_uri")
+READ = pa.schema([("sha256", pa.string()), ("etag", pa.string())])
+"""What identifies the bytes that were read of a picture."""
 ERROR = pa.schema([("stage", pa.string()), ("error_code", pa.string()), ("message", pa.string())])
 
 

@@ -11,9 +11,9 @@ import ray.data
 from atlas_ray.formats.tables import Piece, Table
 from atlas_ray.runtime.source import TableSource, read_source
 
-PRODUCT, IMAGE, OUTCOME, FILTERED, QUARANTINED = range(5)
-"""The table that a row is from: the products, the images, or what became of an image, of which the last two say that it
-was left out."""
+PRODUCT, IMAGE, OUTCOME, CARRIED, FILTERED, QUARANTINED = range(6)
+"""The table that a row is from: the products, the images, or what became of an image: it was answered in this run or in
+an earlier one, or left out."""
 PARTITION_ROWS = 100_000
 MAX_READ_TASKS = 1_000
 

@@ -2,6 +2,8 @@
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +14,8 @@ from atlas_ray.errors import AuditError
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
-from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product
+from atlas_ray.runtime.checkpoint import UNSTREAMED
+from atlas_ray.runtime.shuffle import CARRIED, FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import Catalog
 from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, QUARANTINE
@@ -24,7 +27,7 @@ from atlas_ray.scoring.settings import ScoreConfig
 def combine_products(
     config: ScoreConfig,
     catalog: Catalog,
-    source: Table,
+    images: Sequence[Table],
     output: str,
     identity: dict[str, Any],
     fitted: Fitted | None,
@@ -34,24 +37,29 @@ def combine_products(
     Args:
         config: The run's settings.
         catalog: The catalogue.
-        source: The table of what was to be scored.
+        images: The tables of what was to be scored.
         output: The run's folder.
         identity: What the run is made of.
         fitted: The products that the model was fitted on; None where that is not known.
     """
     storage.delete_folder(storage.join(output, "products"))
-    written = [
-        (open_table(storage.join(output, name), schema, may_be_missing=True), kind)
-        for name, schema, kind in (
-            ("predictions", PREDICTIONS, OUTCOME),
-            ("filtered", FILTERED_ROWS, FILTERED),
-            ("quarantine", QUARANTINE, QUARANTINED),
-        )
-    ]
+    predictions, filtered, quarantine = (
+        open_table(storage.join(output, name), schema, may_be_missing=True)
+        for name, schema in (("predictions", PREDICTIONS), ("filtered", FILTERED_ROWS), ("quarantine", QUARANTINE))
+    )
+    carried = [file for file in predictions.files if file.uri.rpartition("/")[2].startswith(UNSTREAMED)]
+    total = sum(table.rows for table in images)
     combined = by_product(
-        ((catalog.products, PRODUCT), (source, IMAGE), *written),
+        (
+            (catalog.products, PRODUCT),
+            *((table, IMAGE) for table in images),
+            (replace(predictions, files=tuple(file for file in predictions.files if file not in carried)), OUTCOME),
+            (replace(predictions, files=tuple(carried)), CARRIED),
+            (filtered, FILTERED),
+            (quarantine, QUARANTINED),
+        ),
         JOINED,
-        source.rows,
+        total,
         functools.partial(
             _combine,
             fitted=ray.put(fitted),  # once for all tasks of a machine
@@ -63,7 +71,7 @@ def combine_products(
         ),
     )
     write_table(combined, output, "products")
-    return _counts(output, source.rows)
+    return _counts(output, total)
 
 
 def _combine(table: pa.Table, fitted: Any, **options: Any) -> pa.Table:
@@ -74,12 +82,14 @@ def _counts(output: str, total: int) -> dict[str, int]:
     """Add up the products table and hold it against the input."""
     table = open_table(storage.join(output, "products"), CATEGORIZED, may_be_missing=True)
     counts = Counter[str]()
-    for batch in table.batches(["images_scored", "images_filtered", "images_quarantined", "category_path"]):
+    outcomes = ("scored", "carried", "filtered", "quarantined")
+    for batch in table.batches([*(f"images_{outcome}" for outcome in outcomes), "category_path"]):
         counts["products"] += len(batch)
         counts["products_categorized"] += len(batch) - batch["category_path"].null_count
-        for outcome in ("scored", "filtered", "quarantined"):
+        for outcome in outcomes:
             counts[outcome] += pc.sum(batch[f"images_{outcome}"]).as_py() or 0
-    counts["input"] = counts["scored"] + counts["filtered"] + counts["quarantined"]
+    counts["scored"] -= counts["carried"]  # the columns of a product count both
+    counts["input"] = sum(counts[outcome] for outcome in outcomes)
     counts["repeated_input_rows"] = total - counts["input"]
     if counts["repeated_input_rows"] < 0:
         raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")

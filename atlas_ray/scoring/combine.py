@@ -16,7 +16,7 @@ from atlas_ray.formats.fitted import Fitted
 from atlas_ray.metrics.decision import decided_levels
 from atlas_ray.prediction.aggregate import ListedPaths, Means, has_a_say, path_nodes
 from atlas_ray.runs.leaves import path_lengths, path_prefixes
-from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
+from atlas_ray.runtime.shuffle import CARRIED, FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, MEANS, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.taxonomy import CategoryPath
 
@@ -41,7 +41,7 @@ JOINED = pa.schema(
         *(CATEGORIZED.field(name) for name in REPEATED),
     ]
 )
-"""What is shuffled: rows of five tables in one shape."""
+"""What is shuffled: rows of six tables in one shape."""
 
 
 def combine(
@@ -59,7 +59,7 @@ def combine(
     the products that the model was fitted on, where that is known.
 
     Raises:
-        AuditError: where a picture is not scored, filtered or quarantined, is more than one of
+        AuditError: where a picture is not scored, carried, filtered or quarantined, is more than one of
             them, or stands more often than in the catalogue.
     """
     table = table.sort_by([("product_id", "ascending"), ("kind", "ascending"), ("image_id", "ascending")])
@@ -69,7 +69,8 @@ def combine(
     image_id = table["image_id"].fill_null(0).to_numpy()
     count = len(products)
     rows = _audited(owner, kind, image_id, products)
-    scored, left_out, failed = (rows[kind[rows] == what] for what in (OUTCOME, FILTERED, QUARANTINED))
+    answered = (OUTCOME, CARRIED)
+    scored, left_out, failed = (rows[np.isin(kind[rows], what)] for what in (answered, FILTERED, QUARANTINED))
     # A picture that could not be had, and was answered about by its texts, is neither zoomed nor normal.
     zoomed = table["zoomed_probability"].cast(pa.float64()).fill_null(np.inf).to_numpy()
     scored, dropped, only_zoomed = _without_zoomed(scored, owner, zoomed, zoom_threshold, count)
@@ -91,6 +92,7 @@ def combine(
             "product_id": products,
             **merged,
             "images_scored": np.bincount(owner[scored[~dead[scored]]], minlength=count),
+            "images_carried": np.bincount(owner[scored[~dead[scored] & (kind[scored] == CARRIED)]], minlength=count),
             "images_filtered": np.bincount(owner[left_out], minlength=count),
             "images_quarantined": np.bincount(owner[np.concatenate([failed, not_seen])], minlength=count),
             "only_zoomed": only_zoomed,

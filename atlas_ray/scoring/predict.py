@@ -23,6 +23,7 @@ from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runtime.outcomes import (
     ERROR,
     KEYS,
+    READ,
     good_rows,
     keep_answered,
     pictured_rows,
@@ -30,7 +31,7 @@ from atlas_ray.runtime.outcomes import (
     with_errors,
     with_refusals,
 )
-from atlas_ray.schemas import FILTERED, PREDICTIONS
+from atlas_ray.schemas import FILTERED, PREDICTIONS, texts_ids
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 
 OUTCOMES = pa.unify_schemas([PREDICTIONS, ERROR])
@@ -131,8 +132,11 @@ class Predict:
         predicted = scatter(predicted, rows, len(table))
         table = with_refusals(table, {int(rows[i]): error for i, error in refused.items()})
         table, columns["picture_error"] = keep_answered(table, predicted["category_path"].is_valid())
-        columns |= {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
+        columns |= {name: table[name] for name in (*KEYS, *READ.names, *ERROR.names)}
         columns |= {name: predicted[name] for name in COLUMNS}
+        columns["texts_id"] = pa.nulls(len(table), pa.int64())
+        if self._spec.texts:
+            columns["texts_id"] = pa.array(texts_ids([table[name].to_pylist() for name in self._spec.texts]))
         columns["model_id"] = pa.repeat(pa.scalar(predictor.model_id), len(table))
         columns["taxonomy_id"] = pa.repeat(pa.scalar(predictor.taxonomy.id), len(table))
         columns.setdefault("zoomed_probability", pa.nulls(len(table), pa.float32()))

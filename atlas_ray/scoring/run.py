@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,9 +22,10 @@ from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.joined import write_inputs
 from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.pictures import ask_model, stream_pictures
-from atlas_ray.runtime.tables import count_labels, open_catalog
+from atlas_ray.runtime.tables import Catalog, count_labels, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.scoring.account import combine_products
+from atlas_ray.scoring.carry import CARRIED_PICTURES, TO_SCORE, Previous, carry_over, open_previous
 from atlas_ray.scoring.combine import OF_PRODUCTS
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
 from atlas_ray.scoring.settings import ScoreConfig
@@ -31,6 +33,9 @@ from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leave
 
 FOLDERS = ("predictions", "filtered", "quarantine")
 """What the stream writes in."""
+ANSWERS = 1
+"""The version of what the program answers about a picture. A change that makes it answer otherwise raises it; earlier
+answers are then not carried over."""
 
 
 def score(config: ScoreConfig) -> RunReport:
@@ -47,13 +52,16 @@ def score(config: ScoreConfig) -> RunReport:
     """
     if config.taxonomy and storage.exists(config.taxonomy):  # else a built-in one, by its name
         config = replace(config, taxonomy=storage.absolute(config.taxonomy))
-    with Job("score", config, streams=FOLDERS, makes=("products", PREDICTED)) as job:
+    scratch = (TO_SCORE, CARRIED_PICTURES)
+    with Job("score", config, streams=FOLDERS, makes=("products", PREDICTED), scratch=scratch) as job:
         return _score(config, job)
 
 
 def _score(config: ScoreConfig, job: Job) -> RunReport:
     output = job.output
     spec, identity, fitted = _identity(config, current(storage.absolute(config.catalog)))
+    previous = open_previous(config.previous) if config.previous else None
+    identity |= {"previous": previous and previous.uri, "trust": config.trust if previous else None}
     catalog = open_catalog(
         identity["catalog"],
         products=(*OF_PRODUCTS, *spec.texts),
@@ -70,20 +78,39 @@ def _score(config: ScoreConfig, job: Job) -> RunReport:
     storage.write_bytes(storage.join(output, PREDICTED), predicted.to_json().encode())
     for note in notes:
         tell(note)
-    source = write_inputs(catalog, output, spec.texts) if spec.texts else catalog.images
-    if not source.rows + catalog.unusable_rows:
+    source, images, kept = _inputs(config, catalog, job, spec, previous)
+    if not sum(table.rows for table in images) + catalog.unusable_rows:
         raise CatalogError(f"{catalog.uri}: no product and no picture to score")
     stages = functools.partial(_stages, config, source, spec)
     job.stream("scoring", source.rows, stages, split=split_scored, rows_per_file=config.rows_per_file)
     streamed = time.time()
-    counts = combine_products(config, catalog, source, output, identity, fitted)
+    counts = combine_products(config, catalog, images, output, identity, fitted)
     job.seconds["combine"] = time.time() - streamed
     fields = {
+        "previous": kept,
         "notes": notes,
         "fitted_products_known": fitted is not None,
         "without_picture_by_code": picture_errors(output) if spec.texts else {},
     }
     return job.finish(job.account(catalog, counts) | fields)
+
+
+def _inputs(
+    config: ScoreConfig, catalog: Catalog, job: Job, spec: PredictorSpec, previous: Previous | None
+) -> tuple[Table, Sequence[Table], dict[str, Any] | None]:
+    """Return the table to score, the tables of all pictures, and what `run.json` says of the earlier run."""
+    account: dict[str, Any] | None = None
+    if previous is not None:
+        if (reason := previous.difference(job.identity)) is None:
+            started = time.time()
+            carried = carry_over(previous, catalog, job.output, spec.texts, config.trust, config)
+            job.seconds["compare"] = time.time() - started
+            images = [carried.to_score, carried.pictures] if spec.texts else [catalog.images]
+            return carried.to_score, images, {"run": previous.uri, **carried.account()}
+        tell(f"nothing is carried over from {previous.uri}: {reason}")
+        account = {"run": previous.uri, "carries_nothing": reason}
+    source = write_inputs(catalog, job.output, spec.texts) if spec.texts else catalog.images
+    return source, [source], account
 
 
 def _predicted(spec: PredictorSpec) -> Taxonomy:
@@ -150,6 +177,8 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "top_k": config.predictor.top_k,
         "precision": config.predictor.precision,
         "engine": config.predictor.engine,
+        "min_side_px": config.predictor.min_side_px,
+        "answers": ANSWERS,
         "zoom_model_id": zoom_id,
         "zoom_threshold": threshold,
         "target_precision": config.target_precision,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from atlas_ray.prediction.paths import PredictorConfig
 from atlas_ray.runtime.settings import StreamConfig
+from atlas_ray.scoring.trust import TRUST
 from atlas_ray.settings import setting
 
 
@@ -27,6 +28,15 @@ class ScoreConfig(StreamConfig):
         high=0.9999,
     )
     within: str | None = setting("predict at and below this path alone: 'Women > Ethnic Wear'", None)
+    previous: str | None = setting(
+        "an earlier run of the same model; its answers are kept for what has not changed since", None
+    )
+    trust: str = setting(
+        "what pictures are compared by with --previous: the etag, which costs one request for each; the content, which "
+        "is read again; or the URI alone, if what it names never changes",
+        "etag",
+        choices=TRUST,
+    )
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     decode_stage: str = setting(
         "where pictures are decoded: beside the model, in a stage of CPU tasks that scales apart, or "

@@ -14,12 +14,12 @@ from atlas_ray.errors import NOT_A_NUMBER, ItemError
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at
 from atlas_ray.prediction.zoom import ZoomPredictor
-from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, with_refusals
+from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, good_rows, with_refusals
 from atlas_ray.schemas import IMAGES
 
 ZOOMED = pa.schema([*IMAGES, ("zoomed_probability", pa.float32())])
 """A picture that was looked at."""
-OUTCOMES = pa.unify_schemas([ZOOMED, ERROR])
+OUTCOMES = pa.unify_schemas([ZOOMED, READ, ERROR])
 
 
 class JudgeZoom:
@@ -59,7 +59,7 @@ class JudgeZoom:
         refused |= decoded.refused
         answered = np.delete(np.arange(len(good)), sorted(refused))
         rows = or_null(row_at(good[answered], len(table), answered))
-        columns = {name: table[name] for name in (*KEYS, "sha256", *ERROR.names)}
+        columns = {name: table[name] for name in (*KEYS, *READ.names, *ERROR.names)}
         columns |= {
             "width": pa.array(decoded.width_px).take(rows),
             "height": pa.array(decoded.height_px).take(rows),
