@@ -12,6 +12,7 @@ import ray
 
 from atlas_ray.errors import AuditError
 from atlas_ray.formats.fitted import Fitted
+from atlas_ray.formats.table_files import TableFile
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.runtime.checkpoint import UNSTREAMED
@@ -47,14 +48,17 @@ def combine_products(
         open_table(storage.join(output, name), schema, may_be_missing=True)
         for name, schema in (("predictions", PREDICTIONS), ("filtered", FILTERED_ROWS), ("quarantine", QUARANTINE))
     )
-    carried = [file for file in predictions.files if file.uri.rpartition("/")[2].startswith(UNSTREAMED)]
+    answered, carried = (
+        replace(predictions, files=tuple(file for file in predictions.files if _is_carried(file) == whether))
+        for whether in (False, True)
+    )
     total = sum(table.rows for table in images)
     combined = by_product(
         (
             (catalog.products, PRODUCT),
             *((table, IMAGE) for table in images),
-            (replace(predictions, files=tuple(file for file in predictions.files if file not in carried)), OUTCOME),
-            (replace(predictions, files=tuple(carried)), CARRIED),
+            (answered, OUTCOME),
+            (carried, CARRIED),
             (filtered, FILTERED),
             (quarantine, QUARANTINED),
         ),
@@ -72,6 +76,10 @@ def combine_products(
     )
     write_table(combined, output, "products")
     return _counts(output, total)
+
+
+def _is_carried(file: TableFile) -> bool:
+    return file.uri.rpartition("/")[2].startswith(UNSTREAMED)
 
 
 def _combine(table: pa.Table, fitted: Any, **options: Any) -> pa.Table:
