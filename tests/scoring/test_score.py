@@ -82,7 +82,7 @@ def test_every_picture_and_every_product_has_its_row(scored: Path, catalog: str)
 def test_the_account_is_written(scored: Path, small_model: str) -> None:
     account = json.loads((scored / "run.json").read_text())
     assert account["counts"] == {
-        "products": 117, "products_categorized": 112, "input": 117, "scored": 112, "filtered": 0,
+        "products": 117, "products_categorized": 112, "input": 117, "scored": 112, "carried": 0, "filtered": 0,
         "quarantined": 5, "repeated_input_rows": 0,
     }  # fmt: skip
     assert account["identity"]["model_id"] == json.loads((Path(small_model) / "model.json").read_text())["id"]
