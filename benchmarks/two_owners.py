@@ -4,11 +4,12 @@
 
 Both processes import what they need, wait for each other, and begin. The refused one has to end with code 2 and say
 who holds the output; the other one's tables are compared with those of a run that was alone. `demo` is left out by
-default: it is made of the other verbs, and takes minutes.
+default: it is made of the other verbs, and takes minutes. All commands use one Ray, so that none waits for its start.
 """
 
 import argparse
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import ray
 
 from atlas_ray.artifacts import save_zoom_artifact
 from atlas_ray.demo.drawing import GARMENTS, draw_catalog
@@ -176,6 +178,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     options = parser.parse_args()
     wrong = 0
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-", ignore_cleanup_errors=True) as scratch:
         os.makedirs(f"{scratch}/pages")
         bench = Bench(scratch)
