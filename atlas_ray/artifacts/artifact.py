@@ -44,14 +44,14 @@ class Artifact:
         return KINDS[self.kind].spells
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def modalities(self) -> tuple[str, ...]:
         """What it looks at of a product: picture, title, description."""
-        return KINDS[self.kind].reads(self.model.config)
+        return KINDS[self.kind].modalities(self.model.config)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """What it reads beside pictures: title, description."""
-        return texts_of(self.reads)
+        return texts_of(self.modalities)
 
     @property
     def feature_widths(self) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ class Kind:
     """Whether it reads texts, so that its artifact has the words that it knows."""
     has_members: bool = False
     """Whether it fuses other models, which its artifact has copies of."""
-    reads: Callable[[Any], tuple[str, ...]] = lambda config: (PICTURE,)  # noqa: ARG005
+    modalities: Callable[[Any], tuple[str, ...]] = lambda config: (PICTURE,)  # noqa: ARG005
     """Of a configuration: what it looks at of a product: picture, title, description."""
     feature_widths: Callable[[Any, Members], tuple[int, ...]] = lambda model, members: (model.encoder.features,)  # noqa: ARG005
     """Of a network and its members: how wide its features of each modality are, in the order of `reads`."""
@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
         TextConfig,
         TextNetwork,
         has_words=True,
-        reads=lambda config: (config.field,),
+        modalities=lambda config: (config.field,),
         feature_widths=lambda model, _: (model.config.hidden_dim,),
         image_size_px=lambda *_: 0,
     ),
@@ -58,7 +58,7 @@ KINDS: dict[str, Kind] = {
         FusionConfig,
         build_fusion,
         has_members=True,
-        reads=lambda config: config.names,
+        modalities=lambda config: config.names,
         feature_widths=lambda model, members: tuple(members[name].feature_widths[0] for name in model.config.names),
         image_size_px=lambda _, members: members[PICTURE].image_size_px if PICTURE in members else 0,
     ),

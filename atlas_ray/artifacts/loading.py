@@ -143,8 +143,8 @@ def check_member(name: str, member: Artifact, taxonomy: Taxonomy, labels: LabelS
     """
     if member.kind not in MEMBER_KINDS:
         raise ArtifactError(f"{source}: a fused model cannot be fused again")
-    if member.reads != (name,):
-        raise ArtifactError(f"{source}: a model of the {member.reads[0]}; expected one of the {name}")
+    if member.modalities != (name,):
+        raise ArtifactError(f"{source}: a model of the {member.modalities[0]}; expected one of the {name}")
     if member.taxonomy.leaves != taxonomy.leaves:
         own, others = set(member.taxonomy.leaves), set(taxonomy.leaves)
         sides = (("it", sorted(own - others)), ("the others", sorted(others - own)))

@@ -100,7 +100,7 @@ def _stages(config: EmbedConfig, inputs: Table, artifact: Artifact, board: Any) 
         config,
         block_rows=plan.block_rows(predictor.batch_size),
         columns=(*KEYS, *artifact.texts, *CARRIED),
-        read=PICTURE in artifact.reads,
+        read=PICTURE in artifact.modalities,
     )
     predictor = replace(predictor, threads=plan.threads)
     return ask_model(stream, plan, Embed, board, storage.absolute(config.model), predictor)

@@ -76,8 +76,10 @@ def _vector_of(config: SimilarConfig, run: dict[str, Any]) -> NDArray[np.float32
         )
     given = {PICTURE: config.image, "title": config.title, "description": config.description}
     for name, value in given.items():
-        if value is not None and name not in artifact.reads:
-            raise EmbeddingError(f"{config.model} reads {' and '.join(artifact.reads)}; it makes nothing of a {name}")
+        if value is not None and name not in artifact.modalities:
+            raise EmbeddingError(
+                f"{config.model} reads {' and '.join(artifact.modalities)}; it makes nothing of a {name}"
+            )
     predictor = PathPredictor(artifact)
     try:
         with ObjectReader(threads=1) as reader:

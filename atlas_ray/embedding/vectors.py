@@ -22,7 +22,7 @@ class Embed:
     def __init__(self, board: Any, model: str, config: PredictorConfig) -> None:
         self._board = board
         self._predictor = PathPredictor(load_artifact(model), config)
-        self._texts = texts_of(self._predictor.reads)
+        self._texts = texts_of(self._predictor.modalities)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace `bytes` and texts by `vector`, of which each modality's part has length 1, and `picture_error`."""

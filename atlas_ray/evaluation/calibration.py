@@ -77,7 +77,9 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         tell(note)
     try:
         with ProgressDisplay("asking the model", "products") as display:
-            stream, lost = asked_about(catalog, model, split, artifact.reads, Judge, (model, labels), display=display)
+            stream, lost = asked_about(
+                catalog, model, split, artifact.modalities, Judge, (model, labels), display=display
+            )
             parts = list(batches_of(stream.limit(MAX_PICTURES)))
     finally:
         forget_inputs(model)
@@ -217,7 +219,7 @@ class Judge:
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """Return rows of what `_Said.of` takes; a product with nothing to go by drops out."""
         predictor = self._predictor
-        table, label, products = products_of(table, self._labels, predictor.reads, predictor.image_size_px)
+        table, label, products = products_of(table, self._labels, predictor.modalities, predictor.image_size_px)
         kept = predictor.answerable(products)
         leaf = np.full((len(kept), self._width), -1, np.int32)
         log_p = np.full((len(kept), self._width), -np.inf, np.float32)
@@ -238,7 +240,7 @@ class Judge:
             log_p[rows, -1] = np.log(left_out, where=left_out > ROUNDING, out=np.full(len(batch), -np.inf))
         product = np.array(table["product_id"].to_pylist(), dtype=object)
         seen = np.ones(len(table), bool) if products.seen is None else products.seen.numpy()
-        seen = seen | (PICTURE not in predictor.reads)
+        seen = seen | (PICTURE not in predictor.modalities)
         return {
             "leaf": leaf, "log_p": log_p, "label": label[kept], "product": product[kept], "seen": seen[kept],
             "left_out": np.full(len(kept), self._left_out),

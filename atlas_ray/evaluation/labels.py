@@ -92,7 +92,7 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
             raise ArtifactError(f"{uri}: trained on taxonomy {artifact.taxonomy.id}, {uris[0]} on {first.taxonomy.id}")
         check_labels(artifact, first.labels, uri)
     assert first.labels is not None
-    reads = LabelPredictor(artifacts, device="cpu").reads  # fails here, not in a worker
+    modalities = LabelPredictor(artifacts, device="cpu").modalities  # fails here, not in a worker
     counts = np.zeros((len(uris), 3, len(first.labels)), np.int64)
     labelled = f"the catalogue {catalog}, split {split!r},"
     note = match_labels(
@@ -103,7 +103,7 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
     answered, fitted, left_out, products = np.zeros(len(uris), np.int64), np.zeros(len(uris), np.int64), 0, 0
     try:
         with ProgressDisplay("asking the models", "products") as display:
-            stream, _ = asked_about(catalog, output, split, reads, Judge, (uris,), display=display)
+            stream, _ = asked_about(catalog, output, split, modalities, Judge, (uris,), display=display)
             for block in stream.iter_batches(batch_size=None, batch_format="numpy"):
                 counts += block["counts"].sum(0)
                 answered += block["answered"].sum(0)
@@ -129,7 +129,7 @@ def _row(artifact: Artifact, uri: str, counts: Integers, answered: int) -> dict[
     micro = MicroF1.of(*counts.sum(1).tolist())
     return {
         "model": uri,
-        "modalities": "+".join(artifact.reads),
+        "modalities": "+".join(artifact.modalities),
         "policy": artifact.model.config.to_dict().get("policy"),
         "micro_precision": micro.precision,
         "micro_recall": micro.recall,
@@ -175,7 +175,7 @@ class Judge:
         `left_out`, those that are no leaf.
         """
         predictor = self._predictor
-        kept, leaf, products = products_of(table, self._leaves, predictor.reads, predictor.image_size_px)
+        kept, leaf, products = products_of(table, self._leaves, predictor.modalities, predictor.image_size_px)
         has = self._has[torch.from_numpy(leaf)]
         counts = torch.zeros(len(self._uris), 3, has.shape[1], dtype=torch.int64)
         answered = torch.zeros(len(self._uris), dtype=torch.int64)

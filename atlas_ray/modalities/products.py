@@ -14,9 +14,9 @@ Texts = Mapping[str, Sequence[str | None]]
 PICTURE = "picture"
 
 
-def texts_of(reads: Sequence[str]) -> tuple[str, ...]:
-    """Return what a model reads beside pictures: title, description."""
-    return tuple(name for name in reads if name != PICTURE)
+def texts_of(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Return those modalities that are texts: title, description."""
+    return tuple(name for name in modalities if name != PICTURE)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Products:
     """The pictures and texts of `count` products."""
 
     pixels: Tensor
-    """(count, 3, size, size) uint8; anything if there is no picture."""
+    """(count, 3, size, size) uint8; those of a missing picture are ignored."""
     texts: Texts = field(default_factory=dict)
     seen: Tensor | None = None
     """(count,) bool: whether there is a picture; None if all have one."""
@@ -34,20 +34,20 @@ class Products:
         return len(self.pixels)
 
     def text(self, name: str) -> Sequence[str | None]:
-        """Return the text of each product; of a field that was not given, none."""
+        """Return the text of each product; None for a field that was not given."""
         return self.texts.get(name) or [None] * len(self)
 
-    def said(self, name: str) -> Tensor:
+    def has_text(self, name: str) -> Tensor:
         """Return which products have a text with a word in it that models read, (count,) bool."""
         return torch.tensor([has_words(text, name) for text in self.text(name)], dtype=torch.bool)
 
-    def there(self, reads: Sequence[str]) -> Tensor:
+    def present(self, modalities: Sequence[str]) -> Tensor:
         """Return which of these modalities each product has, (count, modalities) bool."""
         seen = torch.ones(len(self), dtype=torch.bool) if self.seen is None else self.seen
-        return torch.stack([seen if name == PICTURE else self.said(name) for name in reads], 1)
+        return torch.stack([seen if name == PICTURE else self.has_text(name) for name in modalities], 1)
 
     def take(self, rows: Sequence[int]) -> Self:
-        """Return some of the products."""
+        """Return the products of these rows."""
         index = torch.as_tensor(rows, dtype=torch.int64)
         return type(self)(
             self.pixels[index],

@@ -1,8 +1,7 @@
-"""The classifier: a picture to one of N leaf paths.
+"""The classifier, which gives a picture one of N leaf paths.
 
-A backbone and the head that the Atlas paper takes from fastai: average and maximum of
-the feature grid side by side, then two blocks of batch normalization, dropout, linear and ReLU,
-without a ReLU after the last.
+It is a backbone with the head that the Atlas paper takes from fastai: the average and the maximum of the feature grid
+joined, then two blocks of batch normalization, dropout, linear and ReLU, without a ReLU after the last.
 """
 
 from dataclasses import dataclass
@@ -19,15 +18,17 @@ from atlas_ray.settings import Settings, setting
 class ClassifierConfig(Settings):
     """The shape of the network; it is stored in the artifact."""
 
-    classes: int = setting("leaf paths, in the taxonomy's order", low=1, high=10_000_000)
-    backbone: str = setting("the encoder", "resnet34", choices=BACKBONES)
+    classes: int = setting("number of leaf paths, in the taxonomy's order, or of labels", low=1, high=10_000_000)
+    backbone: str = setting("picture encoder", "resnet34", choices=BACKBONES)
     image_size_px: int = setting("side of the square picture that the encoder takes", 150, low=32, high=8192)
     hidden_dim: int = setting("width between the head's two blocks", 512, low=1, high=8192)
-    dropout: float = setting("before the last layer; half of it before the first", 0.5, low=0, high=0.99)
+    dropout: float = setting(
+        "share of values dropped before the last layer; half of it before the first", 0.5, low=0, high=0.99
+    )
 
 
 class Classifier(nn.Module):
-    """Encoder and head."""
+    """The encoder and the head together."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()

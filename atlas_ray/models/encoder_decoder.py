@@ -1,7 +1,7 @@
-"""The encoder-decoder: a picture to a category path, token by token.
+"""The encoder-decoder, which gives a picture a category path, token by token.
 
-A backbone encodes the picture, a decoder with soft attention spells the path level by level (Atlas,
-Umaashankar et al. 2019, after "Show, Attend and Tell", Xu et al. 2015).
+A backbone encodes the picture, and a decoder with soft attention spells the path level by level (Atlas, Umaashankar
+et al. 2019, after "Show, Attend and Tell", Xu et al. 2015).
 
 Dimensions: batch; hypotheses (partial paths a picture); vocabulary; regions as in
 `atlas_ray.models.decoders.attention`.
@@ -20,7 +20,7 @@ from atlas_ray.taxonomy.vocabulary import START
 
 
 class EncoderDecoder(nn.Module):
-    """Encoder and decoder together."""
+    """The encoder and the decoder together."""
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class EncoderDecoder(nn.Module):
         self.decoder: Decoder = pkgutil.resolve_name(DECODERS[config.decoder].network)(config)
 
     def encode(self, pictures: Tensor) -> Any:
-        """Encode (batch, 3, size, size) pictures, RGB 0 to 255, into what the decoder reads of them."""
+        """Encode (batch, 3, size, size) pictures, RGB 0 to 255, into what the decoder reads."""
         return self.decoder.grid(self.encoder(pictures))
 
     def forward(self, pictures: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ class EncoderDecoder(nn.Module):
         return self.spell(self.encode(pictures), tokens)
 
     def spell(self, grid: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the decoder alone over given paths; as `forward`, from encoded pictures."""
+        """Run only the decoder over given paths; as `forward`, but from encoded pictures."""
         state = self.decoder.start(grid)
         given = torch.cat([torch.full_like(tokens[:, :1], START), tokens[:, :-1]], dim=1)
         logits, weights = [], []
@@ -70,7 +70,7 @@ class EncoderDecoder(nn.Module):
 
 
 class DecoderStep:
-    """The decoder over a batch of pictures as the step function that a search takes."""
+    """The step function of a search: the decoder over a batch of pictures."""
 
     def __init__(self, model: EncoderDecoder, grid: Any) -> None:
         self._decoder = model.decoder

@@ -6,6 +6,6 @@ from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.models.text import TextNetwork
 
 PictureModel = Classifier | EncoderDecoder
-"""A network that looks at a picture."""
+"""A network that reads pictures."""
 PathModel = PictureModel | TextNetwork | FusionNetwork
 """A network that puts products into a taxonomy."""

@@ -20,10 +20,10 @@ from atlas_ray.models.text import TextNetwork
 
 
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights that are no numbers: whatever a model answers with them is none.
+    """Refuse weights that are NaN or infinite.
 
     Raises:
-        ArtifactError: naming the first tensor that holds one.
+        ArtifactError: naming the first tensor with such a weight.
     """
     for name, tensor in state.items():
         if not tensor.isfinite().all():
@@ -35,10 +35,10 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
 
 
 def read_state_dict(uri: str) -> dict[str, Tensor]:
-    """Read a state dict from `.safetensors`, or from `.pth`/`.pt` without executing anything.
+    """Read a state dict from `.safetensors`, or from `.pth` or `.pt` without executing anything.
 
     Raises:
-        ArtifactError: for a file of another kind, one that holds more than tensors, or numbers that are none.
+        ArtifactError: for a file of another kind, one that holds more than tensors, or weights that are not finite.
     """
     data = storage.read_bytes(uri)
     try:
@@ -58,12 +58,12 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     """Fill a backbone with weights.
 
     Args:
-        backbone: What to fill.
-        weights: `none`, `imagenet` (torchvision's, downloaded once), or a path to a state
-            dict, `.safetensors` or `.pth`.
+        backbone: The network to fill.
+        weights: `none`, `imagenet` (torchvision's, downloaded once), or a path to a state dict, `.safetensors` or
+            `.pth`.
 
     Raises:
-        ArtifactError: where they cannot be had, or belong to another network.
+        ArtifactError: if they cannot be read or downloaded, or are of another network.
     """
     if weights == "none":
         return
@@ -92,21 +92,21 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
 
 
 def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
-    """Fill the embedding from a file of GloVe's layout; words that it lacks stay as they are.
+    """Fill the embedding from a file in GloVe's layout; words that are not in it keep their vectors.
 
     Args:
-        network: What to fill.
-        words: Its words.
-        uri: A text file, plain or gzip: on each line a word and its numbers, parted by spaces.
+        network: The network to fill.
+        words: The words of its vocabulary.
+        uri: A text file, plain or gzip, with a word and its numbers on each line, separated by spaces.
 
     Returns:
-        How many of the words the file has.
+        The number of words that are in the file.
 
     Raises:
-        ArtifactError: where there is no such file, or naming the line whose numbers are not as many as
-            the embedding is wide.
+        ArtifactError: if there is no such file, or naming the line whose count of numbers is not the embedding's
+            width.
     """
-    wide = network.config.embedding_dim
+    width = network.config.embedding_dim
     if not storage.exists(uri):
         raise ArtifactError(f"{uri}: no such file of word vectors")
     numbers = {word.encode(): number for number, word in enumerate(words.words, FIRST)}
@@ -114,7 +114,7 @@ def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
     place = storage.locate(uri)
     with place.filesystem.open_input_stream(place.path) as stream, io.BufferedReader(stream) as lines:
         for line_number, line in enumerate(lines, 1):
-            word, *values = line.rstrip().rsplit(b" ", wide)  # a word of some files has spaces in it
+            word, *values = line.rstrip().rsplit(b" ", width)  # words may have spaces in some files
             number = numbers.get(word)
             if number is None and line_number > 1:
                 continue
@@ -122,9 +122,10 @@ def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
                 vector = np.array(values, dtype=np.float32)
             except ValueError:
                 vector = np.zeros(0, np.float32)
-            if len(vector) != wide or not np.isfinite(vector).all():
+            if len(vector) != width or not np.isfinite(vector).all():
                 raise ArtifactError(
-                    f"{uri}, line {line_number}: no word and {wide} numbers; give the file's own width as embedding_dim"
+                    f"{uri}, line {line_number}: expected a word and {width} numbers; give the file's width as "
+                    "embedding_dim"
                 )
             if number is not None:
                 rows.append(number)

@@ -1,7 +1,7 @@
-"""The zoom filter's network: a picture to whether it is a close-up that hides the product.
+"""The network of the zoom filter, which tells whether a picture is a close-up that hides the product.
 
-The small convolutional network of the Atlas paper (Umaashankar et al. 2019): three times
-convolution, ReLU and maximum pooling, then a hidden layer with dropout.
+It is the small convolutional network of the Atlas paper (Umaashankar et al. 2019): three times convolution, ReLU and
+maximum pooling, then a hidden layer with dropout.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class ZoomConfig(Settings):
     """The shape of the network and the threshold of its decision; it is stored in the artifact."""
 
     image_size_px: int = setting("side of the square picture that the network takes", 150, low=22, high=2048)
-    threshold: float = setting("a picture of at least this probability is zoomed", 0.5, low=0, high=1)
+    threshold: float = setting("lowest probability at which a picture counts as zoomed", 0.5, low=0, high=1)
 
 
 class ZoomNetwork(nn.Module):
-    """Pictures to the logit of being zoomed."""
+    """A network that gives each picture a logit of being zoomed."""
 
     def __init__(self, config: ZoomConfig) -> None:
         super().__init__()

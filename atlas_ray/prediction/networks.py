@@ -1,8 +1,9 @@
-"""Networks made ready to answer: encode a batch of products, then search what was encoded.
+"""Networks ready to predict: they encode a batch of products, then search what was encoded.
 
 Dimensions: batch; M modalities; N leaves of the taxonomy that a network was trained on, or labels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,58 +31,58 @@ from atlas_ray.prediction.engines import ENGINES
 from atlas_ray.taxonomy.vocabulary import PAD
 
 
-class Inference:
-    """A network that answers about products."""
+class Inference(ABC):
+    """A network that predicts the category paths or labels of products."""
 
-    reads: tuple[str, ...]
-    """What it looks at of a product: picture, title, description."""
+    modalities: tuple[str, ...]
+    """The modalities of a product that it reads: picture, title, description."""
     image_size_px: int = 0
-    """Side of the pictures that it takes; 0 where it looks at none."""
+    """Side of the pictures that it reads; 0 if it reads none."""
     attends: bool = False
-    """Whether it can say where in the picture it looked."""
+    """Whether it can tell where in the picture it looked."""
     proposes: bool = False
-    """Whether it can spell paths that the taxonomy does not have."""
+    """Whether it can spell paths that are not in the taxonomy."""
 
+    @abstractmethod
     def encode(self, products: Products) -> Tensor:
         """Run the network over a batch, up to what a search begins with: (batch, ...)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
         """Find the best paths of what was encoded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def vectors(self, products: Products) -> Tensor:
-        """Return what products are compared by, (batch, width) float32.
+        """Return the vectors that products are compared by, (batch, width) float32.
 
-        The vectors of the modalities stand side by side in the order of `reads`, each of length 1, or 0
-        where a product does not have the modality. That of a picture is the feature grid's mean.
+        They are the vectors of the modalities, joined in the order of `modalities`, each of length 1, or 0 if a
+        product does not have the modality. That of a picture is the feature grid's mean.
         """
-        raise NotImplementedError
 
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
-        """Return where the network looked at each token, (batch, depth, rows, columns)."""
+        """Return where a network that `attends` looked for each token, (batch, depth, rows, columns)."""
         raise NotImplementedError
 
     def propose(self, encoded: Tensor, *, width: int) -> Proposals:
-        """Find the best sequences of names, whether or not the taxonomy has them."""
+        """Find the best sequences of names, in the taxonomy or not, with a network that `proposes`."""
         raise NotImplementedError
 
 
 class Single(Inference):
-    """A network that looks at one modality. As it stands, one with a class for each leaf or label."""
+    """A network that reads one modality and has a class for each leaf or label; a subclass may search otherwise."""
 
     features: int
     """Width of its features."""
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
-        self.reads = artifact.reads
+        self.modalities = artifact.modalities
         self.image_size_px = artifact.image_size_px
         (self.features,) = artifact.feature_widths
         self._temperature = artifact.temperature
         self._device = device
 
     def logits(self, encoded: Tensor) -> Tensor:
-        """Return what it gives each class or label, (batch, N) float32."""
+        """Return the logits of the leaves or labels, (batch, N) float32."""
         raise NotImplementedError
 
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
@@ -91,17 +92,17 @@ class Single(Inference):
         return classes_search(logits, scope.classes, scope.tree, top_k=top_k, temperature=self._temperature)
 
     def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
-        """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them."""
+        """Return log p(leaf) for each leaf of a scope, (batch, N), normalized over them."""
         assert scope.classes is not None
         return (self.logits(encoded)[:, scope.classes] / self._temperature).log_softmax(-1)
 
     def vectors(self, products: Products) -> Tensor:
-        """Return what products are compared by, (batch, features)."""
+        """Return the vectors that products are compared by, (batch, features)."""
         return normalize(pooled(self.encode(products)))
 
 
 class PictureInference(Single):
-    """A network that looks at pictures, whose encoder an engine runs."""
+    """A network that reads pictures, and whose encoder is run by an engine."""
 
     def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
         super().__init__(artifact, device)
@@ -123,7 +124,7 @@ class ClassifierInference(PictureInference):
         self.model: Classifier = artifact.model
 
     def logits(self, encoded: Tensor) -> Tensor:
-        """Return what it gives each class or label, (batch, N) float32."""
+        """Return the logits of the leaves or labels, (batch, N) float32."""
         return self.model.classify(encoded).float()
 
 
@@ -150,16 +151,16 @@ class EncoderDecoderInference(PictureInference):
         return (exact_log_mass(self._step(encoded), scope.tree) / self._temperature).log_softmax(-1)
 
     def propose(self, encoded: Tensor, *, width: int) -> Proposals:
-        """Find the best sequences of names, whether or not the taxonomy has them."""
+        """Find the best sequences of names, in the taxonomy or not."""
         return unconstrained_search(self._step(encoded), width=width)
 
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
-        """Return where the decoder looked."""
+        """Return where the decoder looked for each token."""
         return self.model.attention_maps(self.model.decoder.grid(encoded), tokens)
 
 
 class TextInference(Single):
-    """A model of titles, or of descriptions; it has no encoder for an engine to run."""
+    """A model of titles or of descriptions; it has no encoder for an engine to run."""
 
     def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:  # noqa: ARG002
         super().__init__(artifact, device)
@@ -169,54 +170,54 @@ class TextInference(Single):
 
     def encode(self, products: Products) -> Tensor:
         """Return the features of the texts, (batch, hidden_dim)."""
-        texts = products.text(self.reads[0])
+        texts = products.text(self.modalities[0])
         return self.model.features(torch.from_numpy(self._words.encode(texts)).to(self._device))
 
     def logits(self, encoded: Tensor) -> Tensor:
-        """Return what it gives each leaf or label, (batch, N) float32."""
+        """Return the logits of the leaves or labels, (batch, N) float32."""
         logits: Tensor = self.model.head.output(encoded)
         return logits.float()
 
 
 def pooled(encoded: Tensor) -> Tensor:
-    """Return features (batch, features) in float32: of a grid, the mean over its places."""
+    """Return features as (batch, features) float32; for a grid, the mean over its cells."""
     return encoded.float() if encoded.ndim == 2 else encoded.float().mean((2, 3))
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What a model of one modality says of a batch of products; 0 of those that lack it."""
+class ModalityOutput:
+    """The output of a model of one modality for a batch of products; 0 for those without the modality."""
 
-    said: Tensor
+    scores: Tensor
     """(batch, N) float32: log-probabilities of the leaves, or log-odds of the labels."""
     features: Tensor
     """(batch, features) float32."""
 
 
-def opinion_of(
-    member: Single, products: Products, there: Tensor, say: Callable[[Tensor], Tensor], outputs: int
-) -> Opinion:
-    """Ask a model of one modality about the products that have it.
+def output_of(
+    member: Single, products: Products, present: Tensor, score: Callable[[Tensor], Tensor], outputs: int
+) -> ModalityOutput:
+    """Run a model of one modality over the products that have it.
 
     Args:
         member: The model.
         products: The batch.
-        there: (batch,) bool, on the model's device: which of them have it.
-        say: What is encoded to what it says.
+        present: (batch,) bool, on the model's device: which products have the modality.
+        score: Turns encoded products into scores.
         outputs: N.
     """
-    said = torch.zeros(len(products), outputs, device=there.device)
-    features = torch.zeros(len(products), member.features, device=there.device)
-    rows, encoded = encoded_of(member, products, there)
+    scores = torch.zeros(len(products), outputs, device=present.device)
+    features = torch.zeros(len(products), member.features, device=present.device)
+    rows, encoded = encoded_of(member, products, present)
     if encoded is not None:
-        said[rows] = say(encoded)
+        scores[rows] = score(encoded)
         features[rows] = pooled(encoded)
-    return Opinion(said, features)
+    return ModalityOutput(scores, features)
 
 
-def encoded_of(member: Single, products: Products, there: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Run a model over the products that have what it looks at; return which, and what it made of them, if any do."""
-    rows = there.nonzero()[:, 0]
+def encoded_of(member: Single, products: Products, present: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Encode the products that have a model's modality; return their rows, and the result unless there are none."""
+    rows = present.nonzero()[:, 0]
     if not len(rows):
         return rows, None
     return rows, member.encode(products if len(rows) == len(products) else products.take(rows.tolist()))
@@ -229,9 +230,9 @@ class FusedInference(Inference):
         self._policy: FusionNetwork = artifact.model.to(device)
         self._temperature = artifact.temperature
         self._device = device
-        self.reads = artifact.reads
+        self.modalities = artifact.modalities
         self.image_size_px = artifact.image_size_px
-        self._members = {name: build_single(artifact.members[name], device, dtype, engine) for name in self.reads}
+        self._members = {name: build_single(artifact.members[name], device, dtype, engine) for name in self.modalities}
         self._scopes = {
             name: Scope.of(
                 artifact.taxonomy,
@@ -240,44 +241,43 @@ class FusedInference(Inference):
                 search="exact",
                 trained_on=None if artifact.members[name].spells else artifact.taxonomy,
             )
-            for name in self.reads
+            for name in self.modalities
             if artifact.labels is None
         }
         picture = self._members.get(PICTURE)
         self.attends = bool(picture and picture.attends)
         if picture:  # it may number the names in another order than the fused model does
             number = {token: place for place, token in enumerate(artifact.members[PICTURE].vocabulary.tokens)}
-            there = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
-            self._picture_token = torch.tensor(there, device=device)
+            picture_tokens = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
+            self._picture_token = torch.tensor(picture_tokens, device=device)
 
-    def opinions(self, products: Products) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return what each modality says, for `FusionNetwork`: said, there and features."""
-        there = products.there(self.reads).to(self._device)
-        outputs = self._policy.config.outputs
-        found = [
-            opinion_of(member, products, there[:, position], self._say(name), outputs)
+    def policy_inputs(self, products: Products) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Run the members; return the scores, present and features that `FusionNetwork` takes."""
+        present = products.present(self.modalities).to(self._device)
+        outputs = [
+            output_of(member, products, present[:, position], self._score(name), self._policy.config.outputs)
             for position, (name, member) in enumerate(self._members.items())
         ]
-        return joined(self._policy, found, there)
+        return join_outputs(self._policy, outputs, present)
 
-    def _say(self, name: str) -> Callable[[Tensor], Tensor]:
+    def _score(self, name: str) -> Callable[[Tensor], Tensor]:
         member, scope = self._members[name], self._scopes.get(name)
         return member.logits if scope is None else lambda encoded: member.log_posterior(encoded, scope)
 
     def vectors(self, products: Products) -> Tensor:
-        """Return what products are compared by, (batch, sum of the members' features)."""
-        there = products.there(self.reads).to(self._device)
+        """Return the vectors that products are compared by, (batch, sum of the members' features)."""
+        present = products.present(self.modalities).to(self._device)
         parts = []
         for position, member in enumerate(self._members.values()):
             parts.append(torch.zeros(len(products), member.features, device=self._device))
-            rows, encoded = encoded_of(member, products, there[:, position])
+            rows, encoded = encoded_of(member, products, present[:, position])
             if encoded is not None:
                 parts[-1][rows] = normalize(pooled(encoded))
         return torch.cat(parts, 1)
 
     def encode(self, products: Products) -> Tensor:
         """Return the fused logits, (batch, N)."""
-        fused: Tensor = self._policy(*self.opinions(products))
+        fused: Tensor = self._policy(*self.policy_inputs(products))
         return fused
 
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
@@ -286,15 +286,17 @@ class FusedInference(Inference):
         return classes_search(encoded, scope.classes, scope.tree, top_k=top_k, temperature=self._temperature)
 
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
-        """Return where the picture's decoder looked."""
+        """Return where the decoder of the picture's model looked for each token."""
         picture = self._members[PICTURE]
         return picture.maps(products, picture.encode(products), self._picture_token[tokens])
 
 
-def joined(policy: FusionNetwork, opinions: Sequence[Opinion], there: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Join what each modality says into what a policy takes: said, there and features."""
-    said = torch.stack([opinion.said for opinion in opinions], 1)
-    return said, there, torch.cat([opinion.features for opinion in opinions], 1) if policy.config.widths else None
+def join_outputs(
+    policy: FusionNetwork, outputs: Sequence[ModalityOutput], present: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Join the outputs of the modalities into the scores, present and features that a policy takes."""
+    scores = torch.stack([output.scores for output in outputs], 1)
+    return scores, present, torch.cat([output.features for output in outputs], 1) if policy.config.widths else None
 
 
 SINGLES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Single]] = {
@@ -302,21 +304,21 @@ SINGLES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Single]]
     "encoder-decoder": EncoderDecoderInference,
     "text": TextInference,
 }
-"""The kinds of models that look at one modality."""
+"""The kinds of models that read one modality."""
 INFERENCES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Inference]] = {
     **SINGLES,
     "fusion": FusedInference,
 }
-"""How each of `atlas_ray.artifacts.kinds.PATH_KINDS` answers."""
+"""The inference of each of `atlas_ray.artifacts.kinds.PATH_KINDS`."""
 
 
 def build_single(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Single:
-    """Prepare the network of an artifact that looks at one modality; it is taken over."""
+    """Prepare the network of an artifact that reads one modality; the network is changed."""
     artifact.model.eval().requires_grad_(False)
     return SINGLES[artifact.kind](artifact, device, dtype, engine)
 
 
 def build_inference(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Inference:
-    """Prepare an artifact's network, which is taken over."""
+    """Prepare an artifact's network; the network is changed."""
     artifact.model.eval().requires_grad_(False)
     return INFERENCES[artifact.kind](artifact, device, dtype, engine)

@@ -142,9 +142,9 @@ class PathPredictor:
         return self.scope.taxonomy
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def modalities(self) -> tuple[str, ...]:
         """What the model looks at of a product: picture, title, description."""
-        return self._inference.reads
+        return self._inference.modalities
 
     @property
     def image_size_px(self) -> int:
@@ -252,15 +252,15 @@ class PathPredictor:
                 yield [start + index for index in good], products if len(good) == len(batch) else products.take(good)
 
     def _decoded(self, batch: Sequence[bytes | None]) -> tuple[Tensor, dict[int, PictureError]]:
-        if PICTURE not in self.reads:
+        if PICTURE not in self.modalities:
             return torch.zeros((len(batch), 0), dtype=torch.uint8), {}
         return self.decode([content or b"" for content in batch])
 
     def answerable(self, products: Products) -> list[int]:
         """Return which products have something that the model looks at."""
-        if products.seen is None and PICTURE in self.reads:
+        if products.seen is None and PICTURE in self.modalities:
             return list(range(len(products)))
-        return products.there(self.reads).any(1).nonzero()[:, 0].tolist()
+        return products.present(self.modalities).any(1).nonzero()[:, 0].tolist()
 
     def predict(self, products: Products) -> pa.Table:
         """Predict for decoded products, each of which has something to go by.

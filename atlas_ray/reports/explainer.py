@@ -186,7 +186,7 @@ class Explainer:
 
     def _texts(self, product_ids: Sequence[str]) -> dict[str, dict[str, str | None]]:
         """Read what the model reads of some products, by field and product, from the catalogue that was scored."""
-        fields = texts_of(self._predictor.reads)
+        fields = texts_of(self._predictor.modalities)
         if not fields or not product_ids:
             return {}
         texts: dict[str, dict[str, str | None]] = {field: {} for field in fields}

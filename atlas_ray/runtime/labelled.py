@@ -30,7 +30,7 @@ def asked_about(
     catalog: str,
     scratch: str,
     split: str,
-    reads: Sequence[str],
+    modalities: Sequence[str],
     ask: Any,
     arguments: tuple[Any, ...],
     *,
@@ -43,7 +43,7 @@ def asked_about(
         catalog: Its URI.
         scratch: Where the table `inputs` may lie meanwhile.
         split: Which products.
-        reads: What the models look at: picture, title, description.
+        modalities: The modalities that the models read: picture, title, description.
         ask: A class that turns blocks with `bytes`, the texts and `category_path` into rows.
         arguments: What it is made with; the threads of its process are added.
         display: The run's progress.
@@ -55,7 +55,7 @@ def asked_about(
     Raises:
         CatalogError: where the split has no labelled product.
     """
-    texts = texts_of(reads)
+    texts = texts_of(modalities)
     columns = (*texts, "category_path", "split")
     tables = open_catalog(catalog, products=columns, needed=columns, may_be_empty=bool(texts))
     if not count_labels(catalog, split):
@@ -70,13 +70,13 @@ def asked_about(
         ReadConfig(fetch_threads=16),
         block_rows=BLOCK_ROWS,
         columns=(*KEYS, *texts, "category_path"),
-        read=PICTURE in reads,
+        read=PICTURE in modalities,
     )
     return ask_model(stream, plan, ask, *arguments, plan.threads), tables.unusable_rows
 
 
 def products_of(
-    table: pa.Table, labels: dict[CategoryPath, int], reads: Sequence[str], size_px: int
+    table: pa.Table, labels: dict[CategoryPath, int], modalities: Sequence[str], size_px: int
 ) -> tuple[pa.Table, Integers, Products]:
     """Return the rows of a block whose label is a leaf, their labels, and the products, decoded."""
     label = np.array([labels.get(tuple(path), -1) for path in table["category_path"].to_pylist()], np.int64)
@@ -87,7 +87,7 @@ def products_of(
     if size_px:
         pixels, refused = decode_batch([content or b"" for content in table["bytes"].to_pylist()], size_px)
         seen = seen & ~np.isin(np.arange(len(table)), list(refused))
-    texts = {name: table[name].to_pylist() for name in texts_of(reads)}
+    texts = {name: table[name].to_pylist() for name in texts_of(modalities)}
     return table, label, Products(pixels, texts, torch.from_numpy(seen))
 
 

@@ -254,7 +254,7 @@ class Gateway:
             if answer.error:
                 raise Problem(422, *answer.error)
             if answer.rows is None:
-                changes = {"image_size_px": answer.image_size_px, "reads": list(answer.reads)}
+                changes = {"image_size_px": answer.image_size_px, "reads": list(answer.modalities)}
                 model.described = (model.described or described) | changes
                 again += [picture for picture, _ in chunk]
                 continue

@@ -34,13 +34,13 @@ def _count(batch: Sequence[PendingQuestion]) -> int:
     return sum(len(pending.question) for pending in batch)
 
 
-def _products(questions: Sequence[Question], reads: Sequence[str]) -> Products:
+def _products(questions: Sequence[Question], modalities: Sequence[str]) -> Products:
     """Join the products of several questions."""
     seen = None
     if any(question.seen for question in questions):
         seen_parts = [question.seen or (True,) * len(question) for question in questions]
         seen = torch.tensor([has_picture for part in seen_parts for has_picture in part], dtype=torch.bool)
-    texts = {name: [text for question in questions for text in question.texts[name]] for name in texts_of(reads)}
+    texts = {name: [text for question in questions for text in question.texts[name]] for name in texts_of(modalities)}
     return Products(torch.from_numpy(np.concatenate([question.pixels for question in questions])), texts, seen)
 
 
@@ -101,7 +101,7 @@ class Model:
             "search": predictor.scope.search,
             "precision": str(predictor.dtype).removeprefix("torch."),
             "top_k": predictor.config.top_k,
-            "reads": list(predictor.reads),
+            "reads": list(predictor.modalities),
             "explains": predictor.explains,
             "metrics": self._metrics,
         }
@@ -148,7 +148,7 @@ class Model:
 
     async def _ask(self, question: Question) -> Answer:
         size, limit = self._predictor.image_size_px, self._batch_size
-        other_texts = question.texts.keys() != set(texts_of(self._predictor.reads))
+        other_texts = question.texts.keys() != set(texts_of(self._predictor.modalities))
         if other_texts or question.pixels.shape[1:] != (3, size, size):
             return self._answer_with()
         # A gateway of an older or newer version may have another batch size.
@@ -212,7 +212,7 @@ class Model:
                 answers[index] = self._answer_with(error=("unknown_category", str(error)))
         together = [index for index in scopes if not questions[index].explain]
         if together:
-            products = _products([questions[index] for index in together], self._predictor.reads)
+            products = _products([questions[index] for index in together], self._predictor.modalities)
             row_scopes = [scopes[index] for index in together for _ in range(len(questions[index]))]
             rows = self._predictor.predict_within(products, row_scopes).to_pylist()
             start = 0
@@ -223,7 +223,7 @@ class Model:
         for index in scopes.keys() - set(together):
             try:
                 table, maps = self._predictor.explain(
-                    _products([questions[index]], self._predictor.reads), scopes[index]
+                    _products([questions[index]], self._predictor.modalities), scopes[index]
                 )
             except ConfigError as error:
                 answers[index] = self._answer_with(error=("cannot_explain", str(error)))
@@ -239,6 +239,6 @@ class Model:
             predictor.model_id,
             predictor.taxonomy.id,
             predictor.image_size_px,
-            predictor.reads,
+            predictor.modalities,
             **fields,
         )

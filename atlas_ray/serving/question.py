@@ -43,7 +43,7 @@ class Answer:
         model_id: The artifact that answered.
         taxonomy_id: The taxonomy whose paths were searched.
         image_size_px: The picture size of the model; if the question's differs, it has to be asked again.
-        reads: The modalities of the model; if the question's texts differ, it has to be asked again.
+        modalities: The modalities of the model; if the question's texts differ, it has to be asked again.
         rows: For each product the columns of the predictions table that a search fills; None if the question
             has to be asked again.
         maps: With `explain`, the attention for each level, of shape (count, depth, rows, columns).
@@ -54,7 +54,7 @@ class Answer:
     model_id: str
     taxonomy_id: str
     image_size_px: int
-    reads: tuple[str, ...]
+    modalities: tuple[str, ...]
     rows: list[dict[str, Any]] | None = None
     maps: "np.ndarray[Any, np.dtype[np.float32]] | None" = None
     error: tuple[str, str] | None = None

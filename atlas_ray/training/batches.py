@@ -21,24 +21,23 @@ class Examples:
     labels: Tensor
     """(batch,) positions of leaves."""
     usable: Tensor
-    """(batch,) float32: 1, or 0 for what only fills a place."""
+    """(batch,) float32: 1, or 0 for an example that only fills a place."""
 
 
 class Batches:
     """The epochs of one dataset shard.
 
-    A picture that could not be decoded has its place filled by another one of weight 0, and so has a
-    whole batch where the shard ends early: every worker takes every step with batches of one shape,
-    and none waits for another that has no more.
+    A picture that could not be decoded is replaced by another one of weight 0, and so is a whole batch if the shard
+    ends early. So every worker takes every step with batches of one shape, and none waits for one that ran out.
     """
 
     def __init__(self, shard: Any, *, blank: Tensor, device: torch.device) -> None:
-        """Take a shard.
+        """Prepare to read a shard.
 
         Args:
-            shard: Ray Train's share of a dataset with `inputs`, `label`, `name` and `refused`.
-            blank: The input of an example that is none.
-            device: Where the batches go.
+            shard: A dataset shard of Ray Train, with the columns `inputs`, `label`, `name` and `refused`.
+            blank: The input of an example that only fills a place.
+            device: The device of the batches.
         """
         self._shard = shard
         self._blank_input = blank
@@ -46,10 +45,10 @@ class Batches:
         self._pool = ThreadPoolExecutor(1, "next-epoch")
         self._begun: Future[tuple[Iterator[Batch], Batch | None]] | None = None
         self.refused: dict[str, str] = {}
-        """Examples that could not be used, and why."""
+        """The reason for each example that could not be used."""
 
     def begin(self, batch_size: int) -> None:
-        """Start the next epoch's stream in the background, such as while validation runs."""
+        """Start the stream of the next epoch in the background, for example while validation runs."""
         self._begun = self._pool.submit(self._open, batch_size)
 
     def _open(self, batch_size: int) -> tuple[Iterator[Batch], Batch | None]:
@@ -57,12 +56,12 @@ class Batches:
         return stream, next(stream, None)
 
     def steps(self, batch_size: int, count: int) -> Iterator[Examples]:
-        """Yield `count` batches of `batch_size`; what is left of the epoch after them is let go."""
+        """Yield `count` batches of `batch_size`; the rest of the epoch is dropped."""
         last = self._blank(batch_size)
         taken = 0
         for batch in self._stream(batch_size):
             if taken == count or len(batch["label"]) < batch_size:
-                continue  # a stream left halfway would keep its decoding tasks
+                continue  # read to the end: a stream abandoned halfway would keep its decoding tasks
             last = self._place(batch)
             taken += 1
             yield last

@@ -1,4 +1,4 @@
-"""Labelled examples as a stream: the products table to batches of decoded pictures or of words."""
+"""Labelled examples, streamed from the products table as batches of decoded pictures or of words."""
 
 import functools
 from collections import Counter
@@ -25,60 +25,61 @@ from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 
 BLOCK_ROWS = 64
-"""Examples that one task of decoding takes."""
-MOST_REPEATS = 10
+"""Number of examples that a decoding task takes."""
+MAX_REPEATS = 10
+"""The most times that an example of a rare leaf is shown in an epoch."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A split's examples: rows of (name, label), label being a leaf's position, and of texts also `text`."""
+    """The examples of a split: rows of `name`, `label`, which is a leaf's position, and for texts `text`."""
 
     stream: Callable[[], ray.data.Dataset]
-    """Begins to read them, on Ray; what the other fields say is known without it."""
+    """Starts to read the rows on Ray. The other fields are known without it."""
     count: int
-    """Examples in it."""
+    """Number of examples, with repeated ones."""
     unusable: int
-    """Products left out since their label is no leaf of the taxonomy."""
+    """Number of products left out because their label is not a leaf of the taxonomy."""
     leaf_counts: tuple[int, ...]
-    """Its examples by leaf, before any of them is repeated."""
+    """Number of examples of each leaf, before any of them is repeated."""
     leaf_products: tuple[int, ...]
-    """Its products by leaf."""
+    """Number of products of each leaf."""
     inner: Counter[CategoryPath]
-    """Products left out, by their label."""
+    """Number of products left out, by label."""
     products: "np.ndarray[Any, np.dtype[np.uint64]]"
-    """Keys of the products that its examples are of (`atlas_ray.formats.fitted.product_keys`)."""
+    """Keys of the products that the examples belong to (`atlas_ray.formats.fitted.product_keys`)."""
     unusable_rows: int
-    """Rows of the products table, of all splits, that are no product."""
+    """Number of rows of the products table, of all splits, without a key."""
     losses: tuple[str, ...]
-    """A line about these rows, and about each column with values that cannot be read."""
+    """A line about these rows, and one about each column with values that cannot be read."""
 
     @functools.cached_property
     def dataset(self) -> ray.data.Dataset:
-        """The rows, read once, when they are first asked for: each epoch starts from them in the object store."""
-        read: ray.data.Dataset = self.stream().materialize()
-        return read
+        """The rows, read when they are first used; each epoch starts from them in the object store."""
+        rows: ray.data.Dataset = self.stream().materialize()
+        return rows
 
 
 def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
-    """Open the pictures of a split of a catalogue's labelled products; a row's name is the picture's URI.
+    """Open the pictures of the labelled products of a split; the name of a row is the picture's URI.
 
     Args:
-        catalog: Its URI.
+        catalog: The URI of the catalogue.
         split: train, val or test.
-        taxonomy: Its leaves are the labels.
-        repeat_rare: Show examples of leaves below the mean count n times as often, n being
-            sqrt(mean / count), at most `MOST_REPEATS`.
+        taxonomy: The taxonomy whose leaves are the labels.
+        repeat_rare: Repeat the examples of a leaf below the mean count sqrt(mean / count) times, at most
+            `MAX_REPEATS`.
 
     Raises:
-        CatalogError: where there is no products table, or it lacks a column.
+        CatalogError: if there is no products table, or it lacks a column.
     """
     return _labelled(catalog, split, taxonomy, "image_uris", repeat_rare=repeat_rare)
 
 
 def labelled_texts(catalog: str, split: str, taxonomy: Taxonomy, field: str, *, repeat_rare: bool = False) -> Labelled:
-    """Open the titles or descriptions of labelled products; a row's name is the product's id.
+    """Open the titles or descriptions of labelled products; the name of a row is the product's id.
 
-    As `labelled_pictures`. A product without the text stays: what its model answers then is of use.
+    As `labelled_pictures`. Products without the text are kept, because a model should also answer for them.
     """
     return _labelled(catalog, split, taxonomy, field, repeat_rare=repeat_rare)
 
@@ -88,7 +89,7 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
     table = open_table(storage.join(catalog, "products"), PRODUCTS, columns=columns, needed=columns, foreign=True)
     labels = taxonomy.leaf_positions
     explode = functools.partial(_explode, source=source, split=split, labels=labels)
-    # One pass over the small columns, batch by batch, to know the length of an epoch.
+    # One pass over the small columns, batch by batch, gives the length of an epoch.
     counts, products = np.zeros((2, len(labels)), np.int64)
     inner, keys = Counter[CategoryPath](), [np.zeros(0, np.uint64)]
     for batch in table.batches():
@@ -101,13 +102,13 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
         keys.append(product_keys(chosen["product_id"].filter(pa.array(used)).to_pylist()))
     count = int(counts.sum())
     if repeat_rare and count:
-        there = np.maximum(counts, 1)
-        repeats = np.clip(np.rint(np.sqrt(counts[counts > 0].mean() / there)), 1, MOST_REPEATS).astype(np.int64)
+        scarcity = counts[counts > 0].mean() / np.maximum(counts, 1)
+        repeats = np.clip(np.rint(np.sqrt(scarcity)), 1, MAX_REPEATS).astype(np.int64)
         explode = functools.partial(explode, repeats=repeats)
         count = int((counts * repeats).sum())
 
     def stream() -> ray.data.Dataset:
-        # A task a file: cut finer, as it is by default, a small catalogue starts processes that have one block to do.
+        # One task for each file. By default a small catalogue is cut finer, and starts processes for one block each.
         read = read_table(table, columns, blocks=max(len(table.files), 1))
         return read.map_batches(explode, batch_format="pyarrow", batch_size=None)
 
@@ -121,7 +122,7 @@ def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repe
 
 
 def _repeated(table: Table, keys: "np.ndarray[Any, np.dtype[np.uint64]]", split: str) -> str:
-    """Return in a sentence that products have several rows, given the keys of those, and how to come by one each."""
+    """Return the message about products with several rows, given their keys."""
     batches = (batch["product_id"].to_pylist() for batch in table.batches(["product_id"]))
     example = next(name for ids in batches for name in np.array(ids)[np.isin(product_keys(ids), keys)].tolist())
     return (
@@ -131,11 +132,11 @@ def _repeated(table: Table, keys: "np.ndarray[Any, np.dtype[np.uint64]]", split:
 
 
 def _has_example(column: pa.ChunkedArray) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    """Return which products have a picture; with a text all do, an empty one too."""
+    """Return which products have a picture; in a column of texts every product has an example."""
     if not pa.types.is_list(column.type):
         return np.ones(len(column), bool)
-    there: np.ndarray[Any, np.dtype[np.bool_]] = pc.greater(pc.list_value_length(column).fill_null(0), 0).to_numpy()
-    return there
+    pictured: np.ndarray[Any, np.dtype[np.bool_]] = pc.greater(pc.list_value_length(column).fill_null(0), 0).to_numpy()
+    return pictured
 
 
 def _of_split(table: pa.Table, split: str) -> pa.Table:
@@ -143,7 +144,7 @@ def _of_split(table: pa.Table, split: str) -> pa.Table:
 
 
 def _leaves(products: pa.Table, labels: dict[tuple[str, ...], int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Return the position of each product's leaf; -1 where its label is none."""
+    """Return the position of each product's leaf; -1 if its label is not a leaf."""
     return np.array([labels.get(tuple(path), -1) for path in products["category_path"].to_pylist()], dtype=np.int64)
 
 
@@ -154,7 +155,7 @@ def _explode(
     labels: dict[tuple[str, ...], int],
     repeats: "np.ndarray[Any, np.dtype[np.int64]] | None" = None,
 ) -> pa.Table:
-    """Products to examples of one split, repeated by leaf; a label that is no leaf drops out."""
+    """Turn products into the examples of a split, repeated by leaf; products whose label is not a leaf are dropped."""
     chosen = _of_split(table, split).combine_chunks()
     label = _leaves(chosen, labels)
     pictures = source == "image_uris"
@@ -163,27 +164,27 @@ def _explode(
     kept = np.flatnonzero(label[owner] >= 0)
     if repeats is not None:
         kept = np.repeat(kept, repeats[label[owner][kept]])
-    rows, found = pa.array(kept), pa.array(label[owner][kept])
+    rows, labels_kept = pa.array(kept), pa.array(label[owner][kept])
     if uris is not None:
-        return pa.table({"name": uris.flatten().take(rows), "label": found})
+        return pa.table({"name": uris.flatten().take(rows), "label": labels_kept})
     text = chosen[source].take(rows)
-    return pa.table({"name": chosen["product_id"].take(rows), "text": text, "label": found})
+    return pa.table({"name": chosen["product_id"].take(rows), "text": text, "label": labels_kept})
 
 
 def with_pixels(
     pictures: Labelled, image_size_px: int, limits: PictureLimits, *, shuffle_seed: int | None
 ) -> ray.data.Dataset:
-    """Add the fetching and decoding of pictures, shuffled anew each epoch where a seed is given.
+    """Fetch and decode pictures; with a seed they are shuffled anew each epoch.
 
-    Rows: `inputs` (3, size, size) uint8, `label` int64, `name`, and `refused`, "" or the code and
-    message of why the picture is only zeros.
+    Rows: `inputs` (3, size, size) uint8, `label` int64, `name`, and `refused`, which is "", or the code and message
+    of a picture that could not be used and is all zeros.
     """
     decode = functools.partial(_decode_rows, image_size_px=image_size_px, limits=limits)
     return _streamed(pictures, decode, shuffle_seed)
 
 
 def with_words(texts: Labelled, index: WordIndex, *, shuffle_seed: int | None) -> ray.data.Dataset:
-    """Turn texts into words, shuffled anew each epoch where a seed is given.
+    """Turn texts into words; with a seed they are shuffled anew each epoch.
 
     Rows: `inputs` (length,) int32, `label` int64, `name`, and `refused`, which is "".
     """
@@ -193,7 +194,7 @@ def with_words(texts: Labelled, index: WordIndex, *, shuffle_seed: int | None) -
 def _streamed(rows: Labelled, encode: Any, shuffle_seed: int | None) -> ray.data.Dataset:
     dataset = rows.dataset
     if shuffle_seed is not None:
-        # The rows are names and labels, a few bytes each: shuffling all of them is cheap.
+        # The rows are names and labels of a few bytes, so it is cheap to shuffle all of them.
         dataset = dataset.random_shuffle(seed=RandomSeedConfig(seed=shuffle_seed, reseed_after_execution=True))
     dataset = dataset.repartition(target_num_rows_per_block=BLOCK_ROWS)
     return dataset.map_batches(encode, batch_size=None, batch_format="pyarrow")
@@ -210,15 +211,15 @@ def common_words(texts: Labelled, field: str, *, limit: int, min_count: int) -> 
 
 @functools.cache
 def _reader() -> ObjectReader:
-    """The reader of this worker process: its threads and connections serve many tasks.
+    """Return the reader of this worker process, whose threads and connections serve many tasks.
 
-    It waits for a store that is away: an epoch of the pictures that happened to come would be another training.
+    It waits for a store that is away: an epoch of only the pictures that could be read would be another training.
     """
     return ObjectReader(threads=8, outage_s=OUTAGE_S)
 
 
 def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits) -> dict[str, Any]:
-    # PyTorch is imported where pictures are decoded, and not in Ray's processes that only plan the stream.
+    # Only the processes that decode pictures import PyTorch, and not those that plan the stream.
     from atlas_ray.modalities.pictures import decode_batch
 
     uris = table["name"].to_pylist()

@@ -1,4 +1,4 @@
-"""Whether a policy beats the models that it fuses; where it does not, a model's own answer is kept.
+"""Comparison of a policy with the models that it fuses. A model that it does not beat keeps its answers.
 
 Dimensions: products; M modalities.
 """
@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 
 from atlas_ray.metrics.paired import sign_test
 from atlas_ray.models.fusion.policy import FusionNetwork
-from atlas_ray.training.opinions import unpack_opinions
+from atlas_ray.training.packing import unpack_outputs
 
 LEVEL = 0.1
-"""A policy beats a model where it would win as often by chance with less than this probability."""
+"""The significance level: a policy beats a model if it would win as often by chance with a lower probability."""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A policy against a model, on the products of two or more modalities of which the model's is one."""
+    """A comparison of a policy with a model, on products with the model's modality and at least one other."""
 
     model: str
-    """Its modality."""
+    """The model's modality."""
     products: int
     model_right: float
-    """Share that the model has right; of labels, with no label wrong."""
+    """Share of products that the model has right; for labels, without a wrong one."""
     policy_right: float
     won: int
-    """Products of which the policy has less wrong than the model."""
+    """Products for which the policy has fewer errors than the model."""
     lost: int
-    """Products of which it has more wrong."""
+    """Products for which it has more errors."""
     chance: float
-    """How likely it is to win as often by chance (sign test, one-sided)."""
+    """Probability to win as often by chance (sign test, one-sided)."""
     kept: bool
     """Whether the model's answer is kept."""
 
@@ -42,30 +42,30 @@ class Contest:
 def contests(
     network: FusionNetwork, batches: Iterable[dict[str, Any]], has: torch.Tensor | None, *, held_out: bool
 ) -> list[Contest]:
-    """Hold a policy against each model, the best one first, on products that no better model has a say on.
+    """Compare a policy with each model, the best model first, on products that no better model answers.
 
     Args:
         network: The policy.
-        batches: Rows of `inputs` and `label`.
-        has: Which labels each leaf has, (leaves, labels) bool; None where leaves are the outputs.
-        held_out: Whether the policy did not learn from these products. Where it did, and knows them, it proves nothing
-            on them, and the models' answers are kept.
+        batches: Batches with `inputs` and `label`.
+        has: Which labels each leaf has, (leaves, labels) bool; None if the outputs are leaves.
+        held_out: Whether the policy did not learn from these products. If it did, and may have memorized them, they
+            prove nothing, and the models' answers are kept.
 
     Returns:
-        One for each model that still had products to judge by.
+        A comparison for each model that had products left to be compared on.
     """
-    policy, models, there = _wrong(network, batches, has)
-    several = there.sum(1) >= 2  # of one modality alone the policy answers as its model does
-    means = [float(models[there[:, at], at].mean()) if there[:, at].any() else np.inf for at in range(there.shape[1])]
-    found = []
+    policy, models, present = _errors(network, batches, has)
+    several = present.sum(1) >= 2  # with one modality, the policy answers as its model does
+    means = [float(models[rows, at].mean()) if rows.any() else np.inf for at, rows in enumerate(present.T)]
+    compared = []
     for at in np.argsort(means, kind="stable").tolist():
-        rows = several & there[:, at]
+        rows = several & present[:, at]
         if not rows.any():
             continue
-        several &= ~there[:, at]
+        several &= ~present[:, at]
         won, lost = (int((a[rows] < b[rows]).sum()) for a, b in ((policy, models[:, at]), (models[:, at], policy)))
         chance = sign_test(won, lost)
-        found.append(
+        compared.append(
             Contest(
                 network.config.names[at],
                 int(rows.sum()),
@@ -77,25 +77,25 @@ def contests(
                 chance >= LEVEL or not held_out,
             )
         )
-    return found
+    return compared
 
 
 @torch.inference_mode()
-def _wrong(
+def _errors(
     network: FusionNetwork, batches: Iterable[dict[str, Any]], has: torch.Tensor | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return how much is wrong of the policy (products,) and of each model, and which are there (products, M)."""
+    """Return the errors of the policy (products,), those of each model and the present models, (products, M) each."""
     network.eval()
     modalities = len(network.config.names)
     parts = [(np.zeros(0, np.int64), np.zeros((0, modalities), np.int64), np.zeros((0, modalities), bool))]
     for batch in batches:
-        said, features, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
-        answers = torch.cat([network(said, there, features)[:, None], said], 1)  # (batch, 1 + M, N)
+        scores, features, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
+        answers = torch.cat([network(scores, present, features)[:, None], scores], 1)  # (batch, 1 + M, N)
         label = torch.tensor(batch["label"])
         if has is None:
-            wrong = (answers.argmax(2) != label[:, None]).long()
+            errors = (answers.argmax(2) != label[:, None]).long()
         else:
-            wrong = ((answers > 0) != has[label][:, None]).sum(2)
-        parts.append((wrong[:, 0].numpy(), wrong[:, 1:].numpy(), there.numpy()))
-    policy, models, present = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return policy, models, present
+            errors = ((answers > 0) != has[label][:, None]).sum(2)
+        parts.append((errors[:, 0].numpy(), errors[:, 1:].numpy(), present.numpy()))
+    policy, models, have = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return policy, models, have

@@ -1,7 +1,7 @@
-"""Fitting the policy that fuses the models of several modalities.
+"""The training of a policy that fuses the models of several modalities.
 
-Each model is asked once about every labelled product of a split; what they say is written down, and
-the policy learns from that.
+Each model is run once over the labelled products of a split. Their outputs are written to a table, and the policy
+learns from that.
 """
 
 import functools
@@ -38,7 +38,7 @@ from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.loop import Plan
-from atlas_ray.training.opinions import pack_opinions, unpack_opinions
+from atlas_ray.training.packing import pack_outputs, unpack_outputs
 from atlas_ray.training.run import (
     CHECKPOINTS,
     SETTINGS,
@@ -53,9 +53,9 @@ from atlas_ray.training.run import (
 from atlas_ray.training.settings import FusionTraining
 from atlas_ray.training.tracker import mlflow_environment
 
-OPINIONS = "opinions"
+MEMBER_OUTPUTS = "member_outputs"
 JUDGED_SHARE = 0.2
-"""Of the products, those that a policy that can know its products is judged by, where none are held out yet."""
+"""Share of the products that a policy that can memorize is judged by, if the settings hold none out."""
 
 
 @holding("train fusion", "config.output")
@@ -70,10 +70,10 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         callbacks: As in `train`.
 
     Raises:
-        ArtifactError: where a model cannot be read, or does not go with the others.
-        OutputError: where the output holds a run with other settings, or something else.
-        CatalogError: where the split has too few labelled products.
-        TaxonomyError: where none of their labels is in the models' taxonomy.
+        ArtifactError: if a model cannot be read, or does not match the others.
+        OutputError: if the output holds a run with other settings, or something else.
+        CatalogError: if the split has too few labelled products.
+        TaxonomyError: if none of their labels is in the models' taxonomy.
     """
     config = config.absolute()
     output = config.output
@@ -81,7 +81,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     settings = settings_of(config) | {"members": {name: member.id for name, member in members.items()}}
     if fresh:
         forget(output)
-        _forget_opinions(output)
+        _forget_outputs(output)
     if done := finished(output, settings):
         return done
     first = next(iter(members.values()))
@@ -100,64 +100,64 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     )
     if note:
         tell(note)
-    found = _opinions(config, members, shape)
-    learned, held_out = _sides(config, found, config.held_out)
+    outputs = _member_outputs(config, members, shape)
+    learned, held_out = _sides(config, outputs, config.held_out)
     least = config.batch_size if policy.fitting == "descent" else 1
-    judged, is_held_out = held_out if config.held_out else found.dataset, True
+    judged, is_held_out = held_out if config.held_out else outputs.dataset, True
     if config.keep_best and policy.memorizes and not config.held_out:
-        part, rest = _sides(config, found, JUDGED_SHARE)
+        part, rest = _sides(config, outputs, JUDGED_SHARE)
         is_held_out = part.count() >= least
         learned, judged = (part, rest) if is_held_out else (learned, judged)
     if learned.count() < least:
-        _forget_opinions(output)
+        _forget_outputs(output)
         raise CatalogError(
-            f"{config.catalog}: {found.count} labelled products in the split {config.fit_split!r}, {learned.count()} "
+            f"{config.catalog}: {outputs.count} labelled products in the split {config.fit_split!r}, {learned.count()} "
             f"of them to learn from; the policy {config.policy!r} needs {least}"
         )
     network = build_fusion(shape)
     metrics: dict[str, Any] = {
-        "products": found.count,
-        "unusable_rows": found.unusable_rows,
+        "products": outputs.count,
+        "unusable_rows": outputs.unusable_rows,
         "settings": {"model": config.model, **config.to_dict()},
     }
     if policy.fitting == "descent":
-        state = _fit(config, shape, taxonomy, space, found.leaf_counts, (learned, held_out), callbacks)
+        state = _fit(config, shape, taxonomy, space, outputs.leaf_counts, (learned, held_out), callbacks)
         network.load_state_dict(state["best"]["network"])
         metrics |= final_metrics(config, state)
         write_history(config, state["history"])
     elif policy.fitting == "solve":
         _solve(network, learned, config.ridge_penalty, space)
     if config.keep_best:
-        judges = contests(network, batches_of(judged), _has(space), held_out=is_held_out)
-        metrics |= {"contests": [asdict(one) for one in judges], "judged_on": "fitted"}
-        if judged is not found.dataset:
+        compared = contests(network, batches_of(judged), _has(space), held_out=is_held_out)
+        metrics |= {"contests": [asdict(contest) for contest in compared], "judged_on": "fitted"}
+        if judged is not outputs.dataset:
             metrics["judged_on"] = "held-out"
-        if policy.fitting == "solve":  # one more pass, and what was held out is not lost
-            _solve(network, found.dataset, config.ridge_penalty, space)
-        network = _with_fallback(network, [one.model for one in judges if one.kept])
+        if policy.fitting == "solve":  # a second pass, over all products: it learns from those held out, too
+            _solve(network, outputs.dataset, config.ridge_penalty, space)
+        network = _with_fallback(network, [contest.model for contest in compared if contest.kept])
     metrics["members"] = {name: member.id for name, member in members.items()}
     if space is None:
-        metrics["fit_accuracy"] = _accuracy(network, found.dataset)
+        metrics["fit_accuracy"] = _accuracy(network, outputs.dataset)
     else:
-        metrics["fit_micro_f1"] = _micro_f1(network, found.dataset, space)
+        metrics["fit_micro_f1"] = _micro_f1(network, outputs.dataset, space)
     model_id = save_fusion_artifact(
         output, network, config.members, taxonomy=taxonomy, metrics=metrics, labels=space,
-        fitted=_fitted(members, found.dataset),
+        fitted=_fitted(members, outputs.dataset),
     )  # fmt: skip
     storage.delete_folder(storage.join(output, CHECKPOINTS))
-    _forget_opinions(output)
+    _forget_outputs(output)
     return TrainReport(model_id, output, metrics)
 
 
 def _with_fallback(network: FusionNetwork, models: Sequence[str]) -> FusionNetwork:
-    """Return the policy, but for the products that one of these models has a say on."""
+    """Return the policy with these models' own answers for the products that they can answer."""
     kept = build_fusion(FusionConfig(**network.config.to_dict() | {"fallback": "+".join(models)}))
     kept.load_state_dict(network.state_dict())
     return kept
 
 
 def _fitted(members: dict[str, Artifact], dataset: ray.data.Dataset) -> Fitted | None:
-    """Return what the models and the policy were fitted on; None where one of the models does not know."""
+    """Return the products that the models and the policy were fitted on; None if that is unknown for a model."""
     keys = [product_keys(batch["name"].tolist()) for batch in batches_of(dataset.select_columns(["name"]))]
     fitted = Fitted.of(np.concatenate(keys), FUSED)
     for member in members.values():
@@ -167,9 +167,9 @@ def _fitted(members: dict[str, Artifact], dataset: ray.data.Dataset) -> Fitted |
     return fitted
 
 
-def _forget_opinions(output: str) -> None:
-    storage.delete_file(storage.join(output, f"{OPINIONS}.json"))
-    storage.delete_folder(storage.join(output, OPINIONS))
+def _forget_outputs(output: str) -> None:
+    storage.delete_file(storage.join(output, f"{MEMBER_OUTPUTS}.json"))
+    storage.delete_folder(storage.join(output, MEMBER_OUTPUTS))
     forget_inputs(output)
 
 
@@ -188,8 +188,8 @@ def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig
     return FusionConfig(**shape, features=widths, dropout=config.dropout)
 
 
-def _asked(members: dict[str, str], shape: FusionConfig, device_name: str) -> FusedInference:
-    """Make models ready to be asked for their opinions."""
+def _inference(members: dict[str, str], shape: FusionConfig, device_name: str) -> FusedInference:
+    """Load the models, with a policy of this shape."""
     loaded = {name: load_artifact(uri, target=None) for name, uri in members.items()}
     first = next(iter(loaded.values()))
     device = choose_device("cpu" if device_name == "cpu" else "auto")
@@ -202,30 +202,30 @@ def _asked(members: dict[str, str], shape: FusionConfig, device_name: str) -> Fu
 
 
 @dataclass(frozen=True)
-class Opinions:
-    """What the models say of each product of a split: rows of `inputs`, `label`, `name` and `refused`."""
+class MemberOutputs:
+    """The models' outputs for each product of a split: rows of `inputs`, `label`, `name` and `refused`."""
 
     dataset: ray.data.Dataset
     count: int
     leaf_counts: tuple[int, ...]
     unusable_rows: int
-    """Rows of the catalogue that are no product or no picture."""
+    """Number of rows of the catalogue without a key."""
 
 
-def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: FusionConfig) -> Opinions:
-    """Ask the models, unless an earlier try of the run has."""
-    output, done = config.output, storage.join(config.output, f"{OPINIONS}.json")
-    place = storage.locate(storage.join(output, OPINIONS))
+def _member_outputs(config: FusionTraining, members: dict[str, Artifact], shape: FusionConfig) -> MemberOutputs:
+    """Run the models, unless an earlier try of the run has."""
+    output, done = config.output, storage.join(config.output, f"{MEMBER_OUTPUTS}.json")
+    place = storage.locate(storage.join(output, MEMBER_OUTPUTS))
     if not storage.exists(done):
-        storage.delete_folder(storage.join(output, OPINIONS))
+        storage.delete_folder(storage.join(output, MEMBER_OUTPUTS))
         labels = next(iter(members.values())).taxonomy.leaf_positions
         with ProgressDisplay("asking the models", "products") as display:
             arguments = (config.members, shape, config.device, labels)
             stream, lost = asked_about(
-                config.catalog, output, config.fit_split, tuple(members), Ask, arguments,
+                config.catalog, output, config.fit_split, tuple(members), RunMembers, arguments,
                 display=display, device=config.device,
             )  # fmt: skip
-            write_table(stream, output, OPINIONS)
+            write_table(stream, output, MEMBER_OUTPUTS)
         counts = Counter[int]()
         dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem)
         for batch in batches_of(dataset.select_columns(["label"])):
@@ -234,34 +234,34 @@ def _opinions(config: FusionTraining, members: dict[str, Artifact], shape: Fusio
         storage.write_bytes(done, json.dumps(account).encode())
     account = json.loads(storage.read_bytes(done))
     leaf_counts = account["leaf_counts"]
-    connect()  # where an earlier try has asked them
-    # Read once: each epoch starts from the object store.
+    connect()  # an earlier try may have run them
+    # Read once, so that each epoch starts from the object store.
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).materialize()
-    return Opinions(dataset, sum(leaf_counts), tuple(leaf_counts), account.get("unusable_rows", 0))
+    return MemberOutputs(dataset, sum(leaf_counts), tuple(leaf_counts), account.get("unusable_rows", 0))
 
 
-class Ask:
-    """Asks the models about blocks of products."""
+class RunMembers:
+    """An actor that runs the models over blocks of products."""
 
     def __init__(
         self, members: dict[str, str], shape: FusionConfig, device: str, labels: dict[CategoryPath, int], threads: int
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._models = _asked(members, shape, device)
+        self._models = _inference(members, shape, device)
         self._labels = labels
 
     @torch.inference_mode()
     def __call__(self, table: pa.Table) -> dict[str, Any]:
-        """Return the rows of `Opinions` of a block; a product with nothing to go by drops out."""
+        """Return the rows of `MemberOutputs` of a block, without products that have none of the modalities."""
         size = self._models.image_size_px
-        table, label, products = products_of(table, self._labels, self._models.reads, size)
-        parts = [pack_opinions(*self._models.opinions(batch)).cpu() for batch in products.split(BATCH)]
+        table, label, products = products_of(table, self._labels, self._models.modalities, size)
+        parts = [pack_outputs(*self._models.policy_inputs(batch)).cpu() for batch in products.split(BATCH)]
         rows = torch.cat(parts) if parts else torch.zeros(0, 1)
-        kept = products.there(self._models.reads).any(1).numpy()
+        kept = products.present(self._models.modalities).any(1).numpy()
         if wrong := int((~rows.isfinite().all(1)).sum()):
             raise NotFiniteError(
-                f"what the models say of {wrong} of {len(rows)} products is no number; train them anew"
+                f"the models' outputs for {wrong} of {len(rows)} products are NaN or infinite; train the models again"
             )
         return {
             "inputs": rows.numpy()[kept],
@@ -271,22 +271,24 @@ class Ask:
         }
 
 
-def _sides(config: FusionTraining, found: Opinions, share: float) -> tuple[ray.data.Dataset, ray.data.Dataset]:
-    """Return what a policy learns from, and a share that is held out: all pictures of a product are on one side."""
+def _sides(config: FusionTraining, outputs: MemberOutputs, share: float) -> tuple[ray.data.Dataset, ray.data.Dataset]:
+    """Split rows into those to learn from and a share that is held out; a product's pictures stay together."""
     if not share:
-        return found.dataset, found.dataset.limit(0)
+        return outputs.dataset, outputs.dataset.limit(0)
 
-    names = batches_of(found.dataset.select_columns(["name"]))
+    names = batches_of(outputs.dataset.select_columns(["name"]))
     draws = np.unique(np.concatenate([_draws(config.seed, batch["name"]) for batch in names]))
     last = draws[int(np.ceil(share * len(draws))) - 1]
 
     def side(batch: dict[str, Any], *, is_held_out: bool) -> dict[str, Any]:
-        out = _draws(config.seed, batch["name"]) <= last
-        return {name: column[out == is_held_out] for name, column in batch.items()}
+        below = _draws(config.seed, batch["name"]) <= last
+        return {name: column[below == is_held_out] for name, column in batch.items()}
 
     learned, held_out = (
-        found.dataset.map_batches(functools.partial(side, is_held_out=out), batch_format="numpy").materialize()
-        for out in (False, True)
+        outputs.dataset.map_batches(
+            functools.partial(side, is_held_out=is_held_out), batch_format="numpy"
+        ).materialize()
+        for is_held_out in (False, True)
     )
     return learned, held_out
 
@@ -316,46 +318,46 @@ def _fit(
 
 
 def _solve(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float, space: LabelSpace | None) -> None:
-    """Fit a policy in one pass, on the leaf, one-hot, or on the labels."""
+    """Fit a policy in one pass, on the one-hot leaf or on the labels."""
     has = _has(space)
 
     def rows() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         for batch in batches_of(dataset):
-            said, _, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
+            scores, _, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
             leaf = torch.tensor(batch["label"])
             truth = torch.nn.functional.one_hot(leaf, network.config.outputs) if has is None else has[leaf]
-            yield said, there, truth
+            yield scores, present, truth
 
     network.solve(rows(), penalty)
 
 
 @torch.inference_mode()
 def _accuracy(network: FusionNetwork, dataset: ray.data.Dataset) -> dict[str, float]:
-    """Return the share of products whose leaf is right, of the policy and of each model on what it has."""
+    """Return the share of products with the right leaf, for the policy and for each model on those it can answer."""
     network.eval()
     right, have = Counter[str](), Counter[str]()
     for batch in batches_of(dataset):
-        said, features, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
+        scores, features, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
         labels = torch.tensor(batch["label"])  # a copy: the batch is read-only
-        right["fused"] += int((network(said, there, features).argmax(1) == labels).sum())
+        right["fused"] += int((network(scores, present, features).argmax(1) == labels).sum())
         have["fused"] += len(labels)
         for position, name in enumerate(network.config.names):
-            right[name] += int(((said[:, position].argmax(1) == labels) & there[:, position]).sum())
-            have[name] += int(there[:, position].sum())
+            right[name] += int(((scores[:, position].argmax(1) == labels) & present[:, position]).sum())
+            have[name] += int(present[:, position].sum())
     return {name: right[name] / max(have[name], 1) for name in have}
 
 
 @torch.inference_mode()
 def _micro_f1(network: FusionNetwork, dataset: ray.data.Dataset, space: LabelSpace) -> dict[str, float]:
-    """Return the micro-F1 of the policy, and of each model on the products that it has something to go by of."""
+    """Return the micro-F1 of the policy, and of each model on the products that it can answer."""
     network.eval()
     has, totals = _has(space), dict[str, torch.Tensor]()
     assert has is not None
     for batch in batches_of(dataset):
-        said, features, there = unpack_opinions(torch.tensor(batch["inputs"]), network.config)
+        scores, features, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
         true = has[torch.tensor(batch["label"])]  # (batch, labels)
-        answers = [("fused", network(said, there, features), there.any(1))]
-        answers += [(name, said[:, at], there[:, at]) for at, name in enumerate(network.config.names)]
+        answers = [("fused", network(scores, present, features), present.any(1))]
+        answers += [(name, scores[:, at], present[:, at]) for at, name in enumerate(network.config.names)]
         for name, logits, rows in answers:
             counts = compare((logits > 0)[rows], true[rows]).sum((1, 2))
             totals[name] = totals.get(name, torch.zeros(3, dtype=torch.int64)) + counts
@@ -363,5 +365,5 @@ def _micro_f1(network: FusionNetwork, dataset: ray.data.Dataset, space: LabelSpa
 
 
 def _has(space: LabelSpace | None) -> torch.Tensor | None:
-    """Return which labels each leaf has, (leaves, labels) bool; None where leaves are the outputs."""
+    """Return which labels each leaf has, (leaves, labels) bool; None if the outputs are leaves."""
     return None if space is None else torch.from_numpy(space.targets(space.taxonomy.leaves))

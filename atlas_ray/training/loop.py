@@ -1,4 +1,4 @@
-"""The training loop of one worker: a network, its optimizer, its share of the examples."""
+"""The training loop of a worker, which has the network, its optimizer and a share of the examples."""
 
 import math
 import os
@@ -23,45 +23,46 @@ from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.prediction.paths import choose_dtype
 from atlas_ray.runtime.tables import write_quarantine
 from atlas_ray.schemas import quarantine_row
+from atlas_ray.settings import flag_of
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from atlas_ray.training.augment import augment
 from atlas_ray.training.batches import Batches, Examples
 from atlas_ray.training.networks import load_weights
 from atlas_ray.training.objectives import Objective, build_objective
-from atlas_ray.training.opinions import opinion_width
+from atlas_ray.training.packing import packed_width
 from atlas_ray.training.schedule import apply_rate, rate_at
 from atlas_ray.training.settings import TrainConfig
 from atlas_ray.training.tracker import Tracker
 
 STATE_FILE = "state.pt"
-DIVERGED = 1e4
-"""Of the mean loss: a model that gives the right answers a probability of e^-10000 is none."""
+MAX_LOSS = 1e4
+"""The mean loss above which a training has diverged: the right answers have a probability of e^-10000."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the driver hands to each worker."""
+    """The task that the driver gives each worker."""
 
     config: TrainConfig
     taxonomy_json: str
     steps_per_epoch: int
     words: WordIndex | None = None
-    """What a model of texts knows."""
+    """The vocabulary of a model of texts."""
     fusion: FusionConfig | None = None
     """The shape of a policy that fuses models."""
     labels: tuple[str, ...] = ()
-    """Those that a model of labels names."""
+    """The labels of a model of labels."""
     leaf_counts: tuple[int, ...] = ()
-    """Training examples by leaf."""
+    """Number of training examples of each leaf."""
     environment: dict[str, str] = field(default_factory=dict)
-    """What MLflow's client reads from the driver's environment."""
+    """The driver's environment variables that MLflow's client reads."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train for the epochs that are left; Ray Train runs this in each worker."""
+    """Train for the remaining epochs; Ray Train runs this in each worker."""
     plan: Plan = settings["plan"]
     context = ray.train.get_context()
-    # Ray gives a worker one thread a CPU it asked for.
+    # By default Ray gives a worker one thread for each CPU that it reserves.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // context.get_local_world_size()))
     torch.manual_seed(plan.config.seed)
@@ -71,28 +72,28 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 
 def blank_input(plan: Plan) -> Tensor:
-    """Return the input of an example that only fills a place."""
+    """Return the input of an example that only fills a place, whose weight is 0."""
     if plan.words is not None:
         return torch.zeros(plan.words.length, dtype=torch.int32)
     if plan.fusion is not None:
-        return torch.ones(opinion_width(plan.fusion))
+        return torch.ones(packed_width(plan.fusion))
     assert plan.config.of_pictures is not None
     size = plan.config.of_pictures.image_size_px
     return torch.zeros((3, size, size), dtype=torch.uint8)
 
 
 def share_of(batch_size: int, rank: int, world: int) -> int:
-    """Return how many pictures of each batch a worker takes."""
+    """Return how many pictures of each batch go to a worker."""
     return batch_size // world + (rank < batch_size % world)
 
 
-def better(one: Mapping[str, float], other: Mapping[str, float], figure: str) -> bool:
-    """Tell whether an epoch is better than another: by its figure, or where that is the same by its validation loss."""
-    return (one[figure], -one["val_loss"]) > (other[figure], -other["val_loss"])
+def is_better(metrics: Mapping[str, float], other: Mapping[str, float], figure: str) -> bool:
+    """Tell whether an epoch's metrics beat another's: by a figure, or if that is equal by the validation loss."""
+    return (metrics[figure], -metrics["val_loss"]) > (other[figure], -other["val_loss"])
 
 
 def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float) -> bool:
-    """Tell whether the validation loss made no progress for so many epochs."""
+    """Tell whether the validation loss made no progress for `patience` epochs."""
     best, since = float("inf"), 0
     for epoch in history:
         if not epoch["val_examples"]:  # there is no validation split
@@ -104,16 +105,17 @@ def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float
 
 
 def diverged(what: str, config: TrainConfig) -> NotFiniteError:
-    """Return the error that ends a training, with what there is to be tried."""
+    """Return the error that ends a diverged training, with advice."""
+    rates = " ".join(f"{flag_of(name)} {rate:g}" for name, rate in config.to_dict().items() if name.endswith("_lr"))
     return NotFiniteError(
-        f"the training diverged: {what}, with --encoder-lr {config.encoder_lr:g} --decoder-lr {config.decoder_lr:g} "
-        f"--precision {config.precision}; no model is written. Train with --fresh and lower learning rates"
+        f"the training diverged: {what}, with {rates} --precision {config.precision}; no model is written. "
+        "Train with --fresh and lower learning rates"
         + ("" if config.precision == "float32" else ", or with --precision float32")
     )
 
 
 class Worker:
-    """The state of one worker."""
+    """A training worker and its state."""
 
     def __init__(self, plan: Plan, device: torch.device, board: Any) -> None:
         self.plan = plan
@@ -122,7 +124,7 @@ class Worker:
         self.board = board
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        self.chief = self.rank == 0
+        self.is_rank_zero = self.rank == 0
         taxonomy = Taxonomy.from_json(plan.taxonomy_json, source="the training plan")
         space = LabelSpace(taxonomy, plan.labels) if plan.labels else None
         self.objective = build_objective(config, taxonomy, device, plan.words, plan.fusion, space)
@@ -139,14 +141,14 @@ class Worker:
         )
         counts = torch.tensor(plan.leaf_counts, dtype=torch.float32, device=device).clamp(min=1)
         weight = counts.rsqrt() if config.balance == "weights" else torch.ones_like(counts)
-        self.leaf_weight = weight * counts.sum() / (weight * counts).sum()  # mean 1 over the examples
+        self.leaf_weight = weight * counts.sum() / (weight * counts).sum()  # their mean over the examples is 1
         self.wrapped: DistributedDataParallel | None = None
         self.wrapped_head_only = False
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.step = 0
         self.resumed_at: list[int] = []
-        self.tracker = Tracker(config, plan.environment) if self.chief else None
+        self.tracker = Tracker(config, plan.environment) if self.is_rank_zero else None
         self.batch_size = share_of(config.batch_size, self.rank, self.world)
         self._augments = pictures is not None and pictures.augment
         self.batches = {
@@ -155,7 +157,7 @@ class Worker:
         }
 
     def restore(self) -> None:
-        """Take up the last checkpoint."""
+        """Load the last checkpoint, if there is one."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return
@@ -167,7 +169,7 @@ class Worker:
         self.resumed_at = [*state["resumed_at"], self.step]
 
     def run(self) -> None:
-        """Train the epochs that are left."""
+        """Train for the remaining epochs."""
         config, steps = self.config, self.plan.steps_per_epoch
         for epoch in range(self.step // steps, config.epochs):
             if stopped_early(self.history, config.patience, config.min_delta):
@@ -181,8 +183,8 @@ class Worker:
             metrics |= {"epoch": epoch + 1, "step": self.step, "seconds": time.perf_counter() - started}
             self.history.append(metrics)
             figure = self.objective.figure
-            best = not self.best or better(metrics, self.best["metrics"], figure)
-            if (best or not metrics["val_examples"]) and self.chief:
+            best = not self.best or is_better(metrics, self.best["metrics"], figure)
+            if (best or not metrics["val_examples"]) and self.is_rank_zero:
                 weights = {
                     name: part.detach().cpu().clone() for name, part in self.objective.network.state_dict().items()
                 }
@@ -201,12 +203,12 @@ class Worker:
             self.tracker.close()
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
-        """Run what is left of an epoch."""
+        """Train for the rest of an epoch; return its metrics."""
         config, steps = self.config, self.plan.steps_per_epoch
         rate = rate_at(config, self.step, steps)
         trained = self._trainable(rate.head_only)
-        # The pictures of an epoch and what dropout and augmentation draw depend on where it starts
-        # alone, so a resumed run draws nothing twice.
+        # What dropout and augmentation draw depends only on the step at which training starts, so a resumed run does
+        # not draw the same again.
         torch.manual_seed(config.seed + 7919 * self.rank + 104_729 * self.step)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, pictures
         seen = started = time.perf_counter()
@@ -217,7 +219,7 @@ class Worker:
             totals += self._step(trained, batch)
             self.step += 1
             now = time.perf_counter()
-            if self.chief and now - seen >= 10:
+            if self.is_rank_zero and now - seen >= 10:
                 seen = now
                 self._show(epoch, totals, self.step - begun, now - started, rate.factor)
             left = steps * (epoch + 1) - self.step
@@ -230,7 +232,7 @@ class Worker:
         if epoch == 0:
             self._quarantine(refused)
         if count == 0:
-            uri, reason = next(iter(refused.items()), ("", "none came"))
+            uri, reason = next(iter(refused.items()), ("", "no example arrived"))
             raise CatalogError(f"no example of the split 'train' could be used; the first: {uri}: {reason}")
         groups = self.optimizer.param_groups
         return {
@@ -242,11 +244,11 @@ class Worker:
         }
 
     def _step(self, trained: Objective | DistributedDataParallel, batch: Examples) -> Tensor:
-        """Take one optimizer step; return the sum of the losses and of their pictures, (2,).
+        """Take one optimizer step; return the sum of the losses and that of the examples' weights, (2,).
 
-        Each worker's part counts by its weight among all workers', so the gradient is that of one worker with the
-        whole batch, however the pictures are shared; but for batch normalizations that are trained, which see the
-        pictures of one worker, unless `sync_batch_norm` is set.
+        Each worker's part is weighted by its share of the batch, so the gradient is that of one worker with the whole
+        batch. The exception are batch normalizations that are trained: they see the pictures of one worker, unless
+        `sync_batch_norm` is set.
         """
         weights = self.leaf_weight[batch.labels] * batch.usable
         total = self._all_reduce(weights.sum()).clamp(min=1e-9)
@@ -256,9 +258,9 @@ class Worker:
         split = zip(*(x.tensor_split(parts) for x in (batch.inputs, batch.labels, weights)), strict=True)
         for number, (part, labels, weight) in enumerate(split, 1):
             inputs = augment(part) if self._augments else part
-            # Gradients travel between the workers once a step, after the last part.
-            apart = number < parts and isinstance(trained, DistributedDataParallel)
-            with cast("DistributedDataParallel", trained).no_sync() if apart else nullcontext():
+            # The workers exchange gradients once a step, after the last part.
+            local = number < parts and isinstance(trained, DistributedDataParallel)
+            with cast("DistributedDataParallel", trained).no_sync() if local else nullcontext():
                 with self.autocast:
                     losses = trained(inputs, labels)
                 loss = (losses * weight).sum()
@@ -269,25 +271,25 @@ class Worker:
         return torch.stack([loss_sum, weights.sum().double()])
 
     def _trainable(self, head_only: bool) -> Objective | DistributedDataParallel:
-        """Let the encoder learn, or its first blocks keep still; wrapped for several workers."""
+        """Return the objective, wrapped for several workers, with the layers frozen that are not trained."""
         self.objective.train().requires_grad_(True)
         if pictures := self.config.of_pictures:
             encoder = self.objective.parts()[0]
             for part in encoder.children() if head_only else pictures.frozen_layers(encoder):
-                part.eval().requires_grad_(False)  # their normalizations keep their statistics too
+                part.eval().requires_grad_(False)  # normalizations keep their statistics, too
         if self.world == 1:
             return self.objective
         if self.wrapped is None or head_only != self.wrapped_head_only:
             ids = [self.device.index or 0] if self.device.type == "cuda" else None
-            # Buffers are not sent around: each worker's normalizations see pictures of their own, and
-            # the first worker's statistics are those that the checkpoint keeps.
+            # Buffers are not broadcast: the normalizations of each worker see other pictures, and the checkpoint keeps
+            # the statistics of the first worker.
             self.wrapped = DistributedDataParallel(self.objective, device_ids=ids, broadcast_buffers=False)
             self.wrapped_head_only = head_only
         return self.wrapped
 
     @torch.inference_mode()
     def validate(self) -> dict[str, Any]:
-        """Measure the loss and the objective's figures on the validation split."""
+        """Return the loss and the objective's figures on the validation split."""
         objective = self.objective.eval()
         totals = torch.zeros(2 + objective.counts, dtype=torch.float64, device=self.device)
         for batch in self.batches["val"].all(self.config.batch_size // self.world or 1):
@@ -300,21 +302,21 @@ class Worker:
         return {"val_examples": count, "val_loss": loss / max(count, 1.0), **objective.figures(sums, count)}
 
     def check(self, metrics: Mapping[str, Any], epoch: int) -> None:
-        """End a training that has diverged, on all workers alike, before its state is kept.
+        """End a training that has diverged, on all workers alike, before its state is saved.
 
         Raises:
-            NotFiniteError: saying what is no number, or a loss that no network has that learns.
+            NotFiniteError: naming the metric or the weights that are not finite, or the loss above `MAX_LOSS`.
         """
         for name, value in metrics.items():
-            if not math.isfinite(value) or (name.endswith("_loss") and value > DIVERGED):
+            if not math.isfinite(value) or (name.endswith("_loss") and value > MAX_LOSS):
                 raise diverged(f"{name} is {value:.3g} in epoch {epoch + 1}", self.config)
         for name, tensor in self.objective.network.state_dict().items():
             if not tensor.isfinite().all():
                 raise diverged(f"the weights of {name} are NaN or infinite in epoch {epoch + 1}", self.config)
 
     def report(self, metrics: dict[str, Any]) -> None:
-        """Hand Ray Train the metrics and, from the first worker, the checkpoint."""
-        if not self.chief:
+        """Report the metrics and, from the first worker, a checkpoint to Ray Train."""
+        if not self.is_rank_zero:
             ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory(prefix="atlas-ray-") as folder:
@@ -343,8 +345,8 @@ class Worker:
             self.tracker.step(self.step, {"loss": mean, "examples_per_s": rate * self.world, "lr_factor": factor})
 
     def say(self, text: str) -> None:
-        """Print a line on the driver, from the first worker alone."""
-        if self.chief:
+        """Print a line on the driver, if this is the first worker."""
+        if self.is_rank_zero:
             self.board.say.remote(text)
 
     def _quarantine(self, refused: dict[str, str]) -> None:
@@ -360,14 +362,15 @@ class Worker:
         return values
 
     def _sum(self, values: Tensor) -> list[float]:
-        """Add up over all workers."""
+        """Return the sum over all workers."""
         return [float(value) for value in self._all_reduce(values.double())]
 
 
 def parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
-    """Encoder and the rest with their own rates; weight decay for matrices alone."""
+    """Return the optimizer's groups: the encoder and the rest, each with and without weight decay."""
     groups = []
-    for part, rate in zip(objective.parts(), (config.encoder_lr, config.decoder_lr), strict=True):
+    rates = getattr(config, "encoder_lr", 0.0), config.decoder_lr  # a policy has no encoder
+    for part, rate in zip(objective.parts(), rates, strict=True):
         parameters = list(part.parameters())
         for chosen, decay in (
             ([p for p in parameters if p.ndim > 1], config.weight_decay),

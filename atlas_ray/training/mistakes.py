@@ -1,4 +1,4 @@
-"""What can be told in a line, such as a mistake or a full disk, ends a training: each try would end in the same."""
+"""Failures that end a training at once, such as a mistake or a full disk, because each try would fail alike."""
 
 from typing import Any, NoReturn
 
@@ -8,13 +8,13 @@ from atlas_ray.errors import reason_of
 
 
 class EndAtMistakes(UserCallback):
-    """Keep Ray Train from trying again what a worker failed by in a way that can be told."""
+    """A callback that keeps Ray Train from retrying after a failure with a reason that fits a line."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Raise the reason where Ray Train runs, which ends it; any other failure is for its own policy.
+        """Raise such a reason in Ray Train's process, which ends it; other failures are left to its retries.
 
         Raises:
-            UserError, RunError: what a worker raised.
+            UserError, RunError: the error of a worker.
         """
         for error in worker_exceptions.values():
             if reason := reason_of(error):
@@ -22,11 +22,11 @@ class EndAtMistakes(UserCallback):
 
 
 def raise_reason(error: TrainingFailedError) -> NoReturn:
-    """Raise what ended a training.
+    """Raise the error that ended a training.
 
     Raises:
-        UserError, RunError: what can be told in a line.
-        TrainingFailedError: anything else.
+        UserError, RunError: if it has a reason that fits a line.
+        TrainingFailedError: otherwise.
     """
     if reason := reason_of(error):
         raise reason from None

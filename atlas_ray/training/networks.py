@@ -28,14 +28,14 @@ def build_network(
     fusion: FusionConfig | None = None,
     space: LabelSpace | None = None,
 ) -> PathModel:
-    """Build the network that settings ask for, with random weights.
+    """Build the network of these settings, with random weights.
 
     Args:
         config: The settings.
-        taxonomy: Its leaves are the classes, its names the tokens.
-        words: What a model of texts knows.
+        taxonomy: The taxonomy, whose leaves are the classes and whose names are the tokens.
+        words: The vocabulary of a model of texts.
         fusion: The shape of a policy.
-        space: What a model of labels names.
+        space: The labels of a model of labels.
     """
     if fusion is not None:
         return build_fusion(fusion)
@@ -44,14 +44,14 @@ def build_network(
 
 
 def load_weights(network: Any, config: TrainConfig, words: WordIndex | None = None) -> None:
-    """Fill a new network with the weights that settings name: a backbone's, or word vectors.
+    """Fill a new network with the weights that the settings name: a backbone's, or word vectors.
 
     Raises:
-        ArtifactError: where they cannot be had, or do not fit.
+        ArtifactError: if they cannot be read, or do not fit.
     """
     if pictures := config.of_pictures:
         load_backbone_weights(network.encoder, pictures.weights)
-    elif words is not None and (vectors := getattr(config, config.starts_from)) != "none":
+    elif words is not None and (vectors := getattr(config, "word_vectors", "none")) != "none":
         load_word_vectors(network, words, vectors)
 
 
@@ -106,4 +106,4 @@ NETWORKS: dict[str, Callable[..., PathModel]] = {
     "encoder-decoder": _encoder_decoder,
     "text": _text,
 }
-"""By the kinds of `atlas_ray.training.settings.TRAININGS`; a policy's network comes from its shape."""
+"""The function that builds the network of each kind of `atlas_ray.training.settings.TRAININGS`, but for policies."""

@@ -1,9 +1,9 @@
-"""The objectives of all kinds of networks: a loss for each example, and the network's answer.
+"""The objectives of all kinds of networks: the loss of each example, and the network's answer for it.
 
-Dimensions: batch; steps (tokens of a path and its <end>); leaves; labels; children (the most of any
-node).
+Dimensions: batch; steps (tokens of a path and its <end>); leaves; labels; children (the most of any node).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,26 +20,24 @@ from atlas_ray.models.path_model import PathModel
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.networks import build_network
-from atlas_ray.training.opinions import unpack_opinions
-from atlas_ray.training.settings import (
-    TrainConfig,
-)
+from atlas_ray.training.packing import unpack_outputs
+from atlas_ray.training.settings import TrainConfig
 
-NEARER = 4.0
-"""Of a classifier's smoothing along the tree: how much more a leaf gets for each level it shares."""
+LEVEL_FACTOR = 4.0
+"""The factor by which a leaf's share of smoothing along the tree grows with each level that it has in common."""
 
 
-class Objective(nn.Module):
-    """A network with its loss; as one module, so that DDP may wrap it.
+class Objective(nn.Module, ABC):
+    """A network with its loss, as one module that DDP can wrap.
 
-    `forward(inputs, labels)` returns each example's loss, (batch,). Inputs are what the network
-    takes: pictures (batch, 3, size, size) RGB 0 to 255, or words (batch, length). Labels are (batch,)
-    positions of leaves; a model of labels learns all those of its leaf's path.
+    `forward(inputs, labels)` returns each example's loss, (batch,). Inputs are those of the network: pictures
+    (batch, 3, size, size) RGB 0 to 255, or words (batch, length). Labels are (batch,) positions of leaves; a model of
+    labels learns all labels of the leaf's path.
     """
 
     network: PathModel
     figure = "val_accuracy"
-    """What the best epoch has most of, one of `FIGURES`."""
+    """The figure that the best epoch is chosen by, one of `FIGURES`."""
 
     def __init__(self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device) -> None:
         super().__init__()
@@ -49,33 +47,34 @@ class Objective(nn.Module):
         self.tree = TrieTensors(compile_trie(taxonomy, Vocabulary.of(taxonomy)), device)
         self.network = network
 
+    @abstractmethod
     def parts(self) -> tuple[nn.Module, nn.Module]:
-        """Return the encoder and the rest, which learn at rates of their own."""
-        raise NotImplementedError
+        """Return the encoder and the rest, which have separate learning rates."""
 
+    @abstractmethod
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each example's plain loss and what the network would answer: a leaf, (batch,), or labels."""
-        raise NotImplementedError
+        """Return each example's loss without smoothing, and the network's answer: a leaf, (batch,), or labels."""
 
     @property
     def counts(self) -> int:
-        """How many numbers `count` gives."""
+        """The number of columns of `count`."""
         return 1 + 2 * self.tree.ancestors.shape[1]
 
     def count(self, answers: Tensor, labels: Tensor) -> Tensor:
-        """Return what of each answer is right, (batch, counts) bool: all of it; each level; and which it has."""
+        """Return (batch, counts) bool: whether the path is right, whether each level is, and which levels it has."""
         paths = self.tree.ancestors
-        there = paths[labels] >= 0  # (batch, depth); nodes are the same only where all above them are
-        return torch.cat([(answers == labels)[:, None], (paths[answers] == paths[labels]) & there, there], 1)
+        has_level = paths[labels] >= 0  # (batch, depth); nodes are equal only if all nodes above them are
+        right = (paths[answers] == paths[labels]) & has_level
+        return torch.cat([(answers == labels)[:, None], right, has_level], 1)
 
     def figures(self, sums: Sequence[float], examples: float) -> dict[str, float]:
-        """Turn the sums of what was counted into figures."""
+        """Turn the sums of `count` over all examples into figures."""
         exact, *levels = sums
         depth = len(levels) // 2
-        found = {"val_accuracy": exact / max(examples, 1.0)}
+        figures = {"val_accuracy": exact / max(examples, 1.0)}
         for level, (right, have) in enumerate(zip(levels[:depth], levels[depth:], strict=True), 1):
-            found[f"val_accuracy_level_{level}"] = right / max(have, 1.0)
-        return found
+            figures[f"val_accuracy_level_{level}"] = right / max(have, 1.0)
+        return figures
 
 
 def build_objective(
@@ -86,7 +85,7 @@ def build_objective(
     fusion: FusionConfig | None = None,
     space: LabelSpace | None = None,
 ) -> Objective:
-    """Build the network that settings ask for with its loss, on a device; as `build_network`."""
+    """Build the network of these settings, as `build_network`, with its loss, on a device."""
     network = build_network(config, taxonomy, words, fusion, space)
     network.to(memory_format=torch.channels_last)
     arguments = (config, taxonomy, network, device)
@@ -98,10 +97,10 @@ def build_objective(
 class ClassesObjective(Objective):
     """Categorical cross-entropy over the leaves."""
 
-    network: Any  # one whose answer is a logit a leaf, or a label
+    network: Any  # it gives a logit for each leaf or label
 
     def parts(self) -> tuple[nn.Module, nn.Module]:
-        """Return the encoder, which of a text is its embedding, and the head."""
+        """Return the encoder, which for texts is the embedding, and the head."""
         return self.network.encoder, self.network.head
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -118,7 +117,7 @@ class ClassesObjective(Objective):
         if self.along_tree:
             paths = self.tree.ancestors  # (leaves, depth)
             shared = ((paths[labels][:, None] == paths) & (paths >= 0)).sum(2)  # (batch, leaves)
-            near: Tensor = (NEARER**shared).scatter(1, labels[:, None], 0.0)
+            near: Tensor = (LEVEL_FACTOR**shared).scatter(1, labels[:, None], 0.0)
             other = -(log_p * near).sum(1) / near.sum(1).clamp(min=1e-9)
         else:
             other = -log_p.mean(1)
@@ -126,7 +125,7 @@ class ClassesObjective(Objective):
         return smoothed
 
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each example's plain loss and the leaf that the network would answer, (batch,)."""
+        """Return each example's loss without smoothing, and the leaf that the network answers, (batch,)."""
         logits = self.logits(inputs)
         loss = -logits.log_softmax(-1, dtype=torch.float32).gather(1, labels[:, None])[:, 0]
         classes = torch.arange(logits.shape[1], device=logits.device)
@@ -134,7 +133,7 @@ class ClassesObjective(Objective):
 
 
 class LabelsObjective(ClassesObjective):
-    """Binary cross-entropy of each label, its mean over them (late fusion)."""
+    """The mean binary cross-entropy of the labels (late fusion)."""
 
     figure = "val_micro_f1"
     counts = 3
@@ -150,7 +149,7 @@ class LabelsObjective(ClassesObjective):
         return self._loss(self.logits(inputs), labels, self.smoothing)
 
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each example's plain loss, (batch,), and the labels that the network would name, (batch, labels)."""
+        """Return each example's loss without smoothing, (batch,), and the labels that are named, (batch, labels)."""
         logits = self.logits(inputs)
         return self._loss(logits, labels, 0.0), logits > 0
 
@@ -159,48 +158,48 @@ class LabelsObjective(ClassesObjective):
         return binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean(1)
 
     def count(self, answers: Tensor, labels: Tensor) -> Tensor:
-        """Return how many labels of each answer are right, wrong and missed, (batch, 3)."""
+        """Return how many labels of each answer are right, wrong and missed: (batch, 3)."""
         return compare(answers, self.has[labels]).sum(2).T
 
     def figures(self, sums: Sequence[float], examples: float) -> dict[str, float]:  # noqa: ARG002
-        """Turn the sums of what was counted into figures."""
-        found = MicroF1.of(*sums)
-        return {"val_micro_f1": found.f1, "val_micro_precision": found.precision, "val_micro_recall": found.recall}
+        """Turn the sums of `count` over all examples into figures."""
+        micro = MicroF1.of(*sums)
+        return {"val_micro_f1": micro.f1, "val_micro_precision": micro.precision, "val_micro_recall": micro.recall}
 
 
 class PolicyObjective(ClassesObjective):
-    """The same of a fusion policy, which has no encoder.
+    """Categorical cross-entropy of a fusion policy, which has no encoder.
 
-    Its inputs are (batch, `opinion_width`) float32, one row what `pack_opinions` made of a product. While it learns,
-    modalities are left out at random, so that it can do without.
+    Its inputs are (batch, `packed_width`) float32, the rows of `pack_outputs`. During training, modalities are left
+    out at random, so that the policy learns to answer without them.
     """
 
     def parts(self) -> tuple[nn.Module, nn.Module]:
-        """Return nothing, and the policy."""
+        """Return an empty encoder, and the policy."""
         return nn.Identity(), self.network
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Run the policy, (batch, leaves) or (batch, labels)."""
-        said, features, there = unpack_opinions(inputs, self.network.config)
+        scores, features, present = unpack_outputs(inputs, self.network.config)
         if self.training:
-            there, features = self._left_out(there, features)
-        logits: Tensor = self.network(said, there, features)
+            present, features = self._drop_modalities(present, features)
+        logits: Tensor = self.network(scores, present, features)
         return logits
 
-    def _left_out(self, there: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        kept = there & (torch.rand(there.shape, device=there.device) >= self.settings.modality_dropout)
-        there = torch.where((kept.sum(1) > 1)[:, None], kept, there)  # one alone is no question to a policy
+    def _drop_modalities(self, present: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        kept = present & (torch.rand(present.shape, device=present.device) >= self.settings.modality_dropout)
+        present = torch.where((kept.sum(1) > 1)[:, None], kept, present)  # a policy has no part in answers from one
         if widths := self.network.config.widths:
-            features = features * there.repeat_interleave(torch.tensor(widths, device=there.device), 1)
-        return there, features
+            features = features * present.repeat_interleave(torch.tensor(widths, device=present.device), 1)
+        return present, features
 
 
 class PolicyLabelsObjective(PolicyObjective, LabelsObjective):
-    """Binary cross-entropy of a fusion policy's labels."""
+    """The mean binary cross-entropy of a fusion policy's labels."""
 
 
 class EncoderDecoderObjective(Objective):
-    """Cross-entropy of each token under teacher forcing, and the attention's regularization."""
+    """The cross-entropy of each token under teacher forcing, and the attention's regularization."""
 
     network: EncoderDecoder
 
@@ -212,7 +211,7 @@ class EncoderDecoderObjective(Objective):
         tokens = torch.from_numpy(tree.trie.leaf_tokens)
         ended = torch.cat([tokens, torch.full_like(tokens[:, :1], PAD)], 1)
         ended[torch.arange(len(ended)), tree.leaf_length.cpu()] = END
-        self.targets = ended.to(device)  # (leaves, steps) each path's tokens, then <end>
+        self.targets = ended.to(device)  # (leaves, steps) the tokens of each path, then <end>
         root = torch.zeros_like(tree.ancestors[:, :1])
         self.prefixes = torch.cat([root, tree.ancestors], 1)  # (leaves, steps) the node before each token; -1
         first = torch.from_numpy(tree.trie.first_child).to(device)
@@ -235,7 +234,7 @@ class EncoderDecoderObjective(Objective):
         return regularized
 
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each picture's plain loss and the leaf that a constrained search finds, (batch,)."""
+        """Return each picture's loss without smoothing, and the leaf that a constrained search finds, (batch,)."""
         grid = self.network.encode(inputs)
         loss = self._spelled(self.network.spell(grid, self.targets[labels])[0], labels, 0.0)
         search = SEARCHES[choose_search("auto", self.tree)]
@@ -244,7 +243,7 @@ class EncoderDecoderObjective(Objective):
     def _spelled(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         """Return the mean cross-entropy of each path's tokens, (batch,)."""
         tokens = self.targets[labels]  # (batch, steps)
-        there = tokens != PAD
+        counted = tokens != PAD
         children = nearby = None
         if self.within_taxonomy or (smoothing and self.along_tree):
             prefix = self.prefixes[labels]
@@ -254,8 +253,8 @@ class EncoderDecoderObjective(Objective):
         if self.within_taxonomy:
             assert children is not None
             assert nearby is not None
-            # A node without children is a leaf: <end> is all that may follow, and costs nothing.
-            there = there & nearby.any(2)
+            # After a leaf only <end> may follow, which has no loss.
+            counted = counted & nearby.any(2)
             allowed = logits.float().gather(2, children).masked_fill(~nearby, -1e9)
             log_p = allowed.log_softmax(-1)  # (batch, steps, children)
             chosen = log_p.gather(2, self.child[labels][:, :, None].clamp(min=0))[:, :, 0]
@@ -269,7 +268,7 @@ class EncoderDecoderObjective(Objective):
             kept = torch.ones_like(others, dtype=torch.bool) if nearby is None else nearby
             mean = -others.masked_fill(~kept, 0.0).sum(2) / kept.sum(2).clamp(min=1)
             loss = torch.where(kept.any(2), (1 - smoothing) * loss + smoothing * mean, loss)
-        return (loss * there).sum(1) / there.sum(1).clamp(min=1)
+        return (loss * counted).sum(1) / counted.sum(1).clamp(min=1)
 
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
@@ -278,10 +277,10 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "text": ClassesObjective,
     "fusion": PolicyObjective,
 }
-"""What models of category paths learn from, by the kinds of `atlas_ray.training.settings.TRAININGS`."""
+"""The objectives of models of category paths, by the kinds of `atlas_ray.training.settings.TRAININGS`."""
 LABEL_OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "image-labels": LabelsObjective,
     "text": LabelsObjective,
     "fusion": PolicyLabelsObjective,
 }
-"""The same of models of labels."""
+"""The objectives of models of labels, by the same kinds."""

@@ -1,4 +1,4 @@
-"""A training run: from a catalogue to an artifact, resumed where it was stopped."""
+"""A training run, which makes an artifact of a catalogue and is resumed after a stop."""
 
 import os
 from collections.abc import Sequence
@@ -35,49 +35,46 @@ from atlas_ray.training.data import (
 from atlas_ray.training.loop import STATE_FILE, Plan, train_worker
 from atlas_ray.training.mistakes import EndAtMistakes, raise_reason
 from atlas_ray.training.networks import build_network, load_weights
-from atlas_ray.training.settings import TextTraining, TrainConfig
+from atlas_ray.training.settings import EncoderTraining, RunSettings, TextTraining, TrainConfig
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
-MOST_LISTED = 100
-"""Labels that are no leaf, in the metrics."""
-NOT_OF_THE_RESULT = ("output", "workers", "device", "checkpoint_steps", "compile")
-"""Settings that a stopped run may go on with other values of."""
+MAX_LISTED = 100
+"""The most labels that are not leaves, which the metrics list."""
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a run left."""
+    """The result of a run."""
 
     model_id: str
     output: str
     metrics: dict[str, Any]
     """The final metrics; `history` holds those of each epoch."""
     already_done: bool = False
-    """The output held the finished run of the same settings, and nothing was done."""
+    """Whether the output held a finished run of the same settings, so that nothing was done."""
 
 
 @holding("train", "config.output")
-def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] = ()) -> TrainReport:
+def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[Any] = ()) -> TrainReport:
     """Train a model and write its artifact.
 
-    The same call on an output that was stopped goes on from its last checkpoint; on a finished one
-    it does nothing. The artifact holds the epoch that was best on the validation split, by accuracy
-    or of a model of labels by micro-F1 (the last one where there is no validation split), its metrics,
-    `history.parquet` and `curves.png`.
+    The same call on an output that was stopped goes on from its last checkpoint; on a finished one it does nothing.
+    The artifact holds the epoch that was best on the validation split, by accuracy or for a model of labels by
+    micro-F1 (the last epoch if there is no validation split), its metrics, `history.parquet` and `curves.png`.
 
     Args:
         config: The settings.
         fresh: Delete an earlier run in the output first.
-        callbacks: Each a `ray.train.UserCallback`, which the controller of Ray Train calls at each report.
+        callbacks: Objects of `ray.train.UserCallback`, which Ray Train's controller calls at each report.
 
     Raises:
-        OutputError: where the output holds a run with other settings, or something else.
-        CatalogError: where the catalogue has no taxonomy, too few labelled pictures to train on, or of a
-            model of labels no label that enough products have.
+        OutputError: if the output holds a run with other settings, or something else.
+        CatalogError: if the catalogue has no taxonomy, too few labelled pictures to train on, or for a model of
+            labels no label that enough products have.
     """
-    # Ray Train moves its workers to a folder of their own: no relative path would hold there.
+    # Ray Train's workers run in another folder, in which relative paths do not hold.
     config = config.absolute()
     output = config.output
     settings = settings_of(config)
@@ -87,77 +84,76 @@ def train(config: TrainConfig, *, fresh: bool = False, callbacks: Sequence[Any] 
         return done
     taxonomy = _taxonomy(config)
     environment = mlflow_environment()
-    found = _labelled(config, "train", taxonomy, repeat_rare=config.balance == "sampling")
-    for line in found.losses:
+    labelled = _labelled(config, "train", taxonomy, repeat_rare=config.balance == "sampling")
+    for line in labelled.losses:
         tell(line)
-    if found.count < config.batch_size:
+    if (count := labelled.count) < config.batch_size:
         raise CatalogError(
-            f"{config.catalog}: {found.count} labelled {config.examples} in the split 'train' "
-            f"({found.unusable} products' labels are no leaves of the taxonomy), and a batch has {config.batch_size}; "
-            + (f"train with --batch-size {_largest_batch(found.count)}" if found.count >= 4 else "label more products")
+            f"{config.catalog}: {count} labelled {config.examples} in the split 'train' ({labelled.unusable} products' "
+            f"labels are no leaves of the taxonomy), and a batch has {config.batch_size}; "
+            + (f"train with --batch-size {_largest_batch(count)}" if count >= 4 else "label more products")
         )
-    held_out = _labelled(config, "val", taxonomy)
-    space = _space(config, taxonomy, found)
-    words = _words(config, found)
+    validation = _labelled(config, "val", taxonomy)
+    space = _space(config, taxonomy, labelled)
+    words = _words(config, labelled)
     load_weights(build_network(config, taxonomy, words, space=space), config, words)  # fails here, not in a worker
     pin_settings(output, SETTINGS, settings)
     if words is not None:
         save_words(output, words)
-    steps = found.count // config.batch_size
     plan = Plan(
-        config, taxonomy.to_json(), steps, words,
-        labels=space.names if space else (), leaf_counts=found.leaf_counts, environment=environment,
+        config, taxonomy.to_json(), count // config.batch_size, words,
+        labels=space.names if space else (), leaf_counts=labelled.leaf_counts, environment=environment,
     )  # fmt: skip
     datasets = {
-        "train": _stream(config, found, words, shuffle_seed=config.seed),
-        "val": _stream(config, held_out, words, shuffle_seed=None),
+        "train": _stream(config, labelled, words, shuffle_seed=config.seed),
+        "val": _stream(config, validation, words, shuffle_seed=None),
     }
     state = fit(plan, datasets, callbacks)
     network = build_network(config, taxonomy, words, space=space)
     network.load_state_dict(state["best"]["network"])
-    metrics = final_metrics(config, state) | left_out(found)
+    metrics = final_metrics(config, state) | left_out(labelled)
     write_history(config, state["history"])
     vocabulary = Vocabulary.of(taxonomy)
     model_id = save_artifact(
         output, network, vocabulary=vocabulary, taxonomy=taxonomy, metrics=metrics, words=words, labels=space,
-        fitted=Fitted.of(found.products, TRAINED),
+        fitted=Fitted.of(labelled.products, TRAINED),
     )  # fmt: skip
     storage.delete_folder(storage.join(output, CHECKPOINTS))
     return TrainReport(model_id, output, metrics)
 
 
-def left_out(found: Labelled) -> dict[str, Any]:
-    """Return what metrics say of rows that are no product, and of products whose label is no leaf of the taxonomy."""
-    labels = {format_path(path): count for path, count in found.inner.most_common(MOST_LISTED)}
+def left_out(labelled: Labelled) -> dict[str, Any]:
+    """Return the metrics about rows without a key, and about products whose label is not a leaf of the taxonomy."""
+    labels = {format_path(path): count for path, count in labelled.inner.most_common(MAX_LISTED)}
     return {
-        "products_without_a_leaf": found.unusable,
-        "labels_without_a_leaf": len(found.inner),
+        "products_without_a_leaf": labelled.unusable,
+        "labels_without_a_leaf": len(labelled.inner),
         "without_a_leaf": labels,
-        "unusable_rows": found.unusable_rows,
+        "unusable_rows": labelled.unusable_rows,
     }
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Return what two tries of one run have to agree in."""
+    """Return the settings that have to be the same when a run is resumed."""
     settings = {"model": config.model, **config.to_dict()}
-    return {name: value for name, value in settings.items() if name not in NOT_OF_THE_RESULT}
+    return {name: value for name, value in settings.items() if name not in RunSettings.__dataclass_fields__}
 
 
 def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> dict[str, Any]:
-    """Run a plan on Ray Train, from its last checkpoint where it has one.
+    """Run a plan on Ray Train, from its last checkpoint if it has one.
 
     Args:
-        plan: What is trained, and how.
-        datasets: `train` and `val`: rows of `inputs`, `label`, `name` and `refused`.
+        plan: The task of the workers.
+        datasets: `train` and `val`, with the columns `inputs`, `label`, `name` and `refused`.
         callbacks: As in `train`.
 
     Returns:
-        `history`, an epoch each; `best`, the weights (`network`) and `metrics` of the epoch that is
-        kept; `resumed_at`, steps.
+        `history`, the metrics of each epoch; `best`, the weights (`network`) and `metrics` of the epoch that is kept;
+        `resumed_at`, the steps at which it was resumed.
 
     Raises:
-        ConfigError: where the device asked for is not there.
-        CatalogError: where none of the examples can be used.
+        ConfigError: if the cluster does not have the device.
+        CatalogError: if none of the examples can be used.
     """
     config = plan.config
     least, most = config.worker_range
@@ -195,10 +191,10 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
 
 
 def uses_gpus(config: TrainConfig, gpus: float) -> bool:
-    """Decide whether workers train on GPUs, of which the cluster has so many now; tell where it has too few.
+    """Decide whether workers train on GPUs, given the number in the cluster; print a line if there are too few.
 
     Raises:
-        ConfigError: where GPUs are asked for that cannot come, or normalizations over workers without GPUs.
+        ConfigError: if the machine has no GPU and the device is cuda, or normalizations over workers need GPUs.
     """
     least, most = config.worker_range
     if config.device == "cuda" and not gpus and "RAY_ADDRESS" not in os.environ:
@@ -215,52 +211,52 @@ def uses_gpus(config: TrainConfig, gpus: float) -> bool:
 
 
 class _Trainer(TorchTrainer):
-    """A trainer that a stop ends as it ends any other command."""
+    """A trainer that Ctrl-C ends as it ends any other command."""
 
     _controller: Any = None
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Keep Ray Train's handler of Ctrl-C away, which ends the process with code 0 or a traceback."""
+        """Do not install Ray Train's handler of Ctrl-C, which ends the process with code 0 or a traceback."""
         self._controller = controller
 
     def end(self) -> None:
-        """End the controller, and with it the workers, which would go on writing otherwise."""
+        """End the controller and with it the workers, which would otherwise go on writing."""
         if self._controller is not None:
             ray.kill(self._controller)
 
 
-def _labelled(config: TrainConfig, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
+def _labelled(config: EncoderTraining, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
     if isinstance(config, TextTraining):
         return labelled_texts(config.catalog, split, taxonomy, config.field, repeat_rare=repeat_rare)
     return labelled_pictures(config.catalog, split, taxonomy, repeat_rare=repeat_rare)
 
 
-def _space(config: TrainConfig, taxonomy: Taxonomy, found: Labelled) -> LabelSpace | None:
-    """Return the labels that a model of labels is to name."""
+def _space(config: EncoderTraining, taxonomy: Taxonomy, labelled: Labelled) -> LabelSpace | None:
+    """Return the labels of a model of labels."""
     if config.label_products is None:
         return None
     try:
-        return LabelSpace.common(taxonomy, found.leaf_products, config.label_products)
+        return LabelSpace.common(taxonomy, labelled.leaf_products, config.label_products)
     except TaxonomyError as error:
         raise CatalogError(f"{config.catalog}, split 'train': {error}; lower --min-products") from None
 
 
-def _words(config: TrainConfig, found: Labelled) -> WordIndex | None:
-    """Return what a model of texts is to know: what an earlier try of this run chose, or the common words."""
+def _words(config: EncoderTraining, labelled: Labelled) -> WordIndex | None:
+    """Return the vocabulary of a model of texts: that of an earlier try of this run, or the common words."""
     if not isinstance(config, TextTraining):
         return None
     if storage.exists(storage.join(config.output, WORDS)):
         return load_words(config.output, config.field)
-    words = common_words(found, config.field, limit=config.max_words, min_count=config.min_count)
+    words = common_words(labelled, config.field, limit=config.max_words, min_count=config.min_count)
     if not words:
         raise CatalogError(
-            f"{config.catalog}: no word stands in {config.min_count} or more of the {found.count} texts of the column "
+            f"{config.catalog}: no word is in {config.min_count} or more of the {labelled.count} texts of the column "
             f"{config.field!r}, split 'train'"
         )
     return WordIndex(words, config.field)
 
 
-def _stream(config: TrainConfig, rows: Labelled, words: WordIndex | None, *, shuffle_seed: int | None) -> Any:
+def _stream(config: EncoderTraining, rows: Labelled, words: WordIndex | None, *, shuffle_seed: int | None) -> Any:
     if words is not None:
         return with_words(rows, words, shuffle_seed=shuffle_seed)
     pictures = config.of_pictures
@@ -270,7 +266,7 @@ def _stream(config: TrainConfig, rows: Labelled, words: WordIndex | None, *, shu
 
 
 def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:
-    """Return the report of a run that is done, and refuse an output of another origin."""
+    """Return the report of a finished run, and refuse an output of another origin."""
     if storage.exists(storage.join(output, "model.json")):
         if not storage.exists(storage.join(output, SETTINGS)):
             raise OutputError(f"{output} holds a model that was not trained here; train into a new folder")
@@ -285,7 +281,7 @@ def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:
 
 
 def forget(output: str) -> None:
-    """Delete what a run leaves, and nothing else."""
+    """Delete the files of a run, and nothing else."""
     if not storage.exists(storage.join(output, SETTINGS)):
         return
     for name in (
@@ -298,11 +294,11 @@ def forget(output: str) -> None:
 
 
 def _largest_batch(count: int) -> int:
-    """Return the largest power of two that is no more than `count`."""
+    """Return the largest power of two up to `count`."""
     return 1 << (count.bit_length() - 1)
 
 
-def _taxonomy(config: TrainConfig) -> Taxonomy:
+def _taxonomy(config: EncoderTraining) -> Taxonomy:
     if config.taxonomy:
         return read_taxonomy(config.taxonomy)
     uri = storage.join(config.catalog, "taxonomy.json")
@@ -314,7 +310,7 @@ def _taxonomy(config: TrainConfig) -> Taxonomy:
 
 
 def final_metrics(config: TrainConfig, state: dict[str, Any]) -> dict[str, Any]:
-    """Return what an artifact says of its training, from what `fit` returned."""
+    """Return the metrics of an artifact, from the result of `fit`."""
     history, best = state["history"], state["best"]
     return {
         **{name: value for name, value in best["metrics"].items() if name.startswith("val_")},

@@ -1,4 +1,4 @@
-"""Learning rates as a function of the step, so that a resumed run needs no state of them."""
+"""Learning rates as a function of the step, so that a resumed run needs no state."""
 
 import math
 from dataclasses import dataclass
@@ -8,28 +8,31 @@ from torch.optim import Optimizer
 from atlas_ray.training.settings import TrainConfig
 
 WARM = 0.25
+"""Share of a cycle in which the rates rise."""
 START_DIVISOR, END_DIVISOR = 25.0, 1e5
+"""A cycle starts and ends with the rates of the settings divided by these."""
 MOMENTUM_HIGH, MOMENTUM_LOW = 0.95, 0.85
+"""Adam's first beta at both ends of a cycle, and at its peak."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What holds at one step."""
+    """The learning rates of a step."""
 
     factor: float
-    """Of the learning rates in the settings."""
+    """The factor of the learning rates in the settings."""
     momentum: float | None
     """Adam's first beta; None for its default."""
     head_only: bool
-    """Whether the encoder keeps still."""
+    """Whether the encoder is not trained."""
 
 
 def rate_at(config: TrainConfig, step: int, steps_per_epoch: int) -> Rate:
     """Return the rate of a step, counted from 0 over the whole run.
 
-    The first `head_epochs` have a cycle of their own, as fastai fine-tunes. One-cycle is Smith's
-    ("A disciplined approach to neural network hyper-parameters", 2018) in fastai's form: along
-    cosines up for a quarter of the way and down for the rest, momentum against it.
+    The first `head_epochs` have a cycle of their own, as in fastai's fine-tuning. One-cycle is Smith's ("A disciplined
+    approach to neural network hyper-parameters", 2018) in fastai's form: along cosines up for a quarter of the cycle
+    and down for the rest, and momentum the other way.
     """
     head = (config.of_pictures.head_epochs if config.of_pictures else 0) * steps_per_epoch
     whole = config.epochs * steps_per_epoch
@@ -45,7 +48,7 @@ def rate_at(config: TrainConfig, step: int, steps_per_epoch: int) -> Rate:
 
 
 def apply_rate(optimizer: Optimizer, rate: Rate) -> None:
-    """Set an optimizer's groups, whose `base_lr` holds the rates of the settings."""
+    """Set the rates of an optimizer's groups; their `base_lr` holds those of the settings."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * rate.factor
         if rate.momentum is not None:

@@ -16,10 +16,10 @@ MLFLOW_URI = "MLFLOW_TRACKING_URI"
 
 
 def mlflow_environment() -> dict[str, str]:
-    """Return what MLflow's client would read from this process's environment; {} where it is not set up.
+    """Return the environment variables that MLflow's client reads; {} if MLFLOW_TRACKING_URI is not set.
 
     Raises:
-        ConfigError: where MLFLOW_TRACKING_URI is set and MLflow is not installed.
+        ConfigError: if it is set and MLflow is not installed.
     """
     if not os.environ.get(MLFLOW_URI):
         return {}
@@ -33,14 +33,14 @@ def mlflow_environment() -> dict[str, str]:
 
 
 class Tracker:
-    """Writes a run's numbers, from the first worker."""
+    """A writer of a run's metrics, in the first worker."""
 
     def __init__(self, config: TrainConfig, environment: dict[str, str]) -> None:
-        """Open the event file, and MLflow's run where its environment is set.
+        """Open the event file, and a run of MLflow if there is an environment for it.
 
         Args:
-            config: The run's settings; they become MLflow's parameters.
-            environment: What `mlflow_environment` found on the driver.
+            config: The run's settings, which become MLflow's parameters.
+            environment: The result of `mlflow_environment` on the driver.
         """
         self._output = storage.join(config.output, EVENTS)
         self._folder = tempfile.TemporaryDirectory(prefix="atlas-ray-events-")
@@ -56,11 +56,11 @@ class Tracker:
             self._mlflow = mlflow
 
     def step(self, step: int, values: dict[str, float]) -> None:
-        """Write values seen while an epoch goes."""
+        """Write values of a step."""
         self._write("train", step, values)
 
     def epoch(self, metrics: dict[str, Any]) -> None:
-        """Write an epoch's metrics, and bring the event file to the output."""
+        """Write the metrics of an epoch, and copy the event file to the output."""
         self._write("epoch", metrics["step"], {name: float(value) for name, value in metrics.items()})
         self._writer.flush()
         self._publish()
@@ -70,9 +70,9 @@ class Tracker:
             storage.write_bytes(storage.join(self._output, file.name), file.read_bytes())
 
     def close(self) -> None:
-        """End both."""
+        """Close the event file and MLflow's run."""
         self._writer.close()
-        self._publish()  # the writer's thread may have held the last values back until now
+        self._publish()  # the writer's thread may only now have written the last values
         if self._mlflow is not None:
             self._mlflow.end_run()
         self._folder.cleanup()

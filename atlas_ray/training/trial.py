@@ -1,4 +1,4 @@
-"""A trial of a search: a training whose epochs Ray Tune follows and may end."""
+"""The trials of a search: trainings whose epochs are reported to Ray Tune, which may end them."""
 
 import json
 import threading
@@ -15,41 +15,45 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from atlas_ray.io import storage
 from atlas_ray.training.fusion import train_fusion
 from atlas_ray.training.run import train
-from atlas_ray.training.settings import FusionTraining, TrainConfig
+from atlas_ray.training.settings import FusionTraining, Training
 
-END_S = 60.0
-"""How long a training that is stopped may take to end its workers."""
+END_TIMEOUT_S = 60.0
+"""Seconds that a stopped training has to end its workers."""
 
 
 def trial_folder(output: str, trial: int) -> str:
-    """Return where a trial's model goes."""
+    """Return the folder of a trial's model."""
     return storage.join(output, "trials", str(trial))
 
 
 def trial_record(output: str, trial: int) -> str:
-    """Return the file of what a trial told Ray Tune so far."""
+    """Return the file of the epochs that a trial has reported to Ray Tune."""
     return storage.join(output, "trials", f"{trial}.json")
 
 
 class Trial(ray.tune.Trainable):
-    """A training in a thread, of which each step returns the next epoch.
+    """A training in a thread; each step returns its next epoch.
 
-    A trial that a stopped search ran before tells again what it told then, so that Ray Tune's
-    scheduler is where it was, and trains on from there.
+    A trial of a search that was stopped first reports the same epochs again, so that Ray Tune's scheduler gets back
+    to its state, and then trains on.
 
-    Ray's own bridge (a trial that is a function, and `TuneReportCallback`) is not used, for two
-    reasons: it waits forever where a training ends while a report is on its way, and what it stops is
-    killed, which leaves the workers' CPUs and GPUs taken where Ray runs without its dashboard.
+    Ray's own bridge (a trial that is a function, and `TuneReportCallback`) is not used for two reasons. It waits
+    forever if a training ends while a report is on its way. And it kills what it stops, which leaves the CPUs and
+    GPUs of the workers reserved if Ray runs without its dashboard.
     """
 
     def setup(  # type: ignore[override]  # with_parameters adds them
-        self, config: Mapping[str, int], training: TrainConfig, drawn: Sequence[Mapping[str, float]], board: Any
+        self,
+        config: Mapping[str, int],
+        training: Training,
+        drawn: Sequence[Mapping[str, float]],
+        board: Any,
     ) -> None:
         """Prepare to train.
 
         Args:
-            config: `trial`, its number, from 1.
-            training: All the settings that are not searched; the output is the search's.
+            config: `trial`, the trial's number, from 1.
+            training: The settings that are not searched, with the output of the search.
             drawn: The searched settings of every trial.
             board: Where lines for the terminal go.
         """
@@ -58,20 +62,20 @@ class Trial(ray.tune.Trainable):
         folder = trial_folder(training.output, number)
         self._training = replace(training, output=folder, checkpoint_steps=0, **chosen)
         self._record = trial_record(training.output, number)
-        self._told: list[dict[str, Any]] = []
+        self._reported: list[dict[str, Any]] = []
         if storage.exists(self._record):
-            self._told = json.loads(storage.read_bytes(self._record))
-        self._again = list(self._told)
+            self._reported = json.loads(storage.read_bytes(self._record))
+        self._to_repeat = list(self._reported)
         self._board, self._name = board, f"trial {number}/{len(drawn)}"
         self._start = f"{self._name}: " + ", ".join(f"{name} {value:.3g}" for name, value in chosen.items())
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        self._asked = False
+        self._waits = False
 
     def step(self) -> dict[str, Any]:
         """Let the training go on, and return its next epoch."""
-        if self._again:
-            return self._again.pop(0)
+        if self._to_repeat:
+            return self._to_repeat.pop(0)
         if self._thread is None:
             self._board.say.remote(self._start)
             self._reports, self._answers = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
@@ -82,50 +86,50 @@ class Trial(ray.tune.Trainable):
         if report is None:
             assert self._error is not None
             raise self._error
-        self._told.append(report)
-        storage.write_bytes(self._record, json.dumps(self._told).encode())
-        self._asked = "done" not in report
+        self._reported.append(report)
+        storage.write_bytes(self._record, json.dumps(self._reported).encode())
+        self._waits = "done" not in report
         return report
 
     def cleanup(self) -> None:
-        """End the training where it still goes."""
+        """End the training if it still runs."""
         self._answer(go_on=False)
         if self._thread is not None:
-            self._thread.join(timeout=END_S)
+            self._thread.join(timeout=END_TIMEOUT_S)
 
     def _answer(self, *, go_on: bool) -> None:
-        if self._asked:
-            self._asked = False
+        if self._waits:
+            self._waits = False
             self._answers.put(go_on)
 
     def _train(self) -> None:
         last = None
-        best = max((report["val_accuracy"] for report in self._told), default=0.0)
+        best = max((report["val_accuracy"] for report in self._reported), default=0.0)
         watcher = Watcher(self._name, self._training.epochs, best, self._reports, self._answers, self._board)
         try:
             if isinstance(self._training, FusionTraining):
-                # It asks the models by itself, which takes more than the trial's own share of the cluster.
-                nowhere: Any = None
-                free = PlacementGroupSchedulingStrategy(placement_group=nowhere)
-                apart: Any = ray.remote(num_cpus=0, scheduling_strategy=free)(train_fusion)
-                found = ray.get(apart.remote(self._training, callbacks=[watcher])).metrics
+                # It runs the models itself, which takes more than the trial's own share of the cluster.
+                no_group: Any = None
+                free = PlacementGroupSchedulingStrategy(placement_group=no_group)
+                task: Any = ray.remote(num_cpus=0, scheduling_strategy=free)(train_fusion)
+                metrics = ray.get(task.remote(self._training, callbacks=[watcher])).metrics
             else:
-                found = train(self._training, callbacks=[watcher]).metrics
-            last = {"val_accuracy": figure_of(found), "epoch": len(found["history"])}
+                metrics = train(self._training, callbacks=[watcher]).metrics
+            last = {"val_accuracy": figure_of(metrics), "epoch": len(metrics["history"])}
             last |= {"finished": True, "done": True}
         except Exception as error:
             self._error = error
         self._reports.put(last)
 
 
-def figure_of(found: Mapping[str, Any]) -> float | None:
-    """Return what trials are compared by: the accuracy, or of a model of labels the micro-F1."""
-    figure: float | None = found.get("val_accuracy", found.get("val_micro_f1"))
+def figure_of(metrics: Mapping[str, Any]) -> float | None:
+    """Return the figure that trials are compared by: the accuracy, or for a model of labels the micro-F1."""
+    figure: float | None = metrics.get("val_accuracy", metrics.get("val_micro_f1"))
     return figure
 
 
 class Watcher(ray.train.UserCallback):
-    """Tells a trial of the epochs; it lives in the process that controls the training."""
+    """A callback in the process that controls a training, which reports its epochs to the trial."""
 
     def __init__(self, trial: str, epochs: int, best: float, reports: Queue, answers: Queue, board: Any) -> None:
         self._trial, self._epochs, self._reports, self._answers, self._board = trial, epochs, reports, answers, board
@@ -137,24 +141,23 @@ class Watcher(ray.train.UserCallback):
         metrics: Sequence[Mapping[str, Any]],
         checkpoint: Any,  # noqa: ARG002
     ) -> None:
-        """Pass an epoch on and wait for the answer, while the workers are at the next one."""
-        found = metrics[0]
-        figure = figure_of(found)
+        """Report an epoch and wait for the answer, while the workers train the next one."""
+        figure = figure_of(metrics[0])
         if figure is None:  # a checkpoint within an epoch
             return
-        # A trial is worth its best epoch, which its model holds. Compared by that, one that is stopped
-        # was behind another, so the best of all is never one that was stopped.
+        # Trials are compared by their best epoch, which is the one that their model holds. So a trial that is stopped
+        # was behind another, and the best trial of all is never one that was stopped.
         self._best = max(self._best, figure)
-        epoch = found["epoch"]
+        epoch = metrics[0]["epoch"]
         self._board.say.remote(
             f"{self._trial}, epoch {epoch}/{self._epochs}: accuracy {figure:.4f}, best {self._best:.4f}"
         )
-        if epoch == self._epochs:  # Tune ends a trial here; it hears of it when the model is written
+        if epoch == self._epochs:  # Tune would end the trial here; it is reported when the model is written
             return
         self._reports.put({"val_accuracy": self._best, "epoch": epoch})
         if not self._answers.get():
-            raise Behind(f"{self._trial} fell behind in epoch {epoch}")
+            raise TrialStopped(f"{self._trial} fell behind in epoch {epoch}")
 
 
-class Behind(Exception):  # noqa: N818
-    """Raised in the process that controls a training, to end it in good order."""
+class TrialStopped(Exception):  # noqa: N818
+    """The exception that ends a training in the process that controls it."""

@@ -1,4 +1,4 @@
-"""A search for good settings: trial trainings, of which Ray Tune ends early those that fall behind."""
+"""A search for good settings by trial trainings. Ray Tune ends those early that fall behind."""
 
 import contextlib
 import io
@@ -24,8 +24,8 @@ from atlas_ray.runtime.session import connect
 from atlas_ray.settings import Range, pin_settings
 from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.data import labelled_pictures
-from atlas_ray.training.run import NOT_OF_THE_RESULT
-from atlas_ray.training.settings import FusionTraining, TrainConfig, TuneConfig
+from atlas_ray.training.run import settings_of
+from atlas_ray.training.settings import FusionTraining, Training, TuneConfig
 from atlas_ray.training.trial import Trial, trial_folder, trial_record
 
 SPACE = {
@@ -35,34 +35,34 @@ SPACE = {
     "dropout": Range(0.0, 0.7),
     "label_smoothing": Range(0.0, 0.2),
 }
-"""The settings that are searched, and what their values are drawn from; a fusion policy has its own."""
+"""The ranges of the settings that are searched; a fusion policy has its own."""
 HELD_OUT = 0.25
-"""Share of the products that a fusion is fitted on, by which its trials are compared, where the settings say none."""
+"""Share of the products that trials of a fusion are compared on, if the settings hold none out."""
 BEST, ROWS, SETTINGS, STATE = "best.yaml", "trials.parquet", "tune.json", "ray-tune"
 
 
-def space_of(training: TrainConfig) -> Mapping[str, Range]:
+def space_of(training: Training) -> Mapping[str, Range]:
     """Return the settings that are searched for a kind of training."""
     return POLICIES[training.policy].search_space if isinstance(training, FusionTraining) else SPACE
 
 
-def rows_schema(training: TrainConfig) -> pa.Schema:
+def rows_schema(training: Training) -> pa.Schema:
     """Return the schema of `trials.parquet`."""
     return pa.schema(
         [
             ("trial", pa.int32()),
-            ("status", pa.string()),  # finished; stopped, having fallen behind; failed
-            ("val_accuracy", pa.float64()),  # the best epoch's; of a model of labels its micro-F1
+            ("status", pa.string()),  # finished; stopped because it fell behind; failed
+            ("val_accuracy", pa.float64()),  # of the best epoch; for a model of labels its micro-F1
             ("epochs", pa.int32()),
             *((name, pa.scalar(getattr(training, name)).type) for name in space_of(training)),
-            ("reason", pa.string()),  # of a failure
+            ("reason", pa.string()),  # why it failed
         ]
     )
 
 
 @dataclass(frozen=True)
 class TuneReport:
-    """What a search left: `best.yaml`, `trials.parquet`, and the best trial's model."""
+    """The result of a search. Its output holds `best.yaml`, `trials.parquet` and the best trial's model."""
 
     output: str
     trials: list[dict[str, Any]]
@@ -72,36 +72,35 @@ class TuneReport:
     model: str
     """The folder of its model."""
     already_done: bool = False
-    """The output held the finished search of the same settings, and nothing was done."""
+    """Whether the output held a finished search of the same settings, so that nothing was done."""
 
 
 @holding("tune", "training.output")
-def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
+def tune(config: TuneConfig, training: Training) -> TuneReport:
     """Search the settings of `space_of` for the best accuracy on the validation split.
 
-    Trials of a fusion, which is fitted on that split, are compared by a part of it that they do not learn from.
+    Each trial is a training run. The first one has the given settings, so the best is never worse than those. Trials
+    of a fusion, which is fitted on that split, are compared on a part of it that they do not learn from.
 
-    Each trial is a training run. The first one has the settings given, so that the best is never
-    worse than those. The same call on an output that was stopped goes on from there: trials that
-    ended are not run again, those that failed are; on a finished one it does nothing.
+    The same call on an output that was stopped goes on: trials that ended are not run again, those that failed are.
+    On a finished one it does nothing.
 
     Args:
-        config: How long to search.
-        training: Where to search, and all the settings that are not searched; its output takes
-            `best.yaml`, a configuration of the training with the best settings.
+        config: The settings of the search.
+        training: The settings that are not searched. `best.yaml` in their output is a configuration of the training
+            with the best settings.
 
     Raises:
-        OutputError: where the output holds a search with other settings, or something else.
-        CatalogError: where the catalogue has no labelled pictures in its validation split.
-        SearchError: where no trial finished, naming why the first one failed.
+        OutputError: if the output holds a search with other settings, or something else.
+        CatalogError: if the catalogue has no labelled pictures in its validation split.
+        SearchError: if no trial finished, with the reason of the first failure.
     """
     training = training.absolute()  # trials run in folders of their own
     output = training.output
     for name in ("products", "train.json", "model.json"):
         if storage.exists(storage.join(output, name)):
             raise OutputError(f"{output} holds something else than a search; tune into a folder of its own")
-    held = {name: value for name, value in training.to_dict().items() if name not in NOT_OF_THE_RESULT}
-    held |= {"model": training.model, **asdict(config)}
+    held = settings_of(training) | asdict(config)
     del held["concurrent"]
     if done := storage.exists(storage.join(output, BEST)):
         pin_settings(output, SETTINGS, held)
@@ -126,8 +125,8 @@ def tune(config: TuneConfig, training: TrainConfig) -> TuneReport:
     return TuneReport(output, rows, best, trial_folder(output, best["trial"]), already_done=done)
 
 
-def _check(training: TrainConfig) -> None:
-    """Refuse what there is nothing to search for, or nothing to compare trials by."""
+def _check(training: Training) -> None:
+    """Refuse settings with nothing to search, or with nothing to compare trials by."""
     if isinstance(training, FusionTraining):
         if not space_of(training):
             searched = ", ".join(name for name, policy in POLICIES.items() if policy.search_space)
@@ -138,8 +137,8 @@ def _check(training: TrainConfig) -> None:
         raise CatalogError(f"{training.catalog}: no labelled pictures in the split 'val' to compare trials by")
 
 
-def draw(config: TuneConfig, training: TrainConfig) -> list[dict[str, float]]:
-    """Return the settings of each trial: those given, then random ones, rounded so that a person can read them."""
+def draw(config: TuneConfig, training: Training) -> list[dict[str, float]]:
+    """Return the settings of each trial: those given, then random ones, rounded to be readable."""
     rng = np.random.default_rng(config.search_seed)
     space = space_of(training)
     return [
@@ -162,9 +161,9 @@ def _readable(value: float) -> float:
     return int(value) if isinstance(value, int | np.integer) else float(f"{value:.4g}")
 
 
-def _search(config: TuneConfig, training: TrainConfig) -> list[dict[str, Any]]:
+def _search(config: TuneConfig, training: Training) -> list[dict[str, Any]]:
     """Run the trials; return their rows."""
-    # A first Ctrl-C would end the search as if it were complete; and failures are told by the report.
+    # Otherwise a first Ctrl-C would end the search as if it were complete. Failures are in the report.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     place = storage.locate(training.output)
@@ -172,11 +171,11 @@ def _search(config: TuneConfig, training: TrainConfig) -> list[dict[str, Any]]:
     if isinstance(training, FusionTraining) and not training.held_out:
         training = replace(training, held_out=HELD_OUT)
     display = ProgressDisplay("search", "trials")
-    # Ray Train's workers ask for CPUs themselves; a trial only waits for them.
+    # Ray Train's workers reserve CPUs themselves; a trial only waits for them.
     trainable = ray.tune.with_resources(
         ray.tune.with_parameters(Trial, training=training, drawn=drawn, board=display.board), {"cpu": 0.001}
     )
-    # Tune could go on from its own state of a stopped search, but would have forgotten its scheduler's.
+    # Tune could resume from its own state of a stopped search, but that does not hold its scheduler's.
     storage.delete_folder(storage.join(training.output, STATE))
     tuner = ray.tune.Tuner(
         trainable,
@@ -197,11 +196,11 @@ def _search(config: TuneConfig, training: TrainConfig) -> list[dict[str, Any]]:
             name=STATE,
             storage_path=place.path,
             storage_filesystem=place.filesystem,
-            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # a training has its own
+            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # trainings have their own
             verbose=0,
         ),
     )
-    # Even a silent Tune prints a table.
+    # Tune prints a table even with verbose=0.
     with display, contextlib.redirect_stdout(io.StringIO()):
         grid = tuner.fit()
     storage.delete_folder(storage.join(training.output, STATE))
@@ -210,16 +209,16 @@ def _search(config: TuneConfig, training: TrainConfig) -> list[dict[str, Any]]:
 
 
 def _row(result: Any, drawn: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    # Its folder alone tells whose a result is where a trial failed at its start.
+    # If a trial failed at its start, only the folder tells which one it was.
     number = int(posixpath.basename(result.path).partition("_")[0])
     metrics = result.metrics or {}
     status = "failed" if result.error else "finished" if metrics.get("finished") else "stopped"
     reason = str(result.error).strip().splitlines()[-1].removeprefix("atlas_ray.errors.") if result.error else None
-    found = {"val_accuracy": metrics.get("val_accuracy"), "epochs": metrics.get("epoch", 0), "reason": reason}
-    return {"trial": number, "status": status, **found, **drawn[number - 1]}
+    outcome = {"val_accuracy": metrics.get("val_accuracy"), "epochs": metrics.get("epoch", 0), "reason": reason}
+    return {"trial": number, "status": status, **outcome, **drawn[number - 1]}
 
 
-def _write_best(training: TrainConfig, best: Mapping[str, Any], trials: int) -> None:
+def _write_best(training: Training, best: Mapping[str, Any], trials: int) -> None:
     values = training.to_dict() | {name: best[name] for name in space_of(training)}
     values = {name: value for name, value in values.items() if name not in ("catalog", "output")}
     text = f"# Trial {best['trial']}, the best of {trials}: validation accuracy {best['val_accuracy']:.4f}.\n"

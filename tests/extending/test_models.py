@@ -68,7 +68,7 @@ def test_a_fusion_policy() -> None:
     names = walk("extending/fusion-policy.md")
     assert names["losses"][-1] < names["losses"][0]
     network = names["objective"].network
-    said, there = names["said"], torch.tensor([[True, False]] * 3)
-    torch.testing.assert_close(network(said, there), said[:, 0])
+    scores, present = names["scores"], torch.tensor([[True, False]] * 3)
+    torch.testing.assert_close(network(scores, present), scores[:, 0])
     drawn = draw(TuneConfig(trials=3), names["settings"])
     assert [trial.keys() for trial in drawn] == [{"decoder_lr"}] * 3

@@ -21,62 +21,62 @@ def policy(kind: str, **settings: Any) -> Any:
     return build_fusion(FusionConfig(**{**shape, **settings})).eval()
 
 
-def opinions(count: int = 3) -> torch.Tensor:
+def random_scores(count: int = 3) -> torch.Tensor:
     torch.manual_seed(1)
     return torch.randn(count, 3, LEAVES).log_softmax(-1)
 
 
 def test_max_mean_and_weights() -> None:
-    log_p = opinions()
-    there = torch.tensor([[True, True, True], [True, False, True], [False, True, True]])
-    found = {kind: policy(kind)(log_p, there).softmax(-1) for kind in ("max", "mean")}
+    log_p = random_scores()
+    present = torch.tensor([[True, True, True], [True, False, True], [False, True, True]])
+    found = {kind: policy(kind)(log_p, present).softmax(-1) for kind in ("max", "mean")}
     weighted = policy("weighted")
     with torch.no_grad():
         weighted.weights.copy_(torch.rand(8, 3))
-    found["weighted"] = weighted(log_p, there).softmax(-1)
+    found["weighted"] = weighted(log_p, present).softmax(-1)
     for row in range(3):
-        present = [m for m in range(3) if there[row, m]]
-        p = log_p[row, present].exp()
-        bits = sum(2**m for m in present)
-        product = torch.stack([p[i] ** weighted.weights[bits, m].detach() for i, m in enumerate(present)]).prod(0)
+        models = [m for m in range(3) if present[row, m]]
+        p = log_p[row, models].exp()
+        bits = sum(2**m for m in models)
+        product = torch.stack([p[i] ** weighted.weights[bits, m].detach() for i, m in enumerate(models)]).prod(0)
         for kind, wanted in (("max", p.max(0).values), ("mean", p.mean(0)), ("weighted", product)):
             torch.testing.assert_close(found[kind][row], wanted / wanted.sum())
 
 
 def test_max_and_mean_of_labels() -> None:
-    odds = 3 * opinions()
-    there = torch.tensor([[True, True, True], [True, False, True], [False, True, True]])
-    found = {kind: policy(kind, target="labels")(odds, there).sigmoid() for kind in ("max", "mean")}
+    odds = 3 * random_scores()
+    present = torch.tensor([[True, True, True], [True, False, True], [False, True, True]])
+    found = {kind: policy(kind, target="labels")(odds, present).sigmoid() for kind in ("max", "mean")}
     for row in range(3):
-        p = odds[row, there[row]].sigmoid()
+        p = odds[row, present[row]].sigmoid()
         torch.testing.assert_close(found["max"][row], p.max(0).values)
         torch.testing.assert_close(found["mean"][row], p.mean(0))
 
 
 def test_ridge_of_labels_gives_probabilities() -> None:
-    odds, there = opinions(), torch.ones(3, 3, dtype=torch.bool)
+    odds, present = random_scores(), torch.ones(3, 3, dtype=torch.bool)
     model = policy("ridge", target="labels")
     linear = model.ridge(torch.cat([odds.sigmoid().flatten(1), torch.ones(3, 3)], 1))
-    torch.testing.assert_close(model(odds, there).sigmoid(), linear.clamp(1e-6, 1 - 1e-6))
+    torch.testing.assert_close(model(odds, present).sigmoid(), linear.clamp(1e-6, 1 - 1e-6))
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", POLICIES)
 def test_one_modality_alone_is_taken_at_its_word(kind: str, target: str) -> None:
-    said = opinions()
-    there = torch.eye(3, dtype=torch.bool)
-    found = policy(kind, target=target)(said, there, torch.randn(3, 6))
+    scores = random_scores()
+    present = torch.eye(3, dtype=torch.bool)
+    found = policy(kind, target=target)(scores, present, torch.randn(3, 6))
     found = found.log_softmax(-1) if target == "path" else found
-    torch.testing.assert_close(found, torch.stack([said[m, m] for m in range(3)]))
+    torch.testing.assert_close(found, torch.stack([scores[m, m] for m in range(3)]))
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", POLICIES)
 def test_what_is_missing_does_not_matter(kind: str, target: str) -> None:
-    there = torch.tensor([[True, False, True]] * 2)
-    log_p, features = opinions(2), torch.zeros(2, 6)
+    present = torch.tensor([[True, False, True]] * 2)
+    log_p, features = random_scores(2), torch.zeros(2, 6)
     log_p[1, [0, 2]] = log_p[0, [0, 2]]  # the second product differs in the title alone, which neither has
-    found = policy(kind, target=target)(log_p, there, features)
+    found = policy(kind, target=target)(log_p, present, features)
     torch.testing.assert_close(found[0], found[1])
     assert found.isfinite().all()
 

@@ -87,7 +87,7 @@ def test_word_vectors_of_a_file(tmp_path: Path, packed: bool) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, line: str) -> None:
     file = tmp_path / "glove.txt"
     file.write_text(f"{line}\nblue 1 2 3 4 5 6\n")
-    with pytest.raises(ArtifactError, match=r"glove.txt, line 1: no word and 6 numbers"):
+    with pytest.raises(ArtifactError, match=r"glove.txt, line 1: expected a word and 6 numbers"):
         load_word_vectors(network(), INDEX, str(file))
 
 

@@ -15,7 +15,7 @@ from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fu
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.fusion import train_fusion
-from atlas_ray.training.opinions import pack_opinions
+from atlas_ray.training.packing import pack_outputs
 from atlas_ray.training.run import train
 from atlas_ray.training.settings import FusionTraining, TextTraining
 from tests.support.parts import make_artifact
@@ -37,7 +37,7 @@ def said(right: np.ndarray[Any, Any], sure: float, label: np.ndarray[Any, Any]) 
 
 
 def batch(models: list[torch.Tensor], there: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) -> dict[str, Any]:
-    rows = pack_opinions(torch.stack(models, 1), torch.tensor(there), None)
+    rows = pack_outputs(torch.stack(models, 1), torch.tensor(there), None)
     return {"inputs": rows.numpy(), "label": label}
 
 

@@ -23,7 +23,7 @@ from atlas_ray.scoring.run import score
 from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.data import labelled_texts
-from atlas_ray.training.fusion import _opinions, _shape, _sides, train_fusion
+from atlas_ray.training.fusion import _member_outputs, _shape, _sides, train_fusion
 from atlas_ray.training.run import left_out, train
 from atlas_ray.training.settings import FusionTraining, TextTraining
 from tests.support.parts import make_artifact, make_text_artifact, rows
@@ -97,7 +97,7 @@ def test_training_tells_of_rows_that_are_no_product(gappy: str, capsys: pytest.C
 def test_a_text_model_learns_to_read(members: dict[str, str]) -> None:
     artifact = load_artifact(members["title"])
     assert artifact.kind == "text"
-    assert artifact.reads == ("title",)
+    assert artifact.modalities == ("title",)
     assert artifact.words is not None
     assert {"saree", "for", "women"} <= set(artifact.words.words)
     losses = [epoch["train_loss"] for epoch in artifact.metrics["history"]]
@@ -164,7 +164,7 @@ def test_a_policy_is_fitted_once(described: str, members: dict[str, str], tmp_pa
     assert {"fused", "picture", "title", "description"} == accuracy.keys()
     if policy != "max":  # what is fitted does as well as the best model alone, on what it was fitted on
         assert accuracy["fused"] >= max(accuracy[name] for name in ("picture", "title", "description")) - 0.03
-    assert not (tmp_path / "model" / "opinions").exists()
+    assert not (tmp_path / "model" / "member_outputs").exists()
     assert train_fusion(config).already_done
 
 
@@ -236,7 +236,7 @@ def test_what_is_held_out_is_another_product(described: str, members: dict[str, 
     pq.write_table(pa.concat_tables([images, twice.cast(images.schema)]), file)
     config = fusion(str(catalog), members, str(tmp_path / "model"), policy="weighted", held_out=0.3).absolute()
     loaded = {name: load_artifact(uri) for name, uri in members.items()}
-    found = _opinions(config, loaded, _shape(config, loaded))
+    found = _member_outputs(config, loaded, _shape(config, loaded))
     learned, held_out = _sides(config, found, config.held_out)
     sides = [{row["name"] for row in side.take_all()} for side in (learned, held_out)]
     assert learned.count() + held_out.count() == found.count > 100
@@ -275,7 +275,7 @@ def test_mistakes_are_told(described: str, members: dict[str, str], fused: str, 
         train_fusion(fusion(described, {**members, "picture": str(tmp_path / "other")}, output))
     with pytest.raises(OutputError, match="holds a run with policy"):
         train_fusion(fusion(described, members, fused, policy="mean"))
-    with pytest.raises(CatalogError, match="no word stands in 500 or more"):
+    with pytest.raises(CatalogError, match="no word is in 500 or more"):
         train(TextTraining(catalog=described, output=output, field="title", **SMALL, min_count=500))
 
 

@@ -14,7 +14,7 @@ from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.objectives import ClassesObjective, EncoderDecoderObjective, LabelsObjective, build_objective
-from atlas_ray.training.opinions import pack_opinions
+from atlas_ray.training.packing import pack_outputs
 from atlas_ray.training.settings import ClassifierTraining, EncoderDecoderTraining, FusionTraining, ImageLabelsTraining
 from tests.models.tiny import tiny_encoder  # noqa: F401
 
@@ -367,7 +367,7 @@ def test_a_policy_learns_without_modalities(policy: str, share: float, monkeypat
     there = torch.ones(products, 3, dtype=torch.bool)
     there[: products // 2, 2] = False  # half have no description
     features = torch.ones(products, 9) if policy == "early" else None
-    rows = pack_opinions(log_p, there, features)
+    rows = pack_outputs(log_p, there, features)
     seen: list[tuple[Tensor, Tensor]] = []
 
     def network(_: Tensor, now: Tensor, kept: Tensor) -> Tensor:

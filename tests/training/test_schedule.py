@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from atlas_ray.training.loop import better, stopped_early
+from atlas_ray.training.loop import is_better, stopped_early
 from atlas_ray.training.schedule import Rate, apply_rate, rate_at
 from atlas_ray.training.settings import ClassifierTraining
 
@@ -114,7 +114,7 @@ def test_without_a_validation_split_a_run_goes_to_its_end() -> None:
 
 def test_of_two_epochs_that_are_equally_right_the_one_of_less_loss_is_better() -> None:
     early, late = {"val_accuracy": 0.9, "val_loss": 0.8}, {"val_accuracy": 0.9, "val_loss": 0.5}
-    assert better(late, early, "val_accuracy")
-    assert not better(early, late, "val_accuracy")
-    assert not better(early, early, "val_accuracy")
-    assert better({"val_accuracy": 0.91, "val_loss": 2.0}, late, "val_accuracy")
+    assert is_better(late, early, "val_accuracy")
+    assert not is_better(early, late, "val_accuracy")
+    assert not is_better(early, early, "val_accuracy")
+    assert is_better({"val_accuracy": 0.91, "val_loss": 2.0}, late, "val_accuracy")

@@ -1,7 +1,6 @@
 """Picture encoders by name. Importing this imports no torch.
 
-Whoever uses an encoder reads its entry: nothing of it is written down a second time. How to add one:
-`docs/extending/backbone.md`.
+An entry is the only place that describes its encoder. How to add one: `docs/extending/backbone.md`.
 """
 
 from dataclasses import dataclass
@@ -12,30 +11,30 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
-    """An encoder: pictures to a grid of features."""
+    """The description of an encoder, which turns pictures into a grid of features."""
 
     layers: str
-    """`module:function`; called with the backbone's name, it returns the layers by name, in the order of their use."""
+    """`module:function` that takes the backbone's name and returns its layers by name, in the order of their use."""
     features: int
-    """Features of a grid cell."""
+    """Number of features of a grid cell."""
     stride: int
     """Side of the square of pixels that a grid cell stands for."""
     partial_cells: bool = True
-    """Whether pixels left over at the border get a cell: true of padded convolutions, false of patches."""
+    """Whether pixels left over at the border get a cell: true for padded convolutions, false for patches."""
     blocks: tuple[tuple[str, ...], ...]
-    """The layers' names in the order in which training may freeze them: those of the stem, then of each block."""
+    """Names of the layers of the stem and of each block, in the order in which training may freeze them."""
     torchvision: str = ""
-    """Its name in torchvision, whose ImageNet weights it takes; "" if there are none."""
+    """Name of the torchvision model whose ImageNet weights fit; "" if there is none."""
     weight_prefix: str = ""
-    """What the names of its weights in a state dict begin with, and here do not."""
+    """Prefix that is removed from the names of weights in a state dict."""
     other_weights: tuple[str, ...] = ()
-    """What the names of weights in a state dict begin with that are not the encoder's, such as the classifier's."""
+    """Prefixes of weights in a state dict that are not the encoder's, such as the classifier's; they are ignored."""
     batch_norms: tuple[tuple[str, str], ...] = ()
-    """A convolution and the batch normalization that directly follows it, by their names within a module."""
+    """Pairs of a convolution and the batch normalization that directly follows it, by their names within a module."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Of each colour, 0 to 1, in the pictures that its weights come from."""
+    """Mean of each colour, 0 to 1, in the pictures that the weights were trained on."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """As `mean`."""
+    """Standard deviation of each colour, likewise."""
 
     def grid_size(self, image_size_px: int) -> int:
         """Return the side of the feature grid: of a ResNet 5 for pictures of 150 px."""

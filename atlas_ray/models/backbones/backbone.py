@@ -1,4 +1,4 @@
-"""The network of a backbone: pictures to a grid of features."""
+"""The network of a backbone, which turns pictures into a grid of features."""
 
 import pkgutil
 
@@ -55,17 +55,17 @@ class Backbone(nn.Module):
         return x
 
     def layers_before(self, block: int) -> list[nn.Module]:
-        """Return what comes before a block: 0 nothing, 1 the stem, 2 also the first block, and so on."""
+        """Return the layers before a block: 0 none, 1 the stem, 2 also the first block, and so on."""
         return [self.get_submodule(layer) for layers in self.spec.blocks[:block] for layer in layers]
 
     def layers_before_last(self, count: int) -> list[nn.Module]:
-        """Return what comes before the last layers: of a ResNet, each convolution and each normalization is one."""
+        """Return the layers before the last `count`; each convolution and each normalization of a ResNet is one."""
         weighted = _weighted(self)
         return weighted[: max(0, len(weighted) - count)]
 
 
 def _weighted(module: nn.Module) -> list[nn.Module]:
-    """Return the modules below one that hold weights themselves; what is inside of those is a part of them."""
+    """Return the outermost modules inside a module that hold weights themselves."""
     found = []
     for child in module.children():
         has_weights = next(child.parameters(recurse=False), None) is not None
@@ -74,7 +74,7 @@ def _weighted(module: nn.Module) -> list[nn.Module]:
 
 
 def fuse_batch_norm(backbone: Backbone) -> Backbone:
-    """Fold each batch normalization into the convolution before it, for inference alone."""
+    """Fold each batch normalization into the convolution before it; the network can then only be used for inference."""
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     backbone.eval()

@@ -1,7 +1,7 @@
 """Residual networks (He et al. 2015), in torchvision's version and with its names, so that its weights load.
 
-A bottleneck has its stride in the convolution of 3x3, not in the first of 1x1. The networks stand here, and not as
-an import, because torchvision's loads `torch._dynamo` with it: 160 MiB and some seconds in each process.
+The stride of a bottleneck is in its 3x3 convolution, not in the first 1x1 one. The networks are not imported from
+torchvision, because that loads `torch._dynamo`, which costs 160 MiB and some seconds in each process.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ def _shortcut(channels: int, features: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions of 3x3 beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     expansion = 1
 
@@ -45,7 +45,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A convolution of 3x3 between two of 1x1, beside a shortcut."""
+    """A 3x3 convolution between two 1x1 ones, with a shortcut."""
 
     expansion = 4
 
@@ -74,7 +74,7 @@ BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], Sequence[int]]] = {
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
-"""By name: the kind of block, and how many of them each layer has."""
+"""The kind of block of each network, and the number of blocks in each of its layers."""
 
 
 def layers(name: str) -> OrderedDict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""Decoders by name: what spells a category path from an encoded picture. Importing this imports no torch.
+"""Decoders by name, which spell a category path from an encoded picture. Importing this imports no torch.
 
 How to add one: `docs/extending/decoder.md`.
 """
@@ -21,12 +21,12 @@ def _check_heads(settings: Any, width: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSpec:
-    """A decoder."""
+    """The description of a decoder."""
 
     network: str
-    """`module:class`, a `Decoder`."""
+    """`module:class` of a subclass of `Decoder`."""
     check: Callable[[Any, str], None] = _accept
-    """Called with settings and the name of the field of the decoder's width; it raises ConfigError for invalid ones."""
+    """A function of settings and the name of their field for the decoder's width; ConfigError if they are invalid."""
 
 
 DECODERS: dict[str, DecoderSpec] = {

@@ -1,10 +1,9 @@
 """Soft attention over a picture's feature grid.
 
-The paper pools the encoder's grid to 14 x 14 cells and attends over those. A linear projection
-commutes with average pooling, so here the projection runs on the encoder's own grid and its result
-is pooled. Pooling a smaller grid up repeats cells (5 x 5 to 14 x 14 gives 81 different ones among
-196), so only the different ones, called regions, are computed, and each counts as often as it
-stands in the 14 x 14 grid. The result is the paper's, to rounding.
+The paper pools the encoder's grid to 14 x 14 cells and attends over those. A linear projection commutes with average
+pooling, so here the projection runs on the encoder's own grid and its result is pooled. Pooling a smaller grid up
+repeats cells (5 x 5 to 14 x 14 gives 81 different ones among 196), so only the different ones, called regions, are
+computed, each weighted by how often it occurs in the 14 x 14 grid. The result is the paper's, to rounding.
 
 Dimensions: batch; hypotheses (partial paths a picture); cells (of the encoder's grid); regions.
 Source: "Show, Attend and Tell" (Xu et al. 2015), sections 3.1 and 4.2; Atlas.
@@ -27,7 +26,7 @@ def pooling_matrix(size: int, pooled_size: int) -> Tensor:
 
 @dataclass
 class Grid:
-    """What attention needs of a batch of pictures."""
+    """A batch of pictures as attention reads it."""
 
     features: Tensor
     """(batch, cells, encoder_dim)"""
@@ -38,7 +37,7 @@ class Grid:
 
 
 class Regions(nn.Module):
-    """The different cells of the pooled grid, and how they come out of the encoder's own cells."""
+    """The different cells of the pooled grid, and how they are computed from the encoder's cells."""
 
     pool: Tensor
     count: Tensor
@@ -53,7 +52,7 @@ class Regions(nn.Module):
         full = torch.kron(side, side)  # (pooled cells, cells)
         regions, region, count = full.unique(dim=0, return_inverse=True, return_counts=True)
         self.register_buffer("pool", regions, persistent=False)  # (regions, cells)
-        self.register_buffer("count", count, persistent=False)  # (regions,) how often each stands
+        self.register_buffer("count", count, persistent=False)  # (regions,) how often each occurs
         self.register_buffer("mean_weight", full.mean(0), persistent=False)  # (cells,)
         self.register_buffer("region", region, persistent=False)  # (pooled cells,)
 
@@ -73,7 +72,7 @@ class Regions(nn.Module):
 
 
 class Attention(nn.Module):
-    """Additive attention with the gate of the paper's decoder left to the decoder."""
+    """Additive attention. The gate of the paper is in the decoder."""
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class Attention(nn.Module):
         return Grid(cells, self.regions.pooled(self.encoder_att(cells)), self.regions.mean(cells))
 
     def forward(self, grid: Grid, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend.
+        """Compute the context of each hypothesis.
 
         Args:
             grid: The pictures.

@@ -12,7 +12,7 @@ from atlas_ray.models.decoders.decoder import Decoder, EncoderDecoderConfig, Sta
 
 
 class LstmDecoder(Decoder):
-    """The LSTM with attention and gate."""
+    """An LSTM with attention and gate."""
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class LstmDecoder(Decoder):
         return self.attention.grid(features)
 
     def start(self, grid: Grid) -> State:
-        """Return the state before <start>: (batch, 1, decoder_dim), twice."""
+        """Return the state before <start>: two tensors (batch, 1, decoder_dim)."""
         return self.init_h(grid.mean)[:, None], self.init_c(grid.mean)[:, None]
 
     def step(self, tokens: Tensor, state: State, grid: Grid) -> tuple[Tensor, State, Tensor]:

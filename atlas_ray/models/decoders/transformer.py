@@ -1,9 +1,9 @@
-"""A transformer decoder in the place of the LSTM: the Atlas paper's stated next step.
+"""A transformer decoder in place of the LSTM, which the Atlas paper names as the next step.
 
-Each layer attends to the prefix, then to the picture's regions, then runs a feed-forward block, each
-behind a layer normalization and beside a residual connection ("Attention Is All You Need", Vaswani
-et al. 2017; normalization first). It takes the same steps as the LSTM: a prefix's memory is the keys
-and values of its tokens in each layer, so every search works as it is.
+Each layer attends to the prefix, then to the picture's regions, then runs a feed-forward block, each after a layer
+normalization and with a residual connection ("Attention Is All You Need", Vaswani et al. 2017; normalization first).
+It takes the same steps as the LSTM: the memory of a prefix is the keys and values of its tokens in each layer, so
+every search works with it.
 
 Dimensions: batch; hypotheses; heads; steps (tokens of a prefix); regions as in
 `atlas_ray.models.decoders.attention`.
@@ -22,20 +22,20 @@ from atlas_ray.models.decoders.decoder import Decoder, EncoderDecoderConfig, Sta
 
 @dataclass
 class Memory:
-    """What the decoder needs of a batch of pictures."""
+    """A batch of pictures as the decoder reads it."""
 
     features: Tensor
-    """(batch, cells, encoder_dim); its first dimension is the batch's size."""
+    """(batch, cells, encoder_dim); only its batch size is read."""
     keys: list[Tensor]
-    """Of each layer, (batch, heads, regions, dim / heads)."""
+    """Each layer's keys, (batch, heads, regions, dim / heads)."""
     values: list[Tensor]
-    """As `keys`."""
+    """Each layer's values, of the same shape."""
     mean: Tensor
-    """(batch, dim), the picture as a whole."""
+    """(batch, dim), the whole picture."""
 
 
 class TransformerLayer(nn.Module):
-    """One layer, a token of each hypothesis at a time."""
+    """A layer, which reads one token of each hypothesis at a time."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class TransformerLayer(nn.Module):
         Args:
             x: (batch, hypotheses, dim).
             past: Keys and values of the prefix, (batch, hypotheses, steps, dim) each.
-            keys: Of the picture, (batch, heads, regions, dim / heads).
-            values: As `keys`.
-            log_count: (regions,) log of how often each region stands in the pooled grid.
+            keys: (batch, heads, regions, dim / heads), those of the picture.
+            values: The picture's values, of the same shape.
+            log_count: (regions,) logarithm of how often each region occurs in the pooled grid.
 
         Returns:
             The new x, keys and values with this token's, and the attention to the picture's
@@ -85,7 +85,7 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerDecoder(Decoder):
-    """The decoder."""
+    """A transformer that spells category paths."""
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class TransformerDecoder(Decoder):
         return Memory(cells, keys, values, self.regions.mean(seen))
 
     def start(self, grid: Memory) -> State:
-        """Return the state before <start>: for each layer, keys and values of no token."""
+        """Return the state before <start>: the keys and values of no token, for each layer."""
         empty = grid.mean[:, None, None, :].expand(-1, 1, 0, -1)
         return (empty,) * (2 * len(self.layers))
 

@@ -1,4 +1,4 @@
-"""The policies by name: ways of making the decisions of several models one. Importing this imports no torch.
+"""Fusion policies by name, which make one decision of several models' decisions. Importing this imports no torch.
 
 How to add one: `docs/extending/fusion-policy.md`.
 """
@@ -12,10 +12,10 @@ from atlas_ray.settings import Range
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A policy, and what follows from it for who fits and who judges one."""
+    """The description of a policy: its network, and how that is fitted and judged."""
 
     network: str
-    """`module:class`, a `FusionNetwork`."""
+    """`module:class` of a subclass of `FusionNetwork`."""
     fitting: Literal["nothing", "solve", "descent"] = "nothing"
     """How it is fitted: not at all, by `FusionNetwork.solve` in one pass, or in epochs of gradient descent."""
     memorizes: bool = False
@@ -33,7 +33,7 @@ NETWORK_SPACE = {
     "decoder_lr": Range(3e-4, 3e-2, log=True),
     "weight_decay": Range(1e-5, 0.3, log=True),
 }
-"""The shape of a policy's network, and how it learns."""
+"""The search space of policies that are networks: their shape, and how they learn."""
 
 POLICIES: dict[str, Policy] = {
     "max": Policy(network="atlas_ray.models.fusion.max:Max"),

@@ -1,4 +1,4 @@
-"""The models' features joined, in place of their decisions: the question that the late-fusion paper leaves open."""
+"""A network over the models' joined features instead of their decisions, which the late-fusion paper leaves open."""
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ class Early(FusionNetwork):
             nn.Linear(config.hidden_dim, config.outputs),
         )
 
-    def fuse(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Run the network over the features, and which modalities are there."""
+    def fuse(self, scores: Tensor, present: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Run the network over the features and the flags of present modalities."""
         assert features is not None
-        logits: Tensor = self.network(torch.cat([features, there.to(features.dtype)], 1))
+        logits: Tensor = self.network(torch.cat([features, present.to(features.dtype)], 1))
         return logits

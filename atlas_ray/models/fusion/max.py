@@ -8,6 +8,6 @@ from atlas_ray.models.fusion.policy import FusionNetwork
 class Max(FusionNetwork):
     """The policy `max`."""
 
-    def fuse(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Take the largest."""
-        return said.masked_fill(~there[:, :, None], float("-inf")).amax(1)
+    def fuse(self, scores: Tensor, present: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Take the largest score."""
+        return scores.masked_fill(~present[:, :, None], float("-inf")).amax(1)

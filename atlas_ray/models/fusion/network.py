@@ -19,7 +19,7 @@ class Network(FusionNetwork):
             nn.Linear(config.second_dim, config.outputs),
         )
 
-    def fuse(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+    def fuse(self, scores: Tensor, present: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
         """Run the network."""
-        logits: Tensor = self.network(self.inputs(said, there))
+        logits: Tensor = self.network(self.inputs(scores, present))
         return logits

@@ -1,11 +1,12 @@
-"""Late fusion: the decisions of models of the picture, the title and the description made into one.
+"""Late fusion, which makes one decision of those of the models of the picture, the title and the description.
 
-What is fused are decisions over the leaf paths, of which one is true, or over labels, each of which may be.
+The decisions are over leaf paths, of which exactly one is true, or over labels, any of which may be.
 
 Dimensions: batch; M modalities; N outputs; features (of all modalities, joined).
 """
 
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,28 +19,28 @@ from atlas_ray.models.fusion import POLICIES
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy.labels import TARGETS
 
-LEAST = 1e-6
-"""What a probability of 0 is taken as, where its logarithm is needed; and 1 as so much less."""
+EPSILON = 1e-6
+"""The distance that probabilities keep from 0 and 1 when their logarithm is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig(Settings):
     """The shape of a policy; it is stored in the artifact."""
 
-    modalities: str = setting("what is fused, joined by '+': picture+title+description")
-    outputs: int = setting("leaf paths, in the taxonomy's order, or labels", low=1, high=10_000_000)
-    policy: str = setting("how the decisions become one", choices=POLICIES)
-    target: str = setting("what the outputs are", "path", choices=TARGETS)
-    features: str = setting("widths of the modalities' features, where they are joined early: 512+170+170", "")
+    modalities: str = setting("modalities that are fused, joined by '+': picture+title+description")
+    outputs: int = setting("number of leaf paths, in the taxonomy's order, or of labels", low=1, high=10_000_000)
+    policy: str = setting("policy that makes the decisions one", choices=POLICIES)
+    target: str = setting("kind of the outputs", "path", choices=TARGETS)
+    features: str = setting("widths of the modalities' features, if the policy joins them: 512+170+170", "")
     hidden_dim: int = setting("width of a network's first layer", 200, low=1, high=65_536)
     second_dim: int = setting("width of a network's second layer", 150, low=1, high=65_536)
-    dropout: float = setting("of what an early fusion joins", 0.5, low=0, high=0.99)
+    dropout: float = setting("share of values dropped between the layers of an early fusion", 0.5, low=0, high=0.99)
     fallback: str = setting(
-        "the modalities whose own answer is taken where they are there, first come, joined by '+'", ""
+        "modalities joined by '+'; the answer for a product is that of the first of them that it has", ""
     )
 
     def __post_init__(self) -> None:
-        """Refuse what no policy can be built from."""
+        """Refuse a shape that no policy can be built from."""
         super().__post_init__()
         if any(name not in MODALITIES for name in self.names) or len(set(self.names)) != len(self.names):
             raise ConfigError(f"modalities is {self.modalities!r}; expected some of {'+'.join(MODALITIES)}, each once")
@@ -61,18 +62,18 @@ class FusionConfig(Settings):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """How wide each modality's features are; () where they are not joined."""
+        """The widths of the modalities' features; () if they are not joined."""
         try:
             return tuple(int(width) for width in self.features.split("+")) if self.features else ()
         except ValueError:
             return (-1,)
 
 
-class FusionNetwork(nn.Module):
-    """A policy: what each modality says of a product to logits. A subclass says how, with `fuse`.
+class FusionNetwork(nn.Module, ABC):
+    """A policy, which turns the scores of each modality into logits. A subclass implements `fuse`.
 
-    Where a product has one modality alone, its model's answer is taken as it is, and so is that of the first modality
-    of `fallback` that it has.
+    The answer for a product with only one modality is that of its model; for a product with modalities of `fallback`
+    it is that of the first of them.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -81,60 +82,60 @@ class FusionNetwork(nn.Module):
 
     @classmethod
     def check(cls, config: FusionConfig) -> None:
-        """Refuse a shape that cannot be fitted, before the models are asked.
+        """Refuse a shape that cannot be fitted, before the models are run.
 
         Raises:
-            ConfigError: saying why.
+            ConfigError: naming the reason.
         """
 
-    def fuse(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:
+    @abstractmethod
+    def fuse(self, scores: Tensor, present: Tensor, features: Tensor | None) -> Tensor:
         """Fuse products of two or more modalities; as `forward`."""
-        raise NotImplementedError
 
     def solve(self, rows: Iterable[tuple[Tensor, Tensor, Tensor]], penalty: float) -> None:
         """Fit a policy whose `fitting` is "solve", in one pass.
 
         Args:
-            rows: Batches of said and there, as in `forward`, and of the truth, (batch, N) 0 or 1.
-            penalty: Of the squared weights.
+            rows: Batches of scores and present, as in `forward`, and of the truth, (batch, N) 0 or 1.
+            penalty: The weight of the squared weights.
         """
         raise NotImplementedError
 
-    def forward(self, said: Tensor, there: Tensor, features: Tensor | None = None) -> Tensor:
-        """Fuse.
+    def forward(self, scores: Tensor, present: Tensor, features: Tensor | None = None) -> Tensor:
+        """Fuse the scores of a batch.
 
         Args:
-            said: (batch, M, N) float32: log-probabilities of the paths, or log-odds of the labels;
-                anything where a modality is missing.
-            there: (batch, M) bool: which modalities a product has; at least one.
-            features: (batch, features), 0 where a modality is missing; of a policy that joins them alone.
+            scores: (batch, M, N) float32: log-probabilities of the paths, or log-odds of the labels; those of a
+                missing modality are ignored.
+            present: (batch, M) bool: which modalities a product has; at least one.
+            features: (batch, features), 0 for a missing modality; only for a policy that joins them.
 
         Returns:
-            (batch, N) logits: of paths, their softmax is the fused posterior; of labels, their sigmoid
-            is each one's probability.
+            (batch, N) logits: for paths, their softmax is the fused posterior; for labels, their sigmoid is the
+            probability of each.
         """
-        alone = there.sum(1) == 1
-        own = said.masked_fill(~there[:, :, None], 0.0).sum(1)  # of one modality alone: its own
-        fused = torch.where(alone[:, None], own, self.fuse(said, there, features))
+        alone = present.sum(1) == 1
+        only = scores.masked_fill(~present[:, :, None], 0.0).sum(1)  # the scores of a modality that is alone
+        fused = torch.where(alone[:, None], only, self.fuse(scores, present, features))
         for name in reversed(self.config.preferred):
             at = self.config.names.index(name)
-            fused = torch.where(there[:, at, None], said[:, at], fused)
+            fused = torch.where(present[:, at, None], scores[:, at], fused)
         return fused
 
-    def probabilities(self, said: Tensor) -> Tensor:
-        """Return the probabilities that modalities gave, of the same shape."""
-        return said.sigmoid() if self.config.target == "labels" else said.exp()
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Turn scores into probabilities of the same shape."""
+        return scores.sigmoid() if self.config.target == "labels" else scores.exp()
 
-    def inputs(self, said: Tensor, there: Tensor) -> Tensor:
-        """Join probabilities, 0 where a modality is missing, and which are there: (batch, M x N + M)."""
-        probabilities = self.probabilities(said).masked_fill(~there[:, :, None], 0.0)  # (batch, M, N)
-        return torch.cat([probabilities.flatten(1), there.to(probabilities.dtype)], 1)
+    def inputs(self, scores: Tensor, present: Tensor) -> Tensor:
+        """Join probabilities, 0 for missing modalities, and the flags of present ones: (batch, M x N + M)."""
+        probabilities = self.probabilities(scores).masked_fill(~present[:, :, None], 0.0)  # (batch, M, N)
+        return torch.cat([probabilities.flatten(1), present.to(probabilities.dtype)], 1)
 
     def logits(self, probabilities: Tensor) -> Tensor:
-        """Return what `forward` does, of probabilities, which need not keep to their range."""
+        """Turn probabilities, which may be a little below 0 or above 1, into the logits of `forward`."""
         if self.config.target == "labels":
-            return probabilities.logit(eps=LEAST)
-        return probabilities.clamp(min=LEAST).log()
+            return probabilities.logit(eps=EPSILON)
+        return probabilities.clamp(min=EPSILON).log()
 
 
 def build_fusion(config: FusionConfig) -> FusionNetwork:
@@ -144,5 +145,5 @@ def build_fusion(config: FusionConfig) -> FusionNetwork:
 
 def policy_class(name: str) -> type[FusionNetwork]:
     """Return the class of a policy of `POLICIES`."""
-    found: type[FusionNetwork] = pkgutil.resolve_name(POLICIES[name].network)
-    return found
+    network: type[FusionNetwork] = pkgutil.resolve_name(POLICIES[name].network)
+    return network

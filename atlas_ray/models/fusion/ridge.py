@@ -9,7 +9,7 @@ from atlas_ray.errors import ConfigError
 from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork
 
 MAX_WIDTH = 12_000
-"""Rows and columns of the regression's matrix, 1.2 GB; to solve it takes as much again."""
+"""The most rows and columns of the regression's matrix: 1.2 GB, and as much again to solve it."""
 
 
 class Ridge(FusionNetwork):
@@ -22,7 +22,7 @@ class Ridge(FusionNetwork):
 
     @classmethod
     def check(cls, config: FusionConfig) -> None:
-        """Refuse a regression whose matrix no machine is asked to hold.
+        """Refuse a regression whose matrix would be too large for a machine.
 
         Raises:
             ConfigError: naming its size.
@@ -35,15 +35,15 @@ class Ridge(FusionNetwork):
                 f"rows and columns, at most {MAX_WIDTH}; expected another policy, such as weighted"
             )
 
-    def fuse(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+    def fuse(self, scores: Tensor, present: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
         """Apply the regression."""
-        return self.logits(self.ridge(self.inputs(said, there)))
+        return self.logits(self.ridge(self.inputs(scores, present)))
 
     def solve(self, rows: Iterable[tuple[Tensor, Tensor, Tensor]], penalty: float) -> None:
         """Solve the regression of the truth on the models' probabilities.
 
-        A product counts once for each set of two or more of the modalities that it has, so that the
-        regression also knows what to do where one is missing.
+        A product counts once for each set of two or more of its modalities, so that the regression also learns from
+        products without one of them.
         """
         modalities, outputs = len(self.config.names), self.config.outputs
         width = modalities * outputs + modalities + 1
@@ -53,11 +53,11 @@ class Ridge(FusionNetwork):
             for bits in range(1, 2**modalities)
             if bits.bit_count() >= 2
         ]
-        for said, there, truth in rows:
+        for scores, present, truth in rows:
             for subset in subsets:
-                whole = (there | ~subset).all(1)  # (batch,) which products have all of it
+                whole = (present | ~subset).all(1)  # (batch,) which products have the whole subset
                 mask = subset.expand(int(whole.sum()), -1)
-                probabilities = (self.probabilities(said[whole]) * mask[:, :, None]).flatten(1)
+                probabilities = (self.probabilities(scores[whole]) * mask[:, :, None]).flatten(1)
                 x = torch.cat([probabilities, mask, torch.ones(len(mask), 1)], 1).double()
                 gram += x.T @ x
                 moment += x.T @ truth[whole].double()

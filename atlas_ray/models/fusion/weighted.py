@@ -1,4 +1,4 @@
-"""A weighted sum of log-probabilities, with weights of their own for each set of modalities that a product may have."""
+"""A weighted sum of log-probabilities, with separate weights for each set of modalities that a product may have."""
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ class Weighted(FusionNetwork):
         count = len(config.names)
         self.weights = nn.Parameter(torch.ones(2**count, count))  # a row for each set of modalities, as bits
 
-    def fuse(self, said: Tensor, there: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+    def fuse(self, scores: Tensor, present: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
         """Take the weighted sum."""
-        bits = 2 ** torch.arange(there.shape[1], device=there.device)
-        weights = self.weights[(there * bits).sum(1)] * there  # (batch, M)
-        return (said.masked_fill(~there[:, :, None], 0.0) * weights[:, :, None]).sum(1)
+        bits = 2 ** torch.arange(present.shape[1], device=present.device)
+        weights = self.weights[(present * bits).sum(1)] * present  # (batch, M)
+        return (scores.masked_fill(~present[:, :, None], 0.0) * weights[:, :, None]).sum(1)
