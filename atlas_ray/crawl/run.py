@@ -130,7 +130,7 @@ def _crawl(config: CrawlRunConfig, job: Job) -> CrawlReport:
     with ProgressDisplay("crawling", "pages") as display:
         task = ray.remote(num_cpus=0 if len(names) == 1 else 1, max_retries=3)(_crawl_store)
         found = ray.get(
-            [task.remote(config, stores, name, mapping, folder, display.board, name in due) for name in names]
+            [task.remote(config, stores, name, mapping, folder, display.actor, name in due) for name in names]
         )
     reports = dict(zip(names, found, strict=True))
     if all(report["failed"] for report in found):
@@ -176,12 +176,12 @@ def _crawl_store(
     name: str,
     mapping: BreadcrumbMapping | None,
     folder: str,
-    board: Any,
+    progress: Any,
     due: bool,
 ) -> dict[str, Any]:
     """Crawl one store in a process of its own, where that is due, and write its rows; return its report."""
     output = storage.join(folder, "stores", name)
-    failed = _crawl_pages(config, stores, name, folder, output, board) if due else None
+    failed = _crawl_pages(config, stores, name, folder, output, progress) if due else None
     uri = storage.join(output, "report.json")
     report: dict[str, Any] = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else dict(NO_REPORT)
     if due and not failed and _goes_on(report, config):
@@ -197,7 +197,7 @@ def _crawl_store(
 
 
 def _crawl_pages(
-    config: CrawlRunConfig, stores: StoresFile, name: str, folder: str, output: str, board: Any
+    config: CrawlRunConfig, stores: StoresFile, name: str, folder: str, output: str, progress: Any
 ) -> str | None:
     """Run a store's crawl and return None, or why it ended with an error."""
     with contextlib.ExitStack() as stack:
@@ -209,11 +209,11 @@ def _crawl_pages(
                 storage.write_bytes(os.path.join(job, FRONTIER), storage.read_bytes(saved))
         else:
             job, saved = storage.join(folder, "jobs", name), None
-        return _run_process(config, stores, name, job, saved, output, board)
+        return _run_process(config, stores, name, job, saved, output, progress)
 
 
 def _run_process(
-    config: CrawlRunConfig, stores: StoresFile, name: str, job: str, saved: str | None, output: str, board: Any
+    config: CrawlRunConfig, stores: StoresFile, name: str, job: str, saved: str | None, output: str, progress: Any
 ) -> str | None:
     os.makedirs(job, exist_ok=True)
     stores_path = os.path.join(job, stores.name)
@@ -230,7 +230,7 @@ def _run_process(
         while process.poll() is None:
             time.sleep(POLL_S)
             pages = _pages_done(os.path.join(job, FRONTIER))
-            board.add.remote({name: pages - done})
+            progress.add.remote({name: pages - done})
             done = pages
             if saved is not None and time.monotonic() - saved_at > SAVE_EVERY_S:
                 _save(os.path.join(job, FRONTIER), saved)

@@ -66,8 +66,9 @@ CHANGED = pa.schema(
         ("image_uri", pa.string()),
     ]
 )
-"""`products.parquet`: a row a product whose best leaves differ (`moved`), or that one run alone has (`only_before`,
-`only_after`). Label and split are the second run's where it has them; what is right is null where labels cannot say."""
+"""`products.parquet`: a row for each product whose best leaves differ (`moved`), or that is in only one run
+(`only_before`, `only_after`). Label and split are the second run's if it has them; `right_before` and `right_after`
+are null if there is no label to judge by."""
 
 CARRIED = ("true_category_path", "image_uri")
 
@@ -83,8 +84,8 @@ MOVES = pa.schema(
         ("right_after", pa.int64()),
     ]
 )
-"""`moves.parquet`: a row a pair of different leaves, most products first; the probabilities are means, a null path
-is no answer, and what is right is counted among the labelled ones."""
+"""`moves.parquet`: a row for each pair of different leaves, most products first. The probabilities are means, a null
+path means no answer, and right answers are counted among the labelled products."""
 
 KEYS = ("split", "change", "before", "after")
 SUMS = (
@@ -99,17 +100,17 @@ COUNTED = pa.schema(
 )
 """Sums over products of the same split, change and paths; a path is one string."""
 COMPARED = pa.schema([("product_id", pa.string()), *(CHANGED.field(n) for n in CARRIED), *COUNTED])
-"""A product that changed, or, with null in `product_id`, all of a block that stayed on one path."""
+"""A row for a product that changed, or, with null in `product_id`, for all of a block that stayed on one path."""
 
 
 @holding("compare", "output")
 def compare(before: str, after: str, output: str) -> dict[str, Any]:
     """Compare two scoring runs, product by product, on Ray.
 
-    What is compared are the best leaves, also of products that a target precision made a run answer above its leaf.
-    Both runs are judged by a product's label in the second run, or by that in the first where it has none there. Runs
-    of different taxonomies are judged each by its own label, for the same category may have two paths, and products
-    that have a label in one of them alone are not judged. Nor are products outside train that one of the models was
+    The best leaves are compared, even if a target precision made a run answer with an ancestor. Both runs are judged
+    by a product's label in the second run, or in the first if it has none there. Runs of different taxonomies are each
+    judged by their own labels, because the same category may have two paths, and products with a label in only one of
+    them are not judged. Nor are products outside train that one of the models was
     fitted on, which are counted.
 
     Writes `moves.parquet` (`MOVES`), `products.parquet` (`CHANGED`) and `comparison.json`. The runs may
@@ -117,15 +118,15 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
 
     Args:
         before: The output of a finished scoring run.
-        after: That of another one.
-        output: Where the tables go; earlier ones are replaced.
+        after: The output of another one.
+        output: The folder of the tables; earlier ones are replaced.
 
     Returns:
-        What `comparison.json` holds: both runs, and how many of their products were answered above the leaf or not
-        at all; what they differ in; how many products stayed (`same`), `moved`, are in one run alone, have another
-        label in the second run (`relabelled`), are left out since a model was `fitted` on them, or have one that only
-        one run can be judged by (`unjudged`); the share of those in both runs that stayed; and by split the accuracy
-        of both (`PairedAccuracy`).
+        The content of `comparison.json`: both runs, with the numbers of products that were answered above the leaf or
+        not at all; the settings that differ; the numbers of products that stayed (`same`), `moved`, are in only one
+        run, have another label in the second run (`relabelled`), are left out because a model was `fitted` on them, or
+        have a label that only one run can be judged by (`unjudged`); the share of products of both runs that stayed;
+        and the accuracy of both by split (`PairedAccuracy`).
 
     Raises:
         CatalogError: if one of them is not a finished scoring run.
@@ -157,14 +158,14 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
 
 
 def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
-    """Turn all rows of some products, of both runs, into rows of what changed, and sums of what stayed.
+    """Turn all rows of some products, of both runs, into rows of products that changed and sums of those that did not.
 
     Args:
-        table: `JOINED`.
+        table: Rows of `JOINED`.
         own_labels: Whether each run is judged by its own labels.
 
     Returns:
-        `COMPARED`.
+        Rows of `COMPARED`.
     """
     products, owner = numbered(table["product_id"])
     kind = table["kind"].to_numpy()
@@ -172,15 +173,15 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
     at[kind, owner] = np.arange(len(table))
     in_before, in_after = at >= 0
     leaves = find_leaves(table)
-    found = table.select(["true_category_path", "split", "image_uri", "fitted"]).add_column(
+    answers = table.select(["true_category_path", "split", "image_uri", "fitted"]).add_column(
         0, "leaf", path_keys(leaves.paths)
     )
-    found = found.add_column(1, "probability", leaves.probability).add_column(2, "above", pa.array(leaves.above))
-    before, after = (found.take(or_null(rows)) for rows in at)
+    answers = answers.add_column(1, "probability", leaves.probability).add_column(2, "above", pa.array(leaves.above))
+    before, after = (answers.take(or_null(rows)) for rows in at)
     labels = [side["true_category_path"] for side in (before, after)]
     truth = pc.if_else(labels[AFTER].is_valid(), labels[AFTER], labels[BEFORE])
-    own = [path_keys(label) for label in labels]
-    judges = own if own_labels else [path_keys(truth)] * 2
+    own_keys = [path_keys(label) for label in labels]
+    judges = own_keys if own_labels else [path_keys(truth)] * 2
     known = [in_before & in_after & judge.is_valid().to_numpy() for judge in judges]
     split = pc.coalesce(after["split"], before["split"])
     fitted = _true(before["fitted"]) | _true(after["fitted"])
@@ -207,7 +208,7 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
             "right_before": right[BEFORE].astype(np.int64),
             "right_after": right[AFTER].astype(np.int64),
             "right_both": (right[BEFORE] & right[AFTER]).astype(np.int64),
-            "relabelled": _true(pc.not_equal(*own)).astype(np.int64),
+            "relabelled": _true(pc.not_equal(*own_keys)).astype(np.int64),
             "fitted": fitted.astype(np.int64),
             "unjudged": (known[BEFORE] != known[AFTER]).astype(np.int64),
             "above_before": _true(before["above"]).astype(np.int64),
@@ -220,7 +221,7 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
 
 
 def _true(column: pa.ChunkedArray) -> Any:
-    """Return a column of truths, (rows,) bool, null being none."""
+    """Return a column as (rows,) bool, with null as False."""
     return column.fill_null(False).to_numpy()
 
 
@@ -229,7 +230,7 @@ def _paths(keys: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _summed(rows: pa.Table, by: Sequence[str] = KEYS) -> pa.Table:
-    """Add up rows of `COUNTED` that agree in some columns."""
+    """Add up rows of `COUNTED` with the same values in these columns."""
     summed = rows.group_by(list(by)).aggregate([(name, "sum") for name in SUMS])
     return summed.rename_columns([name.removesuffix("_sum") for name in summed.column_names])
 
@@ -244,7 +245,7 @@ def _changed(rows: pa.Table) -> pa.Table:
 
 
 def _compared(output: str, before: ScoredRun, after: ScoredRun, counts: pa.Table, notes: list[str]) -> dict[str, Any]:
-    """Write what the counts say."""
+    """Write the tables and `comparison.json`, and return the content of the latter."""
     changes = {row["change"]: row for row in _summed(counts, ["change"]).to_pylist()}
     moves = _moves(counts.filter(pc.equal(counts["change"], MOVED)))
     storage.write_table(storage.join(output, "moves.parquet"), moves)
@@ -301,10 +302,10 @@ def _accuracy(counts: pa.Table) -> dict[str, PairedAccuracy]:
             total["both"] += row["right_both"]
             total["lost"] += row["right_before"] - row["right_both"]
             total["won"] += row["right_after"] - row["right_both"]
-    found = {}
+    accuracy = {}
     for split in SPLITS:
         total = totals.get(split, Counter())
         if total["labelled"]:
             neither = total["labelled"] - total["both"] - total["won"] - total["lost"]
-            found[split] = paired_accuracy(total["both"], total["won"], total["lost"], neither)
-    return found
+            accuracy[split] = paired_accuracy(total["both"], total["won"], total["lost"], neither)
+    return accuracy

@@ -16,21 +16,20 @@ from atlas_ray.io.lease import holding
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.prediction.labels import LabelPredictor
 from atlas_ray.runtime.joined import forget_inputs
-from atlas_ray.runtime.labelled import BATCH, asked_about, products_of
+from atlas_ray.runtime.labelled import BATCH, products_of, stream_labelled
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.tables import count_labels
 from atlas_ray.taxonomy import match_labels
 
-"""(3, labels): products of which a model names a label rightly, wrongly, and not though they have it."""
 MODELS = pa.schema(
     [
         ("model", pa.string()),
         ("modalities", pa.string()),
-        ("policy", pa.string()),  # null of a model of one modality
+        ("policy", pa.string()),  # null for a model of one modality
         ("micro_precision", pa.float64()),
         ("micro_recall", pa.float64()),
         ("micro_f1", pa.float64()),
-        ("products", pa.int64()),  # of which it had something to go by
+        ("products", pa.int64()),  # those that it could answer
     ]
 )
 MISSED = pa.schema(
@@ -51,32 +50,32 @@ class LabelReport:
     models: list[dict[str, Any]]
     """The rows of `models.parquet`."""
     missed: list[dict[str, Any]]
-    """The rows of `missed.parquet`: of each model all labels, the one most often missed first."""
+    """The rows of `missed.parquet`: for each model all labels, the most often missed first."""
     products: int
-    """Labelled products of the split; one with several pictures counts once for each."""
+    """Number of labelled products of the split; one with several pictures counts once for each."""
     left_out: int
-    """Those of them whose label is no leaf of the models' taxonomy."""
+    """Number of those whose label is not a leaf of the models' taxonomy."""
     fitted: dict[str, int | None]
-    """Those of them that each model was fitted on, so that they prove nothing; None if that is not known."""
+    """Number of those that each model was fitted on, which prove nothing; None if that is not known."""
 
 
 @holding("evaluate-labels", "output")
 def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: str = "test") -> LabelReport:
-    """Ask models of labels about a split, and count what each of them names rightly, wrongly and not.
+    """Run models of labels over a split, and count the labels that each names rightly, wrongly, or misses.
 
-    A product of which a model has nothing to go by counts as one of which it names no label, so that
-    all models are measured on the same.
+    All models are measured on the same products: if a product has none of a model's modalities, it misses all of its
+    labels.
 
     Args:
-        catalog: Where the products are.
-        output: Where `models.parquet` and `missed.parquet` go.
+        catalog: The catalogue of the products.
+        output: The folder for `models.parquet` and `missed.parquet`.
         models: Artifacts of models of labels, of one modality or fused.
-        split: Which products.
+        split: The split of the products.
 
     Raises:
         ArtifactError: if a model is not a model of labels, or has other labels than the first.
         CatalogError: if the split has no labelled product that is a leaf of their taxonomy.
-        ConfigError: if the models cannot be asked together.
+        ConfigError: if the models cannot be run together.
         OutputError: if the output holds something else.
         TaxonomyError: if no label of the split is in their taxonomy.
     """
@@ -102,8 +101,8 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
         tell(note)
     answered, fitted, left_out, products = np.zeros(len(uris), np.int64), np.zeros(len(uris), np.int64), 0, 0
     try:
-        with ProgressDisplay("asking the models", "products") as display:
-            stream, _ = asked_about(catalog, output, split, modalities, Judge, (uris,), display=display)
+        with ProgressDisplay("running the models", "products") as display:
+            stream, _ = stream_labelled(catalog, output, split, modalities, LabelsActor, (uris,), display=display)
             for block in stream.iter_batches(batch_size=None, batch_format="numpy"):
                 counts += block["counts"].sum(0)
                 answered += block["answered"].sum(0)
@@ -117,12 +116,12 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
             f"{catalog}: none of the {left_out} labelled products in the split {split!r} has a path that is a leaf of "
             "the models' taxonomy"
         )
-    found = [_row(artifacts[uri], uri, counts[at], int(answered[at])) for at, uri in enumerate(uris)]
+    measured = [_row(artifacts[uri], uri, counts[at], int(answered[at])) for at, uri in enumerate(uris)]
     missed = [row for at, uri in enumerate(uris) for row in _missed(uri, first.labels.names, counts[at])]
-    for name, rows, schema in (("models", found, MODELS), ("missed", missed, MISSED)):
+    for name, rows, schema in (("models", measured, MODELS), ("missed", missed, MISSED)):
         storage.write_table(storage.join(output, f"{name}.parquet"), pa.Table.from_pylist(rows, schema=schema))
     seen = {uri: int(fitted[at]) if artifacts[uri].fitted else None for at, uri in enumerate(uris)}
-    return LabelReport(found, missed, products, left_out, seen)
+    return LabelReport(measured, missed, products, left_out, seen)
 
 
 def _row(artifact: Artifact, uri: str, counts: Integers, answered: int) -> dict[str, Any]:
@@ -152,8 +151,8 @@ def _missed(uri: str, labels: Sequence[str], counts: Integers) -> list[dict[str,
     ]
 
 
-class Judge:
-    """The actor that runs the models over blocks of products and counts hits."""
+class LabelsActor:
+    """An actor that runs the models over blocks of products and counts labels."""
 
     def __init__(self, uris: Sequence[str], threads: int) -> None:
         if threads:
@@ -170,9 +169,9 @@ class Judge:
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """Return one row of counts for a block.
 
-        `counts` (models, 3, labels): named rightly, wrongly, and missed; `answered` (models,): products of
-        which a model had something to go by; `fitted` (models,): those that it was fitted on; `products`; and
-        `left_out`, those that are no leaf.
+        `counts` (models, 3, labels): named rightly, wrongly, and missed; `answered` (models,): products that a model
+        can answer; `fitted` (models,): products that it was fitted on; `products`; and `left_out`, products whose
+        label is not a leaf.
         """
         predictor = self._predictor
         kept, leaf, products = products_of(table, self._leaves, predictor.modalities, predictor.image_size_px)
@@ -180,15 +179,17 @@ class Judge:
         counts = torch.zeros(len(self._uris), 3, has.shape[1], dtype=torch.int64)
         answered = torch.zeros(len(self._uris), dtype=torch.int64)
         for start, batch in zip(range(0, len(kept), BATCH), products.split(BATCH), strict=True):
-            found = predictor(batch)
+            answers = predictor(batch)
             for at, uri in enumerate(self._uris):
-                logits, there = (part.cpu() for part in found[uri])
-                if wrong := int((~logits[there].isfinite().all(1)).sum()):
-                    raise NotFiniteError(f"{uri}: its answers about {wrong} of {len(batch)} products are no numbers")
-                counts[at] += compare((logits > 0) & there[:, None], has[start : start + BATCH]).sum(1)
-                answered[at] += there.sum()
+                logits, present = (part.cpu() for part in answers[uri])
+                if wrong := int((~logits[present].isfinite().all(1)).sum()):
+                    raise NotFiniteError(
+                        f"{uri}: its answers for {wrong} of {len(batch)} products are NaN or infinite; train it again"
+                    )
+                counts[at] += compare((logits > 0) & present[:, None], has[start : start + BATCH]).sum(1)
+                answered[at] += present.sum()
         ids = kept["product_id"].to_pylist()
-        fitted = [0 if one is None else int((one.uses(ids) > 0).sum()) for one in self._fitted]
+        fitted = [0 if model is None else int((model.uses(ids) > 0).sum()) for model in self._fitted]
         return {
             "counts": counts[None].numpy(),
             "fitted": np.array([fitted]),

@@ -100,11 +100,11 @@ NEW_PATHS = pa.schema(
         ("split", pa.string()),
         ("category_path", CATEGORY_PATH),
         ("products", pa.int64()),
-        ("probability", pa.float64()),  # the highest
-        ("product_ids", pa.list_(pa.string())),  # the surest first
+        ("probability", pa.float64()),  # the highest of a product
+        ("product_ids", pa.list_(pa.string())),  # the most probable first
     ]
 )
-"""The paths outside the taxonomy that the model would say were it free to, where the model is given."""
+"""The paths outside the taxonomy that a model would spell without constraints."""
 
 
 @holding("evaluate", "output", "run")
@@ -113,16 +113,16 @@ def evaluate(
 ) -> dict[str, PathMetrics]:
     """Measure a scoring run, for each split and for all labelled products together.
 
-    Products that the model was fitted on are measured in the split train alone; elsewhere they are told, listed and
-    left out. Writes below the output `evaluation/report.html`, `evaluation/metrics.json`, the `TABLES`, where products
-    are left out `LEFT_OUT`, and with a model that spells paths `NEW_PATHS`.
+    Products that the model was fitted on are measured only in the split train; in others they are counted, listed and
+    left out. Writes `evaluation/report.html`, `evaluation/metrics.json` and the `TABLES` into the output, `LEFT_OUT`
+    if products are left out, and `NEW_PATHS` with a model that spells paths.
 
     Args:
         run: The output of a finished scoring run.
-        output: Where `evaluation/` goes; the run itself where None.
-        model: The model of the run: with it the report shows where it looked, and which paths outside
-            the taxonomy it would have said.
-        embeddings: What `atlas-ray embed` wrote: with it the report lists likely label errors.
+        output: The folder of `evaluation/`; None for the run itself.
+        model: The model of the run. With it the report shows where it looked, and which paths outside the taxonomy it
+            would spell.
+        embeddings: The output of `atlas-ray embed`. With it the report lists likely label errors.
 
     Raises:
         CatalogError: if the run is not finished, or no product had a label and was not trained on.
@@ -132,32 +132,33 @@ def evaluate(
     scored = open_scored(run)
     notes = [note for note in [scored.match_labels()] if note]
     folder = storage.join(storage.absolute(output) if output else scored.uri, "evaluation")
-    found = _tally(scored, folder)
-    tallies = found.by_split
+    counts = _tally(scored, folder)
+    tallies = counts.by_split
     if not tallies:
-        seen = f"the model was fitted on all {found.left_out.total()} labelled products"
-        why = seen if found.left_out else "no product of its catalogue has a label"
+        seen = f"the model was fitted on all {counts.left_out.total()} labelled products"
+        why = seen if counts.left_out else "no product of its catalogue has a label"
         raise CatalogError(f"{scored.uri}: {why}, so there is nothing to compare")
     order = sorted(tallies, key=lambda name: (_place(name), name))
-    metrics = {name: replace(_measured(tallies[name]), left_out=_left_out(found, name)) for name in order}
-    notes += _seen(found, folder)
+    metrics = {name: replace(_measured(tallies[name]), left_out=_left_out(counts, name)) for name in order}
+    notes += _seen(counts, folder)
     for note in notes:
         tell(note)
     summary = {
-        split: {name: value for name, value in asdict(one).items() if name != "paths"} for split, one in metrics.items()
+        split: {name: value for name, value in asdict(figures).items() if name != "paths"}
+        for split, figures in metrics.items()
     }
     storage.write_bytes(storage.join(folder, "metrics.json"), json.dumps(summary, indent=1).encode())
     for name, rows in _tables(tallies, metrics).items():
         _write(folder, name, pa.Table.from_pylist(rows, schema=TABLES[name]))
     storage.delete_file(storage.join(folder, "new_paths.parquet"))  # of an earlier evaluation, maybe of another model
-    proposed = write_page(folder, scored, found, metrics, notes, model=model, embeddings=embeddings)
+    proposed = write_page(folder, scored, counts, metrics, notes, model=model, embeddings=embeddings)
     if proposed is not None:
         _write(folder, "new_paths", pa.Table.from_pylist(proposed, schema=NEW_PATHS))
     return metrics
 
 
 def _tally(scored: ScoredRun, folder: str) -> Tallies:
-    """Count, and list the products that are left out."""
+    """Count the products, and write those that are left out to a list."""
     storage.make_folder(folder)
     uri = storage.join(folder, f"{FITTED}.parquet")
     storage.delete_file(uri)  # of an earlier evaluation
@@ -177,26 +178,28 @@ def _place(split: str) -> int:
     return SPLITS.index(split) if split in SPLITS else SPLITS.index(HELD_OUT)
 
 
-def _left_out(found: Tallies, split: str) -> int:
-    return found.left_out.total() if split in (ALL, HELD_OUT) else found.left_out[split]
+def _left_out(tallies: Tallies, split: str) -> int:
+    return tallies.left_out.total() if split in (ALL, HELD_OUT) else tallies.left_out[split]
 
 
-def _seen(found: Tallies, folder: str) -> list[str]:
-    """Return in sentences which products the model was trained on."""
+def _seen(tallies: Tallies, folder: str) -> list[str]:
+    """Return sentences about the products that the model was trained on."""
     notes = []
-    for split, count in found.left_out.items():
+    for split, count in tallies.left_out.items():
         where = "without a split" if split == "none" else f"of the split {split!r}"
         notes.append(
             f"{count} labelled products {where} are left out of all figures: the model was fitted on them; "
             f"{folder}/{FITTED}.parquet lists them"
         )
-    one = found.by_split[found.headline]
-    if one.fitted:
-        notes.append(f"the model was fitted on {one.fitted} of the {one.pairs.total()} products of the headline")
-    if found.unknown:
+    headline = tallies.by_split[tallies.headline]
+    if headline.fitted:
         notes.append(
-            f"not known whether the model was fitted on {found.unknown} of the labelled products: it was imported, or "
-            "it or the run is of an older version"
+            f"the model was fitted on {headline.fitted} of the {headline.pairs.total()} products of the headline"
+        )
+    if tallies.unknown:
+        notes.append(
+            f"not known whether the model was fitted on {tallies.unknown} of the labelled products: it was imported, "
+            "or it or the run is of an older version"
         )
     return notes
 
@@ -205,27 +208,27 @@ def _write(folder: str, name: str, table: pa.Table) -> None:
     storage.write_table(storage.join(folder, f"{name}.parquet"), table)
 
 
-def _measured(one: Tally) -> PathMetrics:
-    whole, *levels = one.trust
+def _measured(tally: Tally) -> PathMetrics:
+    whole, *levels = tally.trust
     return replace(
-        measure(one.pairs),
+        measure(tally.pairs),
         calibration_error=whole.expected_error,
         level_calibration_errors=tuple(level.expected_error for level in levels),
-        answered=one.answered / one.pairs.total(),
-        precision=one.held / max(one.answered, 1),
-        intervals=intervals(one.pairs),
-        fitted=one.fitted,
+        answered=tally.answered / tally.pairs.total(),
+        precision=tally.held / max(tally.answered, 1),
+        intervals=intervals(tally.pairs),
+        fitted=tally.fitted,
     )
 
 
 def _tables(tallies: Mapping[str, Tally], metrics: Mapping[str, PathMetrics]) -> dict[str, list[dict[str, Any]]]:
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    for split, one in metrics.items():
+    for split, figures in metrics.items():
         counts = tallies[split]
-        tables["headline"] += _of(split, _headline(one))
-        tables["levels"] += _of(split, _levels(one))
+        tables["headline"] += _of(split, _headline(figures))
+        tables["levels"] += _of(split, _levels(figures))
         tables["paths"] += _of(
-            split, ({"category_path": list(row.path), **asdict(row), "missed": row.missed} for row in one.paths)
+            split, ({"category_path": list(row.path), **asdict(row), "missed": row.missed} for row in figures.paths)
         )
         tables["confusions"] += _of(
             split,
@@ -237,7 +240,12 @@ def _tables(tallies: Mapping[str, Tally], metrics: Mapping[str, PathMetrics]) ->
             ),
         )  # fmt: skip
         tables["reliability"] += _of(
-            split, ({"level": level, **asdict(bin_)} for level, found in enumerate(counts.trust) for bin_ in found.bins)
+            split,
+            (
+                {"level": level, **asdict(bin_)}
+                for level, reliability in enumerate(counts.trust)
+                for bin_ in reliability.bins
+            ),
         )
         names = ("threshold", "coverage", "accuracy")
         tables["risk_coverage"] += _of(
@@ -254,16 +262,16 @@ def _tables(tallies: Mapping[str, Tally], metrics: Mapping[str, PathMetrics]) ->
     return tables
 
 
-def _headline(one: PathMetrics) -> Iterator[dict[str, Any]]:
+def _headline(figures: PathMetrics) -> Iterator[dict[str, Any]]:
     for name in HEADLINE:
-        low, high = one.intervals.get(name, (None, None))
-        yield {"figure": name, "value": getattr(one, name), "low": low, "high": high}
+        low, high = figures.intervals.get(name, (None, None))
+        yield {"figure": name, "value": getattr(figures, name), "low": low, "high": high}
 
 
-def _levels(one: PathMetrics) -> Iterator[dict[str, Any]]:
-    errors = one.level_calibration_errors[: len(one.levels)]
-    for level, (accuracy, f1, error) in enumerate(zip_longest(one.levels, one.level_macro_f1, errors), 1):
-        low, high = one.intervals.get(f"level_{level}", (None, None))
+def _levels(figures: PathMetrics) -> Iterator[dict[str, Any]]:
+    errors = figures.level_calibration_errors[: len(figures.levels)]
+    for level, (accuracy, f1, error) in enumerate(zip_longest(figures.levels, figures.level_macro_f1, errors), 1):
+        low, high = figures.intervals.get(f"level_{level}", (None, None))
         yield {
             "level": level, "accuracy": accuracy, "low": low, "high": high, "macro_f1": f1, "calibration_error": error
         }  # fmt: skip

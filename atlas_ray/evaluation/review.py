@@ -36,31 +36,31 @@ QUEUE = pa.schema(
         ("corrected_category_path", CATEGORY_PATH),
     ]
 )
-"""`margin`: the best leaf's probability minus the second best one's; null where the run has no answer at all, and for
-products of a list. `title` is the catalogue's, `note` says why a product is on a list.
-`corrected_category_path` is for a person to fill, and for `atlas-ray relabel` to read."""
+"""`margin` is the best leaf's probability minus the second best one's; null if the run has no answer, and for products
+of a list. `title` is the catalogue's, `note` is the reason that a product is on a list. A person fills
+`corrected_category_path`, and `atlas-ray relabel` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewConfig(Settings):
-    """Settings of a review: which products of which run a person looks at."""
+    """The settings of a review: the products that a person looks at."""
 
-    run: str | None = setting("the output of `atlas-ray score`", None)
+    run: str | None = setting("output of `atlas-ray score`", None)
     products: str | None = setting(
-        "a list of products to decide on instead: the folder rescore or relabel of a migration, or the quarantine of "
+        "list of products to decide on instead: the folder rescore or relabel of a migration, or the quarantine of "
         "`atlas-ray relabel`; pictures come from --run or --catalog",
         None,
     )
-    catalog: str | None = setting("the catalogue that titles come from; the run's by default", None)
-    taxonomy: str | None = setting("the paths to choose from; the catalogue's own by default", None)
-    output: str = setting("where queue.parquet, queue.csv and review.html go")
-    count: int = setting("products in the queue, and at most so many without any answer", 200, low=1, high=100_000)
+    catalog: str | None = setting("catalogue of the titles; the run's by default", None)
+    taxonomy: str | None = setting("taxonomy to choose paths from; the catalogue's own by default", None)
+    output: str = setting("folder of queue.parquet, queue.csv and review.html")
+    count: int = setting("number of products in the queue, and the most without any answer", 200, low=1, high=100_000)
     model: str | None = setting("folder of a model whose attention maps the page shows, if it has them", None)
     unlabelled_only: bool = setting("only products that the catalogue has no label for", False)
     split: str | None = setting("only products of this split", None, choices=("train", "val", "test"))
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, and what names no products.
+        """Refuse values out of range, and settings that name no products.
 
         Raises:
             ConfigError: naming what is missing or too much.
@@ -80,26 +80,25 @@ class Review:
 
     output: str
     catalog: str | None
-    """That the products are of."""
+    """The catalogue of the products."""
     products: int
-    """That were asked for."""
+    """The number of products that were asked for."""
     unanswered: int
-    """Those of them that have no answer at all, in the queue or not."""
+    """The number of those without any answer, in the queue or not."""
     queue: pa.Table
-    """`QUEUE`: smallest margin first, then those without any answer, by id."""
+    """Rows of `QUEUE`: smallest margin first, then those without any answer, by id."""
     note: str
-    """What there is to say of the attention strips, and of what could not be read."""
+    """A note about the attention strips, and about data that could not be read."""
     listed: bool = False
-    """Whether the products are those of a list, and not the least sure ones of a run."""
+    """Whether the products are those of a list instead of the least sure ones of a run."""
 
 
 @holding("review", "config.output")
 def review(config: ReviewConfig) -> Review:
     """Write the products with the smallest margin, and some of those without any answer.
 
-    A product without an answer has no margin; it stands in a group of its own, so that an outage
-    of the pictures' store does not fill the queue. One pass over the run's products; memory grows
-    with `count` alone.
+    Products without an answer have no margin. They are a separate group, so that an outage of the pictures' store does
+    not fill the queue. The run's products are read once, and memory grows only with `count`.
 
     Writes `queue.parquet` (`QUEUE`), `queue.csv` and `review.html`, of under 5 MB.
 
@@ -144,7 +143,7 @@ def review(config: ReviewConfig) -> Review:
 
 
 def _about(config: ReviewConfig, scored: ScoredRun | None) -> str:
-    """Say what is reviewed."""
+    """Return a phrase about what is reviewed."""
     if config.products:
         return config.products
     assert scored is not None
@@ -152,7 +151,7 @@ def _about(config: ReviewConfig, scored: ScoredRun | None) -> str:
 
 
 def _with_titles(queue: pa.Table, catalog: str | None) -> tuple[pa.Table, list[str]]:
-    """Add the products' titles, and say so where they cannot be read."""
+    """Add the products' titles; return the rows, and notes about titles that cannot be read."""
     titles: dict[str, str | None] = {}
     notes = []
     if catalog:
@@ -208,7 +207,7 @@ def _queue(scored: ScoredRun, config: ReviewConfig) -> tuple[int, int, pa.Table]
 
 
 def _first(kept: pa.Table, rows: pa.Table, order: Sequence[str], count: int) -> pa.Table:
-    """Return the first of what was kept and what came, in order; what cannot be among them is not sorted."""
+    """Return the first rows of two tables in an order, without sorting rows that cannot be among them."""
     if len(kept) == count:
         rows = rows.filter(pc.less_equal(rows[order[0]], kept[order[0]][-1]))
     if not len(rows):
@@ -224,19 +223,19 @@ def _cells(row: dict[str, Any]) -> list[str | float | None]:
     return [format_path(cell) if isinstance(cell, list) else cell for cell in (written[name] for name in QUEUE.names)]
 
 
-def print_review(found: Review) -> None:
-    """Say what there is to look at, and what to do with it."""
-    answered = found.queue.filter(found.queue["margin"].is_valid())["margin"]
-    if found.listed:
-        print(f"{len(found.queue)} products to decide on, of {found.products} rows of the list")
+def print_review(review: Review) -> None:
+    """Print the number of products to look at, and the next steps."""
+    answered = review.queue.filter(review.queue["margin"].is_valid())["margin"]
+    if review.listed:
+        print(f"{len(review.queue)} products to decide on, of {review.products} rows of the list")
     else:
-        print(f"{len(answered)} of {found.products} products to look at", end="")
+        print(f"{len(answered)} of {review.products} products to look at", end="")
         if len(answered):
             print(f", margins {answered[0].as_py():.4f} to {answered[-1].as_py():.4f}", end="")
-        print(f"; {len(found.queue) - len(answered)} more of {found.unanswered} without any answer")
-    if found.note:
-        print(found.note)
-    print(f"  {found.output}/review.html, to decide in a browser, which saves corrections.csv; or")
-    print(f"  {found.output}/queue.csv, to fill in corrected_category_path, or queue.parquet; then")
-    catalog = found.catalog or "CATALOG"
-    print(f"  atlas-ray relabel --catalog {catalog} --corrections {found.output}/queue.csv --output NEW")
+        print(f"; {len(review.queue) - len(answered)} more of {review.unanswered} without any answer")
+    if review.note:
+        print(review.note)
+    print(f"  {review.output}/review.html, to decide in a browser, which saves corrections.csv; or")
+    print(f"  {review.output}/queue.csv, to fill in corrected_category_path, or queue.parquet; then")
+    catalog = review.catalog or "CATALOG"
+    print(f"  atlas-ray relabel --catalog {catalog} --corrections {review.output}/queue.csv --output NEW")

@@ -1,4 +1,4 @@
-"""The lists that a migration (`rescore`, `relabel`) or `relabel` (`quarantine`) leaves to a person."""
+"""The lists of products for a person to decide on, of a migration (`rescore`, `relabel`) or of `relabel`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,19 +14,19 @@ from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.taxonomy import format_path
 
 WHY = ("reason", "error_code")
-"""The columns that say why a product is on a list; each list has one of them."""
+"""The columns with the reason that a product is on a list; each list has one of them."""
 
 
 def read_list(uri: str, count: int) -> tuple[list[dict[str, Any]], int]:
     """Read the first products of a list.
 
     Args:
-        uri: A folder of Parquet files, or one of them: `rescore/`, `relabel/` or `quarantine/`.
-        count: How many.
+        uri: The folder `rescore/`, `relabel/` or `quarantine/`, or a Parquet file in it.
+        count: The most products to read.
 
     Returns:
-        Products with `product_id`, `alternatives` (the candidates, whose probability is not known), `image_uri` where
-        the list has it, and `note` (why it is on the list); each product once. And how many there are in the list.
+        Distinct products with `product_id`, `alternatives` (the candidates, without probabilities), `image_uri` if
+        the list has it, and `note` (the reason); and the number of rows of the list.
 
     Raises:
         CatalogError: if there is no such list, or it is of another kind.
@@ -38,15 +38,15 @@ def read_list(uri: str, count: int) -> tuple[list[dict[str, Any]], int]:
             f"{uri}: no list of products to decide on; it has {names[:12]}, expected the folder rescore or relabel of "
             "a migration, or the quarantine of `atlas-ray relabel`"
         )
-    found: dict[str, dict[str, Any]] = {}
+    listed: dict[str, dict[str, Any]] = {}
     rows = 0
     for batch in table.batches():
         known = batch.filter(batch["product_id"].is_valid())
         rows += len(known)
-        if len(found) < count:
+        if len(listed) < count:
             for row in known.to_pylist():
-                found.setdefault(row["product_id"], _listed(row))
-    return list(found.values())[:count], rows
+                listed.setdefault(row["product_id"], _listed(row))
+    return list(listed.values())[:count], rows
 
 
 def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,12 +73,12 @@ def add_pictures(rows: list[dict[str, Any]], scored: ScoredRun | None, catalog: 
     if scored is not None:
         wanted = pa.array(by_id, pa.string())
         for batch in scored.batches(("product_id", "image_uri", "true_category_path")):
-            for found in batch.filter(pc.is_in(batch["product_id"], wanted)).to_pylist():
-                row = by_id[found["product_id"]]
-                row["image_uri"] = row["image_uri"] or found["image_uri"]
-                row["true_category_path"] = found["true_category_path"]
+            for product in batch.filter(pc.is_in(batch["product_id"], wanted)).to_pylist():
+                row = by_id[product["product_id"]]
+                row["image_uri"] = row["image_uri"] or product["image_uri"]
+                row["true_category_path"] = product["true_category_path"]
     elif catalog:
-        for found in read_products(catalog, by_id.keys(), ("image_uris", "category_path")):
-            row = by_id[found["product_id"]]
-            row["image_uri"] = row["image_uri"] or next(iter(found["image_uris"] or ()), None)
-            row["true_category_path"] = found["category_path"]
+        for product in read_products(catalog, by_id.keys(), ("image_uris", "category_path")):
+            row = by_id[product["product_id"]]
+            row["image_uri"] = row["image_uri"] or next(iter(product["image_uris"] or ()), None)
+            row["true_category_path"] = product["category_path"]

@@ -1,8 +1,8 @@
-"""A review's page over HTTP on this machine: what is decided on it goes into `corrections.csv` of the review's folder.
+"""A server for a review's page on this machine, which saves decisions to `corrections.csv` in the review's folder.
 
-It listens on loopback alone. Its address has a secret path, so that neither pages of other sites nor other users of
-this machine can ask it, and a request for another host's name is refused, so that no site's name can be pointed at it.
-It reads and writes nothing but the page and that one file.
+It listens only on loopback. Its address has a secret path, so that neither pages of other sites nor other users of
+this machine can use it, and it refuses requests for another host's name, so that no site's name can be pointed at it.
+It reads and writes only the page and that file.
 """
 
 import csv
@@ -43,10 +43,10 @@ class Corrections:
     """The decisions of a review, in memory and in its file."""
 
     def __init__(self, folder: str) -> None:
-        """Read what there is already.
+        """Read the review, and earlier decisions.
 
         Args:
-            folder: Of a review.
+            folder: The folder of a review.
 
         Raises:
             CatalogError: if there is no review.
@@ -61,31 +61,31 @@ class Corrections:
         self.paths: dict[str, CategoryPath] = self._read() if storage.exists(self.uri) else {}
 
     def _read(self) -> dict[str, CategoryPath]:
-        found, number = {}, 1
+        read, number = {}, 1
         try:
             text = storage.read_bytes(self.uri).decode("utf-8-sig")
             for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 2):  # noqa: B007 - for the error
                 product_id, written = (unguarded(row[name]) for name in COLUMNS)
                 self._check_id(product_id)
                 if written.strip():
-                    found[product_id] = parse_path(written)
+                    read[product_id] = parse_path(written)
         except (ValueError, KeyError, TypeError, AttributeError, csv.Error, UserError) as error:
             raise OutputError(
                 f"{self.uri}, row {number}: {error}; it was written by something else, or for another review; move it "
                 "away first"
             ) from None
-        return found
+        return read
 
     def _check_id(self, product_id: str) -> None:
         if product_id not in self._ids:
             raise ValueError(f"this review has no product {product_id[:100]!r}")
 
     def change(self, changes: Any) -> int:
-        """Take decisions, each a product's id with a path, or with null to take it back; return how many there are.
+        """Save decisions, each a product's id with a path, or with null to withdraw it; return the number of decisions.
 
         Raises:
-            ValueError, TaxonomyError: for what is none.
-            UserError, RunError: if the file cannot be written; then nothing has changed.
+            ValueError, TaxonomyError: for an invalid decision.
+            UserError, RunError: if the file cannot be written; then nothing is changed.
         """
         if not isinstance(changes, list):
             raise ValueError("expected a list of changes")
@@ -210,7 +210,7 @@ def review_server(page: bytes, corrections: Corrections, *, port: int = 0) -> _S
             self._answer(status, json.dumps(value).encode(), "application/json")
 
         def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-            self.close_connection = True  # what was not read of a request is no next one
+            self.close_connection = True  # the unread rest of a request must not be read as the next one
             self.send_response(status)
             for name, value in (HEADERS | {"Content-Type": kind, "Content-Length": str(len(body))}).items():
                 self.send_header(name, value)

@@ -136,7 +136,7 @@ def _migrate_tables(
     with ProgressDisplay("migrating", "rows", total=sum(stored.rows for stored in opened.values())) as display:
         shared, task = ray.put(destinations), ray.remote(_migrate_file)
         pending = [
-            task.remote(table, piece, _file_name(stored, piece), output, shared, taxonomy_id, display.board)
+            task.remote(table, piece, _file_name(stored, piece), output, shared, taxonomy_id, display.actor)
             for table, stored in opened.items()
             for piece in stored.pieces()
         ]
@@ -194,7 +194,7 @@ def _file_name(table: Table, piece: Piece) -> str:
 
 
 def _migrate_file(
-    table: _Table, piece: Piece, name: str, output: str, destinations: Destinations, taxonomy_id: str, board: Any
+    table: _Table, piece: Piece, name: str, output: str, destinations: Destinations, taxonomy_id: str, progress: Any
 ) -> Counter[str]:
     """Rewrite one file of a table, list what has no certain place, and count both."""
     counts = Counter[str]()
@@ -221,7 +221,7 @@ def _migrate_file(
                 if len(lost):
                     write(RELABEL, lost)
             write(table.name, rows)
-            board.add.remote({"rows": len(rows)})
+            progress.add.remote({"rows": len(rows)})
     return counts
 
 

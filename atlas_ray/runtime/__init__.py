@@ -1,1 +1,1 @@
-"""Ray, once: the connection, and what every stream over a catalogue shares."""
+"""Everything that the commands share on Ray: the connection, and the parts of every stream over a catalogue."""

@@ -1,8 +1,8 @@
-"""What lets a stream go on after a crash: its identity and the recovery of half-written files.
+"""Recovery of a stream after a crash, by Ray Data's checkpoint.
 
-Ray Data commits in this order: X.pending.parquet (the ids), the data files X, then a move of the
-pending file to X.parquet. So data without X.parquet is no part of the run, whoever left it: a stopped command, an
-attempt that died, or a second command that wrote here; where a pending file lies beside X.parquet it is a leftover.
+Ray Data commits in this order: X.pending.parquet (the ids), the data files X, then a move of the pending file to
+X.parquet. So data without X.parquet is not part of the run: a stopped command, an attempt that died, or a second
+command left it. A pending file beside X.parquet is a leftover.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ PENDING = ".pending.parquet"
 UNSTREAMED = "carried-"
 """The beginning of the names of files that were written before the stream began, and that no commit names."""
 RETRIED = "retried.parquet"
-"""The pictures that a run is to ask for again, while their rows are being taken out of its tables."""
+"""The file of the pictures that a run is to read again; it exists while their rows are removed from its tables."""
 
 
 def checkpointed(output: str) -> DataContext:
-    """Return a context in which a stream commits picture ids after its files, and leaves out committed ones."""
+    """Return a context in which a stream commits picture ids after its files, and skips committed ones."""
     storage.make_folder(storage.join(output, CHECKPOINT))
     place = storage.locate(storage.join(output, CHECKPOINT))
     context = DataContext.get_current().copy()
@@ -39,44 +39,44 @@ def checkpointed(output: str) -> DataContext:
         override_filesystem=place.filesystem,
         delete_checkpoint_on_success=False,
     )
-    context.wait_for_min_actors_s = 1800  # nothing is read before the models are loaded
+    context.wait_for_min_actors_s = 1800  # reading starts after the models are loaded
     return context
 
 
 def reopen(output: str, folders: Sequence[str], *, retry_failed: bool) -> dict[str, Any] | None:
-    """Put an output into the state of its last commit; return the account of a run with nothing left to do.
+    """Put an output into the state of its last commit; return the `run.json` of a run with nothing left to do.
 
     Args:
         output: The run's folder.
-        folders: What a write task makes files in.
-        retry_failed: Take the pictures that failed for a passing reason out of the run, so that its
-            stream asks for them again.
+        folders: The folders that write tasks make files in.
+        retry_failed: Remove the pictures with an error that may have passed from the run, so that its stream reads
+            them again.
 
     Raises:
-        OutputError: where there are such pictures, and the run has kept no checkpoint to go on from.
+        OutputError: if there are such pictures, and the run has no checkpoint to go on from.
     """
     run = read_run(output)
     if run is not None and not retry_failed:
         return run
     if run is None:
-        _take_out(output, folders)  # if it was stopped while it did that
+        _remove_retried(output, folders)  # an earlier try may have been stopped while it did that
         recover(output, folders)
     if retry_failed and len(failed := _failed(output, folders)):
         if not rows_done(output):
             raise OutputError(f"{output} holds a run that kept no checkpoint to go on from; use a new folder")
         storage.write_table(storage.join(output, RETRIED), pa.table({"image_id": failed}))
-        _take_out(output, folders)
+        _remove_retried(output, folders)
         run = None
     return run
 
 
 def close(output: str, folders: Sequence[str], run: Mapping[str, Any]) -> None:
-    """Delete what a finished run needs no longer; what `reopen` needs to take it up again stays.
+    """Delete what a finished run no longer needs, unless `reopen` may need it for a retry.
 
     Args:
         output: The run's folder.
-        folders: What a write task makes files in, and nobody reads later.
-        run: The run's account.
+        folders: Folders of write tasks that are not read later.
+        run: The content of `run.json`.
     """
     if not may_pass(run):
         for folder in (*folders, CHECKPOINT):
@@ -84,19 +84,19 @@ def close(output: str, folders: Sequence[str], run: Mapping[str, Any]) -> None:
 
 
 def _failed(output: str, folders: Sequence[str]) -> Integers:
-    """Return the pictures, distinct, whose row has an error that may have passed."""
-    found = [np.zeros(0, np.int64)]
+    """Return the distinct pictures with an error that may have passed."""
+    ids = [np.zeros(0, np.int64)]
     for file in _files(output, folders):
         table = storage.read_table(file)
         for name in {"error_code", "picture_error"}.intersection(table.column_names):
             codes = pc.list_element(pc.split_pattern(table[name].fill_null(""), ":", max_splits=1), 0)
-            passing = pc.is_in(codes, pa.array(sorted(RETRYABLE_CODES)))
-            found.append(table["image_id"].filter(passing).to_numpy())
-    return np.unique(np.concatenate(found))
+            retryable = pc.is_in(codes, pa.array(sorted(RETRYABLE_CODES)))
+            ids.append(table["image_id"].filter(retryable).to_numpy())
+    return np.unique(np.concatenate(ids))
 
 
-def _take_out(output: str, folders: Sequence[str]) -> None:
-    """Delete the rows of the pictures that are to be asked for again; each step may be done twice."""
+def _remove_retried(output: str, folders: Sequence[str]) -> None:
+    """Delete the rows of the pictures that are to be read again; each step may be repeated."""
     marked = storage.join(output, RETRIED)
     if not storage.exists(marked):
         return
@@ -117,14 +117,14 @@ def _files(output: str, folders: Sequence[str]) -> list[str]:
 
 
 def recover(output: str, folders: Sequence[str]) -> int:
-    """Put the output into the state of its last commit: only files that a commit names, and `UNSTREAMED`, are left.
+    """Put the output into the state of its last commit: delete files that no commit names, but for `UNSTREAMED`.
 
     Args:
         output: The run's folder.
-        folders: What write tasks make files in, and nobody else.
+        folders: The folders that only write tasks make files in.
 
     Returns:
-        How many files were deleted.
+        The number of deleted files.
     """
     names = [uri.rpartition("/")[2] for uri in storage.files(storage.join(output, CHECKPOINT), suffix=".parquet")]
     committed = {name for name in names if not name.endswith(PENDING)}
@@ -135,7 +135,7 @@ def recover(output: str, folders: Sequence[str]) -> int:
         if (name := uri.rpartition("/")[2]) not in committed and not name.startswith(UNSTREAMED)
     ]
     pending = [storage.join(output, CHECKPOINT, name) for name in names if name.endswith(PENDING)]
-    for uri in undone + pending:  # a pending file goes last: until then the next recovery knows of its data, too
+    for uri in undone + pending:  # pending files last, so that a recovery after a crash here finds their data, too
         storage.delete_file(uri)
     return len(undone)
 

@@ -15,39 +15,39 @@ FETCH_STAGE = "fetch"
 
 
 class Fetch:
-    """Reads the bytes of each picture."""
+    """An actor that reads the bytes of pictures."""
 
-    def __init__(self, board: Any, *, threads: int, timeout_s: float, outage_s: float, read: bool) -> None:
-        self._board = board
+    def __init__(self, progress: Any, *, threads: int, timeout_s: float, outage_s: float, read: bool) -> None:
+        self._progress = progress
         self._read = read
-        # Few tries, for what is a matter of seconds: where it lasts longer the reader waits for the store itself.
+        # Few tries, for failures of seconds. For longer ones the reader waits until the store answers.
         self._reader = ObjectReader(
             threads=threads,
             timeout_s=timeout_s,
             attempts=3,
             store_retries=4,
             outage_s=outage_s,
-            say=board.say.remote,
+            say=progress.say.remote,
         )
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Add `bytes` and `READ`, null where they could not be had or there is no picture, and the error columns."""
+        """Add `bytes` and `READ`, null if the picture cannot be read or there is none, and the error columns."""
         started = time.time()
         uris = table["image_uri"].to_pylist()
-        there = [row for row, uri in enumerate(uris) if self._read and uri != NO_PICTURE]
-        found: list[bytes | None] = [None] * len(uris)
+        rows = [row for row, uri in enumerate(uris) if self._read and uri != NO_PICTURE]
+        contents: list[bytes | None] = [None] * len(uris)
         sha256: list[str | None] = [None] * len(uris)
         etag: list[str | None] = [None] * len(uris)
         errors: dict[int, FetchError] = {}
-        for row, outcome in zip(there, self._reader.get_many([uris[row] for row in there]), strict=True):
+        for row, outcome in zip(rows, self._reader.get_many([uris[row] for row in rows]), strict=True):
             if isinstance(outcome, Object):
-                found[row], etag[row] = outcome
+                contents[row], etag[row] = outcome
                 sha256[row] = hashlib.sha256(outcome.content).hexdigest()
             else:
                 errors[row] = outcome
-        self._board.span.remote("fetch", started, time.time())
+        self._progress.span.remote("fetch", started, time.time())
         out = table
         for name, values in zip(READ.names, (sha256, etag), strict=True):
             out = out.append_column(name, pa.array(values, pa.string()))
-        out = out.append_column("bytes", pa.array(found, pa.large_binary()))
+        out = out.append_column("bytes", pa.array(contents, pa.large_binary()))
         return with_errors(out, FETCH_STAGE, errors)

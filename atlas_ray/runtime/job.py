@@ -1,4 +1,4 @@
-"""The life of a job: its output claimed, its settings pinned, gone on with after a stop, accounted for, cleaned up."""
+"""The life of a job: it claims its output, pins its settings, resumes after a stop, accounts for all, and cleans up."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,33 +21,33 @@ from atlas_ray.runtime.tables import Catalog
 from atlas_ray.settings import pin_settings
 
 FOREIGN = ("model.json", "taxonomy.json", "products", "images", "predictions")
-"""What models, catalogues and scoring runs have, and a job writes beside only where it makes such a thing itself."""
+"""Names in the folders of models, catalogues and scoring runs. A job does not write there unless it makes them."""
 
 
 @dataclass
 class Job:
-    """One run of a verb over an output, which it owns while its `with` block runs."""
+    """A run of a command over an output, which it owns inside the `with` block."""
 
     verb: str
-    """What runs: a command."""
+    """The command."""
     config: Any
     """The settings, a dataclass with `output`."""
     _: KW_ONLY
     below: str = ""
-    """The folder of the output that the job writes to, where that is not all of it."""
+    """The folder inside the output that the job writes to; "" for the output itself."""
     makes: Sequence[str] = ()
-    """What it writes there, beside what its stream does."""
+    """Names that it writes there, besides the folders of its stream."""
     streams: Sequence[str] = ()
-    """The folders that its stream writes outcomes to, and nobody else."""
+    """Folders that only its stream writes to."""
     scratch: Sequence[str] = ()
-    """Those of them that nobody reads when the run is finished."""
+    """Those of them that are not read after the run."""
     began: float = field(default_factory=time.time)
     identity: Mapping[str, Any] = field(default_factory=dict)
-    """What the run is made of, once it is pinned."""
+    """The inputs and settings that make the run's result, once they are pinned."""
     resumed_from: int = 0
-    """Pictures that earlier tries of the run did."""
+    """Number of pictures that earlier tries of the run did."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """What took how long, by name; the whole is added at the end."""
+    """Seconds of each part of the run, by name; the total is added at the end."""
 
     def __post_init__(self) -> None:
         """Find the folder that the job writes to."""
@@ -66,14 +66,13 @@ class Job:
         self._lease.__exit__(*error)
 
     def pin(self, identity: Mapping[str, Any]) -> None:
-        """Keep what the run is made of beside its output, or check that the output holds a run made of the same.
+        """Write the run's identity beside its output, or check that the output holds a run of the same identity.
 
         Raises:
-            OutputError: naming the first difference, or what the output holds that is none of this job's.
+            OutputError: naming the first difference, or the name in the output that is not this job's.
         """
-        own = {*self.makes, *self.streams}
         for name in FOREIGN:
-            if name not in own and storage.exists(storage.join(self.output, name)):
+            if name not in {*self.makes, *self.streams} and storage.exists(storage.join(self.output, name)):
                 raise OutputError(
                     f"{self.output} holds a model or a catalogue ({name}); {self._name} into a folder of its own"
                 )
@@ -88,12 +87,13 @@ class Job:
         self.identity = identity
 
     def finished(self, is_current: Callable[[dict[str, Any]], bool] = lambda _: True) -> RunReport | None:
-        """Return the report of a run that is finished; any other one is put into the state of its last commit.
+        """Return the report of a finished run; put any other run into the state of its last commit.
 
-        With `retry_failed` in the settings, a run whose stream could have more now is not finished any more.
+        With `retry_failed` in the settings, a run with pictures to retry is not finished.
 
         Args:
-            is_current: Whether the account of a finished run is of what there is now; where it is not, it is deleted.
+            is_current: A function of the content of `run.json` that tells whether it still holds; otherwise the file
+                is deleted.
         """
         if self.streams:
             run = reopen(self.output, self.streams, retry_failed=self.config.retry_failed)
@@ -107,14 +107,14 @@ class Job:
     def stream(
         self, title: str, total: int, stages: Callable[[Any], ray.data.Dataset], *, split: Split, rows_per_file: int
     ) -> None:
-        """Run a stream of pictures to its end; what an earlier try committed is left out.
+        """Run a stream of pictures to its end; pictures that an earlier try committed are skipped.
 
         Args:
-            title: What it does.
-            total: How many pictures there are.
-            stages: Makes it, without its sink; takes the actor that shows progress.
+            title: What the stream does, for the display.
+            total: The number of pictures.
+            stages: A function of the `ProgressActor` that makes the stream, without its sink.
             split: As in `OutcomeSink`, with the folders of `streams`.
-            rows_per_file: Likewise.
+            rows_per_file: As in `OutcomeSink`.
         """
         connect()
         self.resumed_from = rows_done(self.output)
@@ -123,18 +123,18 @@ class Job:
                 for folder in self.streams:
                     storage.make_folder(storage.join(self.output, folder))
                 with DataContext.current(checkpointed(self.output)):
-                    sink = OutcomeSink(self.output, display.board, split=split, rows_per_file=rows_per_file)
-                    stages(display.board).write_datasink(sink)
+                    sink = OutcomeSink(self.output, display.actor, split=split, rows_per_file=rows_per_file)
+                    stages(display.actor).write_datasink(sink)
             self.seconds |= {"stream": time.time() - self.began, **timings(display.spans())}
-        recover(self.output, self.streams)  # what no commit names is none of the outcomes that are counted now
+        recover(self.output, self.streams)  # files that no commit names must not be counted
 
     def account(self, catalog: Catalog, counts: Mapping[str, int], *, stage: str = "read") -> dict[str, Any]:
-        """Return what a run says of the pictures of a catalogue; rows without a key go to the quarantine.
+        """Return the fields of `run.json` about a catalogue's pictures; write rows without a key to the quarantine.
 
         Args:
-            catalog: What was read.
-            counts: The pictures that were, with `input` and `quarantined`.
-            stage: What the quarantine says of the rows without a key.
+            catalog: The catalogue that was read.
+            counts: Numbers of pictures by outcome, with `input` and `quarantined`.
+            stage: The stage of the quarantine's rows without a key.
         """
         unusable = catalog.write_unusable(self.output, stage)
         return {
@@ -145,7 +145,7 @@ class Job:
         }
 
     def finish(self, fields: Mapping[str, Any]) -> RunReport:
-        """Write `run.json`, which completes the run, and delete what it needs no longer."""
+        """Write `run.json`, which completes the run, and delete what it no longer needs."""
         account = {"config": asdict(self.config), "identity": self.identity, **fields}
         account["seconds"] = {"total": time.time() - self.began, **self.seconds}
         run = write_run(self.output, self._name, self.began, account)

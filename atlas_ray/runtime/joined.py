@@ -1,7 +1,7 @@
-"""What a model that reads texts is asked about: a catalogue's pictures, each with its product's texts.
+"""A catalogue's pictures, each with its product's texts, as the input of models that read texts.
 
-The products and images tables are brought together once, by one shuffle, and written as a table that
-the stream then reads as it would the images table.
+The products and images tables are joined once, by one shuffle, and written as a table. The stream then reads it
+instead of the images table.
 """
 
 import functools
@@ -27,20 +27,19 @@ DONE = "inputs.json"
 NO_PICTURE = ""
 """The URI in the row of a product without a picture."""
 OF_PICTURES = ("image_id", "product_id", "image_uri", "width", "height")
-"""Columns of the images table that travel; the size is what the report slices by."""
+"""Columns of the images table that are kept; reports make slices by the size."""
 
 
 def write_inputs(catalog: Catalog, output: str, columns: Sequence[str], *, split: str | None = None) -> Table:
-    """Write the table `inputs` below an output, unless an earlier try of the run has; return it, opened.
+    """Write the table `inputs` into an output, unless an earlier try of the run has; return it, opened.
 
-    A row is a picture, once, or a product that has none, which then has the URI `NO_PICTURE`.
+    It has a row for each distinct picture, and one for each product without a picture, with the URI `NO_PICTURE`.
 
     Args:
         catalog: The products and images tables.
         output: The run's folder.
-        columns: What to take along from the products table; null where it has none.
-        split: Take the labelled products of this split alone; `columns` then has `split` and
-            `category_path`.
+        columns: Columns of the products table to add; null for pictures without a product.
+        split: Keep only the labelled products of this split; `columns` then has `split` and `category_path`.
     """
     done = storage.join(output, DONE)
     wanted = {"catalog": catalog.uri, "columns": list(columns), "split": split}
@@ -67,14 +66,14 @@ def with_products(table: pa.Table, columns: Sequence[str], split: str | None = N
     """
     table = table.combine_chunks()
     for name in FIELDS:
-        if name in columns:  # what a model does not read need not travel
+        if name in columns:  # models read no more of a text
             cut = pc.utf8_slice_codeunits(table[name], 0, MAX_RAW_CHARACTERS)
             table = table.set_column(table.column_names.index(name), name, cut)
     kind = table["kind"].to_numpy()
     names, owner = numbered(table["product_id"])
     products, pictures = np.flatnonzero(kind == PRODUCT), np.flatnonzero(kind == IMAGE)
     named = np.stack([owner[pictures], table["image_id"].take(pa.array(pictures)).to_numpy()])
-    pictures = pictures[np.sort(np.unique(named, axis=1, return_index=True)[1])]  # a catalogue may repeat one
+    pictures = pictures[np.sort(np.unique(named, axis=1, return_index=True)[1])]  # a catalogue may repeat a picture
     row_of = row_at(owner[products], len(names), products)
     bare = np.flatnonzero((row_of >= 0) & (np.bincount(owner[pictures], minlength=len(names)) == 0))
     ids = names.take(pa.array(bare))
@@ -85,21 +84,20 @@ def with_products(table: pa.Table, columns: Sequence[str], split: str | None = N
         "width": pa.nulls(len(bare), pa.int32()),
         "height": pa.nulls(len(bare), pa.int32()),
     }
-    whose = np.concatenate([row_of[owner[pictures]], row_of[bare]])
-    take = or_null(whose)
-    found: dict[str, Any] = {
+    take = or_null(np.concatenate([row_of[owner[pictures]], row_of[bare]]))
+    merged: dict[str, Any] = {
         name: pa.concat_arrays([table[name].take(pa.array(pictures)).combine_chunks(), column])
         for name, column in alone.items()
     }
-    joined = pa.table({**found, **{name: table[name].take(take) for name in columns}})
+    joined = pa.table({**merged, **{name: table[name].take(take) for name in columns}})
     if split is None:
         return joined
-    # A product's pictures together: who reads a part of the table then has whole products.
+    # The pictures of a product stay together, so that each part of the table has whole products.
     joined = joined.take(pa.array(np.argsort(np.concatenate([owner[pictures], bare]), kind="stable")))
     return joined.filter(pc.and_(pc.equal(joined["split"], split), pc.is_valid(joined["category_path"])))
 
 
 def forget_inputs(output: str) -> None:
-    """Delete what `write_inputs` left."""
+    """Delete the files of `write_inputs`."""
     storage.delete_folder(storage.join(output, INPUTS))
     storage.delete_file(storage.join(output, DONE))

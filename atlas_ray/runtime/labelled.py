@@ -1,4 +1,4 @@
-"""A trained model, or several, asked about the labelled products of a split."""
+"""A stream of the labelled products of a split through one or several trained models."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,12 +26,12 @@ BLOCK_ROWS = 256
 BATCH = 64
 
 
-def asked_about(
+def stream_labelled(
     catalog: str,
     scratch: str,
     split: str,
     modalities: Sequence[str],
-    ask: Any,
+    actor: Any,
     arguments: tuple[Any, ...],
     *,
     display: ProgressDisplay,
@@ -40,20 +40,20 @@ def asked_about(
     """Stream the labelled products of a split, each picture with its product's texts, through an actor.
 
     Args:
-        catalog: Its URI.
-        scratch: Where the table `inputs` may lie meanwhile.
-        split: Which products.
+        catalog: The URI of the catalogue.
+        scratch: The folder of the temporary table `inputs`.
+        split: The split of the products.
         modalities: The modalities that the models read: picture, title, description.
-        ask: A class that turns blocks with `bytes`, the texts and `category_path` into rows.
-        arguments: What it is made with; the threads of its process are added.
+        actor: A class that turns blocks with `bytes`, the texts and `category_path` into rows.
+        arguments: The arguments of its constructor; the number of threads is added.
         display: The run's progress.
         device: auto, or cpu.
 
     Returns:
-        The actor's rows, and how many rows of the catalogue are left out since they are no product or no picture.
+        The actor's rows, and the number of rows of the catalogue that are left out for want of a key.
 
     Raises:
-        CatalogError: where the split has no labelled product.
+        CatalogError: if the split has no labelled product.
     """
     texts = texts_of(modalities)
     columns = (*texts, "category_path", "split")
@@ -65,20 +65,20 @@ def asked_about(
     plan = plan_workers(device="cpu" if device == "cpu" else "auto", workers=0, threads=0)
     stream = stream_pictures(
         inputs,
-        display.board,
+        display.actor,
         plan,
         ReadConfig(fetch_threads=16),
         block_rows=BLOCK_ROWS,
         columns=(*KEYS, *texts, "category_path"),
         read=PICTURE in modalities,
     )
-    return ask_model(stream, plan, ask, *arguments, plan.threads), tables.unusable_rows
+    return ask_model(stream, plan, actor, *arguments, plan.threads), tables.unusable_rows
 
 
 def products_of(
     table: pa.Table, labels: dict[CategoryPath, int], modalities: Sequence[str], size_px: int
 ) -> tuple[pa.Table, Integers, Products]:
-    """Return the rows of a block whose label is a leaf, their labels, and the products, decoded."""
+    """Return the rows of a block whose label is a leaf, the positions of the leaves, and the decoded products."""
     label = np.array([labels.get(tuple(path), -1) for path in table["category_path"].to_pylist()], np.int64)
     table = table.take(pa.array(np.flatnonzero(label >= 0)))
     label = label[label >= 0]
@@ -92,6 +92,6 @@ def products_of(
 
 
 def batches_of(dataset: ray.data.Dataset) -> Iterable[dict[str, Any]]:
-    """Return a dataset's batches on this process."""
+    """Return the batches of a dataset in this process."""
     batches: Iterable[dict[str, Any]] = dataset.iter_batches(batch_size=1024, batch_format="numpy")
     return batches

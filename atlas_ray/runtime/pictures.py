@@ -1,4 +1,4 @@
-"""The stages that every stream begins with: a catalogue's pictures with their bytes, and a model that looks at them."""
+"""The stages that every stream begins with: a catalogue's pictures with their bytes, and a model that reads them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from atlas_ray.runtime.workers import WorkerPlan
 
 def stream_pictures(
     table: Table,
-    board: Any,
+    progress: Any,
     plan: WorkerPlan,
     config: ReadConfig,
     *,
@@ -27,13 +27,13 @@ def stream_pictures(
     """Read a table of pictures and their bytes.
 
     Args:
-        table: A catalogue's images, or another table with `KEYS`, opened.
-        board: The run's progress.
-        plan: The processes that follow; as many fetch, at most.
-        config: How bytes are read.
-        block_rows: Pictures a block.
-        columns: What to read of the table.
-        read: Whether to read the bytes; without, every row is one without a picture.
+        table: A catalogue's images, or another opened table with `KEYS`.
+        progress: The run's `ProgressActor`.
+        plan: The processes of the model; at most as many fetch.
+        config: The settings of reading.
+        block_rows: Number of pictures in a block.
+        columns: Columns to read of the table.
+        read: Whether to read the bytes; otherwise every row is one without a picture.
     """
     fetch = {"threads": config.fetch_threads, "timeout_s": config.timeout_s, "outage_s": config.outage_s, "read": read}
     return (
@@ -41,7 +41,7 @@ def stream_pictures(
         .repartition(target_num_rows_per_block=block_rows)
         .map_batches(
             Fetch,
-            fn_constructor_args=(board,),
+            fn_constructor_args=(progress,),
             fn_constructor_kwargs=fetch,
             batch_size=None,
             batch_format="pyarrow",
@@ -53,14 +53,14 @@ def stream_pictures(
 
 
 def ask_model(stream: ray.data.Dataset, plan: WorkerPlan, model: Any, /, *args: Any, **kwargs: Any) -> ray.data.Dataset:
-    """Turn the blocks of a stream into others by the processes of a plan.
+    """Run a model over the blocks of a stream, in the processes of a plan.
 
     Args:
         stream: Blocks of pictures.
-        plan: How many processes, and what each takes.
-        model: A class that is made once a process, and called with each block.
-        args: What it is made with.
-        kwargs: Likewise.
+        plan: The number of processes, and what each reserves.
+        model: A class, of which each process makes an object and calls it with blocks.
+        args: Arguments of its constructor.
+        kwargs: Keyword arguments of its constructor.
     """
     return stream.map_batches(
         model,

@@ -1,4 +1,4 @@
-"""Progress of long work: the driver shows what it sees done, and what workers report to a small actor."""
+"""Progress of long work, which the driver shows and to which workers report through an actor."""
 
 import sys
 import threading
@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 LINE_EVERY_S = 10.0
 
 
-class _Board:
-    """What workers reported; a restarted one starts from nothing, which only the display sees."""
+class ProgressActor:
+    """An actor that collects what workers report. A restarted one starts from zero, which only affects the display."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -23,39 +23,44 @@ class _Board:
         self._spans: dict[str, tuple[float, float, float]] = {}
 
     def add(self, counts: dict[str, int]) -> None:
+        """Count done items, by outcome."""
         self._counts.update(counts)
 
     def say(self, line: str) -> None:
+        """Add a line to print."""
         self._lines.append(line)
 
     def span(self, stage: str, start: float, end: float) -> None:
+        """Add a time in which a stage was busy."""
         first, last, busy = self._spans.get(stage, (start, end, 0.0))
         self._spans[stage] = (min(first, start), max(last, end), busy + end - start)
 
     def spans(self) -> dict[str, tuple[float, float, float]]:
+        """Return the first start, the last end and the busy seconds of each stage."""
         return self._spans
 
     def read(self) -> tuple[dict[str, int], list[str]]:
+        """Return the counts, and the lines since the last call."""
         lines, self._lines = self._lines, []
         return dict(self._counts), lines
 
 
 class ProgressDisplay:
-    """Shows progress while its `with` block runs: a bar on a terminal, plain lines in a log.
+    """A display of progress inside its `with` block: a bar on a terminal, plain lines in a log.
 
-    What the driver itself sees done, it gives to `add`; workers report to `board`.
+    The driver counts with `add`; workers report to `actor`.
     """
 
     def __init__(self, title: str, unit: str, *, total: int | None = None, done: int = 0) -> None:
         """Prepare the display.
 
         Args:
-            title: What runs.
-            unit: What is counted, in the plural.
-            total: How many there are; without it only lines are shown.
-            done: How many an earlier run did.
+            title: What is being done.
+            unit: The items that are counted, in the plural.
+            total: The number of items; without it only lines are shown.
+            done: The number of items that an earlier run did.
         """
-        self._board: Any = None
+        self._actor: Any = None
         self._own = Counter[str]()
         self._title, self._unit, self._total, self._done = title, unit, total, done
         self._console = Console(stderr=True)
@@ -64,18 +69,18 @@ class ProgressDisplay:
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     @property
-    def board(self) -> Any:
-        """The actor, started when it is first asked for; pass it to workers.
+    def actor(self) -> Any:
+        """The `ProgressActor`, which is started when it is first used; pass it to workers.
 
-        They call `board.add.remote({...})` with counts of items done by outcome, `board.say.remote(line)`,
-        and `board.span.remote(stage, start, end)` with times of the clock in seconds.
+        They call `actor.add.remote({...})` with counts of done items by outcome, `actor.say.remote(line)` to print a
+        line, and `actor.span.remote(stage, start, end)` with clock times in seconds.
         """
-        if self._board is None:
-            self._board = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
-        return self._board
+        if self._actor is None:
+            self._actor = ray.remote(num_cpus=0, max_restarts=-1)(ProgressActor).remote()
+        return self._actor
 
     def add(self, counts: dict[str, int]) -> None:
-        """Count items done, by outcome."""
+        """Count done items, by outcome."""
         self._own.update(counts)
 
     def __enter__(self) -> Self:
@@ -87,9 +92,9 @@ class ProgressDisplay:
         self._thread.join(timeout=10)
 
     def spans(self) -> dict[str, tuple[float, float, float]]:
-        """Return each stage's first start, last end, and the seconds that its workers were busy."""
+        """Return the first start, the last end and the busy seconds of each stage."""
         try:
-            spans: dict[str, tuple[float, float, float]] = ray.get(self.board.spans.remote(), timeout=30)
+            spans: dict[str, tuple[float, float, float]] = ray.get(self.actor.spans.remote(), timeout=30)
         except RayError:
             return {}
         return spans
@@ -136,7 +141,7 @@ class ProgressDisplay:
                 return
 
     def _rate(self, new: int) -> float:
-        """Return items a second since the first ones were done: starting up does not count."""
+        """Return items per second since the first ones were done, so that the start does not count."""
         now = time.monotonic()
         if not new:
             return 0.0
@@ -146,10 +151,10 @@ class ProgressDisplay:
 
     def _read(self) -> tuple[dict[str, int], list[str]]:
         own = dict(self._own)
-        if self._board is None:
+        if self._actor is None:
             return own, []
         try:
-            counts, lines = ray.get(self._board.read.remote(), timeout=5)
-        except RayError:  # a display must not end the job
+            counts, lines = ray.get(self._actor.read.remote(), timeout=5)
+        except RayError:  # a failed display must not end the job
             return own, []
         return own | counts, lines

@@ -1,4 +1,4 @@
-"""The connection to Ray: the cluster that is there, or a local one that starts by itself."""
+"""The connection to Ray: to a cluster, or to a local Ray that is started."""
 
 import atexit
 import logging
@@ -8,50 +8,50 @@ import warnings
 from typing import Any
 
 import ray
-import ray.data  # it sets up its log when it is first imported, so that has to be before it is turned down
+import ray.data  # its import sets up its log, so it must come before the log's level is set
 
 from atlas_ray.errors import ClusterError, reason_of
 from atlas_ray.runtime.stops import kept_handlers
 
-KEEP_MEMORY = {
+MALLOC_ENV = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
 }
-"""For glibc in the processes that hold a model: what a batch has freed is kept for the next one. On a CPU it
-otherwise goes back to the system and comes again as page faults, which cost a tenth of the time."""
+"""Environment variables that make glibc keep memory that a batch has freed for the next one. Otherwise a process with
+a model on a CPU returns it to the system and gets it back by page faults, which cost a tenth of the time."""
 CPUS = max(os.cpu_count() or 1, 4)
-"""What a local Ray counts; with fewer than four, stages of a stream wait for each other."""
+"""Number of CPUs of a local Ray; with fewer than four, stages of a stream wait for each other."""
 LOCAL = {
-    # A training asks its workers every two seconds what they report, and a short epoch waits for that.
+    # By default a training polls its workers every two seconds, and a short epoch waits for that.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
-    # It ends an idle process beyond one a CPU after a second, and starts another for the next stage.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # this machine is not preempted
+    # By default idle processes beyond one for each CPU end after a second, and the next stage starts others.
     "RAY_num_workers_soft_limit": str(2 * CPUS),
-    # With one a core it warns, on few cores, of as many processes as a stream has stages.
+    # By default it is one for each core, and on few cores Ray warns about as many processes as a stream has stages.
     "RAY_worker_maximum_startup_concurrency": str(2 * CPUS),
 }
-"""Ray's settings for a Ray on this machine, where the environment has none."""
+"""Settings of a local Ray; variables of the environment take precedence."""
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-LONGEST_FOLDER = 107 - len("/session_2026-11-29_14-41-43_761249_1234567/sockets/plasma_store.1")
-"""Bytes of the folder that a Ray's sockets are below; the system takes 107 for all of a socket's path."""
+MAX_FOLDER_BYTES = 107 - len("/session_2026-11-29_14-41-43_761249_1234567/sockets/plasma_store.1")
+"""The longest path of Ray's folder, because the system allows 107 bytes for the path of a socket in it."""
 
 
 def connect() -> None:
     """Connect to the cluster of `RAY_ADDRESS`, or start a Ray on this machine.
 
-    Calling it again starts nothing. Ray's own progress bars and logs are turned down: the jobs say
-    themselves what they do. Warnings and errors still come through.
+    Calling it again does nothing. Ray's progress bars and logs are turned off, because the jobs show their own
+    progress. Warnings and errors are still shown.
     """
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # its variable is read when it is imported
-    context.use_datasource_v2 = False  # it starts a pool of actors for footers, which hold no news for our streams
+    context.enable_progress_bars = False  # the environment variable is only read at the import
+    context.use_datasource_v2 = False  # it starts actors that read the footers of files, which these streams know
     if ray.is_initialized():
         return
-    # Ray reports usage statistics to its makers by default; a catalogue's jobs should not.
+    # By default Ray reports usage statistics to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
-    with warnings.catch_warnings(), kept_handlers():  # Ray's own handler of SIGTERM ends the process where it is
+    with warnings.catch_warnings(), kept_handlers():  # Ray's own handler of SIGTERM ends the process at once
         warnings.simplefilter("ignore", FutureWarning)
         try:
             if address:
@@ -68,24 +68,24 @@ def connect() -> None:
                 f"no Ray could be started on this machine, with its files in {_folder()}: {reason}"
             ) from error
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it writes the traceback of what it raises
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs the traceback of errors that it raises
 
 
 def _start() -> None:
     if not any(name in os.environ for name in AUTHENTICATION):
-        # Ray would take the token of ~/.ray, or write one there; this one ends with the process.
+        # Otherwise Ray would use the token of ~/.ray, or write one there.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     for name, value in LOCAL.items():
         os.environ.setdefault(name, value)
     ray.init(
-        address="local",  # not a Ray that happens to run on this machine
+        address="local",  # not another Ray that runs on this machine
         num_cpus=CPUS,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
         _temp_dir=_folder(),
     )
-    # Ray ends it by itself, but waits half a second before for logs, which are not shown here.
+    # Ray shuts down by itself, but first waits half a second for logs, which are not shown here.
     atexit.register(_end)
 
 
@@ -95,7 +95,7 @@ def _end() -> None:
 
 
 def hush() -> None:
-    """Show nothing more of what Ray says of its processes: they are about to be ended, which it calls failures."""
+    """Stop printing Ray's messages about its processes, which are about to be ended: it would call that failures."""
     worker: Any = ray._private.worker.global_worker
     if worker.connected:
         worker.threads_stopped.set()
@@ -103,6 +103,6 @@ def hush() -> None:
 
 
 def _folder() -> str:
-    """Return where a Ray on this machine keeps its sockets and logs: a path too long for a socket is no such place."""
+    """Return the folder of a local Ray's sockets and logs; the usual one unless its path is too long."""
     folder = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
-    return folder if len(os.fsencode(folder)) <= LONGEST_FOLDER else "/tmp/ray"
+    return folder if len(os.fsencode(folder)) <= MAX_FOLDER_BYTES else "/tmp/ray"

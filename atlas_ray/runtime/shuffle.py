@@ -1,4 +1,4 @@
-"""Rows of several tables brought together by product."""
+"""A shuffle that brings the rows of several tables together by product."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,14 +12,14 @@ from atlas_ray.formats.tables import Piece, Table
 from atlas_ray.runtime.source import TableSource, read_source
 
 PRODUCT, IMAGE, OUTCOME, CARRIED, FILTERED, QUARANTINED = range(6)
-"""The table that a row is from: the products, the images, or what became of an image: it was answered in this run or in
-an earlier one, or left out."""
+"""The kind of a row: a product, an image, or an outcome of an image: answered in this run or in an earlier one, or left
+out."""
 PARTITION_ROWS = 100_000
 MAX_READ_TASKS = 1_000
 
 
 Combine = Callable[[pa.Table], pa.Table]
-"""Turns all rows of some products into rows of another shape."""
+"""A function that turns all rows of some products, perhaps none, into rows of another shape."""
 
 
 def by_product(
@@ -33,19 +33,19 @@ def by_product(
     """Read tables, bring all rows of a product together, and combine them.
 
     Args:
-        tables: Each with the `kind` that its rows get.
-        schema: One shape for the rows of all of them, with `product_id`, and `kind` (int8) where it
-            matters; a column that a table was not opened with is null.
-        total: About how many rows there are.
-        combine: What becomes of some products' rows, at times of none.
-        partition_rows: About how many rows it takes at a time.
+        tables: The tables, each with the `kind` of its rows.
+        schema: The common shape of all rows, with `product_id`, and `kind` (int8) if that is needed; columns that a
+            table was not opened with are null.
+        total: The approximate number of rows.
+        combine: The function of a partition.
+        partition_rows: The approximate number of rows in a partition.
 
     Returns:
-        What `combine` returned.
+        The rows that `combine` returned.
     """
     pieces = functools.partial(_pieces, tables, schema)
     partitions = -(-total // partition_rows)
-    if partitions <= 1:  # one task does it all: to start a shuffle would take longer than the work
+    if partitions <= 1:  # a single task, because starting a shuffle would take longer than the work
         whole = functools.partial(_combined, schema=schema, combine=combine)
         return read_source(TableSource(pieces, whole), blocks=1)
     files = sum(len(table.files) for table, _ in tables)
@@ -56,7 +56,7 @@ def by_product(
 
 @dataclass(frozen=True)
 class _Tagged:
-    """Rows of one table in the common shape."""
+    """A piece of a table, read in the common shape."""
 
     piece: Piece
     kind: int

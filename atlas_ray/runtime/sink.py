@@ -1,4 +1,4 @@
-"""Where outcomes go: one write task makes a file for each way a picture can go."""
+"""The sink of outcomes; each write task makes a file for each kind of outcome."""
 
 import functools
 import time
@@ -14,31 +14,32 @@ from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider, WriteR
 from atlas_ray.io import storage
 
 Split = Callable[[pa.Table], dict[str, pa.Table]]
+"""A function that splits the rows of a block by the folder that they go to. It returns each folder, even if empty."""
 Count = Callable[[pa.Table], Mapping[str, int]]
+"""A function that counts the rows of a task by outcome."""
 
 
 class TaskNames(FilenameProvider):
-    """The same name for a task's first try and its retries, so that a retry replaces its files."""
+    """File names that are the same for all tries of a task, so that a retry replaces the files."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
 
     def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
-        """Name the file of a write task."""
+        """Return the name of a write task's file."""
         return f"{self._prefix}{write_uuid}_{task_index:06d}.parquet"
 
 
 class OutcomeSink(BlockBasedFileDatasink):
-    """Writes blocks of outcomes below a run's folder.
+    """A sink that writes blocks of outcomes into a run's folder.
 
-    It is a file sink to Ray Data, so that Ray's checkpoint commits a task's picture ids after its
-    files are written.
+    To Ray Data it is a file sink, so that Ray's checkpoint commits the picture ids of a task after its files.
     """
 
     def __init__(
         self,
         output: str,
-        board: Any = None,
+        progress: Any = None,
         *,
         split: Split,
         rows_per_file: int | None = None,
@@ -50,13 +51,13 @@ class OutcomeSink(BlockBasedFileDatasink):
 
         Args:
             output: The run's folder.
-            board: The run's progress, where it wants to know how long the writing took.
-            split: Tells which rows of a block go to which folder below the output. It names every
-                folder each time, empty or not.
-            rows_per_file: Rows a file, at least.
-            empty: What a task without rows writes, so that each folder has files of a schema; else there are none.
+            progress: The run's `ProgressActor`, if the time of writing is measured.
+            split: A function of a block.
+            rows_per_file: The least number of rows in a file.
+            empty: The block that a task without rows writes, so that each folder has a file with its schema; without
+                it there is no file.
             prefix: The beginning of the files' names.
-            count: Counts the rows of a task, for `counts`.
+            count: A function of a task's rows, whose results are added up in `counts`.
         """
         place = storage.locate(output)
         super().__init__(
@@ -67,15 +68,15 @@ class OutcomeSink(BlockBasedFileDatasink):
             min_rows_per_file=rows_per_file,
         )
         self._output = output
-        self._board = board
+        self._progress = progress
         self._split = split
         self._empty = empty
         self._count = count
         self.counts = Counter[str]()
-        """What `count` said of all tasks, once they are done."""
+        """The sums of `count` over all tasks, once they are done."""
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> Mapping[str, int]:  # type: ignore[override]
-        """Write one task's outcomes, and return their counts."""
+        """Write the outcomes of a task, and return their counts."""
         started = time.time()
         tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
         tables = [table for table in tables if len(table)] or [self._empty]
@@ -89,9 +90,9 @@ class OutcomeSink(BlockBasedFileDatasink):
                 if len(rows) or self._empty is not None:
                     storage.write_table(uri, rows)
                 else:
-                    storage.delete_file(uri)  # an earlier try of this task may have had some
-        if self._board is not None:
-            self._board.span.remote("write", started, time.time())
+                    storage.delete_file(uri)  # an earlier try of this task may have had rows
+        if self._progress is not None:
+            self._progress.span.remote("write", started, time.time())
         return {} if self._count is None else self._count(table)
 
     def on_write_complete(self, write_result: WriteResult[Any]) -> None:
@@ -102,7 +103,7 @@ class OutcomeSink(BlockBasedFileDatasink):
 
 
 def write_table(stream: ray.data.Dataset, output: str, name: str) -> None:
-    """Write a stream as the table of a name below an output; no row makes an empty folder."""
+    """Write a stream as a table with this name in an output; without rows it is an empty folder."""
     storage.make_folder(storage.join(output, name))
     stream.write_datasink(OutcomeSink(output, split=functools.partial(_whole, name=name)))
 

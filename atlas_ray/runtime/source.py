@@ -1,7 +1,7 @@
-"""Tables as a source of Ray Data: what `atlas_ray.formats.tables` opened, read by as many tasks as there is work for.
+"""A source of Ray Data that reads the tables of `atlas_ray.formats.tables`.
 
-The shape of rows is made in the reading task itself. So Ray's checkpoint, which leaves out what is done right after
-the read, sees the picture ids that the later stages see.
+The read task itself brings rows into their final shape. So Ray's checkpoint, which removes finished rows right after
+the read, sees the same picture ids as later stages.
 """
 
 import functools
@@ -20,44 +20,44 @@ from atlas_ray.runtime.session import connect
 
 
 class Rows(Protocol):
-    """Some rows that can be read anywhere, such as `atlas_ray.formats.tables.Piece`."""
+    """Rows that any process can read, such as `atlas_ray.formats.tables.Piece`."""
 
     @property
     def rows(self) -> int:
-        """About how many there are."""
+        """The approximate number of rows."""
 
     @property
     def bytes(self) -> int:
-        """About how much memory they take."""
+        """The approximate size in memory."""
 
     def tables(self) -> Iterator[pa.Table]:
-        """Yield them, some at a time."""
+        """Yield the rows in parts."""
 
 
 Shape = Callable[[Iterable[pa.Table]], Iterable[pa.Table]]
-"""Turns what a task reads into what it gives."""
+"""A function of the tables that a task reads, which returns those that it gives."""
 
 
 class TableSource(Datasource):
-    """Rows of tables, read piece by piece."""
+    """A source of rows that are read in pieces."""
 
     def __init__(self, pieces: Callable[[int], Sequence[Rows]], shape: Shape = iter) -> None:
         """Prepare the source.
 
         Args:
-            pieces: Cuts what there is to read into about so many pieces.
-            shape: What becomes of the tables that one task reads.
+            pieces: A function that cuts the rows into about this many pieces.
+            shape: The function of the tables that a task reads.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._pieces = pieces
         self._shape = shape
 
     def get_name(self) -> str:
-        """Name the operator."""
+        """Return the name of the operator."""
         return "Tables"
 
     def estimate_inmemory_data_size(self) -> int:
-        """Return about how much memory all rows take."""
+        """Return the approximate size of all rows in memory."""
         return sum(piece.bytes for piece in self._pieces(1))
 
     def get_read_tasks(
@@ -66,16 +66,16 @@ class TableSource(Datasource):
         per_task_row_limit: int | None = None,
         data_context: Any = None,  # noqa: ARG002 - Ray gives it by name
     ) -> list[ReadTask]:
-        """Share the pieces out to at most `parallelism` tasks, in order."""
+        """Distribute the pieces to at most `parallelism` tasks, in order."""
         pieces = self._pieces(parallelism)
         ends = np.cumsum([piece.rows for piece in pieces])
         task = (ends - 1) * parallelism // max(int(ends[-1]), 1) if len(pieces) else np.zeros(0, int)
-        shares = [[pieces[at] for at in np.flatnonzero(task == one).tolist()] for one in np.unique(task)] or [[]]
+        shares = [[pieces[at] for at in np.flatnonzero(task == number).tolist()] for number in np.unique(task)] or [[]]
         return [
             ReadTask(
                 functools.partial(_read, share, self._shape),
                 BlockMetadata(
-                    num_rows=None, size_bytes=sum(one.bytes for one in share), exec_stats=None, input_files=None
+                    num_rows=None, size_bytes=sum(piece.bytes for piece in share), exec_stats=None, input_files=None
                 ),
                 per_task_row_limit=per_task_row_limit,
             )
@@ -88,9 +88,9 @@ def _read(pieces: Sequence[Rows], shape: Shape) -> Iterable[pa.Table]:
 
 
 def read_source(source: Datasource, *, blocks: int | None = None) -> ray.data.Dataset:
-    """Read a source as a stream, of about so many blocks.
+    """Read a source as a stream of about `blocks` blocks.
 
-    Ray Data would start a Ray of its own where none is there: one with a dashboard, that says all it does.
+    It connects first, because Ray Data would otherwise start a Ray with a dashboard and logs.
     """
     connect()
     dataset: ray.data.Dataset = ray.data.read_datasource(source, override_num_blocks=blocks)
@@ -98,11 +98,11 @@ def read_source(source: Datasource, *, blocks: int | None = None) -> ray.data.Da
 
 
 def read_table(table: Table, columns: Sequence[str], *, blocks: int | None = None) -> ray.data.Dataset:
-    """Read a table's columns as a stream, in the shape that it was opened in.
+    """Read columns of a table as a stream, in the shape that it was opened in.
 
     Args:
-        table: As `open_table` returns it.
-        columns: Which.
-        blocks: About how many blocks it is cut into; None: as Ray likes.
+        table: A table of `open_table`.
+        columns: The columns.
+        blocks: The approximate number of blocks; None to let Ray choose.
     """
     return read_source(TableSource(functools.partial(table.pieces, columns)), blocks=blocks)

@@ -1,4 +1,4 @@
-"""Stops: SIGTERM and SIGHUP end a command as Ctrl-C does, by KeyboardInterrupt, so that all is put in order."""
+"""Stop signals: SIGTERM and SIGHUP end a command as Ctrl-C does, by KeyboardInterrupt, so that it can clean up."""
 
 import contextlib
 import signal
@@ -11,7 +11,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Whether a block was asked to stop: a library may make another error of the KeyboardInterrupt."""
+    """A signal handler that remembers whether it was called, because a library may replace the KeyboardInterrupt."""
 
     asked = False
 
@@ -23,7 +23,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Let each of `STOPS` raise KeyboardInterrupt in the block; one that the process ignores (nohup) stays ignored."""
+    """Let each of `STOPS` raise KeyboardInterrupt in the block; signals that are ignored (nohup) stay ignored."""
     before, stop = _handlers(), Stop()
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
@@ -37,7 +37,7 @@ def stoppable() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def kept_handlers() -> Iterator[None]:
-    """Put the handlers of `STOPS` back after the block, which calls what sets its own where there was none."""
+    """Restore the handlers of `STOPS` after the block, which calls a library that replaces them."""
     before = _handlers()
     try:
         yield
@@ -48,7 +48,7 @@ def kept_handlers() -> Iterator[None]:
 
 
 def _handlers() -> dict[signal.Signals, Any]:
-    """Return the handlers that Python can set again; those of a process belong to its main thread."""
+    """Return the handlers that Python can restore; in other threads than the main one there are none."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: handler for number in STOPS if (handler := signal.getsignal(number)) is not None}

@@ -1,4 +1,4 @@
-"""A catalogue's tables, opened and checked before anything starts, and the small tables of a run."""
+"""The tables of a catalogue, opened and checked before a job starts, and the small tables of a run."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,22 +17,22 @@ from atlas_ray.schemas import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, 
 from atlas_ray.taxonomy import CategoryPath
 
 UNUSABLE = "rows-without-key"
-"""The file of the quarantine that names rows which are no product or no picture."""
+"""The name of the quarantine's files about rows without a key."""
 QUARANTINE_ROWS = 10_000
 PART_ROWS = 100_000
 Change = Callable[[pa.Table], pa.Table]
 
 SPLIT = "split.json"
-"""How a catalogue's products without a split get one (`atlas_ray.catalog.split.SplitRule`)."""
+"""The rule by which a catalogue's products get a split (`atlas_ray.catalog.split.SplitRule`)."""
 CORRECTIONS = "corrections.parquet"
 """The file in a catalogue that holds the labels which a person corrected."""
 DOCUMENTS = ("taxonomy.json", SPLIT, CORRECTIONS)
-"""What a catalogue says of itself beside its tables."""
+"""The files of a catalogue beside its tables."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """A catalogue's tables, opened."""
+    """The opened tables of a catalogue."""
 
     uri: str
     images: Table
@@ -40,20 +40,20 @@ class Catalog:
 
     @property
     def unusable_rows(self) -> int:
-        """How many rows of both are no product or no picture, for want of a key."""
+        """The number of rows of both tables without a key."""
         return self.images.unusable_rows + self.products.unusable_rows
 
     def account(self) -> dict[str, Any]:
-        """Return what `run.json` says of values that could not be read, by table and column."""
+        """Return the entries of `run.json` about values that could not be read, by table and column."""
         tables = {"images": self.images, "products": self.products}
         return {
-            f"{name}.{column}": asdict(found)
-            for name, one in tables.items()
-            for column, found in one.unreadable.items()
+            f"{name}.{column}": asdict(values)
+            for name, table in tables.items()
+            for column, values in table.unreadable.items()
         }
 
     def write_unusable(self, output: str, stage: str) -> int:
-        """Write the rows without a key to the quarantine of a run; return how many."""
+        """Write the rows without a key to the quarantine of a run; return their number."""
         rows, part = [], 0
         for table in (self.images, self.products):
             for file, number, key, values in table.unusable():
@@ -75,20 +75,20 @@ def open_catalog(
     others: bool = False,
     may_be_empty: bool = False,
 ) -> Catalog:
-    """Open a catalogue's images and products tables, and check what will be read of them.
+    """Open the images and products tables of a catalogue, and check the columns that will be read.
 
-    Rows and values that are left out are told on stderr.
+    Lines about rows and values that are left out go to stderr.
 
     Args:
-        catalog: Its folder.
-        products: The columns that are read of its products table, besides `product_id`; None: all.
-        needed: Those of them that it has to have.
-        images: The same of its images table, besides its keys.
-        others: Whether columns that the contract does not name are read, too.
-        may_be_empty: Whether there may be no picture, and no images table.
+        catalog: The folder of the catalogue.
+        products: The columns to read of the products table, besides `product_id`; None for all.
+        needed: Those of them that it must have.
+        images: The columns to read of the images table, besides its keys; None for all.
+        others: Whether to read columns that are not in the contract, too.
+        may_be_empty: Whether there may be no picture, or no images table.
 
     Raises:
-        CatalogError: where a table is missing, damaged or empty, or a column is missing or of another kind.
+        CatalogError: if a table is missing, damaged or empty, or a column is missing or of another type.
     """
     if not storage.exists(catalog):
         raise CatalogError(f"{catalog}: no such folder; name a catalogue, such as `atlas-ray import` makes")
@@ -123,7 +123,7 @@ def open_catalog(
 
 
 def forget_unusable(output: str) -> None:
-    """Delete what `Catalog.write_unusable` wrote, which is written again when a run ends."""
+    """Delete the files of `Catalog.write_unusable`, which are written again when a run ends."""
     for uri in storage.files(storage.join(output, "quarantine")):
         if uri.rpartition("/")[2].startswith(UNUSABLE):
             storage.delete_file(uri)
@@ -134,15 +134,15 @@ def _texts(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same(rows: pa.Table) -> pa.Table:
-    """Return rows as they are."""
+    """Return rows unchanged."""
     return rows
 
 
 def copy_table(table: Table, folder: str, change: Change = same) -> None:
-    """Write a table's rows, changed, in the place of what is in a folder."""
+    """Replace the content of a folder by the rows of a table, with a change."""
     storage.delete_folder(folder)
     storage.make_folder(folder)
-    empty = table.schema.empty_table()  # one file there has to be
+    empty = table.schema.empty_table()  # a table without rows still needs a file
     for number, batch in enumerate(table.batches(batch_rows=PART_ROWS) if table.rows else [empty]):
         part = change(batch)
         if number and not len(part):
@@ -153,20 +153,20 @@ def copy_table(table: Table, folder: str, change: Change = same) -> None:
 def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath]:
     """Count the labelled products of a catalogue, or of one of its splits, by category path.
 
-    Memory grows with the paths, not with the products.
+    Memory grows with the number of paths, not of products.
 
     Raises:
-        CatalogError: where its products table is missing or damaged.
+        CatalogError: if the products table is missing or damaged.
     """
     columns = ["category_path"] + ([] if split is None else ["split"])
     table = open_table(storage.join(catalog, "products"), PRODUCTS, columns=columns, foreign=True)
-    found = Counter[CategoryPath]()
+    counts = Counter[CategoryPath]()
     for batch in table.batches():
         paths = batch["category_path"]
         paths = paths if split is None else paths.filter(pc.equal(batch["split"], split).fill_null(False))
         for key in pc.value_counts(path_keys(paths.drop_null())).to_pylist():
-            found[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
-    return found
+            counts[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
+    return counts
 
 
 def count_rows(files: Iterable[str]) -> int:
@@ -179,12 +179,12 @@ def count_rows(files: Iterable[str]) -> int:
 
 
 def table_rows(uri: str) -> int:
-    """Count the rows of a table from its files' footers."""
+    """Count the rows of a table from the footers of its files."""
     return count_rows(parquet_files(uri))
 
 
 def copy_documents(catalog: str, output: str, names: Sequence[str] = DOCUMENTS) -> None:
-    """Copy what a catalogue says of itself beside its tables, where it does."""
+    """Copy the files of a catalogue beside its tables that exist."""
     for name in names:
         uri = storage.join(catalog, name)
         if storage.exists(uri):
@@ -192,12 +192,12 @@ def copy_documents(catalog: str, output: str, names: Sequence[str] = DOCUMENTS) 
 
 
 def write_quarantine(output: str, rows: Sequence[Mapping[str, object]], name: str = "part-00000") -> None:
-    """Write a file of the quarantine, where there is something to write.
+    """Write a file of the quarantine, unless there are no rows.
 
     Args:
-        output: The run's folder; the file goes to `quarantine/` below it.
-        rows: As `atlas_ray.schemas.quarantine_row` makes them.
-        name: Of the file: each process that writes needs its own.
+        output: The run's folder, in which the file goes to `quarantine/`.
+        rows: Rows of `atlas_ray.schemas.quarantine_row`.
+        name: The name of the file, which has to differ between processes.
     """
     if not rows:
         return

@@ -1,4 +1,4 @@
-"""How many processes hold a model, and what of the cluster each takes."""
+"""The number of processes with a model, and the share of the cluster that each reserves."""
 
 import os
 from dataclasses import dataclass
@@ -7,55 +7,56 @@ from typing import Any
 import ray
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.runtime.session import KEEP_MEMORY
+from atlas_ray.runtime.session import MALLOC_ENV
 
 SMALL_CLUSTER_CPUS = 8
-CPU_WORKERS_A_NODE = 8
+"""Number of CPUs below which the processes reserve none, so that read tasks find room."""
+MAX_CPU_WORKERS_PER_NODE = 8
+"""The most processes on a node without a GPU, unless `--workers` says more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPlan:
-    """The processes of a stream that hold a model."""
+    """The processes of a stream that have a model."""
 
     workers: int
     threads: int
-    """Of PyTorch in each; 0: as many as it likes."""
+    """Number of PyTorch's threads in each process; 0 for PyTorch's default."""
     gpus: int
-    """In the cluster, as far as they may be used."""
+    """Number of the cluster's GPUs that are used."""
     cpu_nodes: bool
     """Whether there are nodes without a GPU."""
     free: bool
-    """Whether the processes hold no CPUs in Ray's account: where they did, the reading tasks of a
-    small cluster would starve, and a GPU's worker needs few."""
+    """Whether the processes reserve no CPUs. On a small cluster they would leave none to read tasks, and with a GPU
+    they need few."""
 
     def block_rows(self, batch_size: int) -> int:
-        """Return how many pictures a block holds, of a model that takes so many at once."""
+        """Return the number of pictures in a block, for a model with this batch size."""
         return batch_size * (8 if self.gpus else 2)
 
     @property
     def actor_options(self) -> dict[str, Any]:
-        """What each process asks of Ray."""
+        """The resources of each process, as Ray's options of an actor."""
         return {
             "num_cpus": 0 if self.free else self.threads,
             "num_gpus": 1 if self.gpus else 0,
-            "runtime_env": {"env_vars": KEEP_MEMORY},
+            "runtime_env": {"env_vars": MALLOC_ENV},
         }
 
 
 def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
-    """Share the connected cluster out.
+    """Plan the processes of a stream on the connected cluster.
 
-    On a cluster of `RAY_ADDRESS`, whose nodes may come on demand, a number of workers given together
-    with a device is asked for whether or not there is room for it now; so is one worker where there
-    are no CPUs at all.
+    Nodes of a cluster at `RAY_ADDRESS` may start on demand. So a number of workers that is given with a device is
+    planned even if there is no room for it now, and so is one worker if there are no CPUs at all.
 
     Args:
         device: auto, cpu, cuda or cuda:N.
-        workers: How many processes; 0: one a GPU, or one a core, at most 8 a machine.
-        threads: Of each; 0: the cores shared evenly.
+        workers: The number of processes; 0: one for each GPU, or for each core, at most 8 on a machine.
+        threads: The number of threads of each; 0: an even share of the cores.
 
     Raises:
-        ConfigError: where the cluster has no room for them.
+        ConfigError: if the cluster has no room for them.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -66,16 +67,16 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
         if not gpus:
             raise ConfigError(
                 f"--device is {device!r}, but the Ray cluster has no GPU; "
-                "where nodes come on demand, say how many with --workers"
+                "if its nodes start on demand, give their number with --workers"
             )
     if device == "cpu":
         gpus = 0
-    # Where the processes hold CPUs, a quarter is left to the reading tasks.
+    # If the processes reserve CPUs, a quarter is left to read tasks.
     free = gpus > 0 or (cpus < SMALL_CLUSTER_CPUS and not on_demand)
-    # A local Ray counts more CPUs than there are cores, so that the stages never wait for each other.
+    # A local Ray has more CPUs than the machine has cores, so that the stages never wait for each other.
     cores = min(cpus, os.cpu_count() or 1) if len(nodes) == 1 else cpus
     cores = cores if free else int(cores * 0.75)
-    chosen = workers or gpus or int(max(1, min(cores, CPU_WORKERS_A_NODE * len(nodes))))
+    chosen = workers or gpus or int(max(1, min(cores, MAX_CPU_WORKERS_PER_NODE * len(nodes))))
     threads = threads or (0 if gpus else int(max(1, cores // chosen)))
     fits = chosen <= (gpus or max(cores, workers if free else 0)) and (free or chosen * threads <= cores)
     if not (fits or on_demand):

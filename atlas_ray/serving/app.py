@@ -11,7 +11,7 @@ from ray.serve.context import _get_global_client
 from starlette.types import ASGIApp
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.runtime.session import KEEP_MEMORY
+from atlas_ray.runtime.session import MALLOC_ENV
 from atlas_ray.serving.access import TokenTable
 from atlas_ray.serving.gateway import Gateway
 from atlas_ray.serving.model import Model
@@ -80,7 +80,7 @@ def build_app(config: ServeConfig) -> Application:
             ray_actor_options={
                 "num_cpus": config.model_cpus,
                 "num_gpus": config.model_gpus,
-                "runtime_env": {"env_vars": KEEP_MEMORY},
+                "runtime_env": {"env_vars": MALLOC_ENV},
             },
             **_scaling(config.min_replicas, config.max_replicas, predictor.batch_size),
         )

@@ -28,7 +28,7 @@ from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fu
 from atlas_ray.prediction.networks import FusedInference
 from atlas_ray.prediction.paths import choose_device, choose_dtype
 from atlas_ray.runtime.joined import forget_inputs
-from atlas_ray.runtime.labelled import BATCH, asked_about, batches_of, products_of
+from atlas_ray.runtime.labelled import BATCH, batches_of, products_of, stream_labelled
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.sink import write_table
@@ -219,9 +219,9 @@ def _member_outputs(config: FusionTraining, members: dict[str, Artifact], shape:
     if not storage.exists(done):
         storage.delete_folder(storage.join(output, MEMBER_OUTPUTS))
         labels = next(iter(members.values())).taxonomy.leaf_positions
-        with ProgressDisplay("asking the models", "products") as display:
+        with ProgressDisplay("running the models", "products") as display:
             arguments = (config.members, shape, config.device, labels)
-            stream, lost = asked_about(
+            stream, lost = stream_labelled(
                 config.catalog, output, config.fit_split, tuple(members), RunMembers, arguments,
                 display=display, device=config.device,
             )  # fmt: skip

@@ -66,7 +66,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // context.get_local_world_size()))
     torch.manual_seed(plan.config.seed)
-    worker = Worker(plan, ray.train.torch.get_device(), settings["board"])
+    worker = Worker(plan, ray.train.torch.get_device(), settings["progress"])
     worker.restore()
     worker.run()
 
@@ -117,11 +117,11 @@ def diverged(what: str, config: TrainConfig) -> NotFiniteError:
 class Worker:
     """A training worker and its state."""
 
-    def __init__(self, plan: Plan, device: torch.device, board: Any) -> None:
+    def __init__(self, plan: Plan, device: torch.device, progress: Any) -> None:
         self.plan = plan
         self.config = config = plan.config
         self.device = device
-        self.board = board
+        self.progress = progress
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.is_rank_zero = self.rank == 0
@@ -347,7 +347,7 @@ class Worker:
     def say(self, text: str) -> None:
         """Print a line on the driver, if this is the first worker."""
         if self.is_rank_zero:
-            self.board.say.remote(text)
+            self.progress.say.remote(text)
 
     def _quarantine(self, refused: dict[str, str]) -> None:
         rows = [

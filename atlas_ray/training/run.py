@@ -21,7 +21,7 @@ from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.reports.curves import draw_curves
 from atlas_ray.runtime.progress import ProgressDisplay
-from atlas_ray.runtime.session import KEEP_MEMORY
+from atlas_ray.runtime.session import MALLOC_ENV
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path, read_taxonomy
 from atlas_ray.training.data import (
@@ -163,7 +163,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
     display = ProgressDisplay("training", config.examples)
     trainer = _Trainer(
         train_worker,
-        train_loop_config={"plan": plan, "board": display.board},
+        train_loop_config={"plan": plan, "progress": display.actor},
         datasets=datasets,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
         run_config=RunConfig(
@@ -173,7 +173,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
             failure_config=FailureConfig(max_failures=10),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             callbacks=[EndAtMistakes(), *callbacks],  # type: ignore[list-item]  # Ray types its older class
-            worker_runtime_env={"env_vars": KEEP_MEMORY},  # type: ignore[call-arg]  # Ray types its older class
+            worker_runtime_env={"env_vars": MALLOC_ENV},  # type: ignore[call-arg]  # Ray types its older class
         ),
     )
     try:

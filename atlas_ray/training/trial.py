@@ -47,7 +47,7 @@ class Trial(ray.tune.Trainable):
         config: Mapping[str, int],
         training: Training,
         drawn: Sequence[Mapping[str, float]],
-        board: Any,
+        progress: Any,
     ) -> None:
         """Prepare to train.
 
@@ -55,7 +55,7 @@ class Trial(ray.tune.Trainable):
             config: `trial`, the trial's number, from 1.
             training: The settings that are not searched, with the output of the search.
             drawn: The searched settings of every trial.
-            board: Where lines for the terminal go.
+            progress: The `ProgressActor` of the search.
         """
         number = config["trial"]
         chosen: Mapping[str, Any] = drawn[number - 1]
@@ -66,7 +66,7 @@ class Trial(ray.tune.Trainable):
         if storage.exists(self._record):
             self._reported = json.loads(storage.read_bytes(self._record))
         self._to_repeat = list(self._reported)
-        self._board, self._name = board, f"trial {number}/{len(drawn)}"
+        self._progress, self._name = progress, f"trial {number}/{len(drawn)}"
         self._start = f"{self._name}: " + ", ".join(f"{name} {value:.3g}" for name, value in chosen.items())
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -77,7 +77,7 @@ class Trial(ray.tune.Trainable):
         if self._to_repeat:
             return self._to_repeat.pop(0)
         if self._thread is None:
-            self._board.say.remote(self._start)
+            self._progress.say.remote(self._start)
             self._reports, self._answers = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
             self._thread = threading.Thread(target=self._train, daemon=True)
             self._thread.start()
@@ -105,7 +105,7 @@ class Trial(ray.tune.Trainable):
     def _train(self) -> None:
         last = None
         best = max((report["val_accuracy"] for report in self._reported), default=0.0)
-        watcher = Watcher(self._name, self._training.epochs, best, self._reports, self._answers, self._board)
+        watcher = Watcher(self._name, self._training.epochs, best, self._reports, self._answers, self._progress)
         try:
             if isinstance(self._training, FusionTraining):
                 # It runs the models itself, which takes more than the trial's own share of the cluster.
@@ -131,8 +131,14 @@ def figure_of(metrics: Mapping[str, Any]) -> float | None:
 class Watcher(ray.train.UserCallback):
     """A callback in the process that controls a training, which reports its epochs to the trial."""
 
-    def __init__(self, trial: str, epochs: int, best: float, reports: Queue, answers: Queue, board: Any) -> None:
-        self._trial, self._epochs, self._reports, self._answers, self._board = trial, epochs, reports, answers, board
+    def __init__(self, trial: str, epochs: int, best: float, reports: Queue, answers: Queue, progress: Any) -> None:
+        self._trial, self._epochs, self._reports, self._answers, self._progress = (
+            trial,
+            epochs,
+            reports,
+            answers,
+            progress,
+        )
         self._best = best
 
     def after_report(
@@ -149,7 +155,7 @@ class Watcher(ray.train.UserCallback):
         # was behind another, and the best trial of all is never one that was stopped.
         self._best = max(self._best, figure)
         epoch = metrics[0]["epoch"]
-        self._board.say.remote(
+        self._progress.say.remote(
             f"{self._trial}, epoch {epoch}/{self._epochs}: accuracy {figure:.4f}, best {self._best:.4f}"
         )
         if epoch == self._epochs:  # Tune would end the trial here; it is reported when the model is written

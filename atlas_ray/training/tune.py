@@ -173,7 +173,7 @@ def _search(config: TuneConfig, training: Training) -> list[dict[str, Any]]:
     display = ProgressDisplay("search", "trials")
     # Ray Train's workers reserve CPUs themselves; a trial only waits for them.
     trainable = ray.tune.with_resources(
-        ray.tune.with_parameters(Trial, training=training, drawn=drawn, board=display.board), {"cpu": 0.001}
+        ray.tune.with_parameters(Trial, training=training, drawn=drawn, progress=display.actor), {"cpu": 0.001}
     )
     # Tune could resume from its own state of a stopped search, but that does not hold its scheduler's.
     storage.delete_folder(storage.join(training.output, STATE))

@@ -96,14 +96,14 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         return job.finish(job.account(catalog, counts))
 
 
-def _stages(config: FilterConfig, images: Table, board: Any) -> ray.data.Dataset:
+def _stages(config: FilterConfig, images: Table, progress: Any) -> ray.data.Dataset:
     """Read, fetch, decode, judge."""
     plan = plan_workers(device=config.device, workers=config.workers, threads=0)
     return ask_model(
-        stream_pictures(images, board, plan, config, block_rows=plan.block_rows(config.batch_size)),
+        stream_pictures(images, progress, plan, config, block_rows=plan.block_rows(config.batch_size)),
         plan,
         JudgeZoom,
-        board,
+        progress,
         model=storage.absolute(config.model),
         device=config.device,
         precision=config.precision,

@@ -27,7 +27,7 @@ class JudgeZoom:
 
     def __init__(
         self,
-        board: Any,
+        progress: Any,
         *,
         model: str,
         device: str,
@@ -36,7 +36,7 @@ class JudgeZoom:
         threads: int,
         limits: PictureLimits,
     ) -> None:
-        self._board = board
+        self._progress = progress
         self._limits = limits
         if threads:
             torch.set_num_threads(threads)
@@ -68,6 +68,6 @@ class JudgeZoom:
         out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
         out = with_refusals(out, {int(good[i]): error for i, error in refused.items()})
         failed = len(out) - out["error_code"].null_count
-        self._board.add.remote({"looked at": len(out) - failed, "quarantined": failed})
-        self._board.span.remote("judge", started, time.time())
+        self._progress.add.remote({"looked at": len(out) - failed, "quarantined": failed})
+        self._progress.span.remote("judge", started, time.time())
         return out

@@ -39,7 +39,7 @@ def test_what_a_cluster_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None
         plan(monkeypatch, [HEAD, CPUS], workers=40)
     with pytest.raises(ConfigError, match="do not fit"):
         plan(monkeypatch, [HEAD, GPU], workers=4)
-    with pytest.raises(ConfigError, match="no GPU; where nodes come on demand, say how many with --workers"):
+    with pytest.raises(ConfigError, match="no GPU; if its nodes start on demand, give their number with --workers"):
         plan(monkeypatch, [HEAD, CPUS], device="cuda")
     with pytest.raises(ConfigError, match="no GPU"):
         plan(monkeypatch, [CPUS], device="cuda", workers=4, address=False)  # this machine gets no more
