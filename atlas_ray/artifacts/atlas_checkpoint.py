@@ -175,39 +175,39 @@ def _word_rows(uri: str, vocabulary: Vocabulary, words: int) -> list[int]:
     any_case: dict[str, list[str]] = {}
     for word in row_of:
         any_case.setdefault(word.casefold(), []).append(word)
-    found = {}
+    rows = {}
     for token in vocabulary.tokens:
         same = [token] if token in row_of else any_case.get(token.casefold(), [])
         if len(same) == 1:
-            found[token] = row_of[same[0]]
-    missing = [token for token in vocabulary.tokens if token not in found]
+            rows[token] = row_of[same[0]]
+    missing = [token for token in vocabulary.tokens if token not in rows]
     if missing:
         names = ", ".join(map(repr, missing[:NAMES_SHOWN])) + (", ..." if len(missing) > NAMES_SHOWN else "")
         raise ArtifactError(
             f"{uri}: has no word for {names} ({len(missing)} of {len(vocabulary)} tokens); give a "
             f"taxonomy with the names that the model was trained with"
         )
-    if len(set(found.values())) != len(found):
+    if len(set(rows.values())) != len(rows):
         raise ArtifactError(f"{uri}: two names of the taxonomy differ in case alone, and share one word")
-    return list(found.values())
+    return list(rows.values())
 
 
 def _fill(model: EncoderDecoder, networks: _Networks, words: int, rows: Tensor) -> None:
     """Copy the checkpoint's tensors into a model: all of the model's, and no other."""
     left = dict(networks.tensors)
     for name, target in model.state_dict().items():
-        found = left.pop(name, None)
-        if found is None:
+        tensor = left.pop(name, None)
+        if tensor is None:
             if name.endswith(".num_batches_tracked"):  # it came with PyTorch 0.4.1, and evaluation does not use it
                 continue
             raise ArtifactError(f"{networks.uri}: not in the layout of Atlas: {name} is missing")
-        if name in WORD_TENSORS and found.shape[:1] == (words,):
-            found = found[rows]
-        if found.shape != target.shape or found.is_floating_point() != target.is_floating_point():
+        if name in WORD_TENSORS and tensor.shape[:1] == (words,):
+            tensor = tensor[rows]
+        if tensor.shape != target.shape or tensor.is_floating_point() != target.is_floating_point():
             raise ArtifactError(
-                f"{networks.uri}: {name} is {tuple(found.shape)} of {found.dtype}; expected {tuple(target.shape)}"
+                f"{networks.uri}: {name} is {tuple(tensor.shape)} of {tensor.dtype}; expected {tuple(target.shape)}"
             )
-        target.copy_(found)
+        target.copy_(tensor)
     if left:
         names = ", ".join(map(repr, sorted(left)[:NAMES_SHOWN]))
         raise ArtifactError(f"{networks.uri}: not in the layout of Atlas: it also holds {names}")

@@ -228,11 +228,11 @@ def _read_legacy(stream: io.BytesIO) -> tuple[Any, dict[str, Tensor]]:
         if not isinstance(key, str) or key not in storages:
             raise ValueError("it has numbers for a storage that it does not declare")
         (count,) = struct.unpack_from("<q", data, position)
-        start, found = position + 8, storages[key]
-        position = start + found.numel * found.dtype.itemsize
-        if count != found.numel or position > len(data):
+        start, declared = position + 8, storages[key]
+        position = start + declared.numel * declared.dtype.itemsize
+        if count != declared.numel or position > len(data):
             raise ValueError("a storage is cut off, or not as long as declared")
-        numbers[key] = _copy(data, start, found)
+        numbers[key] = _copy(data, start, declared)
     if numbers.keys() != storages.keys():
         raise ValueError("it has no numbers for a storage")
     return root, numbers
@@ -262,17 +262,17 @@ def _read_zip(stream: io.BytesIO) -> tuple[Any, dict[str, Tensor]]:
         raise ValueError("its numbers are big-endian")
     root, storages = _unpickle(io.BytesIO(data[slice(*place("data.pkl"))]))
     numbers = {}
-    for key, found in storages.items():
+    for key, declared in storages.items():
         start, end = place(f"data/{key}")
-        if end - start != found.numel * found.dtype.itemsize:
+        if end - start != declared.numel * declared.dtype.itemsize:
             raise ValueError("a storage is not as long as declared")
-        numbers[key] = _copy(data, start, found)
+        numbers[key] = _copy(data, start, declared)
     return root, numbers
 
 
-def _copy(data: memoryview, start: int, found: Storage) -> Tensor:
+def _copy(data: memoryview, start: int, declared: Storage) -> Tensor:
     """Return a storage's numbers, (numel,), copied as bytes, since the older format aligns nothing."""
-    if not found.numel:
-        return torch.empty(0, dtype=found.dtype)
-    count = found.numel * found.dtype.itemsize
-    return torch.frombuffer(data, dtype=torch.uint8, count=count, offset=start).clone().view(found.dtype)
+    if not declared.numel:
+        return torch.empty(0, dtype=declared.dtype)
+    count = declared.numel * declared.dtype.itemsize
+    return torch.frombuffer(data, dtype=torch.uint8, count=count, offset=start).clone().view(declared.dtype)

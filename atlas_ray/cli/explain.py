@@ -23,11 +23,11 @@ def run(options: argparse.Namespace) -> int:
 
     within = parse_path(options.within) if options.within else ()
     texts = {"title": [options.title], "description": [options.description]}
-    found, drawing = explain_picture(storage.absolute(options.picture), options.model, within=within, texts=texts)
+    answer, drawing = explain_picture(storage.absolute(options.picture), options.model, within=within, texts=texts)
     storage.write_bytes(storage.absolute(options.output), drawing)
-    for name, probability in zip(found["category_path"], found["level_probabilities"], strict=True):
+    for name, probability in zip(answer["category_path"], answer["level_probabilities"], strict=True):
         print(f"{probability:.4f}  {name}")
-    for other in found["alternatives"]:
+    for other in answer["alternatives"]:
         print(f"{other['probability']:.4f}  or {format_path(other['category_path'])}")
     print(f"where it looked: {options.output}")
     return EXIT_OK

@@ -23,11 +23,11 @@ def run(options: argparse.Namespace) -> int:
     from atlas_ray.reports.embedding import print_label_errors, print_similar
 
     config = settings_of(options, SimilarConfig)
-    found = find_label_errors(config) if config.label_errors else similar_products(config)
+    rows = find_label_errors(config) if config.label_errors else similar_products(config)
     if options.json:
-        print(json.dumps(found.to_pylist(), ensure_ascii=False, indent=1))
+        print(json.dumps(rows.to_pylist(), ensure_ascii=False, indent=1))
     elif config.label_errors:
-        print_label_errors(config.embeddings, found, config.limit)
+        print_label_errors(config.embeddings, rows, config.limit)
     else:
-        print_similar(found)
+        print_similar(rows)
     return EXIT_OK

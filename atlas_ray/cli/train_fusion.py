@@ -29,11 +29,12 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _contest(one: Mapping[str, Any], policy: str, judged_on: str) -> str:
-    model, verdict = one["model"], "so the policy answers"
-    if one["kept"]:
+def _contest(contest: Mapping[str, Any], policy: str, judged_on: str) -> str:
+    model, verdict = contest["model"], "so the policy answers"
+    if contest["kept"]:
         verdict = f"so the {model}'s answer is kept wherever there is one"
     return (
-        f"of {one['products']} {judged_on} products with a {model} the policy {policy} has {one['policy_right']:.4f} "
-        f"right, the {model} alone {one['model_right']:.4f} ({one['won']} won, {one['lost']} lost), {verdict}"
+        f"of {contest['products']} {judged_on} products with a {model} the policy {policy} has "
+        f"{contest['policy_right']:.4f} right, the {model} alone {contest['model_right']:.4f} ({contest['won']} won, "
+        f"{contest['lost']} lost), {verdict}"
     )

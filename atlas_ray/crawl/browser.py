@@ -178,7 +178,7 @@ class CheckedProxy:
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, _ = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
             tunnel = method == "CONNECT"
-            there = await self._connect(f"http://{target}/" if tunnel else target)
+            upstream = await self._connect(f"http://{target}/" if tunnel else target)
         except (FetchError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             await _close(writer)
@@ -186,8 +186,8 @@ class CheckedProxy:
         if tunnel:
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         else:
-            there[1].write(_direct(head, target))
-        await asyncio.gather(_pipe(reader, there[1]), _pipe(there[0], writer))
+            upstream[1].write(_direct(head, target))
+        await asyncio.gather(_pipe(reader, upstream[1]), _pipe(upstream[0], writer))
 
     async def _connect(self, url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self._rule.check_url(url)

@@ -51,25 +51,25 @@ class Refused(IgnoreRequest):
 
 def outcome_of(error: BaseException, request: Request) -> Outcome:
     """Return what became of a request that an exception ended."""
-    where = _hops(request)
+    hops = _hops(request)
     if isinstance(error, Refused):
-        return Outcome(error.code, f"{error}{where}")
+        return Outcome(error.code, f"{error}{hops}")
     if isinstance(error, HttpError):
         status = error.response.status
         code = STATUS_CODES.get(status, "server_error" if status >= 500 else "bad_status")
-        return Outcome(code, f"HTTP status {status}{where}")
+        return Outcome(code, f"HTTP status {status}{hops}")
     if isinstance(error, IgnoreRequest):
         for text, code in IGNORED.items():
             if text in str(error):
-                return Outcome(code, f"{str(error)[:300]}{where}")
+                return Outcome(code, f"{str(error)[:300]}{hops}")
     if request.meta.get("playwright"):
-        return Outcome("render_failed", f"{type(error).__name__}: {str(error)[:300]}{where}")
+        return Outcome("render_failed", f"{type(error).__name__}: {str(error)[:300]}{hops}")
     for kind, code in CODES:
         if isinstance(error, kind):
             if kind is CannotResolveHostError and (refused := _refusal(request)):
-                return Outcome("forbidden_address", f"{refused}{where}")
-            return Outcome(code, f"{type(error).__name__}: {str(error)[:300]}{where}")
-    return Outcome("internal_error", f"{type(error).__name__}: {str(error)[:300]}{where}")
+                return Outcome("forbidden_address", f"{refused}{hops}")
+            return Outcome(code, f"{type(error).__name__}: {str(error)[:300]}{hops}")
+    return Outcome("internal_error", f"{type(error).__name__}: {str(error)[:300]}{hops}")
 
 
 def _hops(request: Request) -> str:

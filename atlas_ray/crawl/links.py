@@ -57,12 +57,12 @@ def in_domains(url: str, domains: Iterable[str]) -> bool:
 
 
 def _of_store(page: Page, store: Store, addresses: Iterable[str]) -> list[str]:
-    found: dict[str, None] = {}
+    links: dict[str, None] = {}
     for address in addresses:
         url = page.absolute(address) if address.strip() and not address.startswith("#") else None
         if url and url not in page.addresses and in_domains(url, store.allowed_domains):
-            found.setdefault(url)
-    return list(found)
+            links.setdefault(url)
+    return list(links)
 
 
 def _selected(page: Page, selector: str) -> Iterator[str]:

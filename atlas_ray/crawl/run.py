@@ -129,12 +129,12 @@ def _crawl(config: CrawlRunConfig, job: Job) -> CrawlReport:
     connect()
     with ProgressDisplay("crawling", "pages") as display:
         task = ray.remote(num_cpus=0 if len(names) == 1 else 1, max_retries=3)(_crawl_store)
-        found = ray.get(
+        outcomes = ray.get(
             [task.remote(config, stores, name, mapping, folder, display.actor, name in due) for name in names]
         )
-    reports = dict(zip(names, found, strict=True))
-    if all(report["failed"] for report in found):
-        raise ConfigError(found[0]["failed"])
+    reports = dict(zip(names, outcomes, strict=True))
+    if all(report["failed"] for report in outcomes):
+        raise ConfigError(outcomes[0]["failed"])
     if config.format == "atlas-json":
         write_atlas_json(folder, names)
     return CrawlReport(folder, job.finish({"labels_id": labels, **_together(reports)}).run)
@@ -292,20 +292,20 @@ def product_rows(
     """
     for uri in storage.files(storage.join(output, "products"), suffix=".jsonl"):
         for line in storage.read_bytes(uri).splitlines():
-            found = json.loads(line)
+            product = json.loads(line)
             path = None
             if mapping is not None:
-                given = tuple(found["category_path"] or ())
-                path = mapping.collapse(given) if given else mapping.map(found["store"], found["breadcrumb"])
+                given = tuple(product["category_path"] or ())
+                path = mapping.collapse(given) if given else mapping.map(product["store"], product["breadcrumb"])
                 if path is None:
-                    unmapped[tuple(given or found["breadcrumb"])] += 1
+                    unmapped[tuple(given or product["breadcrumb"])] += 1
             yield {
-                "product_id": product_id_of(found["store"], found["url"]),
-                **{name: found[name] for name in ("store", "url", "title", "description", "price", "currency")},
-                "breadcrumb": found["breadcrumb"] or None,
-                "image_uris": found["image_urls"],
+                "product_id": product_id_of(product["store"], product["url"]),
+                **{name: product[name] for name in ("store", "url", "title", "description", "price", "currency")},
+                "breadcrumb": product["breadcrumb"] or None,
+                "image_uris": product["image_urls"],
                 "category_path": list(path) if path else None,
-                "crawled_at": found["crawled_at"],
+                "crawled_at": product["crawled_at"],
             }
 
 

@@ -100,12 +100,12 @@ def find_breadcrumb(page: Page, data: StructuredData, title: str | None = None) 
     """
     best: list[Crumb] = []
     origin = ""
-    for item_origin, found in _structured(data):
-        crumbs = _tidy(found, page)
+    for item_origin, candidate in _structured(data):
+        crumbs = _tidy(candidate, page)
         if len(crumbs) > len(best) and origin in ("", item_origin):
             best, origin = crumbs, item_origin
-    for found in _marked_up(page):
-        crumbs = _tidy(found, page)
+    for candidate in _marked_up(page):
+        crumbs = _tidy(candidate, page)
         if len(crumbs) > len(best) and _names(crumbs)[: len(best)] == _names(best):
             best, origin = crumbs, origin or "markup"
             break

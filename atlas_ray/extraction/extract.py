@@ -251,12 +251,13 @@ def _stated_number(chosen: Offer, items: list[Item], is_exact: bool, title: str 
     The number of a product of which the offer's is an extension (`AB12` of `AB12-38`) stands for all of its
     offers, unless the offer is that of a variant or the page's address names it.
     """
-    own = [source for source in chosen.sources if source not in items]
-    is_exact = is_exact or any(source.types & {*PRODUCT_TYPES} for source in own)
+    chosen_only = [source for source in chosen.sources if source not in items]
+    is_exact = is_exact or any(source.types & {*PRODUCT_TYPES} for source in chosen_only)
     products = sorted(items, key=lambda item: item not in chosen.sources)
     for names in (("sku",), ("productid", "identifier"), ("mpn",)):
         of_offer, of_product = (
-            next(filter(None, (_number(item, title, *names) for item in group)), None) for group in (own, products)
+            next(filter(None, (_number(item, title, *names) for item in group)), None)
+            for group in (chosen_only, products)
         )
         extends = of_offer and of_product and letters(of_offer).startswith(letters(of_product))
         if found := of_product if extends and not is_exact else of_offer or of_product:

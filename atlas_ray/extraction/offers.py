@@ -82,12 +82,12 @@ def offers_of(product: Item, *owners: Item) -> list[Offer]:
         product: The product or variant.
         owners: Items that the offers belong to, for their `sources`.
     """
-    found = [_offer(item, owners, holder) for item, holder in islice(_offer_items(product), MAX_OFFERS)]
-    if not any(offer.price is not None for offer in found):
+    offers = [_offer(item, owners, holder) for item, holder in islice(_offer_items(product), MAX_OFFERS)]
+    if not any(offer.price is not None for offer in offers):
         own = _offer(product, (), None)
-        if own.price is not None or (own.availability and not found):
-            found.insert(0, replace(own, sources=owners))
-    return found or [Offer(sources=owners)]
+        if own.price is not None or (own.availability and not offers):
+            offers.insert(0, replace(own, sources=owners))
+    return offers or [Offer(sources=owners)]
 
 
 def states_availability(product: Item) -> bool:
@@ -238,15 +238,15 @@ def named_offers(offers: list[Offer], url: str) -> list[Offer]:
 def _address_score(address: str, url: str) -> int:
     """Return how well an offer's address fits the page's: 0 for another page or variant, `NAMED` for the same."""
     try:
-        own, page = urlsplit(urljoin(url, address)), urlsplit(url)
+        offered, page = urlsplit(urljoin(url, address)), urlsplit(url)
     except ValueError:
         return 0
-    asked, given = (dict(parse_qsl(parts.query, keep_blank_values=True)) for parts in (own, page))
-    same_path = unquote(own.path).rstrip("/").lower() == unquote(page.path).rstrip("/").lower()
+    asked, given = (dict(parse_qsl(parts.query, keep_blank_values=True)) for parts in (offered, page))
+    same_path = unquote(offered.path).rstrip("/").lower() == unquote(page.path).rstrip("/").lower()
     differs = any(given.get(name, value) != value for name, value in asked.items())
-    if not address or not same_path or differs or own.fragment not in ("", page.fragment):
+    if not address or not same_path or differs or offered.fragment not in ("", page.fragment):
         return 0
-    common = len(asked.keys() & given.keys()) + bool(own.fragment)
+    common = len(asked.keys() & given.keys()) + bool(offered.fragment)
     return 1 + (asked.keys() <= given.keys()) + NAMED * common
 
 
@@ -267,11 +267,11 @@ def _words_of(url: str) -> tuple[set[str], set[str]]:
 
 def _word_score(offer: Offer, values: set[str], numbers: set[str]) -> int:
     """Return how much of an address an offer's numbers and options are; a number counts more."""
-    own = {letters(text) for source in offer.sources for name in NUMBERS if (text := source.text(name))}
+    words = {letters(text) for source in offer.sources for name in NUMBERS if (text := source.text(name))}
     keys = (source.text("@id") or "" for source in offer.sources)
-    own |= {letters(part) for key in keys for part in re.split(r"[/#=&?]", key)}
+    words |= {letters(part) for key in keys for part in re.split(r"[/#=&?]", key)}
     options = {letters(text) for source in offer.sources for name in OPTIONS if (text := source.text(name))}
-    return NAMED * len((own - {""}) & (values | numbers)) + len(options & values)
+    return NAMED * len((words - {""}) & (values | numbers)) + len(options & values)
 
 
 def best_availability(states: Iterable[str | None]) -> str | None:

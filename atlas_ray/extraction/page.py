@@ -129,13 +129,13 @@ class Page:
     @cached_property
     def metas(self) -> dict[str, str]:
         """The `<meta>` elements: name or property in lower case -> content, the first that has one."""
-        found: dict[str, str] = {}
+        metas: dict[str, str] = {}
         for element in self.tree.iterfind(".//meta[@content]"):
             name = (element.get("property") or element.get("name") or "").strip().lower()
             content = clean(element.get("content", ""))
             if name and content:
-                found.setdefault(name, content)
-        return found
+                metas.setdefault(name, content)
+        return metas
 
     @cached_property
     def titles(self) -> tuple[str, ...]:
@@ -169,12 +169,12 @@ class Page:
         A canonical URL that names the shop's front page for a page that is not is left out.
         """
         links = self.tree.xpath("//link[@rel='canonical']/@href")[:1]
-        found = []
+        urls = []
         for address in (*links, self.metas.get("og:url", "")):
             url = self.absolute(address)
             if url and (not self.url or (self.same_site(url) and is_front(url) <= is_front(self.url))):
-                found.append(url)
-        return tuple(dict.fromkeys((*found, urldefrag(self.url)[0])))
+                urls.append(url)
+        return tuple(dict.fromkeys((*urls, urldefrag(self.url)[0])))
 
 
 def join_url(base: str, address: str) -> str | None:

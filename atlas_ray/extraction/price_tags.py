@@ -60,26 +60,26 @@ def price_tags(page: Page) -> list[tuple[lxml.html.HtmlElement, Offer]]:
     Former prices are left out, and elements around another one; of a page of very many, all. The currency is
     None for a sign of several.
     """
-    found: dict[lxml.html.HtmlElement, Offer] = {}
+    offers: dict[lxml.html.HtmlElement, Offer] = {}
     for element in islice(page.tree.iter(*TAGS), MAX_ELEMENTS):
         if not OTHER.search(_names(element)) and not _is_former(element) and (offer := _signed_offer(element)):
-            found[element] = offer
-        if len(found) > MAX_FOUND:
+            offers[element] = offer
+        if len(offers) > MAX_FOUND:
             return []
-    found = {element: offer for element, offer in found.items() if not _is_other(element)}
-    around = {outer for element in found for outer in element.iterancestors()}
-    return [(element, _with_currency(element, found)) for element in found if element not in around]
+    offers = {element: offer for element, offer in offers.items() if not _is_other(element)}
+    around = {outer for element in offers for outer in element.iterancestors()}
+    return [(element, _with_currency(element, offers)) for element in offers if element not in around]
 
 
-def _with_currency(element: lxml.html.HtmlElement, found: dict[lxml.html.HtmlElement, Offer]) -> Offer:
+def _with_currency(element: lxml.html.HtmlElement, offers: dict[lxml.html.HtmlElement, Offer]) -> Offer:
     """Return the offer of a price tag, with the currency of the same price in an element around it."""
     for outer in (element, *element.iterancestors()):
-        offer = found.get(outer)
-        if offer is None or offer.price != found[element].price:
+        offer = offers.get(outer)
+        if offer is None or offer.price != offers[element].price:
             break
         if offer.currency:
             return offer
-    return found[element]
+    return offers[element]
 
 
 def _signed_offer(element: lxml.html.HtmlElement) -> Offer | None:

@@ -47,7 +47,7 @@ def own(page: Page, title: str, elements: Iterable[Element], *, may_repeat: bool
     if heading is None:
         return []
     above = {element: distance for distance, element in enumerate((heading, *heading.iterancestors()))}
-    found: list[tuple[list[Element], list[Place], Element]] = []
+    paths: list[tuple[list[Element], list[Place], Element]] = []
     tiles: dict[Place, set[Element]] = defaultdict(set)
     for element in islice(elements, MAX_FOUND):
         chain = [element, *element.iterancestors()]
@@ -57,10 +57,10 @@ def own(page: Page, title: str, elements: Iterable[Element], *, may_repeat: bool
         places = [(outer, inner.tag, inner.get("class")) for inner, outer in zip(path[1:], chain[2:], strict=False)]
         for place, inner in zip(places, path[1:], strict=True):
             tiles[place].add(inner)
-        found.append((path, places, chain[len(path)]))
+        paths.append((path, places, chain[len(path)]))
     return [
         (path[0], above[common])
-        for path, places, common in found
+        for path, places, common in paths
         if not any(_is_aside(inner) or (not may_repeat and SLIDER.search(_names(inner))) for inner in path)
         and (may_repeat or all(len(tiles[place]) == 1 for place in places))
     ]

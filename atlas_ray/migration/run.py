@@ -115,12 +115,12 @@ def _migrate(config: MigrateConfig, job: Job) -> RunReport:
         "made_with_taxonomy_id": before["taxonomy_id"],
         "counts": {
             name: counts[name]
-            for what in _kinds(tables)
-            for name in (what, *(f"{what}_{outcome}" for outcome in OUTCOMES))
+            for kind in _kinds(tables)
+            for name in (kind, *(f"{kind}_{outcome}" for outcome in OUTCOMES))
         },
         "undetermined_by_reason": {
-            what: {name.partition(":")[2]: count for name, count in counts.items() if name.startswith(f"{what}:")}
-            for what in _kinds(tables)
+            kind: {name.partition(":")[2]: count for name, count in counts.items() if name.startswith(f"{kind}:")}
+            for kind in _kinds(tables)
         },
         "unusable_rows": catalog.write_unusable(output, "migrate") if catalog else 0,
         "unreadable_values": catalog.account() if catalog else {},
@@ -230,25 +230,25 @@ def _answered(rows: pa.Table) -> pa.ChunkedArray:
     return pc.or_(find_leaves(rows).paths.is_valid(), rows["category_path"].is_valid())
 
 
-def _outcomes(what: str, before: pa.ChunkedArray, after: pa.ChunkedArray, lost: pa.Table) -> Counter[str]:
+def _outcomes(kind: str, before: pa.ChunkedArray, after: pa.ChunkedArray, lost: pa.Table) -> Counter[str]:
     """Count the rows by what became of them, and those without a certain place by reason too.
 
     Args:
-        what: The name of the counts.
+        kind: The name of the counts.
         before: (rows,) bool: whether there was something to migrate.
         after: (rows,) bool: whether it has a place.
         lost: `UNDETERMINED`.
     """
     counts = Counter(
         {
-            what: len(before),
-            f"{what}_migrated": pc.sum(after).as_py() or 0,
-            f"{what}_undetermined": len(lost),
-            f"{what}_without_path": len(before) - (pc.sum(before).as_py() or 0),
+            kind: len(before),
+            f"{kind}_migrated": pc.sum(after).as_py() or 0,
+            f"{kind}_undetermined": len(lost),
+            f"{kind}_without_path": len(before) - (pc.sum(before).as_py() or 0),
         }
     )
     for reason in pc.value_counts(lost["reason"]).to_pylist():
-        counts[f"{what}:{reason['values']}"] += reason["counts"]
+        counts[f"{kind}:{reason['values']}"] += reason["counts"]
     return counts
 
 

@@ -50,11 +50,11 @@ def _category_path(found: Answers) -> pa.Array:
     return found.scope.paths.take(pa.array(found.leaf[:, 0], mask=found.missing))
 
 
-def _level_probabilities(found: Answers) -> pa.Array:
-    levels = found.level_probability
-    kept = np.arange(levels.shape[1]) < found.scope.lengths[found.leaf[:, 0]][:, None]
-    kept &= ~found.missing[:, None]
-    return found.lists(pa.array(levels[kept]), kept)
+def _level_probabilities(answers: Answers) -> pa.Array:
+    levels = answers.level_probability
+    kept = np.arange(levels.shape[1]) < answers.scope.lengths[answers.leaf[:, 0]][:, None]
+    kept &= ~answers.missing[:, None]
+    return answers.lists(pa.array(levels[kept]), kept)
 
 
 def _alternatives(found: Answers) -> pa.Array:
@@ -73,13 +73,13 @@ COLUMNS: dict[str, Callable[[Answers], pa.Array]] = {
 """By their names in `PREDICTIONS`, which has their types."""
 
 
-def answer_table(scope: Scope, found: Sequence[Posterior]) -> pa.Table:
+def answer_table(scope: Scope, posteriors: Sequence[Posterior]) -> pa.Table:
     """Turn what searches in a scope found into a table of `COLUMNS`, without a loop over pictures.
 
     A picture whose answer is no number has a row of nulls.
     """
     schema = pa.schema([PREDICTIONS.field(name) for name in COLUMNS])
-    if not found:
+    if not posteriors:
         return schema.empty_table()
-    answers = Answers(scope, found)
+    answers = Answers(scope, posteriors)
     return pa.table([make(answers) for make in COLUMNS.values()], schema=schema)

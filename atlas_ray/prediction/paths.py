@@ -197,12 +197,12 @@ class PathPredictor:
             pictures, and such answers.
         """
         refused: dict[int, ItemError] = {}
-        found: list[Posterior] = []
+        posteriors: list[Posterior] = []
         rows: list[int] = []
         for good, products in self._batches(contents, texts or {}, refused):
             rows += good
-            found.append(self.infer(products))
-        table = answer_table(self.scope, found)
+            posteriors.append(self.infer(products))
+        table = answer_table(self.scope, posteriors)
         for place in np.flatnonzero(table["category_path"].is_null().to_numpy()):
             refused.setdefault(rows[place], NOT_A_NUMBER)
         if len(rows) < len(contents):
@@ -314,14 +314,14 @@ class PathPredictor:
             raise ConfigError(f"model {self.model_id} is no encoder-decoder, whose attention maps say where it looked")
         scope = scope or self.scope
         leaf_tokens = torch.from_numpy(scope.tree.trie.leaf_tokens).to(self.device)
-        found, maps = [], []
+        posteriors, maps = [], []
         for batch in products.split(self.config.batch_size):
             encoded = self._encode(batch)
-            found.append(self._search(encoded, scope))
-            tokens = leaf_tokens[found[-1].leaf[:, 0]]  # (batch, depth)
+            posteriors.append(self._search(encoded, scope))
+            tokens = leaf_tokens[posteriors[-1].leaf[:, 0]]  # (batch, depth)
             there = (tokens != PAD)[:, :, None, None]
             maps.append((self._inference.maps(batch, encoded, tokens) * there).float().cpu())
-        return answer_table(scope, found), torch.cat(maps)
+        return answer_table(scope, posteriors), torch.cat(maps)
 
     @torch.inference_mode()
     def propose(self, products: Products) -> list[tuple[CategoryPath, float]]:
@@ -339,13 +339,13 @@ class PathPredictor:
         if not self.proposes:
             raise ConfigError(f"model {self.model_id} is no encoder-decoder, which alone spells paths of its own")
         names = self._vocabulary.tokens
-        found: list[tuple[CategoryPath, float]] = []
+        proposals: list[tuple[CategoryPath, float]] = []
         for batch in products.split(self.config.batch_size):
             said = self._inference.propose(self._encode(batch), width=self.config.beam_width)
             for tokens, probability in zip(said.tokens[:, 0].tolist(), said.probability[:, 0].tolist(), strict=True):
                 path = tuple(names[token] for token in tokens if token != PAD) if probability > 0 else ()
-                found.append((path, probability))
-        return found
+                proposals.append((path, probability))
+        return proposals
 
     @torch.inference_mode()
     def infer(self, products: Products) -> Posterior:

@@ -67,21 +67,21 @@ def strip(pixels: Pixels, maps: Maps, levels: Sequence[tuple[str, float]]) -> Im
 
 def _write(draw: ImageDraw.ImageDraw, level: int, name: str, probability: float) -> None:
     """Write a level's caption below it; where it is too long, the name is cut."""
-    own = own_font(FONT_PX)
+    default_font = own_font(FONT_PX)
     name = unicodedata.normalize("NFC", plain(name))
     font = font_of(name, FONT_PX)
     if font is None:
-        name, font = f"level {level}", own
+        name, font = f"level {level}", default_font
     sure = f" {probability:.2f}"
-    room = SIDE_PX - own.getlength(sure)
+    room = SIDE_PX - default_font.getlength(sure)
     if font.getlength(name) > room:
         sure = f"…{sure}"
-        room -= own.getlength("…")
+        room -= default_font.getlength("…")
     while font.getlength(name) > room:
         name = name[:-1]
     left, baseline = level * (SIDE_PX + GAP_PX), SIDE_PX + BASELINE_PX
     draw.text((left, baseline), name, "black", font, anchor="ls")
-    draw.text((left + font.getlength(name), baseline), sure, "black", own, anchor="ls")
+    draw.text((left + font.getlength(name), baseline), sure, "black", default_font, anchor="ls")
 
 
 def _overlay(level: Maps) -> Image.Image:

@@ -50,20 +50,20 @@ def draw_reliability(trust: Sequence[Reliability]) -> str:
     return f'<div class="charts">{"".join(map(_reliability, range(len(trust)), trust))}</div>'
 
 
-def _reliability(level: int, one: Reliability) -> str:
+def _reliability(level: int, reliability: Reliability) -> str:
     across, up = _linear(1.0, LEFT, WIDTH - RIGHT), _linear(1.0, TOP, HEIGHT - BOTTOM, turned=True)
-    total = max(sum(bin_.count for bin_ in one.bins), 1)
+    total = max(sum(bin_.count for bin_ in reliability.bins), 1)
     columns = "".join(
         f'<rect class="column" x="{across(bin_.low):.1f}" y="{up(bin_.count / total):.1f}" '
         f'width="{across(bin_.high) - across(bin_.low):.1f}" height="{up(0) - up(bin_.count / total):.1f}"/>'
-        for bin_ in one.bins
+        for bin_ in reliability.bins
     )
     even = f'<line class="even" x1="{across(0)}" y1="{up(0)}" x2="{across(1)}" y2="{up(1)}"/>'
-    places = [(across(bin_.probability), up(bin_.accuracy)) for bin_ in one.bins]
+    places = [(across(bin_.probability), up(bin_.accuracy)) for bin_ in reliability.bins]
     points = "".join(
         f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{bin_.count:,} answers of about '
         f"{bin_.probability:.1%}: {bin_.accuracy:.1%} right</title></circle>"
-        for (x, y), bin_ in zip(places, one.bins, strict=True)
+        for (x, y), bin_ in zip(places, reliability.bins, strict=True)
     )
     title = f"Level {level}" if level else "Whole path"
     drawn = _chart(
@@ -74,7 +74,7 @@ def _reliability(level: int, one: Reliability) -> str:
         + _line(places)
         + points,
     )
-    caption = f"{title}: {one.expected_error:.1%} off on average"
+    caption = f"{title}: {reliability.expected_error:.1%} off on average"
     return f"<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 

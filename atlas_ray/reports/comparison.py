@@ -72,11 +72,11 @@ def _tiles(account: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     products, accuracy = account["products"], account["accuracy"]
     tiles: list[tuple[str, Cell]] = []
     if accuracy:
-        one = accuracy[headline_split(accuracy)]
-        difference = Share(one["difference"], (one["low"], one["high"]), signed=True)
+        paired = accuracy[headline_split(accuracy)]
+        difference = Share(paired["difference"], (paired["low"], paired["high"]), signed=True)
         tiles = [
-            ("right before", Share(one["before"])),
-            ("right after", Share(one["after"])),
+            ("right before", Share(paired["before"])),
+            ("right after", Share(paired["after"])),
             ("difference, points", difference),
         ]
     if account["agreement"] is not None:
@@ -144,14 +144,14 @@ def _accuracy_rows(account: Mapping[str, Any]) -> list[list[Cell]]:
     return [
         [
             split,
-            one["products"],
-            Share(one["before"]),
-            Share(one["after"]),
-            Share(one["difference"], (one["low"], one["high"]), signed=True),
-            one["won"],
-            one["lost"],
+            paired["products"],
+            Share(paired["before"]),
+            Share(paired["after"]),
+            Share(paired["difference"], (paired["low"], paired["high"]), signed=True),
+            paired["won"],
+            paired["lost"],
         ]
-        for split, one in account["accuracy"].items()
+        for split, paired in account["accuracy"].items()
     ]
 
 

@@ -31,11 +31,11 @@ def print_embed(output: str, run: Mapping[str, Any]) -> None:
     print(f"vectors: {output}/embeddings; ask them with `atlas-ray similar --embeddings {output}`")
 
 
-def print_similar(found: pa.Table) -> None:
+def print_similar(rows: pa.Table) -> None:
     """Print the most similar products, a row each."""
     table = Table("product", "similarity", "category path")
     table.columns[1].justify = "right"
-    for row in found.to_pylist():
+    for row in rows.to_pylist():
         table.add_row(row["product_id"], f"{row['similarity']:.4f}", _path(row["category_path"]))
     wide_console().print(table)
 

@@ -49,7 +49,7 @@ COLUMNS_SAID = {
 def write_page(
     folder: str,
     scored: ScoredRun,
-    found: Tallies,
+    tallies: Tallies,
     metrics: Mapping[str, PathMetrics],
     notes: Sequence[str],
     *,
@@ -61,7 +61,7 @@ def write_page(
     Args:
         folder: Where to.
         scored: The scoring run, whose products are shown.
-        found: What was counted, by split.
+        tallies: The counts by split.
         metrics: What was measured, by split.
         notes: What there is to know of the figures.
         model: The run's model, for what only it can say; None leaves that out.
@@ -70,8 +70,8 @@ def write_page(
     Returns:
         The paths outside the taxonomy that the model would say, rows of `NEW_PATHS`; None if it was not asked.
     """
-    split = found.headline
-    one, counts = metrics[split], found.by_split[split]
+    split = tallies.headline
+    figures, counts = metrics[split], tallies.by_split[split]
     identity = scored.identity
     explainer = _explainer(model, scored) if model else None
     about = (
@@ -79,21 +79,21 @@ def write_page(
         f"{str(scored.run.get('finished_at', ''))[:19]}"
     )
     parts = [
-        summary([evaluation_verdict(split, one), *evaluation_details(one), *notes], _tiles(one)),
+        summary([evaluation_verdict(split, figures), *evaluation_details(figures), *notes], _tiles(figures)),
         section(
             "By split",
             _headline(metrics),
             paragraph(
                 "Small: 95% bootstrap intervals over products, in percent. Hierarchical F1 counts the names of the "
                 "longest common prefix. An answer holds where the path, or the ancestor that was answered with, is "
-                f"right. Everything below is of the {one.products:,} {products_of(split)}."
+                f"right. Everything below is of the {figures.products:,} {products_of(split)}."
             ),
         ),
-        section("By level", _levels(one)),
+        section("By level", _levels(figures)),
         section(
             "F-score and support",
             paragraph("Each point is a category path; those with few products are the ones to collect more of."),
-            draw_support(one.paths),
+            draw_support(figures.paths),
         ),
     ]
     confused = _costliest(counts)
@@ -107,7 +107,7 @@ def write_page(
     )
     parts += [
         section("The confusions that cost most", *_confusions(confused, examples)),
-        section("The paths most often missed", _missed(one)),
+        section("The paths most often missed", _missed(figures)),
         *_trust(counts),
         *_slices(counts),
     ]
@@ -120,10 +120,11 @@ def write_page(
         parts.append(_new_paths(paths, outside))
         proposed = [
             {
-                "split": split, "category_path": list(path), "products": len(some), "probability": some[0].probability,
-                "product_ids": [outside[one.row]["product_id"] for one in some],
+                "split": split, "category_path": list(path), "products": len(proposals),
+                "probability": proposals[0].probability,
+                "product_ids": [outside[proposal.row]["product_id"] for proposal in proposals],
             }
-            for path, some in paths.items()
+            for path, proposals in paths.items()
         ]  # fmt: skip
     if embeddings:
         parts.append(_label_errors(scored, embeddings))
@@ -140,17 +141,17 @@ def _explainer(model: str, scored: ScoredRun) -> "Explainer":
     return explainer
 
 
-def _tiles(one: PathMetrics) -> list[tuple[str, Share]]:
+def _tiles(figures: PathMetrics) -> list[tuple[str, Share]]:
     levels = [
-        (f"level {level} right", _share(one, f"level_{level}", accuracy))
-        for level, accuracy in enumerate(one.levels, 1)
+        (f"level {level} right", _share(figures, f"level_{level}", accuracy))
+        for level, accuracy in enumerate(figures.levels, 1)
     ]
     return [
-        ("whole path right", _share(one, "exact")),
+        ("whole path right", _share(figures, "exact")),
         *levels[:-1],
-        ("macro F1, each path alike", _share(one, "macro_f1")),
-        ("of the products answered", Share(one.answered)),
-        ("of the answers hold", Share(one.precision)),
+        ("macro F1, each path alike", _share(figures, "macro_f1")),
+        ("of the products answered", Share(figures.answered)),
+        ("of the answers hold", Share(figures.precision)),
     ]
 
 
@@ -173,13 +174,15 @@ def _share(one: PathMetrics, name: str, value: float | None = None) -> Share:
     return Share(getattr(one, name) if value is None else value, one.intervals.get(name))
 
 
-def _levels(one: PathMetrics) -> str:
-    errors = (*one.level_calibration_errors, *[None] * len(one.levels))
+def _levels(figures: PathMetrics) -> str:
+    errors = (*figures.level_calibration_errors, *[None] * len(figures.levels))
     return table(
         ("level", "accuracy", "macro F1", "calibration error"),
         (
-            (level, _share(one, f"level_{level}", accuracy), Share(f1), Share(error))
-            for level, (accuracy, f1, error) in enumerate(zip(one.levels, one.level_macro_f1, errors, strict=False), 1)
+            (level, _share(figures, f"level_{level}", accuracy), Share(f1), Share(error))
+            for level, (accuracy, f1, error) in enumerate(
+                zip(figures.levels, figures.level_macro_f1, errors, strict=False), 1
+            )
         ),
     )
 
@@ -212,8 +215,8 @@ def _confusions(
         yield gallery(list(zip(thumbnails([row["image_uri"] for row in rows]), captions, strict=True)))
 
 
-def _missed(one: PathMetrics) -> str:
-    rows = sorted(one.paths, key=lambda row: (-row.missed, row.path))[:MISSED]
+def _missed(figures: PathMetrics) -> str:
+    rows = sorted(figures.paths, key=lambda row: (-row.missed, row.path))[:MISSED]
     head = ("category path", "missed", "products", "recall", "precision")
     return table(
         head,
@@ -270,14 +273,14 @@ def _explained(explainer: "Explainer", right: Sequence[Any], wrong: Sequence[Any
         yield section(f"Where it looked: {kind} answers", *(shown or [paragraph("none")]), *notes)
 
 
-def _looked(row: Mapping[str, Any], found: "Strip") -> str:
-    said, true = format_path(row["category_path"]), format_path(row["true_category_path"])
-    about = f"{row['product_id']}: {said} ({row['probability']:.1%})"
-    about += "" if said == true else f"; labelled {true}"
-    about += f"; {found.explains}" if found.explains else ""
-    if isinstance(found.drawing, str):
-        return heading(about) + paragraph(f"its picture cannot be shown: {found.drawing}")
-    return heading(about) + strip(found.drawing, STRIP_BYTES)
+def _looked(row: Mapping[str, Any], drawn: "Strip") -> str:
+    predicted, true = format_path(row["category_path"]), format_path(row["true_category_path"])
+    about = f"{row['product_id']}: {predicted} ({row['probability']:.1%})"
+    about += "" if predicted == true else f"; labelled {true}"
+    about += f"; {drawn.explains}" if drawn.explains else ""
+    if isinstance(drawn.drawing, str):
+        return heading(about) + paragraph(f"its picture cannot be shown: {drawn.drawing}")
+    return heading(about) + strip(drawn.drawing, STRIP_BYTES)
 
 
 def _of_different_paths(rows: Sequence[Any]) -> list[Any]:
@@ -287,21 +290,23 @@ def _of_different_paths(rows: Sequence[Any]) -> list[Any]:
     return list(by_path.values())[:EXPLAINED]
 
 
-def _new_paths(found: Mapping[CategoryPath, Sequence["Proposal"]], rows: Sequence[Any]) -> str:
-    listed = list(found.items())
+def _new_paths(by_path: Mapping[CategoryPath, Sequence["Proposal"]], rows: Sequence[Any]) -> str:
+    listed = list(by_path.items())
     head = ("path", "products", "highest probability")
     parts = [
         paragraph(
             f"Of the {len(rows):,} products of which the model thinks most that they belong nowhere, those for which "
             "it would spell another path than the taxonomy's if it were free to."
         ),
-        table(head, ((format_path(path), len(some), Share(some[0].probability)) for path, some in listed)),
+        table(
+            head, ((format_path(path), len(proposals), Share(proposals[0].probability)) for path, proposals in listed)
+        ),
     ]
-    for path, some in listed[:NEW_PATHS]:
+    for path, proposals in listed[:NEW_PATHS]:
         parts.append(heading(format_path(path)))
         parts.append(gallery([
             (one.thumbnail, f"labelled {format_path(rows[one.row]['true_category_path'])}; {one.probability:.1%}")
-            for one in some[:NEW_EACH]
+            for one in proposals[:NEW_EACH]
         ]))  # fmt: skip
     return section("Paths that the taxonomy does not have", *parts)
 

@@ -143,15 +143,15 @@ class Explainer:
                 some = [rows[number * GROUP + place] for place in good]
                 given = {name: [found.get(row["product_id"]) for row in some] for name, found in texts.items()}
                 table, maps = self._predictor.explain(Products(pixels, given))
-                for place, row, said, seen, looked in zip(good, some, table.to_pylist(), pixels, maps, strict=True):
-                    if said["category_path"] is None:
+                for place, row, answer, seen, looked in zip(good, some, table.to_pylist(), pixels, maps, strict=True):
+                    if answer["category_path"] is None:
                         drawn[place] = Strip(NOT_A_NUMBER.code)
                         continue
-                    levels = _levels(said)
+                    levels = _levels(answer)
                     names = ["", *(f"{name} {probability:.1%}" for name, probability in levels)]
                     pictures = frames(seen.numpy(), looked.numpy(), len(levels))
                     drawing = list(zip(pictures, names, strict=True))
-                    drawn[place] = Strip(drawing, _another(row["category_path"], said["category_path"]))
+                    drawn[place] = Strip(drawing, _another(row["category_path"], answer["category_path"]))
             yield from drawn
 
     def new_paths(self, rows: Sequence[Mapping[str, Any]]) -> dict[CategoryPath, list[Proposal]]:
@@ -163,23 +163,23 @@ class Explainer:
         Returns:
             For each path the products, the surest first; the paths of most products first.
         """
-        found: dict[CategoryPath, list[Proposal]] = defaultdict(list)
+        proposals: dict[CategoryPath, list[Proposal]] = defaultdict(list)
         for number, contents in enumerate(picture_groups([row["image_uri"] for row in rows])):
             _, good, pixels = self._decoded(contents)
             for place, (path, probability) in zip(good, self._predictor.propose(Products(pixels)), strict=True):
                 if path and path not in self._leaves:
                     shown = thumbnail(contents[place])
-                    found[path].append(Proposal(probability, number * GROUP + place, shown))
-        listed = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+                    proposals[path].append(Proposal(probability, number * GROUP + place, shown))
+        listed = sorted(proposals.items(), key=lambda item: (-len(item[1]), item[0]))
         return {path: sorted(some, key=lambda one: (-one.probability, one.row)) for path, some in listed}
 
     def _decoded(self, contents: Sequence[bytes | FetchError]) -> tuple[list[str], list[int], Tensor]:
         """Return why each picture cannot be looked at, "" if it can, which can, and the pixels of those."""
-        files = [b"" if isinstance(one, FetchError) else one for one in contents]
+        files = [b"" if isinstance(content, FetchError) else content for content in contents]
         pixels, refused = self._predictor.decode(files)
         codes = [
-            one.code if isinstance(one, FetchError) else refused[place].code if place in refused else ""
-            for place, one in enumerate(contents)
+            content.code if isinstance(content, FetchError) else refused[place].code if place in refused else ""
+            for place, content in enumerate(contents)
         ]
         good = [place for place, code in enumerate(codes) if not code]
         return codes, good, pixels[torch.tensor(good, dtype=torch.int64)]
@@ -206,8 +206,8 @@ def _narrowed(settings: Mapping[str, Any]) -> tuple[Taxonomy | None, CategoryPat
     return read_taxonomy(source) if source else None, parse_path(within) if within else ()
 
 
-def _another(answer: Sequence[str] | None, said: Sequence[str]) -> str:
+def _another(answer: Sequence[str] | None, explained: Sequence[str]) -> str:
     """Say which path a drawing explains, where it is neither the run's answer nor below the ancestor that it gave."""
-    own = list(answer or ())
-    same = list(said)[: len(own)] == own
-    return "" if same else f"the strip explains {format_path(said)}, the model's answer about this picture"
+    answered = list(answer or ())
+    same = list(explained)[: len(answered)] == answered
+    return "" if same else f"the strip explains {format_path(explained)}, the model's answer about this picture"

@@ -70,10 +70,10 @@ def _matched(letters: str) -> str | None:
 
 @functools.cache
 def _common() -> list[str]:
-    found = []
+    paths = []
     for name in COMMON:
         try:
-            found.append(str(ImageFont.truetype(name, 12).path))  # searches the folders of the system
+            paths.append(str(ImageFont.truetype(name, 12).path))  # searches the folders of the system
         except OSError:
             continue
-    return found
+    return paths

@@ -88,13 +88,13 @@ def review_page(
     if explainer is not None and not explainer.attends:
         note = f"the model {explainer.model_id} has no attention over the picture that could be shown"
     elif explainer is not None:
-        for number, (row, found) in enumerate(
+        for number, (row, attention) in enumerate(
             zip(rows[: len(cards)], explainer.strips(rows[: len(cards)]), strict=True)
         ):
-            if isinstance(found.drawing, str):
+            if isinstance(attention.drawing, str):
                 continue
-            looked = strip(found.drawing, STRIP_BYTES)
-            card = _card(row, leaves.choices(row), looked, explains=found.explains)
+            looked = strip(attention.drawing, STRIP_BYTES)
+            card = _card(row, leaves.choices(row), looked, explains=attention.explains)
             room -= len(card.encode()) - len(cards[number].encode())
             if room < 0:
                 break
@@ -171,13 +171,13 @@ class _Leaves:
 
     def choices(self, row: dict[str, Any]) -> list[tuple[CategoryPath, Choice, float | None]]:
         """Return what is proposed for a product, at most nine: each path, how the page chooses it, its probability."""
-        found: list[tuple[CategoryPath, Choice, float | None]] = []
+        choices: list[tuple[CategoryPath, Choice, float | None]] = []
         for path, probability in _proposed(row):
             if path in self._place:
-                found.append((path, self._place[path], probability))
+                choices.append((path, self._place[path], probability))
             elif path in self._inner:
-                found.append((path, list(path), probability))
-        return found[:9]
+                choices.append((path, list(path), probability))
+        return choices[:9]
 
 
 def _packed(paths: Sequence[CategoryPath]) -> list[list[int | str]]:

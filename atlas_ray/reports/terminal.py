@@ -162,7 +162,7 @@ def _rate(run: dict[str, Any]) -> str:
 def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
     """Print the metrics by split, and the paths that fare worst."""
     console = wide_console()
-    depth = max(len(one.levels) for one in metrics.values())
+    depth = max(len(figures.levels) for figures in metrics.values())
     table = Table(
         "split",
         "products",
@@ -175,17 +175,17 @@ def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    for split, one in metrics.items():
-        levels = [f"{value:.4f}" for value in one.levels] + ["-"] * (depth - len(one.levels))
+    for split, figures in metrics.items():
+        levels = [f"{value:.4f}" for value in figures.levels] + ["-"] * (depth - len(figures.levels))
         table.add_row(
             split,
-            str(one.products),
-            f"{one.exact:.4f}",
+            str(figures.products),
+            f"{figures.exact:.4f}",
             *levels,
-            f"{one.hierarchical_f1:.4f}",
-            f"{one.macro_f1:.4f}",
-            f"{one.calibration_error:.4f}",
-            str(one.unscored),
+            f"{figures.hierarchical_f1:.4f}",
+            f"{figures.macro_f1:.4f}",
+            f"{figures.calibration_error:.4f}",
+            str(figures.unscored),
         )
     console.print(table)
     split = next(name for name in ("test", "held out", "all") if name in metrics)
@@ -268,10 +268,10 @@ def print_migration(report: Any) -> None:
     table = Table("", "rows", "migrated", "undetermined", "without a path", "why undetermined")
     for column in table.columns[1:5]:
         column.justify = "right"
-    for what, reasons in run["undetermined_by_reason"].items():
-        names = (what, f"{what}_migrated", f"{what}_undetermined", f"{what}_without_path")
+    for kind, reasons in run["undetermined_by_reason"].items():
+        names = (kind, f"{kind}_migrated", f"{kind}_undetermined", f"{kind}_without_path")
         why = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
-        table.add_row(what, *(str(counts[name]) for name in names), why)
+        table.add_row(kind, *(str(counts[name]) for name in names), why)
     console.print(table)
     identity = run["identity"]
     made, old = run["made_with_taxonomy_id"], identity["old_taxonomy_id"]
@@ -280,9 +280,9 @@ def print_migration(report: Any) -> None:
             f"what was migrated is of the taxonomy {made}, the old one given is {old}; paths that it lacks are unknown"
         )
         console.print(text)
-    for name, what in (("rescore", "products"), ("relabel", "labels")):
-        if counts.get(f"{what}_undetermined"):
-            console.print(f"  {report.output}/{name} lists the {what} without a certain place; to decide on them:")
+    for name, kind in (("rescore", "products"), ("relabel", "labels")):
+        if counts.get(f"{kind}_undetermined"):
+            console.print(f"  {report.output}/{name} lists the {kind} without a certain place; to decide on them:")
             flag = "--run" if "run" in identity else "--catalog"
             source = f"{flag} {report.output} --products {report.output}/{name}"
             console.print(f"    atlas-ray review {source} --output NEW --serve")

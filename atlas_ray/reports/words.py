@@ -20,29 +20,31 @@ def products_of(split: str) -> str:
     return NOUNS.get(split, f"{split} products")
 
 
-def evaluation_verdict(split: str, one: PathMetrics) -> str:
+def evaluation_verdict(split: str, figures: PathMetrics) -> str:
     """Say how many products are right, and what is taken for what most often."""
-    text = f"{one.exact:.1%} of {one.products:,} {products_of(split)} right"
-    if one.confusion is None:
+    text = f"{figures.exact:.1%} of {figures.products:,} {products_of(split)} right"
+    if figures.confusion is None:
         return text
-    true, predicted = (f"\u201c{format_path(path)}\u201d" for path in (one.confusion.true, one.confusion.predicted))
-    count = one.confusion.products
+    true, predicted = (
+        f"\u201c{format_path(path)}\u201d" for path in (figures.confusion.true, figures.confusion.predicted)
+    )
+    count = figures.confusion.products
     often = "once" if count == 1 else "most often, twice" if count == 2 else f"most often, {count:,} times"
     return f"{text}; {true} is taken for {predicted} {often}"
 
 
-def evaluation_details(one: PathMetrics) -> list[str]:
+def evaluation_details(figures: PathMetrics) -> list[str]:
     """Say how sure the first figure is, how far the probabilities can be trusted, and what is missing."""
     sentences = []
-    if bounds := one.intervals.get("exact"):
+    if bounds := figures.intervals.get("exact"):
         sentences.append(
             f"With as many other products of the same kind, between {bounds[0]:.1%} and {bounds[1]:.1%} would be right "
             "(95% interval)."
         )
-    remedy = "; `atlas-ray calibrate` mends that" if one.calibration_error > OFF else ""
-    sentences.append(f"Its probabilities are {100 * one.calibration_error:.1f} points off on average{remedy}.")
-    if one.unscored:
-        sentences.append(f"{one.unscored:,} of the products have no answer, which counts as wrong.")
+    remedy = "; `atlas-ray calibrate` mends that" if figures.calibration_error > OFF else ""
+    sentences.append(f"Its probabilities are {100 * figures.calibration_error:.1f} points off on average{remedy}.")
+    if figures.unscored:
+        sentences.append(f"{figures.unscored:,} of the products have no answer, which counts as wrong.")
     return sentences
 
 
@@ -56,13 +58,13 @@ def comparison_verdict(account: Mapping[str, Any]) -> str:
     if not accuracy:
         return "no product has labels that judge both runs, so nothing says which one is right"
     split = headline_split(accuracy)
-    one = accuracy[split]
-    where = "on the test split" if split == "test" else f"on all {one['products']:,} labelled products"
-    if one["low"] <= 0 <= one["high"]:
-        return f"no difference {where}"
-    better = "second" if one["difference"] > 0 else "first"
-    points = 100 * abs(one["difference"])
-    return f"the {better} run is right more often {where}, by {points:.1f} points"
+    paired = accuracy[split]
+    measured_on = "on the test split" if split == "test" else f"on all {paired['products']:,} labelled products"
+    if paired["low"] <= 0 <= paired["high"]:
+        return f"no difference {measured_on}"
+    better = "second" if paired["difference"] > 0 else "first"
+    points = 100 * abs(paired["difference"])
+    return f"the {better} run is right more often {measured_on}, by {points:.1f} points"
 
 
 def headline_split(accuracy: Mapping[str, Any]) -> str:

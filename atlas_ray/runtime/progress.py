@@ -150,11 +150,11 @@ class ProgressDisplay:
         return (new - self._first_done) / max(now - self._first_at, 1e-3)
 
     def _read(self) -> tuple[dict[str, int], list[str]]:
-        own = dict(self._own)
+        counted = dict(self._own)
         if self._actor is None:
-            return own, []
+            return counted, []
         try:
             counts, lines = ray.get(self._actor.read.remote(), timeout=5)
         except RayError:  # a failed display must not end the job
-            return own, []
-        return own | counts, lines
+            return counted, []
+        return counted | counts, lines

@@ -105,18 +105,18 @@ class ServeConfig(Settings):
         Raises:
             ConfigError: for a name that is none, or that is there twice.
         """
-        found: dict[str, str] = {}
+        models: dict[str, str] = {}
         for part in filter(None, (part.strip() for part in self.model.split(","))):
             name, separator, uri = part.partition("=")
             name, uri = (name, uri) if separator and "/" not in name else (DEFAULT_MODEL, part)
             if not MODEL_NAME.fullmatch(name):
                 raise ConfigError(f"model name {name!r}; expected lower-case letters, digits, - and _, at most 63")
-            if name in found:
-                raise ConfigError(f"model {name!r} is there twice: {found[name]} and {uri}; give each NAME=ARTIFACT")
-            found[name] = uri
-        if not found:
+            if name in models:
+                raise ConfigError(f"model {name!r} is there twice: {models[name]} and {uri}; give each NAME=ARTIFACT")
+            models[name] = uri
+        if not models:
             raise ConfigError(f"model is {self.model!r}; expected an artifact")
-        return found
+        return models
 
     def absolute(self) -> Self:
         """Return the same with absolute paths: other processes, in other folders, read them."""

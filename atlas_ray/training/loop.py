@@ -104,11 +104,11 @@ def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float
     return 0 < patience <= since
 
 
-def diverged(what: str, config: TrainConfig) -> NotFiniteError:
+def diverged(reason: str, config: TrainConfig) -> NotFiniteError:
     """Return the error that ends a diverged training, with advice."""
     rates = " ".join(f"{flag_of(name)} {rate:g}" for name, rate in config.to_dict().items() if name.endswith("_lr"))
     return NotFiniteError(
-        f"the training diverged: {what}, with {rates} --precision {config.precision}; no model is written. "
+        f"the training diverged: {reason}, with {rates} --precision {config.precision}; no model is written. "
         "Train with --fresh and lower learning rates"
         + ("" if config.precision == "float32" else ", or with --precision float32")
     )

@@ -147,16 +147,16 @@ def _split(
     drawn: Sequence[Candidate], pixels: Tensor, zoomed: NDArray[np.bool_], usable: Sequence[int], seed: int
 ) -> dict[str, Examples]:
     places = {name: [index for index in usable if split_of(drawn[index].product_id, seed) == name] for name in SPLITS}
-    for name, where in places.items():
-        found = int(zoomed[where].sum())
-        if not 0 < found < len(where):
+    for name, rows in places.items():
+        count = int(zoomed[rows].sum())
+        if not 0 < count < len(rows):
             raise CatalogError(
-                f"the split {name!r} has {found} zoomed and {len(where) - found} normal pictures, of {len(usable)} "
+                f"the split {name!r} has {count} zoomed and {len(rows) - count} normal pictures, of {len(usable)} "
                 "that could be used; each split needs both, so give more pictures"
             )
     return {
-        name: Examples(pixels[where], zoomed[where], np.array([drawn[index].product_id for index in where]))
-        for name, where in places.items()
+        name: Examples(pixels[rows], zoomed[rows], np.array([drawn[index].product_id for index in rows]))
+        for name, rows in places.items()
     }
 
 

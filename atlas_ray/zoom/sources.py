@@ -57,8 +57,8 @@ def draw_candidates(config: ZoomTraining) -> Candidates:
         return _catalog(config.catalog, config.pictures, rng)
     if config.labels is not None:
         base = _base(config.labels, config.image_base)
-        found, refused = _labels(config.labels, base)
-        where = (
+        candidates, refused = _labels(config.labels, base)
+        origin = (
             f"looked for below {base}, which --image-base names"
             if config.image_base
             else (f"looked for below {base}, the folder of {config.labels}; --image-base names another one")
@@ -68,10 +68,10 @@ def draw_candidates(config: ZoomTraining) -> Candidates:
         assert config.normal is not None
         zoomed, refused = _folder(config.zoomed, zoomed=True)
         normal, more = _folder(config.normal, zoomed=False)
-        found, refused = zoomed + normal, refused + more
-        where = f"found in {config.zoomed} and {config.normal}"
-    drawn = rng.permutation(len(found))[: config.pictures]
-    return Candidates([found[index] for index in drawn], where, refused=refused)
+        candidates, refused = zoomed + normal, refused + more
+        origin = f"found in {config.zoomed} and {config.normal}"
+    drawn = rng.permutation(len(candidates))[: config.pictures]
+    return Candidates([candidates[index] for index in drawn], origin, refused=refused)
 
 
 def _catalog(catalog: str, pictures: int, rng: np.random.Generator) -> Candidates:
@@ -123,15 +123,15 @@ def _folder(folder: str, *, zoomed: bool) -> Found:
     base = storage.absolute(folder)
     if not storage.is_folder(base):
         raise CatalogError(f"{folder}: no such folder")
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     refused: list[dict[str, object]] = []
     for name, _ in storage.walk(base):
         if printable(name) != name:
             message = f"{base}, {printable(name)}: its name is not UTF-8; rename it"
             refused.append(quarantine_row("train", "bad_encoding", message))
         elif not storage.is_hidden(name):
-            found.append(Candidate(storage.join(base, name), os.path.splitext(name)[0], zoomed))
-    return found, refused
+            candidates.append(Candidate(storage.join(base, name), os.path.splitext(name)[0], zoomed))
+    return candidates, refused
 
 
 def _base(source: str, image_base: str | None) -> str:
@@ -164,14 +164,14 @@ def _labels(source: str, base: str) -> Found:
     if not isinstance(entries, list):
         raise CatalogError(f'{source}: no list of pictures; expected [{{"filename": ..., "label": "zoomed"}}, ...]')
     in_folders = all(storage.is_folder(storage.join(base, name)) for name in ("zoomed", "normal"))
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     refused: list[dict[str, object]] = []
     for position, entry in enumerate(entries, 1):
         try:
-            found.append(_entry(entry, base, in_folders))
+            candidates.append(_entry(entry, base, in_folders))
         except RowError as error:
             refused.append(quarantine_row("train", error.code, f"{source}, picture {position}: {error.message}"))
-    return found, refused
+    return candidates, refused
 
 
 def _entry(entry: Any, base: str, in_folders: bool) -> Candidate:

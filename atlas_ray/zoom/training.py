@@ -116,13 +116,13 @@ def _judged_unseen(config: ZoomTraining, examples: Examples, device: torch.devic
     products, owner = np.unique(examples.product_ids, return_inverse=True)
     folds = min(config.folds, len(products))
     fold = (np.random.default_rng(config.seed).permutation(len(products)) % folds)[owner]  # (count,)
-    found = np.zeros(len(examples), np.float32)
+    probabilities = np.zeros(len(examples), np.float32)
     for number in range(folds):
         print(f"for the threshold: network {number + 1} of {folds}", file=sys.stderr, flush=True)
         held_out = examples.take(fold == number)
         network, _ = _fit(config, examples.take(fold != number), held_out, device)
-        found[fold == number] = _predictor(config, network, device)(held_out.pixels)
-    return found
+        probabilities[fold == number] = _predictor(config, network, device)(held_out.pixels)
+    return probabilities
 
 
 def _predictor(config: ZoomTraining, network: ZoomNetwork, device: torch.device) -> ZoomPredictor:

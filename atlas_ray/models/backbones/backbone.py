@@ -66,11 +66,11 @@ class Backbone(nn.Module):
 
 def _weighted(module: nn.Module) -> list[nn.Module]:
     """Return the outermost modules inside a module that hold weights themselves."""
-    found = []
+    modules = []
     for child in module.children():
         has_weights = next(child.parameters(recurse=False), None) is not None
-        found += [child] if has_weights else _weighted(child)
-    return found
+        modules += [child] if has_weights else _weighted(child)
+    return modules
 
 
 def fuse_batch_norm(backbone: Backbone) -> Backbone:
