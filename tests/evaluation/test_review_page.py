@@ -24,6 +24,7 @@ from atlas_ray.evaluation.review_server import MAX_BODY_BYTES, Corrections, revi
 from atlas_ray.formats.spreadsheet import unguarded
 from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, UNDETERMINED
 from atlas_ray.taxonomy import Taxonomy
+from tests.support.pages import SIZES, watched_page
 from tests.support.parts import picture, scored_run
 
 expect.set_options(timeout=30_000)
@@ -71,19 +72,10 @@ def folder(shop: str, tmp_path: Path) -> Path:
     return tmp_path / "review"
 
 
-@pytest.fixture(params=[(1280, 900), (375, 812)], ids=["desk", "phone"])
+@pytest.fixture(params=SIZES.values(), ids=list(SIZES))
 def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
-    width, height = request.param
-    context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
-    opened = context.new_page()
-    wrong: list[Any] = []
-    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: wrong.append(error))
-    opened.on("dialog", lambda dialog: wrong.append(dialog.message))
-    yield opened
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    assert wrong == []
-    context.close()
+    with watched_page(browser, request.param, sites=("file:", "http://127.0.0.1:")) as opened:
+        yield opened
 
 
 def rows_of(path: Path) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The pages that commands write, opened from their files in a real browser."""
 
 import io
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,27 +12,17 @@ from playwright.sync_api import Browser, Page, expect
 from atlas_ray.evaluation.paths import evaluate
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.reports.page import Share, document, json_text, section, summary, table
+from tests.support.pages import SIZES, watched_page
 from tests.support.parts import picture, scored_run
 
 NAMES = ("Shirts", "Jackets", "<img src=x onerror=alert(1)>", "साड़ी")
 
 
-@pytest.fixture(
-    params=[(1280, "light"), (1280, "dark"), (375, "light"), (375, "dark")], ids=lambda one: f"{one[0]}-{one[1]}"
-)
+@pytest.fixture(params=itertools.product(SIZES, ("light", "dark")), ids="-".join)
 def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
-    width, scheme = request.param
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    opened = context.new_page()
-    wrong: list[Any] = []
-    opened.on("request", lambda sent: None if sent.url.startswith(("file:", "data:")) else wrong.append(sent.url))
-    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: wrong.append(error))
-    opened.on("dialog", lambda dialog: wrong.append(dialog.message))
-    yield opened
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    assert wrong == []
-    context.close()
+    size, scheme = request.param
+    with watched_page(browser, SIZES[size], color_scheme=scheme) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

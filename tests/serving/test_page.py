@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -11,6 +10,7 @@ from playwright.sync_api import Browser, FileChooser, Page, expect
 
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.endpoint import Endpoint, endpoint
+from tests.support.pages import SIZES, watched_page
 from tests.support.parts import make_fused, picture
 
 pytestmark = pytest.mark.ray
@@ -35,23 +35,12 @@ def running(browser: Browser, small_model: str, folder: Path, garments: Taxonomy
         yield started
 
 
-@pytest.fixture(params=[(1280, 900), (375, 812)], ids=["desk", "phone"])
+@pytest.fixture(params=SIZES.values(), ids=list(SIZES))
 def page(request: pytest.FixtureRequest, browser: Browser, running: Endpoint) -> Iterator[Page]:
-    width, height = request.param
-    context = browser.new_context(viewport={"width": width, "height": height})
-    opened = context.new_page()
-    wrong: list[Any] = []
-    opened.on(
-        "request", lambda sent: None if sent.url.startswith((running.url, "blob:", "data:")) else wrong.append(sent.url)
-    )
-    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: wrong.append(error))
-    opened.goto(running.url)
-    expect(opened.locator("#model")).to_contain_text("category paths")
-    yield opened
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    assert [text for text in wrong if "422" not in str(text)] == []
-    context.close()
+    with watched_page(browser, request.param, sites=(running.url,), expected="422") as opened:
+        opened.goto(running.url)
+        expect(opened.locator("#model")).to_contain_text("category paths")
+        yield opened
 
 
 def keep(page: Page, name: str, tmp_path: Path) -> None:
