@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.arrays import Array, list_offsets, or_null
+from atlas_ray.prediction.aggregate import Means
 from atlas_ray.runs.leaves import find_leaves, path_lengths, path_prefixes
 from atlas_ray.schemas import ALTERNATIVE, CATEGORY_PATH, MEANS, PATH_KEY_SEPARATOR, UNDETERMINED, path_keys
 from atlas_ray.taxonomy import CategoryPath
@@ -124,10 +125,8 @@ def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id
     moved = paths.new[:size]
     certain = moved >= 0
     answers = np.flatnonzero((paths.new >= 0) & certain[row] & ~again)
-    owner, chosen, total = _added_up(row[answers], paths.new[answers], weight[answers])
-    first = np.diff(owner, prepend=-1) > 0
-    best, probability = np.full(size, -1), np.zeros(size)
-    best[owner[first]], probability[owner[first]] = chosen[first], total[first]
+    ranked = _added_up(row[answers], paths.new[answers], weight[answers])
+    best, probability = ranked.best(size)
 
     leaf = paths.at(best)
     level = np.where(old.above, path_lengths(predicted), 0)
@@ -139,8 +138,8 @@ def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id
     stays = certain & ~regrouped
     answered = stays & (names > 0)
     sure = np.where(old.above, table["probability"].fill_null(0).to_numpy(), probability)
-    rest = ~first | old.above[owner]
-    others = _alternatives(owner[rest], paths.at(chosen[rest]), total[rest], size)
+    rest = (ranked.place > 0) | old.above[ranked.product]
+    others = _alternatives(ranked.product[rest], paths.at(ranked.path[rest]), ranked.probability[rest], size)
     migrated = _replace(
         table,
         {
@@ -162,13 +161,13 @@ def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id
     return migrated, pa.concat_tables([lost, pa.table(columns, schema=UNDETERMINED).filter(pa.array(regrouped))])
 
 
-def _added_up(row: Array, path: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """Return the different paths of each row with their sums, (pairs,) each: row, path and sum, likeliest first."""
+def _added_up(row: Array, path: Array, weight: Array) -> Means:
+    """Return the different paths of each row with the sums of their weights; equal ones keep their order."""
     size = int(path.max(initial=0)) + 1
     pairs, first, inverse = np.unique(row * size + path, return_index=True, return_inverse=True)
     total = np.bincount(inverse, weights=weight, minlength=len(pairs))
-    order = np.lexsort((first, -total, pairs // size))  # the order that they had where two are equally likely
-    return pairs[order] // size, pairs[order] % size, np.minimum(total[order], 1.0)
+    order = np.lexsort((first, -total, pairs // size))
+    return Means(pairs[order] // size, pairs[order] % size, np.minimum(total[order], 1.0))
 
 
 def _alternatives(owner: Array, paths: pa.Array, probability: Array, size: int) -> pa.Array:

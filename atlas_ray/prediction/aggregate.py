@@ -1,7 +1,7 @@
-"""A product's probabilities, which are the mean over its pictures (Wirojwatanakul and Wangperawong 2019, late fusion).
+"""The probabilities of a product, which are the mean over its pictures (Wirojwatanakul and Wangperawong 2019).
 
-A path that a picture does not list counts as 0 there. What goes by a product's texts alone, since its picture could not
-be had, has no say beside a picture that was seen, and without one a single say.
+A path that a picture does not list counts as 0 there. A picture that could not be read only has the product's texts:
+it does not count beside pictures that were read, and without those it counts once.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from atlas_ray.arrays import Array, Booleans, first_of_each
 
 @dataclass(frozen=True)
 class Means:
-    """The paths of products, each product's most probable first; of equal ones that of the lower number."""
+    """The paths of products with their probabilities, by product and the most probable first."""
 
     product: Array
-    """(pairs,)"""
+    """(pairs,) the number of the product."""
     path: Array
-    """(pairs,)"""
+    """(pairs,) the number of the path."""
     probability: Array
-    """(pairs,) the mean over the product's pictures."""
+    """(pairs,)"""
 
     @property
     def place(self) -> Array:
-        """(pairs,) 0 for each product's best, then 1 and so on."""
+        """(pairs,) 0 for the best path of each product, then 1 and so on."""
         place: Array = np.arange(len(self.product)) - np.searchsorted(self.product, self.product)
         return place
 
     def best(self, products: int) -> tuple[Array, Array]:
-        """Return each product's best path and its probability, (products,) each; -1 and 0 where there is none."""
+        """Return the best path of each product and its probability, (products,) each; -1 and 0 if it has none."""
         best, probability = np.full(products, -1), np.zeros(products)
         first = self.place == 0
         best[self.product[first]], probability[self.product[first]] = self.path[first], self.probability[first]
@@ -39,7 +39,7 @@ class Means:
 
 @dataclass(frozen=True)
 class ListedPaths:
-    """The paths that pictures list."""
+    """The paths that are listed for pictures."""
 
     picture: Array
     """(listed,) the number of the picture."""
@@ -50,10 +50,10 @@ class ListedPaths:
     product: Array
     """(pictures,) the number of the product of each picture."""
     pictures: Array
-    """(products,) how many pictures each product has."""
+    """(products,) the number of pictures of each product."""
 
     def means(self) -> Means:
-        """Return the mean probability of each path over the pictures of a product."""
+        """Return the mean probability of each path over a product's pictures; of equal ones the lower number first."""
         paths = int(self.path.max(initial=0)) + 1
         pairs, inverse = np.unique(self.product[self.picture] * paths + self.path, return_inverse=True)
         product = pairs // paths
@@ -62,24 +62,24 @@ class ListedPaths:
         order = np.lexsort((pairs, -mean, product))
         return Means(product[order], pairs[order] % paths, mean[order])
 
-    def levels(self, nodes: Array, best: Array, own: Array, own_levels: Array) -> Array:
+    def levels(self, nodes: Array, best: Array, first: Array, first_levels: Array) -> Array:
         """Return the probability of each prefix of the products' paths, (products, depth); 0 past a path's end.
 
-        For a picture whose own path shares the prefix it is the picture's own; for another, the sum of
-        its listed paths that share it.
+        If a picture's best path has the prefix, its probability there is known; otherwise it is the sum of the
+        picture's listed paths that have it.
 
         Args:
-            nodes: As `path_nodes` returns them.
+            nodes: The result of `path_nodes`.
             best: (products,) the path of each product; -1 for none.
-            own: (pictures,) the path of each picture.
-            own_levels: (pictures, depth) the probability of each of its prefixes.
+            first: (pictures,) the best path of each picture.
+            first_levels: (pictures, depth) the probability of each of its prefixes.
         """
         mean = np.zeros((len(best), nodes.shape[1]))
         for level, node in enumerate(nodes.T):
             wanted = node[best][self.product]
             shared = self.probability * (node[self.path] == wanted[self.picture])
-            listed = np.bincount(self.picture, weights=shared, minlength=len(own))
-            each = np.where(node[own] == wanted, own_levels[:, level], listed) * (wanted >= 0)
+            listed = np.bincount(self.picture, weights=shared, minlength=len(first))
+            each = np.where(node[first] == wanted, first_levels[:, level], listed) * (wanted >= 0)
             total = np.bincount(self.product, weights=each, minlength=len(best))
             mean[:, level] = total / np.maximum(self.pictures, 1)
         return mean
@@ -98,11 +98,11 @@ def path_nodes(paths: Sequence[tuple[str, ...]]) -> Array:
 
 
 def has_a_say(product: Array, seen: Array) -> Booleans:
-    """Return which pictures count, (pictures,) bool: those that were seen, or one of a product without any.
+    """Return which pictures count, (pictures,) bool: those that were read, or one of a product without such.
 
     Args:
         product: (pictures,) the number of the product of each picture.
-        seen: (pictures,) whether its picture could be had.
+        seen: (pictures,) whether the picture was read.
     """
     has_seen = np.bincount(product, weights=seen) > 0
     counts: Booleans = seen | (first_of_each(product) & ~has_seen[product])
