@@ -25,6 +25,9 @@ import atlas_ray
 from atlas_ray import schemas
 from atlas_ray.cli.main import DESCRIPTION, command_parsers
 from atlas_ray.errors import CODES, RETRYABLE_CODES
+from atlas_ray.evaluation import columns, comparison, labels, paths, review
+from atlas_ray.runs.run_record import KEYS
+from atlas_ray.runs.tally import LEFT_OUT
 from atlas_ray.serving.api import build_api
 from atlas_ray.serving.settings import ServeConfig
 
@@ -40,6 +43,7 @@ def write(folder: Path) -> None:
         "cli": cli_page(),
         "settings": settings_page(),
         "tables": tables_page(),
+        "run-json": run_page(),
         "errors": errors_page(),
         "http-api": http_page(),
         "python-api": python_page(),
@@ -161,11 +165,12 @@ def _type_name(hint: Any) -> str:
 def tables_page() -> str:
     """Return the page of all tables that the project reads and writes."""
     parts = ["# Tables\n\nEvery table is a folder of Parquet files with the columns below, in this order."]
-    texts = _attribute_docs(schemas)
+    texts = {name.lower(): text for name, text in _attribute_docs(schemas).items()} | columns.TABLES
     for name, schema in tables().items():
-        parts.append(f"## {name}\n\n{texts.get(name.upper(), '')}")
+        parts.append(f"## {name}\n\n{texts.get(name, '')}")
+        meanings = schemas.COLUMNS | (columns.COLUMNS if name in columns.TABLES else {})
         rows = [
-            (f"`{field.name}`", f"`{field.type}`", "yes" if field.nullable else "no", schemas.COLUMNS[field.name])
+            (f"`{field.name}`", f"`{field.type}`", "yes" if field.nullable else "no", meanings[field.name])
             for field in schema
         ]
         parts.append(_table(("column", "type", "may be null", "meaning"), rows))
@@ -174,8 +179,18 @@ def tables_page() -> str:
 
 def tables() -> dict[str, pa.Schema]:
     """Return the schemas of all tables by name."""
-    found = {name.lower(): value for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
-    return found | {"embeddings": schemas.embeddings(512)}
+    data = {name.lower(): value for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
+    measured = paths.TABLES | {"new_paths": paths.NEW_PATHS, paths.FITTED: LEFT_OUT}
+    return {
+        **data,
+        "embeddings": schemas.embeddings(512),
+        **{f"evaluation/{name}": schema for name, schema in measured.items()},
+        "models": labels.MODELS,
+        "missed": labels.MISSED,
+        "moves": comparison.MOVES,
+        "products of a comparison": comparison.CHANGED,
+        "queue": review.QUEUE,
+    }
 
 
 def _attribute_docs(module: ModuleType) -> dict[str, str]:
@@ -188,6 +203,15 @@ def _attribute_docs(module: ModuleType) -> dict[str, str]:
             if isinstance(name, ast.Name):
                 texts[name.id] = inspect.cleandoc(str(node.value.value))
     return texts
+
+
+def run_page() -> str:
+    """Return the page of the keys of `run.json`."""
+    rows = [(f"`{key}`", ", ".join(jobs) or "all", meaning) for key, (jobs, meaning) in KEYS.items()]
+    return (
+        "# run.json\n\nA finished run has this file beside its tables. It is written last: a folder without it holds a "
+        "run that was stopped.\n\n" + _table(("key", "commands", "meaning"), rows) + "\n"
+    )
 
 
 def errors_page() -> str:

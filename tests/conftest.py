@@ -1,5 +1,6 @@
 """Real parts for the tests: an S3 server of its own process, a local Ray, a small model."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.crawl.browser import find_chromium
 from atlas_ray.demo.drawing import GARMENTS, draw_catalog
 from atlas_ray.errors import ConfigError
+from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
+from atlas_ray.runs.run_record import KEYS, RUN
 from atlas_ray.runtime.session import connect
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.held_files import HeldFiles
@@ -54,6 +57,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if skipped:
         why = "Chromium is not on PATH; install it, or name it with CHROMIUM_PATH"
         terminalreporter.write_line(f"{len(skipped)} tests of pages were skipped: {why}", red=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _described_runs() -> Iterator[None]:
+    """Check that the reference has each key of each `run.json` that a test's own process writes."""
+    write, commands = storage.write_bytes, {job for jobs, _ in KEYS.values() for job in jobs}
+
+    def checked(uri: str, data: bytes) -> None:
+        if uri.endswith(f"/{RUN}") and (run := json.loads(data))["job"] in commands:
+            described = {key for key, (jobs, _) in KEYS.items() if run["job"] in (jobs or commands)}
+            assert run.keys() <= described, f"atlas_ray.runs.run_record.KEYS lacks {run.keys() - described}"
+        write(uri, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "write_bytes", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

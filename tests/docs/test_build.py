@@ -10,6 +10,7 @@ import pytest
 import atlas_ray
 from atlas_ray.cli.main import command_parsers
 from atlas_ray.errors import CODES
+from atlas_ray.runs.run_record import KEYS
 from docs import generate
 
 pytestmark = pytest.mark.processes
@@ -51,14 +52,16 @@ def test_every_command_and_flag_is_in_the_reference(site: Path) -> None:
                 assert flag in ("-h", "--help") or f">{flag}<" in page, f"{name} {flag}"
 
 
-def test_every_code_and_column_is_in_the_reference(site: Path) -> None:
+def test_every_code_column_and_key_is_in_the_reference(site: Path) -> None:
     errors = (site / "reference" / "errors.html").read_text()
     assert all(f">{code}<" in errors for code in CODES)
     tables = (site / "reference" / "tables.html").read_text()
     for name, schema in generate.tables().items():
         assert f"<h2>{name}" in tables
         assert all(f">{column}<" in tables for column in schema.names)
-    assert {"products", "images", "predictions", "quarantine", "categorized"} <= generate.tables().keys()
+    assert {"products", "predictions", "quarantine", "evaluation/levels"} <= generate.tables().keys()
+    run = (site / "reference" / "run-json.html").read_text()
+    assert all(f">{key}<" in run for key in KEYS)
 
 
 def test_every_route_and_settings_class_is_in_the_reference(site: Path) -> None:
