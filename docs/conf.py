@@ -44,8 +44,9 @@ logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "di
 
 
 def setup(app: Sphinx) -> None:
-    """Write the reference before pages are looked for."""
+    """Write the reference and the notebooks before pages are looked for."""
     if Path(app.srcdir) == HERE:
-        from docs import generate
+        from docs import generate, notebooks
 
         generate.write(HERE / "reference")
+        notebooks.write(HERE)

@@ -10,7 +10,10 @@ import pytest
 from atlas_ray.cli.main import command_parsers
 
 ROOT = Path(__file__).parents[2]
-WRITTEN = {f"docs/reference/{name}.md" for name in ("cli", "settings", "tables", "errors", "http-api", "python-api")}
+WRITTEN = {
+    f"docs/reference/{name}.md"
+    for name in ("cli", "settings", "tables", "run-json", "errors", "http-api", "python-api")
+}
 """Pages that are made from the code."""
 PAGES = {
     name: path.read_text(encoding="utf-8")
@@ -81,8 +84,8 @@ def test_every_page_with_python_is_run() -> None:
     walks = "".join(file.read_text() for file in files)
     with_python = [name for name, text in PAGES.items() if "\n```python\n" in text]
     assert "README.md" in with_python
-    walked = [f"../{name}".replace("../docs/", "") for name in with_python]
-    assert [page for page in walked if f'"{page}"' not in walks] == []
+    walked = [f"../{name}".replace("../docs/", "").removesuffix(".md") for name in with_python]
+    assert [page for page in walked if not re.search(rf'"{page}\.(md|ipynb)"', walks)] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

@@ -1,5 +1,6 @@
 """Pages whose commands and code build on one another: what they show is run, from the first block to the last."""
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -16,20 +17,28 @@ DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def blocks(page: str, within: str) -> list[tuple[str, str]]:
+    """Return the language and the text of each block of a page, or of each cell of a notebook."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    if page.endswith(".ipynb"):
+        cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return [("bash" if cell.startswith("!") else "python", re.sub("^!", "", cell, flags=re.M)) for cell in cells]
+    if within:
+        text = text.partition(f"\n## {within}\n")[2].partition("\n## ")[0]
+        assert text, f"{page} has no section {within!r}"
+    return BLOCK.findall(text)
+
+
 def walk(page: str, replaced: Mapping[str, str] | None = None, within: str = "") -> dict[str, Any]:
     """Run the blocks of a page in the current folder; return the names of its Python.
 
     Args:
-        page: Its file, below `docs/`.
+        page: Its file, below `docs/`; of a notebook the cells are run.
         replaced: Texts in the blocks, and what stands for them.
         within: The heading of the only section to run.
     """
     names: dict[str, Any] = {"__name__": "walk"}
-    text = (DOCS / page).read_text(encoding="utf-8")
-    if within:
-        text = text.partition(f"\n## {within}\n")[2].partition("\n## ")[0]
-        assert text, f"{page} has no section {within!r}"
-    for language, block in BLOCK.findall(text):
+    for language, block in blocks(page, within):
         for text, other in (replaced or {}).items():
             block = block.replace(text, other)
         if language == "python":
@@ -81,7 +90,7 @@ def test_the_readme(small_model: str, shop: str, tmp_path: Path, monkeypatch: py
 @pytest.mark.usefixtures("local_ray")
 def test_a_picture_and_a_title_know_more_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names = walk("tutorials/picture-and-text.md")
+    names = walk("tutorials/picture-and-text.ipynb")
     right = names["right"]
     assert right["fused", "products"] > max(right["title", "products"], right["picture", "products"])
     assert right["fused", "jackets"] > right["title", "jackets"]
