@@ -1,6 +1,6 @@
-"""The kinds of models: one object each, with all that an artifact has to know of it.
+"""The kinds of models, each with all that an artifact has to know of it.
 
-How a kind answers is in `atlas_ray.prediction.networks.INFERENCES`, how it is trained in
+The inference of a kind is in `atlas_ray.prediction.networks.INFERENCES`, its training in
 `atlas_ray.training.settings.TRAININGS`, by the same names.
 """
 
@@ -17,29 +17,29 @@ from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 
 Members = Mapping[str, Any]
-"""The artifacts that a fused model fuses, by modality; {} of another one."""
+"""The artifacts that a fused model fuses, by modality; {} for another one."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of model. As it stands, one of pictures; other kinds say in what they differ."""
+    """A kind of model. The defaults are those of a model of pictures."""
 
     config: type[Any]
-    """The class of its configuration, which tells kinds apart."""
+    """The class of its configuration, by which kinds are recognized."""
     network: Callable[[Any], Any]
-    """Builds its network from a configuration."""
+    """A function that builds its network from a configuration."""
     spells: bool = False
-    """Whether it spells paths token by token. One that does not has a class for each leaf, or for each label."""
+    """Whether it spells paths token by token. Otherwise it has a class for each leaf or label."""
     has_words: bool = False
-    """Whether it reads texts, so that its artifact has the words that it knows."""
+    """Whether it reads texts, so that its artifact has a vocabulary."""
     has_members: bool = False
-    """Whether it fuses other models, which its artifact has copies of."""
+    """Whether it fuses other models, so that its artifact has copies of them."""
     modalities: Callable[[Any], tuple[str, ...]] = lambda config: (PICTURE,)  # noqa: ARG005
-    """Of a configuration: what it looks at of a product: picture, title, description."""
+    """A function of a configuration that returns the modalities that it reads: picture, title, description."""
     feature_widths: Callable[[Any, Members], tuple[int, ...]] = lambda model, members: (model.encoder.features,)  # noqa: ARG005
-    """Of a network and its members: how wide its features of each modality are, in the order of `reads`."""
+    """A function of a network and its members that returns the width of the features of each of its modalities."""
     image_size_px: Callable[[Any, Members], int] = lambda config, members: config.image_size_px  # noqa: ARG005
-    """Of a configuration and members: the side of the square that pictures become; 0 if it looks at none."""
+    """A function of a configuration and members that returns the side of the pictures; 0 if it reads none."""
 
 
 ZOOM_KIND = "zoom"
@@ -64,11 +64,11 @@ KINDS: dict[str, Kind] = {
     ),
     ZOOM_KIND: Kind(ZoomConfig, ZoomNetwork),
 }
-"""What an artifact can hold. A model of a picture's labels is a classifier, whose artifact names the labels."""
+"""The kinds by name. A model of a picture's labels is a classifier, whose artifact names the labels."""
 PATH_KINDS = tuple(name for name in KINDS if name != ZOOM_KIND)
 """The kinds that put products into a taxonomy."""
 MEMBER_KINDS = tuple(name for name in PATH_KINDS if not KINDS[name].has_members)
-"""What a fused model may be made of."""
+"""The kinds that a model may fuse."""
 
 
 def kind_of(model: Any) -> str:

@@ -163,7 +163,7 @@ def _settle_with_ray(
     connect()
     ledger: Any = ray.remote(num_cpus=0)(_Ledger).remote()
     with ProgressDisplay("importing", "rows", total=sum(part.rows for part in parts)) as display:
-        read = functools.partial(_PartRows, ray.put(reading), ledger=ledger, board=display.board)
+        read = functools.partial(_PartRows, ray.put(reading), ledger=ledger, board=display.actor)
         dataset = _read([read(part) for part in parts])
         if any(part.continues for part in parts):
             dataset = _fitted(dataset, read, ledger)

@@ -6,7 +6,7 @@ from atlas_ray.decoding.posterior import Posterior, posterior
 from atlas_ray.decoding.step import StepFunction
 from atlas_ray.decoding.tree import TrieTensors
 
-NEVER = float("-inf")
+NEG_INF = float("-inf")
 
 
 def beam_search(
@@ -31,33 +31,33 @@ def beam_search(
     node = torch.zeros(batch, 1, dtype=torch.int64, device=device)  # (batch, beams); -1: no prefix
     score = torch.zeros(batch, 1, device=device)  # (batch, beams) log p(prefix)
     done_node, done_score = node[:, :0], score[:, :0]  # (batch, done) paths that have ended
-    dropped = torch.full((batch,), NEVER, device=device)  # log of the mass that the beam let go
+    dropped = torch.full((batch,), NEG_INF, device=device)  # log of the mass that the beam let go
     for _ in range(tree.trie.depth):
         log_p, state = step(tree.token[node.clamp(min=0)], state)  # (batch, beams, vocabulary)
         child = tree.children[node.clamp(min=0)].masked_fill(node[:, :, None] < 0, -1)
         gain = log_p.gather(2, tree.token[child.clamp(min=0)])  # (batch, beams, children)
         if step.normalized_by_taxonomy:
-            gain = gain.masked_fill(child < 0, NEVER).log_softmax(2)
-        child_score = (score[:, :, None] + gain).masked_fill(child < 0, NEVER).flatten(1)
+            gain = gain.masked_fill(child < 0, NEG_INF).log_softmax(2)
+        child_score = (score[:, :, None] + gain).masked_fill(child < 0, NEG_INF).flatten(1)
         # Ended paths and new children compete; ended ones stand first, so that they win ties.
         all_score = torch.cat([done_score, child_score], 1)
         all_node = torch.cat([done_node, child.flatten(1)], 1)
         ranked = all_score.sort(dim=1, descending=True, stable=True)
         dropped = dropped.logaddexp(ranked.values[:, width:].logsumexp(1))
         kept_score, index = ranked.values[:, :width], ranked.indices[:, :width]
-        kept_node = all_node.gather(1, index).masked_fill(kept_score == NEVER, -1)
+        kept_node = all_node.gather(1, index).masked_fill(kept_score == NEG_INF, -1)
         beam = (index - done_node.shape[1]).clamp(min=0) // child.shape[2]  # where each came from
         ended = (kept_node >= 0) & (tree.leaf[kept_node.clamp(min=0)] >= 0)
         going = (kept_node >= 0) & ~ended
         done_node = kept_node.masked_fill(~ended, -1)
-        done_score = kept_score.masked_fill(~ended, NEVER)
+        done_score = kept_score.masked_fill(~ended, NEG_INF)
         # Prefixes that go on move to the front, in their order; the beam shrinks to the most of them.
         beams = int(going.sum(1).max())
         if beams == 0:
             break
         order = going.int().sort(dim=1, descending=True, stable=True).indices[:, :beams]
         node = kept_node.masked_fill(~going, -1).gather(1, order)
-        score = kept_score.masked_fill(~going, NEVER).gather(1, order)
+        score = kept_score.masked_fill(~going, NEG_INF).gather(1, order)
         state = tuple(select(part, beam.gather(1, order)) for part in state)
     last = len(tree.trie.leaves)
     leaf = torch.where(done_node >= 0, tree.leaf[done_node.clamp(min=0)], last)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atlas_ray.decoding.beam import NEVER, select
+from atlas_ray.decoding.beam import NEG_INF, select
 from atlas_ray.decoding.step import StepFunction
 from atlas_ray.taxonomy.vocabulary import END, PAD, START
 
@@ -35,8 +35,8 @@ def unconstrained_search(step: StepFunction, *, width: int = 5, max_length: int 
     for _ in range(max_length + 1):
         log_p, state = step(last, state)  # (batch, beams, vocabulary)
         vocabulary = log_p.shape[2]
-        log_p[:, :, [PAD, START]] = NEVER
-        stay = torch.full_like(log_p, NEVER)  # an ended sequence goes on with <end> at no cost
+        log_p[:, :, [PAD, START]] = NEG_INF
+        stay = torch.full_like(log_p, NEG_INF)  # an ended sequence goes on with <end> at no cost
         stay[:, :, END] = 0.0
         log_p = torch.where(ended[:, :, None], stay, log_p)
         ranked = (score[:, :, None] + log_p).flatten(1).sort(dim=1, descending=True, stable=True)

@@ -38,10 +38,10 @@ ODD = {
     "/odd/article.html": "not_a_product",
 }
 """Pages that the listings link to like products, and what becomes of each in a crawl."""
-HEALING = "/product/1.html"
-"""It answers 500 the first time, and is well afterwards."""
+RECOVERING = "/product/1.html"
+"""A page that answers 500 the first time and 200 afterwards."""
 WITHOUT_PICTURES = "/product/2.html"
-"""It asks that its pictures are not used for machine learning."""
+"""A page that asks that its pictures are not used for machine learning."""
 SLOW_S = 30.0
 ROBOTS = "User-agent: *\nDisallow: /odd/forbidden\nDisallow: /account/\n"
 
@@ -197,7 +197,7 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header("Location", redirects[self.path])
             self.send_header("Content-Length", "0")
             self.end_headers()
-        elif self.path == "/odd/broken.html" or (self.path == HEALING and asked == 1):
+        elif self.path == "/odd/broken.html" or (self.path == RECOVERING and asked == 1):
             self.send_error(500)
         else:
             if self.path == "/odd/slow.html":

@@ -1,1 +1,1 @@
-"""A trained model run over batches, on one device."""
+"""Predictions of trained models, batch by batch on one device."""

@@ -1,6 +1,6 @@
-"""The columns that an answer fills in the predictions table, each made from what a search found.
+"""The columns of the predictions table that an answer fills, each made from the result of a search.
 
-Dimensions: pictures; K paths, as many as a search keeps of a picture.
+Dimensions: pictures; K paths, the number that a search keeps for a picture.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from atlas_ray.schemas import ALTERNATIVE, PREDICTIONS
 
 
 class Answers:
-    """What searches in one scope found, as arrays of the fields of `Posterior`."""
+    """The results of searches in a scope, as arrays of the fields of `Posterior`."""
 
     def __init__(self, scope: Scope, found: Sequence[Posterior]) -> None:
         def joined(name: str) -> NDArray[Any]:
@@ -33,16 +33,16 @@ class Answers:
         self.outside = joined("outside")
         """(pictures,)"""
         self.missing = ~joined("finite")
-        """(pictures,) bool: a number of the answer is NaN or infinite, so that all of its columns are null."""
+        """(pictures,) bool: whether a number of the answer is NaN or infinite, so that its columns are null."""
         self.others = (self.leaf[:, 1:] >= 0) & ~self.missing[:, None]
-        """(pictures, K - 1) bool: where there is a path beside the best one."""
+        """(pictures, K - 1) bool: whether there is a path besides the best one."""
 
     def numbers(self, values: NDArray[Any]) -> pa.Array:
         """Return a column of numbers, (pictures,)."""
         return pa.array(values, mask=self.missing)
 
     def lists(self, values: pa.Array, kept: NDArray[np.bool_]) -> pa.Array:
-        """Return a column of lists: `values` are those that `kept`, (pictures, columns), says, row by row."""
+        """Return a column of lists; `values` are the kept ones of `kept`, (pictures, columns) bool, row by row."""
         return pa.ListArray.from_arrays(list_offsets(kept.sum(1)), values, mask=pa.array(self.missing))
 
 
@@ -74,9 +74,9 @@ COLUMNS: dict[str, Callable[[Answers], pa.Array]] = {
 
 
 def answer_table(scope: Scope, posteriors: Sequence[Posterior]) -> pa.Table:
-    """Turn what searches in a scope found into a table of `COLUMNS`, without a loop over pictures.
+    """Turn results of searches in a scope into a table of `COLUMNS`, without a loop over pictures.
 
-    A picture whose answer is no number has a row of nulls.
+    A picture whose answer is NaN or infinite has a row of nulls.
     """
     schema = pa.schema([PREDICTIONS.field(name) for name in COLUMNS])
     if not posteriors:

@@ -13,22 +13,22 @@ Found = TypeVar("Found")
 
 
 class FittingBatches:
-    """Runs a network over batches; where one does not fit the device's memory, over halves from then on.
+    """A runner of a network over batches. If one does not fit the device's memory, it uses halves from then on.
 
-    Once alone: where halves do not fit either, the size was chosen much too large, and whoever chose it
-    had better know than wait for all the sizes that fail.
+    The size is halved only once: if halves do not fit either, it was chosen much too large, and an error is more
+    useful than trying ever smaller sizes.
     """
 
     def __init__(self, size: int) -> None:
-        """Start with batches of a size."""
+        """Start with batches of this size."""
         self._asked_for = size
         self.size = size
 
     def run(self, batch: Products | Tensor, ask: Callable[[Any], Found]) -> list[Found]:
-        """Return what `ask` finds of a batch, part by part where it has to be.
+        """Return the results of `ask` for a batch, in parts if it does not fit.
 
         Raises:
-            ConfigError: where halves do not fit either.
+            ConfigError: if halves do not fit either.
         """
         try:
             return [ask(part) for part in batch.split(self.size)]

@@ -1,6 +1,6 @@
-"""A batch-callable class per model: pictures and texts of products in, columns of predictions out.
+"""Predictions of category paths, which give batches of pictures and texts the columns of predictions.
 
-Scoring, evaluation and serving use the same predictor; it knows nothing of Ray.
+Scoring, evaluation and serving use the same predictor. It does not know of Ray.
 """
 
 import os
@@ -30,7 +30,7 @@ from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.taxonomy.vocabulary import PAD
 
 MAX_SCOPES = 64
-"""Parts of the taxonomy that a predictor keeps ready."""
+"""The most parts of the taxonomy that a predictor keeps ready."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 ENGINE_HELP = "; ".join(f"{name}: {engine.summary}" for name, engine in ENGINES.items())
 
@@ -59,15 +59,15 @@ class PredictorConfig(Settings):
 
     @property
     def limits(self) -> PictureLimits:
-        """What is refused of pictures."""
+        """The limits of pictures."""
         return PictureLimits(min_side_px=self.min_side_px)
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Turn `auto` into the device at hand.
+    """Return the device of a name; of `auto` the GPU if there is one.
 
     Raises:
-        ConfigError: for a name that is no device, or one that is not there.
+        ConfigError: for an invalid name, or a device that the machine does not have.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -81,7 +81,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Turn `auto` into bfloat16 where the device has instructions for it."""
+    """Return the number format of a name; of `auto` bfloat16 if the device has instructions for it."""
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -93,7 +93,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 class PathPredictor:
-    """A model over batches: products to category paths."""
+    """A model that predicts the category paths of batches of products."""
 
     def __init__(
         self,
@@ -103,18 +103,17 @@ class PathPredictor:
         taxonomy: Taxonomy | None = None,
         within: CategoryPath = (),
     ) -> None:
-        """Prepare a model for inference; the artifact's network is taken over.
+        """Prepare a model for inference; the artifact's network is changed.
 
         Args:
             artifact: The model.
-            config: How to run it.
-            taxonomy: What may be predicted, where it is not what the model was trained on.
-            within: Predict below this node alone.
+            config: The settings of inference.
+            taxonomy: The taxonomy to predict in; by default the one that the model was trained on.
+            within: The node at or below which to predict.
 
         Raises:
-            TaxonomyError: where the taxonomy has names that the model does not know, or no node
-                `within`.
-            ConfigError: where the device is not there.
+            TaxonomyError: if the taxonomy has names that the model does not know, or no node `within`.
+            ConfigError: if the machine does not have the device.
         """
         self.config = config = config or PredictorConfig()
         self.device = choose_device(config.device)
@@ -129,43 +128,42 @@ class PathPredictor:
         self._inference = build_inference(artifact, self.device, self.dtype, config.engine)
         self._fitting = FittingBatches(config.batch_size)
         threads = config.decode_threads or min(os.cpu_count() or 1, 16)
-        # Each of these threads would start OpenMP threads of its own to resize, which then spin
-        # beside the model's.
+        # Otherwise each of these threads starts OpenMP threads to resize, which then spin beside the model's.
         self._pool = ThreadPoolExecutor(threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
-        # On a CPU the model keeps every core busy, and a thread that decodes beside it makes all of
-        # them wait at the next barrier: there the batches take turns.
+        # On a CPU the model keeps every core busy, and a thread that decodes meanwhile makes all of them wait at the
+        # next barrier. So there the batches take turns.
         self._ahead = ThreadPoolExecutor(1, "decode-ahead") if self.device.type == "cuda" else None
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """What may be predicted."""
+        """The taxonomy of the predictions."""
         return self.scope.taxonomy
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What the model looks at of a product: picture, title, description."""
+        """The modalities that the model reads: picture, title, description."""
         return self._inference.modalities
 
     @property
     def image_size_px(self) -> int:
-        """Side of the square that pictures become; 0 where the model looks at none."""
+        """The side of the square that pictures are resized to; 0 if the model reads none."""
         return self._inference.image_size_px
 
     @property
     def explains(self) -> bool:
-        """Whether the model can say where in the picture it looked."""
+        """Whether the model can tell where in the picture it looked."""
         return self._inference.attends
 
     @property
     def proposes(self) -> bool:
-        """Whether the model can spell paths that the taxonomy does not have."""
+        """Whether the model can spell paths that are not in the taxonomy."""
         return self._inference.proposes
 
     def narrowed(self, within: CategoryPath) -> Scope:
-        """Return the part of the taxonomy at and below a node; the last ones asked for are kept.
+        """Return the part of the taxonomy at and below a node; the last ones are cached.
 
         Raises:
-            TaxonomyError: where there is no such node.
+            TaxonomyError: if there is no such node.
         """
         if not within:
             return self.scope
@@ -179,7 +177,7 @@ class PathPredictor:
         return Scope.of(taxonomy, self._vocabulary, self.device, search=self.config.search, trained_on=self._trained_on)
 
     def decode(self, contents: Sequence[bytes]) -> tuple[Tensor, dict[int, PictureError]]:
-        """Decode pictures to (count, 3, size, size) uint8; refusals by index."""
+        """Decode pictures to (count, 3, size, size) uint8; return them, and the errors by index."""
         return decode_batch(contents, self.image_size_px, limits=self.config.limits, pool=self._pool)
 
     def __call__(
@@ -188,13 +186,12 @@ class PathPredictor:
         """Decode and predict; while a GPU runs the model on one batch, the next one is decoded.
 
         Args:
-            contents: The file of each picture; None where there is none.
-            texts: What else the model reads: a text for each of `contents`.
+            contents: The file of each picture; None for a product without one.
+            texts: The texts that the model reads, one for each of `contents`.
 
         Returns:
-            A table of `COLUMNS` with a row for each of `contents`, null where there was nothing
-            that the model could go by or its answer was no number, and what was refused, by index:
-            pictures, and such answers.
+            A table of `COLUMNS` with a row for each of `contents`, and errors by index. A row is null if the product
+            has none of the model's modalities, or if its answer is NaN or infinite, which is an error.
         """
         refused: dict[int, ItemError] = {}
         posteriors: list[Posterior] = []
@@ -212,15 +209,15 @@ class PathPredictor:
     def embed(
         self, contents: Sequence[bytes | None], texts: Texts | None = None
     ) -> tuple[NDArray[np.float32], dict[int, ItemError]]:
-        """Decode, and return what products are compared by, as `Inference.vectors` has it.
+        """Decode, and return the vectors that products are compared by, as `Inference.vectors`.
 
         Args:
             contents: As for a prediction.
-            texts: Likewise.
+            texts: As for a prediction.
 
         Returns:
-            (count, width), 0 in the rows where there was nothing that the model could go by or a number
-            was none, and what was refused, by index: pictures, and such rows.
+            (count, width), and errors by index. A row is 0 if the product has none of the model's modalities, or if a
+            number is NaN or infinite, which is an error.
         """
         refused: dict[int, ItemError] = {}
         vectors = np.zeros((len(contents), sum(self.feature_widths)), np.float32)
@@ -233,7 +230,7 @@ class PathPredictor:
     def _batches(
         self, contents: Sequence[bytes | None], texts: Texts, refused: dict[int, ItemError]
     ) -> Iterator[tuple[list[int], Products]]:
-        """Decode batch after batch: yield the products that have something to go by, and their indices."""
+        """Decode batch after batch: yield the products that the model can answer, and their indices."""
         size = self.config.batch_size
         batches = [contents[start : start + size] for start in range(0, len(contents), size)]
         ahead: Future[tuple[Tensor, dict[int, PictureError]]] | None = None
@@ -257,16 +254,16 @@ class PathPredictor:
         return self.decode([content or b"" for content in batch])
 
     def answerable(self, products: Products) -> list[int]:
-        """Return which products have something that the model looks at."""
+        """Return the products that have a modality of the model."""
         if products.seen is None and PICTURE in self.modalities:
             return list(range(len(products)))
         return products.present(self.modalities).any(1).nonzero()[:, 0].tolist()
 
     def predict(self, products: Products) -> pa.Table:
-        """Predict for decoded products, each of which has something to go by.
+        """Predict for decoded products, each of which the model can answer.
 
         Returns:
-            A table of `COLUMNS`; a row is null where its answer is no number.
+            A table of `COLUMNS`; a row is null if its answer is NaN or infinite.
         """
         return answer_table(self.scope, [self.infer(batch) for batch in products.split(self.config.batch_size)])
 
@@ -275,8 +272,8 @@ class PathPredictor:
         """Predict for decoded products, each in a scope of its own; the network takes them together.
 
         Args:
-            products: Each of them with something to go by.
-            scopes: For each product, from `narrowed`.
+            products: Products that the model can answer.
+            scopes: The scope of each product, from `narrowed`.
         """
         tables, order = [], []
         start = 0
@@ -297,18 +294,18 @@ class PathPredictor:
 
     @torch.inference_mode()
     def explain(self, products: Products, scope: Scope | None = None) -> tuple[pa.Table, Tensor]:
-        """Predict for decoded products, and say where the decoder looked while it spelled each path.
+        """Predict for decoded products, and return where the decoder looked while it spelled each path.
 
         Args:
-            products: Each of them with a picture.
-            scope: What may be answered, where it is not all.
+            products: Products with a picture.
+            scope: The part of the taxonomy to answer in; None for all of it.
 
         Returns:
-            A table of `COLUMNS`, and maps (count, depth, rows, columns) in float32: each level's
-            sums to 1, and those past a path's end are 0.
+            A table of `COLUMNS`, and maps (count, depth, rows, columns) in float32: that of each level sums to 1, and
+            those past a path's end are 0.
 
         Raises:
-            ConfigError: where no encoder-decoder looks at the picture, so that there is no attention.
+            ConfigError: if no encoder-decoder reads the picture, so that there is no attention.
         """
         if not self.explains:
             raise ConfigError(f"model {self.model_id} is no encoder-decoder, whose attention maps say where it looked")
@@ -325,16 +322,16 @@ class PathPredictor:
 
     @torch.inference_mode()
     def propose(self, products: Products) -> list[tuple[CategoryPath, float]]:
-        """Spell what comes first to the model's mind, whether or not the taxonomy has it (Atlas, Table 2).
+        """Spell the most probable path of each product, in the taxonomy or not (Atlas, Table 2).
 
         Args:
-            products: Each of them with a picture.
+            products: Products with a picture.
 
         Returns:
-            For each the path and its probability; () where no sequence of names came to an end.
+            The path of each product and its probability; () if no sequence of names came to an end.
 
         Raises:
-            ConfigError: where the model does not spell paths.
+            ConfigError: if the model does not spell paths.
         """
         if not self.proposes:
             raise ConfigError(f"model {self.model_id} is no encoder-decoder, which alone spells paths of its own")
@@ -349,10 +346,10 @@ class PathPredictor:
 
     @torch.inference_mode()
     def infer(self, products: Products) -> Posterior:
-        """Run the network and the search over one batch of decoded products.
+        """Run the network and the search over a batch of decoded products.
 
         Raises:
-            ConfigError: where the device has no memory for half a batch.
+            ConfigError: if the device has no memory for half a batch.
         """
         self._take_threads()
         found = self._fitting.run(products, lambda part: self._search(self._inference.encode(part), self.scope))
@@ -360,7 +357,7 @@ class PathPredictor:
 
     @torch.inference_mode()
     def _vectors(self, products: Products) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the products' vectors, 0 where a number is none, and where all are."""
+        """Return the products' vectors, 0 for those with a number that is NaN or infinite, and which are finite."""
         self._take_threads()
         vectors = torch.cat(self._fitting.run(products, self._inference.vectors))  # (batch, width)
         finite = vectors.isfinite().all(1)

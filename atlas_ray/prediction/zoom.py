@@ -1,4 +1,4 @@
-"""The zoom filter over batches: decoded pictures in, probabilities out; it knows nothing of Ray."""
+"""Predictions of the zoom filter, which give batches of decoded pictures a probability. It does not know of Ray."""
 
 import numpy as np
 import torch
@@ -11,27 +11,27 @@ from atlas_ray.prediction.paths import choose_device, choose_dtype
 
 
 class ZoomPredictor:
-    """Tells how likely pictures are zoomed.
+    """A model that predicts whether pictures are zoomed.
 
     Attributes:
-        image_size_px: The side of the pictures that it takes.
-        threshold: A picture of at least this probability is zoomed.
+        image_size_px: The side of the pictures that it reads.
+        threshold: The lowest probability of a picture that counts as zoomed.
         model_id: The content id of its artifact.
     """
 
     def __init__(
         self, artifact: ZoomArtifact, *, device: str = "auto", precision: str = "auto", batch_size: int = 64
     ) -> None:
-        """Prepare a filter; the artifact's network is taken over.
+        """Prepare a filter; the artifact's network is changed.
 
         Args:
             artifact: The filter.
             device: cpu, cuda, cuda:N or auto.
             precision: float32, bfloat16 or auto.
-            batch_size: Pictures the network takes at once.
+            batch_size: The number of pictures in a batch of the network.
 
         Raises:
-            ConfigError: where the device is not there.
+            ConfigError: if the machine does not have the device.
         """
         self.model_id = artifact.id
         self.image_size_px = artifact.model.config.image_size_px
@@ -47,10 +47,10 @@ class ZoomPredictor:
     def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
         """Return the probability of being zoomed, (count,), of pictures (count, 3, size, size) uint8.
 
-        NaN where a number is none.
+        It is NaN if the network's result is not finite.
 
         Raises:
-            ConfigError: where the device has no memory for half a batch.
+            ConfigError: if the device has no memory for half a batch.
         """
         if not len(pictures):
             return np.zeros(0, np.float32)

@@ -17,7 +17,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 """(3, size, size), as the model sees a picture."""
 
 COLOR = (255, 96, 0)
-OPAQUE = 190  # of 255: what was looked at most stays to be seen
+OPAQUE = 190  # of 255, so that the part that was looked at most stays visible
 SIDE_PX = 224
 CAPTION_PX = 24
 BASELINE_PX, FONT_PX = 17, 13
@@ -52,7 +52,7 @@ def strip(pixels: Pixels, maps: Maps, levels: Sequence[tuple[str, float]]) -> Im
     Args:
         pixels: The picture.
         maps: Where the model looked, at least as many levels as there are captions.
-        levels: What stands below each: its name and its probability. A name that no font at hand can
+        levels: The caption of each: its name and its probability. A name that no installed font can
             write is the level's number.
     """
     shown = frames(pixels, maps, len(levels))
@@ -66,7 +66,7 @@ def strip(pixels: Pixels, maps: Maps, levels: Sequence[tuple[str, float]]) -> Im
 
 
 def _write(draw: ImageDraw.ImageDraw, level: int, name: str, probability: float) -> None:
-    """Write a level's caption below it; where it is too long, the name is cut."""
+    """Write a level's caption below it; a name that is too long is cut."""
     default_font = own_font(FONT_PX)
     name = unicodedata.normalize("NFC", plain(name))
     font = font_of(name, FONT_PX)

@@ -25,7 +25,7 @@ Ticks = Sequence[tuple[float, str]]
 def draw_support(rows: Sequence[PathRow]) -> str:
     """Draw each path's F-score against its support on a log axis, as Figure 5 of the Atlas paper.
 
-    A point under the pointer says which path it is.
+    A point under the pointer shows its path.
     """
     supported = [row for row in rows if row.support]
     most = max((row.support for row in supported), default=1)

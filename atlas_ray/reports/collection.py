@@ -7,7 +7,7 @@ SHOWN = 10
 
 
 def print_crawl(folder: str, run: Mapping[str, Any]) -> None:
-    """Say what a crawl found.
+    """Print the result of a crawl.
 
     Args:
         folder: Of the crawl.
@@ -33,7 +33,7 @@ def print_crawl(folder: str, run: Mapping[str, Any]) -> None:
 
 
 def print_fetch(output: str, run: Mapping[str, Any]) -> None:
-    """Say what a fetch stored.
+    """Print the result of a fetch.
 
     Args:
         output: Of the fetch.
@@ -46,7 +46,7 @@ def print_fetch(output: str, run: Mapping[str, Any]) -> None:
 
 
 def print_filter(output: str, run: Mapping[str, Any]) -> None:
-    """Say what a filter kept.
+    """Print the result of a filter.
 
     Args:
         output: Of the filter.
@@ -62,7 +62,7 @@ def print_filter(output: str, run: Mapping[str, Any]) -> None:
 
 
 def print_duplicates(output: str, run: Mapping[str, Any], straddling: int, changed: int) -> None:
-    """Say what a search for duplicates found.
+    """Print the result of a search for duplicates.
 
     Args:
         output: Of the search.
@@ -81,7 +81,7 @@ def print_duplicates(output: str, run: Mapping[str, Any], straddling: int, chang
 
 
 def print_relabel(report: Any) -> None:
-    """Say what became of the corrections (`atlas_ray.catalog.corrections.RelabelReport`)."""
+    """Print the result of corrections (`atlas_ray.catalog.corrections.RelabelReport`)."""
     done = ", ".join(f"{count} {name}" for name, count in report.outcomes.items() if count) or "none taken over"
     splits = ", ".join(f"{name} {count}" for name, count in sorted(report.splits.items()))
     print(f"{report.corrections} corrections: {done}" + (f"; by split: {splits}" if splits else ""))
@@ -97,7 +97,7 @@ def print_relabel(report: Any) -> None:
 
 
 def print_select(report: Any) -> None:
-    """Say what was found (`atlas_ray.catalog.selection.SelectReport`)."""
+    """Print the result of a selection (`atlas_ray.catalog.selection.SelectReport`)."""
     print(f"{report.products} of {report.listed} listed products, {report.images} pictures")
     _print_refused(report)
     print(f"the catalogue of them: {report.output}")

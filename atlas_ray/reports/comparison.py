@@ -37,7 +37,7 @@ MOVES = ("from", "to", "products", "probability before", "probability after", "l
 
 
 def write_comparison_page(output: str) -> None:
-    """Write `comparison.html` from the tables beside it; it asks for nothing from outside, and is under 5 MB.
+    """Write `comparison.html` from the tables beside it; it requests nothing from outside, and is under 5 MB.
 
     Args:
         output: Where `atlas_ray.evaluation.comparison` left `comparison.json`, `moves.parquet` and `products.parquet`.
@@ -85,7 +85,7 @@ def _tiles(account: Mapping[str, Any]) -> list[tuple[str, Cell]]:
 
 
 def print_comparison(output: str) -> None:
-    """Print what moved, and which run is right more often."""
+    """Print the moves, and which run is right more often."""
     account, moves = _read(output)
     console = wide_console()
     for fact in _facts(account):
@@ -107,7 +107,7 @@ def _read(output: str) -> tuple[dict[str, Any], pa.Table]:
 
 
 def _facts(account: Mapping[str, Any]) -> list[str]:
-    """Return in sentences what was compared, and how much of it moved."""
+    """Return sentences about the runs, and about how many products moved."""
     before, after, products = account["before"], account["after"], account["products"]
     facts = [
         f"before: {before['run']}, model {before['model_id']}",

@@ -25,7 +25,7 @@ INK, PAPER, MISSING = "#1a1a1a", "#ffffff", "#e4e4e4"
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture as its file's bytes, and what stands below it."""
+    """A picture as the bytes of its file, and its caption."""
 
     picture: bytes
     caption: str
@@ -43,7 +43,7 @@ def write_contact_sheet(folder_uri: str, sections: Sequence[Section]) -> None:
     """Write `contact-sheet.png` and `contact-sheet.html` into a folder.
 
     Pictures are squashed to squares, as the models see them. One that cannot be decoded gets a cell
-    that says why. The page asks for nothing from outside, runs no script and is under 5 MB.
+    that says why. The page requests nothing from outside, runs no script and is under 5 MB.
 
     Raises:
         ValueError: for more than `MAX_CELLS` cells.
@@ -61,7 +61,7 @@ def write_contact_sheet(folder_uri: str, sections: Sequence[Section]) -> None:
 
 
 Drawn = Sequence[tuple[str, Sequence[tuple[Image.Image | str, str]]]]
-"""Titles, and below each the thumbnails (or the code of what was wrong with the picture) and captions."""
+"""Titles with the thumbnails (or the error code of the picture) and captions below each."""
 
 
 def _png(sections: Drawn) -> bytes:

@@ -11,7 +11,7 @@ from atlas_ray.taxonomy import format_path
 
 
 def print_embed(output: str, run: Mapping[str, Any]) -> None:
-    """Say what an embedding run did.
+    """Print the result of an embedding run.
 
     Args:
         output: Its folder.

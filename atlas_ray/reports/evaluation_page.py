@@ -35,7 +35,7 @@ MISSED = 15
 """As many labels as the tables of the late-fusion paper."""
 MAX_BANDS = 20
 EXPLAINED, CANDIDATES = 4, 200
-"""Products that are shown with where the model looked, of as many different paths; chosen among so many."""
+"""Numbers of products that are shown with where the model looked, and of those that they are chosen from."""
 OUTSIDE, NEW_PATHS, NEW_EACH = 256, 8, 3
 ERRORS = 16
 STRIP_BYTES = 90_000
@@ -64,7 +64,7 @@ def write_page(
         tallies: The counts by split.
         metrics: What was measured, by split.
         notes: What there is to know of the figures.
-        model: The run's model, for what only it can say; None leaves that out.
+        model: The run's model, for the sections that need it; None leaves them out.
         embeddings: Where likely label errors are listed; None leaves them out.
 
     Returns:
@@ -133,7 +133,9 @@ def write_page(
 
 
 def _explainer(model: str, scored: ScoredRun) -> "Explainer":
-    from atlas_ray.reports.explainer import Explainer  # what runs models takes 200 MB that a report need not have
+    from atlas_ray.reports.explainer import (
+        Explainer,
+    )  # modules that run models take 200 MB, which a report without one does not need
 
     explainer, of_run = Explainer(model, scored), scored.identity.get("model_id")
     if of_run not in (None, explainer.model_id):

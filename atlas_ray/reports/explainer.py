@@ -73,7 +73,7 @@ class Strip:
     """The picture, and the same under the attention of each level, with what stands below each; a code where it cannot
     be read."""
     explains: str = ""
-    """What else the drawing explains, in words, where the model's answer here is not the run's."""
+    """A note about the drawing, if the model's answer is not the run's."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Explainer:
         return predictor
 
     def strips(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Strip]:
-        """Draw where the model looked in the picture of each product, in their order.
+        """Draw where the model looked in the picture of each product, in order.
 
         Args:
             rows: Of products of the run: `product_id`, `image_uri` and `category_path`, the run's answer.
@@ -185,7 +185,7 @@ class Explainer:
         return codes, good, pixels[torch.tensor(good, dtype=torch.int64)]
 
     def _texts(self, product_ids: Sequence[str]) -> dict[str, dict[str, str | None]]:
-        """Read what the model reads of some products, by field and product, from the catalogue that was scored."""
+        """Read the texts of products that the model reads, by field and product, from the catalogue that was scored."""
         fields = texts_of(self._predictor.modalities)
         if not fields or not product_ids:
             return {}
@@ -207,7 +207,7 @@ def _narrowed(settings: Mapping[str, Any]) -> tuple[Taxonomy | None, CategoryPat
 
 
 def _another(answer: Sequence[str] | None, explained: Sequence[str]) -> str:
-    """Say which path a drawing explains, where it is neither the run's answer nor below the ancestor that it gave."""
+    """Return a note about a drawing's path, if it is neither the run's answer nor below the ancestor that it gave."""
     answered = list(answer or ())
     same = list(explained)[: len(answered)] == answered
     return "" if same else f"the strip explains {format_path(explained)}, the model's answer about this picture"

@@ -17,7 +17,7 @@ COMMON = (
     "Nirmala.ttf", "LeelawUI.ttf", "Arial Unicode.ttf", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc",
     "Devanagari Sangam MN.ttc", "Thonburi.ttc",
 )  # fmt: skip
-"""Of Linux, Windows and macOS; tried where fontconfig knows of none."""
+"""Common fonts of Linux, Windows and macOS, for machines whose fontconfig knows none."""
 MATCH_TIMEOUT_S = 10.0
 
 
@@ -49,7 +49,7 @@ def _path_of(letters: str) -> str | None:
 
 @functools.lru_cache(maxsize=32)
 def _letters(path: str) -> frozenset[str]:
-    """Return what a font's file has glyphs of; nothing where it cannot be drawn with at any size."""
+    """Return the characters that a font's file has glyphs of; none if it cannot be used at any size."""
     try:
         ImageFont.truetype(path, 12)
         return frozenset(map(chr, FT2Font(path).get_charmap()))

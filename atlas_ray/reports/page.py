@@ -1,4 +1,4 @@
-"""A page that needs nothing else: its style, its script and its pictures are in it, and it asks for nothing.
+"""A page in a single file, which has its style, its script and its pictures, and requests nothing.
 
 What all pages look like, the endpoint's too, is in `look/look.css`.
 """
@@ -67,7 +67,7 @@ class Share:
 
 
 Cell = str | int | float | Share | None
-"""Of a table. None is what is not known, and an empty cell."""
+"""A cell of a table. None is an unknown value, shown as an empty cell."""
 
 
 def document(
@@ -89,7 +89,7 @@ def document(
         files: The names of a style and a script in `look/`, each without its ending, beside `look.css`.
         data: What the scripts find as JSON in the element `data`.
         connect: Whether the scripts may ask the server that the page came from.
-        bar: What stands between the head and the sections, as HTML.
+        bar: HTML between the head and the sections.
     """
     names = {entry.name for entry in LOOK.iterdir()}
     styles = ["look.css", *(f"{name}.css" for name in files if f"{name}.css" in names)]
@@ -127,7 +127,7 @@ def section(title: str, *parts: str, kind: str = "") -> str:
 
 
 def summary(sentences: Sequence[str], tiles: Sequence[tuple[str, Cell]] = ()) -> str:
-    """Return the first part of a page: what there is to know, in words, the first sentence heaviest, and in numbers."""
+    """Return the first part of a page, a summary in sentences, the first of them emphasized, and in numbers."""
     shown = "".join(
         f'<div class="tile"><b>{html.escape(_written(value))}</b><span>{html.escape(plain(name))}</span>'
         f"{_interval(value)}</div>"
@@ -144,7 +144,7 @@ def heading(text: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Return a paragraph, which is not shortened; what stands between backticks is code."""
+    """Return a paragraph, which is not shortened; text between backticks is code."""
     marked = CODE.sub(r"<code>\1</code>", html.escape(text))
     return f"<p>{marked}</p>"
 
@@ -186,7 +186,7 @@ def gallery(cells: Sequence[tuple[Image.Image | str, str]], budget_bytes: int = 
     """Return pictures in a grid, each with its caption.
 
     Args:
-        cells: A picture, or a word where there is none, and what stands below it.
+        cells: Pictures, or a word for a missing one, with their captions.
         budget_bytes: What each picture may take of the page.
     """
     figures = [
@@ -207,7 +207,7 @@ def strip(frames: Sequence[tuple[Image.Image, str]], budget_bytes: int) -> str:
 
 
 def shown(picture: Image.Image | str, budget_bytes: int) -> str:
-    """Return a picture, or a word where there is none."""
+    """Return a picture, or a word if there is none."""
     if isinstance(picture, str):
         return f'<span class="missing">{html.escape(plain(picture))}</span>'
     return f'<img alt="" src="{jpeg_uri(picture, budget_bytes)}">'
@@ -229,13 +229,13 @@ def jpeg_uri(picture: Image.Image, budget_bytes: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Return the text in one line of at most `MAX_TEXT_CHARACTERS`, without what cannot be printed."""
+    """Return the text in one line of at most `MAX_TEXT_CHARACTERS`, without characters that cannot be printed."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 1] + "…"
 
 
 def thumbnail(content: bytes | FetchError, size_px: int = THUMBNAIL_PX, *, whole: bool = False) -> Image.Image | str:
-    """Return a small picture, or the code of what is wrong with it.
+    """Return a small picture, or its error code.
 
     Args:
         content: The file.

@@ -1,6 +1,6 @@
 """The page of a review queue, on which a person decides: pictures, paths to choose from, and a picker of all leaves.
 
-The look of a product is HTML of the page; what is decided about it, by `look/review.js`, is exact data beside it.
+A product is shown as HTML. Decisions about it, by `look/review.js`, are made on exact data beside that.
 """
 
 import hashlib
@@ -59,12 +59,12 @@ def review_page(
     Args:
         about: What the queue is of.
         queue: As `atlas_ray.reports.review.QUEUE` has it.
-        taxonomy: Whose leaves a person chooses from; where None, a path that the queue does not have is typed.
+        taxonomy: The taxonomy whose leaves a person chooses from; without it, paths outside the queue are typed.
         scored: The run that the products are of, if any.
-        explainer: What says where it looked, for as many as the page has room for.
+        explainer: Draws where the model looked, for as many products as the page has room for.
 
     Returns:
-        The page, of under 5 MB, and what there is to say of its attention strips.
+        The page, of under 5 MB, and a note about its attention strips.
     """
     listed = queue["note"].null_count < len(queue)
     ranked = queue if listed else queue.filter(queue["margin"].is_valid())
@@ -128,7 +128,7 @@ def review_page(
 
 
 def _words(queue: pa.Table, listed: bool, count: int) -> list[str]:
-    """Say what is on the page, and what becomes of it."""
+    """Return sentences about the page, and about the use of its decisions."""
     total = len(queue)
     more = f", {count:,} of them on this page; the rest is in queue.csv" if count < total else ""
     order = "" if listed else " Smallest margin first: the best path's probability minus the second best one's."
@@ -144,7 +144,7 @@ def _keys() -> str:
 
 
 def _digest(queue: pa.Table) -> str:
-    """Return what tells this queue's decisions from those of another one in the same browser."""
+    """Return a key that keeps this queue's decisions apart from those of another one in the same browser."""
     text = json.dumps(queue.select(["product_id", "category_path", "note"]).to_pylist())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -170,7 +170,7 @@ class _Leaves:
         self.size = len(json_text(self.packed).encode())
 
     def choices(self, row: dict[str, Any]) -> list[tuple[CategoryPath, Choice, float | None]]:
-        """Return what is proposed for a product, at most nine: each path, how the page chooses it, its probability."""
+        """Return at most nine proposals for a product: each path, its form on the page, and its probability."""
         choices: list[tuple[CategoryPath, Choice, float | None]] = []
         for path, probability in _proposed(row):
             if path in self._place:

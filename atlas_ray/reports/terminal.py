@@ -23,7 +23,7 @@ MISSED, SIDE_BY_SIDE = 15, 3
 
 
 def print_import(report: Any) -> None:
-    """Print what an import did (`atlas_ray.catalog.importer.ImportReport`)."""
+    """Print the result of an import (`atlas_ray.catalog.importer.ImportReport`)."""
     console = wide_console()
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none labelled"
     _print_columns(console, report.columns, report.unused)
@@ -59,7 +59,7 @@ def print_import(report: Any) -> None:
 
 
 def print_preview(preview: Any) -> None:
-    """Print what an import would read (`atlas_ray.catalog.preview.Preview`)."""
+    """Print a preview of an import (`atlas_ray.catalog.preview.Preview`)."""
     console = wide_console()
     _print_columns(console, preview.reader.columns_taken, preview.unused)
     for product in preview.products[:SHOWN]:
@@ -125,7 +125,7 @@ def _print_split_origins(console: Console, origins: Counter[str]) -> None:
 
 
 def print_score(report: Any) -> None:
-    """Print what a scoring run did (`atlas_ray.runs.run_record.RunReport`)."""
+    """Print the result of a scoring run (`atlas_ray.runs.run_record.RunReport`)."""
     console = wide_console()
     counts, run = report.counts, report.run
     if report.already_done:
@@ -260,7 +260,7 @@ def print_changes(changes: TaxonomyChanges) -> None:
 
 
 def print_migration(report: Any) -> None:
-    """Print what a migration did (`atlas_ray.runs.run_record.RunReport`)."""
+    """Print the result of a migration (`atlas_ray.runs.run_record.RunReport`)."""
     console = wide_console()
     run, counts = report.run, report.counts
     if report.already_done:
@@ -290,7 +290,7 @@ def print_migration(report: Any) -> None:
 
 
 def print_labels(report: Any, folder: str) -> None:
-    """Print what models of labels name (`atlas_ray.evaluation.labels.LabelReport`)."""
+    """Print the figures of models of labels (`atlas_ray.evaluation.labels.LabelReport`)."""
     console = wide_console()
     single = [row for row in report.models if row["policy"] is None]
     fused = [row for row in report.models if row["policy"] is not None]
@@ -331,7 +331,7 @@ def _last(uri: str) -> str:
 
 
 def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> None:
-    """Print what an endpoint says of pictures: a row each."""
+    """Print the answers of an endpoint, a row for each picture."""
     table = Table("picture", "category path", "probability", "next best", "")
     table.columns[2].justify = table.columns[4].justify = "right"
     for name, result in rows:
@@ -360,7 +360,7 @@ def _some(console: Console, title: str, items: list[tuple[Any, int]]) -> None:
 
 
 def wide_console() -> Console:
-    """Return a console that prints texts as they are, and does not cut lines where the output is no terminal."""
+    """Return a console that prints texts as they are, and does not cut lines if the output is not a terminal."""
     console = plain_console()
     return console if console.is_terminal else plain_console(width=160)
 

@@ -21,7 +21,7 @@ def products_of(split: str) -> str:
 
 
 def evaluation_verdict(split: str, figures: PathMetrics) -> str:
-    """Say how many products are right, and what is taken for what most often."""
+    """Return a sentence about the share of right products, and the most frequent confusion."""
     text = f"{figures.exact:.1%} of {figures.products:,} {products_of(split)} right"
     if figures.confusion is None:
         return text
@@ -34,7 +34,7 @@ def evaluation_verdict(split: str, figures: PathMetrics) -> str:
 
 
 def evaluation_details(figures: PathMetrics) -> list[str]:
-    """Say how sure the first figure is, how far the probabilities can be trusted, and what is missing."""
+    """Return sentences about the first figure's interval, the probabilities, and missing answers."""
     sentences = []
     if bounds := figures.intervals.get("exact"):
         sentences.append(
@@ -49,7 +49,7 @@ def evaluation_details(figures: PathMetrics) -> list[str]:
 
 
 def comparison_verdict(account: Mapping[str, Any]) -> str:
-    """Say which of two runs is right more often, if either is.
+    """Return a phrase about which of two runs is right more often, if either is.
 
     Args:
         account: What `comparison.json` holds.

@@ -15,7 +15,7 @@ class Leaves:
     """The best leaf of each of some products."""
 
     paths: pa.Array
-    """The best leaf's path; null if there is none."""
+    """The best leaf's path; null without one."""
     probability: pa.Array
     """The probability of the leaf, which is less than that of an answer above it."""
     above: Array

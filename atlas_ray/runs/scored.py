@@ -42,11 +42,11 @@ class ScoredRun:
         return found if isinstance(found, dict) else {}
 
     def match_labels(self) -> str | None:
-        """Hold the products' labels against what the run may answer with.
+        """Compare the products' labels with the paths that the run may answer with.
 
         Returns:
-            How many labels and products no answer can be right for; None if all can be, and where the run of an
-            older version does not say what it may answer with.
+            A sentence about labels and products that no answer can be right for; None if there are none, or if the
+            run is of an older version that does not record the paths.
 
         Raises:
             TaxonomyError: if no label is in the run's taxonomy.
@@ -66,7 +66,7 @@ class ScoredRun:
 
         Args:
             columns: Which.
-            where: Which rows, by these columns.
+            where: A filter of rows by these columns.
 
         Raises:
             CatalogError: if a file is damaged.

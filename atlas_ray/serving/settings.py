@@ -22,36 +22,38 @@ MIB = 1024 * 1024
 class ServeConfig(Settings):
     """What is served, to whom, and how much of it."""
 
-    model: str = setting("an artifact, or NAME=ARTIFACT for each of several, of which the first is asked", several=True)
-    image_prefixes: str = setting("folders that image_uri may point into, none by default", "", several=True)
-    http_images: bool = setting("let image_uri be a public http(s) address", False)
-    allow_private: str = setting("private places that http(s) may ask: HOST:PORT", "", several=True)
-    tokens: str = setting("who may ask: NAME:SHA256 of each token", "", several=True)
-    tokens_file: str = setting("a local file of them, a line each, read again when it changes", "")
-    allow_anonymous: bool = setting("let anyone on this machine ask without a token; on a loopback host alone", False)
-    requests_per_s: float = setting("requests a second that each token has; 0: any number", 0.0, low=0, high=1e6)
-    requests_at_once: int = setting(
-        "requests that each token may have running; 0: any number", 0, low=0, high=1_000_000
+    model: str = setting(
+        "artifact, or NAME=ARTIFACT for each of several; requests without a name go to the first", several=True
     )
-    burst: int = setting("requests that a token may make at once, out of those", 20, low=1, high=1_000_000)
-    max_pictures: int = setting("pictures in one request", 64, low=1, high=10_000)
-    max_picture_mib: float = setting("MiB of one picture", 32.0, low=0.001, high=1024)
-    max_megapixels: float = setting("millions of pixels of one picture", 25.0, low=0.001, high=64)
-    max_body_mib: float = setting("MiB of one request, the objects that it names included", 64.0, low=0.001, high=4096)
-    max_held_mib: float = setting("MiB of all requests that a gateway holds; more are answered with 429", 512.0, low=0.001, high=1_000_000)  # fmt: skip # noqa: E501
-    request_timeout_s: float = setting("seconds for one request, its body included", 30.0, low=0.1, high=3600)
-    fetch_timeout_s: float = setting("seconds for the objects of one request", 10.0, low=0.1, high=600)
-    batch_wait_ms: float = setting("milliseconds that a picture waits for others, while the model is idle", 5.0, low=0, high=10_000)  # fmt: skip # noqa: E501
-    min_replicas: int = setting("replicas of each model that are always there; 0: none while nobody asks", 1, low=0, high=10_000)  # fmt: skip # noqa: E501
-    max_replicas: int = setting("replicas of each model under load", 1, low=1, high=10_000)
-    min_gateways: int = setting("replicas that take requests, fetch and decode, that are always there", 1, low=1, high=10_000)  # fmt: skip # noqa: E501
-    gateways: int = setting("the same under load; at least min_gateways", 1, low=1, high=10_000)
-    max_queued_requests: int = setting("requests that wait in a gateway for each model; more are answered with 429", 64, low=1, high=1_000_000)  # fmt: skip # noqa: E501
-    model_cpus: float = setting("cores that Ray sets aside for a replica of a model", 1.0, low=0, high=1024)
-    model_gpus: float = setting("GPUs, or a share of one, for a replica of a model", 0.0, low=0, high=64)
-    drain_s: float = setting("seconds for requests that run when a replica has to go", 60.0, low=1, high=3600)
-    host: str = setting("the address to listen on", "127.0.0.1")
-    port: int = setting("the port to listen on", 8000, low=1, high=65535)
+    image_prefixes: str = setting("folders that image_uri may point into; none by default", "", several=True)
+    http_images: bool = setting("allow public http(s) addresses as image_uri", False)
+    allow_private: str = setting("private HOST:PORT that http(s) addresses may have", "", several=True)
+    tokens: str = setting("NAME:SHA256 of each token that may be used", "", several=True)
+    tokens_file: str = setting("local file with a line NAME:SHA256 for each token; read again when it changes", "")
+    allow_anonymous: bool = setting("allow requests without a token; only on a loopback host", False)
+    requests_per_s: float = setting("rate limit of each token in requests per second; 0: none", 0.0, low=0, high=1e6)
+    requests_at_once: int = setting(
+        "most requests of each token that run at a time; 0: no limit", 0, low=0, high=1_000_000
+    )
+    burst: int = setting("most requests of a token in a burst, within its rate limit", 20, low=1, high=1_000_000)
+    max_pictures: int = setting("most pictures in a request", 64, low=1, high=10_000)
+    max_picture_mib: float = setting("largest picture in MiB", 32.0, low=0.001, high=1024)
+    max_megapixels: float = setting("largest picture in millions of pixels", 25.0, low=0.001, high=64)
+    max_body_mib: float = setting("largest request in MiB, with the objects that it names", 64.0, low=0.001, high=4096)
+    max_held_mib: float = setting("memory for the requests of a gateway in MiB; above it they get 429", 512.0, low=0.001, high=1_000_000)  # fmt: skip # noqa: E501
+    request_timeout_s: float = setting("timeout of a request in seconds, with its body", 30.0, low=0.1, high=3600)
+    fetch_timeout_s: float = setting("timeout of fetching a request's objects in seconds", 10.0, low=0.1, high=600)
+    batch_wait_ms: float = setting("milliseconds that an idle model waits for a batch to fill", 5.0, low=0, high=10_000)  # fmt: skip # noqa: E501
+    min_replicas: int = setting("fewest replicas of each model; 0: none while there are no requests", 1, low=0, high=10_000)  # fmt: skip # noqa: E501
+    max_replicas: int = setting("most replicas of each model", 1, low=1, high=10_000)
+    min_gateways: int = setting("fewest replicas that take requests, fetch and decode", 1, low=1, high=10_000)  # fmt: skip # noqa: E501
+    gateways: int = setting("most replicas that take requests; at least min_gateways", 1, low=1, high=10_000)
+    max_queued_requests: int = setting("most requests that wait in a gateway for a model; more get 429", 64, low=1, high=1_000_000)  # fmt: skip # noqa: E501
+    model_cpus: float = setting("CPUs that a replica of a model reserves", 1.0, low=0, high=1024)
+    model_gpus: float = setting("GPUs that a replica of a model reserves, such as 0.5", 0.0, low=0, high=64)
+    drain_s: float = setting("seconds that running requests get when a replica is stopped", 60.0, low=1, high=3600)
+    host: str = setting("address to listen on", "127.0.0.1")
+    port: int = setting("port to listen on", 8000, low=1, high=65535)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
     def __post_init__(self) -> None:
@@ -103,7 +105,7 @@ class ServeConfig(Settings):
         """Return the artifacts by name, in order; one without a name is `default`.
 
         Raises:
-            ConfigError: for a name that is none, or that is there twice.
+            ConfigError: for an invalid name, or one that is given twice.
         """
         models: dict[str, str] = {}
         for part in filter(None, (part.strip() for part in self.model.split(","))):
@@ -112,14 +114,14 @@ class ServeConfig(Settings):
             if not MODEL_NAME.fullmatch(name):
                 raise ConfigError(f"model name {name!r}; expected lower-case letters, digits, - and _, at most 63")
             if name in models:
-                raise ConfigError(f"model {name!r} is there twice: {models[name]} and {uri}; give each NAME=ARTIFACT")
+                raise ConfigError(f"model {name!r} is given twice: {models[name]} and {uri}; give each NAME=ARTIFACT")
             models[name] = uri
         if not models:
             raise ConfigError(f"model is {self.model!r}; expected an artifact")
         return models
 
     def absolute(self) -> Self:
-        """Return the same with absolute paths: other processes, in other folders, read them."""
+        """Return these settings with absolute paths, for processes in other folders."""
         models = ",".join(f"{name}={storage.absolute(uri)}" for name, uri in self.models().items())
         prefixes = ",".join(storage.absolute(prefix) for prefix in self.prefixes())
         tokens = os.path.abspath(self.tokens_file) if self.tokens_file else ""
@@ -130,10 +132,10 @@ class ServeConfig(Settings):
         return [part.strip() for part in self.image_prefixes.split(",") if part.strip()]
 
     def address_rule(self) -> AddressRule:
-        """Return which http(s) addresses may be asked.
+        """Return the rule for http(s) addresses that may be read.
 
         Raises:
-            ConfigError: for a place that is none.
+            ConfigError: for an invalid HOST:PORT.
         """
         return AddressRule.parse(self.allow_private)
 

@@ -12,7 +12,7 @@ import pytest
 
 from atlas_ray.crawl.process import main
 from atlas_ray.crawl.spider import QUEUED_PER_SLOT
-from atlas_ray.demo.shop import HEALING, ODD, WITHOUT_PICTURES, Shop, ShopProduct, draw_shop, serve_shop
+from atlas_ray.demo.shop import ODD, RECOVERING, WITHOUT_PICTURES, Shop, ShopProduct, draw_shop, serve_shop
 from atlas_ray.io.addresses import is_public
 from tests.crawl.runs import end, report, rows, start
 
@@ -85,7 +85,7 @@ def test_the_whole_shop(drawn: str, tmp_path: Path) -> None:
 
     asked = Counter(shop.requests)
     assert asked["/robots.txt"] == 1
-    assert asked[HEALING] == asked["/odd/broken.html"] == asked["/odd/slow.html"] == 2
+    assert asked[RECOVERING] == asked["/odd/broken.html"] == asked["/odd/slow.html"] == 2
     assert not {"/odd/forbidden.html", "/account/", "/"} & asked.keys()
 
 
@@ -143,7 +143,7 @@ def test_a_crawl_goes_on_however_it_was_stopped(drawn: str, tmp_path: Path) -> N
     assert Counter(row["error_code"] for row in rows(tmp_path, "quarantine")) == Counter(ODD.values())
     assert "/odd/forbidden.html" not in shop.requests
     # What was finished is not asked for again, but what was under way at a kill is.
-    products = Counter(path for path in shop.requests if path.startswith("/product/") and path != HEALING)
+    products = Counter(path for path in shop.requests if path.startswith("/product/") and path != RECOVERING)
     assert sum(count - 1 for count in products.values()) <= 2 * QUEUED_PER_SLOT * 4
 
 

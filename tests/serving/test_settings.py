@@ -24,7 +24,7 @@ def test_models_have_names() -> None:
     for text, reason in (
         ("", "expected an artifact"),
         ("A B=/m", "model name 'A B'"),
-        ("a=/x,a=/y", "model 'a' is there twice: /x and /y"),
+        ("a=/x,a=/y", "model 'a' is given twice: /x and /y"),
         ("/x,/y", "model 'default' is there twice"),
     ):
         with pytest.raises(ConfigError, match=reason):

@@ -1,4 +1,4 @@
-"""The engines: what runs a picture encoder, from pictures to a grid of features."""
+"""The engines, which run a picture encoder from pictures to a grid of features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""PyTorch's own two ways to run an encoder."""
+"""The two ways in which PyTorch itself runs an encoder."""
 
 from collections.abc import Callable
 
