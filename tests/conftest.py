@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import boto3
@@ -19,7 +20,8 @@ from atlas_ray.demo.drawing import GARMENTS, draw_catalog
 from atlas_ray.errors import ConfigError
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
-from atlas_ray.runs.run_record import KEYS, RUN
+from atlas_ray.runs import run_record
+from atlas_ray.runs.run_record import KEYS
 from atlas_ray.runtime.session import connect
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.held_files import HeldFiles
@@ -62,16 +64,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _described_runs() -> Iterator[None]:
     """Check that the reference has each key of each `run.json` that a test's own process writes."""
-    write, commands = storage.write_bytes, {job for jobs, _ in KEYS.values() for job in jobs}
+    commands = {job for jobs, _ in KEYS.values() for job in jobs}
 
     def checked(uri: str, data: bytes) -> None:
-        if uri.endswith(f"/{RUN}") and (run := json.loads(data))["job"] in commands:
-            described = {key for key, (jobs, _) in KEYS.items() if run["job"] in (jobs or commands)}
-            assert run.keys() <= described, f"atlas_ray.runs.run_record.KEYS lacks {run.keys() - described}"
-        write(uri, data)
+        run = json.loads(data)
+        described = {key for key, (jobs, _) in KEYS.items() if run["job"] in (jobs or commands)}
+        assert run["job"] not in commands or run.keys() <= described, f"add to KEYS: {run.keys() - described}"
+        storage.write_bytes(uri, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "write_bytes", checked)
+        patch.setattr(run_record, "storage", SimpleNamespace(**vars(storage) | {"write_bytes": checked}))
         yield
 
 

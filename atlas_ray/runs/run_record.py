@@ -49,6 +49,10 @@ KEYS: dict[str, tuple[tuple[str, ...], str]] = {
         ("score", "embed"),
         "Numbers of pictures that could not be read but were answered by their texts, by error code.",
     ),
+    "previous": (
+        ("score",),
+        "Earlier run whose answers were carried over, with their numbers, or why none were; null without one.",
+    ),
     "notes": (("score",), "Sentences about what the run cannot get right, such as labels outside the taxonomy."),
     "fitted_products_known": (("score",), "Whether it is known which products the model was fitted on."),
     "index": (("embed",), "Kind of the index: `exact` or `ivf`."),

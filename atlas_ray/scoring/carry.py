@@ -172,7 +172,7 @@ def _compare_all(
                 same_program=previous.run.get("written_by") == f"atlas_ray {__version__}",
                 trust=trust,
                 config=config,
-                board=display.board,
+                board=display.actor,
             ),
         )
         split = functools.partial(split_compared, texts=tuple(texts))

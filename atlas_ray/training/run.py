@@ -40,6 +40,8 @@ from atlas_ray.training.tracker import EVENTS, mlflow_environment
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
+MAY_CHANGE = RunSettings.__dataclass_fields__.keys() - {"catalog"}
+"""Settings that may differ when a stopped run is resumed."""
 MAX_LISTED = 100
 """The most labels that are not leaves, which the metrics list."""
 
@@ -136,7 +138,7 @@ def left_out(labelled: Labelled) -> dict[str, Any]:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that have to be the same when a run is resumed."""
     settings = {"model": config.model, **config.to_dict()}
-    return {name: value for name, value in settings.items() if name not in RunSettings.__dataclass_fields__}
+    return {name: value for name, value in settings.items() if name not in MAY_CHANGE}
 
 
 def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> dict[str, Any]:

@@ -27,8 +27,9 @@ NO_URIS = (None, "none", "imagenet")
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
-    """How a training is run. A stopped run may go on with other values: they are no part of its result."""
+    """What a training reads and writes, and how it is run. But for the catalogue, nothing of it changes the result."""
 
+    catalog: str = setting("catalogue whose labelled products are learned from")
     output: str = setting("folder of the model; the run's checkpoints lie in it until it is done")
     workers: str = setting(
         "number of processes that train, each on a GPU if there are enough; MIN:MAX trains elastically", "1"
@@ -104,7 +105,7 @@ def _other(name: str, default: Any, text: str = "") -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunSettings, OptimizerSettings):
+class TrainConfig(OptimizerSettings, RunSettings):
     """What all trainings share."""
 
     model: ClassVar[str]
@@ -113,8 +114,6 @@ class TrainConfig(RunSettings, OptimizerSettings):
     """What it learns from, in the plural."""
     variant: ClassVar[str] = "backbone"
     """The field that people tell models of this kind apart by."""
-
-    catalog: str = setting("catalogue whose labelled products are learned from")
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
