@@ -3,7 +3,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo format check test-fast test test-all docs docs-links bench audit browser clean
+.PHONY: help install demo format check test-fast test test-all docs docs-links bench audit browser azurite clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -28,10 +28,10 @@ test-fast: $(READY)  ## run the tests that start no Ray, server, browser or comm
 
 # Two at a time: most of a test's time is spent on waiting for a Ray to start. A file's tests stay together, for they
 # share what is slow to make: a trained model, an endpoint. The slow ones measure, and run alone.
-test: check browser  ## check, then run all tests but the slow ones
+test: check browser azurite  ## check, then run all tests but the slow ones
 	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-test-all: check browser  ## check, then run all tests
+test-all: check browser azurite  ## check, then run all tests
 	$(BIN)/pytest -m ""
 
 # Tests of pages need Chromium. Root can bring it; without it pytest's last lines count what it skipped.
@@ -42,6 +42,15 @@ browser:
 	    { apt-get update && apt-get install --yes --no-install-recommends chromium; } > /dev/null 2>&1 \
 	      || echo "Chromium could not be installed"; \
 	  fi; \
+	fi
+
+# Tests of az:// need Azurite, which npm brings; without it pytest's last lines count what they skipped.
+azurite:
+	@if [ ! -x .venv/azurite/node_modules/.bin/azurite-blob ] && command -v npm > /dev/null; then \
+	  echo "installing Azurite for the tests of az://"; \
+	  mkdir -p .venv/azurite && cp -r tests/support/azurite/. .venv/azurite/ \
+	    && npm install --prefix .venv/azurite --omit=dev --no-audit --no-fund --ignore-scripts --silent > /dev/null 2>&1 \
+	    || echo "Azurite could not be installed"; \
 	fi
 
 # Warnings, a broken link to another page among them, are errors.

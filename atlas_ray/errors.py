@@ -83,6 +83,8 @@ CODES: dict[str, tuple[tuple[str, ...], str]] = {
 crawled page and of a refused request. Stages are those of the quarantine table; `serve` is the endpoint."""
 RETRYABLE_CODES = frozenset({"bad_credentials", "dns", "rate_limited", "server_error", "timeout", "unreachable"})
 """Error codes of failures that may not occur again if the same request is made later."""
+STORE_ERROR = re.compile(r"(AWS Error |Azure Error:|google::cloud::Status\()[^\n]*")
+"""A pattern of Arrow's messages about a store's answer, or lack of one; other messages are about the file."""
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a disk that cannot be written to: it is full, or a quota or the largest file size is reached."""
 
@@ -128,6 +130,8 @@ EXTRA_OF = {
     "python_calamine": "excel",
     "skimage": "zoom",
     "mlflow": "mlflow",
+    "google.cloud": "gcs",
+    "azure": "azure",
 }
 """The extra of `pip install 'atlas-ray[EXTRA]'` that brings a module, for each module that not every command needs."""
 
@@ -241,12 +245,12 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
             cause = getattr(current, "cause", current)
             return cause if isinstance(cause, UserError | RunError) else current
         module = current.name or "" if isinstance(current, ModuleNotFoundError) else ""
-        if extra := EXTRA_OF.get(module.partition(".")[0]):
+        if extra := EXTRA_OF.get(module.partition(".")[0]) or EXTRA_OF.get(".".join(module.split(".")[:2])):
             return MissingExtraError(f"{module} is not installed; pip install 'atlas-ray[{extra}]' brings it")
         if (number := system_number(current)) in FULL_DISK:
             return disk_full(number, str(getattr(current, "filename", None) or "a temporary file"))
         # Raised while Ray reads or writes its own files.
-        if isinstance(current, OSError) and (answer := re.search(r"AWS Error [^\n]*", str(current))):
+        if isinstance(current, OSError) and (answer := STORE_ERROR.search(str(current))):
             return OutageError(f"the object store fails: {answer[0][:300]}; give the same command again")
         pending += [getattr(current, name, None) for name in _INNER]
         pending += list(getattr(current, "worker_failures", {}).values())

@@ -25,8 +25,9 @@ from atlas_ray.runs.run_record import KEYS
 from atlas_ray.runtime.session import connect
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.held_files import HeldFiles
-from tests.support.inputs import s3_server
+from tests.support.inputs import free_port, s3_server
 from tests.support.parts import make_artifact
+from tests.support.stores import Front, azure_connection, azure_front, azurite, google_front
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -42,7 +43,7 @@ DATA = os.environ.get("ATLAS_RAY_TEST_DATA")
 SHOP_COLUMNS = {"product_id": "id", "image_uris": "image", "category_path": "category"}
 
 
-MARK_OF_FIXTURE = {"local_ray": "ray", "s3_endpoint": "s3", "browser": "browser"}
+MARK_OF_FIXTURE = {"local_ray": "ray", "s3_endpoint": "s3", "google": "s3", "azure": "s3", "browser": "browser"}
 """What a test needs that takes it this fixture; a test that starts one itself says so with the marker."""
 
 
@@ -54,11 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Count the tests of pages that were skipped: a machine without a browser must not look tested."""
-    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "Chromium" in str(report.longrepr)]
-    if skipped:
-        why = "Chromium is not on PATH; install it, or name it with CHROMIUM_PATH"
-        terminalreporter.write_line(f"{len(skipped)} tests of pages were skipped: {why}", red=True)
+    """Count the tests that were skipped for a program: a machine without it must not look tested."""
+    for program, why in (
+        ("Chromium", "it is not on PATH; install it, or name it with CHROMIUM_PATH"),
+        ("Azurite", "it is not on PATH; `make azurite` brings it where npm is, or AZURITE_PATH names it"),
+    ):
+        skipped = [report for report in terminalreporter.stats.get("skipped", ()) if program in str(report.longrepr)]
+        if skipped:
+            terminalreporter.write_line(f"{len(skipped)} tests were skipped for want of {program}: {why}", red=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -112,8 +116,33 @@ def s3(s3_endpoint: None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def local_ray(s3_endpoint: None) -> None:
-    """A Ray whose workers know the S3 server; it ends with the test process."""
+def store_ports() -> dict[str, int]:
+    """The ports of the emulators of `gs://` and `az://`, which the environment names before they run."""
+    ports = {"gs": free_port(), "az": free_port()}
+    os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{ports['gs']}"
+    os.environ["AZURE_STORAGE_CONNECTION_STRING"] = azure_connection(ports["az"])
+    return ports
+
+
+@pytest.fixture(scope="session")
+def google(store_ports: dict[str, int]) -> Iterator[Front]:
+    """An emulator of Google Cloud Storage with the bucket `gs://shop`."""
+    with google_front(store_ports["gs"]) as front:
+        yield front
+
+
+@pytest.fixture(scope="session")
+def azure(store_ports: dict[str, int]) -> Iterator[Front]:
+    """An emulator of Azure Blob Storage with the container `az://shop`; tests are skipped if there is none."""
+    if not (program := azurite()):
+        pytest.skip("Azurite is not there; `make azurite` brings it")
+    with azure_front(store_ports["az"], program) as front:
+        yield front
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_endpoint: None, store_ports: dict[str, int]) -> None:
+    """A Ray whose workers know the S3 server and the emulators; it ends with the test process."""
     connect()
 
 

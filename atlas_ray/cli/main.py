@@ -112,7 +112,7 @@ PARENTS = {
 """Commands of two words: the first -> (its help, the option that holds the second, its metavar)."""
 DESCRIPTION = "Put every product of a catalogue into its place in a taxonomy, on Ray."
 EPILOG = """\
-Every path is a local path or an s3://bucket/key URI. AWS_ENDPOINT_URL names an S3-compatible service,
+Every path is a local path, or an s3://, gs:// or az:// URI. AWS_ENDPOINT_URL names an S3-compatible service,
 RAY_ADDRESS a Ray cluster; without it a local Ray starts by itself. `atlas-ray COMMAND --help` shows the flags."""
 
 

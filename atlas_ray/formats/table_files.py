@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas_ray.errors import CatalogError, OutageError, StorageError
+from atlas_ray.errors import STORE_ERROR, CatalogError, OutageError, StorageError
 from atlas_ray.formats.columns import (
     EXPECTED,
     cast,
@@ -29,8 +29,6 @@ from atlas_ray.io import storage
 SUFFIXES = (".parquet", ".pq", ".parq")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 FOOTER_THREADS = 16
-STORE_ERROR = "AWS Error"
-"""A pattern of Arrow's messages about a store's answer, or lack of one; other messages are about the file."""
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Pauses before each retry of a read that a store refused or broke off, since Arrow itself does not retry."""
 
@@ -94,7 +92,7 @@ class TableFile:
                     done, pauses = done + 1, list(PAUSES_S)
                 return
             except (pa.ArrowException, OSError) as error:
-                if STORE_ERROR not in str(error):
+                if not STORE_ERROR.search(str(error)):
                     raise _damaged(self.uri, error) from None
                 if not pauses:  # the footer was there before
                     raise OutageError(f"{self.uri}: {first_line(error)}; run the same command again") from None
@@ -172,7 +170,7 @@ def _ask_footer(table: str, uri: str, watched: set[str]) -> TableFile:
     except FileNotFoundError:
         raise CatalogError(f"{uri}: no such file") from None
     except (pa.ArrowException, OSError) as error:
-        if STORE_ERROR in str(error):
+        if STORE_ERROR.search(str(error)):
             raise StorageError(f"{uri}: {first_line(error)}") from None
         raise _damaged(uri, error) from None
     folders = [part.partition("=") for part in uri[len(table) :].split("/")[:-1] if "=" in part]

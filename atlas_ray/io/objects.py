@@ -21,7 +21,7 @@ from atlas_ray.io import stores
 from atlas_ray.io.etags import etag_of_file, etag_of_object
 from atlas_ray.io.stores import Bucket, Client, RequestError, is_object
 
-ODD_KEY = re.compile(rf"{stores.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f]")
+ODD_KEY = re.compile(rf"{stores.ODD_SEGMENT.pattern}|[\x00-\x1f\x7f\\\\]")
 """Keys that the quick client normalizes as paths, or refuses."""
 STATUS = re.compile(r"non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?")
 STATUS_CODES = {

@@ -327,8 +327,9 @@ def delete_file(uri: str) -> None:
 def delete_folder(uri: str) -> None:
     """Delete a folder and all below it if it exists."""
     place = locate(uri)
-    with named(uri), contextlib.suppress(FileNotFoundError):
-        place.filesystem.delete_dir(place.path)
+    if exists(uri):  # Arrow tells a folder that is missing in another way for each store
+        with named(uri), contextlib.suppress(FileNotFoundError):
+            place.filesystem.delete_dir(place.path)
 
 
 class named:  # noqa: N801 - reads as a statement

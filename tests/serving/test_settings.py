@@ -45,7 +45,7 @@ def test_models_have_names() -> None:
         ({"tokens": LINE, "allow_private": "http://x/"}, "names no private place"),
         ({"tokens": LINE, "max_pictures": 0}, "max_pictures is 0"),
         ({"tokens": LINE, "batch_size": 1, "max_queued_requests": 32}, "64 in batches of 1 are 64 calls"),
-        ({"tokens": LINE, "image_prefixes": "/a, gs://b"}, "image_prefixes has 'gs://b'"),
+        ({"tokens": LINE, "image_prefixes": "/a, ftp://b"}, "image_prefixes has 'ftp://b'"),
         ({"tokens": LINE, "image_prefixes": "/"}, "image_prefixes has '/'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The object stores by the scheme of their URIs: the only place that says what `s3://` means."""
+"""The object stores by the scheme of their URIs: the only place that says what `s3://`, `gs://` and `az://` mean."""
 
 import importlib
 import re
@@ -12,7 +12,11 @@ from pyarrow import fs
 
 from atlas_ray.errors import StorageError
 
-MODULES = {"s3": "atlas_ray.io.stores.s3"}
+MODULES = {
+    "s3": "atlas_ray.io.stores.s3",
+    "gs": "atlas_ray.io.stores.gcs",
+    "az": "atlas_ray.io.stores.azure",
+}
 """The module of each scheme; it is imported when a URI of that scheme is first opened."""
 _PLACES = ["a local path", *(f"{scheme}://bucket/key" for scheme in MODULES)]
 EXPECTED = f"{', '.join(_PLACES[:-1])} or {_PLACES[-1]}"
