@@ -17,7 +17,7 @@ CORE = (
     "evaluation.review", "evaluation.comparison", "evaluation.calibration", "migration.run", "reports.terminal",
     "client",
 )  # fmt: skip
-BY_RAY = {"uvloop"}
+BY_RAY = {"google.cloud", "uvloop"}
 """Modules of extras that Ray imports by itself where they are installed."""
 
 
