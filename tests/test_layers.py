@@ -12,7 +12,7 @@ LAYERS = {
     "modalities": 1, "models": 1, "decoding": 1, "artifacts": 1, "metrics": 1, "extraction": 1,
     "prediction": 2, "runs": 2, "reports": 2,
     "runtime": 3, "catalog": 3, "fetching": 3, "crawl": 3, "zoom": 3, "duplicates": 3, "training": 3, "evaluation": 3,
-    "scoring": 3, "embedding": 3, "migration": 3, "serving": 3,
+    "scoring": 3, "embedding": 3, "migration": 3, "publishing": 3, "serving": 3,
     "pipelines": 4, "demo": 4, "cli": 4, "__main__": 4,
 }  # fmt: skip
 SHARED_BY_L3 = {"runtime"}

@@ -91,6 +91,8 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "review": Command("review", "list the products most worth a person's look"),
         "relabel": Command("relabel", "take a person's corrections over as labels"),
         "compare": Command("compare", "tell what moved between two scoring runs"),
+        "export": Command("export", "write a scoring run into one file for a shop's backend"),
+        "publish": Command("publish", "make a scoring run one commit of an Iceberg or a Delta table", resumes=True),
         "embed": Command("embed", "give every product of a catalogue a vector, and index them", resumes=True),
         "similar": Command("similar", "find similar products, or nearly identical ones whose labels differ"),
     },

@@ -1,0 +1,1 @@
+"""A finished run for other systems: files for a shop's backend, and tables of a warehouse."""
