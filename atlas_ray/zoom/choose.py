@@ -8,7 +8,7 @@ import pyarrow as pa
 from atlas_ray.arrays import first_of_each, numbered
 from atlas_ray.errors import AuditError
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, QUARANTINED
-from atlas_ray.schemas import PRODUCTS
+from atlas_ray.schemas import IMAGES, PRODUCTS
 
 KEPT, REJECTED, LISTED = range(3)
 """What a row of `CHOSEN` is: a picture that is kept, one that is rejected, or the product itself."""
@@ -17,11 +17,7 @@ JOINED = pa.schema(
     [
         ("kind", pa.int8()),
         *PRODUCTS,
-        ("image_id", pa.int64()),
-        ("image_uri", pa.string()),
-        ("sha256", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
+        *(field.with_nullable(True) for field in IMAGES if field.name not in PRODUCTS.names),
         ("zoomed_probability", pa.float32()),
     ]
 )
