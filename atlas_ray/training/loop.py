@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from atlas_ray.errors import CatalogError, NotFiniteError
 from atlas_ray.io import storage
-from atlas_ray.metrics import FIGURES
+from atlas_ray.metrics import FIGURES, MAX_LOSS
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.prediction.paths import choose_dtype
@@ -35,8 +35,6 @@ from atlas_ray.training.settings import TrainConfig
 from atlas_ray.training.tracker import Tracker
 
 STATE_FILE = "state.pt"
-MAX_LOSS = 1e4
-"""The mean loss above which a training has diverged: the right answers have a probability of e^-10000."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The network that a training starts from."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
@@ -11,14 +11,18 @@ from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
 from atlas_ray.models.path_model import PathModel
 from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.models.weights import load_backbone_weights, load_word_vectors
+from atlas_ray.settings import Settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.training.settings import (
     ClassifierTraining,
     EncoderDecoderTraining,
+    EncoderTraining,
     ImageLabelsTraining,
     TextTraining,
     TrainConfig,
 )
+
+Shape = TypeVar("Shape", bound=Settings)
 
 
 def build_network(
@@ -55,49 +59,23 @@ def load_weights(network: Any, config: TrainConfig, words: WordIndex | None = No
         load_word_vectors(network, words, vectors)
 
 
+def _shape(kind: type[Shape], config: EncoderTraining, **others: Any) -> Shape:
+    """Make a network's configuration of the settings that have the names of its fields, and of other values."""
+    same = {name: getattr(config, name) for name in kind.__dataclass_fields__ if hasattr(config, name)}
+    return kind(**same | others)
+
+
 def _classifier(config: ClassifierTraining | ImageLabelsTraining, outputs: int, *_: Any) -> Classifier:
-    return Classifier(
-        ClassifierConfig(
-            classes=outputs,
-            backbone=config.backbone,
-            image_size_px=config.image_size_px,
-            hidden_dim=config.hidden_dim,
-            dropout=config.dropout,
-        )
-    )
+    return Classifier(_shape(ClassifierConfig, config, classes=outputs))
 
 
 def _encoder_decoder(config: EncoderDecoderTraining, _: int, taxonomy: Taxonomy, __: Any) -> EncoderDecoder:
-    return EncoderDecoder(
-        EncoderDecoderConfig(
-            vocabulary_size=len(Vocabulary.of(taxonomy)),
-            backbone=config.backbone,
-            image_size_px=config.image_size_px,
-            decoder=config.decoder,
-            embedding_dim=config.hidden_dim,
-            attention_dim=config.hidden_dim,
-            decoder_dim=config.hidden_dim,
-            layers=config.layers,
-            heads=config.heads,
-            dropout=config.dropout,
-            normalization=config.normalization,
-        )
-    )
+    widths = dict.fromkeys(("embedding_dim", "attention_dim", "decoder_dim"), config.hidden_dim)
+    return EncoderDecoder(_shape(EncoderDecoderConfig, config, vocabulary_size=len(Vocabulary.of(taxonomy)), **widths))
 
 
 def _text(config: TextTraining, outputs: int, _: Taxonomy, words: WordIndex) -> TextNetwork:
-    return TextNetwork(
-        TextConfig(
-            field=config.field,
-            words=len(words),
-            outputs=outputs,
-            embedding_dim=config.embedding_dim,
-            filters=config.filters,
-            width=config.width,
-            hidden_dim=config.hidden_dim,
-            dropout=config.dropout,
-        )
-    )
+    return TextNetwork(_shape(TextConfig, config, words=len(words), outputs=outputs))
 
 
 NETWORKS: dict[str, Callable[..., PathModel]] = {

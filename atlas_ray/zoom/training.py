@@ -17,6 +17,7 @@ from atlas_ray.artifacts import ZoomArtifact, save_zoom_artifact
 from atlas_ray.errors import NotFiniteError, OutputError
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
+from atlas_ray.metrics import MAX_LOSS
 from atlas_ray.metrics.zoom import choose_threshold, threshold_interval
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
@@ -28,9 +29,6 @@ from atlas_ray.zoom.examples import Examples, read_examples
 from atlas_ray.zoom.settings import ZoomTraining
 from atlas_ray.zoom.sources import draw_candidates
 from atlas_ray.zoom.svm import fit_baseline
-
-DIVERGED = 1e4
-"""Of the mean loss, as in `atlas_ray.training`: no network that learns has one."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def _fit(
         with autocast:
             val_loss, val_accuracy = _measure(network, val, config.batch_size, device)
         for name, value in (("loss", total / len(train)), ("validation loss", val_loss)):
-            if not value < DIVERGED:  # NaN is less than nothing
+            if not value < MAX_LOSS:  # NaN is less than nothing
                 raise NotFiniteError(
                     f"the training diverged: the {name} is {value:.3g} in epoch {epoch}, with --learning-rate "
                     f"{config.learning_rate:g} --precision {config.precision}; no model is written. Train with a lower "
