@@ -35,8 +35,6 @@ def run(options: argparse.Namespace) -> int:
             if report.already_done:
                 print(f"{report.output} holds this crawl, finished; nothing to crawl")
             print_crawl(report.output, report.run)
-            if config.format == "atlas-json":
-                print(f"as one file: {report.output}/atlas.json")
             for why in report.failed.values():
                 print(f"atlas-ray crawl: {why}; the same command goes on with it", file=sys.stderr)
         else:
@@ -47,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
         why = f"{done.crawled.output}/stores says why, a page each; --retry-failed asks again for what did not come"
         print(f"atlas-ray crawl: no product was found; {why}", file=sys.stderr)
         return EXIT_FAILED
+    if done.atlas_json:
+        print(f"as one file: {done.atlas_json}")
     code = quarantine_exit("crawl", done.refused_fraction, config.max_quarantine_fraction, what="products")
     if done.fetched is not None:
         code = run_exit("crawl", done.fetched, config.max_quarantine_fraction) or code

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import hashlib
-import io
 import json
 import os
 import signal
@@ -36,7 +35,6 @@ from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 FRONTIER = "frontier.sqlite3"
 FORMATS = ("tables", "atlas-json")
-ATLAS_KEYS = ("title", "description", "price", "currency", "url", "store", "breadcrumb")
 NO_REPORT = {"outcomes": {}, "not_a_product": {}, "origins": {}, "waiting": 0, "products": 0}
 """Report of a store whose crawl has not written one."""
 PR_SET_PDEATHSIG = 1
@@ -85,7 +83,7 @@ class StoresFile:
 
 
 class CrawlReport(RunReport):
-    """What a crawl did; its output holds rows/ (and atlas.json), stores/ and run.json."""
+    """What a crawl did; its output holds rows/, stores/ and run.json."""
 
     @property
     def failed(self) -> dict[str, str]:
@@ -96,11 +94,10 @@ class CrawlReport(RunReport):
 def crawl(config: CrawlRunConfig) -> CrawlReport:
     """Crawl stores; the same call goes on after a stop, and labels anew after a change of the mapping.
 
-    Output, below `crawl/`: `rows/STORE.jsonl`, products as `atlas-ray import` reads them, and
-    `atlas.json` where it is asked for; `stores/STORE/` with what the pages said, the quarantine and a
-    report a store; `run.json` with the counts of pages, products, fields by origin, errors by code,
-    and the breadcrumbs that lead nowhere in the taxonomy. A store whose crawl ends with an error
-    leaves the others alone; the next call goes on with it.
+    Output, below `crawl/`: `rows/STORE.jsonl`, products as `atlas-ray import` reads them; `stores/STORE/`
+    with what the pages said, the quarantine and a report a store; `run.json` with the counts of pages,
+    products, fields by origin, errors by code, and the breadcrumbs that lead nowhere in the taxonomy. A
+    store whose crawl ends with an error leaves the others alone; the next call goes on with it.
 
     Raises:
         UserError: for a stores file, taxonomy or mapping that cannot be used, an output of other
@@ -135,15 +132,13 @@ def _crawl(config: CrawlRunConfig, job: Job) -> CrawlReport:
     reports = dict(zip(names, outcomes, strict=True))
     if all(report["failed"] for report in outcomes):
         raise ConfigError(outcomes[0]["failed"])
-    if config.format == "atlas-json":
-        write_atlas_json(folder, names)
     return CrawlReport(folder, job.finish({"labels_id": labels, **_together(reports)}).run)
 
 
 def _labels_id(config: CrawlRunConfig, taxonomy: Taxonomy | None) -> str:
-    """Return a hash of what makes rows of products: the taxonomy, the mapping and the format."""
+    """Return a hash of what makes rows of products: the taxonomy and the mapping."""
     mapping = storage.read_bytes(config.mapping) if config.mapping else b""
-    parts = (taxonomy.to_json().encode() if taxonomy else b"", mapping, config.format.encode())
+    parts = (taxonomy.to_json().encode() if taxonomy else b"", mapping)
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
@@ -302,32 +297,12 @@ def product_rows(
             yield {
                 "product_id": product_id_of(product["store"], product["url"]),
                 **{name: product[name] for name in ("store", "url", "title", "description", "price", "currency")},
+                **{name: product.get(name) for name in ("brand", "sku", "availability")},
                 "breadcrumb": product["breadcrumb"] or None,
                 "image_uris": product["image_urls"],
                 "category_path": list(path) if path else None,
                 "crawled_at": product["crawled_at"],
             }
-
-
-def write_atlas_json(folder: str, names: list[str]) -> None:
-    """Write all rows as one file of the Atlas layout, an entry a picture; products without one have none."""
-
-    def entries() -> Iterator[str]:
-        comma = ""
-        yield '{"images": [\n'
-        for name in names:
-            with io.BufferedReader(storage.open_input(storage.join(folder, "rows", f"{name}.jsonl"))) as lines:
-                for line in lines:
-                    row = json.loads(line)
-                    sentences = [{"tokens": row["category_path"]}] if row["category_path"] else []
-                    for uri in row["image_uris"]:
-                        entry = {"filename": uri, "product_id": row["product_id"], "sentences": sentences}
-                        entry |= {key: row[key] for key in ATLAS_KEYS}
-                        yield comma + json.dumps(entry, ensure_ascii=False)
-                        comma = ",\n"
-        yield "\n]}\n"
-
-    storage.write_lines(storage.join(folder, "atlas.json"), entries())
 
 
 def _together(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.crawl.run import CrawlReport, CrawlRunConfig, crawl
+from atlas_ray.fetching.atlas_json import write_atlas_json
 from atlas_ray.fetching.run import FetchConfig, fetch
 from atlas_ray.io import storage
 from atlas_ray.io.lease import hold
@@ -24,11 +25,13 @@ class Collected:
         crawled: The report of the crawl.
         refused_fraction: The share of the crawled products that the import quarantined.
         fetched: The report of the fetch; None where no product was found, or pictures are not wanted.
+        atlas_json: The Atlas JSON, where one was asked for.
     """
 
     crawled: CrawlReport
     refused_fraction: float = 0.0
     fetched: RunReport | None = None
+    atlas_json: str | None = None
 
 
 def collect(config: CrawlRunConfig, on_stage: Callable[[StageReport], None] = lambda _: None) -> Collected:
@@ -37,7 +40,7 @@ def collect(config: CrawlRunConfig, on_stage: Callable[[StageReport], None] = la
     After another look at the shops the stages that follow do only what has changed.
 
     Args:
-        config: The crawl; its output gets `crawl`, `urls` and `catalog`.
+        config: The crawl; its output gets `crawl`, `urls` and `catalog`, and `atlas.json` where it is asked for.
         on_stage: Called with the report of each stage as it ends.
     """
     with hold(config.output, "crawl"):
@@ -55,7 +58,7 @@ def collect(config: CrawlRunConfig, on_stage: Callable[[StageReport], None] = la
         imported = (read_run(urls) or {})["counts"]
         refused = sum(imported["quarantined"].values()) / max(imported["records"] - imported["blank"], 1)
         if not config.pictures:
-            return Collected(crawled, refused)
+            return Collected(crawled, refused, atlas_json=_write_atlas_json(config, None))
         fetching = FetchConfig(
             catalog=urls,
             output=storage.join(output, "catalog"),
@@ -66,4 +69,15 @@ def collect(config: CrawlRunConfig, on_stage: Callable[[StageReport], None] = la
         )
         fetched = fetch(fetching)
         on_stage(fetched)
-        return Collected(crawled, refused, fetched)
+        return Collected(crawled, refused, fetched, _write_atlas_json(config, fetched))
+
+
+def _write_atlas_json(config: CrawlRunConfig, fetched: RunReport | None) -> str | None:
+    """Write the Atlas JSON if one is asked for, and return where; one of pictures that have not changed stays."""
+    if config.format != "atlas-json":
+        return None
+    output = storage.absolute(config.output)
+    uri = storage.join(output, "atlas.json")
+    if fetched is None or not fetched.already_done or not storage.exists(uri):
+        write_atlas_json(storage.join(output, "urls"), uri, fetched.output if fetched else None)
+    return uri

@@ -132,10 +132,26 @@ def test_two_shops_at_once_into_object_storage(tmp_path: Path, s3: str) -> None:
         assert storage.exists(uri)
     assert {row["store"] for row in rows_of(f"{s3}/two-shops/catalog/products")} == {"one", "two"}
 
+    entries = json.loads(storage.read_bytes(f"{s3}/one-file/atlas.json"))["images"]
+    assert len(entries) == 17
+    crawled = {row["product_id"]: row for row in rows_of(f"{s3}/one-file/catalog/products")}
+    for entry in entries:
+        product = crawled[entry["product_id"]]
+        assert [f"{s3}/one-file/{entry['filename']}"] == product["image_uris"]
+        assert entry["image_url"].startswith(f"http://{two.place}/pictures/")
+        assert {name: entry[name] for name in ("title", "price", "split", "url")} == {
+            name: product[name] for name in ("title", "price", "split", "url")
+        }
+        assert entry["sentences"] == ([{"tokens": product["category_path"]}] if product["category_path"] else [])
     output = str(tmp_path / "imported")
-    assert main(["import", f"{s3}/one-file/crawl/atlas.json", "--output", output]) == 0
-    assert len(rows(output, "products")) == 17
-    assert {row["title"] for row in rows(output, "products")} <= {f"Piece {number}" for number in range(18)}
+    assert main(["import", f"{s3}/one-file/atlas.json", "--output", output]) == 0
+    imported = rows(output, "products")
+    for name in ("title", "image_uris", "category_path", "split"):
+        assert {row["product_id"]: row[name] for row in imported} == {
+            product_id: crawled[product_id][name] for product_id in crawled if crawled[product_id]["image_uris"]
+        }
+    addresses = {row["product_id"]: dict(row["attributes"])["image_url"] for row in imported}
+    assert addresses == {entry["product_id"]: entry["image_url"] for entry in entries}
 
 
 def rows_of(uri: str) -> list[dict[str, Any]]:
