@@ -249,7 +249,6 @@ def test_what_is_held_out_is_another_product(described: str, members: dict[str, 
 def test_what_a_policy_would_not_heed_is_refused(described: str, members: dict[str, str], tmp_path: Path) -> None:
     output = str(tmp_path / "model")
     for wrong, reason in (
-        ({"taxonomy": "atlas-52"}, "a fusion answers with that of its models"),
         ({"balance": "sampling", "policy": "weighted"}, "balance is 'sampling'.*expected none, or weights"),
         ({"balance": "weights", "policy": "ridge"}, "balance is 'weights'.*expected none$"),
         ({"held_out": 0.2, "policy": "mean"}, "the policy 'mean' has no epochs"),
@@ -260,6 +259,12 @@ def test_what_a_policy_would_not_heed_is_refused(described: str, members: dict[s
     with pytest.raises(ConfigError, match="a matrix of 31804 rows"):
         Ridge.check(shape)
     Ridge.check(replace(shape, outputs=3_000))
+
+
+def test_a_policy_has_no_settings_of_an_encoder() -> None:
+    fields = FusionTraining.__dataclass_fields__.keys()
+    assert fields >= {"catalog", "output", "epochs", "decoder_lr", "policy"}
+    assert not fields & {"taxonomy", "encoder_lr", "weights", "word_vectors"}
 
 
 def test_mistakes_are_told(described: str, members: dict[str, str], fused: str, tmp_path: Path) -> None:
