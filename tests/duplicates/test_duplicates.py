@@ -228,6 +228,7 @@ def test_pictures_are_read_and_failures_kept(tmp_path: Path) -> None:
     fetched = pa.table({"image_id": image_ids(names, uris), "product_id": names, "image_uri": uris})
     found = [content if isinstance(content, bytes) else None for content in contents]
     fetched = fetched.append_column("sha256", pa.array([c and hashlib.sha256(c).hexdigest() for c in found]))
+    fetched = fetched.append_column("etag", pa.nulls(len(found), pa.string()))
     fetched = fetched.append_column("bytes", pa.array(found, pa.large_binary()))
     errors = {row: content for row, content in enumerate(contents) if isinstance(content, ItemError)}
     read = fingerprint_block(with_errors(fetched, "fetch", errors))

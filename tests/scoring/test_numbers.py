@@ -47,6 +47,7 @@ def block(**texts: list[str | None]) -> pa.Table:
             "product_id": [f"p{number}" for number in range(6)],
             "image_uri": [f"{number}.jpg" for number in range(6)],
             "sha256": pa.array([None if content is None else "0" * 64 for content in contents], pa.string()),
+            "etag": pa.nulls(len(contents), pa.string()),
             "bytes": pa.array(contents, pa.binary()),
             "stage": pa.array([code and "fetch" for code in failed], pa.string()),
             "error_code": pa.array(failed, pa.string()),

@@ -25,7 +25,7 @@ def test_models_have_names() -> None:
         ("", "expected an artifact"),
         ("A B=/m", "model name 'A B'"),
         ("a=/x,a=/y", "model 'a' is given twice: /x and /y"),
-        ("/x,/y", "model 'default' is there twice"),
+        ("/x,/y", "model 'default' is given twice"),
     ):
         with pytest.raises(ConfigError, match=reason):
             models(text)
