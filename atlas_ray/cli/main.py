@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "catalogue": {
         "import": Command("import_", "turn a catalogue of another layout into tables"),
         "select": Command("select", "make a catalogue of the products that a list names"),
+        "sample": Command("sample", "draw a smaller catalogue in which every category path keeps its share"),
         "fetch": Command("fetch", "download the pictures of a catalogue of URLs", resumes=True),
         "crawl": Command("crawl", "collect products and pictures from shop pages", resumes=True),
         "filter": Command("filter", "tell zoomed pictures from normal ones", resumes=True),

@@ -103,6 +103,16 @@ def print_select(report: Any) -> None:
     print(f"the catalogue of them: {report.output}")
 
 
+def print_sample(report: Any) -> None:
+    """Say what was drawn (`atlas_ray.catalog.sample.SampleReport`)."""
+    print(
+        f"{report.products} of {report.of} products, {report.images} pictures; {report.paths} category paths, each kept"
+    )
+    if report.unlabelled:
+        print(f"  {report.unlabelled} of them without a label")
+    print(f"the catalogue of them: {report.output}")
+
+
 def _print_refused(report: Any) -> None:
     if report.quarantined:
         _print_codes({"quarantined_by_code": report.quarantined})
