@@ -35,6 +35,7 @@ class Command:
 COMMANDS: dict[str, dict[str, Command]] = {
     "catalogue": {
         "import": Command("import_", "turn a catalogue of another layout into tables"),
+        "catalog stats": Command("catalog_stats", "describe a catalogue on a page: paths, texts, pictures, languages"),
         "select": Command("select", "make a catalogue of the products that a list names"),
         "sample": Command("sample", "draw a smaller catalogue in which every category path keeps its share"),
         "fetch": Command("fetch", "download the pictures of a catalogue of URLs", resumes=True),
@@ -108,6 +109,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
 }
 """The commands, in the groups that the help shows; a name of two words belongs to the parser of the first."""
 PARENTS = {
+    "catalog": ("look at a catalogue", "action", "ACTION"),
     "taxonomy": ("look at a taxonomy, and follow it to its next version", "action", "ACTION"),
     "train": ("train a model", "model_kind", "MODEL"),
     "tune": ("search good settings for a training", "model_kind", "MODEL"),

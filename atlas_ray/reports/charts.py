@@ -96,6 +96,36 @@ def draw_risk_coverage(one: Reliability) -> str:
     )
 
 
+def draw_histogram(bins: Sequence[tuple[str, int]], across: str, up: str) -> str:
+    """Draw columns with their counts.
+
+    Args:
+        bins: The name of each column, and how many there are in it.
+        across: The name of what the columns tell apart.
+        up: The name of what is counted.
+    """
+    most = max((count for _, count in bins), default=1) or 1
+    height, step = _linear(most, TOP, HEIGHT - BOTTOM - 24, turned=True), (WIDTH - LEFT - RIGHT) / max(len(bins), 1)
+    floor = HEIGHT - BOTTOM - 24
+    drawn = [f'<line class="grid-line" x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}"/>']
+    for place, (name, count) in enumerate(bins):
+        left, y = LEFT + place * step, height(count)
+        middle = left + step / 2
+        drawn.append(
+            f'<rect class="column" x="{left + 1:.1f}" y="{y:.1f}" width="{max(step - 2, 1):.1f}" '
+            f'height="{floor - y:.1f}"><title>{html.escape(f"{name}: {count:,}")}</title></rect>'
+        )
+        if count:
+            drawn.append(f'<text x="{middle:.1f}" y="{y - 4:.1f}" text-anchor="middle">{count:,}</text>')
+        turned = f'transform="rotate(-35 {middle:.1f} {floor + 12})"'
+        drawn.append(f'<text x="{middle:.1f}" y="{floor + 12}" text-anchor="end" {turned}>{html.escape(name)}</text>')
+    drawn.append(
+        f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{html.escape(across)}</text>'
+    )
+    drawn.append(f'<text class="name" x="{LEFT}" y="14">{html.escape(up)}</text>')
+    return _chart(f"number of {up} by {across}", "".join(drawn))
+
+
 def log_ticks(most: float) -> list[int]:
     """Return the ticks of a log axis from 1: round numbers as people say them, at most eight."""
     powers = range(math.ceil(math.log10(max(most, 1))) + 1)
