@@ -133,7 +133,8 @@ def test_a_training_that_diverges_ends_with_its_reason_and_without_a_model(
     assert main([*command, *small, *HOT]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("atlas-ray train: the training diverged: ")
-    for word in ("in epoch ", "--encoder-lr 10 --decoder-lr 10 --precision float32", "no model is written", "--fresh"):
+    rates = ("--encoder-lr 10 ", "--decoder-lr 10 ", "--precision float32;")
+    for word in ("in epoch ", *rates, "no model is written", "--fresh"):
         assert word in last
     assert not (tmp_path / "model.json").exists()
 
