@@ -56,3 +56,16 @@ def first_of_each(group: Array, *by: Array) -> Booleans:
     first = np.zeros(len(group), bool)
     first[order[np.unique(group[order], return_index=True)[1]]] = True
     return first
+
+
+def tagged(table: pa.Table, kind: int, schema: pa.Schema) -> pa.Table:
+    """Bring a block of one table into the common shape."""
+    columns = []
+    for field in schema:
+        if field.name == "kind":
+            columns.append(pa.array(np.full(len(table), kind, dtype=np.int8)))
+        elif field.name in table.column_names:
+            columns.append(table[field.name].cast(field.type))
+        else:
+            columns.append(pa.nulls(len(table), field.type))
+    return pa.table(columns, schema=schema)

@@ -1,6 +1,7 @@
 """Arrow schemas of all tables that this project reads and writes, and the ids of products and pictures."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -275,6 +276,12 @@ COLUMNS = {
 def path_keys(paths: pa.Array | pa.ChunkedArray) -> Any:
     """Return category paths as strings to group and compare by; null stays null."""
     return pc.binary_join(paths, PATH_KEY_SEPARATOR)
+
+
+def path_counts(paths: pa.Array | pa.ChunkedArray) -> Counter[tuple[str, ...]]:
+    """Return how often each category path stands; null is left out."""
+    rows = pc.value_counts(path_keys(paths.drop_null())).to_pylist()
+    return Counter({tuple(row["values"].split(PATH_KEY_SEPARATOR)): row["counts"] for row in rows})
 
 
 def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

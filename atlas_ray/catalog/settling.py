@@ -20,7 +20,7 @@ from atlas_ray.catalog.parts import Place
 from atlas_ray.catalog.sides import Sides, known_rows
 from atlas_ray.errors import RowError
 from atlas_ray.io import storage
-from atlas_ray.schemas import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, image_ids, path_keys, quarantine_row
+from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids, path_counts, quarantine_row
 from atlas_ray.taxonomy import CategoryPath
 
 Refused = tuple[Place, str | None, RowError]
@@ -234,8 +234,7 @@ def _count(products: pa.Table, tally: Tally) -> None:
     labelled = products.filter(products["category_path"].is_valid())
     trained = labelled.filter(pc.equal(labelled["split"], "train").fill_null(False))
     for some, counts in ((labelled, tally.labels), (trained, tally.trained)):
-        for row in pc.value_counts(path_keys(some["category_path"].combine_chunks())).to_pylist():
-            counts[tuple(row["values"].split(PATH_KEY_SEPARATOR))] += row["counts"]
+        counts.update(path_counts(some["category_path"]))
     for row in pc.value_counts(labelled["split"].fill_null("none").combine_chunks()).to_pylist():
         tally.splits[row["values"]] += row["counts"]
 
@@ -246,10 +245,10 @@ def _images(products: pa.Table, before: pa.Table) -> pa.Table:
     owners = products["product_id"].combine_chunks().take(pc.list_parent_indices(uris))
     pictures = pc.list_flatten(uris)
     ids = pa.array(image_ids(owners.to_pylist(), pictures.to_pylist()))
-    known = before.select(IMAGES.names[3:]).take(pc.index_in(ids, before_ids(before)))
+    known = before.select(IMAGES.names[3:]).take(pc.index_in(ids, _ids_of(before)))
     return pa.table([ids, owners, pictures, *known.columns], schema=IMAGES)
 
 
-def before_ids(pictures: pa.Table) -> pa.Array:
+def _ids_of(pictures: pa.Table) -> pa.Array:
     """Return the ids of pictures of which product and URI are given."""
     return pa.array(image_ids(pictures["product_id"].to_pylist(), pictures["image_uri"].to_pylist()))

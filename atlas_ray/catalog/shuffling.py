@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_ray.arrays import tagged
 from atlas_ray.catalog.columnar import KNOWN, REFUSED, ROWS
 from atlas_ray.catalog.parts import Part
 from atlas_ray.catalog.reading import PartReport, Reading, fitting, lines_before, misfits
@@ -40,11 +40,7 @@ def earlier_rows(batch: pa.Table, kind: int, number: int) -> pa.Table:
     """Return rows of a table of an earlier catalogue as `ROWS`; the arguments are as in `Earlier`."""
     if kind == KNOWN:
         batch = known_rows(batch, number)
-    columns = [
-        batch[field.name].cast(field.type) if field.name in batch.column_names else pa.nulls(len(batch), field.type)
-        for field in ROWS
-    ]
-    return pa.table([pa.array(np.full(len(batch), kind, np.int8)), *columns[1:]], schema=ROWS)
+    return tagged(batch, kind, ROWS)
 
 
 def settle_source(

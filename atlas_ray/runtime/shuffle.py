@@ -4,10 +4,10 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import ray.data
 
+from atlas_ray.arrays import tagged
 from atlas_ray.formats.tables import Piece, Table
 from atlas_ray.runtime.source import TableSource, read_source
 
@@ -84,19 +84,6 @@ def _pieces(tables: Sequence[tuple[Table, int]], schema: pa.Schema, count: int) 
             [name for name in table.schema.names if name in schema.names], count * table.all_rows // total
         )
     ]
-
-
-def tagged(table: pa.Table, kind: int, schema: pa.Schema) -> pa.Table:
-    """Bring a block of one table into the common shape."""
-    columns = []
-    for field in schema:
-        if field.name == "kind":
-            columns.append(pa.array(np.full(len(table), kind, dtype=np.int8)))
-        elif field.name in table.column_names:
-            columns.append(table[field.name].cast(field.type))
-        else:
-            columns.append(pa.nulls(len(table), field.type))
-    return pa.table(columns, schema=schema)
 
 
 def _combined(tables: Iterable[pa.Table], schema: pa.Schema, combine: Combine) -> list[pa.Table]:

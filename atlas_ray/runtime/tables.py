@@ -13,7 +13,7 @@ from atlas_ray.errors import CatalogError, tell
 from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import Table, current, open_table
 from atlas_ray.io import storage
-from atlas_ray.schemas import IMAGES, PATH_KEY_SEPARATOR, PRODUCTS, QUARANTINE, path_keys, quarantine_row
+from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, path_counts, quarantine_row
 from atlas_ray.taxonomy import CategoryPath
 
 UNUSABLE = "rows-without-key"
@@ -164,8 +164,7 @@ def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath
     for batch in table.batches():
         paths = batch["category_path"]
         paths = paths if split is None else paths.filter(pc.equal(batch["split"], split).fill_null(False))
-        for key in pc.value_counts(path_keys(paths.drop_null())).to_pylist():
-            counts[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
+        counts.update(path_counts(paths))
     return counts
 
 

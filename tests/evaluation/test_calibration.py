@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 from scipy.special import log_softmax
 
+from atlas_ray.arrays import tagged
 from atlas_ray.evaluation.calibration import TOP_K, _PictureScores
 from atlas_ray.metrics.calibration import tempered
-from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, tagged
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT
 from atlas_ray.scoring.combine import JOINED, combine
 from atlas_ray.taxonomy import Taxonomy
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from atlas_ray.arrays import tagged
 from atlas_ray.errors import AuditError, CatalogError, ConfigError, OutputError, PictureError
 from atlas_ray.fetching.pictures import OUTCOMES, PictureFetcher, picture_size, write_outcomes
 from atlas_ray.fetching.run import FetchConfig, fetch
@@ -25,7 +26,7 @@ from atlas_ray.formats.tables import open_table
 from atlas_ray.io.addresses import AddressRule
 from atlas_ray.io.downloads import Download, Downloader
 from atlas_ray.runs.run_record import RunReport
-from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, tagged
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT
 from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids
 from tests.support.damaged_pictures import encoded
 from tests.support.parts import rows

@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from atlas_ray.arrays import tagged
 from atlas_ray.io import etags
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.runtime.joined import NO_PICTURE
-from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, tagged
+from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import image_ids, texts_ids
 from atlas_ray.scoring.carry import (
     AGAIN,

@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from atlas_ray.arrays import tagged
 from atlas_ray.errors import AuditError
-from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, tagged
+from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import CATEGORIZED
 from atlas_ray.scoring.combine import JOINED, combine
 
