@@ -123,6 +123,7 @@ EXTRA_OF = {
         ("cssselect", "extruct", "lxml", "parsel", "pyRdfa", "rdflib", "scrapy", "scrapy_playwright"), "crawl"
     ),
     **dict.fromkeys(("fastapi", "fastapi_offline", "starlette"), "serve"),
+    "timm": "timm",
     "deltalake": "delta",
     "lance": "lance",
     "lancedb": "embed",

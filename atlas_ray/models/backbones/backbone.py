@@ -28,7 +28,7 @@ class Backbone(nn.Module):
         self.features = self.spec.features
         layers: dict[str, nn.Module] = pkgutil.resolve_name(self.spec.layers)(name)
         blocks = [layer for block in self.spec.blocks for layer in block]
-        if list(layers) != blocks:
+        if list(layers) != list(dict.fromkeys(layer.partition(".")[0] for layer in blocks)):
             raise ConfigError(
                 f"backbone {name!r}: BACKBONES names the layers {', '.join(blocks)}; "
                 f"{self.spec.layers} builds {', '.join(layers)}: expected the same, in the order of their use"
