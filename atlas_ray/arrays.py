@@ -23,12 +23,12 @@ def list_offsets(lengths: Array) -> pa.Array:
 
 
 def row_at(places: Array, size: int, rows: Array | None = None) -> Integers:
-    """Return which row stands at each of `size` places; -1 where none does.
+    """Return which row stands at each of `size` places; -1 if none does.
 
     Args:
         places: (rows,) where each row goes.
         size: How many places there are.
-        rows: (rows,) their numbers; in order where it is None.
+        rows: (rows,) their numbers; in order if it is None.
     """
     found = np.full(size, -1)
     found[places] = np.arange(len(places)) if rows is None else rows

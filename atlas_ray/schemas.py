@@ -42,7 +42,7 @@ PRODUCTS = pa.schema(
 """Products: one row for each product. `category_path` is null if it has no label, `split` if it has no split.
 
 `category_paths` is null unless the product has several labels, of which `category_path` is the first. `image_uris` may
-be empty where the product has a text. `attributes` are further columns of its source, kept on request.
+be empty if the product has a text. `attributes` are further columns of its source, kept on request.
 """
 
 IMAGES = pa.schema(
@@ -85,7 +85,7 @@ outside it. `level_probabilities[i]` is the probability of the first `i + 1` nam
 null if no zoom filter ran. `etag` and `texts_id` tell a later run whether picture and texts are the ones that were
 scored (`atlas_ray.scoring.carry`).
 
-A model that reads texts answers also where the picture could not be had; `picture_error` then says
+A model that reads texts answers even if the picture could not be had; `picture_error` then says
 why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
 
 In a run that was migrated to another taxonomy, the answer is null if its path has no certain place there, and
@@ -222,7 +222,7 @@ COLUMNS = {
     "title": "Title of the product.",
     "description": "Description of the product, with its markup.",
     "price": "Price as a number, without its currency.",
-    "currency": "Currency of the price, an ISO 4217 code where it is known.",
+    "currency": "Currency of the price, an ISO 4217 code if it is known.",
     "brand": "Brand of the product.",
     "sku": "Number under which the shop keeps the product.",
     "availability": "Whether the product can be had, as its source says: `InStock`, `OutOfStock` or its own word.",
@@ -247,7 +247,7 @@ COLUMNS = {
     "model that names leaves, over its whole taxonomy.",
     "zoomed_probability": "Probability of being a close-up, of a product that of its least zoomed picture; null "
     "where no zoom filter ran.",
-    "picture_error": "Why the picture could not be had where the texts alone gave the answer; null elsewhere.",
+    "picture_error": "Why the picture could not be had if the texts alone gave the answer; null elsewhere.",
     "model_id": "Id of the model, a hash of its content.",
     "taxonomy_id": "Id of the taxonomy that was searched, a hash of its content.",
     "stage": "Stage that gave the input up.",

@@ -29,7 +29,7 @@ class Artifact:
     labels: LabelSpace | None = None
     """Of a model of labels: what it names; None of one of category paths."""
     fitted: Fitted | None = None
-    """The products that it was fitted on; None where that is not known: an imported model, or an older one."""
+    """The products that it was fitted on; None if that is not known: an imported model, or an older one."""
     temperature: float = 1.0
     """What its log-probabilities are divided by, so that its probabilities can be trusted; 1 until calibrated."""
 
@@ -60,7 +60,7 @@ class Artifact:
 
     @property
     def image_size_px(self) -> int:
-        """Side of the square that pictures become; 0 where it looks at none."""
+        """Side of the square that pictures become; 0 if it looks at none."""
         return KINDS[self.kind].image_size_px(self.model.config, self.members)
 
 

@@ -158,7 +158,7 @@ def _our_name(name: str) -> str:
 def _word_rows(uri: str, vocabulary: Vocabulary, words: int) -> list[int]:
     """Return the checkpoint's row of each token of ours.
 
-    A name counts as the same word in another case where it is not there exactly, and only one such
+    A name counts as the same word in another case if it is not there exactly, and only one such
     word is.
     """
     try:

@@ -1,4 +1,4 @@
-"""The files of an artifact's folder, each read with a reason where it cannot be."""
+"""The files of an artifact's folder, each read with a reason if it cannot be."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def read(uri: str, name: str) -> bytes:
     """Read a file of an artifact.
 
     Raises:
-        ArtifactError: where it is not there.
+        ArtifactError: if it is not there.
     """
     try:
         return storage.read_bytes(storage.join(uri, name))
@@ -39,7 +39,7 @@ def read_json(uri: str, name: str) -> dict[str, Any]:
     """Read a file of an artifact that holds a JSON object.
 
     Raises:
-        ArtifactError: where it is not there, or holds something else.
+        ArtifactError: if it is not there, or holds something else.
     """
     try:
         document = json.loads(read(uri, name))
@@ -61,7 +61,7 @@ def load_words(uri: str, field_name: str, sha256: str | None = None) -> WordInde
     """Read what `save_words` wrote.
 
     Raises:
-        ArtifactError: where the file is missing, damaged, or not the one of that SHA-256.
+        ArtifactError: if the file is missing, damaged, or not the one of that SHA-256.
     """
     data = read(uri, WORDS)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:

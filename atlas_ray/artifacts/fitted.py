@@ -13,13 +13,13 @@ from atlas_ray.io import storage
 
 
 def file_of(document: dict[str, Any]) -> str | None:
-    """Return the name of the file of a `model.json`; None where the model does not say what it was fitted on."""
+    """Return the name of the file of a `model.json`; None if the model does not say what it was fitted on."""
     stated = document.get("fitted")
     return None if stated is None else f"fitted-{str(stated.get('sha256'))[:16]}.npy"
 
 
 def save_fitted(uri: str, fitted: Fitted | None) -> dict[str, Any]:
-    """Write the file into an artifact's folder, and return its entry in `model.json`; {} where it is not known."""
+    """Write the file into an artifact's folder, and return its entry in `model.json`; {} if it is not known."""
     if fitted is None:
         return {}
     rows = np.empty(len(fitted.products), LAYOUT)
@@ -35,7 +35,7 @@ def load_fitted(uri: str, document: dict[str, Any]) -> Fitted | None:
     """Read what `save_fitted` wrote; None for a model that does not say it: an imported or an older one.
 
     Raises:
-        ArtifactError: where the file is missing, damaged, or not the one of `model.json`.
+        ArtifactError: if the file is missing, damaged, or not the one of `model.json`.
     """
     stated = document.get("fitted")
     if stated is None:

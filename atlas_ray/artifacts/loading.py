@@ -41,7 +41,7 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
         target: What it has to answer, one of `TARGETS`; None where either will do.
 
     Raises:
-        ArtifactError: where the folder holds no artifact, one of another kind, target or format, or a
+        ArtifactError: if the folder holds no artifact, one of another kind, target or format, or a
             damaged one; with the reason.
     """
     document, config = _open(uri, kinds)
@@ -138,7 +138,7 @@ def check_member(name: str, member: Artifact, taxonomy: Taxonomy, labels: LabelS
     """Refuse to fuse what cannot be fused.
 
     Raises:
-        ArtifactError: where a model is of another modality or taxonomy, answers something else, or is
+        ArtifactError: if a model is of another modality or taxonomy, answers something else, or is
             itself a fused one.
     """
     if member.kind not in MEMBER_KINDS:
@@ -162,7 +162,7 @@ def check_labels(artifact: Artifact, labels: LabelSpace | None, source: str) -> 
     """Refuse a model that does not answer what the others do.
 
     Raises:
-        ArtifactError: where it names labels and they do not, or the other way round, or other labels.
+        ArtifactError: if it names labels and they do not, or the other way round, or other labels.
     """
     if (artifact.labels is None) != (labels is None):
         one, others = ("category paths", "labels") if labels else ("labels", "category paths")

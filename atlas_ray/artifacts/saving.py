@@ -36,7 +36,7 @@ def save_artifact(
     """Write an artifact and return its content id; `model.json` comes last and completes it.
 
     Raises:
-        ArtifactError: where weights are NaN or infinite.
+        ArtifactError: if weights are NaN or infinite.
     """
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
     names = {"vocabulary": list(vocabulary.tokens), "taxonomy_id": taxonomy.id, **_labels_entry(labels)}
@@ -64,8 +64,8 @@ def save_fusion_artifact(
         members: The URI of each modality's artifact.
         taxonomy: That of all of them.
         metrics: What was measured.
-        labels: What all of them name, where they name labels.
-        fitted: The products that the models and the policy were fitted on, where that is known.
+        labels: What all of them name, if they name labels.
+        fitted: The products that the models and the policy were fitted on, if that is known.
     """
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
     documents = {name: read_json(member, "model.json") for name, member in members.items()}

@@ -69,7 +69,7 @@ class Cells(NamedTuple):
     """The cells of a column, read as a field."""
 
     values: pa.Array
-    """(rows,) of the field's type, null where there is none."""
+    """(rows,) of the field's type, null if there is none."""
     plain: Array
     """(rows,) whether each cell is plain."""
     there: Array
@@ -291,7 +291,7 @@ def readable(column: pa.ChunkedArray) -> pa.Array:
 
 
 def whole_numbers(array: pa.Array) -> pa.Array:
-    """Return whole numbers as such; pandas writes them as floats where some are missing."""
+    """Return whole numbers as such; pandas writes them as floats if some are missing."""
     if kind_of(array.type) == "float":
         wide = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
         there = np.isfinite(wide)

@@ -24,7 +24,7 @@ class Place(NamedTuple):
     number: int
     """The row's number within the part, from 1; that of its first line in a text file."""
     word: str = ""
-    """What is numbered: `line`, `item`, `row`; "" where the name says it all."""
+    """What is numbered: `line`, `item`, `row`; "" if the name says it all."""
     name: str = ""
     """The name of the file within the source, if there are several."""
 

@@ -138,7 +138,7 @@ class RowReader:
     def product(self, row: Mapping[str, Any], place: object) -> dict[str, Any]:
         """Turn a raw row into a row of the products table.
 
-        Its `image_uris` are a dictionary, URI -> position among the product's pictures, which is infinite where the row
+        Its `image_uris` are a dictionary, URI -> position among the product's pictures, which is infinite if the row
         states none; it is empty if the row names no picture.
 
         Args:

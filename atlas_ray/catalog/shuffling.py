@@ -85,7 +85,7 @@ class _PartRows:
     part: Part
     ledger: Any
     """The actor that takes the account of each part."""
-    board: Any
+    progress: Any
     """The actor that shows progress."""
 
     @property
@@ -101,7 +101,7 @@ class _PartRows:
 
         report = PartReport(self.part)
         for table in ray.get(self.reading).read(self.part, report):
-            self.board.add.remote({"rows": len(table)})
+            self.progress.add.remote({"rows": len(table)})
             yield _owned(table)
         ray.get(self.ledger.put.remote(report))
 
@@ -159,7 +159,7 @@ def _settle_with_ray(
     connect()
     ledger: Any = ray.remote(num_cpus=0)(_Ledger).remote()
     with ProgressDisplay("importing", "rows", total=sum(part.rows for part in parts)) as display:
-        read = functools.partial(_PartRows, ray.put(reading), ledger=ledger, board=display.actor)
+        read = functools.partial(_PartRows, ray.put(reading), ledger=ledger, progress=display.actor)
         dataset = _read([read(part) for part in parts])
         if any(part.continues for part in parts):
             dataset = _fitted(dataset, read, ledger)

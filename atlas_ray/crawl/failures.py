@@ -73,7 +73,7 @@ def outcome_of(error: BaseException, request: Request) -> Outcome:
 
 
 def _hops(request: Request) -> str:
-    """Tell the last URL where it is another than the one asked for first."""
+    """Tell the last URL if it is another than the one asked for first."""
     return f" (redirected to {request.url[:300]!r})" if request.meta.get("redirect_urls") else ""
 
 

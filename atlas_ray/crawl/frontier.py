@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS linked (
 """
 """`linked`: what a start URL leads to: products by their identity, and addresses that another one led to before.
 
-`listing` is the number of the visit that did so, 0 where no other one had.
+`listing` is the number of the visit that did so, 0 if no other one had.
 """
 
 
@@ -191,7 +191,7 @@ class Frontier:
         except sqlite3.Error as error:
             number = system_number(error)
             told = disk_full(number, self._path) if number in FULL_DISK else None
-            self.broken = told or RunError(f"{self._path}: {error}; where it is damaged, delete it to begin anew")
+            self.broken = told or RunError(f"{self._path}: {error}; if it is damaged, delete it to begin anew")
             raise self.broken from error
 
     def _idle_pages(self, visit: Visit, fresh: bool) -> int:

@@ -71,7 +71,7 @@ def _selected(page: Page, selector: str) -> Iterator[str]:
 
 
 def _address(match: Selector) -> list[str]:
-    """Return what a match leads to: itself where it is an attribute, else its link or the first inside."""
+    """Return what a match leads to: itself if it is an attribute, else its link or the first inside."""
     if isinstance(match.root, str):
         return [match.root]
     return match.xpath("(descendant-or-self::*[@href])[1]/@href").getall()

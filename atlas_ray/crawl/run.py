@@ -101,7 +101,7 @@ def crawl(config: CrawlRunConfig) -> CrawlReport:
 
     Raises:
         UserError: for a stores file, taxonomy or mapping that cannot be used, an output of other
-            stores, and where no store could be crawled.
+            stores, and if no store could be crawled.
     """
     with Job("crawl", config, below="crawl", makes=("rows", "stores")) as job:
         return _crawl(config, job)
@@ -174,7 +174,7 @@ def _crawl_store(
     progress: Any,
     due: bool,
 ) -> dict[str, Any]:
-    """Crawl one store in a process of its own, where that is due, and write its rows; return its report."""
+    """Crawl one store in a process of its own, if that is due, and write its rows; return its report."""
     output = storage.join(folder, "stores", name)
     failed = _crawl_pages(config, stores, name, folder, output, progress) if due else None
     uri = storage.join(output, "report.json")

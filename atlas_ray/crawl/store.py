@@ -27,7 +27,7 @@ class StartUrl:
 
     Attributes:
         url: Its address.
-        category_path: What its products are, where the one who wrote it says so; otherwise ().
+        category_path: What its products are, if the one who wrote it says so; otherwise ().
     """
 
     url: str

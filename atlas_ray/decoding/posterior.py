@@ -49,7 +49,7 @@ def posterior(
     """Normalize what a search found.
 
     Args:
-        leaf: (batch, found) leaves in increasing order, -1 where there is none, which come last.
+        leaf: (batch, found) leaves in increasing order, -1 if there is none, which come last.
         log_mass: (batch, found) log p(leaf | picture) as the model gives it; -inf for none.
         tree: The trie.
         top_k: How many paths to keep.

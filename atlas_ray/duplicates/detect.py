@@ -44,7 +44,7 @@ DUPLICATES = pa.schema(
 )
 """One row a picture that another product has too.
 
-`kind` is exact where the other's file has the same bytes, near elsewhere; `distance` is the number
+`kind` is exact if the other's file has the same bytes, near elsewhere; `distance` is the number
 of bits in which the fingerprint differs from the closest other picture of its group.
 """
 
@@ -119,8 +119,8 @@ def fingerprint_column(words: Fingerprints) -> pa.Array:
 def find_duplicates(pictures: pa.Table, config: DuplicateConfig) -> DuplicateReport:
     """Find the pictures that several products have, by their bytes and by their fingerprints.
 
-    Pictures are joined where the bytes are the same or the fingerprints are near, transitively;
-    products are joined where they have joined pictures. A picture of one colour has no fingerprint,
+    Pictures are joined if the bytes are the same or the fingerprints are near, transitively;
+    products are joined if they have joined pictures. A picture of one colour has no fingerprint,
     and is compared by its bytes alone.
 
     Args:

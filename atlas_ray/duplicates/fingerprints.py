@@ -41,7 +41,7 @@ def fingerprint(pixels: Tensor) -> Fingerprints:
         pixels: (batch, 3, size, size) uint8, RGB; `GRID_PX` is the size that costs least.
 
     Returns:
-        (batch, WORDS) uint64; all zero where the picture is of one colour, which has no fingerprint.
+        (batch, WORDS) uint64; all zero if the picture is of one colour, which has no fingerprint.
     """
     colours = pixels.float()
     if colours.shape[-1] != GRID_PX:

@@ -52,9 +52,9 @@ def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, Run
         The tables, and the run's account.
 
     Raises:
-        CatalogError: where the catalogue has no tables of the right columns.
-        OutputError: where the output holds a run of another catalogue.
-        AuditError: where inputs and outputs do not balance.
+        CatalogError: if the catalogue has no tables of the right columns.
+        OutputError: if the output holds a run of another catalogue.
+        AuditError: if inputs and outputs do not balance.
     """
     with Job("duplicates", config, streams=FOLDERS, makes=FILES, scratch=FOLDERS[:1]) as job:
         catalog = open_catalog(storage.absolute(config.catalog))
@@ -81,7 +81,7 @@ def _audited(images: Table, output: str) -> tuple[pa.Table, dict[str, int]]:
     """Return `FINGERPRINTED`, each picture once, and counts that hold against the input.
 
     Raises:
-        AuditError: where a picture of the catalogue has no outcome, or there is one of another picture.
+        AuditError: if a picture of the catalogue has no outcome, or there is one of another picture.
     """
     pictures, failed = (
         open_table(storage.join(output, folder), schema, may_be_missing=True).read(columns)
@@ -98,15 +98,15 @@ def _audited(images: Table, output: str) -> tuple[pa.Table, dict[str, int]]:
     return pictures, counts | {"repeated_input_rows": images.rows - len(wanted)}
 
 
-def _stages(config: DuplicatesRunConfig, images: Table, board: Any) -> ray.data.Dataset:
+def _stages(config: DuplicatesRunConfig, images: Table, progress: Any) -> ray.data.Dataset:
     plan = plan_workers(device="cpu", workers=0, threads=1)
-    return stream_pictures(images, board, plan, config, block_rows=BLOCK_ROWS).map_batches(
-        functools.partial(_fingerprint, board=board), batch_size=None, batch_format="pyarrow"
+    return stream_pictures(images, progress, plan, config, block_rows=BLOCK_ROWS).map_batches(
+        functools.partial(_fingerprint, progress=progress), batch_size=None, batch_format="pyarrow"
     )
 
 
-def _fingerprint(table: pa.Table, board: Any) -> pa.Table:
+def _fingerprint(table: pa.Table, progress: Any) -> pa.Table:
     out = fingerprint(table)
     failed = len(out) - out["error_code"].null_count
-    board.add.remote({"fingerprinted": len(out) - failed, "quarantined": failed})
+    progress.add.remote({"fingerprinted": len(out) - failed, "quarantined": failed})
     return out

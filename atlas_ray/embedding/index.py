@@ -66,7 +66,7 @@ class ProductIndex:
         """Open the index of a finished run.
 
         Raises:
-            EmbeddingError: where it is missing or damaged.
+            EmbeddingError: if it is missing or damaged.
         """
         try:
             return cls(_connect(output).open_table(TABLE))
@@ -75,7 +75,7 @@ class ProductIndex:
             raise EmbeddingError(f"{storage.join(output, INDEX)} cannot be opened: {reason}; embed anew") from None
 
     def vector(self, product_id: str) -> NDArray[np.float32] | None:
-        """Return a product's vector, (width,), or None where it has none."""
+        """Return a product's vector, (width,), or None if it has none."""
         from lancedb.expr import col, lit
 
         found = self._table.search().where(col("product_id") == lit(product_id)).select(["vector"]).limit(1).to_arrow()

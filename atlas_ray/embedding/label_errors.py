@@ -27,7 +27,7 @@ def find_label_errors(config: SimilarConfig) -> pa.Table:
         The same table: rows of `LABEL_ERRORS`, each pair once, at most `limit` of them.
 
     Raises:
-        EmbeddingError: where the run is not finished.
+        EmbeddingError: if the run is not finished.
     """
     output, run = finished_run(config.embeddings)
     index, width = ProductIndex.open(output), run["identity"]["width"]

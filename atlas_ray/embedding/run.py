@@ -43,10 +43,10 @@ def embed(config: EmbedConfig) -> RunReport:
     `run.json` when all is done. After a crash the same call goes on from what was written.
 
     Raises:
-        CatalogError: where the catalogue has no tables of the right columns.
-        ArtifactError: where the model cannot be used.
-        OutputError: where the output holds a run of another model or catalogue.
-        AuditError: where inputs and outputs do not balance.
+        CatalogError: if the catalogue has no tables of the right columns.
+        ArtifactError: if the model cannot be used.
+        OutputError: if the output holds a run of another model or catalogue.
+        AuditError: if inputs and outputs do not balance.
     """
     with Job(JOB, config, streams=FOLDERS, makes=(EMBEDDINGS, INDEX), scratch=(VECTORS,)) as job:
         return _embed(config, job)
@@ -89,13 +89,13 @@ def _embed(config: EmbedConfig, job: Job) -> RunReport:
     return job.finish(job.account(catalog, counts) | fields)
 
 
-def _stages(config: EmbedConfig, inputs: Table, artifact: Artifact, board: Any) -> ray.data.Dataset:
+def _stages(config: EmbedConfig, inputs: Table, artifact: Artifact, progress: Any) -> ray.data.Dataset:
     """Read, fetch, embed."""
     predictor = config.predictor
     plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
     stream = stream_pictures(
         inputs,
-        board,
+        progress,
         plan,
         config,
         block_rows=plan.block_rows(predictor.batch_size),
@@ -103,7 +103,7 @@ def _stages(config: EmbedConfig, inputs: Table, artifact: Artifact, board: Any) 
         read=PICTURE in artifact.modalities,
     )
     predictor = replace(predictor, threads=plan.threads)
-    return ask_model(stream, plan, Embed, board, storage.absolute(config.model), predictor)
+    return ask_model(stream, plan, Embed, progress, storage.absolute(config.model), predictor)
 
 
 def _of_pictures(artifact: Artifact) -> pa.Schema:

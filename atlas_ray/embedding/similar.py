@@ -27,7 +27,7 @@ def similar_products(config: SimilarConfig) -> pa.Table:
         `product_id`, `similarity` (cosine) and `category_path` (the label), the most similar first.
 
     Raises:
-        EmbeddingError: where the run is not finished, the product has no vector, the model is not the
+        EmbeddingError: if the run is not finished, the product has no vector, the model is not the
             one that made the embeddings, or it cannot make anything of what is given.
     """
     output, run = finished_run(config.embeddings)
@@ -53,7 +53,7 @@ def finished_run(embeddings: str) -> tuple[str, dict[str, Any]]:
     """Return the folder of an embedding run, and its account.
 
     Raises:
-        EmbeddingError: where it is none, is not finished, or has no product.
+        EmbeddingError: if it is none, is not finished, or has no product.
     """
     output = storage.absolute(embeddings)
     run = read_run(output)

@@ -19,15 +19,15 @@ CARRIED = ("category_path", "split")
 class Embed:
     """Holds the model; decodes, too."""
 
-    def __init__(self, board: Any, model: str, config: PredictorConfig) -> None:
-        self._board = board
+    def __init__(self, progress: Any, model: str, config: PredictorConfig) -> None:
+        self._progress = progress
         self._predictor = PathPredictor(load_artifact(model), config)
         self._texts = texts_of(self._predictor.modalities)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace `bytes` and texts by `vector`, of which each modality's part has length 1, and `picture_error`."""
         started = time.time()
-        # A model that reads texts has something to say also where the picture could not be had.
+        # A model that reads texts has something to say even if the picture could not be had.
         rows = np.arange(len(table)) if self._texts else good_rows(table)
         asked = table.take(pa.array(rows))
         texts = {name: asked[name].to_pylist() for name in self._texts}
@@ -39,6 +39,6 @@ class Embed:
         out = table.select([*KEYS, *CARRIED, "etag", *ERROR.names])
         out = out.append_column("vector", vector_column(vectors)).append_column("picture_error", picture_error)
         embedded = out["error_code"].null_count
-        self._board.add.remote({"embedded": embedded, "quarantined": len(out) - embedded})
-        self._board.span.remote("embed", started, time.time())
+        self._progress.add.remote({"embedded": embedded, "quarantined": len(out) - embedded})
+        self._progress.span.remote("embed", started, time.time())
         return out

@@ -34,7 +34,7 @@ TABLES: dict[str, pa.Schema] = {
             ("split", pa.string()),
             ("figure", pa.string()),
             ("value", pa.float64()),
-            ("low", pa.float64()),  # of the 95% interval, where there is one
+            ("low", pa.float64()),  # of the 95% interval, if there is one
             ("high", pa.float64()),
         ]
     ),

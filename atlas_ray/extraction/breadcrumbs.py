@@ -86,7 +86,7 @@ MAX_BETWEEN = 6
 def find_breadcrumb(page: Page, data: StructuredData, title: str | None = None) -> tuple[Breadcrumb, str]:
     """Return a page's breadcrumb and where it is from.
 
-    Structured data comes first; what a reader sees takes its place where it begins with the same
+    Structured data comes first; what a reader sees takes its place if it begins with the same
     names and goes on. A leading "Home" is left out, and so is the product itself at the end: a name
     that leads to this page, or begins with the title.
 

@@ -26,7 +26,7 @@ MAX_BRAND = 60
 def brand_in_scripts(page: Page, title: str, number: str | None) -> str | None:
     """Return the brand in an object of a script that also holds the product's name or number.
 
-    It is written as in the title where that has it: `tp link` is `TP-Link`.
+    It is written as in the title if that has it: `tp link` is `TP-Link`.
     """
     name, key = plain_key(title), letters(number or "")
     for pairs in islice(_objects(page), MAX_OBJECTS):

@@ -55,13 +55,13 @@ class Extracted:
         url: The canonical URL on the page's own site, without fragment.
         title: Its name.
         description: Plain text.
-        price: At least 0, in `currency`; where the data has none, the only one that the page shows.
+        price: At least 0, in `currency`; if the data has none, the only one that the page shows.
         currency: ISO 4217.
         brand: The maker's name.
         sku: The shop's number of it: the one that the page shows, else the one that its data states; or the
             maker's, or the number in the page's address.
-        availability: schema.org's name: `InStock`, `OutOfStock`, ...; where the data has none, after the
-            control that puts the product into the cart; where there is none, `InStock` for what has a price
+        availability: schema.org's name: `InStock`, `OutOfStock`, ...; if the data has none, after the
+            control that puts the product into the cart; if there is none, `InStock` for what has a price
             on a page that nowhere says sold out.
         breadcrumb: The names from the shop's top category down, without "Home" and the product.
         image_urls: Absolute http(s) URLs, in the page's order.
@@ -286,14 +286,14 @@ def _number(item: Item, title: str | None, *names: str) -> str | None:
 
 
 def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
-    """Take the number that a page shows, where its structured data states it under no name.
+    """Take the number that a page shows, if its structured data states it under no name.
 
     The shown one is that by which people order and ask; the stated one then is a key of the shop's
     database, or that of one size. A number that is stated says itself what it is: a shown one that
     is stated as the maker's (`mpn`, `gtin`) leaves the stated `sku` where it is.
     """
     sizes = {letters(number) for item in products if (number := item.text("sku", "productid"))}
-    # A sign in the page's code is weaker than a label: it counts where the data gives a number for each size alone.
+    # A sign in the page's code is weaker than a label: it counts only if the data gives a number for each size alone.
     shown = labels.number or (labels.marked_number if len(sizes) > 1 else None)
     sources = (source for item in products for source in (item, *item.items("offers"), *item.items("hasvariant")))
     stated = {LABEL.sub("", text) for source in sources for name in NUMBERS if (text := source.text(name))}
@@ -304,7 +304,7 @@ def _read_number(labels: Labels, products: list[Item], values: _Values) -> None:
 
 
 def _read_brand(labels: Labels, page: Page, values: _Values) -> None:
-    """Take the brand that stands beside a label, where the one of the data is shown to nobody."""
+    """Take the brand that stands beside a label, if the one of the data is shown to nobody."""
     stated, labelled = values.found.get("brand"), labels.first("brand")
     if stated and labelled and stated != labelled and not page.shows(stated):
         values.prefer("brand", labelled, "markup")
@@ -347,7 +347,7 @@ def _pictures(item: Item) -> Iterable[str]:
 
 def _urls(page: Page, addresses: Iterable[str]) -> tuple[str, ...]:
     urls = (page.absolute(plain(address)) for address in addresses if address.strip())
-    # An address that some pages give where they have no picture, "/" or "", is that of the shop's front page.
+    # An address that some pages give if they have no picture, "/" or "", is that of the shop's front page.
     return tuple(dict.fromkeys(url for url in urls if url and not is_front(url)))[:MAX_IMAGES]
 
 

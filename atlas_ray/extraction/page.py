@@ -56,7 +56,7 @@ class Page:
 
     @property
     def is_html(self) -> bool:
-        """Return whether this is text with markup; where what the server calls it says otherwise, the bytes decide."""
+        """Return whether this is text with markup; if what the server calls it says otherwise, the bytes decide."""
         kind = self.content_type.partition(";")[0].strip().lower()
         if kind and kind not in ("text/html", "application/xhtml+xml", "text/plain", "application/octet-stream"):
             return HTML.match(self.text[:4096]) is not None

@@ -96,7 +96,7 @@ def _signed_offer(element: lxml.html.HtmlElement) -> Offer | None:
 
 
 def current_price(page: Page, stated: float) -> float | None:
-    """Return the price that is asked where microdata states one that the same offer shows as a former one.
+    """Return the price that is asked if microdata states one that the same offer shows as a former one.
 
     That is the only other price within the offer's element, and a lower one.
     """

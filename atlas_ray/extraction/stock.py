@@ -80,9 +80,9 @@ MAX_SHORT_TEXTS = 30_000
 
 
 def stock(page: Page, title: str) -> str | None:
-    """Return `InStock` where a page has a control that puts its product into the cart.
+    """Return `InStock` if a page has a control that puts its product into the cart.
 
-    `OutOfStock` where the control in its place says that there is none; None if there is no such
+    `OutOfStock` if the control in its place says that there is none; None if there is no such
     control by the product's name, or several that contradict each other.
     """
     states = cart_controls(page)

@@ -53,7 +53,7 @@ def _main_of(products: list[Item], page: Page, data: StructuredData) -> list[Ite
     """Choose the page's own product among those of one syntax, or return why there is none.
 
     Of several it is the one with the page's URL, or else the one that the page is named after. A
-    single one must be that on a page which holds a list or an article, or where it names a URL.
+    single one must be that on a page which holds a list or an article, or if it names a URL.
     """
     own = [item for item in products if is_page(item, page)]
     named = [item for item in products if _is_named(item, page)]

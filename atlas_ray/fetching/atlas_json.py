@@ -22,7 +22,7 @@ READ = (*FURTHER, "title", "description", "price", "category_path", "category_pa
 def write_atlas_json(catalog: str, uri: str, fetched: str | None = None) -> None:
     """Write `{"images": [{filename, image_url, title, description, price, sentences, split}]}`, an entry a picture.
 
-    `image_url` is the picture's address, `filename` the stored picture, relative to the file's folder where it lies
+    `image_url` is the picture's address, `filename` the stored picture, relative to the file's folder if it lies
     below it. `sentences` has the tokens of each category path of the product. A picture that could not be had has no
     entry, nor has a product without a picture. Memory does not grow with the catalogue.
 

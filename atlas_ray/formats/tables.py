@@ -200,7 +200,7 @@ def open_table(
 
     Raises:
         CatalogError: naming the file that is damaged, lacks a key, or has a column of another kind; or the table,
-            where there is none, or a needed column is in no file; or the catalogue whose import did not finish.
+            if there is none, or a needed column is in no file; or the catalogue whose import did not finish.
         StorageError: if it cannot be listed.
     """
     if foreign:

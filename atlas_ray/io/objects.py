@@ -93,7 +93,7 @@ class _Outage:
 
 
 def await_stores(uris: Iterable[str], outage_s: float, say: Callable[[str], object]) -> None:
-    """Wait until the object stores of some URIs answer; at once where they do, and for what is no object.
+    """Wait until the object stores of some URIs answer; at once if they do, and for what is no object.
 
     Tables and folders are read by clients that are patient and silent; this tells a person within seconds whom they
     would wait for.

@@ -24,8 +24,8 @@ class Collected:
     Attributes:
         crawled: The report of the crawl.
         refused_fraction: The share of the crawled products that the import quarantined.
-        fetched: The report of the fetch; None where no product was found, or pictures are not wanted.
-        atlas_json: The Atlas JSON, where one was asked for.
+        fetched: The report of the fetch; None if no product was found, or pictures are not wanted.
+        atlas_json: The Atlas JSON, if one was asked for.
     """
 
     crawled: CrawlReport
@@ -40,7 +40,7 @@ def collect(config: CrawlRunConfig, on_stage: Callable[[StageReport], None] = la
     After another look at the shops the stages that follow do only what has changed.
 
     Args:
-        config: The crawl; its output gets `crawl`, `urls` and `catalog`, and `atlas.json` where it is asked for.
+        config: The crawl; its output gets `crawl`, `urls` and `catalog`, and `atlas.json` if it is asked for.
         on_stage: Called with the report of each stage as it ends.
     """
     with hold(config.output, "crawl"):

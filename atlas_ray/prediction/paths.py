@@ -43,7 +43,7 @@ class PredictorConfig(Settings):
     beam_width: int = setting("prefixes that the beam keeps a picture", 5, low=1, high=1000)
     top_k: int = setting("paths kept a picture, the chosen one included", 5, low=1, high=1000)
     precision: str = setting(
-        "float32, bfloat16, or auto: bfloat16 where the device computes in it", "auto", choices=PRECISIONS
+        "float32, bfloat16, or auto: bfloat16 if the device computes in it", "auto", choices=PRECISIONS
     )
     batch_size: int = setting("pictures the model takes at once", 32, low=1, high=8192)
     device: str = setting("cpu, cuda, cuda:N or auto", "auto")

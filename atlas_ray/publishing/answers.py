@@ -45,7 +45,7 @@ class DeliveryRule:
     """A rule that decides which category is delivered of a product."""
 
     prefer: str
-    """`label` or `model`: what wins where a product has both."""
+    """`label` or `model`: what wins if a product has both."""
     review_below: float
     """The probability below which an answer of the model needs a review."""
     ids: Mapping[str, str]
@@ -103,7 +103,7 @@ def _ids(paths: pa.Array, ids: Mapping[str, str]) -> pa.Array:
 
 
 def _where(column: pa.Array, keep: Any) -> pa.Array:
-    """Return the column, null where it is not kept."""
+    """Return the column, null if it is not kept."""
     return column.take(pa.array(np.arange(len(keep)), mask=~keep))
 
 

@@ -38,7 +38,7 @@ class PublishConfig(Settings):
     mode: str = setting(
         "what becomes of the table's rows: they make room for the run's, or stay", REPLACE, choices=(REPLACE, APPEND)
     )
-    copy: bool = setting("copy the run's files even where the table could refer to them", False)
+    copy: bool = setting("copy the run's files even if the table could refer to them", False)
 
 
 @dataclass(frozen=True)

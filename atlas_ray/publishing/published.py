@@ -55,7 +55,7 @@ class WarehouseTable(Protocol):
         Args:
             run: The run.
             append: Whether the rows of the table stay.
-            copy: Whether files are copied even where the table could refer to them.
+            copy: Whether files are copied even if the table could refer to them.
         """
 
 

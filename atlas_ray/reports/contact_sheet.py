@@ -95,7 +95,7 @@ def _png(sections: Drawn) -> bytes:
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width_px: int, count: int) -> list[str]:
-    """Break a text into at most `count` lines, between words where it can be; the last may end in an ellipsis."""
+    """Break a text into at most `count` lines, between words if it can be; the last may end in an ellipsis."""
     lines = [""]
     for word in text.split(" "):
         joined = f"{lines[-1]} {word}".strip()

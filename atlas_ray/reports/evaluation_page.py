@@ -85,7 +85,7 @@ def write_page(
             _headline(metrics),
             paragraph(
                 "Small: 95% bootstrap intervals over products, in percent. Hierarchical F1 counts the names of the "
-                "longest common prefix. An answer holds where the path, or the ancestor that was answered with, is "
+                "longest common prefix. An answer holds if the path, or the ancestor that was answered with, is "
                 f"right. Everything below is of the {figures.products:,} {products_of(split)}."
             ),
         ),

@@ -70,7 +70,7 @@ class Strip:
     """Where a model looked in a product's picture."""
 
     drawing: Sequence[tuple[Image.Image, str]] | str
-    """The picture, and the same under the attention of each level, with what stands below each; a code where it cannot
+    """The picture, and the same under the attention of each level, with what stands below each; a code if it cannot
     be read."""
     explains: str = ""
     """A note about the drawing, if the model's answer is not the run's."""

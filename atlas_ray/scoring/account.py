@@ -41,7 +41,7 @@ def combine_products(
         images: The tables of what was to be scored.
         output: The run's folder.
         identity: What the run is made of.
-        fitted: The products that the model was fitted on; None where that is not known.
+        fitted: The products that the model was fitted on; None if that is not known.
     """
     storage.delete_folder(storage.join(output, "products"))
     predictions, filtered, quarantine = (

@@ -172,7 +172,7 @@ def _compare_all(
                 same_program=previous.run.get("written_by") == f"atlas_ray {__version__}",
                 trust=trust,
                 config=config,
-                board=display.actor,
+                progress=display.actor,
             ),
         )
         split = functools.partial(split_compared, texts=tuple(texts))
@@ -187,17 +187,17 @@ def shape(texts: Sequence[str]) -> pa.Schema:
     return pa.schema([("kind", pa.int8()), *(field.with_nullable(True) for field in fields.values())])
 
 
-def _compare(table: pa.Table, config: ReadConfig, board: Any, **options: Any) -> pa.Table:
+def _compare(table: pa.Table, config: ReadConfig, progress: Any, **options: Any) -> pa.Table:
     with ObjectReader(
         threads=config.fetch_threads,
         timeout_s=config.timeout_s,
         attempts=3,
         store_retries=4,
         outage_s=config.outage_s,
-        say=board.say.remote,
+        say=progress.say.remote,
     ) as reader:
         compared = compare(table, reader=reader, **options)
-    board.add.remote({"compared": len(compared)})
+    progress.add.remote({"compared": len(compared)})
     return compared
 
 

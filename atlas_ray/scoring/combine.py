@@ -56,10 +56,10 @@ def combine(
     """Turn all rows of some products into `CATEGORIZED`, one row a product.
 
     With a `decision_threshold` each product's path ends at the deepest level of at least that probability. `fitted` are
-    the products that the model was fitted on, where that is known.
+    the products that the model was fitted on, if that is known.
 
     Raises:
-        AuditError: where a picture is not scored, carried, filtered or quarantined, is more than one of
+        AuditError: if a picture is not scored, carried, filtered or quarantined, is more than one of
             them, or stands more often than in the catalogue.
     """
     table = table.sort_by([("product_id", "ascending"), ("kind", "ascending"), ("image_id", "ascending")])
@@ -113,7 +113,7 @@ def combine(
 def _without_zoomed(scored: Any, owner: Any, zoomed: Any, threshold: float | None, count: int) -> tuple[Any, Any, Any]:
     """Leave out zoomed pictures of products that have others, and all but the least zoomed of those that have not.
 
-    A stream sees a product's pictures in several blocks where they stand apart; each block scored
+    A stream sees a product's pictures in several blocks if they stand far from one another; each block scored
     its least zoomed one if it had no other.
 
     Returns:

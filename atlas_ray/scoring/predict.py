@@ -68,7 +68,7 @@ class PredictorSpec:
     within: CategoryPath
     config: PredictorConfig
     sizes_px: tuple[int, ...]
-    """What pictures are decoded to: the model's size, and the zoom filter's where it is another."""
+    """What pictures are decoded to: the model's size, and the zoom filter's if it is another."""
     zoom_model: str | None
     zoom_threshold: float | None
     texts: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class PredictorSpec:
         )
 
     def build_zoom(self) -> ZoomPredictor | None:
-        """Load the zoom filter, where there is one."""
+        """Load the zoom filter, if there is one."""
         if self.zoom_model is None:
             return None
         config = self.config
@@ -99,8 +99,8 @@ class PredictorSpec:
 class Predict:
     """Holds the model, and the zoom filter; decodes too, unless a stage before has done so."""
 
-    def __init__(self, board: Any, spec: PredictorSpec) -> None:
-        self._board = board
+    def __init__(self, progress: Any, spec: PredictorSpec) -> None:
+        self._progress = progress
         self._spec = spec
         self._predictor, self._zoom = spec.build(), spec.build_zoom()
         size, count = self._predictor.image_size_px, spec.config.batch_size
@@ -121,7 +121,7 @@ class Predict:
             table = decode_block(table, self._spec.sizes_px, self._spec.config.limits)
         if zoom is not None:
             table, columns["zoomed_probability"] = self._filtered(table, zoom)
-        # A model that reads texts has something to say also where the picture could not be had.
+        # A model that reads texts has something to say even if the picture could not be had.
         rows = _not_filtered(table) if self._spec.texts else good_rows(table)
         texts = {name: table[name].take(pa.array(rows)).to_pylist() for name in self._spec.texts}
         refused: Mapping[int, ItemError] = {}
@@ -143,8 +143,8 @@ class Predict:
         out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
         scored = out["error_code"].null_count
         filtered = pc.sum(pc.equal(out["stage"], FILTER_STAGE)).as_py() or 0
-        self._board.add.remote({"scored": scored, "filtered": filtered, "quarantined": len(out) - scored - filtered})
-        self._board.span.remote("predict", started, time.time())
+        self._progress.add.remote({"scored": scored, "filtered": filtered, "quarantined": len(out) - scored - filtered})
+        self._progress.span.remote("predict", started, time.time())
         return out
 
     def _decoded(
@@ -166,7 +166,7 @@ class Predict:
         """Give up the zoomed pictures of a block, but for the least zoomed of a product that has no other in it.
 
         Returns:
-            The block, and (rows,) the probabilities, null where the picture could not be had.
+            The block, and (rows,) the probabilities, null if the picture could not be had.
         """
         good = pictured_rows(table)
         found = zoom(_pixels(table, good, zoom.image_size_px))

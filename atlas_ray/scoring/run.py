@@ -45,10 +45,10 @@ def score(config: ScoreConfig) -> RunReport:
     `run.json` when all is done. After a crash the same call goes on from what was written.
 
     Raises:
-        CatalogError: where the catalogue has no tables of the right columns.
-        ArtifactError, TaxonomyError: where the model or the taxonomy cannot be used.
-        OutputError: where the output holds a run of another model, taxonomy or catalogue.
-        AuditError: where inputs and outputs do not balance.
+        CatalogError: if the catalogue has no tables of the right columns.
+        ArtifactError, TaxonomyError: if the model or the taxonomy cannot be used.
+        OutputError: if the output holds a run of another model, taxonomy or catalogue.
+        AuditError: if inputs and outputs do not balance.
     """
     if config.taxonomy and storage.exists(config.taxonomy):  # else a built-in one, by its name
         config = replace(config, taxonomy=storage.absolute(config.taxonomy))
@@ -123,7 +123,7 @@ def _notes(catalog: str, model: str, predicted: Taxonomy) -> list[str]:
     """Return which labels and leaves of a catalogue its answers cannot be.
 
     Raises:
-        TaxonomyError: where the model is of another taxonomy than the labels altogether.
+        TaxonomyError: if the model is of another taxonomy than the labels altogether.
     """
     uri = storage.join(catalog, "taxonomy.json")
     own = read_taxonomy(uri) if storage.exists(uri) else None
@@ -207,25 +207,26 @@ def _decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None
     return decision.threshold
 
 
-def _stages(config: ScoreConfig, source: Table, spec: PredictorSpec, board: Any) -> ray.data.Dataset:
+def _stages(config: ScoreConfig, source: Table, spec: PredictorSpec, progress: Any) -> ray.data.Dataset:
     """Read, fetch, decode, predict."""
     predictor = config.predictor
     plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
     spec = replace(spec, config=replace(predictor, threads=plan.threads))
-    apart = config.decode_stage == "stage" or (config.decode_stage == "auto" and plan.gpus > 0 and plan.cpu_nodes)
+    cpus_beside_gpus = plan.gpus > 0 and plan.cpu_nodes
+    separate_decode_stage = config.decode_stage == "stage" or (config.decode_stage == "auto" and cpus_beside_gpus)
     stream = stream_pictures(
         source,
-        board,
+        progress,
         plan,
         config,
         block_rows=plan.block_rows(predictor.batch_size),
         columns=(*KEYS, *spec.texts),
         read=bool(spec.sizes_px),
     )
-    if apart and spec.sizes_px:
+    if separate_decode_stage and spec.sizes_px:
         stream = stream.map_batches(
             functools.partial(decode_block, sizes_px=spec.sizes_px, limits=predictor.limits),
             batch_size=None,
             batch_format="pyarrow",
         )
-    return ask_model(stream, plan, Predict, board, spec)
+    return ask_model(stream, plan, Predict, progress, spec)

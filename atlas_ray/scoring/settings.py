@@ -19,9 +19,9 @@ class ScoreConfig(StreamConfig):
         "pictures of at least this probability are zoomed; the filter's own by default", None, low=0, high=1
     )
     output: str = setting("where predictions, quarantine, products and run.json go")
-    taxonomy: str | None = setting("what may be predicted; the model's own taxonomy where none is given", None)
+    taxonomy: str | None = setting("what may be predicted; the model's own taxonomy if none is given", None)
     target_precision: float | None = setting(
-        "answer with an ancestor, or not at all, where the leaf is not sure enough for this share of right answers; "
+        "answer with an ancestor, or not at all, if the leaf is not sure enough for this share of right answers; "
         "the model has to be calibrated",
         None,
         low=0.5,
@@ -39,8 +39,8 @@ class ScoreConfig(StreamConfig):
     )
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     decode_stage: str = setting(
-        "where pictures are decoded: beside the model, in a stage of CPU tasks that scales apart, or "
-        "auto: apart where the cluster has GPUs and CPU nodes without one",
+        "where pictures are decoded: beside the model, in a stage of CPU tasks that scales by itself, or "
+        "auto: a stage if the cluster has GPUs and CPU nodes without one",
         "auto",
         choices=("auto", "actor", "stage"),
     )

@@ -18,7 +18,7 @@ class Trust:
     """What pictures are compared by."""
 
     column: str
-    """The column of the earlier run's tables that holds it; null where a picture cannot be compared."""
+    """The column of the earlier run's tables that holds it; null if a picture cannot be compared."""
     ask: Callable[[ObjectReader, Sequence[str]], list[Identity]]
     """Finds it out for pictures as they are now."""
 

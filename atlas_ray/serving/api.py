@@ -92,7 +92,7 @@ async def categorize_with(request: Request, name: str) -> Response:
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """Name the models; the first is asked where none is named."""
+    """Name the models; the first is asked if none is named."""
     return {"models": _gateway(request).names}
 
 

@@ -28,7 +28,7 @@ class RequestFields(BaseModel):
     top_k: int | None = Field(None, ge=1, le=1000, description="paths a picture, at most those the endpoint keeps")
     explain: bool = Field(False, description="add a map of where the model looked, for each level")
     title: Texts = Field(
-        default_factory=list, description="of each product, for a model that reads titles; null where there is none"
+        default_factory=list, description="of each product, for a model that reads titles; null if there is none"
     )
     description: Texts = Field(default_factory=list, description="of each product, likewise")
 
@@ -51,7 +51,7 @@ class CategorizeRequest(RequestFields):
     image_uri: Annotated[list[Uri | None], FailFast(), BeforeValidator(_listed)] = Field(
         default_factory=list,
         description="objects under the folders that the endpoint reads, null for a product without a picture; "
-        "one may stand without the list, and all may be left out where there are titles or descriptions",
+        "one may stand without the list, and all may be left out if there are titles or descriptions",
     )
 
     def uris(self) -> list[str | None]:

@@ -89,7 +89,7 @@ def close_up(pixels: Tensor, scale: float, rng: np.random.Generator) -> Box | No
         rng: Draws the places.
 
     Returns:
-        Where it is, or None where no place drawn was fit.
+        Where it is, or None if no place drawn was fit.
     """
     coarse = pixels[:, ::COARSE, ::COARSE].float()  # (3, rows, columns)
     edge = torch.ones(coarse.shape[1:], dtype=torch.bool)

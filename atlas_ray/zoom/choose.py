@@ -28,7 +28,7 @@ CHOSEN = JOINED.append(pa.field("least_zoomed", pa.bool_()))
 def choose(table: pa.Table, threshold: float) -> pa.Table:
     """Decide over all pictures of some products; the product's own rows name those that are kept.
 
-    A picture is rejected where its probability reaches the threshold. A product whose pictures would
+    A picture is rejected if its probability reaches the threshold. A product whose pictures would
     all be rejected keeps the least zoomed one, flagged.
 
     Args:
@@ -36,7 +36,7 @@ def choose(table: pa.Table, threshold: float) -> pa.Table:
         threshold: Of the zoom filter.
 
     Raises:
-        AuditError: where a picture is neither looked at nor quarantined, or both.
+        AuditError: if a picture is neither looked at nor quarantined, or both.
     """
     table = table.combine_chunks()
     _, owner = numbered(table["product_id"])

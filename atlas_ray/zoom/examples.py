@@ -66,7 +66,7 @@ def read_examples(
     threads: int = 4,
     limits: PictureLimits = DEFAULT_LIMITS,
 ) -> tuple[dict[str, Examples], list[dict[str, object]]]:
-    """Read, decode and, where the source has no labels, cut pictures.
+    """Read, decode and, if the source has no labels, cut pictures.
 
     Args:
         candidates: What to read.
@@ -79,7 +79,7 @@ def read_examples(
         The examples by split, and rows of the quarantine table for pictures that cannot be used.
 
     Raises:
-        CatalogError: where the first pictures cannot be read at all, or a split would lack zoomed or normal pictures.
+        CatalogError: if the first pictures cannot be read at all, or a split would lack zoomed or normal pictures.
     """
     drawn = candidates.drawn
     ids = image_ids([one.product_id for one in drawn], [one.uri for one in drawn])

@@ -35,7 +35,7 @@ from atlas_ray.zoom.stage import ZOOMED, JudgeZoom
 FOLDERS = ("zoom", "quarantine")
 """What the stream writes in."""
 JUDGED = pa.schema([*ZOOMED, ("least_zoomed", pa.bool_())])
-"""A kept or rejected picture; `least_zoomed` where it is zoomed, and kept since its product has no other."""
+"""A kept or rejected picture; `least_zoomed` if it is zoomed, and kept since its product has no other."""
 PLACES = {LISTED: ("kept/products", PRODUCTS), KEPT: ("kept/images", JUDGED), REJECTED: ("rejected", JUDGED)}
 SHEET_PICTURES = 48
 
@@ -57,7 +57,7 @@ class FilterConfig(StreamConfig):
     batch_size: int = setting("pictures the model takes at once", 64, low=1, high=8192)
     device: str = setting("cpu, cuda, cuda:N or auto", "auto")
     precision: str = setting(
-        "float32, bfloat16, or auto: bfloat16 where the device computes in it",
+        "float32, bfloat16, or auto: bfloat16 if the device computes in it",
         "auto",
         choices=("auto", "float32", "bfloat16"),
     )
@@ -71,10 +71,10 @@ def filter_catalog(config: FilterConfig) -> RunReport:
     rejected pictures; `run.json` when all is done. After a crash the same call goes on.
 
     Raises:
-        CatalogError: where the catalogue has no tables of the right columns.
-        ArtifactError: where the model is no zoom filter.
-        OutputError: where the output holds a run of another model, threshold or catalogue.
-        AuditError: where inputs and outputs do not balance.
+        CatalogError: if the catalogue has no tables of the right columns.
+        ArtifactError: if the model is no zoom filter.
+        OutputError: if the output holds a run of another model, threshold or catalogue.
+        AuditError: if inputs and outputs do not balance.
     """
     # `kept` and `rejected` hold what `zoom` does.
     with Job("filter", config, streams=FOLDERS, makes=("kept", "rejected"), scratch=("zoom",)) as job:

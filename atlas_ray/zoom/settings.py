@@ -37,7 +37,7 @@ class ZoomTraining(Settings):
         high=100,
     )
     precision: str = setting(
-        "float32, bfloat16 (autocast), or auto: bfloat16 where the device computes in it",
+        "float32, bfloat16 (autocast), or auto: bfloat16 if the device computes in it",
         "auto",
         choices=("auto", "float32", "bfloat16"),
     )

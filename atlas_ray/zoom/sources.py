@@ -49,8 +49,8 @@ def draw_candidates(config: ZoomTraining) -> Candidates:
     """Draw pictures from the source that the settings name, at most `config.pictures` of them.
 
     Raises:
-        CatalogError: where the source is missing or of another kind.
-        StorageError: where it cannot be read.
+        CatalogError: if the source is missing or of another kind.
+        StorageError: if it cannot be read.
     """
     rng = np.random.default_rng(config.seed)
     if config.catalog is not None:
@@ -138,7 +138,7 @@ def _base(source: str, image_base: str | None) -> str:
     """Return the folder that the pictures of a file of labels are below.
 
     Raises:
-        CatalogError: where the one named is not there.
+        CatalogError: if the one named is not there.
     """
     if not image_base:
         return storage.absolute(source).rpartition("/")[0]

@@ -49,9 +49,9 @@ def train_zoom(config: ZoomTraining) -> ZoomReport:
     that reaches the target precision on pictures that were judged unseen. The scores are of the test split.
 
     Raises:
-        OutputError: where the output holds a model or a catalogue.
-        CatalogError: where the source cannot be read, or has too few pictures.
-        NotFiniteError: where the training diverged.
+        OutputError: if the output holds a model or a catalogue.
+        CatalogError: if the source cannot be read, or has too few pictures.
+        NotFiniteError: if the training diverged.
     """
     output = storage.absolute(config.output)
     for taken in ("model.json", "products"):

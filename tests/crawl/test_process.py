@@ -206,5 +206,5 @@ def test_a_damaged_frontier_is_told_in_a_line(
         shop.write_stores(str(tmp_path / "stores.yaml"))
         command = ["--stores", str(tmp_path / "stores.yaml"), "--store", "demo", "--job", str(tmp_path / "job")]
         assert main([*command, "--output", str(tmp_path / "out")]) == 1
-    assert "frontier.sqlite3: file is not a database; where it is damaged, delete it" in capsys.readouterr().err
+    assert "frontier.sqlite3: file is not a database; if it is damaged, delete it" in capsys.readouterr().err
     assert shop.requests == []
