@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from atlas_ray.catalog.category_paths import DEFAULT, ListTally, SeparatorTally
-from atlas_ray.catalog.columnar import CORRECTED, KNOWN, PICTURE, PRODUCT
 from atlas_ray.catalog.fields import FIELDS, Columns, find_value
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.outputs import unfinished
@@ -20,6 +19,7 @@ from atlas_ray.catalog.shuffling import Earlier, settle_source
 from atlas_ray.catalog.sides import Sides, rule_of
 from atlas_ray.catalog.sources import FORMATS, Source, guess_format, locate
 from atlas_ray.catalog.split import SplitRule, known_products, parse_shares
+from atlas_ray.catalog.table_reader import CORRECTED, KNOWN, PICTURE, PRODUCT
 from atlas_ray.catalog.versions import next_version, publish
 from atlas_ray.errors import CatalogError, ConfigError
 from atlas_ray.formats.prices import point_marks_thousands

@@ -7,11 +7,11 @@ from functools import partial
 
 import pyarrow as pa
 
-from atlas_ray.catalog.columnar import ColumnReader
 from atlas_ray.catalog.fields import Columns
 from atlas_ray.catalog.parts import TABLE_ROWS, Part, RawRow
 from atlas_ray.catalog.rows import RowReader
 from atlas_ray.catalog.sources import Source
+from atlas_ray.catalog.table_reader import TableReader
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Reading:
         source = Source(
             self.uri, self.kind, self.columns, encoding=self.encoding, advice=self.advice, sheet=self.sheet, part=part
         )
-        columns = ColumnReader(reader)
+        columns = TableReader(reader)
         for table, others in _tables(source, columns):
             blank = sum(one.blank for one in others)
             report.records += len(table) + blank
@@ -76,7 +76,7 @@ class Reading:
         report.reader = replace(reader, columns=Columns({}), taxonomy=None)
 
 
-def _tables(source: Source, columns: ColumnReader) -> Iterator[tuple[pa.Table, list[RawRow]]]:
+def _tables(source: Source, columns: TableReader) -> Iterator[tuple[pa.Table, list[RawRow]]]:
     """Yield rows of products, those refused among them, and the records that are not of a table."""
     if source.is_table:
         for raw in source.tables():

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.arrays import Array, list_offsets, numbered
-from atlas_ray.catalog.columnar import CORRECTED, KNOWN, PICTURE, PRODUCT, REFUSED, ROW, ROWS
 from atlas_ray.catalog.joining import in_order, join_row
 from atlas_ray.catalog.merging import merge, with_labels
 from atlas_ray.catalog.parts import Place
 from atlas_ray.catalog.sides import Sides, known_rows
+from atlas_ray.catalog.table_reader import CORRECTED, KNOWN, PICTURE, PRODUCT, REFUSED, ROW, ROWS
 from atlas_ray.errors import RowError
 from atlas_ray.io import storage
 from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, image_ids, path_counts, quarantine_row

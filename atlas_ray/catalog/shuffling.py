@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.arrays import tagged
-from atlas_ray.catalog.columnar import KNOWN, REFUSED, ROWS
 from atlas_ray.catalog.parts import Part
 from atlas_ray.catalog.reading import PartReport, Reading, fitting, lines_before, misfits
 from atlas_ray.catalog.settling import Settler, Tally
 from atlas_ray.catalog.sides import known_rows
+from atlas_ray.catalog.table_reader import KNOWN, REFUSED, ROWS
 from atlas_ray.formats.tables import Piece, Table
 
 SMALL_BYTES = 64 * 1024 * 1024

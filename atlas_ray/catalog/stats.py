@@ -1,4 +1,4 @@
-"""What a catalogue holds: its paths, texts, pictures, languages and prices, counted in one pass over each table."""
+"""Statistics of a catalogue: counts of paths, texts, pictures, languages and prices, in one pass over each table."""
 
 from collections import Counter
 from dataclasses import dataclass, field

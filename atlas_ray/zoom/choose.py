@@ -1,4 +1,4 @@
-"""Which pictures of a product are kept."""
+"""The decision of the zoom filter: which pictures of a product a catalogue keeps, and which it rejects as close-ups."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where the zoom filter's examples come from: a catalogue, two folders, or a JSON file of labels."""
+"""Pictures to train the zoom filter on, drawn from a catalogue, from two folders, or from a JSON file of labels."""
 
 import json
 import os.path

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas_ray.catalog.columnar import ROWS, ColumnReader
 from atlas_ray.catalog.fields import Columns
 from atlas_ray.catalog.parts import Place, RawRow
 from atlas_ray.catalog.rows import RowReader
+from atlas_ray.catalog.table_reader import ROWS, TableReader
 from atlas_ray.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy([("A", "B"), ("A", "C"), ("D",)], name="target")
@@ -77,11 +77,11 @@ def counts(reader: RowReader) -> Any:
 def check(table: pa.Table, make: Callable[[], RowReader]) -> None:
     by_column, by_row = make(), make()
     numbers = list(range(2, len(table) + 2))
-    found = ColumnReader(by_column).read(table, numbers, lambda number: Place(3, number, "line", "a.csv"))
+    found = TableReader(by_column).read(table, numbers, lambda number: Place(3, number, "line", "a.csv"))
     rows = [
         RawRow(Place(3, number, "line", "a.csv"), row) for number, row in zip(numbers, table.to_pylist(), strict=True)
     ]
-    expected = ColumnReader(by_row).read_rows(rows)
+    expected = TableReader(by_row).read_rows(rows)
     assert found.schema == expected.schema == ROWS
     assert sorted(found.to_pylist(), key=lambda row: row["number"]) == expected.to_pylist()
     (unread, *others), (unread_too, *others_too) = counts(by_column), counts(by_row)
@@ -118,13 +118,13 @@ def test_columns_say_what_rows_say(name: str, kind: str, data: st.DataObject) ->
 )
 def test_ids_of_any_layout(array: pa.Array, value: str) -> None:
     table = pa.table({"id": array, "title": pa.array(["x"] * len(array))})
-    found = ColumnReader(reader()).read(table, list(range(len(array))), lambda number: Place(0, number, "row"))
+    found = TableReader(reader()).read(table, list(range(len(array))), lambda number: Place(0, number, "row"))
     assert found["product_id"][0].as_py() == value
 
 
 def test_ids_that_are_no_whole_numbers_are_refused() -> None:
     table = pa.table({"id": [7.5, 8.0], "title": ["x", "y"]})
-    found = ColumnReader(reader()).read(table, [1, 2], lambda number: Place(0, number, "row"))
+    found = TableReader(reader()).read(table, [1, 2], lambda number: Place(0, number, "row"))
     assert found["error_code"].to_pylist() == ["bad_value", "bad_value"]
 
 
@@ -132,6 +132,6 @@ def test_bytes_that_are_no_text_cost_nothing_else() -> None:
     bad = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(bytes([0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0])),
                                                  pa.py_buffer(b"a\xff")])  # fmt: skip
     table = pa.table({"id": pa.array(["1", "2"]), "title": bad, "price": [Decimal("1.5"), None]})
-    found = ColumnReader(reader()).read(table, [1, 2], lambda number: Place(0, number, "row")).to_pylist()
+    found = TableReader(reader()).read(table, [1, 2], lambda number: Place(0, number, "row")).to_pylist()
     assert [row["title"] for row in found] == ["a", "\ufffd"]
     assert [row["price"] for row in found] == [1.5, None]
