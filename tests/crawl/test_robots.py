@@ -1,11 +1,10 @@
 """What the crawl makes of real robots.txt files, the odd ones among them."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from scrapy.robotstxt import ProtegoRobotParser
 
 from tests.crawl.runs import end, report, start
+from tests.support.servers import WebServer
 
 pytestmark = pytest.mark.processes
 
@@ -73,16 +73,13 @@ def shop(folder: Path, status: int, robots: str, starts: int = 1) -> Iterator[li
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    place = f"127.0.0.1:{server.server_port}"
-    urls = [f"http://{place}/?{number}" for number in range(starts)]
-    store = {"name": "s", "start_urls": urls, "product_links": "a::attr(href)", "delay_s": 0}
-    (folder / "stores.yaml").write_text(json.dumps(store))
-    end(start(folder, "s", "--allow-private", place))
-    yield asked
-    server.shutdown()
-    server.server_close()
+    with WebServer(("127.0.0.1", 0), Handler) as server:
+        place = f"127.0.0.1:{server.server_port}"
+        urls = [f"http://{place}/?{number}" for number in range(starts)]
+        store = {"name": "s", "start_urls": urls, "product_links": "a::attr(href)", "delay_s": 0}
+        (folder / "stores.yaml").write_text(json.dumps(store))
+        end(start(folder, "s", "--allow-private", place))
+        yield asked
 
 
 def test_a_robots_file_that_fails_allows_nothing(tmp_path: Path) -> None:

@@ -4,10 +4,9 @@ import errno
 import os
 import resource
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import boto3
@@ -24,6 +23,7 @@ from atlas_ray.schemas import IMAGES
 from atlas_ray.zoom.settings import ZoomTraining
 from atlas_ray.zoom.sources import draw_candidates
 from tests.support.parts import rows
+from tests.support.servers import WebServer
 
 # Each beside the key that a path, a URL or a trimmed text would make of it.
 TWINS = {
@@ -192,14 +192,11 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, os.environ.get(name, "test"))
-    yield
-    server.shutdown()
-    server.server_close()
+    with WebServer(("127.0.0.1", 0), Answering) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        yield
 
 
 @pytest.mark.parametrize("number", ["EMFILE", "ENFILE", "EIO", "ESTALE", "ENOTCONN", "ENOMEM", "ETIMEDOUT"])

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
+
+from tests.support.servers import WebServer
 
 BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
@@ -79,15 +81,10 @@ class Faulty(BaseHTTPRequestHandler):
 def faulty(target: str, port: int) -> Iterator[type[Faulty]]:
     """Run the proxy in threads of this process, so that a test can change what it does."""
     Faulty.target, Faulty.pictures, Faulty.away_until = target, 0, 0.0
-    server = ThreadingHTTPServer(("127.0.0.1", port), Faulty)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
+    with WebServer(("127.0.0.1", port), Faulty):
         yield Faulty
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 if __name__ == "__main__":
     Faulty.target = sys.argv[1]
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Faulty).serve_forever()
+    WebServer(("127.0.0.1", int(sys.argv[2])), Faulty).serve_forever()

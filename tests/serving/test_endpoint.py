@@ -8,12 +8,11 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -34,6 +33,7 @@ from atlas_ray.taxonomy import Taxonomy, format_path
 from tests.support.endpoint import Endpoint, endpoint
 from tests.support.parts import make_artifact, make_fused, picture
 from tests.support.picture_server import PictureServer
+from tests.support.servers import WebServer
 
 pytestmark = pytest.mark.ray
 
@@ -383,8 +383,7 @@ class _Busy(BaseHTTPRequestHandler):
 
 
 def test_the_client_waits_as_long_as_it_is_told() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Busy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with WebServer(("127.0.0.1", 0), _Busy) as server:
         with Client(f"http://127.0.0.1:{server.server_port}") as client:
             _Busy.refusals[:] = [429]
             started = time.monotonic()
@@ -400,7 +399,6 @@ def test_the_client_waits_as_long_as_it_is_told() -> None:
             _Busy.refusals[:] = [429] * 9
         with Client(f"http://127.0.0.1:{server.server_port}", attempts=1) as once, pytest.raises(ServiceError):
             once.model()
-        server.shutdown()
 
 
 def test_what_would_come_too_late_is_refused_and_not_begun(tmp_path: Path, garments: Taxonomy) -> None:

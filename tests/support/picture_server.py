@@ -5,11 +5,12 @@ import io
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
 
 from PIL import Image
+
+from tests.support.servers import WebServer
 
 MIB = 1024 * 1024
 
@@ -21,8 +22,8 @@ def jpeg(number: int, size: tuple[int, int] = (32, 24)) -> bytes:
     return stream.getvalue()
 
 
-class PictureServer(ThreadingHTTPServer):
-    """Serves on a loopback address, in threads, while its `with` block runs.
+class PictureServer(WebServer):
+    """Serves on a loopback address.
 
     Attributes:
         asked: How often each path was asked for.
@@ -32,10 +33,6 @@ class PictureServer(ThreadingHTTPServer):
         open: Whether `/later/...` is there.
         robots: The robots.txt, and with which status it comes; `robots_asked` counts the requests of it alone.
     """
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         super().__init__((host, 0), _Handler)
@@ -50,17 +47,9 @@ class PictureServer(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.lock = threading.Lock()
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.closing.set()
-        self.shutdown()
-        self.server_close()
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that go away."""
+        super().__exit__()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -9,14 +9,14 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import requests
 
 from tests.support.inputs import free_port, wait_for
+from tests.support.servers import WebServer
 
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -25,16 +25,13 @@ NOT_PASSED = ("connection", "transfer-encoding", "content-length", "date", "serv
 Headers = list[tuple[str, str]]
 
 
-class Front(ThreadingHTTPServer):
-    """A proxy before an emulator, in threads of this process.
+class Front(WebServer):
+    """A proxy before an emulator.
 
     Attributes:
         refusals: The statuses with which the next requests are refused, one after the other.
         refusal: The status and the body with which every request is refused.
     """
-
-    daemon_threads = True
-    request_queue_size = 128
 
     def __init__(self, target: int, port: int = 0, handler: "type[_Handler] | None" = None) -> None:
         super().__init__(("127.0.0.1", port), handler or _Handler)
@@ -44,17 +41,6 @@ class Front(ThreadingHTTPServer):
         self.refusal: tuple[int, bytes] | None = None
         self.parts: dict[str, dict[int, bytes]] = {}
         self.lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing of a client that hangs up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
