@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from atlas_ray.catalog.category_paths import DEFAULT, ListTally, SeparatorTally
@@ -31,8 +31,10 @@ from atlas_ray.io.lease import holding
 from atlas_ray.runs.run_record import read_run, write_run
 from atlas_ray.runtime.tables import CORRECTIONS, copy_documents, open_catalog
 from atlas_ray.schemas import CORRECTED_LABELS
+from atlas_ray.settings import Settings, flag_of, setting
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path, read_taxonomy
 
+ANY_FORMAT = ("auto", *FORMATS)
 ONE_PATH = "none"
 """The value of `category_separator` for cells that name one category path, whatever signs they contain."""
 FEW_PRODUCTS = 20
@@ -43,7 +45,7 @@ SAMPLE_ROWS, SAMPLE_SIZE = 1000, 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportConfig:
+class ImportConfig(Settings):
     """The source, the output and the options of an import."""
 
     source: str
@@ -52,55 +54,57 @@ class ImportConfig:
     """The folder of the tables; it must not hold a catalogue yet, unless that is updated."""
     update: bool = False
     """Whether the output is a catalogue that the source updates: its tables become a new version of it."""
-    full: bool = False
-    """Whether the source is the whole catalogue, so that an update removes the products that it does not name."""
-    format: str = "auto"
-    """One of `atlas_ray.catalog.sources.FORMATS`, or auto."""
-    encoding: str = "auto"
-    """The encoding of a text file; auto tells UTF-8 and UTF-16, and assumes an older one if the file is neither."""
-    sheet: str = ""
-    """The sheet of a workbook; its first one if empty."""
+    full: bool = setting("with --into, remove the products that the source does not name", False)
+    format: str = setting("format of the source; auto tells it from its name and content", "auto", choices=ANY_FORMAT)
+    encoding: str = setting(
+        "encoding of the source, such as windows-1252; auto tells UTF-8 and UTF-16, and assumes an older one if the "
+        "file is neither",
+        "auto",
+    )
+    sheet: str = setting("sheet of a workbook; by default its first one", "")
     columns: Mapping[str, str] = field(default_factory=dict)
     """The source's column by field; pictures and paths may have several columns, separated by commas."""
-    image_base: str = ""
-    """The folder that relative picture names are below; the source's own folder if empty."""
-    taxonomy: Taxonomy | None = None
-    """The taxonomy; labels outside it are quarantined. Without one, a taxonomy is made from the labels."""
-    split: str | None = None
-    """Shares of train, val and test for labelled products that have no split yet; 65/5/30, or those of `previous`."""
-    seed: int | None = None
-    """The random seed of the split; by default 0, or that of `previous`."""
-    split_exact: bool = False
-    """Whether each category path is split in exact shares, by the order of the rows; else a product's id decides."""
-    previous: tuple[str, ...] = ()
-    """Earlier catalogues, the newest last, whose products keep their split."""
-    store: str | None = None
-    """The store of rows without a store."""
-    path_separator: str | None = None
-    """The separator of the names of a category path; None to tell it from the first rows."""
-    category_separator: str | None = None
-    """The separator of several paths in a cell, `none` if cells name one; None to tell it from the first rows."""
-    image_separator: str | None = None
-    """The separator of several pictures in a cell; None to tell pictures by their form."""
     keep: tuple[str, ...] = ()
     """Further columns of the source that go into the attributes of its products."""
-    max_quarantine_fraction: float = 0.05
-    """The share of quarantined rows above which `atlas-ray import` exits with 3."""
+    image_base: str = setting("folder that relative picture names are below; by default the source's own", "")
+    taxonomy: Taxonomy | None = None
+    """The taxonomy; labels outside it are quarantined. Without one, a taxonomy is made from the labels."""
+    split: str | None = setting(
+        "train/val/test shares of labelled products that have no split yet; by default 65/5/30, or those of --previous",
+        None,
+    )
+    seed: int | None = setting("random seed of the split; by default 0, or that of --previous", None)
+    split_exact: bool = setting(
+        "exact shares in each category path, for a catalogue that is imported once: the order of the rows decides",
+        False,
+    )
+    previous: tuple[str, ...] = ()
+    """Earlier catalogues, the newest last, whose products keep their split."""
+    store: str | None = setting("store of the rows that name no store", None)
+    path_separator: str | None = setting(
+        "separator of the names in a category path; by default inferred from the paths", None
+    )
+    category_separator: str | None = setting(
+        f"separator of category paths in one cell, {ONE_PATH!r} if cells hold one; by default inferred from the cells",
+        None,
+    )
+    image_separator: str | None = setting(
+        "separator of the pictures in one cell; by default inferred from their names", None
+    )
+    max_quarantine_fraction: float = setting(
+        "share of quarantined rows above which the command exits with 3", 0.05, low=0, high=1
+    )
 
     def __post_init__(self) -> None:
         """Refuse unknown formats, fields and shares."""
-        if self.format not in ("auto", *FORMATS):
-            raise ConfigError(f"format {self.format!r} is unknown; expected auto, {', '.join(FORMATS)}")
+        super().__post_init__()
         unknown = [name for name in self.columns if name not in FIELDS]
         if unknown:
             raise ConfigError(f"{unknown[0]!r} is not a field of a product; expected one of {', '.join(FIELDS)}")
         for name in ("path_separator", "category_separator", "image_separator"):
             if getattr(self, name) == "":
-                name = name.replace("_", "-")
-                raise ConfigError(f"--{name} is empty; expected what stands between the parts, such as ';'")
+                raise ConfigError(f"{flag_of(name)} is empty; expected what stands between the parts, such as ';'")
         check_encoding(self.encoding)
-        if not 0 <= self.max_quarantine_fraction <= 1:
-            raise ConfigError(f"--max-quarantine-fraction is {self.max_quarantine_fraction}; expected 0 to 1")
         if self.split is not None:
             parse_shares(self.split)
         if self.full and not self.update:
@@ -280,11 +284,15 @@ def open_source(config: ImportConfig) -> OpenSource:
 
 
 @holding("import", "config.output")
-def import_catalog(config: ImportConfig) -> ImportReport:
+def import_catalog(config: ImportConfig, on_open: Callable[[OpenSource], None] | None = None) -> ImportReport:
     """Write products, images, quarantine, taxonomy.json and run.json below `config.output`.
 
     A small source is read here; a large one by Ray, in parts. Memory does not grow with the catalogue: rows stream, and
     those of a product are brought together by a shuffle.
+
+    Args:
+        config: The settings.
+        on_open: Called with the source after its first rows were looked at, and before anything is read.
 
     Raises:
         CatalogError: if the source as a whole cannot be read, or holds no product.
@@ -300,8 +308,10 @@ def import_catalog(config: ImportConfig) -> ImportReport:
     rule = rule_of(config.split, config.seed, exact=config.split_exact, previous=(*previous, *filter(None, [base])))
     rule = replace(rule, previous=previous)
     earlier = [Earlier(known_products(place), KNOWN, number) for number, place in enumerate(previous)]
+    source = open_source(config)
+    if on_open is not None:
+        on_open(source)
     with unfinished(output):
-        source = open_source(config)
         settler = Settler(
             source.uri, source.source.format.word, output, Sides(rule), update=config.update, full=config.full
         )

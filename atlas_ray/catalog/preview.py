@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas_ray.catalog.importer import ImportConfig, open_source
+from atlas_ray.catalog.importer import OpenSource
 from atlas_ray.catalog.joining import in_order, join_row
 from atlas_ray.catalog.rows import RowReader
 from atlas_ray.errors import FetchError, RowError
@@ -56,13 +56,8 @@ class Preview:
         )
 
 
-def preview(config: ImportConfig) -> Preview:
-    """Read the first rows of a source, and open some of their pictures.
-
-    Raises:
-        UserError: as `import_catalog` does.
-    """
-    source = open_source(config)
+def preview(source: OpenSource) -> Preview:
+    """Read the first rows of a source, and open some of their pictures."""
     shown = Preview(source.uri, source.reader, source.assumed)
     products: dict[str, dict[str, Any]] = {}
     for raw in source.sample:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from atlas_ray.catalog.fields import FIELDS
-from atlas_ray.catalog.importer import ImportConfig
+from atlas_ray.catalog.importer import ImportConfig, open_source
 from atlas_ray.catalog.preview import Preview, preview
 from atlas_ray.cli.main import main
 
@@ -18,7 +18,7 @@ mug,Mug,Home/Mugs,5,m.jpg,
 
 
 def look(source: Path, **settings: Any) -> Preview:
-    return preview(ImportConfig(source=str(source), output="unused", **settings))
+    return preview(open_source(ImportConfig(source=str(source), output="unused", **settings)))
 
 
 def test_the_first_rows_as_they_would_be_read(tmp_path: Path) -> None:
