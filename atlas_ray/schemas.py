@@ -16,6 +16,14 @@ PATH_KEY_SEPARATOR = "\x1f"
 CATEGORY_PATH = pa.list_(pa.string())
 MEANS = (pa.field("outside_probability", pa.float32()),)
 """The numbers of an answer whose value of a product is the mean over its pictures; a row without an answer has none."""
+PICTURE_COLUMNS = (
+    pa.field("image_id", pa.int64(), nullable=False),
+    pa.field("product_id", pa.string(), nullable=False),
+    pa.field("image_uri", pa.string(), nullable=False),
+    pa.field("sha256", pa.string()),
+    pa.field("etag", pa.string()),
+)
+"""The columns of a picture: its keys, and what its file was when somebody read it."""
 ALTERNATIVE = pa.struct([("category_path", CATEGORY_PATH), ("probability", pa.float32())])
 
 PRODUCTS = pa.schema(
@@ -47,11 +55,7 @@ be empty if the product has a text. `attributes` are further columns of its sour
 
 IMAGES = pa.schema(
     [
-        pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("product_id", pa.string(), nullable=False),
-        pa.field("image_uri", pa.string(), nullable=False),
-        ("sha256", pa.string()),
-        ("etag", pa.string()),
+        *PICTURE_COLUMNS,
         ("width", pa.int32()),
         ("height", pa.int32()),
     ]
@@ -60,11 +64,7 @@ IMAGES = pa.schema(
 
 PREDICTIONS = pa.schema(
     [
-        pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("product_id", pa.string(), nullable=False),
-        pa.field("image_uri", pa.string(), nullable=False),
-        ("sha256", pa.string()),
-        ("etag", pa.string()),
+        *PICTURE_COLUMNS,
         ("texts_id", pa.int64()),
         ("category_path", CATEGORY_PATH),
         ("probability", pa.float32()),
@@ -94,11 +94,7 @@ In a run that was migrated to another taxonomy, the answer is null if its path h
 
 FILTERED = pa.schema(
     [
-        pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("product_id", pa.string(), nullable=False),
-        pa.field("image_uri", pa.string(), nullable=False),
-        ("sha256", pa.string()),
-        ("etag", pa.string()),
+        *PICTURE_COLUMNS,
         ("texts_id", pa.int64()),
         ("zoomed_probability", pa.float32()),
     ]

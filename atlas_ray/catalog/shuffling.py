@@ -15,7 +15,7 @@ from atlas_ray.catalog.reading import PartReport, Reading, fitting, lines_before
 from atlas_ray.catalog.settling import Settler, Tally
 from atlas_ray.catalog.sides import known_rows
 from atlas_ray.catalog.table_reader import KNOWN, REFUSED, ROWS
-from atlas_ray.formats.tables import Piece, Table
+from atlas_ray.formats.tables import Table
 
 SMALL_BYTES = 64 * 1024 * 1024
 """The size up to which a source is read in this process: Ray would take longer to start."""
@@ -106,33 +106,16 @@ class _PartRows:
         ray.get(self.ledger.put.remote(report))
 
 
-@dataclass(frozen=True)
-class _EarlierRows:
-    """A piece of a table of an earlier catalogue, likewise."""
-
-    kind: int
-    number: int
-    piece: Piece
-
-    @property
-    def rows(self) -> int:
-        return self.piece.rows
-
-    @property
-    def bytes(self) -> int:
-        return self.piece.bytes
-
-    def tables(self) -> Iterator[pa.Table]:
-        for table in self.piece.tables():
-            yield _owned(earlier_rows(table, self.kind, self.number))
-
-
 def _owned(rows: pa.Table) -> pa.Table:
     """Add what the rows are shuffled by: their product, or, for refused ones, which may have none, their place."""
     place = [rows[name].cast(pa.string()).fill_null("") for name in ("part", "number")]
     refused = pc.binary_join_element_wise("\0", *place, " ")
     owner = pc.if_else(pc.equal(rows["kind"], REFUSED), refused, rows["product_id"])
     return rows.append_column(OWNER, owner)
+
+
+def _owned_earlier(rows: pa.Table, kind: int, number: int) -> pa.Table:
+    return _owned(earlier_rows(rows, kind, number))
 
 
 class _Ledger:
@@ -172,7 +155,7 @@ def _shuffled(dataset: Any, parts: Sequence[Part], settler: Settler, earlier: Se
     """Bring the rows of each product together, with what earlier catalogues say of it, and settle them."""
     rows = sum(part.rows for part in parts) + sum(one.table.rows for one in earlier)
     pieces = [
-        _EarlierRows(one.kind, one.number, piece)
+        replace(piece, change=functools.partial(_owned_earlier, kind=one.kind, number=one.number))
         for one in earlier
         for piece in one.table.pieces(count=-(-one.table.rows // PARTITION_ROWS))
     ]

@@ -14,7 +14,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,6 +48,8 @@ class Piece:
     keys: pa.Schema
     foreign: bool
     """Whether another program may have written the files: `image_id` is derived, and an empty key counts as missing."""
+    change: Callable[[pa.Table], pa.Table] | None = None
+    """A function that the rows pass through when they are read."""
 
     @property
     def rows(self) -> int:
@@ -77,7 +79,8 @@ class Piece:
             if self.foreign and "image_id" in self.schema.names:
                 ids = image_ids(columns["product_id"].to_pylist(), columns["image_uri"].to_pylist())
                 columns["image_id"] = pa.array(ids)
-            yield pa.Table.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+            rows = pa.Table.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+            yield rows if self.change is None else self.change(rows)
 
 
 @dataclass(frozen=True)

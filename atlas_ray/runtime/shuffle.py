@@ -1,8 +1,8 @@
 """A shuffle that brings the rows of several tables together by product."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import ray.data
@@ -54,31 +54,11 @@ def by_product(
     return dataset.map_batches(combine, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
 
 
-@dataclass(frozen=True)
-class _Tagged:
-    """A piece of a table, read in the common shape."""
-
-    piece: Piece
-    kind: int
-    schema: pa.Schema
-
-    @property
-    def rows(self) -> int:
-        return self.piece.rows
-
-    @property
-    def bytes(self) -> int:
-        return self.piece.bytes
-
-    def tables(self) -> Iterator[pa.Table]:
-        for table in self.piece.tables():
-            yield tagged(table, self.kind, self.schema)
-
-
-def _pieces(tables: Sequence[tuple[Table, int]], schema: pa.Schema, count: int) -> list[_Tagged]:
+def _pieces(tables: Sequence[tuple[Table, int]], schema: pa.Schema, count: int) -> list[Piece]:
+    """Cut tables into about `count` pieces, to be read in the common shape."""
     total = max(sum(table.all_rows for table, _ in tables), 1)
     return [
-        _Tagged(piece, kind, schema)
+        replace(piece, change=functools.partial(tagged, kind=kind, schema=schema))
         for table, kind in tables
         for piece in table.pieces(
             [name for name in table.schema.names if name in schema.names], count * table.all_rows // total
