@@ -238,3 +238,36 @@ def test_mistakes_are_told_before_anything_starts(
     pq.write_table(pa.table({"id": [1]}), tmp_path / "odd" / "images" / "a.parquet")
     with pytest.raises(CatalogError, match="no column 'product_id'"):
         run(str(tmp_path / "odd"), small_model, output)
+
+
+def shape_of(output: Path) -> dict[str, Any]:
+    """Return the columns and the number of rows of a run's tables, and the fields and counts of its account."""
+    account = json.loads((output / "run.json").read_text())
+    tables = {place.name: pq.read_table(place) for place in sorted(output.iterdir()) if [*place.glob("*.parquet")]}
+    return {
+        "files": sorted(place.name for place in output.iterdir() if place.is_file()),
+        "tables": {
+            name: {"rows": len(table), "columns": [described(field) for field in table.schema]}
+            for name, table in tables.items()
+        },
+        "run": sorted(account),
+        **{f"run.{name}": sorted(account[name]) for name in ("config", "identity", "seconds")},
+        "counts": account["counts"],
+        "quarantined_by_code": account["quarantined_by_code"],
+    }
+
+
+def described(field: pa.Field) -> str:
+    """Return a column's name and type as all versions of Arrow write them."""
+    kind = str(field.type).replace("item: ", "element: ").replace(f" ('{field.name}')", "")
+    return f"{field.name}: {kind}" + ("" if field.nullable else " not null")
+
+
+def test_a_run_has_the_shape_that_was_kept(scored: Path) -> None:
+    """Compare a run with `kept_run.json`. Without the file the test writes it, and fails once."""
+    file = Path(__file__).parent / "kept_run.json"
+    found = shape_of(scored)
+    if not file.exists():
+        file.write_text(json.dumps(found, indent=1) + "\n")
+        pytest.fail(f"{file} was written anew; look at what differs, and run the test again")
+    assert found == json.loads(file.read_text()), f"if the change is meant, delete {file} and run the test twice"
