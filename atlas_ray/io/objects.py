@@ -126,7 +126,7 @@ class ObjectReader:
         timeout_s: float = 30.0,
         attempts: int = 4,
         max_bytes: int = 32 * 1024 * 1024,
-        store_retries: int = 8,
+        store_retries: int = 5,
         outage_s: float = 0.0,
         say: Callable[[str], object] = no_words,
     ) -> None:
