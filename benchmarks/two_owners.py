@@ -2,8 +2,8 @@
 
     python -m benchmarks.two_owners [--verbs import score ...] [--count 20]
 
-Both processes import what they need, wait for each other, and begin. The refused one has to end with code 2 and say
-who holds the output; the other one's tables are compared with those of a run that was alone. `demo` is left out by
+Both processes have imported what they need, and begin at the same moment. The refused one has to end with code 2 and
+say who holds the output; the other one's tables are compared with those of a run that was alone. `demo` is left out by
 default: it is made of the other verbs, and takes minutes. All commands use one Ray, so that none waits for its start.
 """
 
@@ -31,17 +31,41 @@ from atlas_ray.taxonomy import Taxonomy
 from tests.support.inputs import random_model
 
 RUNNER = """
-import importlib, sys
+import importlib, json, os, sys, traceback
 import atlas_ray.cli.main
 for name in ("catalog.importer", "scoring.run", "training.fusion", "training.tune", "migration.run", "crawl.run",
              "embedding.run", "zoom.filter", "duplicates.run", "zoom.training", "evaluation.review",
              "evaluation.paths", "evaluation.comparison", "catalog.selection", "catalog.corrections", "fetching.run"):
     importlib.import_module(f"atlas_ray.{name}")
 from atlas_ray.cli.main import main
-print("ready", flush=True)
-sys.stdin.readline()
-sys.exit(main(sys.argv[1:]))
+
+def run(arguments, file, gate):
+    os.close(gate[1])
+    said = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1); os.dup2(said, 2)
+    os.read(gate[0], 1)  # ends with this process's last word, for both at the same moment
+    code = 70
+    try:
+        code = main(arguments) or 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(); sys.stderr.flush()
+        os._exit(code)
+
+for line in sys.stdin:
+    order = json.loads(line)
+    gate, children = os.pipe(), []
+    for file in order["files"]:
+        if not (child := os.fork()):
+            run(order["arguments"], file, gate)
+        children.append(child)
+    os.close(gate[0]); os.close(gate[1])
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 """
+"""Imports all once, and forks two processes for each line that it reads, which begin at the same moment."""
 TRAINING = "--epochs 1 --batch-size 16 --backbone resnet18 --image-size-px 32 --weights none"
 REFUSED = "is in use by"
 NOT_COMPARED = ("checkpoints", "shop", "crawled_at", "asked_at")
@@ -82,6 +106,9 @@ class Bench:
     def __init__(self, scratch: str) -> None:
         self.places = {name: f"{scratch}/{name}" for name in ("shop", "catalog", "run", "urls", "zoom", "model")}
         self.places |= {"scratch": scratch, "place": ""}
+        self.runner = subprocess.Popen(
+            [sys.executable, "-c", RUNNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         taxonomy = Taxonomy(GARMENTS, name="garments")
         draw_catalog(self.places["shop"], products_a_leaf=12, unlabelled_a_leaf=2)
         random_model(self.places["model"], "resnet18", image_size_px=32, dim=32, taxonomy=taxonomy)
@@ -109,22 +136,13 @@ class Bench:
     def together(self, verb: str, output: str) -> tuple[list[int], list[str]]:
         """Run a verb twice at once; return the exit codes and what was said."""
         self._prepare(verb, output)
-        command = [sys.executable, "-c", RUNNER, *self.command(verb, output)]
-        pair = [
-            subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-            for _ in range(2)
-        ]
-        for process in pair:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in pair:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        said = [process.communicate()[0] for process in pair]
-        return [process.returncode for process in pair], said
+        files = [f"{self.places['scratch']}/said-{number}.txt" for number in range(2)]
+        assert self.runner.stdin is not None
+        assert self.runner.stdout is not None
+        self.runner.stdin.write(json.dumps({"arguments": self.command(verb, output), "files": files}) + "\n")
+        self.runner.stdin.flush()
+        codes = json.loads(self.runner.stdout.readline())
+        return codes, [Path(file).read_text(errors="replace") for file in files]
 
     def _prepare(self, verb: str, output: str) -> None:
         if verb == "calibrate":
@@ -204,6 +222,7 @@ def main() -> None:
                 print(f"{verb}: {right} of {options.count} right, {time.monotonic() - began:.0f} s", flush=True)
                 for reason in reasons:
                     print(f"  {reason}", flush=True)
+        bench.runner.kill()
     sys.exit(1 if wrong else 0)
 
 
