@@ -45,6 +45,5 @@ def unfinished(output: str) -> Iterator[None]:
 
 def _delete(output: str, tables: Iterable[str]) -> None:
     for table in tables:
-        for file in storage.files(storage.join(output, table)):
-            if PART.fullmatch(file.rpartition("/")[2]):
-                storage.delete_file(file)
+        files = storage.files(storage.join(output, table))
+        storage.delete_files(file for file in files if PART.fullmatch(file.rpartition("/")[2]))

@@ -4,7 +4,6 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import unquote
@@ -25,10 +24,10 @@ from atlas_ray.formats.columns import (
 )
 from atlas_ray.formats.values import MAX_PRICE
 from atlas_ray.io import storage
+from atlas_ray.io.ahead import ahead
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-FOOTER_THREADS = 16
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Pauses before each retry of a read that a store refused or broke off, since Arrow itself does not retry."""
 
@@ -144,9 +143,12 @@ def read_footers(uri: str, watched: set[str]) -> list[TableFile]:
         CatalogError: naming a file that is damaged, or that has a column twice.
         StorageError: if a file's store does not answer, or does not let us in.
     """
-    found = parquet_files(uri)
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(lambda file: _footer(uri, file, watched), found))
+    schemas: dict[pa.Schema, pa.Schema] = {}
+    files = []
+    for file in ahead(lambda file: _footer(uri, file, watched), parquet_files(uri)):
+        same = schemas.setdefault(file.schema, file.schema)  # held once, and not by each of thousands of files
+        files.append(file if same is file.schema else replace(file, schema=same))
+    return files
 
 
 def _footer(table: str, uri: str, watched: set[str]) -> TableFile:

@@ -14,7 +14,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,14 +26,19 @@ from atlas_ray.errors import CatalogError
 from atlas_ray.formats.columns import cast, plain_type, unreadable
 from atlas_ray.formats.table_files import TableFile, column_names, first_line, is_exact, read_footers, reader_of
 from atlas_ray.io import storage
+from atlas_ray.io.ahead import ahead
 from atlas_ray.schemas import image_ids
 
 READ_ROWS = 50_000
+AHEAD_FILES, AHEAD_BYTES = 8, 128 * 1024 * 1024
+"""Limits of what is read before it is asked for: files, and about their size in memory."""
 CURRENT = "current.json"
 """The document in a catalogue with several versions that names the current one."""
 VERSION = re.compile(r"versions/\d{5,}")
 UNFINISHED = "unfinished.json"
 """The marker file beside a catalogue's tables while an import writes them; until it is gone they must not be used."""
+ROW, LACKS = "row", "lacks"
+"""Columns beside the keys of rows that lack one: their number in the file, from 1, and the first key that they lack."""
 INFLATION, BYTES_PER_VALUE = 4, 128
 """Rough limits: the size of rows in memory relative to their file, and the bytes of one value."""
 
@@ -151,10 +156,18 @@ class Table:
     def batches(
         self, columns: Sequence[str] | None = None, *, where: Any = None, batch_rows: int = READ_ROWS
     ) -> Iterator[pa.Table]:
-        """Yield the rows in order, some at a time, or those that an expression over these columns picks."""
-        for piece in self.pieces(columns):
-            for table in piece.tables(batch_rows):
-                yield table if where is None else table.filter(where)
+        """Yield the rows in order, some at a time, or those that an expression over these columns picks.
+
+        Small files are read side by side, before their turn.
+        """
+        pieces = self.pieces(columns)
+        largest = max((piece.bytes for piece in pieces), default=1)
+        threads = min(AHEAD_FILES, AHEAD_BYTES // (2 * largest))  # `ahead` holds two results a thread
+        files: Iterable[Iterable[pa.Table]] = (piece.tables(batch_rows) for piece in pieces)
+        if threads > 1 and len(pieces) > 1:
+            files = ahead(lambda piece: list(piece.tables(batch_rows)), pieces, threads=threads)
+        for table in itertools.chain.from_iterable(files):
+            yield table if where is None else table.filter(where)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all rows."""
@@ -163,19 +176,33 @@ class Table:
 
     def unusable(self) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
         """Yield (file, number of the row, from 1, the key that it lacks, its keys) of each row without a key."""
+        for uri, lacking in ahead(self._lacking, self._unsure(), threads=AHEAD_FILES):
+            for row in lacking.to_pylist():
+                number, key = row.pop(ROW), row.pop(LACKS)
+                yield uri, number, key, row
+
+    def _unsure(self) -> Iterator[tuple[TableFile, int]]:
+        """Yield the row groups that may have a row without a key, each with the number of rows before it."""
         for file in self.files:
             before = 0
             for number in range(len(file.groups)):
                 group = file.part(number, number + 1)
-                start, before = before, before + group.rows
-                if all(group.is_sure(key) for key in self.keys):
-                    continue
-                for _, keys in group.batches(list(self.keys), READ_ROWS):
-                    lacking = np.stack([~_present(key, self.foreign).to_numpy(zero_copy_only=False) for key in keys])
-                    for at in np.flatnonzero(lacking.any(axis=0)).tolist():
-                        values = {name: key[at].as_py() for name, key in zip(self.keys.names, keys, strict=True)}
-                        yield file.uri, start + at + 1, self.keys.names[int(lacking[:, at].argmax())], values
-                    start += lacking.shape[1]
+                if not all(group.is_sure(key) for key in self.keys):
+                    yield group, before
+                before += group.rows
+
+    def _lacking(self, place: tuple[TableFile, int]) -> tuple[str, pa.Table]:
+        """Return a file, and the keys of those rows of a row group that lack one, with `ROW` and `LACKS`."""
+        group, before = place
+        found = [pa.schema([*self.keys, (ROW, pa.int64()), (LACKS, pa.string())]).empty_table()]
+        for _, keys in group.batches(list(self.keys), READ_ROWS):
+            lacking = np.stack([~_present(key, self.foreign).to_numpy(zero_copy_only=False) for key in keys])
+            rows = np.flatnonzero(lacking.any(axis=0))
+            first = pa.array(self.keys.names).take(pa.array(lacking[:, rows].argmax(axis=0)))
+            columns = [*(key.take(pa.array(rows)) for key in keys), pa.array(before + rows + 1), first]
+            found.append(pa.table(columns, schema=found[0].schema))
+            before += lacking.shape[1]
+        return group.uri, pa.concat_tables(found)
 
 
 def open_table(
@@ -271,17 +298,20 @@ def _present(key: pa.Array, foreign: bool) -> pa.Array:
 def _unreadable(table: Table, name: str) -> Unreadable | None:
     """Look through a column of which some values may say nothing."""
     asked = table.schema.field(name)
-    count, example, where = 0, "", ""
-    for file in table.files:
-        if is_exact(file, asked):
-            continue
-        for (raw,), _ in file.batches([asked], READ_ROWS):
-            lost = unreadable(raw, asked.type, reader_of(asked))
-            unread = pc.sum(lost).as_py() or 0
-            if unread and not count:
-                example, where = repr(raw.filter(lost)[0].as_py())[:80], file.uri
-            count += unread
-    return Unreadable(count, example, where) if count else None
+    files = (file for file in table.files if not is_exact(file, asked))
+    lost = [one for one in ahead(lambda file: _unreadable_in(file, asked), files, threads=AHEAD_FILES) if one.values]
+    return replace(lost[0], values=sum(one.values for one in lost)) if lost else None
+
+
+def _unreadable_in(file: TableFile, asked: pa.Field) -> Unreadable:
+    count, example = 0, ""
+    for (raw,), _ in file.batches([asked], READ_ROWS):
+        lost = unreadable(raw, asked.type, reader_of(asked))
+        unread = pc.sum(lost).as_py() or 0
+        if unread and not count:
+            example = repr(raw.filter(lost)[0].as_py())[:80]
+        count += unread
+    return Unreadable(count, example, file.uri)
 
 
 def _others(files: Sequence[TableFile], contract: pa.Schema) -> list[pa.Field]:

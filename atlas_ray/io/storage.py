@@ -21,6 +21,7 @@ from pyarrow import fs
 from atlas_ray.errors import FULL_DISK, OutageError, StorageError, disk_full, system_number
 from atlas_ray.formats.values import printable
 from atlas_ray.io import stores
+from atlas_ray.io.ahead import ahead
 from atlas_ray.io.stores import ODD_SEGMENT as ODD_SEGMENT
 from atlas_ray.io.stores import is_object
 
@@ -322,6 +323,12 @@ def delete_file(uri: str) -> None:
     place = locate(uri)
     with named(uri), contextlib.suppress(FileNotFoundError):
         place.filesystem.delete_file(place.path)
+
+
+def delete_files(uris: Iterable[str]) -> None:
+    """Delete files that exist, many at a time."""
+    for _ in ahead(delete_file, uris):
+        pass
 
 
 def delete_folder(uri: str) -> None:

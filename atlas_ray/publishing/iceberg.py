@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyiceberg.catalog import Catalog, load_catalog
@@ -12,8 +11,8 @@ from pyiceberg.table import Table, TableProperties
 from pyiceberg.utils.config import Config
 
 from atlas_ray.errors import CatalogError, ConfigError, OutageError, StorageError
-from atlas_ray.formats.table_files import FOOTER_THREADS
 from atlas_ray.io import stores
+from atlas_ray.io.ahead import ahead
 from atlas_ray.publishing.copying import are_plain, copy_files, pour
 from atlas_ray.publishing.published import RUN_ID, Commit, PublishedRun
 
@@ -76,8 +75,7 @@ class IcebergTable:
             uris = own or self._copied(run, metadata.location, files)
             replaced = [] if append or table is None else [task.file for task in table.scan().plan_files()]
             metadata = change.table_metadata
-            with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-                added = list(pool.map(lambda uri: parquet_file_to_data_file(files, metadata, uri), uris))
+            added = list(ahead(lambda uri: parquet_file_to_data_file(files, metadata, uri), uris))
             with change.update_snapshot(snapshot_properties={RUN_ID: run.id}).overwrite() as snapshot:
                 for file in replaced:
                     snapshot.delete_data_file(file)

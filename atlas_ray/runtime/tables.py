@@ -13,6 +13,7 @@ from atlas_ray.errors import CatalogError, tell
 from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import Table, current, open_table
 from atlas_ray.io import storage
+from atlas_ray.io.ahead import ahead
 from atlas_ray.schemas import IMAGES, PRODUCTS, QUARANTINE, path_counts, quarantine_row
 from atlas_ray.taxonomy import CategoryPath
 
@@ -124,9 +125,8 @@ def open_catalog(
 
 def forget_unusable(output: str) -> None:
     """Delete the files of `Catalog.write_unusable`, which are written again when a run ends."""
-    for uri in storage.files(storage.join(output, "quarantine")):
-        if uri.rpartition("/")[2].startswith(UNUSABLE):
-            storage.delete_file(uri)
+    uris = storage.files(storage.join(output, "quarantine"))
+    storage.delete_files(uri for uri in uris if uri.rpartition("/")[2].startswith(UNUSABLE))
 
 
 def _texts(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,12 +169,13 @@ def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath
 
 
 def count_rows(files: Iterable[str]) -> int:
-    """Count the rows of Parquet files from their footers."""
-    count = 0
-    for file in files:
-        place = storage.locate(file)
-        count += pq.read_metadata(place.path, filesystem=place.filesystem).num_rows
-    return count
+    """Count the rows of Parquet files from their footers, many at a time."""
+    return sum(ahead(_footer_rows, files))
+
+
+def _footer_rows(file: str) -> int:
+    place = storage.locate(file)
+    return int(pq.read_metadata(place.path, filesystem=place.filesystem).num_rows)
 
 
 def table_rows(uri: str) -> int:

@@ -145,9 +145,8 @@ def _forget(output: str) -> None:
     for folder in (TO_SCORE, CARRIED_PICTURES):
         storage.delete_folder(storage.join(output, folder))
     for folder in TABLES:
-        for uri in storage.files(storage.join(output, folder)):
-            if uri.rpartition("/")[2].startswith(UNSTREAMED):
-                storage.delete_file(uri)
+        uris = storage.files(storage.join(output, folder))
+        storage.delete_files(uri for uri in uris if uri.rpartition("/")[2].startswith(UNSTREAMED))
 
 
 def _compare_all(
