@@ -12,29 +12,30 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from atlas_ray.arrays import Integers
 from atlas_ray.errors import AuditError, ConfigError
 from atlas_ray.fetching.pictures import JOURNAL, OUTCOMES, PictureFetcher, write_outcomes
 from atlas_ray.fetching.tables import JOINED, TABLES, write_products
+from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.addresses import AddressRule
 from atlas_ray.io.downloads import USER_AGENT, Downloader
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.runs.run_record import RUN, RunReport
+from atlas_ray.runtime.done import DoneIds, load_done
 from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.settings import MAX_FILES, file_rows
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, by_product
 from atlas_ray.runtime.source import read_table
-from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
+from atlas_ray.runtime.tables import Catalog, copy_documents, count_rows, open_catalog
 from atlas_ray.schemas import IMAGES
 from atlas_ray.settings import Settings, setting
 
@@ -71,7 +72,11 @@ class FetchConfig(Settings):
     user_agent: str = setting("User-Agent header sent to servers", USER_AGENT)
     retry_failed: bool = setting("request the pictures in quarantine again", False)
     rows_per_file: int = setting(
-        "pictures per journal file, the most that a crash can lose", 1024, low=1, high=1_000_000
+        f"least number of pictures in a journal file, the most that a crash can lose; more where there would be over "
+        f"{MAX_FILES:,} files",
+        1024,
+        low=1,
+        high=1_000_000,
     )
     max_quarantine_fraction: float = setting(
         "share of quarantined pictures above which the command exits with 3", 0.05, low=0, high=1
@@ -120,13 +125,13 @@ def fetch(config: FetchConfig) -> RunReport:
 
         if (report := job.finished(is_current)) is not None:
             return report
-        total, done = catalog.images.rows, _journal_ids(job.output, stored_only=config.retry_failed)
         connect()
-        with ProgressDisplay("fetching", "pictures", total=total, done=min(len(done), total)) as display:
+        total, done = catalog.images.rows, _journal_ids(job.output, stored_only=config.retry_failed)
+        with ProgressDisplay("fetching", "pictures", total=total, done=min(done.count, total)) as display:
             _stream(config, catalog.images, job.output, done, display)
         streamed = time.time()
         counts = _write_tables(catalog, job.output)
-        job.resumed_from = len(done)
+        job.resumed_from = done.count
         job.seconds |= {"stream": streamed - job.began, "tables": time.time() - streamed}
         return job.finish(job.account(catalog, counts, stage="fetch") | {"source_id": source_id})
 
@@ -138,17 +143,13 @@ def _source_id(catalog: Catalog) -> str:
     return hashlib.sha256(account + str(catalog.images.all_rows).encode()).hexdigest()
 
 
-def _journal_ids(output: str, *, stored_only: bool) -> Integers:
-    """Return the pictures that need not be asked for, distinct and sorted: 8 bytes each."""
-    ids = [np.zeros(0, np.int64)]
-    journal = open_table(storage.join(output, JOURNAL), OUTCOMES, may_be_missing=True)
-    for rows in journal.batches(["image_id", "error_code"]):
-        rows = rows.filter(rows["error_code"].is_null()) if stored_only else rows
-        ids.append(rows["image_id"].to_numpy())
-    return np.unique(np.concatenate(ids))
+def _journal_ids(output: str, *, stored_only: bool) -> DoneIds:
+    """Return the pictures that need not be asked for."""
+    files = parquet_files(storage.join(output, JOURNAL))
+    return load_done(files, count_rows(files), failed=not stored_only)
 
 
-def _stream(config: FetchConfig, images: Table, output: str, done: Integers, display: ProgressDisplay) -> None:
+def _stream(config: FetchConfig, images: Table, output: str, done: DoneIds, display: ProgressDisplay) -> None:
     """Read the images table, download and store what is not done, and write the journal."""
     nodes = sum(node["Alive"] for node in ray.nodes())
     workers = config.workers or min(nodes, config.concurrency, config.per_host_concurrency)
@@ -167,22 +168,22 @@ def _stream(config: FetchConfig, images: Table, output: str, done: Integers, dis
         "obey_robots": True,
         "ignore_robots": frozenset(place.strip() for place in config.ignore_robots.split(",") if place.strip()),
     }
+    rows_per_file = file_rows(config.rows_per_file, images.rows)
     context = DataContext.get_current().copy()
     # One large file among many small ones is cut by this; `blocks` below counts for all files alike.
-    context.target_max_block_size = max(MIN_BLOCK_BYTES, BYTES_PER_ROW * config.rows_per_file)
+    context.target_max_block_size = max(MIN_BLOCK_BYTES, BYTES_PER_ROW * rows_per_file)
     context.execution_no_progress_timeout_s = -1  # a low rate makes blocks that take hours
     with DataContext.current(context):
         # The reading tasks themselves cut blocks of about the right size: `repartition` would be a stage more,
         # with processes of its own.
-        stream = read_table(images, IMAGES.names, blocks=-(-images.rows // config.rows_per_file) or 1)
-        if len(done):
-            left = functools.partial(_left, done=ray.put(done))
-            stream = stream.map_batches(left, batch_size=None, batch_format="pyarrow")
+        stream = read_table(images, IMAGES.names, blocks=-(-images.rows // rows_per_file) or 1)
+        if done.count:
+            stream = stream.map_batches(done.left, batch_size=None, batch_format="pyarrow")
         stream = stream.map_batches(
             _Fetch,
             fn_constructor_args=(output, PictureLimits(min_side_px=config.min_side_px)),
             fn_constructor_kwargs=limits,
-            batch_size=config.rows_per_file,
+            batch_size=rows_per_file,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 size=workers,
@@ -195,14 +196,6 @@ def _stream(config: FetchConfig, images: Table, output: str, done: Integers, dis
         done_blocks: Any = stream.iter_batches(batch_size=None, batch_format="pyarrow")
         for block in done_blocks:
             display.add({"pictures": pc.sum(block["pictures"]).as_py()})
-
-
-def _left(images: pa.Table, done: Any) -> pa.Table:
-    """Leave out the pictures that are done."""
-    known: Integers = ray.get(done)  # sorted, and shared by the tasks of a machine
-    ids = images["image_id"].to_numpy()
-    at = np.searchsorted(known, ids).clip(max=len(known) - 1)
-    return images.filter(pa.array(known[at] != ids))
 
 
 class _Fetch:

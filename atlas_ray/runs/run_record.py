@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atlas_ray.errors import RETRYABLE_CODES, CatalogError
 from atlas_ray.formats.tables import open_table
@@ -173,5 +174,11 @@ def picture_errors(output: str, table: str = "predictions") -> dict[str, int]:
 def _codes(table: str, name: str) -> dict[str, int]:
     codes = Counter[str]()
     for rows in open_table(table, pa.schema([(name, pa.string())]), may_be_missing=True).batches():
-        codes.update(text.partition(":")[0] for text in rows[name].drop_null().to_pylist())
+        counted = pc.value_counts(error_codes(rows[name].drop_null()))
+        codes.update(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))
     return dict(codes)
+
+
+def error_codes(errors: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the codes that errors begin with; an error is a code, or a code and a message."""
+    return pc.list_element(pc.split_pattern(errors, ":", max_splits=1), 0)

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
 from ray.data import DataContext
-from ray.data.checkpoint import CheckpointConfig
+from ray.data.checkpoint import CheckpointConfig, CheckpointFilter, CheckpointManager
 
 from atlas_ray.arrays import Integers
 from atlas_ray.errors import RETRYABLE_CODES, OutputError
 from atlas_ray.io import storage
-from atlas_ray.runs.run_record import RUN, may_pass, read_run
+from atlas_ray.io.ahead import ahead
+from atlas_ray.runs.run_record import RUN, error_codes, may_pass, read_run
+from atlas_ray.runtime.done import DoneIds, is_in_sorted, load_done
 from atlas_ray.runtime.tables import count_rows
 
 CHECKPOINT = "checkpoint"
@@ -31,16 +35,51 @@ RETRIED = "retried.parquet"
 def checkpointed(output: str) -> DataContext:
     """Return a context in which a stream commits picture ids after its files, and skips committed ones."""
     storage.make_folder(storage.join(output, CHECKPOINT))
-    place = storage.locate(storage.join(output, CHECKPOINT))
     context = DataContext.get_current().copy()
-    context.checkpoint_config = CheckpointConfig(
-        id_column="image_id",
-        checkpoint_path=place.path,
-        override_filesystem=place.filesystem,
-        delete_checkpoint_on_success=False,
-    )
+    context.checkpoint_config = _Checkpoint(output)
     context.wait_for_min_actors_s = 1800  # reading starts after the models are loaded
     return context
+
+
+class _Checkpoint(CheckpointConfig):
+    """The checkpoint of an output."""
+
+    def __init__(self, output: str) -> None:
+        place = storage.locate(storage.join(output, CHECKPOINT))
+        super().__init__(
+            id_column="image_id",
+            checkpoint_path=place.path,
+            override_filesystem=place.filesystem,
+            delete_checkpoint_on_success=False,
+            checkpoint_manager_cls=_LoadDone,
+            checkpoint_filter_cls=_LeaveOutDone,
+        )
+        self.output = output
+
+
+class _LoadDone(CheckpointManager):
+    """Reads what is committed, before a stream; Ray's own would bring all ids together in one block."""
+
+    def __init__(self, checkpoint_config: _Checkpoint, data_context: DataContext) -> None:
+        super().__init__(checkpoint_config, data_context)
+        self._output = checkpoint_config.output
+
+    def load_checkpoint(self, *_: Any) -> tuple[Any, int]:
+        """Return a reference to the done pictures, and the memory that each filter needs of its own."""
+        files = _committed(self._output)
+        return (ray.put(load_done(files, count_rows(files))) if files else None), 0
+
+
+class _LeaveOutDone(CheckpointFilter):
+    """Leaves what is committed out of a stream."""
+
+    def __init__(self, config: CheckpointConfig, checkpoint_ref: Any = None) -> None:
+        super().__init__(config, checkpoint_ref)
+        self._done: DoneIds = ray.get(checkpoint_ref)
+
+    def filter_rows_for_block(self, block: pa.Table) -> pa.Table:
+        """Return the rows of a block that are left to do."""
+        return self._done.left(block)
 
 
 def reopen(output: str, folders: Sequence[str], *, retry_failed: bool) -> dict[str, Any] | None:
@@ -85,14 +124,21 @@ def close(output: str, folders: Sequence[str], run: Mapping[str, Any]) -> None:
 
 def _failed(output: str, folders: Sequence[str]) -> Integers:
     """Return the distinct pictures with an error that may have passed."""
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *ahead(_failed_in, _files(output, folders))]))
+
+
+def _failed_in(uri: str) -> Integers:
     ids = [np.zeros(0, np.int64)]
-    for file in _files(output, folders):
-        table = storage.read_table(file)
-        for name in {"error_code", "picture_error"}.intersection(table.column_names):
-            codes = pc.list_element(pc.split_pattern(table[name].fill_null(""), ":", max_splits=1), 0)
+    place = storage.locate(uri)
+    with storage.named(uri), pq.ParquetFile(place.path, filesystem=place.filesystem) as file:
+        for name in {"error_code", "picture_error"}.intersection(file.schema_arrow.names):
+            errors = file.read([name])[name]
+            if errors.null_count == len(errors):  # as in most files; their ids are not needed
+                continue
+            codes = error_codes(errors.fill_null(""))
             retryable = pc.is_in(codes, pa.array(sorted(RETRYABLE_CODES)))
-            ids.append(table["image_id"].filter(retryable).to_numpy())
-    return np.unique(np.concatenate(ids))
+            ids.append(file.read(["image_id"])["image_id"].filter(retryable).to_numpy())
+    return np.concatenate(ids)
 
 
 def _remove_retried(output: str, folders: Sequence[str]) -> None:
@@ -100,16 +146,19 @@ def _remove_retried(output: str, folders: Sequence[str]) -> None:
     marked = storage.join(output, RETRIED)
     if not storage.exists(marked):
         return
-    ids = storage.read_table(marked)["image_id"].combine_chunks()
+    ids = np.sort(storage.read_table(marked)["image_id"].to_numpy())
     storage.delete_file(storage.join(output, RUN))
-    for file in _files(output, (*folders, CHECKPOINT)):
-        table = storage.read_table(file)
-        kept = table.filter(pc.invert(pc.is_in(table["image_id"], ids)))
-        if not len(kept):
-            storage.delete_file(file)
-        elif len(kept) < len(table):
-            storage.write_table(file, kept)
+    for _ in ahead(lambda file: _remove_ids(file, ids), _files(output, (*folders, CHECKPOINT)), threads=4):
+        pass
     storage.delete_file(marked)
+
+
+def _remove_ids(file: str, ids: Integers) -> None:
+    gone = is_in_sorted(storage.read_table(file, ["image_id"])["image_id"].to_numpy(), ids)
+    if gone.all():
+        storage.delete_file(file)
+    elif gone.any():
+        storage.write_table(file, storage.read_table(file).filter(pa.array(~gone)))
 
 
 def _files(output: str, folders: Sequence[str]) -> list[str]:
@@ -135,12 +184,16 @@ def recover(output: str, folders: Sequence[str]) -> int:
         if (name := uri.rpartition("/")[2]) not in committed and not name.startswith(UNSTREAMED)
     ]
     pending = [storage.join(output, CHECKPOINT, name) for name in names if name.endswith(PENDING)]
-    for uri in undone + pending:  # pending files last, so that a recovery after a crash here finds their data, too
-        storage.delete_file(uri)
+    storage.delete_files(undone)
+    storage.delete_files(pending)  # last, so that a recovery after a crash here finds their data, too
     return len(undone)
 
 
 def rows_done(output: str) -> int:
     """Count the pictures that are committed, from the checkpoint's footers."""
+    return count_rows(_committed(output))
+
+
+def _committed(output: str) -> list[str]:
     files = storage.files(storage.join(output, CHECKPOINT), suffix=".parquet")
-    return count_rows(file for file in files if not file.endswith(PENDING))  # being written, or left by a crash
+    return [file for file in files if not file.endswith(PENDING)]  # those are being written, or a crash left them

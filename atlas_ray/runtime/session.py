@@ -11,6 +11,7 @@ import ray
 import ray.data  # its import sets up its log, so it must come before the log's level is set
 
 from atlas_ray.errors import ClusterError, reason_of
+from atlas_ray.runtime.block_stats import ForgetBlockStats
 from atlas_ray.runtime.stops import kept_handlers
 
 MALLOC_ENV = {
@@ -46,6 +47,7 @@ def connect() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the environment variable is only read at the import
     context.use_datasource_v2 = False  # it starts actors that read the footers of files, which these streams know
+    context.custom_execution_callback_classes = [ForgetBlockStats]
     if ray.is_initialized():
         return
     # By default Ray reports usage statistics to its makers.

@@ -7,6 +7,14 @@ from atlas_ray.settings import Settings, setting
 OUTAGE_S = 300.0
 """Seconds that a store may be away by default."""
 
+MAX_FILES = 4_000
+"""About the most files of a table that a stream writes, however many pictures there are."""
+
+
+def file_rows(rows_per_file: int, total: int) -> int:
+    """Return the least number of rows in a file, so that a table of `total` rows has at most `MAX_FILES` files."""
+    return max(rows_per_file, -(-total // MAX_FILES))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig(Settings):
@@ -34,7 +42,13 @@ class StreamConfig(ReadConfig):
         low=0,
         high=10_000,
     )
-    rows_per_file: int = setting("pictures in an output file, which a crash may cost", 2048, low=1, high=10_000_000)
+    rows_per_file: int = setting(
+        f"least number of pictures in an output file, which a crash may cost; more in a table that would have over "
+        f"{MAX_FILES:,} files",
+        2048,
+        low=1,
+        high=10_000_000,
+    )
     max_quarantine_fraction: float = setting(
         "largest share of pictures in quarantine; above it the exit code is 3", 0.05, low=0, high=1
     )
