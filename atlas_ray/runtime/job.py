@@ -16,6 +16,7 @@ from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, r
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.settings import file_rows
 from atlas_ray.runtime.sink import OutcomeSink, Split
 from atlas_ray.runtime.tables import Catalog
 from atlas_ray.settings import pin_settings
@@ -47,7 +48,8 @@ class Job:
     resumed_from: int = 0
     """Number of pictures that earlier tries of the run did."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of each part of the run, by name; the total is added at the end."""
+    """Seconds of each part of the run, by name; the total is added at the end. Of a stream, `plan` ends with the first
+    picture that is read."""
 
     def __post_init__(self) -> None:
         """Find the folder that the job writes to."""
@@ -114,7 +116,7 @@ class Job:
             total: The number of pictures.
             stages: A function of the `ProgressActor` that makes the stream, without its sink.
             split: As in `OutcomeSink`, with the folders of `streams`.
-            rows_per_file: As in `OutcomeSink`.
+            rows_per_file: As in `file_rows`.
         """
         connect()
         self.resumed_from = rows_done(self.output)
@@ -123,9 +125,13 @@ class Job:
                 for folder in self.streams:
                     storage.make_folder(storage.join(self.output, folder))
                 with DataContext.current(checkpointed(self.output)):
-                    sink = OutcomeSink(self.output, display.actor, split=split, rows_per_file=rows_per_file)
+                    rows = file_rows(rows_per_file, total)
+                    sink = OutcomeSink(self.output, display.actor, split=split, rows_per_file=rows)
                     stages(display.actor).write_datasink(sink)
-            self.seconds |= {"stream": time.time() - self.began, **timings(display.spans())}
+            spans = display.spans()
+        self.seconds |= {"stream": time.time() - self.began, **timings(spans)}
+        if "fetch" in spans:
+            self.seconds["plan"] = spans["fetch"][0] - self.began
         recover(self.output, self.streams)  # files that no commit names must not be counted
 
     def account(self, catalog: Catalog, counts: Mapping[str, int], *, stage: str = "read") -> dict[str, Any]:
@@ -136,13 +142,16 @@ class Job:
             counts: Numbers of pictures by outcome, with `input` and `quarantined`.
             stage: The stage of the quarantine's rows without a key.
         """
+        started = time.time()
         unusable = catalog.write_unusable(self.output, stage)
-        return {
+        fields = {
             "counts": {**counts, **{name: counts[name] + unusable for name in ("input", "quarantined")}},
             "unreadable_values": catalog.account(),
             "quarantined_by_code": quarantine_codes(self.output),
             "resumed_from": self.resumed_from,
         }
+        self.seconds["account"] = time.time() - started
+        return fields
 
     def finish(self, fields: Mapping[str, Any]) -> RunReport:
         """Write `run.json`, which completes the run, and delete what it no longer needs."""

@@ -15,7 +15,8 @@ PRODUCT, IMAGE, OUTCOME, CARRIED, FILTERED, QUARANTINED = range(6)
 """The kind of a row: a product, an image, or an outcome of an image: answered in this run or in an earlier one, or left
 out."""
 PARTITION_ROWS = 100_000
-MAX_READ_TASKS = 1_000
+MAX_READ_TASKS, MAX_PARTITIONS = 1_000, 1_000
+"""The driver holds a reference for each pair of a task and a partition, and a partition becomes a file."""
 
 
 Combine = Callable[[pa.Table], pa.Table]
@@ -44,7 +45,7 @@ def by_product(
         The rows that `combine` returned.
     """
     pieces = functools.partial(_pieces, tables, schema)
-    partitions = -(-total // partition_rows)
+    partitions = min(-(-total // partition_rows), MAX_PARTITIONS)
     if partitions <= 1:  # a single task, because starting a shuffle would take longer than the work
         whole = functools.partial(_combined, schema=schema, combine=combine)
         return read_source(TableSource(pieces, whole), blocks=1)

@@ -102,10 +102,16 @@ class OutcomeSink(BlockBasedFileDatasink):
             self.counts.update(counts)
 
 
-def write_table(stream: ray.data.Dataset, output: str, name: str) -> None:
-    """Write a stream as a table with this name in an output; without rows it is an empty folder."""
+def write_table(stream: ray.data.Dataset, output: str, name: str, count: Count | None = None) -> Counter[str]:
+    """Write a stream as a table with this name in an output; without rows it is an empty folder.
+
+    Returns:
+        The sums of `count` over the rows, as in `OutcomeSink`.
+    """
     storage.make_folder(storage.join(output, name))
-    stream.write_datasink(OutcomeSink(output, split=functools.partial(_whole, name=name)))
+    sink = OutcomeSink(output, split=functools.partial(_whole, name=name), count=count)
+    stream.write_datasink(sink)
+    return sink.counts
 
 
 def _whole(table: pa.Table, name: str) -> dict[str, pa.Table]:

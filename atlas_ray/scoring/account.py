@@ -19,10 +19,13 @@ from atlas_ray.runtime.checkpoint import UNSTREAMED
 from atlas_ray.runtime.shuffle import CARRIED, FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import Catalog
-from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, QUARANTINE
 from atlas_ray.schemas import FILTERED as FILTERED_ROWS
+from atlas_ray.schemas import PREDICTIONS, QUARANTINE
 from atlas_ray.scoring.combine import JOINED, combine
 from atlas_ray.scoring.settings import ScoreConfig
+
+OUTCOMES = ("scored", "carried", "filtered", "quarantined")
+PRODUCTS = ("products", "products_categorized")
 
 
 def combine_products(
@@ -74,8 +77,7 @@ def combine_products(
             decision_threshold=identity["decision_threshold"],
         ),
     )
-    write_table(combined, output, "products")
-    return _counts(output, total)
+    return _audited(write_table(combined, output, "products", _count), total, output)
 
 
 def _is_carried(file: TableFile) -> bool:
@@ -86,19 +88,19 @@ def _combine(table: pa.Table, fitted: Any, **options: Any) -> pa.Table:
     return combine(table, fitted=ray.get(fitted), **options)
 
 
-def _counts(output: str, total: int) -> dict[str, int]:
-    """Add up the products table and hold it against the input."""
-    table = open_table(storage.join(output, "products"), CATEGORIZED, may_be_missing=True)
-    counts = Counter[str]()
-    outcomes = ("scored", "carried", "filtered", "quarantined")
-    for batch in table.batches([*(f"images_{outcome}" for outcome in outcomes), "category_path"]):
-        counts["products"] += len(batch)
-        counts["products_categorized"] += len(batch) - batch["category_path"].null_count
-        for outcome in outcomes:
-            counts[outcome] += pc.sum(batch[f"images_{outcome}"]).as_py() or 0
+def _count(products: pa.Table) -> dict[str, int]:
+    """Count some products, and their pictures by outcome."""
+    counts = {outcome: pc.sum(products[f"images_{outcome}"]).as_py() or 0 for outcome in OUTCOMES}
+    categorized = len(products) - products["category_path"].null_count
+    return counts | dict(zip(PRODUCTS, (len(products), categorized), strict=True))
+
+
+def _audited(sums: Counter[str], total: int, output: str) -> dict[str, int]:
+    """Hold the counts of all products against the input."""
+    counts = {name: sums[name] for name in (*PRODUCTS, *OUTCOMES)}
     counts["scored"] -= counts["carried"]  # the columns of a product count both
-    counts["input"] = sum(counts[outcome] for outcome in outcomes)
+    counts["input"] = sum(counts[outcome] for outcome in OUTCOMES)
     counts["repeated_input_rows"] = total - counts["input"]
     if counts["repeated_input_rows"] < 0:
         raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
-    return dict(counts)
+    return counts

@@ -10,8 +10,8 @@ from atlas_ray.errors import AuditError
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import IMAGES, PRODUCTS
 
-KEPT, REJECTED, LISTED = range(3)
-"""What a row of `CHOSEN` is: a picture that is kept, one that is rejected, or the product itself."""
+KEPT, REJECTED, LISTED, FAILED = range(4)
+"""What a row of `CHOSEN` is: a picture that is kept, rejected or in quarantine, or the product itself."""
 
 JOINED = pa.schema(
     [
@@ -55,9 +55,9 @@ def choose(table: pa.Table, threshold: float) -> pa.Table:
     kept = looked[~zoomed | saved]
     rejected = looked[zoomed & ~saved]
     listed = np.flatnonzero(kind == PRODUCT)
-    rows = np.concatenate([kept, rejected, listed])
+    rows = np.concatenate([kept, rejected, failed, listed])
     chosen = table.take(pa.array(rows))
-    what = np.repeat([KEPT, REJECTED, LISTED], [len(kept), len(rejected), len(listed)])
+    what = np.repeat([KEPT, REJECTED, FAILED, LISTED], [len(kept), len(rejected), len(failed), len(listed)])
     chosen = chosen.set_column(0, "kind", pa.array(what.astype(np.int8)))
     uris = chosen["image_uris"].to_pylist()
     good = _kept_uris(table, owner, kept)

@@ -1,7 +1,6 @@
 """The filter: a catalogue's zoomed pictures told from its normal ones, in a stream."""
 
 import functools
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.schemas import PRODUCTS, QUARANTINE
 from atlas_ray.settings import setting
-from atlas_ray.zoom.choose import CHOSEN, JOINED, KEPT, LISTED, REJECTED
+from atlas_ray.zoom.choose import CHOSEN, FAILED, JOINED, KEPT, LISTED, REJECTED
 from atlas_ray.zoom.choose import choose as choose_pictures
 from atlas_ray.zoom.stage import ZOOMED, JudgeZoom
 
@@ -37,6 +36,8 @@ FOLDERS = ("zoom", "quarantine")
 JUDGED = pa.schema([*ZOOMED, ("least_zoomed", pa.bool_())])
 """A kept or rejected picture; `least_zoomed` if it is zoomed, and kept since its product has no other."""
 PLACES = {LISTED: ("kept/products", PRODUCTS), KEPT: ("kept/images", JUDGED), REJECTED: ("rejected", JUDGED)}
+COUNTED = {"kept": KEPT, "rejected": REJECTED, "quarantined": FAILED, "products": LISTED}
+"""The counts of a run, by what rows of `CHOSEN` are."""
 SHEET_PICTURES = 48
 
 
@@ -126,30 +127,25 @@ def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
         (_own(output, "quarantine", QUARANTINE), QUARANTINED),
     )
     chosen = by_product(tables, JOINED, total, functools.partial(choose_pictures, threshold=threshold))
-    chosen.write_datasink(OutcomeSink(output, split=_split_chosen, empty=CHOSEN.empty_table()))
-    kept, rejected, products = (_own(output, *PLACES[what]).rows for what in (KEPT, REJECTED, LISTED))
-    counts = Counter(kept=kept, rejected=rejected, products=products)
-    counts["quarantined"] = _distinct_quarantined(output)
-    counts["kept_least_zoomed"] = _least_zoomed(output)
+    sink = OutcomeSink(output, split=_split_chosen, empty=CHOSEN.empty_table(), count=_count)
+    chosen.write_datasink(sink)
+    counts = {name: sink.counts[name] for name in (*COUNTED, "kept_least_zoomed")}
     counts["input"] = counts["kept"] + counts["rejected"] + counts["quarantined"]
     counts["repeated_input_rows"] = total - counts["input"]
     if counts["repeated_input_rows"] < 0:
         raise AuditError(f"{output}: {counts['input']} pictures came out of {total} rows of input")
-    return dict(counts)
+    return counts
 
 
 def _own(output: str, folder: str, schema: pa.Schema) -> Table:
     return open_table(storage.join(output, folder), schema, may_be_missing=True)
 
 
-def _least_zoomed(output: str) -> int:
-    kept = _own(output, "kept/images", JUDGED)
-    return sum(pc.sum(batch["least_zoomed"]).as_py() or 0 for batch in kept.batches(["least_zoomed"]))
-
-
-def _distinct_quarantined(output: str) -> int:
-    """Count the pictures in quarantine; a catalogue may hold one twice."""
-    return int(pc.count_distinct(_own(output, "quarantine", QUARANTINE).read(["image_id"])["image_id"]).as_py())
+def _count(table: pa.Table) -> dict[str, int]:
+    """Count rows of `CHOSEN`, in which each picture stands once."""
+    counts = {name: pc.sum(pc.equal(table["kind"], kind)).as_py() or 0 for name, kind in COUNTED.items()}
+    least = pc.and_(pc.equal(table["kind"], KEPT), table["least_zoomed"])
+    return counts | {"kept_least_zoomed": pc.sum(least).as_py() or 0}
 
 
 def _split_chosen(table: pa.Table) -> dict[str, pa.Table]:
