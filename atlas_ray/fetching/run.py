@@ -21,7 +21,6 @@ from ray.data import ActorPoolStrategy, DataContext
 from atlas_ray.errors import AuditError, ConfigError
 from atlas_ray.fetching.pictures import JOURNAL, OUTCOMES, PictureFetcher, write_outcomes
 from atlas_ray.fetching.tables import JOINED, TABLES, write_products
-from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.addresses import AddressRule
@@ -35,7 +34,7 @@ from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.settings import MAX_FILES, file_rows
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, by_product
 from atlas_ray.runtime.source import read_table
-from atlas_ray.runtime.tables import Catalog, copy_documents, count_rows, open_catalog
+from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.schemas import IMAGES
 from atlas_ray.settings import Settings, setting
 
@@ -145,8 +144,8 @@ def _source_id(catalog: Catalog) -> str:
 
 def _journal_ids(output: str, *, stored_only: bool) -> DoneIds:
     """Return the pictures that need not be asked for."""
-    files = parquet_files(storage.join(output, JOURNAL))
-    return load_done(files, count_rows(files), failed=not stored_only)
+    journal = open_table(storage.join(output, JOURNAL), OUTCOMES, may_be_missing=True)
+    return load_done([file.uri for file in journal.files], journal.rows, failed=not stored_only)
 
 
 def _stream(config: FetchConfig, images: Table, output: str, done: DoneIds, display: ProgressDisplay) -> None:
