@@ -54,7 +54,7 @@ class LabelReport:
     products: int
     """Number of labelled products of the split; one with several pictures counts once for each."""
     left_out: int
-    """Number of those whose label is not a leaf of the models' taxonomy."""
+    """Number of those that have no leaf of the models' taxonomy."""
     fitted: dict[str, int | None]
     """Number of those that each model was fitted on, which prove nothing; None if that is not known."""
 
@@ -164,18 +164,20 @@ class LabelsActor:
         assert first.labels is not None
         self._leaves = first.taxonomy.leaf_positions
         self._fitted = [artifacts[uri].fitted for uri in uris]
-        self._has = torch.from_numpy(first.labels.targets(first.taxonomy.leaves))  # (leaves, labels)
+        self._has = first.labels.targets(first.taxonomy.leaves)  # (leaves, labels)
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """Return one row of counts for a block.
 
         `counts` (models, 3, labels): named rightly, wrongly, and missed; `answered` (models,): products that a model
-        can answer; `fitted` (models,): products that it was fitted on; `products`; and `left_out`, products whose
-        label is not a leaf.
+        can answer; `fitted` (models,): products that it was fitted on; `products`; and `left_out`, products of
+        which no label is a leaf.
         """
         predictor = self._predictor
-        kept, leaf, products = products_of(table, self._leaves, predictor.modalities, predictor.image_size_px)
-        has = self._has[torch.from_numpy(leaf)]
+        kept, label, products = products_of(
+            table, self._leaves, predictor.modalities, predictor.image_size_px, self._has
+        )
+        has = torch.from_numpy(label)  # (products, labels)
         counts = torch.zeros(len(self._uris), 3, has.shape[1], dtype=torch.int64)
         answered = torch.zeros(len(self._uris), dtype=torch.int64)
         for start, batch in zip(range(0, len(kept), BATCH), products.split(BATCH), strict=True):

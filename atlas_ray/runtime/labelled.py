@@ -8,7 +8,6 @@ import pyarrow as pa
 import ray.data
 import torch
 
-from atlas_ray.arrays import Integers
 from atlas_ray.errors import CatalogError
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.modalities.products import PICTURE, Products, texts_of
@@ -18,9 +17,10 @@ from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.settings import ReadConfig
-from atlas_ray.runtime.tables import count_labels, open_catalog
+from atlas_ray.runtime.tables import count_labels, leaf_pairs, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.taxonomy.labels import Targets, united
 
 BLOCK_ROWS = 256
 BATCH = 64
@@ -44,7 +44,7 @@ def stream_labelled(
         scratch: The folder of the temporary table `inputs`.
         split: The split of the products.
         modalities: The modalities that the models read: picture, title, description.
-        actor: A class that turns blocks with `bytes`, the texts and `category_path` into rows.
+        actor: A class that turns blocks with `bytes`, the texts, `category_path` and `category_paths` into rows.
         arguments: The arguments of its constructor; the number of threads is added.
         display: The run's progress.
         device: auto, or cpu.
@@ -56,8 +56,9 @@ def stream_labelled(
         CatalogError: if the split has no labelled product.
     """
     texts = texts_of(modalities)
-    columns = (*texts, "category_path", "split")
-    tables = open_catalog(catalog, products=columns, needed=columns, may_be_empty=bool(texts))
+    needed = (*texts, "category_path", "split")
+    columns = (*needed, "category_paths")
+    tables = open_catalog(catalog, products=columns, needed=needed, may_be_empty=bool(texts))
     if not count_labels(catalog, split):
         raise CatalogError(f"{catalog}: no labelled product in the split {split!r}")
     connect()
@@ -69,19 +70,36 @@ def stream_labelled(
         plan,
         ReadConfig(fetch_threads=16),
         block_rows=BLOCK_ROWS,
-        columns=(*KEYS, *texts, "category_path"),
+        columns=(*KEYS, *texts, "category_path", "category_paths"),
         read=PICTURE in modalities,
     )
     return ask_model(stream, plan, actor, *arguments, plan.threads), tables.unusable_rows
 
 
 def products_of(
-    table: pa.Table, labels: dict[CategoryPath, int], modalities: Sequence[str], size_px: int
-) -> tuple[pa.Table, Integers, Products]:
-    """Return the rows of a block whose label is a leaf, the positions of the leaves, and the decoded products."""
-    label = np.array([labels.get(tuple(path), -1) for path in table["category_path"].to_pylist()], np.int64)
-    table = table.take(pa.array(np.flatnonzero(label >= 0)))
-    label = label[label >= 0]
+    table: pa.Table,
+    leaves: dict[CategoryPath, int],
+    modalities: Sequence[str],
+    size_px: int,
+    has: Targets | None = None,
+) -> tuple[pa.Table, Any, Products]:
+    """Decode the products of a block whose label is a leaf.
+
+    Args:
+        table: The block.
+        leaves: The position of each leaf.
+        modalities: What the models read.
+        size_px: The side of the square that pictures become; 0 to leave them out.
+        has: (leaves, labels) which labels each leaf has, for models of labels.
+
+    Returns:
+        The rows; the leaf of each, (rows,), or with `has` the labels of all of its paths, (rows, labels) bool; and the
+        products.
+    """
+    row, leaf = leaf_pairs(table, leaves, several=has is not None)
+    kept, first = np.unique(row, return_index=True)
+    table = table.take(pa.array(kept))
+    label = leaf[first] if has is None else united(has, leaf, first)
     seen = table["bytes"].is_valid().to_numpy()
     pixels = torch.zeros((len(table), 0), dtype=torch.uint8)
     if size_px:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import CatalogError, tell
 from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import Table, current, open_table
@@ -166,6 +168,29 @@ def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath
         paths = paths if split is None else paths.filter(pc.equal(batch["split"], split).fill_null(False))
         counts.update(path_counts(paths))
     return counts
+
+
+def leaf_pairs(
+    products: pa.Table, leaves: Mapping[CategoryPath, int], *, several: bool = False
+) -> tuple[Integers, Integers]:
+    """Return the leaves of labelled products; a label that is not a leaf is left out.
+
+    Args:
+        products: Rows with `category_path`, which is not null, and if `several` with `category_paths`.
+        leaves: The position of each leaf.
+        several: Take all paths of a product, and not the first alone.
+
+    Returns:
+        (pairs,) each: rows of products, in order, and the position of a leaf that the product has, each once.
+    """
+    labels = [[path] for path in products["category_path"].to_pylist()]
+    if several:
+        more = products["category_paths"].to_pylist()
+        labels = [paths or first for paths, first in zip(more, labels, strict=True)]
+    found = [dict.fromkeys(leaves.get(tuple(path), -1) for path in paths) for paths in labels]
+    pairs = [(row, leaf) for row, positions in enumerate(found) for leaf in positions if leaf >= 0]
+    row, leaf = np.array(pairs, np.int64).reshape(-1, 2).T
+    return row, leaf
 
 
 def count_rows(files: Iterable[str]) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import TaxonomyError
 from atlas_ray.taxonomy.tree import CategoryPath, Taxonomy, format_path
 
@@ -16,8 +17,8 @@ Targets = np.ndarray[Any, np.dtype[np.bool_]]
 class LabelSpace:
     """Labels of a taxonomy in a fixed order.
 
-    Each level of a category path is a label of the products below it (Wirojwatanakul and
-    Wangperawong 2019). Where a name has parents of different names, each is a label of its
+    Each level of a category path is a label of the products below it (Wirojwatanakul and Wangperawong 2019); a product
+    of several paths has the labels of all of them. If a name has parents of different names, each is a label of its
     own, `parent > name`; at the top it is the name alone.
     """
 
@@ -51,22 +52,17 @@ class LabelSpace:
 
         Args:
             taxonomy: Whose labels.
-            products: How many have each leaf, in the order of `taxonomy.leaves`.
+            products: How many have each label of the taxonomy, in the order of `LabelSpace(taxonomy).names`.
             min_products: How many a label needs.
 
         Raises:
             TaxonomyError: if no label has as many, naming the most common one.
         """
-        every = cls(taxonomy)
-        counts = np.zeros(len(every), np.int64)
-        for leaf, count in zip(taxonomy.leaves, products, strict=True):
-            counts[every.of(leaf)] += count
-        kept = [name for name, count in zip(every.names, counts, strict=True) if count >= min_products]
+        names = cls(taxonomy).names
+        kept = [name for name, count in zip(names, products, strict=True) if count >= min_products]
         if not kept:
-            most = int(counts.argmax())
-            raise TaxonomyError(
-                f"no label has {min_products} products or more; the most, {counts[most]}, has {every.names[most]!r}"
-            )
+            count, name = max(zip(products, names, strict=True), key=lambda pair: pair[0])
+            raise TaxonomyError(f"no label has {min_products} products or more; the most, {count}, has {name!r}")
         return cls(taxonomy, kept)
 
     def __len__(self) -> int:
@@ -97,6 +93,20 @@ class LabelSpace:
         owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         table[owner, [label for row in rows for label in row]] = True
         return table
+
+
+def united(has: Targets, leaf: Integers, first: Integers) -> Targets:
+    """Return which labels products have over all of their category paths, (products, labels).
+
+    Args:
+        has: (leaves, labels) which labels each leaf has: `LabelSpace.targets` of the taxonomy's leaves.
+        leaf: (pairs,) the positions of the products' leaves, those of a product side by side.
+        first: (products,) where the leaves of each product begin; each has one or more.
+    """
+    if not len(first):
+        return np.zeros((0, has.shape[1]), np.bool_)
+    table: Targets = np.logical_or.reduceat(has[leaf], first, axis=0)
+    return table
 
 
 def _parent(path: CategoryPath) -> str:

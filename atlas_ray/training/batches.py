@@ -19,7 +19,7 @@ class Examples:
     inputs: Tensor
     """(batch, ...): pictures (3, size, size) uint8, or words (length,) int32."""
     labels: Tensor
-    """(batch,) positions of leaves."""
+    """(batch,) positions of leaves, or (batch, labels) bool, the labels that each example has."""
     usable: Tensor
     """(batch,) float32: 1, or 0 for an example that only fills a place."""
 
@@ -31,16 +31,16 @@ class Batches:
     ends early. So every worker takes every step with batches of one shape, and none waits for one that ran out.
     """
 
-    def __init__(self, shard: Any, *, blank: Tensor, device: torch.device) -> None:
+    def __init__(self, shard: Any, *, blank: tuple[Tensor, Tensor], device: torch.device) -> None:
         """Prepare to read a shard.
 
         Args:
             shard: A dataset shard of Ray Train, with the columns `inputs`, `label`, `name` and `refused`.
-            blank: The input of an example that only fills a place.
+            blank: The input and the label of an example that only fills a place.
             device: The device of the batches.
         """
         self._shard = shard
-        self._blank_input = blank
+        self._blank_example = blank
         self._device = device
         self._pool = ThreadPoolExecutor(1, "next-epoch")
         self._begun: Future[tuple[Iterator[Batch], Batch | None]] | None = None
@@ -98,8 +98,5 @@ class Batches:
         )
 
     def _blank(self, batch_size: int) -> Examples:
-        return Examples(
-            self._blank_input.expand(batch_size, *self._blank_input.shape).to(self._device),
-            torch.zeros(batch_size, dtype=torch.int64, device=self._device),
-            torch.zeros(batch_size, device=self._device),
-        )
+        inputs, labels = (one.expand(batch_size, *one.shape).to(self._device) for one in self._blank_example)
+        return Examples(inputs, labels, torch.zeros(batch_size, device=self._device))

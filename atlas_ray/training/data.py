@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import ray.data
 from ray.data import RandomSeedConfig
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import CatalogError, FetchError, PictureError
 from atlas_ray.formats.fitted import product_keys
 from atlas_ray.formats.tables import Table, open_table
@@ -21,8 +22,10 @@ from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.texts import WordCount, WordIndex
 from atlas_ray.runtime.settings import OUTAGE_S
 from atlas_ray.runtime.source import read_table
+from atlas_ray.runtime.tables import leaf_pairs
 from atlas_ray.schemas import PRODUCTS
-from atlas_ray.taxonomy import CategoryPath, Taxonomy
+from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy
+from atlas_ray.taxonomy.labels import Targets, united
 
 BLOCK_ROWS = 64
 """Number of examples that a decoding task takes."""
@@ -32,20 +35,20 @@ MAX_REPEATS = 10
 
 @dataclass(frozen=True)
 class Labelled:
-    """The examples of a split: rows of `name`, `label`, which is a leaf's position, and for texts `text`."""
+    """The examples of a split: rows of `name`, `leaves` (the positions of a product's leaves), and for texts `text`."""
 
     stream: Callable[[], ray.data.Dataset]
     """Starts to read the rows on Ray. The other fields are known without it."""
     count: int
     """Number of examples, with repeated ones."""
     unusable: int
-    """Number of products left out because their label is not a leaf of the taxonomy."""
+    """Number of products left out because they have no leaf of the taxonomy."""
     leaf_counts: tuple[int, ...]
-    """Number of examples of each leaf, before any of them is repeated."""
-    leaf_products: tuple[int, ...]
-    """Number of products of each leaf."""
+    """Number of examples of each leaf, before any of them is repeated; of a product's leaves the first counts."""
+    label_products: tuple[int, ...]
+    """Number of products of each label of the taxonomy; only for a model of labels."""
     inner: Counter[CategoryPath]
-    """Number of products left out, by label."""
+    """Number of products left out, by their first label."""
     products: "np.ndarray[Any, np.dtype[np.uint64]]"
     """Keys of the products that the examples belong to (`atlas_ray.formats.fitted.product_keys`)."""
     unusable_rows: int
@@ -60,45 +63,57 @@ class Labelled:
         return rows
 
 
-def labelled_pictures(catalog: str, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
+def labelled_pictures(
+    catalog: str, split: str, taxonomy: Taxonomy, *, several: bool = False, repeat_rare: bool = False
+) -> Labelled:
     """Open the pictures of the labelled products of a split; the name of a row is the picture's URI.
 
     Args:
         catalog: The URI of the catalogue.
         split: train, val or test.
         taxonomy: The taxonomy whose leaves are the labels.
+        several: Take the leaves of all category paths of a product, and not of the first alone: for a model of labels.
         repeat_rare: Repeat the examples of a leaf below the mean count sqrt(mean / count) times, at most
             `MAX_REPEATS`.
 
     Raises:
         CatalogError: if there is no products table, or it lacks a column.
     """
-    return _labelled(catalog, split, taxonomy, "image_uris", repeat_rare=repeat_rare)
+    return _labelled(catalog, split, taxonomy, "image_uris", several=several, repeat_rare=repeat_rare)
 
 
-def labelled_texts(catalog: str, split: str, taxonomy: Taxonomy, field: str, *, repeat_rare: bool = False) -> Labelled:
+def labelled_texts(
+    catalog: str, split: str, taxonomy: Taxonomy, field: str, *, several: bool = False, repeat_rare: bool = False
+) -> Labelled:
     """Open the titles or descriptions of labelled products; the name of a row is the product's id.
 
     As `labelled_pictures`. Products without the text are kept, because a model should also answer for them.
     """
-    return _labelled(catalog, split, taxonomy, field, repeat_rare=repeat_rare)
+    return _labelled(catalog, split, taxonomy, field, several=several, repeat_rare=repeat_rare)
 
 
-def _labelled(catalog: str, split: str, taxonomy: Taxonomy, source: str, *, repeat_rare: bool) -> Labelled:
-    columns = ["product_id", source, "category_path", "split"]
-    table = open_table(storage.join(catalog, "products"), PRODUCTS, columns=columns, needed=columns, foreign=True)
-    labels = taxonomy.leaf_positions
-    explode = functools.partial(_explode, source=source, split=split, labels=labels)
+def _labelled(
+    catalog: str, split: str, taxonomy: Taxonomy, source: str, *, several: bool, repeat_rare: bool
+) -> Labelled:
+    needed = ["product_id", source, "category_path", "split"]
+    columns = [*needed, "category_paths"] if several else needed
+    table = open_table(storage.join(catalog, "products"), PRODUCTS, columns=columns, needed=needed, foreign=True)
+    leaves = taxonomy.leaf_positions
+    explode = functools.partial(_explode, source=source, split=split, leaves=leaves, several=several)
+    space = LabelSpace(taxonomy) if several else None
+    labels_of = pa.array([space.of(path) if space else [] for path in taxonomy.leaves], pa.list_(pa.int64()))
     # One pass over the small columns, batch by batch, gives the length of an epoch.
-    counts, products = np.zeros((2, len(labels)), np.int64)
+    counts, products = np.zeros(len(leaves), np.int64), np.zeros(len(space) if space else 0, np.int64)
     inner, keys = Counter[CategoryPath](), [np.zeros(0, np.uint64)]
     for batch in table.batches():
         chosen = _of_split(batch, split)
-        counts += np.bincount(explode(chosen)["label"].to_numpy(), minlength=len(labels))
-        leaf = _leaves(chosen, labels)
-        products += np.bincount(leaf[leaf >= 0], minlength=len(labels))
-        inner.update(tuple(path) for path in chosen["category_path"].filter(pa.array(leaf < 0)).to_pylist())
-        used = (leaf >= 0) & _has_example(chosen[source])
+        counts += np.bincount(_first(explode(chosen)["leaves"]), minlength=len(leaves))
+        row, leaf = leaf_pairs(chosen, leaves, several=several)
+        if space is not None:
+            products += _label_counts(row, labels_of.take(pa.array(leaf)), len(space))
+        placed = np.isin(np.arange(len(chosen)), row)
+        inner.update(tuple(path) for path in chosen["category_path"].filter(pa.array(~placed)).to_pylist())
+        used = placed & _has_example(chosen[source])
         keys.append(product_keys(chosen["product_id"].filter(pa.array(used)).to_pylist()))
     count = int(counts.sum())
     if repeat_rare and count:
@@ -143,58 +158,84 @@ def _of_split(table: pa.Table, split: str) -> pa.Table:
     return table.filter(pc.and_(pc.equal(table["split"], split), pc.is_valid(table["category_path"])))
 
 
-def _leaves(products: pa.Table, labels: dict[tuple[str, ...], int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Return the position of each product's leaf; -1 if its label is not a leaf."""
-    return np.array([labels.get(tuple(path), -1) for path in products["category_path"].to_pylist()], dtype=np.int64)
+def _label_counts(row: Integers, labels: pa.Array, count: int) -> Integers:
+    """Count the products that have each of `count` labels; a product's label counts once, whatever its paths.
+
+    Args:
+        row: (pairs,) the product of each leaf.
+        labels: (pairs,) a list of labels for each leaf.
+        count: How many labels there are.
+    """
+    owner = row[labels.value_parent_indices().to_numpy()]
+    pairs = np.unique(owner * count + labels.flatten().to_numpy())
+    return np.bincount(pairs % count, minlength=count)
+
+
+def _first(leaves: pa.ChunkedArray) -> Integers:
+    """Return the first of each example's leaves."""
+    first: Integers = pc.list_element(leaves, 0).to_numpy()
+    return first
 
 
 def _explode(
     table: pa.Table,
     source: str,
     split: str,
-    labels: dict[tuple[str, ...], int],
-    repeats: "np.ndarray[Any, np.dtype[np.int64]] | None" = None,
+    leaves: dict[tuple[str, ...], int],
+    several: bool,
+    repeats: Integers | None = None,
 ) -> pa.Table:
-    """Turn products into the examples of a split, repeated by leaf; products whose label is not a leaf are dropped."""
+    """Turn products into the examples of a split, repeated by leaf; products without a leaf are dropped."""
     chosen = _of_split(table, split).combine_chunks()
-    label = _leaves(chosen, labels)
-    pictures = source == "image_uris"
-    uris = chosen["image_uris"].combine_chunks() if pictures else None
+    row, leaf = leaf_pairs(chosen, leaves, several=several)
+    placed, first = np.unique(row, return_index=True)
+    chosen = chosen.take(pa.array(placed)).combine_chunks()
+    positions = pa.ListArray.from_arrays(pa.array([*first, len(leaf)], pa.int32()), pa.array(leaf))
+    uris = chosen["image_uris"].combine_chunks() if source == "image_uris" else None
     owner = np.arange(len(chosen)) if uris is None else uris.value_parent_indices().to_numpy()
-    kept = np.flatnonzero(label[owner] >= 0)
+    kept = np.arange(len(owner))
     if repeats is not None:
-        kept = np.repeat(kept, repeats[label[owner][kept]])
-    rows, labels_kept = pa.array(kept), pa.array(label[owner][kept])
+        kept = np.repeat(kept, repeats[leaf[first]][owner])
+    rows, taken = pa.array(kept), positions.take(pa.array(owner[kept]))
     if uris is not None:
-        return pa.table({"name": uris.flatten().take(rows), "label": labels_kept})
+        return pa.table({"name": uris.flatten().take(rows), "leaves": taken})
     text = chosen[source].take(rows)
-    return pa.table({"name": chosen["product_id"].take(rows), "text": text, "label": labels_kept})
+    return pa.table({"name": chosen["product_id"].take(rows), "text": text, "leaves": taken})
 
 
 def with_pixels(
-    pictures: Labelled, image_size_px: int, limits: PictureLimits, *, shuffle_seed: int | None
+    pictures: Labelled, image_size_px: int, limits: PictureLimits, has: Targets | None, *, shuffle_seed: int | None
 ) -> ray.data.Dataset:
     """Fetch and decode pictures; with a seed they are shuffled anew each epoch.
 
-    Rows: `inputs` (3, size, size) uint8, `label` int64, `name`, and `refused`, which is "", or the code and message
-    of a picture that could not be used and is all zeros.
+    Rows: `inputs` (3, size, size) uint8, `label`, `name`, and `refused`, which is "", or the code and message of a
+    picture that could not be used and is all zeros. `label` is the position of the leaf, or with `has`, (leaves,
+    labels), the labels of all leaves, (labels,) bool.
     """
-    decode = functools.partial(_decode_rows, image_size_px=image_size_px, limits=limits)
+    decode = functools.partial(_decode_rows, image_size_px=image_size_px, limits=limits, has=has)
     return _streamed(pictures, decode, shuffle_seed)
 
 
-def with_words(texts: Labelled, index: WordIndex, *, shuffle_seed: int | None) -> ray.data.Dataset:
+def with_words(texts: Labelled, index: WordIndex, has: Targets | None, *, shuffle_seed: int | None) -> ray.data.Dataset:
     """Turn texts into words; with a seed they are shuffled anew each epoch.
 
-    Rows: `inputs` (length,) int32, `label` int64, `name`, and `refused`, which is "".
+    Rows: `inputs` (length,) int32, `name`, `refused`, which is "", and `label` as in `with_pixels`.
     """
-    return _streamed(texts, functools.partial(_encode_rows, index=index), shuffle_seed)
+    return _streamed(texts, functools.partial(_encode_rows, index=index, has=has), shuffle_seed)
+
+
+def _label(leaves: pa.ChunkedArray, has: Targets | None) -> "np.ndarray[Any, Any]":
+    """Return the label of each example, as in `with_pixels`."""
+    lists = leaves.combine_chunks()
+    first = lists.offsets.to_numpy()[:-1] - lists.offsets[0].as_py()
+    leaf = lists.flatten().to_numpy()
+    return leaf[first] if has is None else united(has, leaf, first)
 
 
 def _streamed(rows: Labelled, encode: Any, shuffle_seed: int | None) -> ray.data.Dataset:
     dataset = rows.dataset
     if shuffle_seed is not None:
-        # The rows are names and labels of a few bytes, so it is cheap to shuffle all of them.
+        # The rows are names and leaves of a few bytes, so it is cheap to shuffle all of them.
         dataset = dataset.random_shuffle(seed=RandomSeedConfig(seed=shuffle_seed, reseed_after_execution=True))
     dataset = dataset.repartition(target_num_rows_per_block=BLOCK_ROWS)
     return dataset.map_batches(encode, batch_size=None, batch_format="pyarrow")
@@ -218,7 +259,7 @@ def _reader() -> ObjectReader:
     return ObjectReader(threads=8, outage_s=OUTAGE_S)
 
 
-def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits) -> dict[str, Any]:
+def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits, has: Targets | None) -> dict[str, Any]:
     # Only the processes that decode pictures import PyTorch, and not those that plan the stream.
     from atlas_ray.modalities.pictures import decode_batch
 
@@ -231,16 +272,16 @@ def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits) -> 
     errors |= {i: content for i, content in enumerate(contents) if isinstance(content, FetchError)}
     return {
         "inputs": pixels.numpy(),
-        "label": table["label"].to_numpy(),
+        "label": _label(table["leaves"], has),
         "name": np.array(uris, dtype=object),
         "refused": np.array([str(errors.get(i, "")) for i in range(len(uris))], dtype=object),
     }
 
 
-def _encode_rows(table: pa.Table, index: WordIndex) -> dict[str, Any]:
+def _encode_rows(table: pa.Table, index: WordIndex, has: Targets | None) -> dict[str, Any]:
     return {
         "inputs": index.encode(table["text"].to_pylist()),
-        "label": table["label"].to_numpy(),
+        "label": _label(table["leaves"], has),
         "name": np.array(table["name"].to_pylist(), dtype=object),
         "refused": np.full(len(table), "", dtype=object),
     }

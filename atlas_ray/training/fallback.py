@@ -39,22 +39,19 @@ class Contest:
     """Whether the model's answer is kept."""
 
 
-def contests(
-    network: FusionNetwork, batches: Iterable[dict[str, Any]], has: torch.Tensor | None, *, held_out: bool
-) -> list[Contest]:
+def contests(network: FusionNetwork, batches: Iterable[dict[str, Any]], *, held_out: bool) -> list[Contest]:
     """Compare a policy with each model, the best model first, on products that no better model answers.
 
     Args:
         network: The policy.
         batches: Batches with `inputs` and `label`.
-        has: Which labels each leaf has, (leaves, labels) bool; None if the outputs are leaves.
         held_out: Whether the policy did not learn from these products. If it did, and may have memorized them, they
             prove nothing, and the models' answers are kept.
 
     Returns:
         A comparison for each model that had products left to be compared on.
     """
-    policy, models, present = _errors(network, batches, has)
+    policy, models, present = _errors(network, batches)
     several = present.sum(1) >= 2  # with one modality, the policy answers as its model does
     means = [float(models[rows, at].mean()) if rows.any() else np.inf for at, rows in enumerate(present.T)]
     compared = []
@@ -82,7 +79,7 @@ def contests(
 
 @torch.inference_mode()
 def _errors(
-    network: FusionNetwork, batches: Iterable[dict[str, Any]], has: torch.Tensor | None
+    network: FusionNetwork, batches: Iterable[dict[str, Any]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return the errors of the policy (products,), those of each model and the present models, (products, M) each."""
     network.eval()
@@ -92,10 +89,10 @@ def _errors(
         scores, features, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
         answers = torch.cat([network(scores, present, features)[:, None], scores], 1)  # (batch, 1 + M, N)
         label = torch.tensor(batch["label"])
-        if has is None:
+        if network.config.target == "path":
             errors = (answers.argmax(2) != label[:, None]).long()
         else:
-            errors = ((answers > 0) != has[label][:, None]).sum(2)
+            errors = ((answers > 0) != label[:, None]).sum(2)
         parts.append((errors[:, 0].numpy(), errors[:, 1:].numpy(), present.numpy()))
     policy, models, have = (np.concatenate(column) for column in zip(*parts, strict=True))
     return policy, models, have

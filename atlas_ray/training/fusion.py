@@ -36,6 +36,7 @@ from atlas_ray.runtime.tables import count_labels
 from atlas_ray.schemas import hash_fraction
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
+from atlas_ray.taxonomy.labels import Targets
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.loop import Plan
 from atlas_ray.training.packing import pack_outputs, unpack_outputs
@@ -126,20 +127,20 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         metrics |= final_metrics(config, state)
         write_history(config, state["history"])
     elif policy.fitting == "solve":
-        _solve(network, learned, config.ridge_penalty, space)
+        _solve(network, learned, config.ridge_penalty)
     if config.keep_best:
-        compared = contests(network, batches_of(judged), _has(space), held_out=is_held_out)
+        compared = contests(network, batches_of(judged), held_out=is_held_out)
         metrics |= {"contests": [asdict(contest) for contest in compared], "judged_on": "fitted"}
         if judged is not outputs.dataset:
             metrics["judged_on"] = "held-out"
         if policy.fitting == "solve":  # a second pass, over all products: it learns from those held out, too
-            _solve(network, outputs.dataset, config.ridge_penalty, space)
+            _solve(network, outputs.dataset, config.ridge_penalty)
         network = _with_fallback(network, [contest.model for contest in compared if contest.kept])
     metrics["members"] = {name: member.id for name, member in members.items()}
     if space is None:
         metrics["fit_accuracy"] = _accuracy(network, outputs.dataset)
     else:
-        metrics["fit_micro_f1"] = _micro_f1(network, outputs.dataset, space)
+        metrics["fit_micro_f1"] = _micro_f1(network, outputs.dataset)
     model_id = save_fusion_artifact(
         output, network, config.members, taxonomy=taxonomy, metrics=metrics, labels=space,
         fitted=_fitted(members, outputs.dataset),
@@ -203,11 +204,15 @@ def _inference(members: dict[str, str], shape: FusionConfig, device_name: str) -
 
 @dataclass(frozen=True)
 class MemberOutputs:
-    """The models' outputs for each product of a split: rows of `inputs`, `label`, `name` and `refused`."""
+    """The models' outputs for each product of a split: rows of `inputs`, `label`, `name` and `refused`.
+
+    A `label` is the position of a leaf, or for models of labels (labels,) bool, those that the product has.
+    """
 
     dataset: ray.data.Dataset
     count: int
     leaf_counts: tuple[int, ...]
+    """Number of rows of each leaf; all 0 for models of labels."""
     unusable_rows: int
     """Number of rows of the catalogue without a key."""
 
@@ -216,46 +221,56 @@ def _member_outputs(config: FusionTraining, members: dict[str, Artifact], shape:
     """Run the models, unless an earlier try of the run has."""
     output, done = config.output, storage.join(config.output, f"{MEMBER_OUTPUTS}.json")
     place = storage.locate(storage.join(output, MEMBER_OUTPUTS))
-    if not storage.exists(done):
+    account = json.loads(storage.read_bytes(done)) if storage.exists(done) else {}
+    if "count" not in account:  # not finished, or by an earlier version, which wrote other labels
         storage.delete_folder(storage.join(output, MEMBER_OUTPUTS))
-        labels = next(iter(members.values())).taxonomy.leaf_positions
+        first = next(iter(members.values()))
+        leaves = first.taxonomy.leaf_positions
+        has = first.labels.targets(first.taxonomy.leaves) if first.labels else None  # (leaves, labels)
         with ProgressDisplay("running the models", "products") as display:
-            arguments = (config.members, shape, config.device, labels)
+            arguments = (config.members, shape, config.device, leaves, has)
             stream, lost = stream_labelled(
                 config.catalog, output, config.fit_split, tuple(members), RunMembers, arguments,
                 display=display, device=config.device,
             )  # fmt: skip
             write_table(stream, output, MEMBER_OUTPUTS)
-        counts = Counter[int]()
+        counts, count = Counter[int](), 0
         dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem)
         for batch in batches_of(dataset.select_columns(["label"])):
-            counts.update(batch["label"].tolist())
-        account = {"leaf_counts": [counts[leaf] for leaf in range(len(labels))], "unusable_rows": lost}
+            count += len(batch["label"])
+            if has is None:
+                counts.update(batch["label"].tolist())
+        leaf_counts = [counts[leaf] for leaf in range(len(leaves))]
+        account = {"count": count, "leaf_counts": leaf_counts, "unusable_rows": lost}
         storage.write_bytes(done, json.dumps(account).encode())
-    account = json.loads(storage.read_bytes(done))
-    leaf_counts = account["leaf_counts"]
     connect()  # an earlier try may have run them
     # Read once, so that each epoch starts from the object store.
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).materialize()
-    return MemberOutputs(dataset, sum(leaf_counts), tuple(leaf_counts), account.get("unusable_rows", 0))
+    return MemberOutputs(dataset, account["count"], tuple(account["leaf_counts"]), account["unusable_rows"])
 
 
 class RunMembers:
     """An actor that runs the models over blocks of products."""
 
     def __init__(
-        self, members: dict[str, str], shape: FusionConfig, device: str, labels: dict[CategoryPath, int], threads: int
+        self,
+        members: dict[str, str],
+        shape: FusionConfig,
+        device: str,
+        leaves: dict[CategoryPath, int],
+        has: Targets | None,
+        threads: int,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._models = _inference(members, shape, device)
-        self._labels = labels
+        self._leaves, self._has = leaves, has
 
     @torch.inference_mode()
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """Return the rows of `MemberOutputs` of a block, without products that have none of the modalities."""
         size = self._models.image_size_px
-        table, label, products = products_of(table, self._labels, self._models.modalities, size)
+        table, label, products = products_of(table, self._leaves, self._models.modalities, size, self._has)
         parts = [pack_outputs(*self._models.policy_inputs(batch)).cpu() for batch in products.split(BATCH)]
         rows = torch.cat(parts) if parts else torch.zeros(0, 1)
         kept = products.present(self._models.modalities).any(1).numpy()
@@ -317,16 +332,15 @@ def _fit(
     return fit(plan, {"train": shuffled, "val": held_out}, callbacks)
 
 
-def _solve(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float, space: LabelSpace | None) -> None:
+def _solve(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float) -> None:
     """Fit a policy in one pass, on the one-hot leaf or on the labels."""
-    has = _has(space)
 
     def rows() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         for batch in batches_of(dataset):
             scores, _, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
-            leaf = torch.tensor(batch["label"])
-            truth = torch.nn.functional.one_hot(leaf, network.config.outputs) if has is None else has[leaf]
-            yield scores, present, truth
+            label = torch.tensor(batch["label"])
+            is_path = network.config.target == "path"
+            yield scores, present, torch.nn.functional.one_hot(label, network.config.outputs) if is_path else label
 
     network.solve(rows(), penalty)
 
@@ -348,22 +362,16 @@ def _accuracy(network: FusionNetwork, dataset: ray.data.Dataset) -> dict[str, fl
 
 
 @torch.inference_mode()
-def _micro_f1(network: FusionNetwork, dataset: ray.data.Dataset, space: LabelSpace) -> dict[str, float]:
+def _micro_f1(network: FusionNetwork, dataset: ray.data.Dataset) -> dict[str, float]:
     """Return the micro-F1 of the policy, and of each model on the products that it can answer."""
     network.eval()
-    has, totals = _has(space), dict[str, torch.Tensor]()
-    assert has is not None
+    totals = dict[str, torch.Tensor]()
     for batch in batches_of(dataset):
         scores, features, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
-        true = has[torch.tensor(batch["label"])]  # (batch, labels)
+        true = torch.tensor(batch["label"])  # (batch, labels)
         answers = [("fused", network(scores, present, features), present.any(1))]
         answers += [(name, scores[:, at], present[:, at]) for at, name in enumerate(network.config.names)]
         for name, logits, rows in answers:
             counts = compare((logits > 0)[rows], true[rows]).sum((1, 2))
             totals[name] = totals.get(name, torch.zeros(3, dtype=torch.int64)) + counts
     return {name: MicroF1.of(*counts.tolist()).f1 for name, counts in totals.items()}
-
-
-def _has(space: LabelSpace | None) -> torch.Tensor | None:
-    """Return which labels each leaf has, (leaves, labels) bool; None if the outputs are leaves."""
-    return None if space is None else torch.from_numpy(space.targets(space.taxonomy.leaves))

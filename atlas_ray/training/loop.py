@@ -69,15 +69,16 @@ def train_worker(settings: dict[str, Any]) -> None:
     worker.run()
 
 
-def blank_input(plan: Plan) -> Tensor:
-    """Return the input of an example that only fills a place, whose weight is 0."""
+def blank_example(plan: Plan) -> tuple[Tensor, Tensor]:
+    """Return the input and the label of an example that only fills a place, whose weight is 0."""
+    label = torch.zeros(len(plan.labels), dtype=torch.bool) if plan.labels else torch.zeros((), dtype=torch.int64)
     if plan.words is not None:
-        return torch.zeros(plan.words.length, dtype=torch.int32)
+        return torch.zeros(plan.words.length, dtype=torch.int32), label
     if plan.fusion is not None:
-        return torch.ones(packed_width(plan.fusion))
+        return torch.ones(packed_width(plan.fusion)), label
     assert plan.config.of_pictures is not None
     size = plan.config.of_pictures.image_size_px
-    return torch.zeros((3, size, size), dtype=torch.uint8)
+    return torch.zeros((3, size, size), dtype=torch.uint8), label
 
 
 def share_of(batch_size: int, rank: int, world: int) -> int:
@@ -137,9 +138,11 @@ class Worker:
         self.autocast: AbstractContextManager[Any] = (
             torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
         )
-        counts = torch.tensor(plan.leaf_counts, dtype=torch.float32, device=device).clamp(min=1)
-        weight = counts.rsqrt() if config.balance == "weights" else torch.ones_like(counts)
-        self.leaf_weight = weight * counts.sum() / (weight * counts).sum()  # their mean over the examples is 1
+        self.leaf_weight: Tensor | None = None
+        if config.balance == "weights":
+            counts = torch.tensor(plan.leaf_counts, dtype=torch.float32, device=device).clamp(min=1)
+            weight = counts.rsqrt()
+            self.leaf_weight = weight * counts.sum() / (weight * counts).sum()  # their mean over the examples is 1
         self.wrapped: DistributedDataParallel | None = None
         self.wrapped_head_only = False
         self.history: list[dict[str, Any]] = []
@@ -150,7 +153,7 @@ class Worker:
         self.batch_size = share_of(config.batch_size, self.rank, self.world)
         self._augments = pictures is not None and pictures.augment
         self.batches = {
-            name: Batches(ray.train.get_dataset_shard(name), blank=blank_input(plan), device=device)
+            name: Batches(ray.train.get_dataset_shard(name), blank=blank_example(plan), device=device)
             for name in ("train", "val")
         }
 
@@ -248,7 +251,7 @@ class Worker:
         batch. The exception are batch normalizations that are trained: they see the pictures of one worker, unless
         `sync_batch_norm` is set.
         """
-        weights = self.leaf_weight[batch.labels] * batch.usable
+        weights = batch.usable if self.leaf_weight is None else self.leaf_weight[batch.labels] * batch.usable
         total = self._all_reduce(weights.sum()).clamp(min=1e-9)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)

@@ -31,8 +31,8 @@ class Objective(nn.Module, ABC):
     """A network with its loss, as one module that DDP can wrap.
 
     `forward(inputs, labels)` returns each example's loss, (batch,). Inputs are those of the network: pictures
-    (batch, 3, size, size) RGB 0 to 255, or words (batch, length). Labels are (batch,) positions of leaves; a model of
-    labels learns all labels of the leaf's path.
+    (batch, 3, size, size) RGB 0 to 255, or words (batch, length). Labels are (batch,) positions of leaves, or for a
+    model of labels (batch, labels) bool: those that each example has.
     """
 
     network: PathModel
@@ -88,10 +88,8 @@ def build_objective(
     """Build the network of these settings, as `build_network`, with its loss, on a device."""
     network = build_network(config, taxonomy, words, fusion, space)
     network.to(memory_format=torch.channels_last)
-    arguments = (config, taxonomy, network, device)
-    if space is None:
-        return OBJECTIVES[config.model](*arguments).to(device)
-    return LABEL_OBJECTIVES[config.model](*arguments, space).to(device)
+    objectives = OBJECTIVES if space is None else LABEL_OBJECTIVES
+    return objectives[config.model](config, taxonomy, network, device).to(device)
 
 
 class ClassesObjective(Objective):
@@ -138,12 +136,6 @@ class LabelsObjective(ClassesObjective):
     figure = "val_micro_f1"
     counts = 3
 
-    def __init__(
-        self, config: TrainConfig, taxonomy: Taxonomy, network: PathModel, device: torch.device, space: LabelSpace
-    ) -> None:
-        super().__init__(config, taxonomy, network, device)
-        self.has = torch.from_numpy(space.targets(taxonomy.leaves)).to(device)  # (leaves, labels)
-
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return each example's loss, (batch,)."""
         return self._loss(self.logits(inputs), labels, self.smoothing)
@@ -154,12 +146,12 @@ class LabelsObjective(ClassesObjective):
         return self._loss(logits, labels, 0.0), logits > 0
 
     def _loss(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        target = self.has[labels].float() * (1 - smoothing) + smoothing / 2  # (batch, labels)
+        target = labels.float() * (1 - smoothing) + smoothing / 2  # (batch, labels)
         return binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean(1)
 
     def count(self, answers: Tensor, labels: Tensor) -> Tensor:
         """Return how many labels of each answer are right, wrong and missed: (batch, 3)."""
-        return compare(answers, self.has[labels]).sum(2).T
+        return compare(answers, labels).sum(2).T
 
     def figures(self, sums: Sequence[float], examples: float) -> dict[str, float]:  # noqa: ARG002
         """Turn the sums of `count` over all examples into figures."""

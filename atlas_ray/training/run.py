@@ -24,6 +24,7 @@ from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import MALLOC_ENV
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path, read_taxonomy
+from atlas_ray.taxonomy.labels import Targets
 from atlas_ray.training.data import (
     Labelled,
     common_words,
@@ -106,9 +107,10 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
         config, taxonomy.to_json(), count // config.batch_size, words,
         labels=space.names if space else (), leaf_counts=labelled.leaf_counts, environment=environment,
     )  # fmt: skip
+    has = space.targets(taxonomy.leaves) if space else None  # (leaves, labels)
     datasets = {
-        "train": _stream(config, labelled, words, shuffle_seed=config.seed),
-        "val": _stream(config, validation, words, shuffle_seed=None),
+        "train": _stream(config, labelled, words, has, shuffle_seed=config.seed),
+        "val": _stream(config, validation, words, has, shuffle_seed=None),
     }
     state = fit(plan, datasets, callbacks)
     network = build_network(config, taxonomy, words, space=space)
@@ -228,9 +230,10 @@ class _Trainer(TorchTrainer):
 
 
 def _labelled(config: EncoderTraining, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
+    options = {"several": config.label_products is not None, "repeat_rare": repeat_rare}
     if isinstance(config, TextTraining):
-        return labelled_texts(config.catalog, split, taxonomy, config.field, repeat_rare=repeat_rare)
-    return labelled_pictures(config.catalog, split, taxonomy, repeat_rare=repeat_rare)
+        return labelled_texts(config.catalog, split, taxonomy, config.field, **options)
+    return labelled_pictures(config.catalog, split, taxonomy, **options)
 
 
 def _space(config: EncoderTraining, taxonomy: Taxonomy, labelled: Labelled) -> LabelSpace | None:
@@ -238,7 +241,7 @@ def _space(config: EncoderTraining, taxonomy: Taxonomy, labelled: Labelled) -> L
     if config.label_products is None:
         return None
     try:
-        return LabelSpace.common(taxonomy, labelled.leaf_products, config.label_products)
+        return LabelSpace.common(taxonomy, labelled.label_products, config.label_products)
     except TaxonomyError as error:
         raise CatalogError(f"{config.catalog}, split 'train': {error}; lower --min-products") from None
 
@@ -258,13 +261,15 @@ def _words(config: EncoderTraining, labelled: Labelled) -> WordIndex | None:
     return WordIndex(words, config.field)
 
 
-def _stream(config: EncoderTraining, rows: Labelled, words: WordIndex | None, *, shuffle_seed: int | None) -> Any:
+def _stream(
+    config: EncoderTraining, rows: Labelled, words: WordIndex | None, has: Targets | None, *, shuffle_seed: int | None
+) -> Any:
     if words is not None:
-        return with_words(rows, words, shuffle_seed=shuffle_seed)
+        return with_words(rows, words, has, shuffle_seed=shuffle_seed)
     pictures = config.of_pictures
     assert pictures is not None
     limits = PictureLimits(min_side_px=pictures.min_side_px)
-    return with_pixels(rows, pictures.image_size_px, limits, shuffle_seed=shuffle_seed)
+    return with_pixels(rows, pictures.image_size_px, limits, has, shuffle_seed=shuffle_seed)
 
 
 def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:

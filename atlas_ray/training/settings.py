@@ -150,6 +150,8 @@ class TrainConfig(OptimizerSettings, RunSettings):
         """
         if self.smoothing == "tree":
             raise ConfigError("smoothing is 'tree'; labels are smoothed each by itself: expected uniform")
+        if self.balance == "weights":
+            raise ConfigError("balance is 'weights', by the count of a path; labels have several: expected none")
 
     def absolute(self) -> Self:
         """Return these settings with absolute paths, which hold in any folder."""

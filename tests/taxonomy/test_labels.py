@@ -7,6 +7,7 @@ import pytest
 
 from atlas_ray.errors import TaxonomyError
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
+from atlas_ray.taxonomy.labels import united
 
 SHOP = Taxonomy(
     [
@@ -41,7 +42,7 @@ def test_names_are_flattened() -> None:
 
 
 def test_rare_labels_are_left_out() -> None:
-    products = [5, 2, 2, 4, 3, 1]  # of each leaf
+    products = [9, 7, 9, 2, 2, 2, 7, 4, 3, 3, 1]  # of each label
     space = LabelSpace.common(SHOP, products, 5)
     assert space.names == ("Men", "Men > Apparel", "Shirts", "Women")
     assert space.of(("Women", "Watches", "Watches")) == [3]
@@ -49,6 +50,17 @@ def test_rare_labels_are_left_out() -> None:
     assert LabelSpace.common(SHOP, products, 1).names == LabelSpace(SHOP).names
     with pytest.raises(TaxonomyError, match="no label has 10 products or more; the most, 9, has 'Men'"):
         LabelSpace.common(SHOP, products, 10)
+
+
+def test_a_product_has_the_labels_of_all_its_paths() -> None:
+    space = LabelSpace(SHOP)
+    has = space.targets(SHOP.leaves)
+    shirt, gift, boots = SHOP.leaves.index(("Men", "Apparel", "Shirts")), SHOP.leaves.index(("Gifts",)), 1
+    table = united(has, np.array([shirt, gift, boots]), np.array([0, 2]))
+    named = [{name for name, is_one in zip(space.names, row, strict=True) if is_one} for row in table]
+    assert named[0] == {"Men", "Men > Apparel", "Shirts", "Gifts"}
+    assert table[1].tolist() == has[boots].tolist()
+    assert united(has, np.zeros(0, np.int64), np.zeros(0, np.int64)).shape == (0, len(space))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def batch(*labels: int, refused: tuple[int, ...] = ()) -> Batch:
 
 
 def batches(shard: Shard) -> Batches:
-    return Batches(shard, blank=torch.zeros((3, SIZE, SIZE), dtype=torch.uint8), device=CPU)
+    return Batches(
+        shard, blank=(torch.zeros((3, SIZE, SIZE), dtype=torch.uint8), torch.zeros((), dtype=torch.int64)), device=CPU
+    )
 
 
 def seen(stream: Iterator[Examples]) -> list[Examples]:

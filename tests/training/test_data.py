@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from atlas_ray.errors import CatalogError
-from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.taxonomy import LabelSpace, Taxonomy
+from atlas_ray.training import data
 from atlas_ray.training.data import labelled_pictures, labelled_texts
 
 TAXONOMY = Taxonomy([("Garden", "Pots"), ("Garden", "Hoses")], name="small")
@@ -42,3 +44,73 @@ def test_each_product_counts_once(tmp_path: Path) -> None:
     catalog = write(tmp_path, ["p1", "p2", "p3", "p4"], ["train", "val", "train", "val"])
     found = labelled_texts(catalog, "train", TAXONOMY, "title")
     assert (found.count, len(found.products)) == (2, 2)
+
+
+SHOP = Taxonomy([("Men", "Shirts"), ("Women", "Shirts"), ("Women", "Skirts"), ("Gifts",)], name="shop")
+PATHS: list[list[list[str]]] = [
+    [["Men", "Shirts"], ["Women", "Shirts"]],
+    [["Women", "Skirts"]],
+    [["Men", "Hats"], ["Gifts"], ["Gifts"]],  # the first is not a leaf
+    [["Men", "Hats"]],
+]
+
+
+def with_several_paths(folder: Path, *, all_paths: bool = True) -> str:
+    (folder / "products").mkdir(parents=True)
+    table: dict[str, Any] = {
+        "product_id": ["a", "b", "c", "d"],
+        "title": ["A", "B", "C", "D"],
+        "image_uris": [["/a1.jpg", "/a2.jpg"], ["/b.jpg"], ["/c.jpg"], ["/d.jpg"]],
+        "category_path": [paths[0] for paths in PATHS],
+        "split": ["train"] * 4,
+    }
+    if all_paths:
+        table["category_paths"] = [paths if len(paths) > 1 else None for paths in PATHS]
+    pq.write_table(pa.table(table), folder / "products" / "0.parquet")
+    return str(folder)
+
+
+def examples(catalog: str, source: str, *, several: bool) -> list[dict[str, Any]]:
+    products = pq.read_table(f"{catalog}/products")
+    rows: list[dict[str, Any]] = data._explode(
+        products, source, "train", SHOP.leaf_positions, several=several
+    ).to_pylist()
+    return rows
+
+
+def test_labels_are_those_of_all_paths(tmp_path: Path) -> None:
+    catalog = with_several_paths(tmp_path)
+    men, women, skirts, gifts = (SHOP.leaf_positions[path] for path in SHOP.leaves)
+    found = labelled_texts(catalog, "train", SHOP, "title", several=True)
+    assert (found.count, found.unusable, found.inner) == (3, 1, {("Men", "Hats"): 1})
+    assert dict(zip(LabelSpace(SHOP).names, found.label_products, strict=True)) == {
+        "Men": 1, "Men > Shirts": 1, "Women": 2, "Women > Shirts": 1, "Skirts": 1, "Gifts": 1,
+    }  # fmt: skip
+    assert [row["leaves"] for row in examples(catalog, "title", several=True)] == [[men, women], [skirts], [gifts]]
+    pictures = examples(catalog, "image_uris", several=True)
+    assert [(row["name"], row["leaves"]) for row in pictures] == [
+        ("/a1.jpg", [men, women]), ("/a2.jpg", [men, women]), ("/b.jpg", [skirts]), ("/c.jpg", [gifts]),
+    ]  # fmt: skip
+    space = LabelSpace(SHOP)
+    rows = pa.table({"leaves": [row["leaves"] for row in pictures]})
+    for part in (rows, rows.slice(1, 2), rows.slice(0, 0)):  # Ray hands on slices
+        label = data._label(part["leaves"], space.targets(SHOP.leaves))
+        expected = [space.targets(SHOP.leaves[leaf] for leaf in leaves).any(0) for leaves in part["leaves"].to_pylist()]
+        assert label.tolist() == np.array(expected, bool).reshape(-1, len(space)).tolist()
+
+
+def test_a_path_is_the_first_one(tmp_path: Path) -> None:
+    catalog = with_several_paths(tmp_path)
+    found = labelled_texts(catalog, "train", SHOP, "title")
+    assert (found.count, found.unusable, found.label_products) == (2, 2, ())
+    rows = examples(catalog, "title", several=False)
+    assert [SHOP.leaves[row["leaves"][0]] for row in rows] == [("Men", "Shirts"), ("Women", "Skirts")]
+    assert data._label(pa.chunked_array([[row["leaves"] for row in rows]]), None).tolist() == [
+        row["leaves"][0] for row in rows
+    ]
+
+
+def test_a_table_without_further_paths_has_the_labels_of_its_paths(tmp_path: Path) -> None:
+    catalog = with_several_paths(tmp_path, all_paths=False)
+    found = labelled_pictures(catalog, "train", SHOP, several=True)
+    assert (found.count, found.unusable) == (3, 2)

@@ -49,7 +49,7 @@ def drawn(count: int, *shares: float) -> tuple[np.ndarray[Any, Any], list[np.nda
 def test_a_sure_and_bad_model_does_not_spoil_a_good_one() -> None:
     label, (picture, title) = drawn(400, 0.5, 0.93)
     models = [said(picture, 0.99, label), said(title, 0.6, label)]
-    (contest,) = contests(network(), [batch(models, np.ones((400, 2), bool), label)], None, held_out=True)
+    (contest,) = contests(network(), [batch(models, np.ones((400, 2), bool), label)], held_out=True)
     assert (contest.model, contest.products, contest.kept) == ("title", 400, True)
     assert contest.model_right == pytest.approx(title.mean())
     assert contest.policy_right < 0.6
@@ -62,11 +62,11 @@ def test_a_policy_that_wins_answers() -> None:
     sure = np.where(title, 0.9, 0.3)  # it knows when it is right
     models[1] = torch.cat([said(title[n : n + 1], sure[n], label[n : n + 1]) for n in range(400)])
     rows = batch(models, np.ones((400, 2), bool), label)
-    (contest,) = contests(network(), [rows], None, held_out=True)
+    (contest,) = contests(network(), [rows], held_out=True)
     assert (contest.model, contest.kept) == ("picture", False)
     assert contest.won > contest.lost == 0
     assert contest.policy_right > contest.model_right
-    assert all(one.kept for one in contests(network(), [rows], None, held_out=False))
+    assert all(one.kept for one in contests(network(), [rows], held_out=False))
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -74,9 +74,9 @@ def test_few_products_show_nothing(count: int) -> None:
     label = np.zeros(count, np.int64)
     models = [said(np.zeros(count, bool), 0.5, label), said(np.ones(count, bool), 0.9, label)]
     models[0], models[1] = models[1], said(np.zeros(count, bool), 0.95, label)
-    found = contests(network("max"), [batch(models, np.ones((count, 2), bool), label)], None, held_out=True)
+    found = contests(network("max"), [batch(models, np.ones((count, 2), bool), label)], held_out=True)
     assert [one.kept for one in found] == [True]
-    assert contests(network(), [], None, held_out=True) == []
+    assert contests(network(), [], held_out=True) == []
 
 
 def test_each_product_is_judged_by_the_best_model_that_it_has() -> None:
@@ -86,7 +86,7 @@ def test_each_product_is_judged_by_the_best_model_that_it_has() -> None:
     there[:200, 1] = False  # a third has no title
     there[:50, 2] = False  # and some of them a picture alone, where there is nothing to judge
     policy = network(modalities="picture+title+description")
-    found = contests(policy, [batch(models, there, label)], None, held_out=True)
+    found = contests(policy, [batch(models, there, label)], held_out=True)
     assert [(one.model, one.products, one.kept) for one in found] == [
         ("title", 400, True), ("description", 150, True),
     ]  # fmt: skip
@@ -102,11 +102,11 @@ def test_labels_are_judged_by_how_many_are_wrong() -> None:
     label, (title,) = drawn(200, 0.9)
     named = np.where(title, label, (label + 1) % LEAVES)
     models = [torch.full((200, LEAVES), -3.0), torch.where(has[torch.tensor(named)], 3.0, -3.0)]
-    rows = batch(models, np.ones((200, 2), bool), label)
-    (contest,) = contests(network("max", target="labels"), [rows], has, held_out=True)
+    rows = batch(models, np.ones((200, 2), bool), has.numpy()[label])
+    (contest,) = contests(network("max", target="labels"), [rows], held_out=True)
     assert (contest.model, contest.products, contest.won, contest.lost, contest.kept) == ("title", 200, 0, 0, True)
     assert contest.model_right == contest.policy_right == pytest.approx(title.mean())
-    (contest,) = contests(network("mean", target="labels"), [rows], has, held_out=True)  # names nothing any more
+    (contest,) = contests(network("mean", target="labels"), [rows], held_out=True)  # names nothing any more
     assert (contest.lost, contest.won) == (title.sum(), (~title).sum())
     assert contest.kept
 
