@@ -14,6 +14,9 @@ from pathlib import Path
 
 from tests.support.inputs import free_port, wait_for
 
+STARTED = b"Ray runtime started"
+"""What `ray start` says when it is done."""
+
 
 @dataclass
 class Cluster:
@@ -38,14 +41,19 @@ class Cluster:
         """The environment of who connects."""
         return self.base | {"RAY_ADDRESS": self.address}
 
+    def start_node(self, cpus: int) -> "Node":
+        """Let a node join."""
+        command = ["ray", "start", "--block", f"--address={self.address}", f"--num-cpus={cpus}"]
+        port = free_port()
+        command += [f"--dashboard-agent-listen-port={port}", f"--dashboard-agent-grpc-port={free_port()}"]
+        said = self.folder / f"node-{port}.log"
+        with said.open("wb") as log:
+            return Node(subprocess.Popen(command, env=self.base, stdout=log, stderr=log, start_new_session=True), said)
+
     @contextmanager
     def node(self, cpus: int) -> Iterator["Node"]:
         """Let a node join; it leaves at the end, if it has not died."""
-        command = ["ray", "start", "--block", f"--address={self.address}", f"--num-cpus={cpus}"]
-        command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
-        with (self.folder / "node.log").open("wb") as log:
-            process = subprocess.Popen(command, env=self.base, stdout=log, stderr=log, start_new_session=True)
-        node = Node(process)
+        node = self.start_node(cpus)
         try:
             yield node
         finally:
@@ -57,6 +65,11 @@ class Node:
     """A node that joined: `ray start --block` and what it started."""
 
     process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def has_joined(self) -> bool:
+        """Tell whether its start is over."""
+        return STARTED in self.log.read_bytes()
 
     def kill(self) -> None:
         """End its raylet, and with it everything that runs there, without a word."""
@@ -70,25 +83,29 @@ class Node:
 
 
 @contextmanager
-def head(token: Path, cpus: int = 4) -> Iterator[Cluster]:
-    """Start a head that asks for the token."""
-    dashboard, port, metrics = free_port(), free_port(), free_port()
+def head(token: Path, cpus: int = 4, *, dashboard: bool = True) -> Iterator[Cluster]:
+    """Start a head that asks for the token; one without a dashboard starts faster, and takes no jobs."""
+    web, port, metrics = free_port(), free_port(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="ar"))  # a short path: it holds sockets
     base = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "120",  # a busy machine takes more than the usual 30
     }
     command = ["ray", "start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={folder}", f"--port={port}"]
-    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={web}"]
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
-    command += [f"--metrics-export-port={metrics}"]
+    command += [f"--metrics-export-port={metrics}", f"--include-dashboard={str(dashboard).lower()}"]
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen(command, env=base, stdout=log, stderr=log)
         try:
-            wait_for(f"http://127.0.0.1:{dashboard}/api/version", process, 120)
-            urls = (f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics")
+            if dashboard:
+                wait_for(f"http://127.0.0.1:{web}/api/version", process, 120)
+            else:
+                wait_until(lambda: STARTED in (folder / "start.log").read_bytes(), 120)
+            urls = (f"http://127.0.0.1:{web}", f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics")
             yield Cluster(*urls, folder, base)
         finally:
             process.terminate()  # with --block, it takes its Ray with it

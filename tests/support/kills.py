@@ -55,6 +55,24 @@ def descendants(pid: int) -> list[tuple[int, str]]:
     return found
 
 
+def read_tables(output: str) -> dict[str, list[dict[str, Any]]]:
+    """Read the tables of a scoring run, each in the order of its key."""
+    found = {}
+    for table, key in (("predictions", "image_id"), ("quarantine", "image_id"), ("products", "product_id")):
+        rows = pq.read_table(f"{output}/{table}").to_pylist()
+        found[table] = sorted(rows, key=lambda row, key=key: row[key])  # type: ignore[misc]
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal, numbers to 1e-4."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return abs(one - other) < 1e-4 if isinstance(one, float) and isinstance(other, float) else bool(one == other)
+
+
 class Bench:
     """One catalogue, one model, and the tables that a run of it must give."""
 
@@ -80,12 +98,8 @@ class Bench:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def tables(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Read what a run wrote, in an order of its own, probabilities rounded."""
-        found = {}
-        for table, key in (("predictions", "image_id"), ("quarantine", "image_id"), ("products", "product_id")):
-            rows = pq.read_table(f"{self.scratch}/{name}/{table}").to_pylist()
-            found[table] = sorted(rows, key=lambda row, key=key: row[key])  # type: ignore[misc]
-        return found
+        """Read what a run wrote."""
+        return read_tables(f"{self.scratch}/{name}")
 
     def case(self, kind: str, moment: float, name: str) -> str:
         """Kill once, `moment` (0 to 1) of the stream's time after its first commit; run again."""
@@ -137,7 +151,7 @@ class Bench:
         outcomes = [row["image_id"] for table in ("predictions", "quarantine") for row in got[table]]
         wanted = {row["image_id"] for table in ("predictions", "quarantine") for row in self.wanted[table]}
         lost, twice = len(wanted - set(outcomes)), len(outcomes) - len(set(outcomes))
-        equal = all(_same(got[table], self.wanted[table]) for table in got)
+        equal = all(same(got[table], self.wanted[table]) for table in got)
         line = f"{what}; lost {lost}, twice {twice}, tables {'equal' if equal else 'DIFFERENT'}"
         assert lost == twice == 0, line
         assert equal, line
@@ -150,11 +164,3 @@ def _number_within_products(images: str) -> None:
     row = np.arange(len(table))
     owners = table["product_id"].take(pa.array(row // 2 * 2))
     pq.write_table(table.set_column(0, "image_id", pa.array(row % 2)).set_column(1, "product_id", owners), images)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return abs(one - other) < 1e-4 if isinstance(one, float) and isinstance(other, float) else bool(one == other)
