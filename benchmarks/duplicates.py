@@ -1,17 +1,18 @@
 """Duplicate pictures: what is found again, what is taken for another, and the cost of a million.
 
-    python -m benchmarks.duplicates --catalog CATALOG --output FOLDER [--rows 1000000]
+    python -m benchmarks.duplicates --catalog CATALOG --output FOLDER [--rows 100000 1000000]
 
 The catalogue's pictures are fingerprinted; every twelfth is also cropped, recompressed and so on, and
 must be found again. Pairs of different products that are found are drawn on a contact sheet, nearest
 first, for a person to judge. Then fingerprints are made up: random ones, near pairs among them, and
-a placeholder that 50,000 products show in as many versions.
+placeholders that each twentieth product shows.
 """
 
 import argparse
 import hashlib
 import io
 import resource
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,16 +28,22 @@ from atlas_ray.duplicates.detect import (
     DuplicateConfig,
     find_duplicates,
     fingerprint_block,
-    fingerprint_column,
+    in_memory,
 )
-from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint, near_pairs
+from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint
+from atlas_ray.duplicates.pairs import near_pairs
+from atlas_ray.duplicates.run import on_ray
+from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.runtime.outcomes import KEYS, with_errors
+from atlas_ray.runtime.session import connect
+from tests.support.fingerprints import made_up
 
 BATCH = 256
+BLOCK_ROWS = 20_000
 PAIRS_SHOWN = 60
 SHARES = (0.65, 0.05, 0.30)
 
@@ -142,7 +149,7 @@ def draw_pairs(products: pa.Table, pictures: pa.Table, max_distance: int, output
 
 def measure_catalog(products: pa.Table, pictures: pa.Table, config: DuplicateConfig, output: str) -> None:
     """Print the groups of the catalogue, and what they do to its split."""
-    report = find_duplicates(pictures, config)
+    report = find_duplicates(in_memory(pictures), config)
     report.write(output)
     sizes = Counter(report.groups["group"].to_pylist())
     kinds = Counter(report.duplicates["kind"].to_pylist())
@@ -165,36 +172,24 @@ def measure_catalog(products: pa.Table, pictures: pa.Table, config: DuplicateCon
         print(f"  split {name}: {', '.join(f'{side} {counted[side]}' for side in SPLITS)}, none {counted[None]}")
 
 
-def made_up(rows: int, placeholders: int) -> pa.Table:
-    """Return random fingerprints: a tenth are near another one, and some are versions of one placeholder."""
-    rng = np.random.default_rng(0)
-    prints = rng.integers(0, 2**64, (rows, WORDS), np.uint64)
-    near = np.arange(rows // 10, rows // 5)
-    same = np.arange(rows // 2, rows // 2 + placeholders)
-    prints[near] = prints[near - rows // 10]
-    prints[same] = prints[same[0]]
-    for changed, flips in ((near, 12), (same, 4)):
-        for _ in range(flips):
-            bit = rng.integers(0, BITS, len(changed))
-            prints[changed, bit // 64] ^= np.uint64(1) << (bit % 64).astype(np.uint64)
-    names = pa.array(np.arange(rows)).cast(pa.string())
-    columns = {name: pa.nulls(rows, FINGERPRINTED.field(name).type) for name in FINGERPRINTED.names}
-    columns |= {"image_id": pa.array(np.arange(rows)), "product_id": names, "image_uri": names, "sha256": names}
-    return pa.table(columns | {"fingerprint": fingerprint_column(prints)}, schema=FINGERPRINTED)
-
-
 def measure_cost(rows: int, config: DuplicateConfig) -> None:
-    """Print the time and the memory of finding duplicates among made-up fingerprints."""
-    pictures = made_up(rows, placeholders=min(50_000, rows // 2))
-    before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    started, used = time.perf_counter(), time.process_time()
-    report = find_duplicates(pictures, config)
-    wall_s, cpu_s = time.perf_counter() - started, time.process_time() - used
+    """Print the time and this process's memory of finding duplicates among made-up fingerprints, by a shuffle."""
+    with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as scratch:
+        for start in range(0, rows, BLOCK_ROWS):
+            block = made_up(start, min(BLOCK_ROWS, rows - start), rows)
+            pq.write_table(block, f"{scratch}/part-{start // BLOCK_ROWS:05d}.parquet")
+        prints = open_table(scratch, FINGERPRINTED)
+        connect()
+        before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        started = time.perf_counter()
+        report = find_duplicates(on_ray(prints), config)
+        wall_s = time.perf_counter() - started
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{rows} made-up fingerprints: {wall_s:.1f} s ({cpu_s:.1f} s of CPU), peak memory {before_mib:.0f} MiB before, "
+        f"{rows} made-up fingerprints: {wall_s:.1f} s, peak memory {before_mib:.0f} MiB before, "
         f"{peak_mib:.0f} MiB with; {len(report.groups)} products in groups ({rows // 5} expected), "
-        f"placeholders {report.placeholders.select(['images', 'products']).to_pylist()}"
+        f"placeholders {report.placeholders.select(['images', 'products']).to_pylist()} (2 of {rows // 20} expected)",
+        flush=True,
     )
 
 
@@ -202,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalog", help="an imported catalogue; its part is left out without it")
     parser.add_argument("--output", default="duplicates", help="for the contact sheet and the tables")
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--max-distance", type=int, default=DuplicateConfig().max_distance)
     options = parser.parse_args()
     config = DuplicateConfig(max_distance=options.max_distance)
@@ -211,7 +206,8 @@ def main() -> None:
         measure_recall(pictures, config.max_distance)
         draw_pairs(products, pictures, config.max_distance, options.output)
         measure_catalog(products, pictures, config, options.output)
-    measure_cost(options.rows, config)
+    for rows in options.rows:
+        measure_cost(rows, config)
 
 
 if __name__ == "__main__":

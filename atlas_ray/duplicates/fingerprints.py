@@ -1,7 +1,5 @@
 """Fingerprints of pictures: bits that stay when a picture is recompressed, resized, brightened or cropped a little."""
 
-import itertools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from atlas_ray.arrays import Integers
-
-# batch: pictures; size: side of the given pixels; grid: GRID_PX; rows: fingerprints
+# batch: pictures; size: side of the given pixels; grid: GRID_PX
 
 GRID_PX = 32
 SHAPE_BITS = 256
@@ -21,9 +17,6 @@ BITS = SHAPE_BITS + 2 * COLOUR_CELLS**2 * len(COLOUR_STEPS)
 WORDS = BITS // 64
 FLAT_DEVIATION = 2.0
 """Standard deviation, in grey levels of 255, below which a picture is one colour and some noise."""
-
-MAX_BUCKET = 256
-"""Rows of an equal key that each row is compared with; more would make crowded keys quadratic."""
 
 Fingerprints = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -75,85 +68,3 @@ def _lowest() -> Tensor:
     radius = frequency[:, None] ** 2 + frequency**2  # (grid, grid)
     order: Tensor = radius.flatten().argsort(stable=True)
     return order[1 : SHAPE_BITS + 1]
-
-
-@dataclass(frozen=True)
-class NearPairs:
-    """Pairs of rows, each pair once, and the number of bits in which they differ."""
-
-    left: Integers
-    right: Integers
-    distance: Integers
-
-
-def near_pairs(fingerprints: Fingerprints, max_distance: int, *, enough: int) -> NearPairs:
-    """Find the pairs of fingerprints that differ in at most `max_distance` bits.
-
-    Multi-index hashing (Norouzi, Punjani and Fleet, "Fast Exact Search in Hamming Space with
-    Multi-Index Hashing", 2014): of `max_distance + 2` bands of bits, such a pair has at least two
-    that are equal. So the rows are sorted by each two bands in turn, and each row is compared with
-    those that follow it with an equal key.
-
-    Left out, to keep the work in proportion to the rows: pairs further apart than `MAX_BUCKET` rows
-    of one key, and most further pairs of a row that has `enough`.
-
-    Args:
-        fingerprints: (rows, words) uint64, no two of them equal; all zero is near to nothing.
-        max_distance: In bits.
-        enough: Neighbours after which a row is known to be one of many.
-    """
-    rows = np.flatnonzero(fingerprints.any(axis=1)).astype(np.uint64)
-    edges = np.linspace(0, 64 * fingerprints.shape[1], max_distance + 3).astype(int)
-    bands = [_band(fingerprints, int(low), int(high)) for low, high in itertools.pairwise(edges)]
-    neighbours = np.zeros(len(fingerprints), np.int64)
-    found = np.array([2**64 - 1], np.uint64)  # left row << 32 | right row, sorted; the last is none
-    for first, second in itertools.combinations(bands, 2):
-        # Of the rows that have enough, some stay, for the others to be found by.
-        rows = rows[(neighbours[rows] < enough) | (rows % 32 == 0)]
-        keyed = np.sort((first[rows] << 16 | second[rows]) << 32 | rows)
-        close = _close(fingerprints, keyed, max_distance, enough)
-        close = close[found[np.searchsorted(found, close)] != close]
-        if len(close):
-            found = np.insert(found, np.searchsorted(found, close), close)
-            for ends in _rows(close):
-                neighbours += np.bincount(ends, minlength=len(neighbours))
-    left, right = _rows(found[:-1])
-    return NearPairs(left, right, _differing_bits(fingerprints[left], fingerprints[right]))
-
-
-def _band(fingerprints: Fingerprints, low: int, high: int) -> Fingerprints:
-    """Return bits `low` to `high` of each row, (rows,), at most 16 of them: fewer only let more rows be compared."""
-    word, shift = divmod(low, 64)
-    width = min(high - low, 16)
-    band: Fingerprints = fingerprints[:, word] >> np.uint64(shift)
-    if shift + width > 64:
-        band |= fingerprints[:, word + 1] << np.uint64(64 - shift)
-    return band & np.uint64((1 << width) - 1)
-
-
-def _close(fingerprints: Fingerprints, keyed: Fingerprints, max_distance: int, enough: int) -> Fingerprints:
-    """Return the pairs of rows of an equal key that are near, as left row << 32 | right row, sorted."""
-    keys, rows = _rows(keyed)
-    matches = np.zeros(len(rows), np.int64)
-    pairs: list[Fingerprints] = [np.zeros(0, np.uint64)]
-    at = np.flatnonzero(keys[1:] == keys[:-1])
-    for step in range(1, MAX_BUCKET + 1):
-        if not len(at):
-            break
-        left, right = rows[at], rows[at + step]  # rows of an equal key are in their order, so left < right
-        close = _differing_bits(fingerprints[left], fingerprints[right]) <= max_distance
-        matches[at[close]] += 1
-        pairs.append(left[close].astype(np.uint64) << np.uint64(32) | right[close].astype(np.uint64))
-        at = at[: np.searchsorted(at, len(rows) - step - 1)]
-        at = at[(keys[at + step + 1] == keys[at]) & (matches[at] < enough)]
-    return np.sort(np.concatenate(pairs))
-
-
-def _rows(pairs: Fingerprints) -> tuple[Integers, Integers]:
-    """Return the upper and the lower 32 bits."""
-    return (pairs >> 32).astype(np.int64), (pairs & 0xFFFFFFFF).astype(np.int64)
-
-
-def _differing_bits(left: Fingerprints, right: Fingerprints) -> Integers:
-    bits: Integers = np.bitwise_count(left ^ right).sum(axis=1, dtype=np.int64)
-    return bits

@@ -1,6 +1,7 @@
 """The search for duplicates over a whole catalogue, in a stream."""
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,17 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from atlas_ray.duplicates.detect import FILES, FINGERPRINTED, DuplicateConfig, DuplicateReport, find_duplicates
+from atlas_ray.duplicates.detect import (
+    FILES,
+    FINGERPRINTED,
+    Combine,
+    DuplicateConfig,
+    DuplicateReport,
+    Meet,
+    Spread,
+    find_duplicates,
+    in_memory,
+)
 from atlas_ray.duplicates.detect import fingerprint_block as fingerprint
 from atlas_ray.errors import AuditError
 from atlas_ray.formats.tables import Table, open_table
@@ -18,6 +29,7 @@ from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.outcomes import split_outcomes
 from atlas_ray.runtime.pictures import stream_pictures
 from atlas_ray.runtime.settings import ReadConfig
+from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, QUARANTINED, by_key, by_product
 from atlas_ray.runtime.tables import open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.schemas import QUARANTINE
@@ -25,6 +37,13 @@ from atlas_ray.settings import setting
 
 FOLDERS = ("fingerprints", "quarantine")
 BLOCK_ROWS = 256
+SMALL_ROWS = 20_000
+"""Pictures up to which this process searches alone: a shuffle would only start after it has ended."""
+PARTITION_ROWS = 2**20
+"""Rows that are brought together at once, most of a fingerprint and a key: 64 MiB."""
+AUDITED = pa.schema([("kind", pa.int8()), ("product_id", pa.string()), ("image_id", pa.int64())])
+TOTALS = ("input", "fingerprinted", "quarantined", "wrong")
+COUNTED = pa.schema([(name, pa.int64()) for name in (*TOTALS, "first_wrong")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +65,7 @@ def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, Run
 
     Writes `duplicates.parquet`, `groups.parquet` and `placeholders.parquet` (see
     `atlas_ray.duplicates.detect`), `quarantine/` and `run.json`; after a crash the same call goes
-    on. The fingerprints of all pictures are held in memory at the end: 2 GiB for a million.
+    on. Of the pictures, only those that look like others are held in memory: about 1 KiB each.
 
     Returns:
         The tables, and the run's account.
@@ -65,8 +84,9 @@ def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, Run
         stages = functools.partial(_stages, config, catalog.images)
         split = functools.partial(split_outcomes, folder=FOLDERS[0], schema=FINGERPRINTED)
         job.stream("fingerprinting", catalog.images.rows, stages, split=split, rows_per_file=config.rows_per_file)
-        pictures, counts = _audited(catalog.images, job.output)
-        report = find_duplicates(pictures, config)
+        counts = _audited(catalog.images, job.output)
+        prints = open_table(storage.join(job.output, FOLDERS[0]), FINGERPRINTED, may_be_missing=True)
+        report = find_duplicates(in_memory(prints.read()) if prints.rows <= SMALL_ROWS else on_ray(prints), config)
         report.write(job.output)
         counts |= {
             "duplicate_pictures": len(report.duplicates),
@@ -77,25 +97,48 @@ def detect_duplicates(config: DuplicatesRunConfig) -> tuple[DuplicateReport, Run
         return report, job.finish(job.account(catalog, counts))
 
 
-def _audited(images: Table, output: str) -> tuple[pa.Table, dict[str, int]]:
-    """Return `FINGERPRINTED`, each picture once, and counts that hold against the input.
+def on_ray(prints: Table, partition_rows: int = PARTITION_ROWS) -> Meet:
+    """Return how rows made of a table of `FINGERPRINTED` meet in a shuffle."""
+
+    def meet(spread: Spread, schema: pa.Schema, times: int, combine: Combine) -> Iterable[pa.Table]:
+        partitions = -(-prints.rows * times // partition_rows)
+        made = by_key(((prints, 0),), FINGERPRINTED, partitions, combine, key="key", spread=spread, made=schema)
+        blocks: Iterable[pa.Table] = made.iter_batches(batch_size=None, batch_format="pyarrow")
+        return blocks
+
+    return meet
+
+
+def _audited(images: Table, output: str) -> dict[str, int]:
+    """Count the pictures, each once, and hold them against the input.
 
     Raises:
         AuditError: if a picture of the catalogue has no outcome, or there is one of another picture.
     """
-    pictures, failed = (
-        open_table(storage.join(output, folder), schema, may_be_missing=True).read(columns)
-        for folder, schema, columns in ((FOLDERS[0], FINGERPRINTED, None), (FOLDERS[1], QUARANTINE, ["image_id"]))
+    prints, failed = (
+        open_table(storage.join(output, folder), schema, columns=AUDITED.names[1:], may_be_missing=True)
+        for folder, schema in ((FOLDERS[0], FINGERPRINTED), (FOLDERS[1], QUARANTINE))
     )
-    _, first = np.unique(pictures["image_id"].to_numpy(), return_index=True)  # a catalogue may repeat one
-    pictures = pictures.take(pa.array(np.sort(first)))
-    quarantined = np.setdiff1d(failed["image_id"].to_numpy(), pictures["image_id"].to_numpy())
-    wanted = np.unique(images.read(["image_id"])["image_id"].to_numpy())
-    wrong = np.setxor1d(wanted, np.concatenate([pictures["image_id"].to_numpy(), quarantined]))
-    if len(wrong):
-        raise AuditError(f"{output}: {len(wrong)} pictures do not balance; the first: image_id {wrong[0]}")
-    counts = {"input": len(wanted), "fingerprinted": len(pictures), "quarantined": len(quarantined)}
-    return pictures, counts | {"repeated_input_rows": images.rows - len(wanted)}
+    tables = ((images, IMAGE), (prints, OUTCOME), (failed, QUARANTINED))
+    total = sum(table.rows for table, _ in tables)
+    rows = by_product(tables, AUDITED, total, count_outcomes).take_all()
+    counts = {name: sum(row[name] for row in rows) for name in TOTALS}
+    if counts.pop("wrong"):
+        raise AuditError(
+            f"{output}: {sum(row['wrong'] for row in rows)} pictures do not balance; the first: image_id "
+            f"{next(row['first_wrong'] for row in rows if row['wrong'])}"
+        )
+    return counts | {"repeated_input_rows": images.rows - counts["input"]}
+
+
+def count_outcomes(table: pa.Table) -> pa.Table:
+    """Count all pictures of some products, each once, by what became of them; `wrong` are those that do not balance."""
+    ids, kinds = table["image_id"].to_numpy(), table["kind"].to_numpy()
+    wanted, printed, failed = (np.unique(ids[kinds == kind]) for kind in (IMAGE, OUTCOME, QUARANTINED))
+    failed = np.setdiff1d(failed, printed)
+    wrong = np.setxor1d(wanted, np.concatenate([printed, failed]))
+    counts = dict(zip(TOTALS, map(len, (wanted, printed, failed, wrong)), strict=True))
+    return pa.Table.from_pylist([counts | {"first_wrong": int(wrong[0]) if len(wrong) else None}], COUNTED)
 
 
 def _stages(config: DuplicatesRunConfig, images: Table, progress: Any) -> ray.data.Dataset:

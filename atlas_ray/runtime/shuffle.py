@@ -1,15 +1,17 @@
-"""A shuffle that brings the rows of several tables together by product."""
+"""A shuffle that brings the rows of several tables together, by product or by another key."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
+import ray
 import ray.data
 
 from atlas_ray.arrays import tagged
 from atlas_ray.formats.tables import Piece, Table
-from atlas_ray.runtime.source import TableSource, read_source
+from atlas_ray.runtime.source import Shape, TableSource, read_source
 
 PRODUCT, IMAGE, OUTCOME, CARRIED, FILTERED, QUARANTINED = range(6)
 """The kind of a row: a product, an image, or an outcome of an image: answered in this run or in an earlier one, or left
@@ -44,15 +46,43 @@ def by_product(
     Returns:
         The rows that `combine` returned.
     """
-    pieces = functools.partial(_pieces, tables, schema)
     partitions = min(-(-total // partition_rows), MAX_PARTITIONS)
     if partitions <= 1:  # a single task, because starting a shuffle would take longer than the work
         whole = functools.partial(_combined, schema=schema, combine=combine)
-        return read_source(TableSource(pieces, whole), blocks=1)
+        return read_source(TableSource(functools.partial(_pieces, tables, schema), whole), blocks=1)
+    return by_key(tables, schema, partitions, combine)
+
+
+def by_key(
+    tables: Sequence[tuple[Table, int]],
+    schema: pa.Schema,
+    partitions: int,
+    combine: Combine,
+    *,
+    key: str = "product_id",
+    spread: Shape = iter,
+    made: pa.Schema | None = None,
+) -> ray.data.Dataset:
+    """Read tables, bring all rows of a key together, and combine them, by a shuffle whatever their number.
+
+    Args:
+        tables: As in `by_product`.
+        schema: As in `by_product`.
+        partitions: The number of parts that rows are brought together in, by a hash of their key.
+        combine: The function of a partition.
+        key: The column of the key.
+        spread: A function of the tables that a task reads, which makes the rows with the key of them.
+        made: The schema of those rows; by default that of the tables.
+
+    Returns:
+        The rows that `combine` returned.
+    """
     files = sum(len(table.files) for table, _ in tables)
-    dataset = read_source(TableSource(pieces), blocks=min(max(files, 1), MAX_READ_TASKS))
-    dataset = dataset.repartition(partitions, keys=["product_id"])
-    return dataset.map_batches(combine, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    source = TableSource(functools.partial(_pieces, tables, schema), spread)
+    dataset = read_source(source, blocks=min(max(files, 1), MAX_READ_TASKS)).repartition(partitions, keys=[key])
+    # Once for all tasks of a machine: it may hold arrays.
+    combined = functools.partial(_of_partition, schema=made or schema, combine=ray.put(combine))
+    return dataset.map_batches(combined, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
 
 
 def _pieces(tables: Sequence[tuple[Table, int]], schema: pa.Schema, count: int) -> list[Piece]:
@@ -65,6 +95,10 @@ def _pieces(tables: Sequence[tuple[Table, int]], schema: pa.Schema, count: int) 
             [name for name in table.schema.names if name in schema.names], count * table.all_rows // total
         )
     ]
+
+
+def _of_partition(table: pa.Table, schema: pa.Schema, combine: Any) -> pa.Table:
+    return ray.get(combine)(table if len(table) else schema.empty_table())
 
 
 def _combined(tables: Iterable[pa.Table], schema: pa.Schema, combine: Combine) -> list[pa.Table]:

@@ -1,8 +1,9 @@
 import hashlib
 import io
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from atlas_ray.cli.main import main
@@ -25,14 +28,19 @@ from atlas_ray.duplicates.detect import (
     find_duplicates,
     fingerprint_block,
     fingerprint_column,
+    in_memory,
 )
-from atlas_ray.duplicates.fingerprints import GRID_PX, WORDS, Fingerprints, fingerprint, near_pairs
+from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint
+from atlas_ray.duplicates.pairs import Joined, NearPairs, near_pairs
+from atlas_ray.duplicates.run import on_ray
 from atlas_ray.errors import ConfigError, ItemError
+from atlas_ray.formats.tables import open_table
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.runtime.outcomes import with_errors
 from atlas_ray.schemas import IMAGES, PRODUCTS, image_ids
 from atlas_ray.taxonomy import Taxonomy
+from tests.support.fingerprints import made_up
 from tests.support.parts import rows as catalog_rows
 
 
@@ -156,7 +164,7 @@ def test_groups_and_kinds(tmp_path: Path) -> None:
         ("g", "g1", "white", flat),
         ("h", "h1", "h1", flipped(four, 60, rng)),
     ]
-    report = find_duplicates(table(rows), DuplicateConfig())
+    report = find_duplicates(in_memory(table(rows)), DuplicateConfig())
     assert groups_of(report) == [{"a", "b", "c"}, {"e", "g"}]
     assert report.duplicates.schema == DUPLICATES
     assert [tuple(row.values()) for row in report.duplicates.drop_columns("image_id").to_pylist()] == [
@@ -167,7 +175,7 @@ def test_groups_and_kinds(tmp_path: Path) -> None:
         (1, "g", "g1", "exact", 0),
     ]
     assert len(report.placeholders) == 0
-    turned = find_duplicates(table(rows[::-1]), DuplicateConfig())
+    turned = find_duplicates(in_memory(table(rows[::-1])), DuplicateConfig())
     assert turned == report
     report.write(str(tmp_path))
     assert pq.read_table(tmp_path / "groups.parquet").schema == GROUPS
@@ -175,11 +183,171 @@ def test_groups_and_kinds(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "placeholders.parquet").schema == PLACEHOLDERS
 
 
+class Joints(dict[Any, Any]):
+    """What belongs together, transitively."""
+
+    def root(self, thing: Any) -> Any:
+        while self.setdefault(thing, thing) != thing:
+            thing = self[thing]
+        return thing
+
+    def join(self, one: Any, other: Any) -> None:
+        self[self.root(one)] = self.root(other)
+
+
+def by_comparing_all(pictures: pa.Table, config: DuplicateConfig) -> tuple[list[Any], list[Any], list[Any]]:
+    """The three tables, as rows, by comparing each picture with each other."""
+    rows = list({row["image_id"]: row for row in pictures.to_pylist()}.values())
+    rows.sort(key=lambda row: (row["product_id"], row["image_id"]))
+    prints = {row["fingerprint"] for row in rows} - {bytes(BITS // 8)}
+    distance = {
+        frozenset((one, other)): (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
+        for one, other in itertools.combinations(prints, 2)
+    }
+    near = {pair: bits for pair, bits in distance.items() if bits <= config.max_distance}
+
+    def owners(key: Callable[[Any], Any]) -> dict[Any, set[str]]:
+        found: dict[Any, set[str]] = {}
+        for row in rows:
+            found.setdefault(key(row), set()).add(row["product_id"])
+        return found
+
+    def copies(pairs: Iterable[Any]) -> Joints:
+        joints = Joints()
+        for pair in pairs:
+            joints.join(*pair)
+        for row in rows:
+            if row["fingerprint"] in prints:
+                joints.join(row["fingerprint"], row["sha256"])
+        return joints
+
+    loose = copies(near)
+    crowd = owners(lambda row: loose.root(row["sha256"]))
+    tight = copies(
+        pair
+        for pair, bits in near.items()
+        if len(crowd[loose.root(next(iter(pair)))]) <= config.max_products or bits <= config.max_distance // 2
+    )
+    shown_by = owners(lambda row: tight.root(row["sha256"]))
+    of_file, of_print = owners(lambda row: row["sha256"]), owners(lambda row: row["fingerprint"])
+    groups, found = Joints(), []
+    placeholders: dict[Any, list[Any]] = {}
+    for row in rows:
+        copy = tight.root(row["sha256"])
+        if len(shown_by[copy]) > config.max_products:
+            least = placeholders.setdefault(copy, [row["image_id"], row["image_uri"], 0, len(shown_by[copy])])
+            least[:2] = min(least[:2], [row["image_id"], row["image_uri"]])
+            least[2] += 1
+        elif len(shown_by[copy]) > 1:
+            groups.join(("product", row["product_id"]), copy)
+            exact = len(of_file[row["sha256"]]) > 1
+            bits = [bits for pair, bits in near.items() if row["fingerprint"] in pair]
+            bits += [0] if exact or len(of_print[row["fingerprint"]]) > 1 else []
+            found.append((row, "exact" if exact else "near", min(bits)))
+    number: dict[Any, int] = {}
+    rows_of_all = [
+        (
+            number.setdefault(groups.root(("product", row["product_id"])), len(number)),
+            *(row[name] for name in ("product_id", "image_id", "image_uri")),
+            kind,
+            bits,
+        )
+        for row, kind, bits in found
+    ]
+    rows_of_all.sort(key=lambda row: row[:3])
+    pairs = list(dict.fromkeys((product, group) for group, product, *_ in rows_of_all))
+    return rows_of_all, pairs, sorted(map(tuple, placeholders.values()), key=lambda row: (-row[3], row[0]))
+
+
+def tuples(found: pa.Table) -> list[Any]:
+    return [tuple(row.values()) for row in found.to_pylist()]
+
+
+@st.composite
+def look_alikes(draw: st.DrawFn) -> tuple[pa.Table, DuplicateConfig]:
+    """Pictures of few motifs, files and products, some of one colour, some twice; limits that they reach."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    config = DuplicateConfig(max_distance=draw(st.sampled_from([0, 3, 8])), max_products=draw(st.integers(2, 6)))
+    motifs = [np.zeros(WORDS, np.uint64), *rng.integers(0, 2**64, (draw(st.integers(1, 4)), WORDS), np.uint64)]
+    files = [
+        flipped(motifs[at], int(rng.integers(0, 7)), rng) if at else motifs[0]
+        for at in rng.integers(0, len(motifs), draw(st.integers(1, 12)))
+    ]
+    shown = rng.integers(0, [draw(st.integers(1, 20)), len(files)], (draw(st.integers(1, 40)), 2))
+    rows = [(f"{product:02d}", f"{at % 30}.jpg", str(file), files[file]) for at, (product, file) in enumerate(shown)]
+    pictures = table(rows)
+    _, first = np.unique(pictures["image_id"].to_numpy(), return_index=True)
+    return pa.concat_tables([once := pictures.take(pa.array(first)), once.slice(0, draw(st.integers(0, 3)))]), config
+
+
+@settings(max_examples=60, deadline=None)
+@given(look_alikes())
+def test_the_tables_are_those_of_comparing_all(case: tuple[pa.Table, DuplicateConfig]) -> None:
+    pictures, config = case
+    report = find_duplicates(in_memory(pictures), config)
+    duplicates, groups, placeholders = by_comparing_all(pictures, config)
+    assert tuples(report.duplicates) == duplicates
+    assert tuples(report.groups) == groups
+    assert tuples(report.placeholders) == placeholders
+
+
+def test_a_shuffle_finds_what_one_process_does(local_ray: None, tmp_path: Path) -> None:
+    pictures = made_up(0, 400, 400)
+    for part in range(2):
+        pq.write_table(pictures.slice(200 * part, 200), tmp_path / f"part-{part}.parquet")
+    config = DuplicateConfig(max_distance=20, max_products=15)
+    alone = find_duplicates(in_memory(pictures), config)
+    assert find_duplicates(on_ray(open_table(str(tmp_path), FINGERPRINTED), 3_000), config) == alone
+    assert alone.placeholders["products"].to_pylist() == [20, 20]
+    assert len(set(alone.groups["group"].to_pylist())) == 40
+
+
+def test_the_pairs_that_span_tell_as_much() -> None:
+    rng = np.random.default_rng(0)
+    ends = rng.integers(0, 60, (2, 300))
+    left, right = np.unique(np.sort(ends[:, ends[0] != ends[1]], axis=0), axis=1)
+    pairs = NearPairs(left * 10**12, right * 10**12, rng.integers(1, 25, len(left)))
+    joined = Joined()
+    for part in np.array_split(np.concatenate([rng.permutation(len(left))] * 2), 7):  # each pair twice
+        joined.add(NearPairs(pairs.left[part], pairs.right[part], pairs.distance[part]))
+    few = joined.pairs()
+    assert len(few) < 60
+
+    def told(some: NearPairs, most: int) -> tuple[set[frozenset[int]], dict[int, int]]:
+        joints = Joints()
+        closest: dict[int, int] = {}
+        for one, other, bits in zip(some.left.tolist(), some.right.tolist(), some.distance.tolist(), strict=True):
+            if bits <= most:
+                joints.join(one, other)
+                for end in (one, other):
+                    closest[end] = min(closest.get(end, bits), bits)
+        parts: dict[int, set[int]] = {}
+        for node in list(joints):
+            parts.setdefault(joints.root(node), set()).add(node)
+        return set(map(frozenset, parts.values())), closest
+
+    for most in (1, 6, 24):
+        assert told(few, most) == told(pairs, most)
+
+
+def test_a_crowd_is_searched_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 3,000 is near to each other; a few pairs of each are looked for, and they still come together."""
+    rng = np.random.default_rng(0)
+    centre = rng.integers(0, 2**64, WORDS, np.uint64)
+    crowd = table([(f"{n}", "a.jpg", f"{n}", flipped(centre, 6, rng)) for n in range(3000)])
+    monkeypatch.setattr("atlas_ray.duplicates.pairs.MAX_PAIRS", 10_000)
+    words = np.unique(np.frombuffer(b"".join(crowd["fingerprint"].to_pylist()), np.uint64).reshape(-1, WORDS), axis=0)
+    assert len(near_pairs(words, 24, enough=100)) < 100_000
+    report = find_duplicates(in_memory(crowd), DuplicateConfig())
+    assert report.placeholders["products"].to_pylist() == [3000]
+    assert len(report.groups) == 0
+
+
 def test_no_duplicates_and_no_pictures() -> None:
     rng = np.random.default_rng(0)
     one, two = rng.integers(0, 2**64, (2, WORDS), np.uint64)
     for pictures in (table([("a", "a", "a", one), ("b", "b", "b", two)]), FINGERPRINTED.empty_table()):
-        report = find_duplicates(pictures, DuplicateConfig())
+        report = find_duplicates(in_memory(pictures), DuplicateConfig())
         assert len(report.duplicates) == len(report.groups) == len(report.placeholders) == 0
 
 
@@ -194,7 +362,7 @@ def test_a_placeholder_joins_nothing() -> None:
     variants = {content: words for _, _, content, words in rows}
     rows = [(product, name, content, variants[content]) for product, name, content, _ in rows]
     rows += [("00007", "own.jpg", "own", own), ("11111", "copy.jpg", "copy", flipped(own, 3, rng))]
-    report = find_duplicates(table(rows), DuplicateConfig())
+    report = find_duplicates(in_memory(table(rows)), DuplicateConfig())
     assert groups_of(report) == [{"00007", "11111"}]
     (placeholder,) = report.placeholders.to_pylist()
     assert (placeholder["images"], placeholder["products"]) == (20_000, 20_000)
@@ -210,10 +378,10 @@ def test_a_chain_of_look_alikes_is_no_group() -> None:
         rows.append((f"{number:03d}", "a.jpg", f"{number}", words))
         words = flipped(words, 20, rng)
     rows += [(f"copy of {number}", "b.jpg", f"copy {number}", flipped(rows[number][3], 3, rng)) for number in (50, 250)]
-    report = find_duplicates(table(rows), DuplicateConfig(max_products=100))
+    report = find_duplicates(in_memory(table(rows)), DuplicateConfig(max_products=100))
     assert groups_of(report) == [{"050", "copy of 50"}, {"250", "copy of 250"}]
     assert len(report.placeholders) == 0
-    assert len(groups_of(find_duplicates(table(rows), DuplicateConfig(max_products=400)))) == 1
+    assert len(groups_of(find_duplicates(in_memory(table(rows)), DuplicateConfig(max_products=400)))) == 1
 
 
 def test_pictures_are_read_and_failures_kept(tmp_path: Path) -> None:
@@ -237,7 +405,7 @@ def test_pictures_are_read_and_failures_kept(tmp_path: Path) -> None:
     assert read["stage"].to_pylist() == [None, "decode", "fetch", None]
     assert [any(cell.as_py()) for cell in read["fingerprint"]] == [True, False, False, True]
     assert read["sha256"][0].as_py() == hashlib.sha256(encoded(picture)).hexdigest()
-    report = find_duplicates(read.filter(read["error_code"].is_null()), DuplicateConfig())
+    report = find_duplicates(in_memory(read.filter(read["error_code"].is_null())), DuplicateConfig())
     assert groups_of(report) == [{"good.jpg", "copy.webp"}]
     assert set(report.duplicates["kind"].to_pylist()) == {"near"}
 
