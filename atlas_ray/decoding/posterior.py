@@ -9,6 +9,9 @@ from torch import Tensor
 
 from atlas_ray.decoding.tree import TrieTensors
 
+LEAST = 1e-30
+"""The probability of a leaf that nothing is left for: its logarithm has to be finite."""
+
 
 @dataclass
 class Posterior:
@@ -71,6 +74,19 @@ def posterior(
     shared = (found_ancestors == path[:, None]) & (path[:, None] >= 0)  # (batch, found, depth)
     level_probability = (probability[:, :, None] * shared).sum(1).clamp(max=1.0)
     return Posterior(best_leaf, best, level_probability, outside)
+
+
+def spread(found: Posterior, leaves: int) -> Tensor:
+    """Return log p(leaf) of every leaf, (batch, leaves), normalized.
+
+    The leaves that are not among the best share what is left evenly, but get no more than the least of the best.
+    """
+    known = found.leaf >= 0
+    least = found.probability.masked_fill(~known, 1.0).amin(1)
+    left = (1 - found.probability.sum(1)) / (leaves - known.sum(1)).clamp(min=1)  # (batch,)
+    probability = left.minimum(least)[:, None].repeat(1, leaves + 1)
+    probability.scatter_(1, found.leaf.masked_fill(~known, leaves), found.probability)
+    return probability[:, :leaves].clamp(min=LEAST).log().log_softmax(1)
 
 
 def _inside(log_mass: Tensor, log_dropped: Tensor | None) -> Tensor:

@@ -13,12 +13,14 @@ from torch.nn.functional import normalize
 
 from atlas_ray.artifacts import Artifact
 from atlas_ray.decoding import (
+    EXACT_NODE_BUDGET,
     SEARCHES,
     Posterior,
     Proposals,
     Scope,
     classes_search,
     exact_log_mass,
+    spread,
     unconstrained_search,
 )
 from atlas_ray.modalities.products import PICTURE, Products
@@ -147,8 +149,15 @@ class EncoderDecoderInference(PictureInference):
         return find(step, scope.tree, width=width, top_k=top_k, temperature=self._temperature)
 
     def log_posterior(self, encoded: Tensor, scope: Scope) -> Tensor:
-        """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them."""
-        return (exact_log_mass(self._step(encoded), scope.tree) / self._temperature).log_softmax(-1)
+        """Return log p(leaf) for every leaf of a scope, (batch, N), normalized over them.
+
+        Where the scope is not searched exactly, as many decoder steps are taken as its budget allows, and leaves that
+        they do not lead to share the probability that is left.
+        """
+        if scope.search == "exact":
+            return (exact_log_mass(self._step(encoded), scope.tree) / self._temperature).log_softmax(-1)
+        width = max(EXACT_NODE_BUDGET // scope.tree.trie.depth, 1)
+        return spread(self.search(encoded, scope, width=width, top_k=width), len(scope.tree.trie.leaves))
 
     def propose(self, encoded: Tensor, *, width: int) -> Proposals:
         """Find the best sequences of names, in the taxonomy or not."""
@@ -238,7 +247,6 @@ class FusedInference(Inference):
                 artifact.taxonomy,
                 artifact.members[name].vocabulary,
                 device,
-                search="exact",
                 trained_on=None if artifact.members[name].spells else artifact.taxonomy,
             )
             for name in self.modalities
