@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas_ray.cli.command import EXIT_OK, quarantine_exit, settings_of
 from atlas_ray.settings import add_flags
@@ -23,6 +22,23 @@ def flags(parser: argparse.ArgumentParser) -> None:
     place.add_argument(
         "--into", metavar="CATALOG", help="catalogue that the source updates: products are added, changed, or deleted"
     )
+    column_flags(parser)
+    parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
+    parser.add_argument(
+        "--previous",
+        action="append",
+        default=[],
+        metavar="CATALOG",
+        help="an earlier catalogue, whose products keep their split; may be repeated, the newest last",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the first rows as they would be read, and write nothing"
+    )
+    add_flags(parser, ImportConfig, skip=("source", "output", "update"))
+
+
+def column_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name columns of the source."""
     parser.add_argument(
         "--map",
         action="append",
@@ -39,18 +55,6 @@ def flags(parser: argparse.ArgumentParser) -> None:
         default="",
         help="further columns of the source that its products keep as attributes",
     )
-    parser.add_argument("--taxonomy", help="refuse labels outside this taxonomy")
-    parser.add_argument(
-        "--previous",
-        action="append",
-        default=[],
-        metavar="CATALOG",
-        help="an earlier catalogue, whose products keep their split; may be repeated, the newest last",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show the first rows as they would be read, and write nothing"
-    )
-    add_flags(parser, ImportConfig, skip=("source", "output", "update"))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,8 +68,7 @@ def run(options: argparse.Namespace) -> int:
     options.output = options.output or options.into
     config = replace(
         settings_of(options, ImportConfig),
-        columns=_columns(options.map),
-        keep=tuple(name.strip() for name in options.keep.split(",") if name.strip()),
+        **named_columns(options),
         taxonomy=read_taxonomy(options.taxonomy) if options.taxonomy else None,
         previous=tuple(options.previous),
     )
@@ -90,13 +93,17 @@ def run(options: argparse.Namespace) -> int:
     return quarantine_exit("import", report.quarantined_fraction, config.max_quarantine_fraction, what="rows")
 
 
-def _columns(entries: Sequence[str]) -> dict[str, str]:
-    """Return the columns that `--map` names, by field."""
+def named_columns(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of an `ImportConfig` that `column_flags` sets.
+
+    Raises:
+        ConfigError: for a value of --map that is malformed, or names a field twice.
+    """
     from atlas_ray.catalog.fields import SEVERAL
     from atlas_ray.errors import ConfigError
 
     columns: dict[str, str] = {}
-    for entry in entries:
+    for entry in options.map:
         name, separator, column = entry.partition("=")
         if not separator or not column:
             raise ConfigError(f"--map {entry!r}; expected FIELD=COLUMN, such as title=product_name")
@@ -104,4 +111,4 @@ def _columns(entries: Sequence[str]) -> dict[str, str]:
             several = f"; of several columns write --map {name}={columns[name]},{column}" * (name in SEVERAL)
             raise ConfigError(f"--map names {name} twice: {columns[name]!r} and {column!r}{several}")
         columns[name] = column
-    return columns
+    return {"columns": columns, "keep": tuple(name.strip() for name in options.keep.split(",") if name.strip())}

@@ -87,6 +87,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "answers": {
         "score": Command("score", "give every product of a catalogue its category path", resumes=True),
+        "update": Command(
+            "update", "take new rows into a catalogue, score what they changed, and tell what moved", resumes=True
+        ),
         "evaluate": Command("evaluate", "compare scored products with their labels"),
         "evaluate-labels": Command("evaluate_labels", "compare what models of labels name with what products have"),
         "explain": Command("explain", "draw where a model looked at a picture, level by level"),

@@ -114,8 +114,9 @@ def fetch(config: FetchConfig) -> RunReport:
         AuditError: if pictures and outcomes do not balance.
     """
     with Job("fetch", config, makes=(*TABLES, JOURNAL, "pictures", "taxonomy.json")) as job:
-        catalog = open_catalog(storage.absolute(config.catalog), needed=("image_uris",))
-        job.pin({"catalog": catalog.uri})
+        uri = storage.absolute(config.catalog)
+        catalog = open_catalog(uri, needed=("image_uris",))
+        job.pin({"catalog": uri})  # whichever version is the current one: what is new in it is fetched
         source_id = _source_id(catalog)
 
         def is_current(run: dict[str, Any]) -> bool:

@@ -229,13 +229,19 @@ def make_folder(uri: str) -> None:
 
 def files(uri: str, *, suffix: str = "") -> list[str]:
     """Return the URIs of the files directly in a folder, sorted by name; [] if the folder is missing."""
+    return [file for file in _listed(uri, fs.FileType.File) if file.endswith(suffix)]
+
+
+def folders(uri: str) -> list[str]:
+    """Return the URIs of the folders directly in a folder, sorted by name; [] if it is missing."""
+    return _listed(uri, fs.FileType.Directory)
+
+
+def _listed(uri: str, kind: fs.FileType) -> list[str]:
     place = locate(uri)
     with named(uri):
         infos = place.filesystem.get_file_info(fs.FileSelector(place.path, allow_not_found=True))
-    names = sorted(
-        info.base_name for info in infos if info.type == fs.FileType.File and info.base_name.endswith(suffix)
-    )
-    return [join(place.uri, name) for name in names]
+    return [join(place.uri, name) for name in sorted(info.base_name for info in infos if info.type == kind)]
 
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
