@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from atlas_ray.runs.run_record import RunReport
@@ -37,6 +37,21 @@ def run_exit(command: str, report: "RunReport", limit: float) -> int:
         text = f"{count} pictures failed for reasons that may have passed; the same command with --retry-failed"
         print(f"atlas-ray {command}: {text} asks for them again", file=sys.stderr)
     return quarantine_exit(command, report.quarantined_fraction, limit)
+
+
+def plan_exit(command: str, options: argparse.Namespace, config: Any) -> int | None:
+    """Plan a run if the flags of `PlanConfig` ask for it, print the plan, and return the exit code; else None."""
+    from atlas_ray.runtime.settings import PlanConfig
+
+    how = settings_of(options, PlanConfig)
+    if not how.plan:
+        return None
+    from atlas_ray.pipelines.plan import PLANS
+    from atlas_ray.reports.plan import print_plan
+
+    plan = PLANS[command](config, how)
+    print_plan(plan, as_json=how.json)
+    return quarantine_exit(command, plan.refused_fraction, config.max_quarantine_fraction, what="tried pictures")
 
 
 def quarantine_exit(command: str, fraction: float, limit: float, *, what: str = "pictures") -> int:

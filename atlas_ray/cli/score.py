@@ -4,17 +4,19 @@ import argparse
 import sys
 from dataclasses import replace
 
-from atlas_ray.cli.command import run_exit, settings_of
+from atlas_ray.cli.command import plan_exit, run_exit, settings_of
 from atlas_ray.settings import add_flags
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `score`."""
     from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.runtime.settings import PlanConfig
     from atlas_ray.scoring.settings import ScoreConfig
 
     add_flags(parser, ScoreConfig)
     add_flags(parser, PredictorConfig)
+    add_flags(parser, PlanConfig)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
             "answers may reach another precision",
             file=sys.stderr,
         )
+    if (code := plan_exit("score", options, config)) is not None:
+        return code
     report = score(config)
     print_score(report)
     return run_exit("score", report, config.max_quarantine_fraction)

@@ -1,6 +1,7 @@
 """An embedding run: plan, stream, combine, index, account."""
 
 import functools
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from atlas_ray.embedding.index import EMBEDDINGS, EXACT_ROWS, INDEX, ProductInde
 from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.embedding.vectors import CARRIED, Embed
 from atlas_ray.errors import AuditError, CatalogError
-from atlas_ray.formats.tables import Table, current, open_table
+from atlas_ray.formats.tables import current, open_table
 from atlas_ray.io import storage
 from atlas_ray.modalities.products import PICTURE
 from atlas_ray.runs.run_record import RunReport, picture_errors
@@ -21,10 +22,14 @@ from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.joined import write_inputs
 from atlas_ray.runtime.outcomes import KEYS, split_outcomes
 from atlas_ray.runtime.pictures import ask_model, stream_pictures
+from atlas_ray.runtime.plan import Plan, Trial, forecast, sample_pictures, sample_size
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.settings import PlanConfig
 from atlas_ray.runtime.shuffle import by_product
 from atlas_ray.runtime.sink import write_table
-from atlas_ray.runtime.tables import open_catalog, table_rows
-from atlas_ray.runtime.workers import plan_workers
+from atlas_ray.runtime.source import Pieces
+from atlas_ray.runtime.tables import Catalog, open_catalog, table_rows
+from atlas_ray.runtime.workers import WorkerPlan, plan_workers
 from atlas_ray.schemas import embeddings
 
 JOB = "embed"
@@ -48,29 +53,67 @@ def embed(config: EmbedConfig) -> RunReport:
         OutputError: if the output holds a run of another model or catalogue.
         AuditError: if inputs and outputs do not balance.
     """
-    with Job(JOB, config, streams=FOLDERS, makes=(EMBEDDINGS, INDEX), scratch=(VECTORS,)) as job:
+    with _job(config) as job:
         return _embed(config, job)
+
+
+def plan(config: EmbedConfig, how: PlanConfig) -> Plan:
+    """Try a sample of the pictures, and forecast the run; nothing is written.
+
+    Raises:
+        UserError: as `embed` does.
+    """
+    began = time.time()
+    job = _job(config)
+    artifact, catalog, identity = _open(config, "image_uris")
+    job.check(identity)
+    connect()
+    workers = _workers(config)
+    block_rows = workers.block_rows(config.predictor.batch_size)
+    columns = (*artifact.texts, *CARRIED)
+    sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows, columns)
+    trial = Trial(
+        command=JOB,
+        sample=sample,
+        done=job.done(sample.whole),
+        stages=functools.partial(_stages, config, sample, artifact),
+        split=functools.partial(split_outcomes, folder=VECTORS, schema=_of_pictures(artifact)),
+        workers=workers,
+        rows_per_file=config.rows_per_file,
+        shuffled=[catalog.products.rows + sample.whole, sample.whole],
+        opened_s=time.time() - began,
+    )
+    return forecast(trial, how)
+
+
+def _job(config: EmbedConfig) -> Job:
+    return Job(JOB, config, streams=FOLDERS, makes=(EMBEDDINGS, INDEX), scratch=(VECTORS,))
+
+
+def _open(config: EmbedConfig, *more: str) -> tuple[Artifact, Catalog, dict[str, Any]]:
+    """Open the model and the catalogue, with more columns of its products, and name what the run is made of."""
+    artifact = load_artifact(config.model)
+    catalog = open_catalog(
+        current(storage.absolute(config.catalog)),
+        products=(*artifact.texts, *CARRIED, *more),
+        needed=artifact.texts,
+        may_be_empty=bool(artifact.texts),
+    )
+    identity = {
+        "catalog": catalog.uri,
+        "input_rows": catalog.images.all_rows,
+        "model_id": artifact.id,
+        "precision": config.predictor.precision,
+        "engine": config.predictor.engine,
+        "width": sum(artifact.feature_widths),
+    }
+    return artifact, catalog, identity
 
 
 def _embed(config: EmbedConfig, job: Job) -> RunReport:
     output = job.output
-    artifact = load_artifact(config.model)
-    catalog = open_catalog(
-        current(storage.absolute(config.catalog)),
-        products=(*artifact.texts, *CARRIED),
-        needed=artifact.texts,
-        may_be_empty=bool(artifact.texts),
-    )
-    job.pin(
-        {
-            "catalog": catalog.uri,
-            "input_rows": catalog.images.all_rows,
-            "model_id": artifact.id,
-            "precision": config.predictor.precision,
-            "engine": config.predictor.engine,
-            "width": sum(artifact.feature_widths),
-        }
-    )
+    artifact, catalog, identity = _open(config)
+    job.pin(identity)
     if (report := job.finished()) is not None:
         return report
     inputs = write_inputs(catalog, output, (*artifact.texts, *CARRIED))
@@ -89,21 +132,26 @@ def _embed(config: EmbedConfig, job: Job) -> RunReport:
     return job.finish(job.account(catalog, counts) | fields)
 
 
-def _stages(config: EmbedConfig, inputs: Table, artifact: Artifact, progress: Any) -> ray.data.Dataset:
+def _workers(config: EmbedConfig) -> WorkerPlan:
+    predictor = config.predictor
+    return plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
+
+
+def _stages(config: EmbedConfig, inputs: Pieces, artifact: Artifact, progress: Any) -> ray.data.Dataset:
     """Read, fetch, embed."""
     predictor = config.predictor
-    plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
+    workers = _workers(config)
     stream = stream_pictures(
         inputs,
         progress,
-        plan,
+        workers,
         config,
-        block_rows=plan.block_rows(predictor.batch_size),
+        block_rows=workers.block_rows(predictor.batch_size),
         columns=(*KEYS, *artifact.texts, *CARRIED),
         read=PICTURE in artifact.modalities,
     )
-    predictor = replace(predictor, threads=plan.threads)
-    return ask_model(stream, plan, Embed, progress, storage.absolute(config.model), predictor)
+    predictor = replace(predictor, threads=workers.threads)
+    return ask_model(stream, workers, Embed, progress, storage.absolute(config.model), predictor)
 
 
 def _of_pictures(artifact: Artifact) -> pa.Schema:

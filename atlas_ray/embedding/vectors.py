@@ -11,6 +11,7 @@ from atlas_ray.embedding.combine import vector_column
 from atlas_ray.modalities.products import texts_of
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, keep_answered, with_refusals
+from atlas_ray.runtime.progress import tell_span
 
 CARRIED = ("category_path", "split")
 """What the products table says of a product and its embedding repeats."""
@@ -26,7 +27,7 @@ class Embed:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace `bytes` and texts by `vector`, of which each modality's part has length 1, and `picture_error`."""
-        started = time.time()
+        started, decoded_s = time.time(), self._predictor.decode_s
         # A model that reads texts has something to say even if the picture could not be had.
         rows = np.arange(len(table)) if self._texts else good_rows(table)
         asked = table.take(pa.array(rows))
@@ -40,5 +41,6 @@ class Embed:
         out = out.append_column("vector", vector_column(vectors)).append_column("picture_error", picture_error)
         embedded = out["error_code"].null_count
         self._progress.add.remote({"embedded": embedded, "quarantined": len(out) - embedded})
-        self._progress.span.remote("embed", started, time.time())
+        tell_span(self._progress, "decode", started, started + self._predictor.decode_s - decoded_s)
+        tell_span(self._progress, "embed", started)
         return out

@@ -7,10 +7,12 @@ those that it has no stored copy of.
 
 import functools
 import hashlib
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,23 +20,25 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from atlas_ray.errors import AuditError, ConfigError
+from atlas_ray.errors import AuditError, CatalogError, ConfigError
 from atlas_ray.fetching.pictures import JOURNAL, OUTCOMES, PictureFetcher, write_outcomes
 from atlas_ray.fetching.tables import JOINED, TABLES, write_products
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
-from atlas_ray.io.addresses import AddressRule
+from atlas_ray.io.addresses import AddressRule, is_web
 from atlas_ray.io.downloads import USER_AGENT, Downloader
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.runs.run_record import RUN, RunReport
 from atlas_ray.runtime.done import DoneIds, load_done
 from atlas_ray.runtime.job import Job
+from atlas_ray.runtime.plan import STAGES, Plan, Stage, make_plan, shuffle_s, spread
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
-from atlas_ray.runtime.settings import MAX_FILES, file_rows
+from atlas_ray.runtime.settings import MAX_FILES, PlanConfig, file_rows
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, by_product
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
+from atlas_ray.runtime.workers import WorkerPlan
 from atlas_ray.schemas import IMAGES
 from atlas_ray.settings import Settings, setting
 
@@ -42,6 +46,8 @@ CALLS_PER_WORKER = 4
 """Concurrent calls of each worker, so that a slow picture in one does not hold up the others."""
 PICTURES_PER_PARTITION = 50_000
 """The number of pictures that are joined with their outcomes in one partition."""
+SAMPLE = 500
+"""The number of pictures that a plan downloads, unless it is given."""
 BYTES_PER_ROW, MIN_BLOCK_BYTES = 256, 64 * 1024
 """The approximate size of a row of images in memory, and the smallest size of a block that is read."""
 
@@ -136,6 +142,56 @@ def fetch(config: FetchConfig) -> RunReport:
         return job.finish(job.account(catalog, counts, stage="fetch") | {"source_id": source_id})
 
 
+def plan(config: FetchConfig, how: PlanConfig) -> Plan:
+    """Download a sample of the pictures into a folder that is deleted, and forecast the run.
+
+    It is downloaded from here, by one process with its share of the limits.
+
+    Raises:
+        UserError: as `fetch` does.
+    """
+    began = time.time()
+    job = Job("fetch", config, makes=(*TABLES, JOURNAL, "pictures", "taxonomy.json"))
+    uri = storage.absolute(config.catalog)
+    catalog = open_catalog(uri, needed=("image_uris",))
+    job.check({"catalog": uri})
+    left = max(catalog.images.rows - _journal_ids(job.output, stored_only=config.retry_failed).count, 0)
+    images = spread(catalog.images, IMAGES.names, how.plan_pictures or SAMPLE)
+    if not len(images):
+        raise CatalogError(f"{uri}: no picture to try")
+    connect()
+    workers = _workers(config)
+    started = time.time()
+    with tempfile.TemporaryDirectory(prefix="atlas-ray-plan-") as scratch:
+        limits = PictureLimits(min_side_px=config.min_side_px)
+        outcomes = PictureFetcher(scratch, Downloader(**_limits(config, workers)), limits).fetch(images)
+    took = max(time.time() - started, 1e-3)
+    rate = workers * len(images) / took
+    hosts = Counter(urlsplit(address).netloc for address in images["image_uri"].to_pylist() if is_web(address))
+    if hosts and config.per_host_rate:
+        rate = min(rate, config.per_host_rate * len(images) / hosts.most_common(1)[0][1])
+    codes = Counter(outcomes["error_code"].drop_null().to_pylist())
+    size = pc.sum(outcomes["bytes"]).as_py() or 0
+    stored = len(outcomes) - codes.total()
+    return make_plan(
+        command="fetch",
+        pictures=left,
+        tried=len(images),
+        stages=[Stage(STAGES["fetch"]["download"], rate / workers, workers)],
+        pictures_per_s=rate,
+        workers=WorkerPlan(workers=workers, threads=0, gpus=0, cpu_nodes=True, free=True),
+        seconds={
+            "start": started - began,
+            "stream": left / rate,
+            "tables": shuffle_s(catalog.products.rows + 2 * catalog.images.rows),
+        },
+        files={"pictures": round(left * stored / len(images)), JOURNAL: -(-left // config.rows_per_file)},
+        bytes={"pictures": round(left * size / len(images))},
+        refused={code: count / len(images) for code, count in codes.most_common()},
+        config=how,
+    )
+
+
 def _source_id(catalog: Catalog) -> str:
     """Return a hash that changes with a catalogue: of the account of the run that made it, and of its size."""
     uri = storage.join(catalog.uri, RUN)
@@ -149,14 +205,19 @@ def _journal_ids(output: str, *, stored_only: bool) -> DoneIds:
     return load_done([file.uri for file in journal.files], journal.rows, failed=not stored_only)
 
 
-def _stream(config: FetchConfig, images: Table, output: str, done: DoneIds, display: ProgressDisplay) -> None:
-    """Read the images table, download and store what is not done, and write the journal."""
+def _workers(config: FetchConfig) -> int:
     nodes = sum(node["Alive"] for node in ray.nodes())
-    workers = config.workers or min(nodes, config.concurrency, config.per_host_concurrency)
-    # Each worker gets its share of every limit, so that together they keep it whichever of them a
-    # host's pictures come to. Sending a host's pictures to one worker would need a shuffle first,
-    # and the one host that most catalogues have would keep one worker busy.
-    limits: dict[str, Any] = {
+    return int(config.workers or min(nodes, config.concurrency, config.per_host_concurrency))
+
+
+def _limits(config: FetchConfig, workers: int) -> dict[str, Any]:
+    """Return the arguments of a worker's `Downloader`.
+
+    Each worker gets its share of every limit, so that together they keep it whichever of them a host's pictures come
+    to. Sending a host's pictures to one worker would need a shuffle first, and the one host that most catalogues have
+    would keep one worker busy.
+    """
+    return {
         "rule": config.rule(),
         "concurrency": config.concurrency // workers,
         "per_host_concurrency": config.per_host_concurrency // workers,
@@ -168,6 +229,11 @@ def _stream(config: FetchConfig, images: Table, output: str, done: DoneIds, disp
         "obey_robots": True,
         "ignore_robots": frozenset(place.strip() for place in config.ignore_robots.split(",") if place.strip()),
     }
+
+
+def _stream(config: FetchConfig, images: Table, output: str, done: DoneIds, display: ProgressDisplay) -> None:
+    """Read the images table, download and store what is not done, and write the journal."""
+    workers = _workers(config)
     rows_per_file = file_rows(config.rows_per_file, images.rows)
     context = DataContext.get_current().copy()
     # One large file among many small ones is cut by this; `blocks` below counts for all files alike.
@@ -182,7 +248,7 @@ def _stream(config: FetchConfig, images: Table, output: str, done: DoneIds, disp
         stream = stream.map_batches(
             _Fetch,
             fn_constructor_args=(output, PictureLimits(min_side_px=config.min_side_px)),
-            fn_constructor_kwargs=limits,
+            fn_constructor_kwargs=_limits(config, workers),
             batch_size=rows_per_file,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(

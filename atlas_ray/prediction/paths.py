@@ -4,6 +4,7 @@ Scoring, evaluation and serving use the same predictor. It does not know of Ray.
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -132,6 +133,8 @@ class PathPredictor:
         self._pool = ThreadPoolExecutor(threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
         # On a CPU the model keeps every core busy, and a thread that decodes meanwhile makes all of them wait at the
         # next barrier. So there the batches take turns.
+        self.decode_s = 0.0
+        """The seconds that decoding has taken so far; on a GPU the model runs meanwhile."""
         self._ahead = ThreadPoolExecutor(1, "decode-ahead") if self.device.type == "cuda" else None
 
     @property
@@ -251,7 +254,10 @@ class PathPredictor:
     def _decoded(self, batch: Sequence[bytes | None]) -> tuple[Tensor, dict[int, PictureError]]:
         if PICTURE not in self.modalities:
             return torch.zeros((len(batch), 0), dtype=torch.uint8), {}
-        return self.decode([content or b"" for content in batch])
+        started = time.perf_counter()
+        decoded = self.decode([content or b"" for content in batch])
+        self.decode_s += time.perf_counter() - started
+        return decoded
 
     def answerable(self, products: Products) -> list[int]:
         """Return the products that have a modality of the model."""

@@ -10,6 +10,7 @@ from atlas_ray.errors import FetchError
 from atlas_ray.io.objects import Object, ObjectReader
 from atlas_ray.runtime.joined import NO_PICTURE
 from atlas_ray.runtime.outcomes import READ, with_errors
+from atlas_ray.runtime.progress import tell_span
 
 FETCH_STAGE = "fetch"
 
@@ -45,7 +46,7 @@ class Fetch:
                 sha256[row] = hashlib.sha256(outcome.content).hexdigest()
             else:
                 errors[row] = outcome
-        self._progress.span.remote("fetch", started, time.time())
+        tell_span(self._progress, "fetch", started)
         out = table
         for name, values in zip(READ.names, (sha256, etag), strict=True):
             out = out.append_column(name, pa.array(values, pa.string()))

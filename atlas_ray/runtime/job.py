@@ -67,8 +67,8 @@ class Job:
     def __exit__(self, *error: Any) -> None:
         self._lease.__exit__(*error)
 
-    def pin(self, identity: Mapping[str, Any]) -> None:
-        """Write the run's identity beside its output, or check that the output holds a run of the same identity.
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Check that the output may hold a run of an identity; nothing is written.
 
         Raises:
             OutputError: naming the first difference, or the name in the output that is not this job's.
@@ -85,8 +85,22 @@ class Job:
             for name in (RUN, *self.streams, *self.makes):
                 if storage.exists(storage.join(self.output, name)):
                     raise OutputError(f"{self.output} holds {name} of another origin; {self._name} into a new folder")
+        else:
+            pin_settings(self.output, self._settings, identity)
+
+    def pin(self, identity: Mapping[str, Any]) -> None:
+        """Write the run's identity beside its output, or check that the output holds a run of the same identity.
+
+        Raises:
+            OutputError: as `check` does.
+        """
+        self.check(identity)
         pin_settings(self.output, self._settings, identity)
         self.identity = identity
+
+    def done(self, whole: int) -> int:
+        """Return how many of the pictures earlier tries of the run have done; nothing is written."""
+        return whole if read_run(self.output) is not None else rows_done(self.output)
 
     def finished(self, is_current: Callable[[dict[str, Any]], bool] = lambda _: True) -> RunReport | None:
         """Return the report of a finished run; put any other run into the state of its last commit.

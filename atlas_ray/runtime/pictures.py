@@ -6,16 +6,15 @@ from typing import Any
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from atlas_ray.formats.tables import Table
 from atlas_ray.runtime.fetch import Fetch
 from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.settings import ReadConfig
-from atlas_ray.runtime.source import read_table
+from atlas_ray.runtime.source import Pieces, read_table
 from atlas_ray.runtime.workers import WorkerPlan
 
 
 def stream_pictures(
-    table: Table,
+    table: Pieces,
     progress: Any,
     plan: WorkerPlan,
     config: ReadConfig,

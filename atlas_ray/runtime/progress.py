@@ -1,5 +1,6 @@
 """Progress of long work, which the driver shows and to which workers report through an actor."""
 
+import resource
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ class ProgressActor:
         self._counts: Counter[str] = Counter()
         self._lines: list[str] = []
         self._spans: dict[str, tuple[float, float, float]] = {}
+        self._peaks: dict[str, float] = {}
 
     def add(self, counts: dict[str, int]) -> None:
         """Count done items, by outcome."""
@@ -30,8 +32,9 @@ class ProgressActor:
         """Add a line to print."""
         self._lines.append(line)
 
-    def span(self, stage: str, start: float, end: float) -> None:
-        """Add a time in which a stage was busy."""
+    def span(self, stage: str, start: float, end: float, memory_mib: float = 0.0) -> None:
+        """Add a time in which a stage was busy, and the most memory that its process has held."""
+        self._peaks[stage] = max(self._peaks.get(stage, 0.0), memory_mib)
         first, last, busy = self._spans.get(stage, (start, end, 0.0))
         self._spans[stage] = (min(first, start), max(last, end), busy + end - start)
 
@@ -39,10 +42,21 @@ class ProgressActor:
         """Return the first start, the last end and the busy seconds of each stage."""
         return self._spans
 
+    def peaks(self) -> dict[str, float]:
+        """Return the most memory in MiB that a process of each stage has held."""
+        return self._peaks
+
     def read(self) -> tuple[dict[str, int], list[str]]:
         """Return the counts, and the lines since the last call."""
         lines, self._lines = self._lines, []
         return dict(self._counts), lines
+
+
+def tell_span(progress: Any, stage: str, start: float, end: float | None = None) -> None:
+    """Report a time in which a stage was busy, by the clock, to the `ProgressActor`; it lasts until now by default."""
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    mib = held / (2**20 if sys.platform == "darwin" else 2**10)
+    progress.span.remote(stage, start, time.time() if end is None else end, mib)
 
 
 class ProgressDisplay:
@@ -73,7 +87,7 @@ class ProgressDisplay:
         """The `ProgressActor`, which is started when it is first used; pass it to workers.
 
         They call `actor.add.remote({...})` with counts of done items by outcome, `actor.say.remote(line)` to print a
-        line, and `actor.span.remote(stage, start, end)` with clock times in seconds.
+        line, and the time of a stage by `tell_span`.
         """
         if self._actor is None:
             self._actor = ray.remote(num_cpus=0, max_restarts=-1)(ProgressActor).remote()
@@ -98,6 +112,14 @@ class ProgressDisplay:
         except RayError:
             return {}
         return spans
+
+    def peaks(self) -> dict[str, float]:
+        """Return the most memory in MiB that a process of each stage has held."""
+        try:
+            peaks: dict[str, float] = ray.get(self.actor.peaks.remote(), timeout=30)
+        except RayError:
+            return {}
+        return peaks
 
     def _run(self) -> None:
         if self._total is None or not self._console.is_terminal:

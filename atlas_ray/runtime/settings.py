@@ -52,3 +52,17 @@ class StreamConfig(ReadConfig):
     max_quarantine_fraction: float = setting(
         "largest share of pictures in quarantine; above it the exit code is 3", 0.05, low=0, high=1
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(Settings):
+    """Whether to plan a run instead of running it, and what its plan tells."""
+
+    plan: bool = setting("try the stages on a sample of the pictures, and forecast the run; nothing is written", False)
+    plan_pictures: int = setting(
+        "number of pictures that --plan tries; 0: some blocks for each process", 0, low=0, high=1_000_000
+    )
+    json: bool = setting("print the plan as JSON, for a program", False)
+    price_per_hour: float | None = setting(
+        "price of a machine for an hour, for the cost that --plan forecasts", None, low=0, high=1e6
+    )

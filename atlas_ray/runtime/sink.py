@@ -12,6 +12,7 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider, WriteResult
 
 from atlas_ray.io import storage
+from atlas_ray.runtime.progress import tell_span
 
 Split = Callable[[pa.Table], dict[str, pa.Table]]
 """A function that splits the rows of a block by the folder that they go to. It returns each folder, even if empty."""
@@ -92,7 +93,7 @@ class OutcomeSink(BlockBasedFileDatasink):
                 else:
                     storage.delete_file(uri)  # an earlier try of this task may have had rows
         if self._progress is not None:
-            self._progress.span.remote("write", started, time.time())
+            tell_span(self._progress, "write", started)
         return {} if self._count is None else self._count(table)
 
     def on_write_complete(self, write_result: WriteResult[Any]) -> None:

@@ -15,7 +15,6 @@ from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from atlas_ray.formats.tables import Table
 from atlas_ray.runtime.session import connect
 
 
@@ -32,6 +31,13 @@ class Rows(Protocol):
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows in parts."""
+
+
+class Pieces(Protocol):
+    """Rows that are cut into pieces, such as `atlas_ray.formats.tables.Table`."""
+
+    def pieces(self, columns: Sequence[str] | None = None, count: int = 1) -> Sequence[Rows]:
+        """Cut some columns into about `count` pieces."""
 
 
 Shape = Callable[[Iterable[pa.Table]], Iterable[pa.Table]]
@@ -97,11 +103,11 @@ def read_source(source: Datasource, *, blocks: int | None = None) -> ray.data.Da
     return dataset
 
 
-def read_table(table: Table, columns: Sequence[str], *, blocks: int | None = None) -> ray.data.Dataset:
+def read_table(table: Pieces, columns: Sequence[str], *, blocks: int | None = None) -> ray.data.Dataset:
     """Read columns of a table as a stream, in the shape that it was opened in.
 
     Args:
-        table: A table of `open_table`.
+        table: A table of `open_table`, or rows like it.
         columns: The columns.
         blocks: The approximate number of blocks; None to let Ray choose.
     """

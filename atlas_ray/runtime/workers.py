@@ -44,6 +44,16 @@ class WorkerPlan:
         }
 
 
+def cluster_cores() -> int:
+    """Return the number of cores of the connected cluster.
+
+    A local Ray has more CPUs than the machine has cores, so that the stages never wait for each other.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = sum(node.get("CPU", 0) for node in nodes)
+    return int(min(cpus, os.cpu_count() or 1) if len(nodes) == 1 else cpus)
+
+
 def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
     """Plan the processes of a stream on the connected cluster.
 
@@ -73,8 +83,7 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
         gpus = 0
     # If the processes reserve CPUs, a quarter is left to read tasks.
     free = gpus > 0 or (cpus < SMALL_CLUSTER_CPUS and not on_demand)
-    # A local Ray has more CPUs than the machine has cores, so that the stages never wait for each other.
-    cores = min(cpus, os.cpu_count() or 1) if len(nodes) == 1 else cpus
+    cores = cluster_cores()
     cores = cores if free else int(cores * 0.75)
     chosen = workers or gpus or int(max(1, min(cores, MAX_CPU_WORKERS_PER_NODE * len(nodes))))
     threads = threads or (0 if gpus else int(max(1, cores // chosen)))

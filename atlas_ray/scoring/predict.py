@@ -31,6 +31,7 @@ from atlas_ray.runtime.outcomes import (
     with_errors,
     with_refusals,
 )
+from atlas_ray.runtime.progress import tell_span
 from atlas_ray.schemas import FILTERED, PREDICTIONS, texts_ids
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 
@@ -116,9 +117,11 @@ class Predict:
         """Turn a block into `OUTCOMES`."""
         started = time.time()
         predictor, zoom = self._predictor, self._zoom
+        decoded_s, zoom_decoded = predictor.decode_s, started
         columns: dict[str, Any] = {}
         if zoom is not None and "bytes" in table.column_names:
             table = decode_block(table, self._spec.sizes_px, self._spec.config.limits)
+            zoom_decoded = time.time()
         if zoom is not None:
             table, columns["zoomed_probability"] = self._filtered(table, zoom)
         # A model that reads texts has something to say even if the picture could not be had.
@@ -144,7 +147,8 @@ class Predict:
         scored = out["error_code"].null_count
         filtered = pc.sum(pc.equal(out["stage"], FILTER_STAGE)).as_py() or 0
         self._progress.add.remote({"scored": scored, "filtered": filtered, "quarantined": len(out) - scored - filtered})
-        self._progress.span.remote("predict", started, time.time())
+        tell_span(self._progress, "decode", started, zoom_decoded + predictor.decode_s - decoded_s)
+        tell_span(self._progress, "predict", started)
         return out
 
     def _decoded(

@@ -22,8 +22,12 @@ from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.joined import write_inputs
 from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.pictures import ask_model, stream_pictures
+from atlas_ray.runtime.plan import Plan, Trial, forecast, sample_pictures, sample_size
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.settings import PlanConfig
+from atlas_ray.runtime.source import Pieces
 from atlas_ray.runtime.tables import Catalog, count_labels, open_catalog
-from atlas_ray.runtime.workers import plan_workers
+from atlas_ray.runtime.workers import WorkerPlan, plan_workers
 from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.carry import CARRIED_PICTURES, TO_SCORE, Previous, carry_over, open_previous
 from atlas_ray.scoring.combine import OF_PRODUCTS
@@ -50,28 +54,85 @@ def score(config: ScoreConfig) -> RunReport:
         OutputError: if the output holds a run of another model, taxonomy or catalogue.
         AuditError: if inputs and outputs do not balance.
     """
-    if config.taxonomy and storage.exists(config.taxonomy):  # else a built-in one, by its name
-        config = replace(config, taxonomy=storage.absolute(config.taxonomy))
-    scratch = (TO_SCORE, CARRIED_PICTURES)
-    with Job("score", config, streams=FOLDERS, makes=("products", PREDICTED), scratch=scratch) as job:
+    config = _absolute(config)
+    with _job(config) as job:
         return _score(config, job)
 
 
-def _score(config: ScoreConfig, job: Job) -> RunReport:
-    output = job.output
+def plan(config: ScoreConfig, how: PlanConfig) -> Plan:
+    """Try a sample of the pictures, and forecast the run; nothing is written.
+
+    Raises:
+        UserError: as `score` does.
+    """
+    began = time.time()
+    config = _absolute(config)
+    job = _job(config)
+    spec, identity, _, previous, catalog = _open(config, "image_uris")
+    job.check(identity)
+    notes = _open_notes(config, job.output, catalog, spec)
+    if previous is not None:
+        why = previous.difference(identity)
+        what = f"nothing is: {why}" if why else "the forecast is of scoring all"
+        notes.append(f"what can be carried over from {previous.uri} is known once the pictures are compared; {what}")
+    connect()
+    workers = _workers(config)
+    block_rows = workers.block_rows(config.predictor.batch_size)
+    sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows, spec.texts)
+    rows = catalog.products.rows + sample.whole
+    trial = Trial(
+        command="score",
+        sample=sample,
+        done=job.done(sample.whole),
+        stages=functools.partial(_stages, config, sample, spec),
+        split=split_scored,
+        workers=workers,
+        rows_per_file=config.rows_per_file,
+        shuffled=[rows + sample.whole, *([rows] if spec.texts else [])],
+        opened_s=time.time() - began,
+        notes=notes,
+    )
+    return forecast(trial, how)
+
+
+def _absolute(config: ScoreConfig) -> ScoreConfig:
+    if config.taxonomy and storage.exists(config.taxonomy):  # else a built-in one, by its name
+        return replace(config, taxonomy=storage.absolute(config.taxonomy))
+    return config
+
+
+def _job(config: ScoreConfig) -> Job:
+    scratch = (TO_SCORE, CARRIED_PICTURES)
+    return Job("score", config, streams=FOLDERS, makes=("products", PREDICTED), scratch=scratch)
+
+
+def _open(
+    config: ScoreConfig, *more: str
+) -> tuple[PredictorSpec, dict[str, Any], Fitted | None, Previous | None, Catalog]:
+    """Open the model, the taxonomy, the earlier run and the catalogue, and name what the run is made of.
+
+    Args:
+        config: The settings.
+        more: Further columns of the products, if the model reads texts.
+    """
     spec, identity, fitted = _identity(config, current(storage.absolute(config.catalog)))
     previous = open_previous(config.previous) if config.previous else None
     identity |= {"previous": previous and previous.uri, "trust": config.trust if previous else None}
     catalog = open_catalog(
         identity["catalog"],
-        products=(*OF_PRODUCTS, *spec.texts),
+        products=(*OF_PRODUCTS, *spec.texts, *(more if spec.texts else ())),
         needed=spec.texts,
         may_be_empty=bool(spec.texts),  # a product without a picture still has its texts
     )
     identity["input_rows"] = catalog.images.all_rows
+    return spec, identity, fitted, previous, catalog
+
+
+def _score(config: ScoreConfig, job: Job) -> RunReport:
+    output = job.output
+    spec, identity, fitted, previous, catalog = _open(config)
     predicted = _predicted(spec)
-    unasked = read_run(output) is not None or config.taxonomy or config.within
-    notes = [] if unasked else _notes(catalog.uri, config.model, predicted)
+    notes = _open_notes(config, output, catalog, spec)
     job.pin(identity)
     if (report := job.finished()) is not None:
         return report
@@ -117,6 +178,13 @@ def _predicted(spec: PredictorSpec) -> Taxonomy:
     """Return what may be answered."""
     taxonomy = Taxonomy.from_json(spec.taxonomy_json, source="the scoring run")
     return taxonomy.within(spec.within) if spec.within else taxonomy
+
+
+def _open_notes(config: ScoreConfig, output: str, catalog: Catalog, spec: PredictorSpec) -> list[str]:
+    """Return the notes of a run that begins, unless its user has named what may be answered."""
+    if read_run(output) is not None or config.taxonomy or config.within:
+        return []
+    return _notes(catalog.uri, config.model, _predicted(spec))
 
 
 def _notes(catalog: str, model: str, predicted: Taxonomy) -> list[str]:
@@ -207,19 +275,24 @@ def _decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None
     return decision.threshold
 
 
-def _stages(config: ScoreConfig, source: Table, spec: PredictorSpec, progress: Any) -> ray.data.Dataset:
+def _workers(config: ScoreConfig) -> WorkerPlan:
+    predictor = config.predictor
+    return plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
+
+
+def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: Any) -> ray.data.Dataset:
     """Read, fetch, decode, predict."""
     predictor = config.predictor
-    plan = plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
-    spec = replace(spec, config=replace(predictor, threads=plan.threads))
-    cpus_beside_gpus = plan.gpus > 0 and plan.cpu_nodes
+    workers = _workers(config)
+    spec = replace(spec, config=replace(predictor, threads=workers.threads))
+    cpus_beside_gpus = workers.gpus > 0 and workers.cpu_nodes
     separate_decode_stage = config.decode_stage == "stage" or (config.decode_stage == "auto" and cpus_beside_gpus)
     stream = stream_pictures(
         source,
         progress,
-        plan,
+        workers,
         config,
-        block_rows=plan.block_rows(predictor.batch_size),
+        block_rows=workers.block_rows(predictor.batch_size),
         columns=(*KEYS, *spec.texts),
         read=bool(spec.sizes_px),
     )
@@ -229,4 +302,4 @@ def _stages(config: ScoreConfig, source: Table, spec: PredictorSpec, progress: A
             batch_size=None,
             batch_format="pyarrow",
         )
-    return ask_model(stream, plan, Predict, progress, spec)
+    return ask_model(stream, workers, Predict, progress, spec)

@@ -1,6 +1,7 @@
 """The filter: a catalogue's zoomed pictures told from its normal ones, in a stream."""
 
 import functools
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from atlas_ray.artifacts import load_zoom_artifact
+from atlas_ray.artifacts import ZoomArtifact, load_zoom_artifact
 from atlas_ray.errors import AuditError, ItemError, tell
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
@@ -20,9 +21,12 @@ from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.outcomes import split_outcomes
 from atlas_ray.runtime.pictures import ask_model, stream_pictures
-from atlas_ray.runtime.settings import StreamConfig
+from atlas_ray.runtime.plan import Plan, Trial, forecast, sample_pictures, sample_size
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.settings import PlanConfig, StreamConfig
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product
 from atlas_ray.runtime.sink import OutcomeSink
+from atlas_ray.runtime.source import Pieces
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.schemas import PRODUCTS, QUARANTINE
@@ -77,13 +81,9 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         OutputError: if the output holds a run of another model, threshold or catalogue.
         AuditError: if inputs and outputs do not balance.
     """
-    # `kept` and `rejected` hold what `zoom` does.
-    with Job("filter", config, streams=FOLDERS, makes=("kept", "rejected"), scratch=("zoom",)) as job:
-        catalog = open_catalog(storage.absolute(config.catalog))
-        artifact = load_zoom_artifact(config.model)
-        threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
-        identity = {"catalog": catalog.uri, "model_id": artifact.id, "threshold": threshold}
-        job.pin(identity | {"input_rows": catalog.images.all_rows})
+    with _job(config) as job:
+        artifact, threshold, catalog, identity = _open(config)
+        job.pin(identity)
         if (report := job.finished()) is not None:
             return report
         if config.threshold is None and (warning := warn_of_recall(artifact.metrics)) is not None:
@@ -97,19 +97,61 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         return job.finish(job.account(catalog, counts))
 
 
-def _stages(config: FilterConfig, images: Table, progress: Any) -> ray.data.Dataset:
+def plan(config: FilterConfig, how: PlanConfig) -> Plan:
+    """Try a sample of the pictures, and forecast the run; nothing is written.
+
+    Raises:
+        UserError: as `filter_catalog` does.
+    """
+    began = time.time()
+    job = _job(config)
+    _, _, catalog, identity = _open(config)
+    job.check(identity)
+    connect()
+    workers = plan_workers(device=config.device, workers=config.workers, threads=0)
+    block_rows = workers.block_rows(config.batch_size)
+    sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows)
+    trial = Trial(
+        command="filter",
+        sample=sample,
+        done=job.done(sample.whole),
+        stages=functools.partial(_stages, config, sample),
+        split=functools.partial(split_outcomes, folder="zoom", schema=ZOOMED),
+        workers=workers,
+        rows_per_file=config.rows_per_file,
+        shuffled=[catalog.products.rows + 2 * sample.whole],
+        opened_s=time.time() - began,
+    )
+    return forecast(trial, how)
+
+
+def _job(config: FilterConfig) -> Job:
+    # `kept` and `rejected` hold what `zoom` does.
+    return Job("filter", config, streams=FOLDERS, makes=("kept", "rejected"), scratch=("zoom",))
+
+
+def _open(config: FilterConfig) -> tuple[ZoomArtifact, float, Catalog, dict[str, Any]]:
+    """Open the filter and the catalogue, and name what the run is made of; the second value is the threshold."""
+    catalog = open_catalog(storage.absolute(config.catalog))
+    artifact = load_zoom_artifact(config.model)
+    threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
+    identity = {"catalog": catalog.uri, "model_id": artifact.id, "threshold": threshold}
+    return artifact, threshold, catalog, identity | {"input_rows": catalog.images.all_rows}
+
+
+def _stages(config: FilterConfig, images: Pieces, progress: Any) -> ray.data.Dataset:
     """Read, fetch, decode, judge."""
-    plan = plan_workers(device=config.device, workers=config.workers, threads=0)
+    workers = plan_workers(device=config.device, workers=config.workers, threads=0)
     return ask_model(
-        stream_pictures(images, progress, plan, config, block_rows=plan.block_rows(config.batch_size)),
-        plan,
+        stream_pictures(images, progress, workers, config, block_rows=workers.block_rows(config.batch_size)),
+        workers,
         JudgeZoom,
         progress,
         model=storage.absolute(config.model),
         device=config.device,
         precision=config.precision,
         batch_size=config.batch_size,
-        threads=plan.threads,
+        threads=workers.threads,
         limits=PictureLimits(min_side_px=config.min_side_px),
     )
 

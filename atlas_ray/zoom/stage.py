@@ -15,6 +15,7 @@ from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, good_rows, with_refusals
+from atlas_ray.runtime.progress import tell_span
 from atlas_ray.schemas import IMAGES
 
 ZOOMED = pa.schema([*IMAGES, ("zoomed_probability", pa.float32())])
@@ -54,6 +55,7 @@ class JudgeZoom:
         good = good_rows(table)
         contents = table["bytes"].take(pa.array(good)).to_pylist()
         decoded = decode_batch_at(contents, (self._predictor.image_size_px,), limits=self._limits)
+        decoded_at = time.time()
         probability = self._predictor(decoded.pixels[0])
         refused: dict[int, ItemError] = {int(place): NOT_A_NUMBER for place in np.flatnonzero(np.isnan(probability))}
         refused |= decoded.refused
@@ -69,5 +71,6 @@ class JudgeZoom:
         out = with_refusals(out, {int(good[i]): error for i, error in refused.items()})
         failed = len(out) - out["error_code"].null_count
         self._progress.add.remote({"looked at": len(out) - failed, "quarantined": failed})
-        self._progress.span.remote("judge", started, time.time())
+        tell_span(self._progress, "decode", started, decoded_at)
+        tell_span(self._progress, "judge", started)
         return out

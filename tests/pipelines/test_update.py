@@ -63,7 +63,12 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[ScoreConfig]:
             raise KeyboardInterrupt
         counts = {"input": 2, "scored": 2, "carried": 0, "filtered": 0, "quarantined": 0}
         counts |= {"products": 2, "products_categorized": 2}
-        run = {"job": "score", "finished_at": f"2026-01-0{len(asked)}", "counts": counts, "quarantined_by_code": {}}
+        run: dict[str, Any] = {
+            "job": "score",
+            "finished_at": f"2026-01-0{len(asked)}",
+            "counts": counts,
+            "quarantined_by_code": {},
+        }
         run |= {"identity": {"model_id": "m"}, "seconds": {"total": 1.0}, "resumed_from": 0}
         Path(config.output, "run.json").write_text(json.dumps(run))
         return RunReport(config.output, run)
