@@ -48,7 +48,7 @@ PLACES = 16
 NEGLIGIBLE_S = 1e-3
 """A stage that was busy no longer has nothing to do."""
 SHUFFLE_S, SHUFFLE_ROWS_PER_S = 1.0, 40_000
-"""What bringing rows together by product takes: seconds at the start, and rows a second and core (measured)."""
+"""What bringing rows together by product takes: seconds at the start, and rows a second and core; rough values."""
 
 
 @dataclass(frozen=True)
