@@ -230,7 +230,7 @@ def test_a_source_without_rows_says_so(tmp_path: Path, name: str, text: str, rea
 
 @pytest.mark.parametrize(("field", "value"), [("encoding", "klingon"), ("max_quarantine_fraction", 1.5)])
 def test_settings_out_of_range(tmp_path: Path, field: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=f"--{field.replace('_', '-')}"):
+    with pytest.raises(ConfigError, match=field.replace("_", "[-_]")):
         run(tmp_path / "a.csv", **{field: value})
 
 
