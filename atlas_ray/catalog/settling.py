@@ -115,9 +115,11 @@ class Settler:
         products = products.sort_by([("part", "ascending"), ("number", "ascending")])
         products = products.select(PRODUCTS.names)
         tally.said = len(products)
+        corrected = of_kind(CORRECTED)
+        products = with_labels(products, corrected)  # before they are compared: a person's label is no change
         if self.update:
             products = merge(products, before.select(PRODUCTS.names), gone, full=self.full, changes=tally.changes)
-        products = with_labels(products, of_kind(CORRECTED))
+            products = with_labels(products, corrected)
         earlier = of_kind(KNOWN).select(["product_id", "split", "part"])
         if len(before):
             earlier = pa.concat_tables([earlier, known_rows(before, NEWEST).select(earlier.column_names)])

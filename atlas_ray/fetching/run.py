@@ -162,9 +162,12 @@ def plan(config: FetchConfig, how: PlanConfig) -> Plan:
     connect()
     workers = _workers(config)
     started = time.time()
-    with tempfile.TemporaryDirectory(prefix="atlas-ray-plan-") as scratch:
-        limits = PictureLimits(min_side_px=config.min_side_px)
-        outcomes = PictureFetcher(scratch, Downloader(**_limits(config, workers)), limits).fetch(images)
+    limits = PictureLimits(min_side_px=config.min_side_px)
+    with (
+        tempfile.TemporaryDirectory(prefix="atlas-ray-plan-") as scratch,
+        Downloader(**_limits(config, workers)) as downloader,
+    ):
+        outcomes = PictureFetcher(scratch, downloader, limits).fetch(images)
     took = max(time.time() - started, 1e-3)
     rate = workers * len(images) / took
     hosts = Counter(urlsplit(address).netloc for address in images["image_uri"].to_pylist() if is_web(address))

@@ -28,7 +28,7 @@ LABELS = ("Men > Western Wear > Shirts", "Women > Ethnic Wear > Sarees")
 def write(path: Path, products: Sequence[tuple[str, str]]) -> str:
     """Write a source of products with a picture each, and a label."""
     with path.open("w", newline="") as stream:
-        lines = [(name, f"title {name}", uri, LABELS[n % 2], "") for n, (name, uri) in enumerate(products)]
+        lines = [(name, f"title {name}", uri, LABELS[int(name[1:]) % 2], "") for name, uri in products]
         csv.writer(stream).writerows([("id", "title", "image", "category", "deleted"), *lines])
     return str(path)
 
