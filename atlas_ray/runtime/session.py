@@ -34,6 +34,8 @@ LOCAL = {
 }
 """Settings of a local Ray; variables of the environment take precedence."""
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+TOO_SLOW = "timed out during startup"
+"""What Ray says where its processes were not ready within 30 seconds, which on a busy machine they may not be."""
 MAX_FOLDER_BYTES = 107 - len("/session_2026-11-29_14-41-43_761249_1234567/sockets/plasma_store.1")
 """The longest path of Ray's folder, because the system allows 107 bytes for the path of a socket in it."""
 
@@ -60,10 +62,10 @@ def connect() -> None:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             else:
                 _start()
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # of a start that takes too long, Ray raises a plain one
             if reason_of(error):  # a full disk
                 raise
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             if address:
                 raise ClusterError(f"RAY_ADDRESS is {address!r}, and no Ray answers there: {reason}") from error
             raise ClusterError(
@@ -79,14 +81,20 @@ def _start() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     for name, value in LOCAL.items():
         os.environ.setdefault(name, value)
-    ray.init(
-        address="local",  # not another Ray that runs on this machine
-        num_cpus=CPUS,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=_folder(),
-    )
+    for again in (True, False):
+        try:
+            ray.init(
+                address="local",  # not another Ray that runs on this machine
+                num_cpus=CPUS,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=_folder(),
+            )
+            break
+        except Exception as error:
+            if not again or TOO_SLOW not in str(error):
+                raise
     # Ray shuts down by itself, but first waits half a second for logs, which are not shown here.
     atexit.register(_end)
 

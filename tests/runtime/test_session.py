@@ -1,0 +1,51 @@
+"""A Ray that does not start at once, or not at all."""
+
+from typing import Any
+
+import pytest
+import ray
+
+from atlas_ray.errors import ClusterError
+from atlas_ray.runtime import session
+
+SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
+
+
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[Exception | None]:
+    """What each further try to start a Ray raises."""
+    outcomes: list[Exception | None] = []
+
+    def init(**_: Any) -> None:
+        if outcome := outcomes.pop(0):
+            raise outcome
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr("atexit.register", lambda _: None)
+    return outcomes
+
+
+def test_a_slow_start_is_tried_again(tries: list[Exception | None]) -> None:
+    tries += [Exception(SLOW), None]
+    session.connect()
+    assert not tries
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "reason"),
+    [
+        ([Exception(SLOW), Exception(SLOW)], "timed out"),
+        ([RuntimeError("no room")], "no room"),
+        ([ValueError()], "Val"),
+    ],
+)
+def test_who_cannot_start_one_is_told_why(
+    tries: list[Exception | None], outcomes: list[Exception], reason: str
+) -> None:
+    tries += outcomes
+    with pytest.raises(ClusterError, match=f"no Ray could be started on this machine, with its files in .*{reason}"):
+        session.connect()
+    assert not tries
