@@ -108,6 +108,7 @@ def test_a_shop_that_fails_leaves_the_others_alone(tmp_path: Path, capsys: pytes
     assert {row["store"] for row in rows(tmp_path / "out" / "urls", "products")} == {"one", "two"}
 
 
+@pytest.mark.slow  # in every run one shop is crawled, and its kills
 def test_two_shops_at_once_into_object_storage(tmp_path: Path, s3: str) -> None:
     draw_shop(str(tmp_path / "shop"), products())
     with serve_shop(str(tmp_path / "shop")) as one, serve_shop(str(tmp_path / "shop")) as two:

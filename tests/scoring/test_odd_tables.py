@@ -141,6 +141,7 @@ def test_scored_and_scored_on(odd: Path, small_model: str, tmp_path: Path) -> No
     assert len(rows(output, "predictions")) in (GOOD, GOOD + 1)  # the picture that is there twice
 
 
+@pytest.mark.slow  # of the readers of odd tables, every run has scoring
 def test_filtered(odd: Path, tmp_path: Path) -> None:
     model = str(tmp_path / "zoom")
     save_zoom_artifact(model, ZoomNetwork(ZoomConfig(image_size_px=30)), metrics={})
@@ -154,6 +155,7 @@ def test_filtered(odd: Path, tmp_path: Path) -> None:
     assert filter_catalog(config).already_done
 
 
+@pytest.mark.slow  # likewise
 def test_embedded(odd: Path, small_model: str, tmp_path: Path) -> None:
     predictor = PredictorConfig(precision="float32", batch_size=16)
     report = embed(EmbedConfig(catalog=str(odd), model=small_model, output=str(tmp_path / "out"), predictor=predictor))

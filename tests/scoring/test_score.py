@@ -134,6 +134,7 @@ def test_two_models_or_taxonomies_never_mix(
         run(catalog, small_model, scored, predictor={"top_k": 2})
 
 
+@pytest.mark.slow  # few runs have such a stage
 def test_a_decoding_stage_of_its_own_gives_the_same(
     scored: Path, catalog: str, small_model: str, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_two_workers_in_parts_learn_as_one(catalog: str, curve: list[dict[str, A
     same_curve(done.metrics["history"], curve)
 
 
+@pytest.mark.slow  # a training's kill takes minutes
 def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     catalog: str, local_ray: None, tmp_path: Path
 ) -> None:
@@ -100,7 +101,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     assert resumed % 2 == 0  # at one of the checkpoints: steps 2, 4, 6, 8, ...
 
 
-@pytest.mark.slow  # of the kills, every run has the worker's
+@pytest.mark.slow  # of the kills, every run has that of a scoring
 def test_a_killed_driver_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
     output = tmp_path / "model"
     with (tmp_path / "log").open("wb") as log:

@@ -126,6 +126,7 @@ def test_every_picture_is_kept_rejected_or_in_quarantine(
     assert (Path(filtered.output) / "contact-sheet.html").read_text().count("<figure") == drawn
 
 
+@pytest.mark.slow  # of the stops, every run has scoring's
 def test_a_stopped_run_goes_on_and_a_finished_one_is_left_alone(
     album: str, judged: tuple[str, dict[int, float], float], filtered: RunReport, tmp_path: Path
 ) -> None:
