@@ -24,7 +24,7 @@ from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models.fusion import POLICIES
-from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion, policy_class
+from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
 from atlas_ray.prediction.networks import FusedInference
 from atlas_ray.prediction.paths import choose_device, choose_dtype
 from atlas_ray.runtime.joined import forget_inputs
@@ -93,7 +93,6 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         config.check_labels()
     shape = _shape(config, members)
     policy = POLICIES[config.policy]
-    policy_class(config.policy).check(shape)
     pin_settings(output, SETTINGS, settings)
     labelled = f"the catalogue {config.catalog}, split {config.fit_split!r},"
     note = match_labels(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.models.fusion import POLICIES
+from atlas_ray.models.fusion import POLICIES, ridge
 from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
 from atlas_ray.taxonomy.labels import TARGETS
 
@@ -103,3 +103,37 @@ def test_the_papers_networks() -> None:
 def test_shapes_that_are_none_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FusionConfig(**{"modalities": NAMES, "outputs": LEAVES, "policy": "mean", **settings})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_ridge_of_many_outputs_sees_each_output_alone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ridge, "MAX_WIDTH", 3 * LEAVES)
+    model = policy("ridge", target=target)
+    torch.manual_seed(2)
+    scores, truth = torch.randn(200, 3, LEAVES).log_softmax(-1), torch.rand(200, LEAVES) < 0.3
+    present = torch.rand(200, 3) < 0.7
+    model.solve([(scores[:120], present[:120], truth[:120]), (scores[120:], present[120:], truth[120:])], 0.5)
+    p = scores.sigmoid() if target == "labels" else scores.exp()
+    answers = []
+    for leaf in range(LEAVES):
+        x, y = [], []
+        for subset in ([0, 1], [0, 2], [1, 2], [0, 1, 2]):
+            has = torch.tensor([float(m in subset) for m in range(3)])
+            for row in range(200):
+                if present[row, subset].all():
+                    x.append(torch.cat([p[row, :, leaf] * has, has, torch.ones(1)]))
+                    y.append(truth[row, leaf].float())
+        design = torch.stack(x).double()
+        weights = torch.linalg.solve(
+            design.T @ design + 0.5 * torch.eye(7, dtype=torch.float64), design.T @ torch.stack(y).double()
+        )
+        answers.append(torch.cat([p[:, :, leaf] * present, present, torch.ones(200, 1)], 1).double() @ weights)
+    wanted = torch.stack(answers, 1).float().clamp(1e-6, 1 - 1e-6 if target == "labels" else None)
+    several = present.sum(1) > 1
+    found = model(scores, present)
+    torch.testing.assert_close((found.sigmoid() if target == "labels" else found.exp())[several], wanted[several])
+
+
+def test_a_ridge_of_many_outputs_is_small() -> None:
+    model = policy("ridge", outputs=10_600)
+    assert sum(weights.numel() for weights in model.parameters()) == 10_600 * 7

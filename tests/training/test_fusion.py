@@ -16,8 +16,6 @@ from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
 from atlas_ray.evaluation.calibration import calibrate
-from atlas_ray.models.fusion.policy import FusionConfig
-from atlas_ray.models.fusion.ridge import Ridge
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.scoring.run import score
 from atlas_ray.scoring.settings import ScoreConfig
@@ -255,10 +253,6 @@ def test_what_a_policy_would_not_heed_is_refused(described: str, members: dict[s
     ):
         with pytest.raises(ConfigError, match=reason):
             fusion(described, members, output, **wrong)
-    shape = FusionConfig(modalities="picture+title+description", outputs=10_600, policy="ridge")
-    with pytest.raises(ConfigError, match="a matrix of 31804 rows"):
-        Ridge.check(shape)
-    Ridge.check(replace(shape, outputs=3_000))
 
 
 def test_a_policy_has_no_settings_of_an_encoder() -> None:

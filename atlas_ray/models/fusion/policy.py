@@ -80,14 +80,6 @@ class FusionNetwork(nn.Module, ABC):
         super().__init__()
         self.config = config
 
-    @classmethod
-    def check(cls, config: FusionConfig) -> None:
-        """Refuse a shape that cannot be fitted, before the models are run.
-
-        Raises:
-            ConfigError: naming the reason.
-        """
-
     @abstractmethod
     def fuse(self, scores: Tensor, present: Tensor, features: Tensor | None) -> Tensor:
         """Fuse products of two or more modalities; as `forward`."""
