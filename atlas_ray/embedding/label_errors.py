@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import Progress
 
-from atlas_ray.embedding.index import ProductIndex, embedding_batches
+from atlas_ray.embedding.index import ProductIndex, embedding_table
 from atlas_ray.embedding.settings import SimilarConfig
 from atlas_ray.embedding.similar import finished_run
 from atlas_ray.io import storage
@@ -35,25 +35,25 @@ def find_label_errors(config: SimilarConfig) -> pa.Table:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("comparing", total=run["counts"]["products"])
-        for batch in embedding_batches(output, width):
+        for batch in embedding_table(output, width).batches(batch_rows=QUERIES):
             labelled = batch.filter(batch["category_path"].is_valid())
-            for start in range(0, len(labelled), QUERIES):
-                found = _pairs(index, labelled.slice(start, QUERIES), config.k, config.min_similarity)
+            if len(labelled):
+                found = _pairs(index, labelled, config.k, config.min_similarity)
                 pairs = _best(pa.concat_tables([pairs, found]), config.limit)
             progress.advance(task, len(batch))
     storage.write_table(storage.join(output, TABLE), pairs)
     return pairs
 
 
-def _pairs(index: ProductIndex, products: pa.RecordBatch, k: int, min_similarity: float) -> pa.Table:
+def _pairs(index: ProductIndex, products: pa.Table, k: int, min_similarity: float) -> pa.Table:
     """Return the pairs of some products with their nearest ones."""
-    vectors = products["vector"].flatten().to_numpy().reshape(len(products), -1)
+    vectors = products["vector"].combine_chunks().flatten().to_numpy().reshape(len(products), -1)
     found = index.nearest(vectors, k + 1)
-    own = products.take(found["query"].combine_chunks())
+    own = products.take(found["query"])
     label, other = (path_keys(side["category_path"]) for side in (own, found))
     # A product without a label compares as null, and is left out with what is not different.
     rows = pc.and_(pc.greater_equal(found["similarity"], min_similarity), pc.not_equal(label, other))
-    found, own = found.filter(rows), pa.Table.from_batches([own]).filter(rows)
+    found, own = found.filter(rows), own.filter(rows)
     names = ["product_id", "category_path"]
     sides = pa.concat_tables([own.select(names), found.select(names)], promote_options="default")
     here = np.arange(len(found))

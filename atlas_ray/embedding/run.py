@@ -10,7 +10,8 @@ import ray.data
 
 from atlas_ray.artifacts import Artifact, load_artifact
 from atlas_ray.embedding.combine import combine
-from atlas_ray.embedding.index import EMBEDDINGS, EXACT_ROWS, INDEX, ProductIndex
+from atlas_ray.embedding.index import EMBEDDINGS, INDEX
+from atlas_ray.embedding.indexing import EXACT_ROWS, build_index
 from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.embedding.vectors import CARRIED, Embed
 from atlas_ray.errors import AuditError, CatalogError
@@ -124,7 +125,7 @@ def _embed(config: EmbedConfig, job: Job) -> RunReport:
     job.stream("embedding", inputs.rows, stages, split=split, rows_per_file=config.rows_per_file)
     counts = _combine(output, artifact, inputs.rows)
     if counts["products"]:
-        ProductIndex.build(output, sum(artifact.feature_widths))
+        build_index(output, sum(artifact.feature_widths))
     fields = {
         "index": "exact" if counts["products"] <= EXACT_ROWS else "ivf",
         "without_picture_by_code": picture_errors(output, VECTORS),

@@ -119,7 +119,7 @@ def fetch(config: FetchConfig) -> RunReport:
         StorageError: if a picture cannot be written.
         AuditError: if pictures and outcomes do not balance.
     """
-    with Job("fetch", config, makes=(*TABLES, JOURNAL, "pictures", "taxonomy.json")) as job:
+    with _job(config) as job:
         uri = storage.absolute(config.catalog)
         catalog = open_catalog(uri, needed=("image_uris",))
         job.pin({"catalog": uri})  # whichever version is the current one: what is new in it is fetched
@@ -151,7 +151,7 @@ def plan(config: FetchConfig, how: PlanConfig) -> Plan:
         UserError: as `fetch` does.
     """
     began = time.time()
-    job = Job("fetch", config, makes=(*TABLES, JOURNAL, "pictures", "taxonomy.json"))
+    job = _job(config)
     uri = storage.absolute(config.catalog)
     catalog = open_catalog(uri, needed=("image_uris",))
     job.check({"catalog": uri})
@@ -188,11 +188,18 @@ def plan(config: FetchConfig, how: PlanConfig) -> Plan:
             "stream": left / rate,
             "tables": shuffle_s(catalog.products.rows + 2 * catalog.images.rows),
         },
-        files={"pictures": round(left * stored / len(images)), JOURNAL: -(-left // config.rows_per_file)},
+        files={
+            "pictures": round(left * stored / len(images)),
+            JOURNAL: -(-left // file_rows(config.rows_per_file, catalog.images.rows)),
+        },
         bytes={"pictures": round(left * size / len(images))},
         refused={code: count / len(images) for code, count in codes.most_common()},
         config=how,
     )
+
+
+def _job(config: FetchConfig) -> Job:
+    return Job("fetch", config, makes=(*TABLES, JOURNAL, "pictures", "taxonomy.json"))
 
 
 def _source_id(catalog: Catalog) -> str:

@@ -1,4 +1,4 @@
-"""What Ray Data keeps on the driver of each block."""
+"""Dropping what Ray Data keeps on the driver of each finished block."""
 
 from typing import Any
 

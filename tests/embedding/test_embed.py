@@ -12,8 +12,10 @@ import pytest
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.cli.main import main
+from atlas_ray.embedding import run as embedding_run
 from atlas_ray.embedding.combine import joined_vectors
 from atlas_ray.embedding.index import INDEX, ProductIndex
+from atlas_ray.embedding.indexing import build_index
 from atlas_ray.embedding.run import embed
 from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.errors import OutputError
@@ -165,7 +167,7 @@ def test_the_nearest_product_is_another_one(
 
 def test_grouping_the_products_finds_the_same(embedded: Path, tmp_path: Path) -> None:
     shutil.copytree(embedded / "embeddings", tmp_path / "embeddings")
-    grouped = ProductIndex.build(str(tmp_path), WIDTH, exact_rows=50)
+    grouped = build_index(str(tmp_path), WIDTH, exact_rows=50)
     assert {index.index_type for index in grouped._table.list_indices()} == {"IvfFlat", "BTree"}
     exact = ProductIndex.open(str(embedded))
     vectors = vectors_of(embedded)
@@ -282,7 +284,7 @@ def test_a_stopped_run_goes_on_in_s3(
 ) -> None:  # fmt: skip
     output = f"{s3}/embed/run"
     with monkeypatch.context() as stopped:
-        stopped.setattr(ProductIndex, "build", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopped.setattr(embedding_run, "build_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(planted, small_model, output)
     report = run(planted, small_model, output)
