@@ -3,7 +3,7 @@
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,12 @@ SEARCHED = ("search", "beam_width", "precision")
 
 
 def explain_picture(
-    uri: str, model: str, *, within: CategoryPath = (), texts: Texts | None = None
+    uri: str,
+    model: str,
+    *,
+    within: CategoryPath = (),
+    texts: Texts | None = None,
+    config: PredictorConfig | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """Categorize one picture, and draw where the model looked at each level.
 
@@ -35,6 +40,7 @@ def explain_picture(
         model: The artifact of an encoder-decoder, or of a fused model with one.
         within: Answer at and below this node alone.
         texts: What else there is of the product.
+        config: How the model is run and its answer searched.
 
     Returns:
         A row of the columns `prediction.columns.COLUMNS`, and a PNG.
@@ -45,7 +51,8 @@ def explain_picture(
         NotFiniteError: if the model's answer is no number.
         ArtifactError, TaxonomyError: if the model cannot be, or has no node `within`.
     """
-    predictor = PathPredictor(load_artifact(model), PredictorConfig(batch_size=1), within=within)
+    config = replace(config or PredictorConfig(), batch_size=1)
+    predictor = PathPredictor(load_artifact(model), config, within=within)
     content = read_pictures([uri])[uri]
     if isinstance(content, FetchError):
         raise StorageError(str(content))

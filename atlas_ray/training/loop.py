@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -267,7 +267,7 @@ class Worker:
                 loss = (losses * weight).sum()
                 (loss * self.world / total).backward()
             loss_sum += loss.detach()
-        nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip)
+        clip(list(self.objective.parameters()), self.config)
         self.optimizer.step()
         return torch.stack([loss_sum, weights.sum().double()])
 
@@ -379,3 +379,10 @@ def parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str
         ):
             groups.append({"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay})
     return groups
+
+
+def clip(parameters: Sequence[Tensor], config: TrainConfig) -> None:
+    """Cut off the numbers of the gradients, then scale all of them down to the largest norm."""
+    if config.clip_value:
+        nn.utils.clip_grad_value_(parameters, config.clip_value)
+    nn.utils.clip_grad_norm_(parameters, config.clip)

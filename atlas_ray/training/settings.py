@@ -85,6 +85,12 @@ class OptimizerSettings(Settings):
         "none",
         choices=("none", "weights", "sampling"),
     )
+    clip_value: float = setting(
+        "largest size of each number of the gradients, cut off before their norm is looked at; 0: any",
+        0.0,
+        low=0,
+        high=1e6,
+    )
     clip: float = setting("largest norm of the gradients, which are scaled down to it", 5.0, low=1e-6, high=1e6)
     patience: int = setting(
         "epochs without progress of the validation loss to end after; 0: never", 0, low=0, high=10**4
@@ -257,6 +263,7 @@ class EncoderDecoderTraining(PathTraining):
     model: ClassVar[str] = "encoder-decoder"
     decoder: str = setting("network that spells the path", "lstm", choices=DECODERS)
     layers: int = setting("number of the transformer's layers", 2, low=1, high=64)
+    lstm_layers: int = setting("number of LSTMs, each of which reads the state of the one before", 1, low=1, high=64)
     heads: int = setting("number of the transformer's attention heads", 4, low=1, high=64)
     normalization: str = setting(
         "tokens that the loss compares: the whole vocabulary, or those that the taxonomy allows at each place",

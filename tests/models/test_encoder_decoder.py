@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -14,10 +15,16 @@ from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.models.weights import load_backbone_weights
 
 
-def small(backbone: str = "resnet18", size: int = 64) -> EncoderDecoder:
+def small(backbone: str = "resnet18", size: int = 64, lstm_layers: int = 1) -> EncoderDecoder:
     torch.manual_seed(0)
     config = EncoderDecoderConfig(
-        vocabulary_size=12, backbone=backbone, image_size_px=size, embedding_dim=8, attention_dim=24, decoder_dim=16
+        vocabulary_size=12,
+        backbone=backbone,
+        image_size_px=size,
+        embedding_dim=8,
+        attention_dim=24,
+        decoder_dim=16,
+        lstm_layers=lstm_layers,
     )
     return EncoderDecoder(config).eval()
 
@@ -39,8 +46,9 @@ def test_attention_equals_the_papers_pooled_grid(side: int, regions: int) -> Non
     torch.testing.assert_close(grid.mean, pooled.mean(1))
 
 
-def test_teacher_forcing_and_steps_agree() -> None:
-    model = small()
+@pytest.mark.parametrize("lstm_layers", [1, 3])
+def test_teacher_forcing_and_steps_agree(lstm_layers: int) -> None:
+    model = small(lstm_layers=lstm_layers)
     pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     tokens = torch.tensor([[3, 4, 2], [5, 6, 7]])
     with torch.inference_mode():
@@ -55,6 +63,27 @@ def test_teacher_forcing_and_steps_agree() -> None:
         maps = model.attention_maps(model.encode(pictures), tokens)
     assert maps.shape == (2, 3, 14, 14)
     torch.testing.assert_close(maps.sum((-1, -2)), torch.ones(2, 3))
+
+
+def test_a_stacked_lstm_is_that_of_torch() -> None:
+    decoder: Any = small(lstm_layers=2).decoder
+    features, tokens = torch.randn(2, 512, 2, 2), torch.tensor([[1, 3], [4, 2]])
+    whole = torch.nn.LSTM(decoder.decode_step.input_size, 16, num_layers=2, batch_first=True)
+    for layer, cell in enumerate((decoder.decode_step, *decoder.stacked)):
+        for name, values in cell.named_parameters():
+            getattr(whole, f"{name}_l{layer}").data.copy_(values)
+    with torch.inference_mode():
+        grid = decoder.grid(features)
+        state = decoder.start(grid)
+        hidden, memory = ((tensor[:, 0].unflatten(1, (2, 16)).transpose(0, 1).contiguous()) for tensor in state)
+        for position in range(2):
+            top = hidden[-1][:, None]
+            context, _ = decoder.attention(grid, top)
+            gated = torch.sigmoid(decoder.f_beta(top)) * context
+            read = torch.cat([decoder.embedding(tokens[:, position, None]), gated], -1)
+            out, (hidden, memory) = whole(read, (hidden, memory))
+            logits, state, _ = decoder.step(tokens[:, position, None], state, grid)
+            torch.testing.assert_close(logits, decoder.fc(out))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "resnet101"])

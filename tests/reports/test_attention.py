@@ -117,6 +117,26 @@ def test_explain_draws_a_picture(tmp_path: Path, small_model: str, capsys: pytes
     assert len(levels) in (3, 4)  # two or three levels, and where the drawing is
     with Image.open(output) as drawn:
         assert drawn.size == ((len(levels)) * (SIDE_PX + GAP_PX) - GAP_PX, SIDE_PX + CAPTION_PX)
+    assert (
+        main(
+            [
+                "explain",
+                str(file),
+                "--model",
+                small_model,
+                "--output",
+                str(output),
+                "--beam-width",
+                "1",
+                "--search",
+                "beam",
+            ]
+        )
+        == 0
+    )
+    alone = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("where")]
+    assert alone
+    assert not any(" or " in line for line in alone)  # a beam of one prefix finds one path
     file.write_bytes(b"broken")
     assert main(["explain", str(file), "--model", small_model]) == 2
     assert main(["explain", str(tmp_path / "none.jpg"), "--model", small_model]) == 2

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from atlas_ray.training.loop import is_better, stopped_early
+from atlas_ray.training.loop import clip, is_better, stopped_early
 from atlas_ray.training.schedule import Rate, apply_rate, rate_at
 from atlas_ray.training.settings import ClassifierTraining
 
@@ -51,6 +51,23 @@ def test_the_head_has_a_cycle_of_its_own() -> None:
     assert [rate.head_only for rate in found] == [True] * 20 + [False] * 80
     check_cycle(found[:20])
     check_cycle(found[20:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"clip": 1e6}, [30.0, -40.0, 1.0]),
+        ({"clip": 1e6, "clip_value": 5.0}, [5.0, -5.0, 1.0]),
+        ({"clip": 5.0}, [30 / 50.01 * 5, -40 / 50.01 * 5, 5 / 50.01]),
+        ({"clip": 51**0.5 / 2, "clip_value": 5.0}, [2.5, -2.5, 0.5]),
+    ],
+)
+def test_gradients_are_cut_off_and_scaled_down(settings: dict[str, float], wanted: list[float]) -> None:
+    weights = [torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)]
+    weights[0].grad, weights[1].grad = torch.tensor([30.0, -40.0]), torch.tensor([1.0])
+    clip(weights, ClassifierTraining(catalog="shop", output="model", **settings))  # type: ignore[arg-type]
+    found = torch.cat([one.grad for one in weights if one.grad is not None])
+    torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-4, atol=1e-5)
 
 
 def test_constant_rates() -> None:

@@ -33,6 +33,7 @@ class EncoderDecoderConfig(Settings):
     attention_dim: int = setting("width of the LSTM's attention", 512, low=1, high=8192)
     decoder_dim: int = setting("width of the decoder's state", 512, low=1, high=8192)
     layers: int = setting("number of the transformer's layers", 2, low=1, high=64)
+    lstm_layers: int = setting("number of LSTMs, each of which reads the state of the one before", 1, low=1, high=64)
     heads: int = setting("number of the transformer's attention heads", 4, low=1, high=64)
     dropout: float = setting("share of values dropped before the decoder's output layer", 0.5, low=0, high=0.99)
     normalization: str = setting(
