@@ -467,7 +467,7 @@ def test_what_does_not_fit_and_what_runs_at_the_end(tmp_path: Path, garments: Ta
         (["--allow-anonymous", "--host=0.0.0.0"], "anyone on the network"),
         (["--allow-anonymous", "--model=other=/none"], "/none/model.json"),
         (["--tokens-file=/none"], "the file of tokens '/none' cannot be read"),
-        (["--allow-anonymous", "--image-prefixes=gs://shop"], "--image-prefixes has 'gs://shop'"),
+        (["--allow-anonymous", "--image-prefixes=hdfs://shop"], "--image-prefixes has 'hdfs://shop'"),
         (["--allow-anonymous", "--model-cpus=64"], "do not fit: this machine's Ray counts"),
         (["--allow-anonymous", "--detach"], "RAY_ADDRESS names none"),
     ],
