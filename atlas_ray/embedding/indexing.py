@@ -1,5 +1,9 @@
 """The index of a run's embeddings, written by Ray's tasks."""
 
+import functools
+import json
+from typing import Any
+
 import pyarrow as pa
 
 from atlas_ray.embedding.index import COLUMNS, INDEX, TABLE, ProductIndex, embedding_table, store_options
@@ -23,17 +27,30 @@ def build_index(output: str, width: int, *, exact_rows: int = EXACT_ROWS) -> Pro
         exact_rows: Where there are more products, they are grouped (IVF), and a search looks at the groups that are
             nearest.
     """
-    table, uri = embedding_table(output, width), storage.join(output, INDEX)
+    import lance
+    from lance.fragment import FragmentMetadata
+
+    table, folder = embedding_table(output, width), storage.join(output, INDEX)
+    uri, options = storage.join(folder, f"{TABLE}.lance"), store_options(folder)
+    schema = pa.schema([embeddings(width).field(name) for name in COLUMNS])
     rows = file_rows(max(1, FILE_NUMBERS // width), table.rows)
-    storage.delete_folder(uri)
-    read_table(table, COLUMNS, blocks=-(-table.rows // rows)).write_lance(
-        storage.join(uri, f"{TABLE}.lance"),
-        schema=pa.schema([embeddings(width).field(name) for name in COLUMNS]),
-        min_rows_per_file=rows,
-        max_rows_per_file=2 * rows,
-        storage_options=store_options(uri),
+    storage.delete_folder(folder)
+    written = read_table(table, COLUMNS, blocks=-(-table.rows // rows)).map_batches(
+        functools.partial(_write_file, uri=uri, schema=schema, options=options),
+        batch_size=rows,
+        batch_format="pyarrow",
     )
+    fragments = [FragmentMetadata.from_json(row["fragment"]) for row in written.iter_rows()]
+    lance.LanceDataset.commit(uri, lance.LanceOperation.Overwrite(schema, fragments), storage_options=options)
     index = ProductIndex.open(output)
     if table.rows > exact_rows:
         index.group(int(table.rows**0.5))
     return index
+
+
+def _write_file(vectors: pa.Table, uri: str, schema: pa.Schema, options: dict[str, str]) -> dict[str, Any]:
+    """Write a file of an index, which is not in it before it is committed; return what commits it."""
+    from lance.fragment import write_fragments
+
+    fragments = write_fragments(vectors.select(schema.names).cast(schema), uri, schema=schema, storage_options=options)
+    return {"fragment": [json.dumps(fragment.to_json()) for fragment in fragments]}
