@@ -91,7 +91,8 @@ VERBS: dict[str, str] = {
     "crawl": "crawl --stores {scratch}/stores.yaml --only demo --output {output} --allow-private {place} "
     "--per-host-rate 0",
     "train": f"train classifier --catalog {{catalog}} --output {{output}} {TRAINING}",
-    "train text": "train text --catalog {catalog} --output {output} --epochs 1 --batch-size 16 --min-count 1",
+    "train text": "train text --field title --catalog {catalog} --output {output} --epochs 1 --batch-size 16 "
+    "--min-count 1",
     "train zoom": "train zoom --catalog {catalog} --output {output} --pictures 200 --epochs 1",
     "tune": f"tune classifier --catalog {{catalog}} --output {{output}} --trials 1 {TRAINING}",
     "calibrate": "calibrate --model {output} --catalog {catalog} --split test",
