@@ -58,6 +58,13 @@ def first_of_each(group: Array, *by: Array) -> Booleans:
     return first
 
 
+def matrix(column: pa.ChunkedArray) -> Array:
+    """Return a column of lists of one length, without nulls, as (rows, length)."""
+    joined = column.combine_chunks()
+    rows: Array = joined.flatten().to_numpy().reshape(len(joined), joined.type.list_size)
+    return rows
+
+
 def tagged(table: pa.Table, kind: int, schema: pa.Schema) -> pa.Table:
     """Bring a block of one table into the common shape."""
     columns = []

@@ -42,7 +42,7 @@ import pyarrow.parquet as pq
 
 from atlas_ray.errors import FetchError
 from atlas_ray.prediction.columns import COLUMNS
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runtime import pictures
 from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, with_errors

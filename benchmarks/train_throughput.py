@@ -27,7 +27,7 @@ from torch import nn
 
 from atlas_ray.io import storage
 from atlas_ray.modalities.pictures import decode_batch
-from atlas_ray.prediction.paths import choose_dtype
+from atlas_ray.prediction.device import choose_dtype
 from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.loop import parameter_groups

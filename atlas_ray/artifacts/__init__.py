@@ -6,30 +6,51 @@
     metrics.json          what its training measured
     words.json            what a model of texts knows
     fitted-HASH.npy       which products it was fitted on, as hashes of their ids; an imported model does not know
-    picture/ title/ description/    of a fused model: the artifacts that it fuses
+    picture/ title/ description/    of a fused model or a head: the artifacts that it is made over
 
-A zoom filter has neither vocabulary nor taxonomy. A model of labels has their names in `model.json`.
+A bare encoder and a zoom filter have neither vocabulary nor taxonomy. A model of labels has their names in
+`model.json`.
 
 No pickle is ever loaded from an artifact.
 """
 
-from atlas_ray.artifacts.artifact import Artifact, ZoomArtifact
+from atlas_ray.artifacts.artifact import Artifact, Network, ZoomArtifact
 from atlas_ray.artifacts.files import WORDS, load_words, save_words
-from atlas_ray.artifacts.loading import check_labels, check_member, check_target, load_artifact, load_zoom_artifact
-from atlas_ray.artifacts.saving import save_artifact, save_fusion_artifact, save_zoom_artifact, set_temperature
+from atlas_ray.artifacts.loading import (
+    check_labels,
+    check_member,
+    check_target,
+    load_artifact,
+    load_network,
+    load_zoom_artifact,
+)
+from atlas_ray.artifacts.saving import (
+    copy_artifact,
+    new_encoder,
+    save_artifact,
+    save_encoder,
+    save_joint_artifact,
+    save_zoom_artifact,
+    set_temperature,
+)
 
 __all__ = [
     "WORDS",
     "Artifact",
+    "Network",
     "ZoomArtifact",
     "check_labels",
     "check_member",
     "check_target",
+    "copy_artifact",
     "load_artifact",
+    "load_network",
     "load_words",
     "load_zoom_artifact",
+    "new_encoder",
     "save_artifact",
-    "save_fusion_artifact",
+    "save_encoder",
+    "save_joint_artifact",
     "save_words",
     "save_zoom_artifact",
     "set_temperature",

@@ -1,5 +1,6 @@
-"""A trained model with what is needed to use it."""
+"""Networks, each with what is needed to use it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,36 +13,28 @@ from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artifact:
-    """A trained model with all that is needed to use it."""
+class Network:
+    """A network that turns products into vectors, with what is needed to do so."""
 
     id: str
-    """The content id: of weights, configuration, vocabulary and taxonomy."""
+    """The content id: of weights and configuration, and of all else that its answers depend on."""
     model: Any
     """A network of its `kind`."""
-    vocabulary: Vocabulary
-    taxonomy: Taxonomy
     metrics: dict[str, Any] = field(default_factory=dict)
     words: WordIndex | None = None
     """Of a model of texts."""
-    members: "dict[str, Artifact]" = field(default_factory=dict)
-    """Of a fused model: the models that it fuses, by modality."""
-    labels: LabelSpace | None = None
-    """Of a model of labels: what it names; None of one of category paths."""
-    fitted: Fitted | None = None
-    """The products that it was fitted on; None if that is not known: an imported model, or an older one."""
-    temperature: float = 1.0
-    """What its log-probabilities are divided by, so that its probabilities can be trusted; 1 until calibrated."""
+    members: "Mapping[str, Network]" = field(default_factory=dict)
+    """Of a fused model the models that it fuses, of a head those whose vectors it reads, by modality."""
 
     @property
     def kind(self) -> str:
-        """What it holds, one of `PATH_KINDS`."""
+        """What it holds, one of `VECTOR_KINDS`."""
         return kind_of(self.model)
 
     @property
-    def spells(self) -> bool:
-        """Whether it spells paths token by token; one that does not knows the leaves of its taxonomy alone."""
-        return KINDS[self.kind].spells
+    def encoder_id(self) -> str:
+        """The id of what makes its vectors: of a head the one that it was trained on, or its own."""
+        return str(getattr(self.model.config, "encoder_id", self.id))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -55,13 +48,42 @@ class Artifact:
 
     @property
     def feature_widths(self) -> tuple[int, ...]:
-        """How wide its features of each modality are, in the order of `reads`."""
+        """How wide its features of each modality are, in the order of `modalities`."""
         return KINDS[self.kind].feature_widths(self.model, self.members)
 
     @property
     def image_size_px(self) -> int:
         """Side of the square that pictures become; 0 if it looks at none."""
         return KINDS[self.kind].image_size_px(self.model.config, self.members)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact(Network):
+    """A trained model that puts products into a taxonomy, with all that is needed to use it."""
+
+    vocabulary: Vocabulary
+    taxonomy: Taxonomy
+    labels: LabelSpace | None = None
+    """Of a model of labels: what it names; None of one of category paths."""
+    fitted: Fitted | None = None
+    """The products that it was fitted on; None if that is not known: an imported model, or an older one."""
+    temperature: float = 1.0
+    """What its log-probabilities are divided by, so that its probabilities can be trusted; 1 until calibrated."""
+
+    @property
+    def spells(self) -> bool:
+        """Whether it spells paths token by token; one that does not knows the leaves of its taxonomy alone."""
+        return KINDS[self.kind].spells
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether it can answer from vectors alone, without pictures and texts."""
+        return KINDS[self.kind].takes_vectors
+
+    @property
+    def fused(self) -> "dict[str, Artifact]":
+        """Of a fused model: the models that it fuses, by modality."""
+        return {name: member for name, member in self.members.items() if isinstance(member, Artifact)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,18 +11,20 @@ from typing import Any
 from atlas_ray.modalities.products import PICTURE
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
+from atlas_ray.models.encoder import EncoderConfig, EncoderNetwork
 from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
+from atlas_ray.models.head import Head, HeadConfig
 from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 
 Members = Mapping[str, Any]
-"""The artifacts that a fused model fuses, by modality; {} for another one."""
+"""The artifacts that a model is made over, by modality; {} for one that is not."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of model. The defaults are those of a model of pictures."""
+    """A kind of network. The defaults are those of a model of pictures."""
 
     config: type[Any]
     """The class of its configuration, by which kinds are recognized."""
@@ -33,7 +35,11 @@ class Kind:
     has_words: bool = False
     """Whether it reads texts, so that its artifact has a vocabulary."""
     has_members: bool = False
-    """Whether it fuses other models, so that its artifact has copies of them."""
+    """Whether it is made over other models, so that its artifact has copies of them."""
+    fuses: bool = False
+    """Whether these answer in its taxonomy, and it makes one decision of theirs. Otherwise it reads their vectors."""
+    takes_vectors: bool = False
+    """Whether it can answer from vectors alone, without pictures and texts."""
     modalities: Callable[[Any], tuple[str, ...]] = lambda config: (PICTURE,)  # noqa: ARG005
     """A function of a configuration that returns the modalities that it reads: picture, title, description."""
     feature_widths: Callable[[Any, Members], tuple[int, ...]] = lambda model, members: (model.encoder.features,)  # noqa: ARG005
@@ -42,7 +48,11 @@ class Kind:
     """A function of a configuration and members that returns the side of the pictures; 0 if it reads none."""
 
 
-ZOOM_KIND = "zoom"
+def _picture_size(_: Any, members: Members) -> int:
+    return members[PICTURE].image_size_px if PICTURE in members else 0
+
+
+ZOOM_KIND, ENCODER_KIND = "zoom", "encoder"
 KINDS: dict[str, Kind] = {
     "classifier": Kind(ClassifierConfig, Classifier),
     "encoder-decoder": Kind(EncoderDecoderConfig, EncoderDecoder, spells=True),
@@ -58,17 +68,32 @@ KINDS: dict[str, Kind] = {
         FusionConfig,
         build_fusion,
         has_members=True,
+        fuses=True,
         modalities=lambda config: config.names,
         feature_widths=lambda model, members: tuple(members[name].feature_widths[0] for name in model.config.names),
-        image_size_px=lambda _, members: members[PICTURE].image_size_px if PICTURE in members else 0,
+        image_size_px=_picture_size,
     ),
+    "head": Kind(
+        HeadConfig,
+        Head,
+        has_members=True,
+        takes_vectors=True,
+        modalities=lambda config: config.names,
+        feature_widths=lambda model, _: model.config.widths,
+        image_size_px=_picture_size,
+    ),
+    ENCODER_KIND: Kind(EncoderConfig, EncoderNetwork),
     ZOOM_KIND: Kind(ZoomConfig, ZoomNetwork),
 }
 """The kinds by name. A model of a picture's labels is a classifier, whose artifact names the labels."""
-PATH_KINDS = tuple(name for name in KINDS if name != ZOOM_KIND)
+VECTOR_KINDS = tuple(name for name in KINDS if name != ZOOM_KIND)
+"""The kinds that turn products into vectors."""
+PATH_KINDS = tuple(name for name in VECTOR_KINDS if name != ENCODER_KIND)
 """The kinds that put products into a taxonomy."""
 MEMBER_KINDS = tuple(name for name in PATH_KINDS if not KINDS[name].has_members)
 """The kinds that a model may fuse."""
+ENCODER_KINDS = (*MEMBER_KINDS, ENCODER_KIND)
+"""The kinds whose vectors a head may read, each of one modality."""
 
 
 def kind_of(model: Any) -> str:

@@ -7,14 +7,13 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from atlas_ray.artifacts.artifact import Artifact, ZoomArtifact
+from atlas_ray.artifacts.artifact import Artifact, Network, ZoomArtifact
 from atlas_ray.artifacts.files import FORMAT, content_id, load_words, read, read_json
 from atlas_ray.artifacts.fitted import load_fitted
-from atlas_ray.artifacts.kinds import KINDS, MEMBER_KINDS, PATH_KINDS, ZOOM_KIND
+from atlas_ray.artifacts.kinds import ENCODER_KINDS, KINDS, MEMBER_KINDS, PATH_KINDS, VECTOR_KINDS, ZOOM_KIND
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
 from atlas_ray.io import storage
 from atlas_ray.metrics.calibration import BOUNDS
-from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.models.weights import check_finite
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path
 
@@ -30,6 +29,22 @@ def check_target(uri: str, target: str) -> None:
         ArtifactError: as `load_artifact`.
     """
     _check_target(uri, _open(uri, PATH_KINDS)[0], target)
+
+
+def load_network(uri: str, kinds: Sequence[str] = VECTOR_KINDS) -> Network:
+    """Read an artifact that turns products into vectors, whatever it answers, on the CPU.
+
+    Args:
+        uri: Its folder.
+        kinds: What it may hold.
+
+    Raises:
+        ArtifactError: as `load_artifact`.
+    """
+    document, config = _open(uri, kinds)
+    if document["kind"] in PATH_KINDS:
+        return load_artifact(uri, kinds=(document["kind"],), target=None)
+    return Network(id=document["id"], model=_network(uri, document, config), metrics=read_json(uri, "metrics.json"))
 
 
 def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | None = "path") -> Artifact:
@@ -55,7 +70,7 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
     taxonomy = Taxonomy.from_json(read(uri, "taxonomy.json"), source=storage.join(uri, "taxonomy.json"))
     if taxonomy.id != taxonomy_id:
         raise ArtifactError(f"{uri}: taxonomy.json is {taxonomy.id}, the model was trained on {taxonomy_id}")
-    words, members, labels = None, {}, _labels(uri, document, taxonomy)
+    words, members, labels = None, dict[str, Network](), _labels(uri, document, taxonomy)
     outputs = len(labels or taxonomy.leaves)
     checks: dict[str, Any] = {"vocabulary_size": len(vocabulary), "classes": outputs, "outputs": outputs}
     kind = KINDS[document["kind"]]
@@ -65,12 +80,15 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
         words = load_words(uri, config.field, document.get("words_sha256", ""))
         checks["words"] = len(words)
     if kind.has_members:
-        members = _members(uri, config, document, taxonomy, labels)
-        checks["target"] = _target(document)
+        members = _members(uri, config, document, MEMBER_KINDS if kind.fuses else ENCODER_KINDS)
+        if kind.fuses:
+            checks["target"] = _target(document)
+        else:
+            checks["features"] = "+".join(str(member.feature_widths[0]) for member in members.values())
     for name, there in checks.items():
         if (stated := getattr(config, name, there)) != there:
             raise ArtifactError(f"{uri}: {name} is {stated}, but there are {there}")
-    return Artifact(
+    artifact = Artifact(
         id=document["id"],
         model=model,
         vocabulary=vocabulary,
@@ -82,6 +100,10 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
         fitted=load_fitted(uri, document),
         temperature=_temperature(uri, document),
     )
+    if kind.fuses:
+        for name, member in artifact.fused.items():
+            check_member(name, member, taxonomy, labels, storage.join(uri, name))
+    return artifact
 
 
 def _target(document: dict[str, Any]) -> str:
@@ -118,19 +140,18 @@ def _temperature(uri: str, document: dict[str, Any]) -> float:
     return float(found)
 
 
-def _members(
-    uri: str, config: FusionConfig, document: dict[str, Any], taxonomy: Taxonomy, labels: LabelSpace | None
-) -> dict[str, Artifact]:
-    """Read the artifacts that a fused model fuses, and hold them against what it was fitted on."""
+def _members(uri: str, config: Any, document: dict[str, Any], kinds: Sequence[str]) -> dict[str, Network]:
+    """Read the artifacts that a model is made over, and hold them against what it was fitted on."""
     stated = document.get("members")
     if not isinstance(stated, dict) or set(stated) != set(config.names):
         raise ArtifactError(f"{uri}: model.json is damaged: its members are not {config.modalities}")
-    members = {}
+    members = dict[str, Network]()
     for name in config.names:
-        member = members[name] = load_artifact(storage.join(uri, name), MEMBER_KINDS, target=None)
+        member = members[name] = load_network(storage.join(uri, name), kinds)
         if member.id != stated[name]:
-            raise ArtifactError(f"{uri}: {name}/ holds model {member.id}, the policy was fitted on {stated[name]}")
-        check_member(name, member, taxonomy, labels, storage.join(uri, name))
+            raise ArtifactError(f"{uri}: {name}/ holds model {member.id}, and {stated[name]} was learned from")
+        if member.modalities != (name,):
+            raise ArtifactError(f"{uri}: {name}/ holds a model of the {member.modalities[0]}")
     return members
 
 
@@ -142,7 +163,7 @@ def check_member(name: str, member: Artifact, taxonomy: Taxonomy, labels: LabelS
             itself a fused one.
     """
     if member.kind not in MEMBER_KINDS:
-        raise ArtifactError(f"{source}: a fused model cannot be fused again")
+        raise ArtifactError(f"{source}: a model over other models cannot be fused again")
     if member.modalities != (name,):
         raise ArtifactError(f"{source}: a model of the {member.modalities[0]}; expected one of the {name}")
     if member.taxonomy.leaves != taxonomy.leaves:

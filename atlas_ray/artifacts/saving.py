@@ -6,6 +6,7 @@ from typing import Any
 
 import safetensors.torch
 
+from atlas_ray.artifacts.artifact import Network
 from atlas_ray.artifacts.files import FORMAT, WORDS, content_id, read_json, save_words, write_json
 from atlas_ray.artifacts.fitted import file_of, save_fitted
 from atlas_ray.artifacts.kinds import kind_of
@@ -14,12 +15,19 @@ from atlas_ray.formats.fitted import Fitted
 from atlas_ray.io import storage
 from atlas_ray.metrics.calibration import BOUNDS
 from atlas_ray.modalities.texts import WordIndex
+from atlas_ray.models.encoder import EncoderNetwork
 from atlas_ray.models.fusion.policy import FusionNetwork
+from atlas_ray.models.head import Head
 from atlas_ray.models.path_model import PathModel
 from atlas_ray.models.weights import check_finite
 from atlas_ray.models.zoom import ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.version import __version__
+
+FILES = ("weights.safetensors", "taxonomy.json", "metrics.json", WORDS)
+"""The files of an artifact beside `model.json` that any of them may have."""
+Saved = PathModel | EncoderNetwork | ZoomNetwork
+"""A network that an artifact holds."""
 
 
 def save_artifact(
@@ -46,50 +54,63 @@ def save_artifact(
     return _save(uri, model, names, metrics)
 
 
-def save_fusion_artifact(
+def save_joint_artifact(
     uri: str,
-    model: FusionNetwork,
+    model: FusionNetwork | Head,
     members: Mapping[str, str],
     *,
     taxonomy: Taxonomy,
     metrics: dict[str, Any],
     labels: LabelSpace | None = None,
     fitted: Fitted | None = None,
+    temperature: float | None = None,
 ) -> str:
-    """Write a fused model with copies of the artifacts that it fuses, and return its content id.
+    """Write a model over others with copies of their artifacts, and return its content id.
 
     Args:
         uri: The folder.
-        model: The policy.
+        model: The policy that fuses them, or the head that reads their vectors.
         members: The URI of each modality's artifact.
-        taxonomy: That of all of them.
+        taxonomy: That of its answers.
         metrics: What was measured.
-        labels: What all of them name, if they name labels.
-        fitted: The products that the models and the policy were fitted on, if that is known.
+        labels: What it names, if it names labels.
+        fitted: The products that all of it was fitted on, if that is known.
+        temperature: As in `set_temperature`; None if it is not calibrated.
     """
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
-    documents = {name: read_json(member, "model.json") for name, member in members.items()}
-    for name, member in members.items():
-        own = file_of(documents[name])
-        for file in (
-            *([own] if own else []),
-            "weights.safetensors",
-            "taxonomy.json",
-            "metrics.json",
-            WORDS,
-            "model.json",
-        ):
-            if storage.exists(storage.join(member, file)):
-                storage.write_bytes(storage.join(uri, name, file), storage.read_bytes(storage.join(member, file)))
-    ids = {name: document["id"] for name, document in documents.items()}
+    ids = {name: copy_artifact(member, storage.join(uri, name)) for name, member in members.items()}
     vocabulary = list(Vocabulary.of(taxonomy).tokens)
     names = {"vocabulary": vocabulary, "taxonomy_id": taxonomy.id, "members": ids, **_labels_entry(labels)}
     names |= save_fitted(uri, fitted)
+    if temperature is not None:
+        names["temperature"] = temperature
     return _save(uri, model, names, metrics)
 
 
 def _labels_entry(labels: LabelSpace | None) -> dict[str, Any]:
     return {"labels": list(labels.names)} if labels else {}
+
+
+def copy_artifact(uri: str, to: str) -> str:
+    """Copy an artifact with its members; `model.json` comes last and completes it. Return its content id."""
+    document = read_json(uri, "model.json")
+    for name in document.get("members", {}):
+        copy_artifact(storage.join(uri, name), storage.join(to, name))
+    own = file_of(document)
+    for file in (*([own] if own else []), *FILES, "model.json"):
+        if storage.exists(storage.join(uri, file)):
+            storage.write_bytes(storage.join(to, file), storage.read_bytes(storage.join(uri, file)))
+    return str(document["id"])
+
+
+def new_encoder(model: EncoderNetwork) -> Network:
+    """Return a bare encoder with the id that its artifact will have."""
+    return Network(id=_document(model, {})[0]["id"], model=model)
+
+
+def save_encoder(uri: str, model: EncoderNetwork) -> str:
+    """Write a bare encoder's artifact and return its content id."""
+    return _save(uri, model, {}, {})
 
 
 def save_zoom_artifact(uri: str, model: ZoomNetwork, *, metrics: dict[str, Any]) -> str:
@@ -121,9 +142,19 @@ def set_temperature(uri: str, temperature: float, metrics: dict[str, Any], fitte
     return str(document["id"])
 
 
-def _save(uri: str, model: PathModel | ZoomNetwork, names: dict[str, Any], metrics: dict[str, Any]) -> str:
+def _save(uri: str, model: Saved, names: dict[str, Any], metrics: dict[str, Any]) -> str:
+    check_finite(model.state_dict(), uri)
+    document, weights = _document(model, names)
+    document["written_by"] = f"atlas_ray {__version__}"
+    storage.write_bytes(storage.join(uri, "weights.safetensors"), weights)
+    write_json(uri, "metrics.json", metrics)
+    write_json(uri, "model.json", document)
+    return str(document["id"])
+
+
+def _document(model: Saved, names: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return the `model.json` and the weights of a network."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    check_finite(state, uri)
     weights = safetensors.torch.save(state)
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -133,8 +164,4 @@ def _save(uri: str, model: PathModel | ZoomNetwork, names: dict[str, Any], metri
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     document["id"] = content_id(document)
-    document["written_by"] = f"atlas_ray {__version__}"
-    storage.write_bytes(storage.join(uri, "weights.safetensors"), weights)
-    write_json(uri, "metrics.json", metrics)
-    write_json(uri, "model.json", document)
-    return str(document["id"])
+    return document, weights

@@ -13,7 +13,7 @@ OF_THE_SEARCH = ("search", "beam_width", "top_k")
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `embed`."""
     from atlas_ray.embedding.settings import EmbedConfig
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.runtime.settings import PlanConfig
 
     add_flags(parser, EmbedConfig)
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Give every product of a catalogue a vector."""
     from atlas_ray.embedding.run import embed
     from atlas_ray.embedding.settings import EmbedConfig
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.reports.embedding import print_embed
 
     predictor = settings_of(options, PredictorConfig)

@@ -9,7 +9,7 @@ from atlas_ray.settings import COMMAND_LINE, add_flags, flags_given, read_settin
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `serve`."""
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.serving.settings import ServeConfig
 
     parser.add_argument("--config", help="YAML file of these settings; a flag overrides it")
@@ -25,7 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Answer over HTTP until stopped."""
     from atlas_ray.errors import ClusterError
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.runtime.session import connect
     from atlas_ray.serving.run import check, deploy, serve_until_stopped
     from atlas_ray.serving.settings import ServeConfig

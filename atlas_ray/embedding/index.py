@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from atlas_ray.errors import EmbeddingError
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage, stores
+from atlas_ray.runs.embedded import EMBEDDINGS
 from atlas_ray.schemas import CATEGORY_PATH, embeddings
 
-EMBEDDINGS = "embeddings"
 INDEX = "index"
 TABLE = "products"
 COLUMNS = ("product_id", "category_path", "vector")

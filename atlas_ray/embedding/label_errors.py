@@ -8,9 +8,9 @@ from rich.progress import Progress
 
 from atlas_ray.embedding.index import ProductIndex, embedding_table
 from atlas_ray.embedding.settings import SimilarConfig
-from atlas_ray.embedding.similar import finished_run
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
+from atlas_ray.runs.embedded import open_embedded
 from atlas_ray.schemas import LABEL_ERRORS, PATH_KEY_SEPARATOR, path_keys
 
 TABLE = "label_errors.parquet"
@@ -29,13 +29,14 @@ def find_label_errors(config: SimilarConfig) -> pa.Table:
     Raises:
         EmbeddingError: if the run is not finished.
     """
-    output, run = finished_run(config.embeddings)
-    index, width = ProductIndex.open(output), run["identity"]["width"]
+    embedded = open_embedded(config.embeddings)
+    output = embedded.uri
+    index = ProductIndex.open(output)
     pairs = LABEL_ERRORS.empty_table()
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("comparing", total=run["counts"]["products"])
-        for batch in embedding_table(output, width).batches(batch_rows=QUERIES):
+        task = progress.add_task("comparing", total=embedded.run["counts"]["products"])
+        for batch in embedding_table(output, embedded.width).batches(batch_rows=QUERIES):
             labelled = batch.filter(batch["category_path"].is_valid())
             if len(labelled):
                 found = _pairs(index, labelled, config.k, config.min_similarity)

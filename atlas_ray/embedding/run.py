@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from atlas_ray.artifacts import Artifact, load_artifact
+from atlas_ray.artifacts import Network
 from atlas_ray.embedding.combine import combine
-from atlas_ray.embedding.index import EMBEDDINGS, INDEX
+from atlas_ray.embedding.encoders import PACKAGE, EncoderSource
+from atlas_ray.embedding.index import INDEX
 from atlas_ray.embedding.indexing import EXACT_ROWS, build_index
 from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.embedding.vectors import CARRIED, Embed
@@ -18,6 +19,7 @@ from atlas_ray.errors import AuditError, CatalogError
 from atlas_ray.formats.tables import current, open_table
 from atlas_ray.io import storage
 from atlas_ray.modalities.products import PICTURE
+from atlas_ray.runs.embedded import EMBEDDINGS, ENCODER, JOB
 from atlas_ray.runs.run_record import RunReport, picture_errors
 from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.joined import write_inputs
@@ -33,7 +35,6 @@ from atlas_ray.runtime.tables import Catalog, open_catalog, table_rows
 from atlas_ray.runtime.workers import WorkerPlan, plan_workers
 from atlas_ray.schemas import embeddings
 
-JOB = "embed"
 VECTORS = "vectors"
 """A row a picture, until each product has its own."""
 FOLDERS = (VECTORS, "quarantine")
@@ -45,12 +46,12 @@ PARTITION_NUMBERS = 2**24
 def embed(config: EmbedConfig) -> RunReport:
     """Give every product of a catalogue a vector, and make an index of them.
 
-    Output: `embeddings/` (Parquet; see `atlas_ray.schemas`), `index/` (LanceDB), `quarantine/`, and
-    `run.json` when all is done. After a crash the same call goes on from what was written.
+    Output: `embeddings/` (Parquet; see `atlas_ray.schemas`), `index/` (LanceDB), `encoder/` (a copy of the model),
+    `quarantine/`, and `run.json` when all is done. After a crash the same call goes on from what was written.
 
     Raises:
         CatalogError: if the catalogue has no tables of the right columns.
-        ArtifactError: if the model cannot be used.
+        ArtifactError, ConfigError: if the model cannot be used.
         OutputError: if the output holds a run of another model or catalogue.
         AuditError: if inputs and outputs do not balance.
     """
@@ -66,19 +67,19 @@ def plan(config: EmbedConfig, how: PlanConfig) -> Plan:
     """
     began = time.time()
     job = _job(config)
-    artifact, catalog, identity = _open(config, "image_uris")
+    network, catalog, identity = _open(config, "image_uris")
     job.check(identity)
     connect()
     workers = _workers(config)
     block_rows = workers.block_rows(config.predictor.batch_size)
-    columns = (*artifact.texts, *CARRIED)
+    columns = (*network.texts, *CARRIED)
     sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows, columns)
     trial = Trial(
         command=JOB,
         sample=sample,
         done=job.done(sample.whole),
-        stages=functools.partial(_stages, config, sample, artifact),
-        split=functools.partial(split_outcomes, folder=VECTORS, schema=_of_pictures(artifact)),
+        stages=functools.partial(_stages, config, sample, network, _source(config)),
+        split=functools.partial(split_outcomes, folder=VECTORS, schema=_of_pictures(network)),
         workers=workers,
         rows_per_file=config.rows_per_file,
         shuffled=[catalog.products.rows + sample.whole, sample.whole],
@@ -88,44 +89,51 @@ def plan(config: EmbedConfig, how: PlanConfig) -> Plan:
 
 
 def _job(config: EmbedConfig) -> Job:
-    return Job(JOB, config, streams=FOLDERS, makes=(EMBEDDINGS, INDEX), scratch=(VECTORS,))
+    return Job(JOB, config, streams=FOLDERS, makes=(EMBEDDINGS, INDEX, ENCODER), scratch=(VECTORS,))
 
 
-def _open(config: EmbedConfig, *more: str) -> tuple[Artifact, Catalog, dict[str, Any]]:
+def _source(config: EmbedConfig) -> EncoderSource:
+    return EncoderSource(
+        config.model if config.model.startswith(PACKAGE) else storage.absolute(config.model), config.image_size_px
+    )
+
+
+def _open(config: EmbedConfig, *more: str) -> tuple[Network, Catalog, dict[str, Any]]:
     """Open the model and the catalogue, with more columns of its products, and name what the run is made of."""
-    artifact = load_artifact(config.model)
+    network = _source(config).load()
     catalog = open_catalog(
         current(storage.absolute(config.catalog)),
-        products=(*artifact.texts, *CARRIED, *more),
-        needed=artifact.texts,
-        may_be_empty=bool(artifact.texts),
+        products=(*network.texts, *CARRIED, *more),
+        needed=network.texts,
+        may_be_empty=bool(network.texts),
     )
     identity = {
         "catalog": catalog.uri,
         "input_rows": catalog.images.all_rows,
-        "model_id": artifact.id,
+        "model_id": network.encoder_id,
         "precision": config.predictor.precision,
         "engine": config.predictor.engine,
-        "width": sum(artifact.feature_widths),
+        "width": sum(network.feature_widths),
     }
-    return artifact, catalog, identity
+    return network, catalog, identity
 
 
 def _embed(config: EmbedConfig, job: Job) -> RunReport:
     output = job.output
-    artifact, catalog, identity = _open(config)
+    network, catalog, identity = _open(config)
     job.pin(identity)
     if (report := job.finished()) is not None:
         return report
-    inputs = write_inputs(catalog, output, (*artifact.texts, *CARRIED))
+    source = _source(config).keep(network, storage.join(output, ENCODER))
+    inputs = write_inputs(catalog, output, (*network.texts, *CARRIED))
     if not inputs.rows + catalog.unusable_rows:
         raise CatalogError(f"{catalog.uri}: no product and no picture to embed")
-    stages = functools.partial(_stages, config, inputs, artifact)
-    split = functools.partial(split_outcomes, folder=VECTORS, schema=_of_pictures(artifact))
+    stages = functools.partial(_stages, config, inputs, network, source)
+    split = functools.partial(split_outcomes, folder=VECTORS, schema=_of_pictures(network))
     job.stream("embedding", inputs.rows, stages, split=split, rows_per_file=config.rows_per_file)
-    counts = _combine(output, artifact, inputs.rows)
+    counts = _combine(output, network, inputs.rows)
     if counts["products"]:
-        build_index(output, sum(artifact.feature_widths))
+        build_index(output, sum(network.feature_widths))
     fields = {
         "index": "exact" if counts["products"] <= EXACT_ROWS else "ivf",
         "without_picture_by_code": picture_errors(output, VECTORS),
@@ -138,7 +146,9 @@ def _workers(config: EmbedConfig) -> WorkerPlan:
     return plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
 
 
-def _stages(config: EmbedConfig, inputs: Pieces, artifact: Artifact, progress: Any) -> ray.data.Dataset:
+def _stages(
+    config: EmbedConfig, inputs: Pieces, network: Network, source: EncoderSource, progress: Any
+) -> ray.data.Dataset:
     """Read, fetch, embed."""
     predictor = config.predictor
     workers = _workers(config)
@@ -148,21 +158,21 @@ def _stages(config: EmbedConfig, inputs: Pieces, artifact: Artifact, progress: A
         workers,
         config,
         block_rows=workers.block_rows(predictor.batch_size),
-        columns=(*KEYS, *artifact.texts, *CARRIED),
-        read=PICTURE in artifact.modalities,
+        columns=(*KEYS, *network.texts, *CARRIED),
+        read=PICTURE in network.modalities,
     )
     predictor = replace(predictor, threads=workers.threads)
-    return ask_model(stream, workers, Embed, progress, storage.absolute(config.model), predictor)
+    return ask_model(stream, workers, Embed, progress, source, predictor)
 
 
-def _of_pictures(artifact: Artifact) -> pa.Schema:
+def _of_pictures(network: Network) -> pa.Schema:
     """Return the columns of `vectors`."""
-    schema = embeddings(sum(artifact.feature_widths))
+    schema = embeddings(sum(network.feature_widths))
     names = ("product_id", *CARRIED, "vector", "picture_error")
     return pa.schema([("image_id", pa.int64()), *(schema.field(name) for name in names)])
 
 
-def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:
+def _combine(output: str, network: Network, total: int) -> dict[str, int]:
     """Write the embeddings and return the run's counts, checked."""
     counts = {
         "input": total,
@@ -173,13 +183,13 @@ def _combine(output: str, artifact: Artifact, total: int) -> dict[str, int]:
         raise AuditError(f"{output}: {counts} do not balance: a picture is embedded or in quarantine, once")
     storage.delete_folder(storage.join(output, EMBEDDINGS))
     if counts["embedded"]:
-        schema, widths = _of_pictures(artifact), artifact.feature_widths
+        schema, widths = _of_pictures(network), network.feature_widths
         rows = max(1, PARTITION_NUMBERS // sum(widths))
         combined = by_product(
             ((open_table(storage.join(output, VECTORS), schema), 0),),
             schema,
             counts["embedded"],
-            functools.partial(combine, widths=widths, model_id=artifact.id),
+            functools.partial(combine, widths=widths, model_id=network.encoder_id),
             partition_rows=rows,
         )
         write_table(combined, output, EMBEDDINGS)

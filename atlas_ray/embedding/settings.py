@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from atlas_ray.errors import ConfigError
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runtime.settings import StreamConfig
 from atlas_ray.settings import Settings, setting
 
@@ -13,8 +13,17 @@ class EmbedConfig(StreamConfig):
     """What to embed, with what, and how."""
 
     catalog: str = setting("a catalogue: its products and images tables")
-    model: str = setting("a trained model")
-    output: str = setting("where embeddings, index, quarantine and run.json go")
+    model: str = setting(
+        "what makes the vectors: a trained model, or package:efficientnet_lite0, 1 or 2, an encoder that was trained "
+        "on ImageNet and comes with the extra weights"
+    )
+    output: str = setting("where embeddings, index, encoder, quarantine and run.json go")
+    image_size_px: int | None = setting(
+        "side of the square that pictures are resized to, for package:NAME; its usual one if not given",
+        None,
+        low=32,
+        high=2048,
+    )
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
 
@@ -27,7 +36,11 @@ class SimilarConfig(Settings):
     image: str | None = setting("look for products like this picture: a file or an s3:// URI", None)
     title: str | None = setting("with this title, if the model reads titles", None)
     description: str | None = setting("with this description, if the model reads descriptions", None)
-    model: str | None = setting("the model that made the embeddings, for a picture or a text", None)
+    model: str | None = setting(
+        "the model that made the embeddings, for a picture or a text; needed if an older version made them, which kept "
+        "no copy",
+        None,
+    )
     label_errors: bool = setting("list nearly identical products whose labels differ, instead", False)
     k: int = setting("products to show; of each product, how many to compare its label with", 10, low=1, high=1_000)
     min_similarity: float = setting("of nearly identical products, the least", 0.98, low=-1, high=1)
@@ -45,5 +58,3 @@ class SimilarConfig(Settings):
             raise ConfigError(
                 "expected one question: --product-id, or --image, --title and --description, or --label-errors"
             )
-        if shown and self.model is None:
-            raise ConfigError("a picture or a text needs --model, the model that made the embeddings")

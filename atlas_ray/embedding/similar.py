@@ -1,23 +1,19 @@
 """Similar products: questions to the embeddings of a finished run, by a product or by a picture and its texts."""
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from atlas_ray.artifacts import load_artifact
+from atlas_ray.artifacts import load_network
 from atlas_ray.embedding.combine import joined_vectors
 from atlas_ray.embedding.index import ProductIndex
-from atlas_ray.embedding.run import JOB
 from atlas_ray.embedding.settings import SimilarConfig
 from atlas_ray.errors import EmbeddingError, ItemError
-from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.products import PICTURE
-from atlas_ray.prediction.paths import PathPredictor
-from atlas_ray.runs.run_record import read_run
+from atlas_ray.prediction.vectors import Embedder
+from atlas_ray.runs.embedded import Embedded, open_embedded
 
 
 def similar_products(config: SimilarConfig) -> pa.Table:
@@ -30,9 +26,10 @@ def similar_products(config: SimilarConfig) -> pa.Table:
         EmbeddingError: if the run is not finished, the product has no vector, the model is not the
             one that made the embeddings, or it cannot make anything of what is given.
     """
-    output, run = finished_run(config.embeddings)
+    embedded = open_embedded(config.embeddings)
+    output = embedded.uri
     if config.product_id is None:
-        vector = _vector_of(config, run)
+        vector = _vector_of(config, embedded)
         index = ProductIndex.open(output)
     else:
         index = ProductIndex.open(output)
@@ -49,47 +46,33 @@ def similar_products(config: SimilarConfig) -> pa.Table:
     return nearest.slice(0, config.k)
 
 
-def finished_run(embeddings: str) -> tuple[str, dict[str, Any]]:
-    """Return the folder of an embedding run, and its account.
-
-    Raises:
-        EmbeddingError: if it is none, is not finished, or has no product.
-    """
-    output = storage.absolute(embeddings)
-    run = read_run(output)
-    if run is None or run.get("job") != JOB:
-        raise EmbeddingError(f"{output} is no finished embedding run; make one with `atlas-ray embed`")
-    if not run["counts"]["products"]:
-        raise EmbeddingError(f"{output}: no product could be embedded; {output}/quarantine says why")
-    return output, run
-
-
-def _vector_of(config: SimilarConfig, run: dict[str, Any]) -> NDArray[np.float32]:
+def _vector_of(config: SimilarConfig, embedded: Embedded) -> NDArray[np.float32]:
     """Embed the picture and the texts of a question."""
-    assert config.model is not None
-    artifact = load_artifact(config.model)
-    made_with = run["identity"]["model_id"]
-    if artifact.id != made_with:
+    model = config.model or embedded.encoder
+    if model is None:
         raise EmbeddingError(
-            f"{config.model} is model {artifact.id}, and {config.embeddings} was made with {made_with}; "
+            f"{config.embeddings} keeps no copy of model {embedded.model_id}, which made it; name that with --model"
+        )
+    network = load_network(model)
+    if network.encoder_id != embedded.model_id:
+        raise EmbeddingError(
+            f"{model} is model {network.encoder_id}, and {config.embeddings} was made with {embedded.model_id}; "
             "give that one, or embed the catalogue with this one"
         )
     given = {PICTURE: config.image, "title": config.title, "description": config.description}
     for name, value in given.items():
-        if value is not None and name not in artifact.modalities:
-            raise EmbeddingError(
-                f"{config.model} reads {' and '.join(artifact.modalities)}; it makes nothing of a {name}"
-            )
-    predictor = PathPredictor(artifact)
+        if value is not None and name not in network.modalities:
+            raise EmbeddingError(f"{model} reads {' and '.join(network.modalities)}; it makes nothing of a {name}")
+    predictor = Embedder(network)
     try:
         with ObjectReader(threads=1) as reader:
             content = None if config.image is None else reader.read(config.image)
-        vectors, refused = predictor.embed([content], {name: [given[name]] for name in artifact.texts})
+        vectors, refused = predictor.embed([content], {name: [given[name]] for name in network.texts})
         if refused:
             raise refused[0]
     except ItemError as error:
         raise EmbeddingError(f"--image {config.image}: {error}") from None
     if not vectors.any():
         raise EmbeddingError("there is nothing in the texts that were given")
-    vector: NDArray[np.float32] = joined_vectors(vectors, artifact.feature_widths)[0]
+    vector: NDArray[np.float32] = joined_vectors(vectors, network.feature_widths)[0]
     return vector

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas_ray.artifacts import load_artifact
 from atlas_ray.embedding.combine import vector_column
+from atlas_ray.embedding.encoders import EncoderSource
 from atlas_ray.modalities.products import texts_of
-from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
+from atlas_ray.prediction.vectors import Embedder
 from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, keep_answered, with_refusals
 from atlas_ray.runtime.progress import tell_span
 
@@ -20,9 +21,9 @@ CARRIED = ("category_path", "split")
 class Embed:
     """Holds the model; decodes, too."""
 
-    def __init__(self, progress: Any, model: str, config: PredictorConfig) -> None:
+    def __init__(self, progress: Any, source: EncoderSource, config: PredictorConfig) -> None:
         self._progress = progress
-        self._predictor = PathPredictor(load_artifact(model), config)
+        self._predictor = Embedder(source.load(), config)
         self._texts = texts_of(self._predictor.modalities)
 
     def __call__(self, table: pa.Table) -> pa.Table:

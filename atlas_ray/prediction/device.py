@@ -1,4 +1,4 @@
-"""Batches that fit the device's memory."""
+"""The device and the number format of a network, and batches that fit the device's memory."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,6 +10,35 @@ from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
 
 Found = TypeVar("Found")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device of a name; of `auto` the GPU if there is one.
+
+    Raises:
+        ConfigError: for an invalid name, or a device that the machine does not have.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigError(f"device {wanted!r}; expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {wanted!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the number format of a name; of `auto` bfloat16 if the device has instructions for it."""
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            flags = torch.cpu.get_capabilities()
+            native = bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 class FittingBatches:

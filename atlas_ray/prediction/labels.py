@@ -12,8 +12,8 @@ from atlas_ray.artifacts import Artifact
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.fusion.policy import FusionNetwork
+from atlas_ray.prediction.device import choose_device, choose_dtype
 from atlas_ray.prediction.networks import Single, build_single, join_outputs, output_of
-from atlas_ray.prediction.paths import choose_device, choose_dtype
 
 
 class LabelPredictor:
@@ -34,7 +34,7 @@ class LabelPredictor:
         dtype = choose_dtype(precision, self._device)
         self._outputs = len(next(iter(artifacts.values())).labels or ())
         self._parts = {
-            name: tuple((artifact.members or {artifact.modalities[0]: artifact}).items())
+            name: tuple((artifact.fused or {artifact.modalities[0]: artifact}).items())
             for name, artifact in artifacts.items()
         }
         self._policies: dict[str, FusionNetwork] = {}

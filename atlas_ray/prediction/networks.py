@@ -1,17 +1,20 @@
 """Networks ready to predict: they encode a batch of products, then search what was encoded.
 
+An encoder alone makes vectors of products.
+
 Dimensions: batch; M modalities; N leaves of the taxonomy that a network was trained on, or labels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from atlas_ray.artifacts import Artifact
+from atlas_ray.artifacts import Artifact, Network
 from atlas_ray.decoding import (
     EXACT_NODE_BUDGET,
     SEARCHES,
@@ -28,38 +31,114 @@ from atlas_ray.models.backbones.backbone import fuse_batch_norm
 from atlas_ray.models.classifier import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionNetwork
+from atlas_ray.models.head import Head
 from atlas_ray.models.text import TextNetwork
 from atlas_ray.prediction.engines import ENGINES
 from atlas_ray.taxonomy.vocabulary import PAD
 
 
-class Inference(ABC):
-    """A network that predicts the category paths or labels of products."""
+class Encoder(ABC):
+    """A network that turns products into vectors."""
 
     modalities: tuple[str, ...]
     """The modalities of a product that it reads: picture, title, description."""
     image_size_px: int = 0
     """Side of the pictures that it reads; 0 if it reads none."""
+    features: int
+    """Width of its vectors."""
+
+    @abstractmethod
+    def encode(self, products: Products) -> Tensor:
+        """Run the network over a batch: (batch, ...)."""
+
+    def vectors(self, products: Products) -> Tensor:
+        """Return the vectors that products are compared by, (batch, features) float32.
+
+        They are the vectors of the modalities, joined in the order of `modalities`, each of length 1, or 0 if a
+        product does not have the modality. That of a picture is the feature grid's mean.
+        """
+        return normalize(pooled(self.encode(products)))
+
+
+class PictureEncoder(Encoder):
+    """The encoder of a model of pictures, which an engine runs."""
+
+    def __init__(self, network: Network, device: torch.device, dtype: torch.dtype, engine: str) -> None:
+        self.modalities, self.image_size_px = network.modalities, network.image_size_px
+        self.features = sum(network.feature_widths)
+        self._device = device
+        model = network.model
+        fuse_batch_norm(model.encoder)
+        model.to(device, dtype).to(memory_format=torch.channels_last)
+        self._encoder = ENGINES[engine].prepare(model.encoder, self.image_size_px)
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the feature grids, (batch, features, rows, columns)."""
+        return self._encoder(products.pixels.to(self._device, non_blocking=True))
+
+
+class TextEncoder(Encoder):
+    """The layers of a model of titles or of descriptions before its last; no engine runs them."""
+
+    def __init__(self, network: Network, device: torch.device, dtype: torch.dtype, engine: str) -> None:  # noqa: ARG002
+        assert network.words is not None
+        self.modalities, self.features = network.modalities, sum(network.feature_widths)
+        self._device = device
+        self._words = network.words
+        self._model: TextNetwork = network.model.to(device, dtype)
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the features of the texts, (batch, features)."""
+        texts = products.text(self.modalities[0])
+        return self._model.features(torch.from_numpy(self._words.encode(texts)).to(self._device))
+
+
+class JoinedEncoder(Encoder):
+    """The encoders of several modalities, each asked about the products that have its modality."""
+
+    def __init__(self, network: Network, device: torch.device, dtype: torch.dtype, engine: str) -> None:
+        self.modalities, self.image_size_px = network.modalities, network.image_size_px
+        self.features = sum(network.feature_widths)
+        self._device = device
+        self._encoders = [build_encoder(network.members[name], device, dtype, engine) for name in self.modalities]
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the vectors."""
+        return self.vectors(products)
+
+    def vectors(self, products: Products) -> Tensor:
+        """Return the vectors that products are compared by, (batch, sum of the encoders' features)."""
+        return side_by_side(self._encoders, products, products.present(self.modalities).to(self._device))
+
+
+def side_by_side(encoders: Iterable[Encoder], products: Products, present: Tensor) -> Tensor:
+    """Return the vectors of encoders of one modality each, side by side, (batch, sum of their features).
+
+    Args:
+        encoders: One for each modality.
+        products: The batch.
+        present: (batch, M) bool, on the encoders' device: which modalities each product has.
+    """
+    parts = []
+    for position, encoder in enumerate(encoders):
+        parts.append(torch.zeros(len(products), encoder.features, device=present.device))
+        rows, encoded = encoded_of(encoder, products, present[:, position])
+        if encoded is not None:
+            parts[-1][rows] = normalize(pooled(encoded))
+    return torch.cat(parts, 1)
+
+
+class Inference(Encoder):
+    """A network that predicts the category paths or labels of products, from what its encoder makes of them."""
+
     attends: bool = False
     """Whether it can tell where in the picture it looked."""
     proposes: bool = False
     """Whether it can spell paths that are not in the taxonomy."""
 
     @abstractmethod
-    def encode(self, products: Products) -> Tensor:
-        """Run the network over a batch, up to what a search begins with: (batch, ...)."""
-
-    @abstractmethod
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
         """Find the best paths of what was encoded."""
-
-    @abstractmethod
-    def vectors(self, products: Products) -> Tensor:
-        """Return the vectors that products are compared by, (batch, width) float32.
-
-        They are the vectors of the modalities, joined in the order of `modalities`, each of length 1, or 0 if a
-        product does not have the modality. That of a picture is the feature grid's mean.
-        """
 
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
         """Return where a network that `attends` looked for each token, (batch, depth, rows, columns)."""
@@ -73,15 +152,16 @@ class Inference(ABC):
 class Single(Inference):
     """A network that reads one modality and has a class for each leaf or label; a subclass may search otherwise."""
 
-    features: int
-    """Width of its features."""
-
-    def __init__(self, artifact: Artifact, device: torch.device) -> None:
-        self.modalities = artifact.modalities
-        self.image_size_px = artifact.image_size_px
-        (self.features,) = artifact.feature_widths
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
+        self._encoder = build_encoder(artifact, device, dtype, engine)
+        self.modalities, self.image_size_px = self._encoder.modalities, self._encoder.image_size_px
+        self.features = self._encoder.features
+        self.model: Any = artifact.model
         self._temperature = artifact.temperature
-        self._device = device
+
+    def encode(self, products: Products) -> Tensor:
+        """Run the encoder."""
+        return self._encoder.encode(products)
 
     def logits(self, encoded: Tensor) -> Tensor:
         """Return the logits of the leaves or labels, (batch, N) float32."""
@@ -98,47 +178,23 @@ class Single(Inference):
         assert scope.classes is not None
         return (self.logits(encoded)[:, scope.classes] / self._temperature).log_softmax(-1)
 
-    def vectors(self, products: Products) -> Tensor:
-        """Return the vectors that products are compared by, (batch, features)."""
-        return normalize(pooled(self.encode(products)))
 
-
-class PictureInference(Single):
-    """A network that reads pictures, and whose encoder is run by an engine."""
-
-    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
-        super().__init__(artifact, device)
-        model = artifact.model
-        fuse_batch_norm(model.encoder)
-        model.to(device, dtype).to(memory_format=torch.channels_last)
-        self._encoder = ENGINES[engine].prepare(model.encoder, self.image_size_px)
-
-    def encode(self, products: Products) -> Tensor:
-        """Return the feature grids, (batch, features, rows, columns)."""
-        return self._encoder(products.pixels.to(self._device, non_blocking=True))
-
-
-class ClassifierInference(PictureInference):
+class ClassifierInference(Single):
     """A classifier of leaves or labels."""
 
-    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
-        super().__init__(artifact, device, dtype, engine)
-        self.model: Classifier = artifact.model
+    model: Classifier
 
     def logits(self, encoded: Tensor) -> Tensor:
         """Return the logits of the leaves or labels, (batch, N) float32."""
         return self.model.classify(encoded).float()
 
 
-class EncoderDecoderInference(PictureInference):
+class EncoderDecoderInference(Single):
     """An encoder-decoder, which spells paths."""
 
     attends = True
     proposes = True
-
-    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
-        super().__init__(artifact, device, dtype, engine)
-        self.model: EncoderDecoder = artifact.model
+    model: EncoderDecoder
 
     def _step(self, encoded: Tensor) -> DecoderStep:
         return DecoderStep(self.model, self.model.decoder.grid(encoded))
@@ -169,18 +225,9 @@ class EncoderDecoderInference(PictureInference):
 
 
 class TextInference(Single):
-    """A model of titles or of descriptions; it has no encoder for an engine to run."""
+    """A model of titles or of descriptions."""
 
-    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:  # noqa: ARG002
-        super().__init__(artifact, device)
-        assert artifact.words is not None
-        self._words = artifact.words
-        self.model: TextNetwork = artifact.model.to(device, dtype)
-
-    def encode(self, products: Products) -> Tensor:
-        """Return the features of the texts, (batch, hidden_dim)."""
-        texts = products.text(self.modalities[0])
-        return self.model.features(torch.from_numpy(self._words.encode(texts)).to(self._device))
+    model: TextNetwork
 
     def logits(self, encoded: Tensor) -> Tensor:
         """Return the logits of the leaves or labels, (batch, N) float32."""
@@ -224,7 +271,7 @@ def output_of(
     return ModalityOutput(scores, features)
 
 
-def encoded_of(member: Single, products: Products, present: Tensor) -> tuple[Tensor, Tensor | None]:
+def encoded_of(member: Encoder, products: Products, present: Tensor) -> tuple[Tensor, Tensor | None]:
     """Encode the products that have a model's modality; return their rows, and the result unless there are none."""
     rows = present.nonzero()[:, 0]
     if not len(rows):
@@ -239,15 +286,16 @@ class FusedInference(Inference):
         self._policy: FusionNetwork = artifact.model.to(device)
         self._temperature = artifact.temperature
         self._device = device
-        self.modalities = artifact.modalities
-        self.image_size_px = artifact.image_size_px
-        self._members = {name: build_single(artifact.members[name], device, dtype, engine) for name in self.modalities}
+        self.modalities, self.image_size_px = artifact.modalities, artifact.image_size_px
+        self.features = sum(artifact.feature_widths)
+        fused = artifact.fused
+        self._members = {name: build_single(fused[name], device, dtype, engine) for name in self.modalities}
         self._scopes = {
             name: Scope.of(
                 artifact.taxonomy,
-                artifact.members[name].vocabulary,
+                fused[name].vocabulary,
                 device,
-                trained_on=None if artifact.members[name].spells else artifact.taxonomy,
+                trained_on=None if fused[name].spells else artifact.taxonomy,
             )
             for name in self.modalities
             if artifact.labels is None
@@ -255,7 +303,7 @@ class FusedInference(Inference):
         picture = self._members.get(PICTURE)
         self.attends = bool(picture and picture.attends)
         if picture:  # it may number the names in another order than the fused model does
-            number = {token: place for place, token in enumerate(artifact.members[PICTURE].vocabulary.tokens)}
+            number = {token: place for place, token in enumerate(fused[PICTURE].vocabulary.tokens)}
             picture_tokens = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
             self._picture_token = torch.tensor(picture_tokens, device=device)
 
@@ -274,14 +322,7 @@ class FusedInference(Inference):
 
     def vectors(self, products: Products) -> Tensor:
         """Return the vectors that products are compared by, (batch, sum of the members' features)."""
-        present = products.present(self.modalities).to(self._device)
-        parts = []
-        for position, member in enumerate(self._members.values()):
-            parts.append(torch.zeros(len(products), member.features, device=self._device))
-            rows, encoded = encoded_of(member, products, present[:, position])
-            if encoded is not None:
-                parts[-1][rows] = normalize(pooled(encoded))
-        return torch.cat(parts, 1)
+        return side_by_side(self._members.values(), products, products.present(self.modalities).to(self._device))
 
     def encode(self, products: Products) -> Tensor:
         """Return the fused logits, (batch, N)."""
@@ -299,6 +340,32 @@ class FusedInference(Inference):
         return picture.maps(products, picture.encode(products), self._picture_token[tokens])
 
 
+class HeadInference(Inference):
+    """A head, over the vectors of one or several modalities. What it encodes to are the vectors."""
+
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> None:
+        self._encoder = JoinedEncoder(artifact, device, dtype, engine)
+        self.modalities, self.image_size_px = self._encoder.modalities, self._encoder.image_size_px
+        self.features = self._encoder.features
+        self._head: Head = artifact.model.to(device)
+        self._temperature = artifact.temperature
+
+    def encode(self, products: Products) -> Tensor:
+        """Return the vectors, (batch, features)."""
+        return self._encoder.vectors(products)
+
+    def vectors(self, products: Products) -> Tensor:
+        """Return the vectors that products are compared by, (batch, features)."""
+        return self._encoder.vectors(products)
+
+    def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
+        """Find the best paths."""
+        assert scope.classes is not None
+        return classes_search(
+            self._head(encoded), scope.classes, scope.tree, top_k=top_k, temperature=self._temperature
+        )
+
+
 def join_outputs(
     policy: FusionNetwork, outputs: Sequence[ModalityOutput], present: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -307,6 +374,15 @@ def join_outputs(
     return scores, present, torch.cat([output.features for output in outputs], 1) if policy.config.widths else None
 
 
+ENCODERS: dict[str, Callable[[Network, torch.device, torch.dtype, str], Encoder]] = {
+    "encoder": PictureEncoder,
+    "classifier": PictureEncoder,
+    "encoder-decoder": PictureEncoder,
+    "text": TextEncoder,
+    "fusion": JoinedEncoder,
+    "head": JoinedEncoder,
+}
+"""The encoder of each of `atlas_ray.artifacts.kinds.VECTOR_KINDS`."""
 SINGLES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Single]] = {
     "classifier": ClassifierInference,
     "encoder-decoder": EncoderDecoderInference,
@@ -316,8 +392,15 @@ SINGLES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Single]]
 INFERENCES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Inference]] = {
     **SINGLES,
     "fusion": FusedInference,
+    "head": HeadInference,
 }
 """The inference of each of `atlas_ray.artifacts.kinds.PATH_KINDS`."""
+
+
+def build_encoder(network: Network, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Encoder:
+    """Prepare what turns products into vectors; the network is changed."""
+    network.model.eval().requires_grad_(False)
+    return ENCODERS[network.kind](network, device, dtype, engine)
 
 
 def build_single(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Single:

@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas_ray.artifacts import ZoomArtifact
-from atlas_ray.prediction.device import FittingBatches
-from atlas_ray.prediction.paths import choose_device, choose_dtype
+from atlas_ray.prediction.device import FittingBatches, choose_device, choose_dtype
 
 
 class ZoomPredictor:

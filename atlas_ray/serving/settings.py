@@ -10,7 +10,7 @@ from typing import Any, Self
 from atlas_ray.errors import ConfigError
 from atlas_ray.io import storage, stores
 from atlas_ray.io.addresses import AddressRule
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.settings import Settings, build_settings, setting
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")

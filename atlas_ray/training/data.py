@@ -117,8 +117,7 @@ def _labelled(
         keys.append(product_keys(chosen["product_id"].filter(pa.array(used)).to_pylist()))
     count = int(counts.sum())
     if repeat_rare and count:
-        scarcity = counts[counts > 0].mean() / np.maximum(counts, 1)
-        repeats = np.clip(np.rint(np.sqrt(scarcity)), 1, MAX_REPEATS).astype(np.int64)
+        repeats = repeats_of(counts)
         explode = functools.partial(explode, repeats=repeats)
         count = int((counts * repeats).sum())
 
@@ -134,6 +133,17 @@ def _labelled(
         stream, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted,
         table.unusable_rows, tuple(table.losses),
     )  # fmt: skip
+
+
+def repeats_of(counts: Integers) -> Integers:
+    """Return how often to show the examples of each leaf, (leaves,): sqrt(mean / count), at most `MAX_REPEATS`.
+
+    Args:
+        counts: (leaves,) the number of examples of each, of which some leaf has any.
+    """
+    scarcity = counts[counts > 0].mean() / np.maximum(counts, 1)
+    repeats: Integers = np.clip(np.rint(np.sqrt(scarcity)), 1, MAX_REPEATS).astype(np.int64)
+    return repeats
 
 
 def _repeated(table: Table, keys: "np.ndarray[Any, np.dtype[np.uint64]]", split: str) -> str:

@@ -17,7 +17,7 @@ import ray.data
 import torch
 from ray.data import RandomSeedConfig
 
-from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_fusion_artifact
+from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_joint_artifact
 from atlas_ray.errors import CatalogError, NotFiniteError, tell
 from atlas_ray.formats.fitted import FUSED, Fitted, product_keys
 from atlas_ray.io import storage
@@ -25,8 +25,8 @@ from atlas_ray.io.lease import holding
 from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.models.fusion import POLICIES
 from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
+from atlas_ray.prediction.device import choose_device, choose_dtype
 from atlas_ray.prediction.networks import FusedInference
-from atlas_ray.prediction.paths import choose_device, choose_dtype
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.labelled import BATCH, batches_of, products_of, stream_labelled
 from atlas_ray.runtime.progress import ProgressDisplay
@@ -39,7 +39,7 @@ from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, m
 from atlas_ray.taxonomy.labels import Targets
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.loop import Plan
-from atlas_ray.training.packing import pack_outputs, unpack_outputs
+from atlas_ray.training.packing import pack_outputs, packed_width, unpack_outputs
 from atlas_ray.training.run import (
     CHECKPOINTS,
     SETTINGS,
@@ -140,7 +140,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         metrics["fit_accuracy"] = _accuracy(network, outputs.dataset)
     else:
         metrics["fit_micro_f1"] = _micro_f1(network, outputs.dataset)
-    model_id = save_fusion_artifact(
+    model_id = save_joint_artifact(
         output, network, config.members, taxonomy=taxonomy, metrics=metrics, labels=space,
         fitted=_fitted(members, outputs.dataset),
     )  # fmt: skip
@@ -324,7 +324,7 @@ def _fit(
     steps = learned.count() // config.batch_size
     plan = Plan(
         config, taxonomy.to_json(), steps,
-        fusion=shape, labels=space.names if space else (), leaf_counts=leaf_counts,
+        shape=shape, input_width=packed_width(shape), labels=space.names if space else (), leaf_counts=leaf_counts,
         environment=mlflow_environment(),
     )  # fmt: skip
     shuffled = learned.random_shuffle(seed=RandomSeedConfig(seed=config.seed, reseed_after_execution=True))

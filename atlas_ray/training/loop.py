@@ -20,7 +20,8 @@ from atlas_ray.io import storage
 from atlas_ray.metrics import FIGURES, MAX_LOSS
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.fusion.policy import FusionConfig
-from atlas_ray.prediction.paths import choose_dtype
+from atlas_ray.models.head import HeadConfig
+from atlas_ray.prediction.device import choose_dtype
 from atlas_ray.runtime.tables import write_quarantine
 from atlas_ray.schemas import quarantine_row
 from atlas_ray.settings import flag_of
@@ -29,7 +30,6 @@ from atlas_ray.training.augment import augment
 from atlas_ray.training.batches import Batches, Examples
 from atlas_ray.training.networks import load_weights
 from atlas_ray.training.objectives import Objective, build_objective
-from atlas_ray.training.packing import packed_width
 from atlas_ray.training.schedule import apply_rate, rate_at
 from atlas_ray.training.settings import TrainConfig
 from atlas_ray.training.tracker import Tracker
@@ -46,8 +46,12 @@ class Plan:
     steps_per_epoch: int
     words: WordIndex | None = None
     """The vocabulary of a model of texts."""
-    fusion: FusionConfig | None = None
-    """The shape of a policy that fuses models."""
+    shape: FusionConfig | HeadConfig | None = None
+    """The shape of a policy that fuses models, or of a head."""
+    input_width: int = 0
+    """The numbers in an input of these; 0 for pictures and words."""
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors of the network that are not learned but known before."""
     labels: tuple[str, ...] = ()
     """The labels of a model of labels."""
     leaf_counts: tuple[int, ...] = ()
@@ -74,8 +78,8 @@ def blank_example(plan: Plan) -> tuple[Tensor, Tensor]:
     label = torch.zeros(len(plan.labels), dtype=torch.bool) if plan.labels else torch.zeros((), dtype=torch.int64)
     if plan.words is not None:
         return torch.zeros(plan.words.length, dtype=torch.int32), label
-    if plan.fusion is not None:
-        return torch.ones(packed_width(plan.fusion)), label
+    if plan.input_width:
+        return torch.ones(plan.input_width), label
     assert plan.config.of_pictures is not None
     size = plan.config.of_pictures.image_size_px
     return torch.zeros((3, size, size), dtype=torch.uint8), label
@@ -126,8 +130,9 @@ class Worker:
         self.is_rank_zero = self.rank == 0
         taxonomy = Taxonomy.from_json(plan.taxonomy_json, source="the training plan")
         space = LabelSpace(taxonomy, plan.labels) if plan.labels else None
-        self.objective = build_objective(config, taxonomy, device, plan.words, plan.fusion, space)
+        self.objective = build_objective(config, taxonomy, device, plan.words, plan.shape, space)
         load_weights(self.objective.network, config, plan.words)
+        self.objective.network.load_state_dict(plan.known, strict=False)
         pictures = config.of_pictures
         if self.world > 1 and pictures and pictures.sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.objective.network)

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from atlas_ray.artifacts.kinds import KINDS
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
 from atlas_ray.models.encoder_decoder import EncoderDecoder
-from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
+from atlas_ray.models.fusion.policy import FusionConfig
+from atlas_ray.models.head import HeadConfig
 from atlas_ray.models.path_model import PathModel
 from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.models.weights import load_backbone_weights, load_word_vectors
@@ -29,7 +31,7 @@ def build_network(
     config: TrainConfig,
     taxonomy: Taxonomy,
     words: WordIndex | None = None,
-    fusion: FusionConfig | None = None,
+    shape: FusionConfig | HeadConfig | None = None,
     space: LabelSpace | None = None,
 ) -> PathModel:
     """Build the network of these settings, with random weights.
@@ -38,11 +40,12 @@ def build_network(
         config: The settings.
         taxonomy: The taxonomy, whose leaves are the classes and whose names are the tokens.
         words: The vocabulary of a model of texts.
-        fusion: The shape of a policy.
+        shape: The shape of a policy or a head.
         space: The labels of a model of labels.
     """
-    if fusion is not None:
-        return build_fusion(fusion)
+    if shape is not None:
+        network: PathModel = KINDS[config.model].network(shape)
+        return network
     outputs = len(space or taxonomy.leaves)
     return NETWORKS[config.model](config, outputs, taxonomy, words)
 
@@ -84,4 +87,5 @@ NETWORKS: dict[str, Callable[..., PathModel]] = {
     "encoder-decoder": _encoder_decoder,
     "text": _text,
 }
-"""The function that builds the network of each kind of `atlas_ray.training.settings.TRAININGS`, but for policies."""
+"""The function that builds the network of each kind of `atlas_ray.training.settings.TRAININGS`, unless its shape is
+given."""

@@ -16,6 +16,7 @@ from atlas_ray.metrics import MicroF1, compare
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionConfig
+from atlas_ray.models.head import HeadConfig
 from atlas_ray.models.path_model import PathModel
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
@@ -82,11 +83,11 @@ def build_objective(
     taxonomy: Taxonomy,
     device: torch.device,
     words: WordIndex | None = None,
-    fusion: FusionConfig | None = None,
+    shape: FusionConfig | HeadConfig | None = None,
     space: LabelSpace | None = None,
 ) -> Objective:
     """Build the network of these settings, as `build_network`, with its loss, on a device."""
-    network = build_network(config, taxonomy, words, fusion, space)
+    network = build_network(config, taxonomy, words, shape, space)
     network.to(memory_format=torch.channels_last)
     objectives = OBJECTIVES if space is None else LABEL_OBJECTIVES
     return objectives[config.model](config, taxonomy, network, device).to(device)
@@ -157,6 +158,14 @@ class LabelsObjective(ClassesObjective):
         """Turn the sums of `count` over all examples into figures."""
         micro = MicroF1.of(*sums)
         return {"val_micro_f1": micro.f1, "val_micro_precision": micro.precision, "val_micro_recall": micro.recall}
+
+
+class HeadObjective(ClassesObjective):
+    """Categorical cross-entropy of a head, which has no encoder; its inputs are vectors, (batch, width) float32."""
+
+    def parts(self) -> tuple[nn.Module, nn.Module]:
+        """Return an empty encoder, and the head."""
+        return nn.Identity(), self.network
 
 
 class PolicyObjective(ClassesObjective):
@@ -268,6 +277,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "encoder-decoder": EncoderDecoderObjective,
     "text": ClassesObjective,
     "fusion": PolicyObjective,
+    "head": HeadObjective,
 }
 """The objectives of models of category paths, by the kinds of `atlas_ray.training.settings.TRAININGS`."""
 LABEL_OBJECTIVES: dict[str, Callable[..., Objective]] = {

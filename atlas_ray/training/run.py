@@ -85,7 +85,7 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
         forget(output)
     if done := finished(output, settings):
         return done
-    taxonomy = _taxonomy(config)
+    taxonomy = taxonomy_of(config.taxonomy, config.catalog)
     environment = mlflow_environment()
     labelled = _labelled(config, "train", taxonomy, repeat_rare=config.balance == "sampling")
     for line in labelled.losses:
@@ -305,14 +305,17 @@ def _largest_batch(count: int) -> int:
     return 1 << (count.bit_length() - 1)
 
 
-def _taxonomy(config: EncoderTraining) -> Taxonomy:
-    if config.taxonomy:
-        return read_taxonomy(config.taxonomy)
-    uri = storage.join(config.catalog, "taxonomy.json")
+def taxonomy_of(taxonomy: str | None, catalog: str) -> Taxonomy:
+    """Read the taxonomy of the settings, or a catalogue's own.
+
+    Raises:
+        CatalogError: if the catalogue has none.
+    """
+    if taxonomy:
+        return read_taxonomy(taxonomy)
+    uri = storage.join(catalog, "taxonomy.json")
     if not storage.exists(uri):
-        raise CatalogError(
-            f"{config.catalog} holds no taxonomy.json (no product is labelled); name one with --taxonomy"
-        )
+        raise CatalogError(f"{catalog} holds no taxonomy.json (no product is labelled); name one with --taxonomy")
     return read_taxonomy(uri)
 
 

@@ -19,9 +19,9 @@ from atlas_ray.models.fusion import POLICIES
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy.labels import TARGETS
 
-URIS = ("catalog", "output", "taxonomy", "weights", "word_vectors", *MODALITIES)
+URIS = ("catalog", "output", "taxonomy", "weights", "word_vectors", "embeddings", *MODALITIES)
 """Fields that name files or folders."""
-NO_URIS = (None, "none", "imagenet", "package")
+NO_URIS = (None, "", "none", "imagenet", "package")
 """Values of these fields that name none."""
 
 
@@ -415,10 +415,34 @@ class FusionTraining(TrainConfig):
         return {name: uri for name, uri in given.items() if uri}
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadTraining(TrainConfig):
+    """The head, which tells leaf paths apart by vectors."""
+
+    model: ClassVar[str] = "head"
+    examples: ClassVar[str] = "products"
+    variant: ClassVar[str] = "embeddings"
+    embeddings: str = setting("vectors that are learned from: the output of `atlas-ray embed`")
+    catalog: str = setting(
+        "catalogue with the products' labels and splits as they are now; those of the vectors if not given", ""
+    )
+    taxonomy: str | None = setting("taxonomy whose leaves are learned; the catalogue's own if not given", None)
+    hidden_dim: int = setting("width of a hidden layer; 0: none, a logistic regression", 0, low=0, high=65_536)
+    dropout: float = setting("share of values that are dropped before the last layer", 0.5, low=0, high=0.99)
+    epochs: int = _other("epochs", 20)
+    batch_size: int = _other("batch_size", 64, "products in an optimizer step, over all workers together")
+    decoder_lr: float = _other("decoder_lr", 1e-3, "learning rate")
+    weight_decay: float = _other("weight_decay", 0.1)
+    schedule: str = _other("schedule", "one-cycle")
+    precision: str = _other("precision", "float32")
+
+
 TRAININGS: dict[str, type[Any]] = {
     kind.model: kind
-    for kind in (EncoderDecoderTraining, ClassifierTraining, ImageLabelsTraining, TextTraining, FusionTraining)
-}
+    for kind in (
+        EncoderDecoderTraining, ClassifierTraining, ImageLabelsTraining, TextTraining, FusionTraining, HeadTraining,
+    )
+}  # fmt: skip
 """The settings of each kind of model, by the kind's name."""
 Training = EncoderTraining | FusionTraining
 """The settings of any kind of model."""

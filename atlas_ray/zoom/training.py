@@ -21,7 +21,7 @@ from atlas_ray.metrics import MAX_LOSS
 from atlas_ray.metrics.zoom import choose_threshold, threshold_interval
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.prediction.paths import choose_device, choose_dtype
+from atlas_ray.prediction.device import choose_device, choose_dtype
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.reports.zoom import zoom_scores
 from atlas_ray.runtime.tables import write_quarantine

@@ -12,7 +12,7 @@ from atlas_ray.artifacts import (
     load_artifact,
     load_zoom_artifact,
     save_artifact,
-    save_fusion_artifact,
+    save_joint_artifact,
     save_zoom_artifact,
     saving,
 )
@@ -128,7 +128,7 @@ def save_again(uri: str, source: str, name: str, value: float) -> None:
         artifact.model.state_dict()[name].view(-1)[3] = value
     members = {part: f"{source}/{part}" for part in artifact.members}
     if isinstance(artifact.model, FusionNetwork):
-        save_fusion_artifact(uri, artifact.model, members, taxonomy=artifact.taxonomy, metrics={})
+        save_joint_artifact(uri, artifact.model, members, taxonomy=artifact.taxonomy, metrics={})
         return
     save_artifact(
         uri, artifact.model, vocabulary=artifact.vocabulary, taxonomy=artifact.taxonomy, metrics={},
@@ -155,7 +155,7 @@ def of_all(folder: Path, taxonomy: Taxonomy) -> tuple[str, str]:
     fused = make_fused(folder, taxonomy)
     shape = FusionConfig(**(load_artifact(fused).model.config.to_dict() | {"policy": "ridge"}))
     members = {name: f"{fused}/{name}" for name in shape.names}
-    save_fusion_artifact(str(folder / "ridge"), build_fusion(shape), members, taxonomy=taxonomy, metrics={})
+    save_joint_artifact(str(folder / "ridge"), build_fusion(shape), members, taxonomy=taxonomy, metrics={})
     return str(folder / "ridge"), "ridge.weight"
 
 

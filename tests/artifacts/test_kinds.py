@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 import atlas_ray
-from atlas_ray.artifacts.kinds import KINDS, MEMBER_KINDS, PATH_KINDS
+from atlas_ray.artifacts.kinds import ENCODER_KINDS, KINDS, MEMBER_KINDS, PATH_KINDS, VECTOR_KINDS
 from atlas_ray.models.zoom import ZoomNetwork
-from atlas_ray.prediction.networks import INFERENCES, SINGLES
+from atlas_ray.prediction.networks import ENCODERS, INFERENCES, SINGLES
 from atlas_ray.training.networks import NETWORKS
 from atlas_ray.training.objectives import LABEL_OBJECTIVES, OBJECTIVES
 from atlas_ray.training.settings import TRAININGS
@@ -46,7 +46,8 @@ def test_hardly_any_code_asks_what_kind_a_model_is() -> None:
 def test_every_kind_has_its_inference_and_its_training() -> None:
     assert INFERENCES.keys() == set(PATH_KINDS)
     assert SINGLES.keys() == set(MEMBER_KINDS)
+    assert ENCODERS.keys() == set(VECTOR_KINDS) > set(ENCODER_KINDS)
     assert TRAININGS.keys() == {*PATH_KINDS, "image-labels"}  # its network is a classifier
-    assert NETWORKS.keys() == TRAININGS.keys() - {"fusion"}  # whose network comes from the policy
+    assert NETWORKS.keys() == {name for name in TRAININGS if name not in KINDS or not KINDS[name].has_members}
     assert OBJECTIVES.keys() | LABEL_OBJECTIVES.keys() == TRAININGS.keys()
     assert KINDS["zoom"].network is ZoomNetwork

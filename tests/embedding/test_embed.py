@@ -102,7 +102,7 @@ def test_every_product_has_a_vector_or_a_reason(embedded: Path, planted: str, sm
         assert row["model_id"] == model_id
         assert np.linalg.norm(row["vector"]) == pytest.approx(1, abs=1e-5)
     assert sorted(path.name for path in embedded.iterdir()) == [
-        "embed.json", "embeddings", "index", "quarantine", "run.json",
+        "embed.json", "embeddings", "encoder", "index", "quarantine", "run.json",
     ]  # fmt: skip
 
 
@@ -216,7 +216,7 @@ def test_a_picture_under_two_labels_is_a_likely_error(
         (["--image", "nothing.jpg", "--model", "{model}"], "--image nothing.jpg: not_found"),
         (["--image", "{model}/model.json", "--model", "{model}"], "not_an_image"),
         (["--image", "http://127.0.0.1/a.jpg", "--model", "{model}"], "unsupported_uri"),
-        (["--image", "nothing.jpg"], "needs --model"),
+        (["--image", "nothing.jpg"], "--image nothing.jpg: not_found"),
         (["--title", "red", "--model", "{model}"], "reads picture; it makes nothing of a title"),
         (["--image", "nothing.jpg", "--model", "{other}"], "was made with"),
         (["--product-id", "bare", "--label-errors"], "expected one question"),

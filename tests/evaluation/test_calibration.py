@@ -8,8 +8,8 @@ import pytest
 from scipy.special import log_softmax
 
 from atlas_ray.arrays import tagged
-from atlas_ray.evaluation.calibration import TOP_K, _PictureScores
 from atlas_ray.metrics.calibration import tempered
+from atlas_ray.prediction.calibration import TOP_K, PictureScores
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT
 from atlas_ray.scoring.combine import JOINED, combine
 from atlas_ray.taxonomy import Taxonomy
@@ -52,7 +52,7 @@ def test_answers_are_those_of_a_scoring_run(factor: float) -> None:
     log_p[dead] = log_p[product[dead]]  # by a product's texts, which are the same for all of its pictures
     order = np.argsort(-log_p, axis=1, kind="stable")
     names = np.array([f"p{number:03}" for number in product], dtype=object)
-    said = _PictureScores.of({
+    said = PictureScores.of({
         "leaf": np.concatenate([order, np.full((150, 1), -1)], 1),
         "log_p": np.concatenate([np.take_along_axis(log_p, order, 1), np.full((150, 1), -np.inf)], 1),
         "label": product % LEAVES, "product": names, "seen": ~dead, "left_out": np.ones(150),

@@ -15,7 +15,7 @@ from atlas_ray.evaluation.paths import evaluate
 from atlas_ray.io import storage
 from atlas_ray.migration.run import migrate
 from atlas_ray.migration.settings import MigrateConfig
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, PRODUCTS, UNDETERMINED
 from atlas_ray.scoring.run import score

@@ -13,7 +13,8 @@ from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.prediction.columns import COLUMNS, answer_table
-from atlas_ray.prediction.paths import PathPredictor, PredictorConfig, choose_device, choose_dtype
+from atlas_ray.prediction.device import choose_device, choose_dtype
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.schemas import PREDICTIONS
 from atlas_ray.taxonomy import Taxonomy
@@ -164,7 +165,7 @@ class Broken:
 
     def __init__(self, made: PathPredictor, monkeypatch: pytest.MonkeyPatch, *, most: int = 1000) -> None:
         self.sizes: list[int] = []
-        whole = made._inference.encode
+        whole = made._encoder.encode
 
         def encode(products: Products) -> torch.Tensor:
             self.sizes.append(len(products))
@@ -174,7 +175,7 @@ class Broken:
             dark = products.pixels.float().mean((1, 2, 3)) < 20
             return torch.where(dark.view(-1, *[1] * (encoded.ndim - 1)), torch.nan, encoded)
 
-        monkeypatch.setattr(made._inference, "encode", encode)
+        monkeypatch.setattr(made._encoder, "encode", encode)
 
 
 def dark() -> bytes:

@@ -16,7 +16,7 @@ from atlas_ray.artifacts import save_zoom_artifact
 from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError, OutputError
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.checkpoint import CHECKPOINT
 from atlas_ray.runtime.job import Job

@@ -10,11 +10,12 @@ import torch
 
 from atlas_ray.artifacts import load_artifact, save_artifact, save_zoom_artifact
 from atlas_ray.cli.main import main
+from atlas_ray.embedding.encoders import EncoderSource
 from atlas_ray.embedding.vectors import Embed
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block
 from atlas_ray.serving.gateway import CategorizeOptions, _result
 from atlas_ray.serving.model import Model
@@ -93,7 +94,7 @@ def test_one_picture_goes_to_quarantine_and_no_other(
     small_model: str, garments: Taxonomy, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
     stage = Predict(Board(), spec(small_model, garments))
-    break_encode(stage._predictor._inference, monkeypatch, 1)
+    break_encode(stage._predictor._encoder, monkeypatch, 1)
     table = decode_block(block(), (32,), PictureLimits()) if apart else block()
     out = stage(table)
     assert codes(out) == [*WANTED, ("decode", "not_an_image")]
@@ -106,21 +107,21 @@ def test_a_reason_of_an_earlier_stage_stays_beside_texts(
 ) -> None:
     stage = Predict(Board(), spec(make_fused(tmp_path, garments), garments, ("title", "description")))
     said: list[str | None] = ["red shirt"] * 6
-    whole = stage._predictor._inference.encode
+    whole = stage._predictor._encoder.encode
 
     def encode(products: Any) -> torch.Tensor:
         bad = [title == "wrong" for title in products.texts["title"]]
         return torch.where(torch.tensor(bad)[:, None], torch.nan, whole(products))
 
-    monkeypatch.setattr(stage._predictor._inference, "encode", encode)
+    monkeypatch.setattr(stage._predictor._encoder, "encode", encode)
     out = stage(block(title=["red shirt", "wrong", "wrong", *said[3:]], description=said))
     assert codes(out) == [*WANTED, (None, None)]
     assert out["picture_error"].to_pylist()[5].startswith("not_an_image")
 
 
 def test_a_vector_of_no_numbers_goes_to_quarantine(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Embed(Board(), small_model, CONFIG)
-    break_encode(stage._predictor._inference, monkeypatch, 1)
+    stage = Embed(Board(), EncoderSource(small_model), CONFIG)
+    break_encode(stage._predictor._encoder, monkeypatch, 1)
     nothing: list[str | None] = [None] * 6
     table = block(split=nothing).append_column("category_path", pa.nulls(6, pa.list_(pa.string())))
     out = stage(table)
@@ -176,7 +177,7 @@ def overflowing(uri: str, source: str) -> str:
 
 def test_one_question_fails_where_one_answer_is_no_number(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(small_model, CONFIG)
-    break_encode(model._predictor._inference, monkeypatch, 1)
+    break_encode(model._predictor._encoder, monkeypatch, 1)
     pixels = model._predictor.decode(PICTURES[:2])[0].numpy()
     for explain in (False, True):
         good, bad = model._answers_or_errors(

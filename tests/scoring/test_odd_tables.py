@@ -19,7 +19,7 @@ from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.errors import CatalogError
 from atlas_ray.formats.tables import open_table
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.tables import UNUSABLE
 from atlas_ray.schemas import IMAGES, image_ids

@@ -17,7 +17,7 @@ from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, AuditError, CatalogError, ConfigError, OutputError, TaxonomyError
 from atlas_ray.io import storage
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.checkpoint import recover
 from atlas_ray.schemas import CATEGORIZED, PREDICTIONS, QUARANTINE

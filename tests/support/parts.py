@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from atlas_ray.artifacts import save_artifact, save_fusion_artifact
+from atlas_ray.artifacts import save_artifact, save_joint_artifact
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
 from atlas_ray.models.encoder_decoder import EncoderDecoder
@@ -66,7 +66,7 @@ def make_fused(folder: Path, taxonomy: Taxonomy) -> str:
         make_text_artifact(members[field], taxonomy, field, ["red", "blue", "shirt", "saree"])
     shape = FusionConfig(modalities="+".join(members), outputs=len(taxonomy.leaves), policy="mean")
     uri = str(folder / "fused")
-    save_fusion_artifact(uri, build_fusion(shape), members, taxonomy=taxonomy, metrics={})
+    save_joint_artifact(uri, build_fusion(shape), members, taxonomy=taxonomy, metrics={})
     return uri
 
 

@@ -267,7 +267,7 @@ def test_mistakes_are_told(described: str, members: dict[str, str], fused: str, 
         fusion(described, {"title": members["title"]}, output)
     with pytest.raises(ArtifactError, match="a model of the title; expected one of the description"):
         train_fusion(fusion(described, {**members, "description": members["title"]}, output))
-    with pytest.raises(ArtifactError, match="a fused model cannot be fused again"):
+    with pytest.raises(ArtifactError, match="a model over other models cannot be fused again"):
         train_fusion(fusion(described, {**members, "picture": fused}, output))
     make_artifact(str(tmp_path / "other"), Taxonomy([("A",), ("B",)], name="other"))
     with pytest.raises(ArtifactError, match="trained on taxonomy"):
@@ -283,7 +283,7 @@ def test_a_changed_member_is_refused(fused: str, members: dict[str, str], tmp_pa
     shutil.copytree(fused, copy)
     shutil.rmtree(copy / "title")
     shutil.copytree(members["description"], copy / "title")
-    with pytest.raises(ArtifactError, match="the policy was fitted on"):
+    with pytest.raises(ArtifactError, match="was learned from"):
         load_artifact(str(copy))
     document = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps(document | {"members": {}}))

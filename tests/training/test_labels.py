@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from atlas_ray.artifacts import load_artifact, save_fusion_artifact
+from atlas_ray.artifacts import load_artifact, save_joint_artifact
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, ConfigError, OutputError
 from atlas_ray.evaluation.calibration import calibrate
@@ -59,7 +59,7 @@ def fused(described: str, members: dict[str, str], tmp_path_factory: pytest.Temp
     assert title.labels is not None
     shape = FusionConfig(modalities="title+description", outputs=len(title.labels), policy="mean", target="labels")
     texts = {name: members[name] for name in ("title", "description")}
-    save_fusion_artifact(
+    save_joint_artifact(
         str(folder / "mean"), build_fusion(shape), texts, taxonomy=title.taxonomy, metrics={}, labels=title.labels
     )
     train_fusion(fusion(described, members, str(folder / "network"), policy="network", epochs=1))
@@ -204,7 +204,7 @@ def test_mistakes_are_told(
     for changed, reason in (
         ({"picture": paths}, "a model of category paths, the others are of labels|of labels, the others are of categ"),
         ({"description": others}, "with the same --min-products"),
-        ({"picture": fused["mean"]}, "a fused model cannot be fused again"),
+        ({"picture": fused["mean"]}, "a model over other models cannot be fused again"),
     ):
         with pytest.raises(ArtifactError, match=reason):
             train_fusion(fusion(described, {**members, **changed}, output))

@@ -362,7 +362,7 @@ def test_a_policy_learns_without_modalities(policy: str, share: float, monkeypat
     config = FusionTraining(
         catalog="c", output="o", picture="p", title="t", description="d", policy=policy, modality_dropout=share
     )
-    objective = build_objective(config, TAXONOMY, CPU, fusion=shape)
+    objective = build_objective(config, TAXONOMY, CPU, shape=shape)
     log_p = torch.randn(products, 3, outputs).log_softmax(-1)
     there = torch.ones(products, 3, dtype=torch.bool)
     there[: products // 2, 2] = False  # half have no description

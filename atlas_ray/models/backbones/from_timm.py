@@ -133,6 +133,7 @@ def examine(name: str) -> Examined:
         blocks=tuple(blocks),
         own_prefix=f"{NETWORK}.{NETWORK}.",
         other_weights=tuple(f"{part}." for part in dict.fromkeys((*unused, *heads))),
+        image_size_px=(network.pretrained_cfg.get("input_size") or (3, 224, 224))[-1],
         mean=tuple(network.pretrained_cfg.get("mean") or IMAGENET_MEAN),
         std=tuple(network.pretrained_cfg.get("std") or IMAGENET_STD),
     )
