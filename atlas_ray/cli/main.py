@@ -70,6 +70,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
             "fusion",
             resumes=True,
         ),
+        "train head": Command(
+            "train_head", "train a classifier over the vectors of `embed`, in seconds", "head", resumes=True
+        ),
         "train zoom": Command("train_zoom", "train the filter that tells zoomed pictures from normal ones"),
         "tune classifier": Command(
             "tune", "search settings of the model that tells leaf paths apart", "classifier", resumes=True

@@ -2,10 +2,13 @@
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from atlas_ray.cli.command import EXIT_OK
 from atlas_ray.settings import COMMAND_LINE, add_flags, build_settings, flags_given, read_settings
+
+if TYPE_CHECKING:
+    from atlas_ray.training.run import TrainReport
 
 Config = TypeVar("Config")
 
@@ -31,7 +34,6 @@ def run(options: argparse.Namespace) -> int:
 
     config = training_of(options, TRAININGS[options.model_kind])
 
-    from atlas_ray.metrics import FIGURES
     from atlas_ray.training.run import train
 
     report = train(config, fresh=options.fresh)
@@ -41,19 +43,31 @@ def run(options: argparse.Namespace) -> int:
     if refused := report.metrics["refused_examples"]:
         print(f"{refused:.0f} {config.examples} could not be used; see {report.output}/quarantine")
     _print_left_out(report.metrics)
+    print_best(report, config.examples)
+    return EXIT_OK
+
+
+def print_best(report: "TrainReport", examples: str) -> None:
+    """Print which epoch a training kept, and how good it is.
+
+    Args:
+        report: The result of the training.
+        examples: What it learned from, in the plural.
+    """
+    from atlas_ray.metrics import FIGURES
+
     figure = next(name for name in FIGURES if name in report.metrics)
     if not report.metrics["val_examples"]:
         print(
             f"the last of {len(report.metrics['history'])} epochs: nothing labelled is in the split val to measure on; "
             f"curves in {report.output}/curves.png"
         )
-        return EXIT_OK
+        return
     print(
         f"best epoch {report.metrics['epoch']} of {len(report.metrics['history'])}: validation {FIGURES[figure]} "
-        f"{report.metrics[figure]:.4f} on {report.metrics['val_examples']:.0f} {config.examples}; "
+        f"{report.metrics[figure]:.4f} on {report.metrics['val_examples']:.0f} {examples}; "
         f"curves in {report.output}/curves.png"
     )
-    return EXIT_OK
 
 
 def _print_left_out(metrics: Mapping[str, Any]) -> None:

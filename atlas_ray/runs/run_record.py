@@ -156,8 +156,9 @@ def write_run(output: str, job: str, began: float, fields: Mapping[str, Any]) ->
 def timings(spans: Mapping[str, tuple[float, float, float]]) -> dict[str, float]:
     """Return the busy seconds of each stage's workers, and those of the stream from first read to last write."""
     busy = {f"{stage}_busy": span[2] for stage, span in spans.items()}
-    if "fetch" in spans and "write" in spans:
-        busy["first_read_to_last_write"] = spans["write"][1] - spans["fetch"][0]
+    first = spans.get("fetch", spans.get("predict"))  # a head that answers from vectors fetches nothing
+    if first and "write" in spans:
+        busy["first_read_to_last_write"] = spans["write"][1] - first[0]
     return busy
 
 
