@@ -10,7 +10,7 @@ from atlas_ray.settings import add_flags
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `score`."""
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.runtime.settings import PlanConfig
     from atlas_ray.scoring.settings import ScoreConfig
 
@@ -21,7 +21,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Give every product of a catalogue its category path."""
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.reports.terminal import print_score
     from atlas_ray.scoring.run import score
     from atlas_ray.scoring.settings import ScoreConfig

@@ -19,7 +19,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `update`."""
     from atlas_ray.catalog.importer import ImportConfig
     from atlas_ray.fetching.run import FetchConfig
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.scoring.settings import ScoreConfig
 
     parser.add_argument("--from", dest="source", required=True, help="new rows: a file, folder or table; see --format")
@@ -28,7 +28,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fetch", metavar="FOLDER", help="folder that pictures with web addresses are downloaded to")
     column_flags(parser)
     add_flags(parser, ImportConfig, skip=NOT_OF_IMPORT)
-    add_flags(parser, ScoreConfig, skip=("catalog", "output", "previous"))
+    add_flags(parser, ScoreConfig, skip=("catalog", "output", "previous", "embeddings"))
     add_flags(parser, PredictorConfig)
     add_flags(parser, FetchConfig, skip=NOT_OF_FETCH)
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from atlas_ray.catalog.importer import ImportConfig, ImportReport
     from atlas_ray.fetching.run import FetchConfig
     from atlas_ray.pipelines.update import StageReport, UpdateConfig, update
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.reports.collection import print_fetch
     from atlas_ray.reports.terminal import print_import, print_score
     from atlas_ray.reports.update import print_update

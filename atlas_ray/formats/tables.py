@@ -116,6 +116,8 @@ class Table:
     """A description of the first row without a key."""
     unreadable: Mapping[str, Unreadable] = field(default_factory=dict)
     """Values that cannot be read, by column."""
+    change: Callable[[pa.Table], pa.Table] | None = None
+    """A function that rows pass through when they are read."""
 
     @functools.cached_property
     def all_rows(self) -> int:
@@ -148,7 +150,7 @@ class Table:
             parts = min(len(file.groups), max(1, round(count * file.rows / self.all_rows)))
             edges = [len(file.groups) * part // parts for part in range(parts + 1)]
             pieces += [
-                Piece(file.part(start, stop), schema, self.keys, self.foreign)
+                Piece(file.part(start, stop), schema, self.keys, self.foreign, self.change)
                 for start, stop in itertools.pairwise(edges)
             ]
         return pieces

@@ -154,9 +154,8 @@ def _rate(run: dict[str, Any]) -> str:
     seconds = run["seconds"].get("first_read_to_last_write")
     carried = sum((run.get("previous") or {}).get("carried", {}).values())
     scored = run["counts"]["input"] - run["resumed_from"] - carried
-    return (
-        f"{scored / seconds:.0f} pictures/s from first read to last write" if seconds else "nothing was left to score"
-    )
+    what = "products" if (run.get("identity") or {}).get("embeddings") else "pictures"
+    return f"{scored / seconds:.0f} {what}/s from first read to last write" if seconds else "nothing was left to score"
 
 
 def print_evaluation(metrics: dict[str, PathMetrics], folder: str) -> None:

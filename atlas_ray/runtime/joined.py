@@ -56,6 +56,12 @@ def write_inputs(catalog: Catalog, output: str, columns: Sequence[str], *, split
     return open_table(inputs, pa.schema(fields), may_be_missing=True)
 
 
+def keys_without_picture(product_ids: Sequence[str]) -> dict[str, pa.Array]:
+    """Return the `image_id` and the `image_uri` in the rows of products without a picture."""
+    uris = [NO_PICTURE] * len(product_ids)
+    return {"image_id": pa.array(image_ids(product_ids, uris)), "image_uri": pa.array(uris, pa.string())}
+
+
 def with_products(table: pa.Table, columns: Sequence[str], split: str | None = None) -> pa.Table:
     """Turn all rows of some products into rows of pictures with their products' columns.
 
@@ -78,9 +84,8 @@ def with_products(table: pa.Table, columns: Sequence[str], split: str | None = N
     bare = np.flatnonzero((row_of >= 0) & (np.bincount(owner[pictures], minlength=len(names)) == 0))
     ids = names.take(pa.array(bare))
     alone = {
-        "image_id": pa.array(image_ids(ids.to_pylist(), [NO_PICTURE] * len(bare))),
+        **keys_without_picture(ids.to_pylist()),
         "product_id": ids,
-        "image_uri": pa.repeat(pa.scalar(NO_PICTURE), len(bare)),
         "width": pa.nulls(len(bare), pa.int32()),
         "height": pa.nulls(len(bare), pa.int32()),
     }

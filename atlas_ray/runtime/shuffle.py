@@ -89,12 +89,16 @@ def _pieces(tables: Sequence[tuple[Table, int]], schema: pa.Schema, count: int) 
     """Cut tables into about `count` pieces, to be read in the common shape."""
     total = max(sum(table.all_rows for table, _ in tables), 1)
     return [
-        replace(piece, change=functools.partial(tagged, kind=kind, schema=schema))
+        replace(piece, change=functools.partial(_tagged, kind=kind, schema=schema, change=piece.change))
         for table, kind in tables
         for piece in table.pieces(
             [name for name in table.schema.names if name in schema.names], count * table.all_rows // total
         )
     ]
+
+
+def _tagged(table: pa.Table, kind: int, schema: pa.Schema, change: Combine | None) -> pa.Table:
+    return tagged(table if change is None else change(table), kind, schema)
 
 
 def _of_partition(table: pa.Table, schema: pa.Schema, combine: Any) -> pa.Table:

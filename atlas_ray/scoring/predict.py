@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from atlas_ray.arrays import first_of_each, numbered, or_null, row_at, scatter
+from atlas_ray.arrays import first_of_each, matrix, numbered, or_null, row_at, scatter
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits
@@ -135,15 +135,9 @@ class Predict:
         predicted = scatter(predicted, rows, len(table))
         table = with_refusals(table, {int(rows[i]): error for i, error in refused.items()})
         table, columns["picture_error"] = keep_answered(table, predicted["category_path"].is_valid())
-        columns |= {name: table[name] for name in (*KEYS, *READ.names, *ERROR.names)}
-        columns |= {name: predicted[name] for name in COLUMNS}
-        columns["texts_id"] = pa.nulls(len(table), pa.int64())
         if self._spec.texts:
             columns["texts_id"] = pa.array(texts_ids([table[name].to_pylist() for name in self._spec.texts]))
-        columns["model_id"] = pa.repeat(pa.scalar(predictor.model_id), len(table))
-        columns["taxonomy_id"] = pa.repeat(pa.scalar(predictor.taxonomy.id), len(table))
-        columns.setdefault("zoomed_probability", pa.nulls(len(table), pa.float32()))
-        out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
+        out = _outcomes(table, predicted, predictor, columns)
         scored = out["error_code"].null_count
         filtered = pc.sum(pc.equal(out["stage"], FILTER_STAGE)).as_py() or 0
         self._progress.add.remote({"scored": scored, "filtered": filtered, "quarantined": len(out) - scored - filtered})
@@ -188,6 +182,47 @@ class Predict:
         probability[good] = found
         table = with_refusals(table, {int(row): NOT_A_NUMBER for row in good[wrong]})
         return with_errors(table, FILTER_STAGE, errors), pa.array(probability, mask=np.isnan(probability))
+
+
+class PredictVectors:
+    """Holds a head, and answers from vectors."""
+
+    def __init__(self, progress: Any, spec: PredictorSpec) -> None:
+        self._progress = progress
+        self._predictor = spec.build()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Turn a block of `atlas_ray.scoring.vectors.COLUMNS` into `OUTCOMES`."""
+        started = time.time()
+        predicted = self._predictor.predict_vectors(torch.tensor(matrix(table["vector"])))
+        missing = np.flatnonzero(predicted["category_path"].is_null().to_numpy())
+        table = with_errors(table, "predict", {int(row): NOT_A_NUMBER for row in missing})
+        out = _outcomes(table, predicted, self._predictor, {"picture_error": table["picture_error"]})
+        self._progress.add.remote({"scored": len(out) - len(missing), "quarantined": len(missing)})
+        tell_span(self._progress, "predict", started)
+        return out
+
+
+def _outcomes(
+    table: pa.Table, predicted: pa.Table, predictor: PathPredictor, columns: Mapping[str, pa.ChunkedArray]
+) -> pa.Table:
+    """Return the `OUTCOMES` of a block.
+
+    Args:
+        table: The block, with `KEYS` and errors.
+        predicted: The predictor's columns.
+        predictor: What made them.
+        columns: Further columns; null where a column is in none of these.
+    """
+    same = {"model_id": predictor.model_id, "taxonomy_id": predictor.taxonomy.id}
+    known = {
+        **{name: table[name] for name in (*KEYS, *READ.names, *ERROR.names) if name in table.column_names},
+        **{name: predicted[name] for name in COLUMNS},
+        **{name: pa.repeat(pa.scalar(value), len(table)) for name, value in same.items()},
+        **columns,
+    }
+    missing = {field.name: pa.nulls(len(table), field.type) for field in OUTCOMES if field.name not in known}
+    return pa.table({**known, **missing}).select(OUTCOMES.names).cast(OUTCOMES)
 
 
 def _not_filtered(table: pa.Table) -> Any:

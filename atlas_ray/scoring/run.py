@@ -10,7 +10,7 @@ import ray.data
 
 from atlas_ray.artifacts import Artifact, load_artifact, load_zoom_artifact
 from atlas_ray.decoding import leaf_classes
-from atlas_ray.errors import ArtifactError, CatalogError, TaxonomyError, tell
+from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, TaxonomyError, tell
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table, current
 from atlas_ray.io import storage
@@ -25,14 +25,15 @@ from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.plan import Plan, Trial, forecast, sample_pictures, sample_size
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.settings import PlanConfig
-from atlas_ray.runtime.source import Pieces
+from atlas_ray.runtime.source import Pieces, read_table
 from atlas_ray.runtime.tables import Catalog, count_labels, open_catalog
 from atlas_ray.runtime.workers import WorkerPlan, plan_workers
 from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.carry import CARRIED_PICTURES, TO_SCORE, Previous, carry_over, open_previous
 from atlas_ray.scoring.combine import OF_PRODUCTS
-from atlas_ray.scoring.predict import Predict, PredictorSpec, decode_block, split_scored
+from atlas_ray.scoring.predict import Predict, PredictorSpec, PredictVectors, decode_block, split_scored
 from atlas_ray.scoring.settings import ScoreConfig
+from atlas_ray.scoring.vectors import BLOCK_ROWS, COLUMNS, Vectors, open_vectors
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
 FOLDERS = ("predictions", "filtered", "quarantine")
@@ -68,7 +69,9 @@ def plan(config: ScoreConfig, how: PlanConfig) -> Plan:
     began = time.time()
     config = _absolute(config)
     job = _job(config)
-    spec, identity, _, previous, catalog = _open(config, "image_uris")
+    if config.embeddings:
+        raise ConfigError("--plan tries pictures, and --embeddings reads none; leave one of them out")
+    spec, identity, _, previous, catalog, _ = _open(config, "image_uris")
     job.check(identity)
     notes = _open_notes(config, job.output, catalog, spec)
     if previous is not None:
@@ -108,29 +111,29 @@ def _job(config: ScoreConfig) -> Job:
 
 def _open(
     config: ScoreConfig, *more: str
-) -> tuple[PredictorSpec, dict[str, Any], Fitted | None, Previous | None, Catalog]:
-    """Open the model, the taxonomy, the earlier run and the catalogue, and name what the run is made of.
+) -> tuple[PredictorSpec, dict[str, Any], Fitted | None, Previous | None, Catalog, Vectors | None]:
+    """Open the model, the taxonomy, the earlier run, the catalogue and its vectors; name what the run is made of.
 
     Args:
         config: The settings.
         more: Further columns of the products, if the model reads texts.
     """
-    spec, identity, fitted = _identity(config, current(storage.absolute(config.catalog)))
+    spec, identity, fitted, vectors = _identity(config, current(storage.absolute(config.catalog)))
     previous = open_previous(config.previous) if config.previous else None
     identity |= {"previous": previous and previous.uri, "trust": config.trust if previous else None}
     catalog = open_catalog(
         identity["catalog"],
         products=(*OF_PRODUCTS, *spec.texts, *(more if spec.texts else ())),
         needed=spec.texts,
-        may_be_empty=bool(spec.texts),  # a product without a picture still has its texts
+        may_be_empty=bool(spec.texts or vectors),  # a product without a picture still has its texts, or a vector
     )
-    identity["input_rows"] = catalog.images.all_rows
-    return spec, identity, fitted, previous, catalog
+    identity["input_rows"] = (vectors.table if vectors else catalog.images).all_rows
+    return spec, identity, fitted, previous, catalog, vectors
 
 
 def _score(config: ScoreConfig, job: Job) -> RunReport:
     output = job.output
-    spec, identity, fitted, previous, catalog = _open(config)
+    spec, identity, fitted, previous, catalog, vectors = _open(config)
     predicted = _predicted(spec)
     notes = _open_notes(config, output, catalog, spec)
     job.pin(identity)
@@ -139,7 +142,7 @@ def _score(config: ScoreConfig, job: Job) -> RunReport:
     storage.write_bytes(storage.join(output, PREDICTED), predicted.to_json().encode())
     for note in notes:
         tell(note)
-    source, images, kept = _inputs(config, catalog, job, spec, previous)
+    source, images, kept = _inputs(config, catalog, job, spec, previous, vectors)
     if not sum(table.rows for table in images) + catalog.unusable_rows:
         raise CatalogError(f"{catalog.uri}: no product and no picture to score")
     stages = functools.partial(_stages, config, source, spec)
@@ -151,16 +154,23 @@ def _score(config: ScoreConfig, job: Job) -> RunReport:
         "previous": kept,
         "notes": notes,
         "fitted_products_known": fitted is not None,
-        "without_picture_by_code": picture_errors(output) if spec.texts else {},
+        "without_picture_by_code": picture_errors(output) if spec.texts or vectors else {},
     }
     return job.finish(job.account(catalog, counts) | fields)
 
 
 def _inputs(
-    config: ScoreConfig, catalog: Catalog, job: Job, spec: PredictorSpec, previous: Previous | None
+    config: ScoreConfig,
+    catalog: Catalog,
+    job: Job,
+    spec: PredictorSpec,
+    previous: Previous | None,
+    vectors: Vectors | None,
 ) -> tuple[Table, Sequence[Table], dict[str, Any] | None]:
     """Return the table to score, the tables of all pictures, and what `run.json` says of the earlier run."""
     account: dict[str, Any] | None = None
+    if vectors is not None:
+        return vectors.table, [vectors.table], account
     if previous is not None:
         if (reason := previous.difference(job.identity)) is None:
             started = time.time()
@@ -208,12 +218,13 @@ def _notes(catalog: str, model: str, predicted: Taxonomy) -> list[str]:
     return [note] if note else []
 
 
-def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[str, Any], Fitted | None]:
+def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[str, Any], Fitted | None, Vectors | None]:
     """Check model and taxonomy here, before any worker starts, and name what the run is made of."""
     artifact = load_artifact(config.model)
+    vectors = open_vectors(config.embeddings, artifact, config.model) if config.embeddings else None
     taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else artifact.taxonomy
     within = parse_path(config.within) if config.within else ()
-    sizes = [artifact.image_size_px] if artifact.image_size_px else []
+    sizes = [artifact.image_size_px] if artifact.image_size_px and vectors is None else []
     zoom_id, threshold = None, None
     if config.zoom_model:
         zoom = load_zoom_artifact(config.zoom_model)
@@ -230,7 +241,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         sizes_px=tuple(dict.fromkeys(sizes)),
         zoom_model=storage.absolute(config.zoom_model) if config.zoom_model else None,
         zoom_threshold=threshold,
-        texts=artifact.texts,
+        texts=artifact.texts if vectors is None else (),
     )
     predicted: Taxonomy = taxonomy.within(within) if within else taxonomy
     compile_trie(predicted, artifact.vocabulary)
@@ -239,6 +250,8 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
     identity = {
         "catalog": catalog,
         "model_id": artifact.id,
+        "embeddings": vectors and vectors.uri,
+        "encoder_id": vectors and vectors.encoder_id,
         "taxonomy_id": predicted.id,
         "search": config.predictor.search,
         "beam_width": config.predictor.beam_width,
@@ -252,7 +265,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "target_precision": config.target_precision,
         "decision_threshold": _decision_threshold(artifact, config),
     }
-    return spec, identity, artifact.fitted
+    return spec, identity, artifact.fitted, vectors
 
 
 def _decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None:
@@ -285,6 +298,9 @@ def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: 
     predictor = config.predictor
     workers = _workers(config)
     spec = replace(spec, config=replace(predictor, threads=workers.threads))
+    if config.embeddings:
+        stream = read_table(source, COLUMNS).repartition(target_num_rows_per_block=BLOCK_ROWS)
+        return ask_model(stream, workers, PredictVectors, progress, spec)
     cpus_beside_gpus = workers.gpus > 0 and workers.cpu_nodes
     separate_decode_stage = config.decode_stage == "stage" or (config.decode_stage == "auto" and cpus_beside_gpus)
     stream = stream_pictures(

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from atlas_ray.prediction.paths import PredictorConfig
+from atlas_ray.errors import ConfigError
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runtime.settings import StreamConfig
 from atlas_ray.scoring.trust import TRUST
 from atlas_ray.settings import setting
@@ -17,6 +18,11 @@ class ScoreConfig(StreamConfig):
     zoom_model: str | None = setting("a zoom filter; pictures that it finds zoomed are left out", None)
     zoom_threshold: float | None = setting(
         "pictures of at least this probability are zoomed; the filter's own by default", None, low=0, high=1
+    )
+    embeddings: str | None = setting(
+        "vectors of the catalogue's products, the output of `atlas-ray embed`, that a head answers from; no picture "
+        "and no text is read",
+        None,
     )
     output: str = setting("where predictions, quarantine, products and run.json go")
     taxonomy: str | None = setting("what may be predicted; the model's own taxonomy if none is given", None)
@@ -44,3 +50,14 @@ class ScoreConfig(StreamConfig):
         "auto",
         choices=("auto", "actor", "stage"),
     )
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and what has no use without pictures.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        super().__post_init__()
+        if self.embeddings and (self.zoom_model or self.previous):
+            other = "zoom_model" if self.zoom_model else "previous"
+            raise ConfigError(f"{other} goes with pictures, and embeddings are read instead of them; leave one out")
