@@ -91,6 +91,9 @@ Its arguments make the rows of `FINGERPRINTED`, their schema, how many they are 
 of some keys.
 """
 
+LEAST_ENOUGH = 100
+"""Neighbours of a fingerprint that are looked for at least, however few products make a placeholder: those of one
+product are many neighbours, too."""
 FILES = ("duplicates.parquet", "groups.parquet", "placeholders.parquet")
 
 
@@ -161,7 +164,7 @@ def find_duplicates(meet: Meet, config: DuplicateConfig) -> DuplicateReport:
         config: What counts as a duplicate.
     """
     joined = Joined()
-    limits = {"max_distance": config.max_distance, "enough": config.max_products}
+    limits = {"max_distance": config.max_distance, "enough": max(config.max_products, LEAST_ENOUGH)}
     spread = functools.partial(spread_bands, max_distance=config.max_distance)
     for block in meet(spread, BANDS, config.max_distance + 1, functools.partial(near_block, **limits)):
         joined.add(NearPairs(*(block[name].to_numpy() for name in NEAR.names)))
