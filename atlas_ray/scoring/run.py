@@ -33,7 +33,7 @@ from atlas_ray.scoring.carry import CARRIED_PICTURES, TO_SCORE, Previous, carry_
 from atlas_ray.scoring.combine import OF_PRODUCTS
 from atlas_ray.scoring.predict import Predict, PredictorSpec, PredictVectors, decode_block, split_scored
 from atlas_ray.scoring.settings import ScoreConfig
-from atlas_ray.scoring.vectors import BLOCK_ROWS, COLUMNS, Vectors, open_vectors
+from atlas_ray.scoring.vectors import COLUMNS, Vectors, open_vectors
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
 FOLDERS = ("predictions", "filtered", "quarantine")
@@ -299,7 +299,7 @@ def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: 
     workers = _workers(config)
     spec = replace(spec, config=replace(predictor, threads=workers.threads))
     if config.embeddings:
-        stream = read_table(source, COLUMNS).repartition(target_num_rows_per_block=BLOCK_ROWS)
+        stream = read_table(source, COLUMNS)
         return ask_model(stream, workers, PredictVectors, progress, spec)
     cpus_beside_gpus = workers.gpus > 0 and workers.cpu_nodes
     separate_decode_stage = config.decode_stage == "stage" or (config.decode_stage == "auto" and cpus_beside_gpus)

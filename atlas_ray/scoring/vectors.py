@@ -14,8 +14,6 @@ from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.schemas import embeddings
 
 COLUMNS = (*KEYS, "vector", "picture_error")
-BLOCK_ROWS = 8192
-"""The number of products in a block."""
 
 
 @dataclass(frozen=True)
