@@ -129,16 +129,22 @@ def test_a_fallback_on_what_is_not_there(fallback: str) -> None:
         network(fallback=fallback)
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_a_fused_model_is_not_worse_than_its_members(
-    described: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def models(local_ray: None, described: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A model of pictures that knows nothing, and one of titles."""
+    folder = tmp_path_factory.mktemp("models")
+    found = {name: str(folder / name) for name in ("picture", "title")}
     taxonomy = Taxonomy.from_json((Path(described) / "taxonomy.json").read_bytes(), source="the test")
-    picture, title = str(tmp_path / "picture"), str(tmp_path / "title")
-    make_artifact(picture, taxonomy)  # knows nothing
-    train(TextTraining(catalog=described, output=title, field="title", **SMALL))
-    capsys.readouterr()
-    flags = ["--catalog", described, "--picture", picture, "--title", title, "--fit-split", "train", "--policy", "max"]
+    make_artifact(found["picture"], taxonomy)
+    train(TextTraining(catalog=described, output=found["title"], field="title", **SMALL))
+    return found
+
+
+def test_a_fused_model_is_not_worse_than_its_members(
+    models: dict[str, str], described: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--catalog", described, *(flag for name, uri in models.items() for flag in (f"--{name}", uri))]
+    flags += ["--fit-split", "train", "--policy", "max"]
     assert main(["train", "fusion", *flags, "--output", str(tmp_path / "fused")]) == 0
     told = capsys.readouterr()
     assert "so the title's answer is kept wherever there is one" in told.out
@@ -151,11 +157,23 @@ def test_a_fused_model_is_not_worse_than_its_members(
     assert (contest["model"], contest["kept"]) == ("title", True)
     assert contest["policy_right"] <= contest["model_right"]
     assert fused.fitted is None  # the picture's model does not know what it was trained on
-    settings: dict[str, Any] = {"catalog": described, "picture": picture, "title": title, "fit_split": "train"}
-    for policy in ("ridge", "network"):
-        done = train_fusion(FusionTraining(
-            **settings, output=str(tmp_path / policy), policy=policy, epochs=2, batch_size=8
-        ))  # fmt: skip
-        accuracy = done.metrics["fit_accuracy"]
-        assert done.metrics["judged_on"] == "held-out"
-        assert accuracy["fused"] >= accuracy["title"] - 0.05  # but for products without a title
+
+
+@pytest.mark.parametrize("policy", ["ridge", pytest.param("network", marks=pytest.mark.slow)])
+def test_a_policy_that_memorizes_is_judged_by_products_held_out(
+    models: dict[str, str], described: str, tmp_path: Path, policy: str
+) -> None:
+    done = train_fusion(
+        FusionTraining(
+            catalog=described,
+            output=str(tmp_path / policy),
+            **models,  # type: ignore[arg-type]
+            fit_split="train",
+            policy=policy,
+            epochs=2,
+            batch_size=8,
+        )
+    )
+    accuracy = done.metrics["fit_accuracy"]
+    assert done.metrics["judged_on"] == "held-out"
+    assert accuracy["fused"] >= accuracy["title"] - 0.05  # but for products without a title
