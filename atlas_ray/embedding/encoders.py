@@ -1,4 +1,4 @@
-"""What makes vectors: a trained model, or an encoder whose weights a Python package brings."""
+"""The sources of networks that make vectors: trained models, and encoders whose weights a Python package brings."""
 
 from dataclasses import dataclass
 

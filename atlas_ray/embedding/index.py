@@ -9,10 +9,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from atlas_ray.errors import EmbeddingError
-from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage, stores
-from atlas_ray.runs.embedded import EMBEDDINGS
-from atlas_ray.schemas import CATEGORY_PATH, embeddings
+from atlas_ray.schemas import CATEGORY_PATH
 
 INDEX = "index"
 TABLE = "products"
@@ -20,11 +18,6 @@ COLUMNS = ("product_id", "category_path", "vector")
 NEAREST = pa.schema(
     [("query", pa.int64()), ("product_id", pa.string()), ("category_path", CATEGORY_PATH), ("similarity", pa.float32())]
 )
-
-
-def embedding_table(output: str, width: int) -> Table:
-    """Open `COLUMNS` of the embeddings of a run."""
-    return open_table(storage.join(output, EMBEDDINGS), embeddings(width), columns=COLUMNS)
 
 
 class ProductIndex:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_ray.embedding.index import COLUMNS, INDEX, TABLE, ProductIndex, embedding_table, store_options
+from atlas_ray.embedding.index import COLUMNS, INDEX, TABLE, ProductIndex, store_options
+from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
+from atlas_ray.runs.embedded import EMBEDDINGS
 from atlas_ray.runtime.settings import file_rows
 from atlas_ray.runtime.source import read_table
 from atlas_ray.schemas import embeddings
@@ -30,7 +32,8 @@ def build_index(output: str, width: int, *, exact_rows: int = EXACT_ROWS) -> Pro
     import lance
     from lance.fragment import FragmentMetadata
 
-    table, folder = embedding_table(output, width), storage.join(output, INDEX)
+    table = open_table(storage.join(output, EMBEDDINGS), embeddings(width), columns=COLUMNS)
+    folder = storage.join(output, INDEX)
     uri, options = storage.join(folder, f"{TABLE}.lance"), store_options(folder)
     schema = pa.schema([embeddings(width).field(name) for name in COLUMNS])
     rows = file_rows(max(1, FILE_NUMBERS // width), table.rows)

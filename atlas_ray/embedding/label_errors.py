@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import Progress
 
-from atlas_ray.embedding.index import ProductIndex, embedding_table
+from atlas_ray.embedding.index import COLUMNS, ProductIndex
 from atlas_ray.embedding.settings import SimilarConfig
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
@@ -36,7 +36,7 @@ def find_label_errors(config: SimilarConfig) -> pa.Table:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("comparing", total=embedded.run["counts"]["products"])
-        for batch in embedding_table(output, embedded.width).batches(batch_rows=QUERIES):
+        for batch in embedded.table(COLUMNS).batches(batch_rows=QUERIES):
             labelled = batch.filter(batch["category_path"].is_valid())
             if len(labelled):
                 found = _pairs(index, labelled, config.k, config.min_similarity)
