@@ -11,7 +11,7 @@ OF_MANY_PICTURES = ("batch_size", "engine", "threads", "decode_threads")
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `explain`."""
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
 
     parser.add_argument("picture", help="picture to explain: a local file, or s3://bucket/key")
     parser.add_argument("--model", required=True, help="folder of an encoder-decoder, or of a fused model with one")
@@ -25,7 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draw where a model looked at each level of a picture's path."""
     from atlas_ray.io import storage
-    from atlas_ray.prediction.paths import PredictorConfig
+    from atlas_ray.prediction.settings import PredictorConfig
     from atlas_ray.reports.explainer import explain_picture
     from atlas_ray.taxonomy import format_path, parse_path
 
