@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
+# What Python compiles once is kept: without it each of the many processes of a test compiles the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo format check test-fast test test-all docs docs-links bench audit browser azurite clean
 
@@ -22,9 +25,9 @@ check: $(READY)  ## check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test-fast: $(READY)  ## run the tests that start no Ray, server, browser or command
+test-fast: $(READY)  ## run the tests that take less than half a second each
 	$(BIN)/pytest -q -n 2 --dist loadscope \
-	  -m "not ray and not s3 and not browser and not cluster and not slow and not processes"
+	  -m "not ray and not s3 and not browser and not cluster and not slow and not long"
 
 # Two at a time: most of a test's time is spent on waiting for a Ray to start. A file's tests stay together, for they
 # share what is slow to make: a trained model, an endpoint. The slow ones measure, and run alone.

@@ -10,7 +10,7 @@ import pytest
 import atlas_ray
 from atlas_ray.errors import EXTRA_OF
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 CORE = (
     "catalog.importer", "catalog.selection", "training.run", "training.fusion", "scoring.run", "evaluation.paths",

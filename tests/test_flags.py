@@ -28,6 +28,7 @@ def twice(action: argparse.Action) -> list[str]:
     return [action.option_strings[0], *values, action.option_strings[-1], *values]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "action"), FLAGS, ids=lambda one: one if isinstance(one, str) else one.dest)
 def test_a_flag_given_twice_is_kept_twice_or_refused(
     name: str, action: argparse.Action, capsys: pytest.CaptureFixture[str]

@@ -8,7 +8,7 @@ import pytest
 
 import atlas_ray
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 
 def test_every_public_name_is_there_and_documented() -> None:

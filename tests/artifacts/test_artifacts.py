@@ -50,6 +50,7 @@ def change(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(document | fields))
 
 
+@pytest.mark.long
 def test_damage_is_told(copy: Path) -> None:
     weights = copy / "weights.safetensors"
     whole = weights.read_bytes()
@@ -59,6 +60,7 @@ def test_damage_is_told(copy: Path) -> None:
             load_artifact(str(copy))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -75,12 +77,14 @@ def test_another_model_json_is_refused(copy: Path, fields: dict[str, object], re
         load_artifact(str(copy))
 
 
+@pytest.mark.long
 def test_another_taxonomy_is_refused(copy: Path) -> None:
     (copy / "taxonomy.json").write_text(Taxonomy([("A", "B")], name="other").to_json())
     with pytest.raises(ArtifactError, match="the model was trained on"):
         load_artifact(str(copy))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.json", "taxonomy.json", "metrics.json"])
 def test_an_incomplete_folder_is_refused(copy: Path, name: str) -> None:
     storage.delete_file(str(copy / name))
@@ -159,6 +163,7 @@ def of_all(folder: Path, taxonomy: Taxonomy) -> tuple[str, str]:
     return str(folder / "ridge"), "ridge.weight"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("make", [of_pictures, of_pictures_in_a_statistic, of_titles, of_all])
 def test_weights_that_are_no_numbers_are_neither_saved_nor_loaded(

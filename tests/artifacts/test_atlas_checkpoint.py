@@ -150,6 +150,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, garments: Taxonomy) -> P
     return Published(encoder, decoder, words, str(word_map), files)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SAVED)
 def test_the_imported_model_gives_the_logits_of_the_published_one(
     published: Published, garments: Taxonomy, tmp_path: Path, kind: str
@@ -174,6 +175,7 @@ def test_the_imported_model_gives_the_logits_of_the_published_one(
         torch.testing.assert_close(ours, theirs[:, rows], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_formats_give_one_model(published: Published, garments: Taxonomy, tmp_path: Path) -> None:
     ids = {
         import_checkpoint(str(file), published.word_map, str(tmp_path / kind), taxonomy=garments)
@@ -204,6 +206,7 @@ def refused(file: str | Path, published: Published, taxonomy: Taxonomy, tmp_path
     return message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -242,6 +245,7 @@ def test_all_missing_names_are_told(published: Published, tmp_path: Path) -> Non
     assert "has no word for 'Pets', 'Dogs', 'Fish' (3 of 6 tokens)" in message
 
 
+@pytest.mark.long
 def test_a_word_in_another_case_is_the_name_where_there_is_but_one(
     published: Published, garments: Taxonomy, tmp_path: Path
 ) -> None:
@@ -271,6 +275,7 @@ def test_a_missing_file_is_told(published: Published, garments: Taxonomy, tmp_pa
         import_checkpoint(str(tmp_path / "x"), published.word_map, str(tmp_path / "m"), taxonomy=garments)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 @pytest.mark.parametrize("part", [0.0001, 0.5, 0.9, 1.0])
 def test_a_file_cut_off_is_refused(
@@ -409,6 +414,7 @@ def without_counters(encoder: Any, decoder: Any) -> None:
     encoder.resnet = nn.Sequential(encoder.resnet[0], norm, *list(encoder.resnet)[2:])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -434,6 +440,7 @@ def test_other_networks_are_refused(
     assert reason in refused(file, published, garments, tmp_path)
 
 
+@pytest.mark.long
 def test_other_precisions_and_files_before_batch_counters_are_read(
     published: Published, garments: Taxonomy, tmp_path: Path
 ) -> None:
@@ -465,6 +472,7 @@ class Rebuilt:
         return self.reduced
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SAVED)
 @pytest.mark.parametrize("place", ["instead", "encoder", "parameter", "key", "first pickle", "state", "eval"])
 def test_no_code_of_a_file_runs(
@@ -603,6 +611,7 @@ def test_a_tensor_outside_its_storage_is_refused(
     refused(write_file(tmp_path / "x", content, NUMBERS, zipped), published, garments, tmp_path)
 
 
+@pytest.mark.long
 def test_no_deep_value_is_compared_or_shown(published: Published, garments: Taxonomy, tmp_path: Path) -> None:
     """Either would end in a RecursionError."""
     deep = b"\x80\4" + b"]" * 50_000 + b"a" * 49_999
@@ -680,6 +689,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_pickle_that_would_hurt_the_reader_is_refused(
     published: Published, garments: Taxonomy, tmp_path: Path, name: str
@@ -692,6 +702,7 @@ def test_a_pickle_that_would_hurt_the_reader_is_refused(
     refused(file, published, garments, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("zipped", [True, False])
 def test_any_damage_is_an_error_of_the_user(
     published: Published, garments: Taxonomy, tmp_path: Path, zipped: bool

@@ -1,6 +1,9 @@
+import pytest
+
 from tests.support.damaged_tables import DAMAGES, outcomes
 
 
+@pytest.mark.long
 def test_imports_of_damaged_files_balance() -> None:
     """A short run of `benchmarks/fuzz_imports.py`: each account is right, and no untouched row is lost or changed."""
     found = list(outcomes(40, seed=7))

@@ -248,6 +248,7 @@ def products(out: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["product_id"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_makes_the_same_products(tmp_path: Path, name: str) -> None:
     report = run(WRITERS[name](tmp_path), tmp_path / "out")
@@ -264,6 +265,7 @@ def test_every_format_with_ray(tmp_path: Path, local_ray: None, monkeypatch: pyt
         assert products(folder / "out") == sorted(EXPECTED, key=lambda row: row["product_id"]), name
 
 
+@pytest.mark.long
 def test_a_name_in_a_catalogue_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     iceberg(tmp_path)
     monkeypatch.setenv("PYICEBERG_CATALOG__MINE__TYPE", "sql")
@@ -321,6 +323,7 @@ def book(path: Path, cells: dict[str, Any], name: str = "Products") -> Path:
     return path
 
 
+@pytest.mark.long
 def test_cells_of_a_sheet(tmp_path: Path) -> None:
     cells = {"B3": "ID", "C3": "Title", "D3": "Price", "E3": "Crawled at", "F3": "Photo", "B5": 123.0, "C5": "a",
              "D5": 1.299, "E5": datetime(2024, 5, 1, 10), "F5": "a.jpg", "B6": "007", "C6": 501, "D6": "=1/0",
@@ -368,12 +371,14 @@ def test_only_a_workbook_has_sheets(tmp_path: Path) -> None:
         run(tsv(tmp_path), tmp_path / "out", sheet="A")
 
 
+@pytest.mark.long
 def test_a_workbook_that_asks_for_more_memory_than_there_is(tmp_path: Path) -> None:
     path = book(tmp_path / "far.xlsx", {"A1": "id", "XFD1048576": "x"})
     with pytest.raises(CatalogError, match=r"far\.xlsx: it cannot be read within 6 GiB of memory; save its sheet"):
         run(path, tmp_path / "out", sheet="Products")
 
 
+@pytest.mark.long
 def test_a_workbook_that_unpacks_without_end(tmp_path: Path) -> None:
     path = book(tmp_path / "bomb.xlsx", {"A1": "id"})
     with zipfile.ZipFile(path) as whole:
@@ -499,6 +504,7 @@ def test_columns_of_every_kind(tmp_path: Path) -> None:
     assert (first["category_paths"], second["category_path"]) == ([["A", "B"], ["C"]], ["A", "B"])
 
 
+@pytest.mark.long
 def test_a_file_that_unpacks_without_end_takes_little_memory(tmp_path: Path) -> None:
     line = json.dumps({"id": 1, "title": "a"}).encode() + b"\n"
     with gzip.open(tmp_path / "bomb.jsonl.gz", "wb", compresslevel=1) as stream:

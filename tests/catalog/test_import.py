@@ -53,6 +53,7 @@ def test_a_drawn_catalogue(catalog: str) -> None:
     assert json.loads((root / "run.json").read_text())["counts"]["products"] == 117
 
 
+@pytest.mark.long
 def test_the_atlas_layout(test_data: Path, tmp_path: Path) -> None:
     report = run(test_data / "myntra" / "catalog.json", tmp_path / "out")
     assert report.products == report.images == 7692
@@ -246,6 +247,7 @@ def test_the_exact_split_is_stratified_and_seeded(count: int) -> None:
             assert assigned != [other.assign("any", path) for _ in range(count)]
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
     """Ten times the rows, about the same peak memory, each measured in a process of its own."""
     peaks = []

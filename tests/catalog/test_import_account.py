@@ -34,6 +34,7 @@ def line(number: int, **cells: str) -> str:
     return ",".join((row | cells).values()) + "\n"
 
 
+@pytest.mark.long
 def test_a_quote_that_never_closes_costs_a_row(tmp_path: Path) -> None:
     lines = [line(number) for number in range(100_000)]
     lines[10] = '10,"T 10,1,10.jpg,A > B\n'
@@ -198,6 +199,7 @@ def test_leftovers_in_s3(tmp_path: Path, s3: str) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [

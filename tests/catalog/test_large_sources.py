@@ -66,6 +66,7 @@ def totals(reports: list[PartReport]) -> tuple[int, int, int]:
     return sum(one.records for one in reports), sum(one.blank for one in reports), sum(one.lines for one in reports)
 
 
+@pytest.mark.long
 @given(st.lists(st.lists(st.sampled_from(CELLS), max_size=6).map("".join), max_size=40), st.integers(20, 300))
 @settings(max_examples=150, deadline=None)
 def test_any_csv_is_read_alike_in_parts(tmp_path_factory: pytest.TempPathFactory, rows: list[str], size: int) -> None:

@@ -89,6 +89,7 @@ def test_a_seed_draws_the_same_whatever_the_order_and_another_one_others(tmp_pat
     assert len(one) == len(set(one)) == len(other) == 60
 
 
+@pytest.mark.long
 def test_memory_of_candidates_is_pruned_without_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = write(str(tmp_path / "catalog"), SIZES, files=12)
     command = ["sample", "--catalog", catalog, "--count", "20", "--output"]

@@ -54,6 +54,7 @@ def stats(described: str) -> CatalogStats:
     return catalog_stats(StatsConfig(catalog=described, output="unused.html"))
 
 
+@pytest.mark.long
 def test_paths_have_their_products_pictures_and_splits(stats: CatalogStats) -> None:
     assert (stats.products, stats.labelled, stats.pictures) == (30, 28, 29)
     counts = {one.path: (one.products, one.pictures, dict(one.splits)) for one in stats.paths}
@@ -65,6 +66,7 @@ def test_paths_have_their_products_pictures_and_splits(stats: CatalogStats) -> N
     assert [one.products for one in stats.paths] == [25, 2, 1]
 
 
+@pytest.mark.long
 def test_labels_modalities_and_what_is_missing_are_counted(stats: CatalogStats) -> None:
     assert stats.labels == {0: 2, 1: 27, 2: 1}
     assert stats.images == {0: 2, 1: 27, 2: 1}
@@ -89,6 +91,7 @@ def test_repeats_languages_and_prices_are_told(stats: CatalogStats) -> None:
     assert (other.currency, other.products, other.smallest) == ("(none)", 1, 5.0)
 
 
+@pytest.mark.long
 def test_languages_of_shops_are_known() -> None:
     hindi, french = "लाल रंग की सूती साड़ी किनारी के साथ", "Robe légère en coton doux à manches courtes"
     assert tell_languages([hindi, french, ENGLISH, GERMAN, "42 / XL"]) == {
@@ -127,6 +130,7 @@ def test_the_histogram_has_each_path_once() -> None:
     assert sum(count for _, count in histogram(sizes)) == 500
 
 
+@pytest.mark.long
 def test_the_page_says_it_in_words_and_runs_no_text_of_the_catalogue(
     described: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ def check(table: pa.Table, make: Callable[[], RowReader]) -> None:
     assert (others[4] and others[4].count) == (others_too[4] and others_too[4].count)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("name", TABLES)
 @given(data=st.data())

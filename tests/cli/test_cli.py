@@ -8,7 +8,7 @@ import pytest
 from atlas_ray import cli
 from atlas_ray.cli.main import COMMANDS, main
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 
 def test_help_answers_at_once() -> None:

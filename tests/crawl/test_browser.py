@@ -11,7 +11,7 @@ from atlas_ray.errors import ConfigError
 from atlas_ray.io.addresses import AddressRule
 from tests.crawl.runs import end, rows, start
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from tests.crawl.runs import end, report, rows, start
 from tests.support.wire import WireServer, whole
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 TYPE = "Content-Type: text/html"
 PRODUCT = b"""<html><script type="application/ld+json">

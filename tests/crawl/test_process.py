@@ -16,7 +16,7 @@ from atlas_ray.demo.shop import ODD, RECOVERING, WITHOUT_PICTURES, Shop, ShopPro
 from atlas_ray.io.addresses import is_public
 from tests.crawl.runs import end, report, rows, start
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 PRODUCTS = [
     ShopProduct(

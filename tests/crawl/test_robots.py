@@ -14,7 +14,7 @@ from scrapy.robotstxt import ProtegoRobotParser
 from tests.crawl.runs import end, report, start
 from tests.support.servers import WebServer
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 AGENT = "atlas_ray"
 # Whether the front page and a product page may be asked for. HTML, nothing and bytes that are no UTF-8

@@ -9,7 +9,7 @@ import pytest
 from tests.crawl.runs import end, start
 from tests.support.wire import WireServer, whole
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 TARGETS = (
     "/a%27b%3Ac%7Ed?sig=%2FxY%2B%3D%27&e=1", "/o/products%2F7?alt=media", "/%41%2e/%c3%A9", "/a//b",

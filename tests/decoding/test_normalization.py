@@ -50,6 +50,7 @@ def test_the_hand_written_table() -> None:
     assert plain.leaf.tolist() == [[0, 1, 4, 2, 3]]
 
 
+@pytest.mark.long
 @settings(max_examples=60)
 @given(taxonomies, st.integers(0, 10_000))
 def test_exact_is_the_brute_force(paths: set[tuple[str, ...]], seed: int) -> None:
@@ -69,6 +70,7 @@ def test_exact_is_the_brute_force(paths: set[tuple[str, ...]], seed: int) -> Non
             assert found.level_probability[row, level] == pytest.approx(float(wanted[row, shared].sum()), abs=1e-5)
 
 
+@pytest.mark.long
 @settings(max_examples=60)
 @given(taxonomies, st.integers(0, 10_000))
 def test_a_wide_beam_is_exact(paths: set[tuple[str, ...]], seed: int) -> None:
@@ -84,6 +86,7 @@ def test_a_wide_beam_is_exact(paths: set[tuple[str, ...]], seed: int) -> None:
     assert not distinct or wide.leaf.equal(exact.leaf)
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(taxonomies, st.integers(0, 10_000))
 def test_a_narrow_beam_knows_each_path_it_finds(paths: set[tuple[str, ...]], seed: int) -> None:

@@ -149,6 +149,7 @@ def brute_force(step: RandomStep, tree: TrieTensors) -> Tensor:
     return torch.stack(columns, 1)
 
 
+@pytest.mark.long
 @settings(max_examples=80)
 @given(taxonomies, st.integers(0, 10_000))
 def test_the_laws(paths: set[tuple[str, ...]], seed: int) -> None:
@@ -185,6 +186,7 @@ def test_the_laws(paths: set[tuple[str, ...]], seed: int) -> None:
     assert (narrow.leaf[:, 0] >= 0).all()
 
 
+@pytest.mark.long
 @settings(max_examples=30)
 @given(taxonomies, st.integers(0, 1000), st.lists(st.integers(0, 50), min_size=1, max_size=5))
 def test_a_batch_is_its_pictures_one_by_one(paths: set[tuple[str, ...]], seed: int, pictures: list[int]) -> None:

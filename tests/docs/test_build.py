@@ -13,7 +13,7 @@ from atlas_ray.errors import CODES
 from atlas_ray.runs.run_record import KEYS
 from docs import generate
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 ROOT = Path(atlas_ray.__file__).parent.parent
 

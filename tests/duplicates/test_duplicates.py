@@ -93,6 +93,7 @@ def test_a_variant_keeps_its_fingerprint(name: str) -> None:
     assert distance[~np.eye(20, dtype=bool)].min() > 2 * DuplicateConfig().max_distance
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_reducing_a_picture_keeps_its_fingerprint(kind: str) -> None:
     sides = [160, 191, 200, 257, 259, 300, 383, 385, 511, 513, 600]
@@ -280,6 +281,7 @@ def look_alikes(draw: st.DrawFn) -> tuple[pa.Table, DuplicateConfig]:
     return pa.concat_tables([once := pictures.take(pa.array(first)), once.slice(0, draw(st.integers(0, 3)))]), config
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(look_alikes())
 def test_the_tables_are_those_of_comparing_all(case: tuple[pa.Table, DuplicateConfig]) -> None:
@@ -330,6 +332,7 @@ def test_the_pairs_that_span_tell_as_much() -> None:
         assert told(few, most) == told(pairs, most)
 
 
+@pytest.mark.long
 def test_a_crowd_is_searched_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of 3,000 is near to each other; a few pairs of each are looked for, and they still come together."""
     rng = np.random.default_rng(0)
@@ -351,6 +354,7 @@ def test_no_duplicates_and_no_pictures() -> None:
         assert len(report.duplicates) == len(report.groups) == len(report.placeholders) == 0
 
 
+@pytest.mark.long
 def test_a_placeholder_joins_nothing() -> None:
     """20,000 products show one of three, recompressed in thousands of ways; two of them share a real picture too."""
     rng = np.random.default_rng(0)

@@ -107,6 +107,7 @@ def test_the_page_and_the_spreadsheet_of_hostile_products(tmp_path: Path) -> Non
     assert {row["corrected_category_path"] for row in cells} == {""}
 
 
+@pytest.mark.long
 def test_a_full_page_stays_small(tmp_path: Path, small_model: str) -> None:
     image = tmp_path / "a.jpg"
     image.write_bytes(picture(20, 400))
@@ -124,6 +125,7 @@ def test_a_full_page_stays_small(tmp_path: Path, small_model: str) -> None:
     assert sum("card product" in (attributes.get("class") or "") for _, attributes in page.tags) == 400
 
 
+@pytest.mark.long
 def test_few_files_of_pictures_are_held(tmp_path: Path, small_model: str, held_files: HeldFiles) -> None:
     rows = []
     for number in range(40):

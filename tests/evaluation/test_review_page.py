@@ -228,6 +228,7 @@ def test_a_server_that_went_away_is_told_and_nothing_is_lost(browser: Browser, f
     page.context.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "status"),
     [
@@ -268,6 +269,7 @@ def test_the_server_takes_only_what_its_own_page_sends(
     assert (folder / "corrections.csv").exists() == (status == 200)
 
 
+@pytest.mark.long
 def test_without_the_secret_there_is_nothing(served: tuple[str, Corrections]) -> None:
     root = served[0][: served[0].index("/", 8)]
     for path in ("/", "/review.html", "/corrections", "/queue.csv"):
@@ -277,6 +279,7 @@ def test_without_the_secret_there_is_nothing(served: tuple[str, Corrections]) ->
     assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
 
 
+@pytest.mark.long
 def test_the_command_serves_until_it_is_stopped(folder: Path) -> None:
     command = [sys.executable, "-m", "atlas_ray", "review", "--serve", "--output", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

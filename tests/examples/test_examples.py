@@ -8,7 +8,7 @@ import pytest
 
 import atlas_ray
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 EXAMPLES = Path(atlas_ray.__file__).parents[1] / "examples"
 

@@ -30,6 +30,7 @@ def assert_as_torch(engine: str) -> None:
     torch.testing.assert_close(*probabilities, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_an_engine_from_outside_is_one_entry(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"engine is 'parts'; expected one of torch, compiled$"):
         PredictorConfig(engine="parts")

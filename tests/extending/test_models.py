@@ -47,6 +47,7 @@ def answers(names: dict[str, Any]) -> list[tuple[str, ...]]:
     return [tuple(path) for path in predictor.predict(Products(names["pictures"]))["category_path"].to_pylist()]
 
 
+@pytest.mark.long
 def test_a_backbone(capsys: pytest.CaptureFixture[str]) -> None:
     names = walk("extending/backbone.md")
     assert names["losses"][-1] < names["losses"][0]
@@ -57,6 +58,7 @@ def test_a_backbone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "|patches" in "".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.long
 def test_a_decoder() -> None:
     names = walk("extending/decoder.md")
     assert names["losses"][-1] < names["losses"][0]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 import atlas_ray
 from tests.docs.test_walks import DOCS
@@ -22,6 +23,7 @@ def block(language: str) -> str:
     return str(found)
 
 
+@pytest.mark.long
 def test_a_column_is_a_change_of_three_files(folder: Path, catalog: str) -> None:
     diff = block("diff")
     assert len(re.findall(r"^\+\+\+ ", diff, re.MULTILINE)) <= 3

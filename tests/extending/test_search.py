@@ -13,6 +13,7 @@ from atlas_ray.settings import add_flags
 from tests.docs.test_walks import walk
 
 
+@pytest.mark.long
 def test_a_search_from_outside_is_one_entry(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"search is 'greedy'; expected one of auto, exact, beam$"):
         PredictorConfig(search="greedy")

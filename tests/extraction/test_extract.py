@@ -369,6 +369,7 @@ def hostile() -> Mapping[str, bytes]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", hostile())
 def test_hostile_pages(name: str) -> None:
     page = Page(URL, hostile()[name])
@@ -437,6 +438,7 @@ def test_the_next_page(body: str) -> None:
     assert next_page(page_of(body="<a href=/next>Next</a>"), STORE) is None
 
 
+@pytest.mark.long
 def test_real_pages(test_data: Path) -> None:
     report = measure(test_data / "pages")
     assert report.others[0] == 0, report.differences
@@ -446,6 +448,7 @@ def test_real_pages(test_data: Path) -> None:
         assert report.equal[name] >= 0.9 * report.given[name], report.differences
 
 
+@pytest.mark.long
 def test_pages_of_a_folder_without_snippets(tmp_path: Path) -> None:
     body = f"<html><head><script type='application/ld+json'>{TEXT}</script></head></html>"
     (tmp_path / "anvil.html").write_text(body)

@@ -68,6 +68,7 @@ def test_nothing_is_made_of_what_is_no_json(text: str) -> None:
     assert load_values(text) in ([], [{}])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "piece", ['"', '\\"', "/*", "<!--", '{"a":', '"a",', '" ', "[", "\\", ",", '{"a": "b" "', "//", "-", "]]>"]
 )
@@ -125,6 +126,7 @@ def test_values_beside_broken_ones_are_read(text: str, value: object) -> None:
     assert load_values(text) == [value]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "piece", ["{} ", "1,1", "a:", "a ", "}],", "[{]", "'", "'a':", '",' + " " * 99, "\n", ",\n", "0"]
 )

@@ -7,7 +7,7 @@ import pytest
 
 from tests.extraction.pages import URL, page_of, product
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 SCHEMA = 'vocab="http://schema.org/"'
 NAMES = ("Tools", "Hand tools", "Hammers", "Sledges", "Long ones", "Red", "Old")

@@ -103,6 +103,7 @@ def test_only_where_the_data_says_nothing() -> None:
 SILENT = {**PRODUCT, "offers": {name: value for name, value in OFFER.items() if name != "availability"}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("body", "concluded"),
     [

@@ -115,6 +115,7 @@ def test_outcomes_become_tables_that_balance(server: PictureServer, tmp_path: Pa
         assert row["message"]
 
 
+@pytest.mark.long
 def test_a_header_that_is_slow_to_read_stops_nobody_else(server: PictureServer, tmp_path: Path) -> None:
     write_catalog(tmp_path / "slow", {"A": [f"{server.url}/slow-header/1.jpg", f"{server.url}/slow-header/2.jpg"]})
     write_catalog(tmp_path / "quick", {"B": [f"{server.url}/ok/{number}.jpg" for number in range(4)]})

@@ -43,6 +43,7 @@ def known(tmp_path: Path, small_model: str) -> Path:
     return uri
 
 
+@pytest.mark.long
 def test_an_artifact_knows_what_it_was_fitted_on(known: Path, small_model: str) -> None:
     assert load_artifact(small_model).fitted is None  # nobody told it
     artifact = load_artifact(str(known))
@@ -82,6 +83,7 @@ class Evil:
         return print, ("executed",)
 
 
+@pytest.mark.long
 def test_damage_is_told(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file,) = known.glob("fitted-*.npy")
     whole = file.read_bytes()

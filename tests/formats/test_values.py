@@ -107,6 +107,7 @@ def test_numbers_that_are_none(value: Any) -> None:
     refused(values.number, value)
 
 
+@pytest.mark.long
 def test_what_is_nested_without_end_can_be_described() -> None:
     value: list[Any] = []
     for _ in range(100_000):

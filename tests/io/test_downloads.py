@@ -67,6 +67,7 @@ def code(outcome: Download | ItemError) -> str:
     return outcome.code if isinstance(outcome, ItemError) else outcome.kind
 
 
+@pytest.mark.long
 def test_every_kind_of_answer_has_its_outcome(server: PictureServer) -> None:
     with PictureServer() as other:
         cases = {
@@ -148,6 +149,7 @@ def test_no_byte_beyond_the_stated_length_is_taken(server: PictureServer) -> Non
     assert after.content == jpeg(8)
 
 
+@pytest.mark.long
 def test_what_does_not_end_is_cut_off(server: PictureServer) -> None:
     with downloader(server, timeout_s=0.5) as client:
         outcomes = fetched(client, [f"{server.url}/hang/", f"{server.url}/drip/"])
@@ -170,6 +172,7 @@ def test_a_name_that_leads_to_a_private_address_is_refused_at_the_connection(ser
     assert not server.asked
 
 
+@pytest.mark.long
 def test_a_server_is_left_alone_as_long_as_it_asks_for(server: PictureServer) -> None:
     with downloader(server, attempts=3) as client:
         assert code(fetched(client, [f"{server.url}/heals/429"])[0]) == "JPEG"
@@ -177,6 +180,7 @@ def test_a_server_is_left_alone_as_long_as_it_asks_for(server: PictureServer) ->
     assert second - first >= 1.0
 
 
+@pytest.mark.long
 def test_a_host_is_asked_no_faster_than_agreed(server: PictureServer) -> None:
     urls = [f"{server.url}/ok/{number}.jpg" for number in range(30)]
     server.delay_s = 0.05
@@ -190,6 +194,7 @@ def test_a_host_is_asked_no_faster_than_agreed(server: PictureServer) -> None:
     assert server.busiest == 3
 
 
+@pytest.mark.long
 def test_a_host_that_hangs_costs_little_and_nobody_else(server: PictureServer) -> None:
     with PictureServer("127.0.0.2") as dead:
         urls = [f"{dead.url}/hang/{number}" for number in range(500)]
@@ -203,6 +208,7 @@ def test_a_host_that_hangs_costs_little_and_nobody_else(server: PictureServer) -
         assert dead.asked.total() <= 40
 
 
+@pytest.mark.long
 def test_a_host_that_says_no_more_than_429_is_given_up(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas_ray.io.downloads.DEAD_FOR_S", 1.0)
     with downloader(server, attempts=3) as client:
@@ -272,6 +278,7 @@ def test_the_robots_file_of_each_host_is_asked_for_once_and_obeyed(server: Pictu
             assert code(fetched(client, [f"{cdn.url}/ok/1.jpg"])[0]) == "JPEG"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("status", "wanted"),
     [(404, "JPEG"), (401, "JPEG"), (403, "JPEG"), (410, "JPEG"), (503, "server_error"), (500, "server_error"),

@@ -16,7 +16,7 @@ from atlas_ray.errors import LeaseLostError, OutputError, StorageError
 from atlas_ray.io import lease, storage
 from atlas_ray.io.lease import LEASE, hold, holding
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 HOLD = """
 import sys, time

@@ -212,6 +212,7 @@ def test_a_disk_that_is_away_says_nothing_of_the_file(
     assert outcome.code == "unreachable"
 
 
+@pytest.mark.long
 def test_more_files_than_the_process_may_open_are_read_all_the_same(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{number}.jpg") for number in range(300)]
     for path in paths:
@@ -228,6 +229,7 @@ def test_more_files_than_the_process_may_open_are_read_all_the_same(tmp_path: Pa
     assert sum(isinstance(one, bytes) for one in outcomes) > 200
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("answering")
 @pytest.mark.parametrize("folder", ["pictures", "odd/"])  # each client reads one of them
 def test_passing_reasons_are_told_from_final_ones(folder: str) -> None:
@@ -261,6 +263,7 @@ def silent_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield "s3://silent/catalog"
 
 
+@pytest.mark.long
 def test_a_store_that_does_not_answer_is_named_within_seconds_and_given_up(
     silent_store: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -203,6 +203,7 @@ def test_each_object_has_its_own_outcome(tmp_path: Path, s3: str) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_dead_server_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with ObjectReader(attempts=1, timeout_s=1) as reader:

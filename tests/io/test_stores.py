@@ -59,6 +59,9 @@ class Shop:
         return True
 
 
+pytestmark = pytest.mark.s3
+
+
 @pytest.fixture(params=SCHEMES)
 def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     scheme = request.param

@@ -67,6 +67,7 @@ def drawn(seed: int, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, 
     return probability.astype(np.float32), zoomed, np.array([f"p{number // 2}" for number in range(count)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", [0.8, 0.95])
 def test_the_interval_holds_the_threshold_and_shrinks_with_more_pictures(target: float) -> None:
     widths = []

@@ -180,6 +180,7 @@ drawn = st.tuples(
 )
 
 
+@pytest.mark.long
 @given(st.lists(drawn, max_size=8))
 def test_a_block_is_what_its_rows_are(rows: list[tuple[CategoryPath | None, list[tuple[CategoryPath, int]]]]) -> None:
     drawn = [prediction(path, 1.0, *[(other, n / 64) for other, n in others if other != path]) for path, others in rows]
@@ -209,6 +210,7 @@ def test_a_block_is_what_its_rows_are(rows: list[tuple[CategoryPath | None, list
 leaves = st.lists(st.tuples(paths, st.integers(1, 16)), min_size=1, max_size=5, unique_by=lambda x: x[0])
 
 
+@pytest.mark.long
 @given(st.lists(st.tuples(leaves, st.integers(0, 2)), max_size=8))
 def test_no_row_is_lost_and_each_leaf_is_what_it_would_be_without_a_target(
     rows: list[tuple[list[tuple[CategoryPath, int]], int]],

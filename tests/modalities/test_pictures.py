@@ -181,6 +181,7 @@ def test_an_animation_gives_its_first_frame() -> None:
         assert decode(data, 32).pixels.float().mean((1, 2)).tolist() == pytest.approx([255, 0, 0], abs=6)
 
 
+@pytest.mark.long
 def test_a_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same() -> None:
     small = Image.fromarray(np.random.default_rng(1).integers(0, 255, (6, 6, 3), dtype=np.uint8))
     large = small.resize((2400, 2400), Image.Resampling.BICUBIC)
@@ -232,6 +233,7 @@ def test_what_pillow_refuses_is_refused(kind: str, data: bytes) -> None:
         assert [name for name, bad in every_damage(data) if outcome(bad) == "decodable"] == ["rubbish behind it"]
 
 
+@pytest.mark.long
 def test_fuzzed_pictures_are_judged_as_pillow_does_and_quickly() -> None:
     damaged = list(damaged_pictures(350, seed=11))
     assert len({(kind, damage) for kind, damage, _ in damaged}) == 35
@@ -248,6 +250,7 @@ def test_a_png_with_one_wrong_byte_is_no_picture_with_black_rows() -> None:
     assert (error.value.code, "IDAT" in error.value.message) == ("corrupt", True)
 
 
+@pytest.mark.long
 def test_what_is_made_to_be_slow_is_refused_or_quick() -> None:
     small = encoded(Image.new("RGB", (20, 20)))
     empty = (0).to_bytes(4) + b"abCd" + zlib.crc32(b"abCd").to_bytes(4)
@@ -260,6 +263,7 @@ def test_what_is_made_to_be_slow_is_refused_or_quick() -> None:
         assert time.process_time() - started < 1
 
 
+@pytest.mark.long
 def test_a_large_picture_is_reduced_before_it_is_resized_and_looks_the_same() -> None:
     small = Image.fromarray(np.random.default_rng(2).integers(0, 255, (6, 6, 4), dtype=np.uint8))
     large = small.resize((1500, 900), Image.Resampling.BICUBIC)

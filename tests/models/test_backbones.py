@@ -16,7 +16,7 @@ from atlas_ray.models.backbones.backbone import Backbone, fuse_batch_norm
 from atlas_ray.models.weights import load_backbone_weights
 from atlas_ray.training.settings import ClassifierTraining
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 PREFIX = "trunk."
 

@@ -57,6 +57,7 @@ def test_the_head_is_the_papers() -> None:
     assert (last.in_features, last.out_features) == (8, len(PATHS))
 
 
+@pytest.mark.long
 def test_logits_may_be_negative() -> None:
     with torch.inference_mode():
         logits = small()(pictures(4))
@@ -64,6 +65,7 @@ def test_logits_may_be_negative() -> None:
     assert logits.min() < 0
 
 
+@pytest.mark.long
 def test_the_head_sees_average_and_maximum() -> None:
     model = small()
     seen: list[Tensor] = []
@@ -106,6 +108,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.mark.long
 def test_what_was_saved_is_loaded(saved: str, tmp_path: Path) -> None:
     model = small()
     artifact = load_artifact(saved)
@@ -119,6 +122,7 @@ def test_what_was_saved_is_loaded(saved: str, tmp_path: Path) -> None:
     assert save(tmp_path, model) == artifact.id
 
 
+@pytest.mark.long
 def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     save(tmp_path, small(classes=7))
     with pytest.raises(ArtifactError, match="classes is 7, but there are 5"):
@@ -148,6 +152,7 @@ def truth(count: int) -> Tensor:
     return probability
 
 
+@pytest.mark.long
 def test_a_predictor_gives_the_networks_probabilities(saved: str) -> None:
     table = predictor(saved).predict(Products(pictures(6)))
     for row, found, wanted in zip(table.to_pylist(), weights(table), truth(6), strict=True):
@@ -163,6 +168,7 @@ def test_a_predictor_gives_the_networks_probabilities(saved: str) -> None:
         assert row["level_probabilities"] == pytest.approx(levels, abs=1e-5)
 
 
+@pytest.mark.long
 def test_within_a_node_the_rest_is_outside(saved: str) -> None:
     table = predictor(saved, within=("Men", "Shoes")).predict(Products(pictures(6)))
     inside = [n for n, path in enumerate(TAXONOMY.leaves) if path[:2] == ("Men", "Shoes")]
@@ -175,6 +181,7 @@ def test_within_a_node_the_rest_is_outside(saved: str) -> None:
         assert row["level_probabilities"][:2] == pytest.approx([1, 1], abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_part_of_the_taxonomy_in_another_order_keeps_the_classes(saved: str) -> None:
     part = Taxonomy([PATHS[3], PATHS[4], PATHS[0]], name="part")
     for found, wanted in zip(
@@ -184,6 +191,7 @@ def test_a_part_of_the_taxonomy_in_another_order_keeps_the_classes(saved: str) -
         assert found == pytest.approx({PATHS[n]: float(wanted[n]) / mass for n in (0, 3, 4)}, abs=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("paths", "reason"),
     [
@@ -197,6 +205,7 @@ def test_a_path_that_is_no_class_is_refused(saved: str, paths: list[CategoryPath
         predictor(saved, taxonomy=Taxonomy(paths, name="other"))
 
 
+@pytest.mark.long
 def test_a_classifier_has_no_attention_maps(saved: str) -> None:
     with pytest.raises(ConfigError, match="is no encoder-decoder, whose attention maps"):
         predictor(saved).explain(Products(pictures(1)))

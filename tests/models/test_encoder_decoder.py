@@ -46,6 +46,7 @@ def test_attention_equals_the_papers_pooled_grid(side: int, regions: int) -> Non
     torch.testing.assert_close(grid.mean, pooled.mean(1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lstm_layers", [1, 3])
 def test_teacher_forcing_and_steps_agree(lstm_layers: int) -> None:
     model = small(lstm_layers=lstm_layers)
@@ -86,6 +87,7 @@ def test_a_stacked_lstm_is_that_of_torch() -> None:
             torch.testing.assert_close(logits, decoder.fc(out))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "resnet101"])
 def test_every_backbone_runs_in_bfloat16_and_stays_close(backbone: str) -> None:
     model = small(backbone)
@@ -98,6 +100,7 @@ def test_every_backbone_runs_in_bfloat16_and_stays_close(backbone: str) -> None:
     assert (got.float().softmax(-1) - wanted.softmax(-1)).abs().max() < 0.05
 
 
+@pytest.mark.long
 def test_fused_normalization_changes_nothing() -> None:
     model = small("resnet50")
     for module in model.modules():
@@ -113,6 +116,7 @@ def test_fused_normalization_changes_nothing() -> None:
         torch.testing.assert_close(model.encoder(pictures), wanted, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_backbone_weights_from_files(tmp_path: Path) -> None:
     state = torchvision.models.resnet18(weights=None).state_dict()
     safe, pth = str(tmp_path / "w.safetensors"), str(tmp_path / "w.pth")

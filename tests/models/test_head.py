@@ -90,6 +90,7 @@ def test_a_shape_that_cannot_be_is_refused(fields: dict[str, str], reason: str) 
         HeadConfig(**shape | fields)
 
 
+@pytest.mark.long
 def test_a_bare_encoder_is_read_as_it_was_saved(bare: str) -> None:
     network = load_network(bare)
     assert (network.kind, network.modalities, network.feature_widths) == ("encoder", ("picture",), (512,))
@@ -105,6 +106,7 @@ def test_a_bare_encoder_is_read_as_it_was_saved(bare: str) -> None:
         load_artifact(bare)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, spec in BACKBONES.items() if spec.package])
 def test_an_encoder_of_a_package_has_its_usual_size(name: str) -> None:
     pytest.importorskip(BACKBONES[name].package)
@@ -114,6 +116,7 @@ def test_an_encoder_of_a_package_has_its_usual_size(name: str) -> None:
     assert EncoderSource(f"package:{name}", 96).load().image_size_px == 96
 
 
+@pytest.mark.long
 def test_unknown_encoders_are_refused(bare: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="'package:resnet18'; expected a folder, or one of package:efficientnet_l"):
         EncoderSource("package:resnet18").load()
@@ -124,6 +127,7 @@ def test_unknown_encoders_are_refused(bare: str, monkeypatch: pytest.MonkeyPatch
         EncoderSource("package:efficientnet_lite0").load()
 
 
+@pytest.mark.long
 def test_a_head_answers_from_pictures_what_it_answers_from_their_vectors(
     bare: str, garments: Taxonomy, tmp_path: Path
 ) -> None:
@@ -144,6 +148,7 @@ def test_a_head_answers_from_pictures_what_it_answers_from_their_vectors(
     assert broken["category_path"].is_null().to_pylist() == [True, True]
 
 
+@pytest.mark.long
 def test_a_head_over_a_fused_model_reads_each_part(garments: Taxonomy, tmp_path: Path) -> None:
     fused = make_fused(tmp_path, garments)
     artifact = load_artifact(make_head(tmp_path, garments, fused))
@@ -159,6 +164,7 @@ def test_a_head_over_a_fused_model_reads_each_part(garments: Taxonomy, tmp_path:
     assert stored["probability"].to_pylist() == pytest.approx(found["probability"].to_pylist(), abs=1e-6)
 
 
+@pytest.mark.long
 def test_a_head_with_another_encoder_is_refused(bare: str, garments: Taxonomy, tmp_path: Path) -> None:
     head = make_head(tmp_path, garments, bare)
     make_artifact(str(tmp_path / "other"), garments)
@@ -168,6 +174,7 @@ def test_a_head_with_another_encoder_is_refused(bare: str, garments: Taxonomy, t
         load_artifact(head)
 
 
+@pytest.mark.long
 def test_the_columns_of_a_head_are_those_of_any_model(bare: str, garments: Taxonomy, tmp_path: Path) -> None:
     predictor = PathPredictor(load_artifact(make_head(tmp_path, garments, bare)), FLOAT32)
     empty = predictor.predict_vectors(torch.zeros(0, 512))

@@ -22,6 +22,7 @@ VIT, CNN, NHWC = "timm/vit_tiny_patch16_224", "timm/resnet10t", "timm/swin_tiny_
 LITE = [name for name, spec in BACKBONES.items() if spec.package]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "cells"), [(VIT, (9, 10)), (CNN, (5, 6)), (NHWC, (4, 5))])
 def test_a_network_of_timm_makes_the_grid_that_its_entry_says(name: str, cells: tuple[int, int]) -> None:
     encoder = Backbone(name).eval()
@@ -33,6 +34,7 @@ def test_a_network_of_timm_makes_the_grid_that_its_entry_says(name: str, cells: 
     assert all(isinstance(layer, nn.Module) for layer in encoder.layers_before(len(encoder.spec.blocks)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [VIT, CNN])
 def test_every_weight_of_a_network_of_timm_learns(name: str) -> None:
     encoder = Backbone(name)
@@ -55,6 +57,7 @@ def test_normalized_as_timm_says() -> None:
     assert BACKBONES[CNN].mean == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.long
 def test_the_features_are_those_of_timm(tmp_path: Path) -> None:
     network = timm.create_model("vit_tiny_patch16_224", num_classes=7).eval()
     safetensors.torch.save_file(network.state_dict(), tmp_path / "model.safetensors")
@@ -77,6 +80,7 @@ def test_what_makes_no_grid_is_refused(name: str) -> None:
         Backbone(name)
 
 
+@pytest.mark.long
 def test_a_vit_reads_and_spells() -> None:
     pictures = torch.randint(0, 256, (2, 3, 70, 70), dtype=torch.uint8)
     assert Classifier(ClassifierConfig(classes=5, backbone=VIT, image_size_px=70))(pictures).shape == (2, 5)
@@ -89,6 +93,7 @@ def test_a_vit_reads_and_spells() -> None:
     assert weights.shape[:2] == (2, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LITE)
 def test_weights_of_a_package_give_the_features_of_timm(name: str) -> None:
     encoder: Any = Backbone(name).eval()

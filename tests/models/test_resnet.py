@@ -9,7 +9,7 @@ from torch import nn
 from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.models.backbones.resnet import BLOCKS, layers
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("name", BLOCKS)

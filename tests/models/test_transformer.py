@@ -190,6 +190,7 @@ def test_heads_have_to_share_the_width() -> None:
         small(heads=3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("normalization", ["vocabulary", "taxonomy"])
 def test_an_artifact_keeps_the_decoder(normalization: str, tmp_path: Path) -> None:
     model = small(normalization)

@@ -66,6 +66,7 @@ def test_another_threshold_in_the_file_is_noticed(tmp_path: Path) -> None:
             load_zoom_artifact(str(tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_a_predictor_gives_the_networks_probabilities(batch_size: int) -> None:
     predictor = ZoomPredictor(

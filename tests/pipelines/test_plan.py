@@ -77,6 +77,7 @@ def test_a_fetch_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_what_the_run_would_refuse_the_plan_does(
     pictures: Path, small_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

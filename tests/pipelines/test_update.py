@@ -81,6 +81,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[ScoreConfig]:
     return asked
 
 
+@pytest.mark.long
 def test_a_stopped_update_goes_on_and_a_finished_one_is_not_done_again(
     small_model: str, scored: list[ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_stopped_update_goes_on_and_a_finished_one_is_not_done_again(
     assert (scored[-1].output, scored[-1].previous) == (str(loop.runs / "00005"), str(loop.runs / "00004"))
 
 
+@pytest.mark.long
 def test_a_mistake_changes_nothing(
     small_model: str, scored: list[ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

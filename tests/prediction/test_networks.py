@@ -16,6 +16,7 @@ SURE = 100
 """What makes an untrained model as sure as a trained one."""
 
 
+@pytest.mark.long
 def test_a_member_of_10000_leaves_keeps_to_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [(f"a{top}", f"b{middle}", f"c{leaf}") for top in range(20) for middle in range(25) for leaf in range(20)]
     taxonomy = Taxonomy(paths, name="large")

@@ -38,6 +38,7 @@ def predictor(
     return PathPredictor(load_artifact(uri), settings, taxonomy=taxonomy, within=within)
 
 
+@pytest.mark.long
 def test_the_columns_are_those_of_the_contract(small_model: str, garments: Taxonomy) -> None:
     table, refused = predictor(small_model, top_k=3)(pictures(5))
     assert refused == {}
@@ -57,6 +58,7 @@ def test_the_columns_are_those_of_the_contract(small_model: str, garments: Taxon
         assert 0 <= row["outside_probability"] <= 1
 
 
+@pytest.mark.long
 def test_a_refused_picture_is_a_null_row(small_model: str) -> None:
     contents = pictures(7)
     contents[0], contents[4] = b"", b"junk"
@@ -67,6 +69,7 @@ def test_a_refused_picture_is_a_null_row(small_model: str) -> None:
     assert everything_bad["probability"].null_count == len(refused) == 2
 
 
+@pytest.mark.long
 def test_batches_do_not_matter(small_model: str) -> None:
     contents = pictures(9)
     whole, _ = predictor(small_model, batch_size=9)(contents)
@@ -78,6 +81,7 @@ def test_batches_do_not_matter(small_model: str) -> None:
         )
 
 
+@pytest.mark.long
 def test_beam_and_exact_choose_from_the_same_tree(small_model: str) -> None:
     contents = pictures(6)
     exact, _ = predictor(small_model, search="exact")(contents)
@@ -85,6 +89,7 @@ def test_beam_and_exact_choose_from_the_same_tree(small_model: str) -> None:
     assert exact["category_path"].to_pylist() == beam["category_path"].to_pylist()
 
 
+@pytest.mark.long
 def test_a_subset_and_a_prefix_narrow_the_answers(small_model: str, garments: Taxonomy) -> None:
     contents = pictures(6)
     subset = Taxonomy(reversed(garments.leaves[3:]), name="subset")
@@ -96,6 +101,7 @@ def test_a_subset_and_a_prefix_narrow_the_answers(small_model: str, garments: Ta
     assert reordered["category_path"].to_pylist() == plain["category_path"].to_pylist()
 
 
+@pytest.mark.long
 def test_what_the_model_does_not_know_is_refused(small_model: str) -> None:
     with pytest.raises(TaxonomyError, match="no token for 'Footwear'"):
         predictor(small_model, Taxonomy([("Men", "Footwear")], name="other"))
@@ -103,6 +109,7 @@ def test_what_the_model_does_not_know_is_refused(small_model: str) -> None:
         predictor(small_model, within=("Kids",))
 
 
+@pytest.mark.long
 def test_a_large_tree_is_searched_by_beam(tmp_path_factory: pytest.TempPathFactory) -> None:
     large = Taxonomy([(f"a{n}", f"b{m}") for n in range(300) for m in range(2)], name="large")
     uri = str(tmp_path_factory.mktemp("large"))
@@ -132,6 +139,7 @@ def test_devices_and_precisions() -> None:
             choose_device("cuda")
 
 
+@pytest.mark.long
 def test_attention_maps_come_with_the_paths(small_model: str) -> None:
     chosen = predictor(small_model, batch_size=2)
     decoded, _ = chosen.decode(pictures(3))
@@ -143,6 +151,7 @@ def test_attention_maps_come_with_the_paths(small_model: str) -> None:
     torch.testing.assert_close(maps.sum((2, 3)), torch.tensor(expected))
 
 
+@pytest.mark.long
 def test_each_picture_may_have_a_scope_of_its_own(small_model: str, garments: Taxonomy) -> None:
     chosen = predictor(small_model, batch_size=3)
     decoded, _ = chosen.decode(pictures(7))
@@ -182,6 +191,7 @@ def dark() -> bytes:
     return encoded(Image.new("RGB", (40, 40), (3, 3, 3)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("search", ["exact", "beam"])
 def test_an_answer_that_is_no_number_is_none(small_model: str, monkeypatch: pytest.MonkeyPatch, search: str) -> None:
     contents = [*pictures(5), b"junk"]
@@ -205,6 +215,7 @@ def test_an_answer_that_is_no_number_is_none(small_model: str, monkeypatch: pyte
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", [0, 1, 2])
 @pytest.mark.parametrize("field", ["probability", "level_probability", "outside"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -217,6 +228,7 @@ def test_each_number_of_an_answer_counts(small_model: str, row: int, field: str,
     assert table["category_path"].is_null().to_pylist() == [place == row for place in range(3)]
 
 
+@pytest.mark.long
 def test_a_batch_without_memory_is_halved_once_and_so_are_those_after_it(
     small_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +249,7 @@ def test_a_batch_without_memory_is_halved_once_and_so_are_those_after_it(
     assert (len(vectors), broken.sizes) == (16, [8, 4, 4, 4, 4])
 
 
+@pytest.mark.long
 def test_a_device_without_memory_for_half_a_batch_is_told(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = predictor(small_model, batch_size=8)
     broken = Broken(made, monkeypatch, most=3)

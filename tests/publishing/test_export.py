@@ -247,7 +247,7 @@ def test_s3_takes_an_export_and_a_failed_one_leaves_what_was_there(
     assert storage.read_bytes(output) == before
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_export_leaves_no_half_file(tmp_path: Path, number: signal.Signals) -> None:
     run = shop_run(tmp_path / "run", PRODUCTS, catalog=str(tmp_path / "gone"))

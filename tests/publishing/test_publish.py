@@ -44,7 +44,7 @@ class Warehouse:
         return "iceberg:ware.shop.products" if kind == "iceberg" else f"delta:{self.root}/delta"
 
     def catalog(self) -> Catalog:
-        where = {"s3.endpoint": os.environ["AWS_ENDPOINT_URL"], "s3.region": "us-east-1"}
+        where = {"s3.endpoint": os.environ.get("AWS_ENDPOINT_URL", ""), "s3.region": "us-east-1"}
         return load_catalog("ware", **(where if stores.is_object(self.root) else {}))
 
     def read(self, kind: str) -> pa.Table:
@@ -78,7 +78,7 @@ def use(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     return warehouse
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     if request.param == "local":
         (tmp_path / "warehouse").mkdir()
@@ -111,6 +111,7 @@ def ids(table: pa.Table) -> list[str]:
 KINDS = pytest.mark.parametrize("kind", ["iceberg", "delta"])
 
 
+@pytest.mark.long
 @KINDS
 def test_a_run_is_one_commit_and_again_is_none(
     warehouse: Warehouse, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -144,6 +145,7 @@ def test_a_run_of_another_store_is_copied(warehouse: Warehouse, kind: str, tmp_p
     assert all("/atlas-ray-" in file and file.startswith(warehouse.root) for file in warehouse.files(kind))
 
 
+@pytest.mark.long
 @KINDS
 def test_a_later_run_replaces_the_rows_and_may_have_a_further_column(
     local: Warehouse, kind: str, tmp_path: Path
@@ -168,6 +170,7 @@ def test_a_later_run_replaces_the_rows_and_may_have_a_further_column(
     assert ids(local.read(kind)) == ["new", "p0", "p1", "p2"]
 
 
+@pytest.mark.long
 @KINDS
 def test_an_appended_run_may_bring_a_column(local: Warehouse, kind: str, tmp_path: Path) -> None:
     first = shop_run(tmp_path / "first", PRODUCTS[:1], catalog="first")
@@ -214,7 +217,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @KINDS
 @pytest.mark.parametrize("point", POINTS)
 def test_a_killed_publish_is_one_commit_when_it_is_called_again(
@@ -260,7 +263,7 @@ def unfinish(run: Path) -> None:
     [
         ("delta:{root}/t", damage_type, "0002.parquet: a column is of another type than in the contract"),
         ("delta:{root}/t", unfinish, "is no finished scoring run"),
-        ("s3://bucket/t", None, "expected iceberg:CATALOG.NAMESPACE.NAME or delta:FOLDER"),
+        ("parquet:shop/products", None, "expected iceberg:CATALOG.NAMESPACE.NAME or delta:FOLDER"),
         ("iceberg:ware.products", None, "names no namespace"),
         ("iceberg:other.shop.products", None, "the Iceberg catalog 'other' cannot be opened"),
     ],
@@ -282,6 +285,7 @@ def test_what_cannot_be_published_is_refused_in_a_line(
     assert said.count("\n") == 1
 
 
+@pytest.mark.long
 @KINDS
 def test_a_column_of_another_type_than_the_tables_is_refused(
     local: Warehouse, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -108,6 +108,7 @@ def test_a_strip_is_reddest_where_the_model_looked() -> None:
         assert np.abs(red[90:130, 90:130]).max() < 10
 
 
+@pytest.mark.long
 def test_explain_draws_a_picture(tmp_path: Path, small_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(picture(3))

@@ -56,6 +56,7 @@ def test_a_sheet_with_a_broken_picture_and_hostile_captions(tmp_path: Path) -> N
     assert ink.sum() > 500
 
 
+@pytest.mark.long
 def test_a_full_sheet_of_noise_stays_small(tmp_path: Path) -> None:
     noise = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)).save(noise, "PNG")

@@ -52,6 +52,7 @@ def check_picture(png: bytes) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 100  # curves in colours, smoothed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("epochs", [1, 3, 60])
 def test_curves_with_validation(figures: list[Figure], epochs: int) -> None:
     rows = history(epochs)
@@ -69,6 +70,7 @@ def test_curves_with_validation(figures: list[Figure], epochs: int) -> None:
     assert figure.axes[1].get_yscale() == "log"
 
 
+@pytest.mark.long
 def test_curves_without_validation(figures: list[Figure]) -> None:
     check_picture(draw_curves(history(3, pictures=0.0), "t"))
     (figure,) = figures
@@ -76,12 +78,14 @@ def test_curves_without_validation(figures: list[Figure]) -> None:
     assert [text.get_text() for text in figure.axes[2].texts] == ["no validation split"]
 
 
+@pytest.mark.long
 def test_a_rate_of_zero_is_drawn(figures: list[Figure]) -> None:
     rows = [row | {"decoder_lr": 0.0} for row in history(2)]
     check_picture(draw_curves(rows, "t"))
     assert figures[0].axes[1].get_yscale() == "linear"
 
 
+@pytest.mark.long
 def test_levels_stand_in_their_order(figures: list[Figure]) -> None:
     draw_curves(history(2, levels=11), "t")
     assert lines(figures[0])[2] == [*(f"level {level}" for level in range(1, 12)), "whole path"]

@@ -46,6 +46,7 @@ def run(tmp_path: Path, garments: Taxonomy, small_model: str) -> str:
     return str(tmp_path)
 
 
+@pytest.mark.long
 def test_the_page_shows_what_went_wrong_and_needs_nothing_else(run: str, small_model: str) -> None:
     metrics = evaluate(run, model=small_model)["test"]
     assert metrics.exact == 0.75  # the one that was answered with an ancestor has its leaf right
@@ -79,6 +80,7 @@ def test_the_page_shows_what_went_wrong_and_needs_nothing_else(run: str, small_m
     assert sum(row["products"] for row in confusions if row["split"] == "test") == 10
 
 
+@pytest.mark.long
 def test_new_paths_are_a_table_as_well(run: str, small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = itertools.cycle([(("Pets", "Leads"), 0.5), (("Pets", "Bowls"), 0.25), (("Pets", "Leads"), 0.75)])
     monkeypatch.setattr(PathPredictor, "propose", lambda _, products: list(itertools.islice(said, len(products))))
@@ -114,6 +116,7 @@ def test_likely_label_errors_stand_side_by_side(run: str, tmp_path: Path, garmen
     assert "no_picture" in said
 
 
+@pytest.mark.long
 def test_few_files_of_pictures_are_held(run: str, small_model: str, held_files: HeldFiles) -> None:
     evaluate(run, model=small_model)
     assert held_files.read >= 39

@@ -59,6 +59,7 @@ def strips(model: str, run: str, rows: Sequence[dict[str, Any]]) -> tuple[list[S
     return found, explainer.notes
 
 
+@pytest.mark.long
 def test_a_fused_model_is_given_the_texts(tmp_path: Path, garments: Taxonomy) -> None:
     model = make_fused(tmp_path, garments)
     run, rows = run_of(tmp_path, model)
@@ -76,6 +77,7 @@ def test_a_fused_model_is_given_the_texts(tmp_path: Path, garments: Taxonomy) ->
     assert "was not given the products&#x27; texts" in (tmp_path / "run" / "evaluation" / "report.html").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", ["within", "taxonomy"])
 def test_a_run_in_a_part_of_the_taxonomy(tmp_path: Path, garments: Taxonomy, small_model: str, limit: str) -> None:
     _, whole = run_of(tmp_path, small_model)
@@ -103,6 +105,7 @@ def test_a_run_in_a_part_of_the_taxonomy(tmp_path: Path, garments: Taxonomy, sma
         assert "as the run's cannot be used" in notes[0]
 
 
+@pytest.mark.long
 def test_an_answer_above_its_leaf_is_explained_below(tmp_path: Path, small_model: str) -> None:
     run, rows = run_of(tmp_path, small_model)
     rows[0] |= {"category_path": rows[0]["category_path"][:1]}

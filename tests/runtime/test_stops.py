@@ -17,7 +17,7 @@ from atlas_ray.cli.main import main
 from atlas_ray.runtime.stops import STOPS, kept_handlers, stoppable
 from tests.support.inputs import free_port
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 TRAIN = "--epochs 50 --batch-size 16 --backbone resnet18 --image-size-px 32 --weights none"
 

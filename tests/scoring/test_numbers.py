@@ -89,6 +89,7 @@ def codes(table: pa.Table) -> list[tuple[str | None, str | None]]:
 WANTED = [(None, None), ("predict", "not_a_number"), ("fetch", "timeout"), (None, None), (None, None)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("apart", [False, True])
 def test_one_picture_goes_to_quarantine_and_no_other(
     small_model: str, garments: Taxonomy, monkeypatch: pytest.MonkeyPatch, apart: bool
@@ -102,6 +103,7 @@ def test_one_picture_goes_to_quarantine_and_no_other(
     assert all(np.isfinite(one) for one in out["probability"].to_pylist() if one is not None)
 
 
+@pytest.mark.long
 def test_a_reason_of_an_earlier_stage_stays_beside_texts(
     garments: Taxonomy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,7 @@ def test_a_reason_of_an_earlier_stage_stays_beside_texts(
     assert out["picture_error"].to_pylist()[5].startswith("not_an_image")
 
 
+@pytest.mark.long
 def test_a_vector_of_no_numbers_goes_to_quarantine(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Embed(Board(), EncoderSource(small_model), CONFIG)
     break_encode(stage._predictor._encoder, monkeypatch, 1)
@@ -146,6 +149,7 @@ def break_zoom(predictor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictor._model, "forward", forward)
 
 
+@pytest.mark.long
 def test_a_picture_that_the_zoom_filter_cannot_judge_is_neither_kept_nor_rejected(
     zoom: str, small_model: str, garments: Taxonomy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +179,7 @@ def overflowing(uri: str, source: str) -> str:
     return uri
 
 
+@pytest.mark.long
 def test_one_question_fails_where_one_answer_is_no_number(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(small_model, CONFIG)
     break_encode(model._predictor._encoder, monkeypatch, 1)

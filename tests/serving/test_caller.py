@@ -148,6 +148,7 @@ def test_more_than_may_wait_is_refused(handle: DeploymentHandle[Any]) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_what_would_wait_too_long_is_refused(handle: DeploymentHandle[Any]) -> None:
     async def run() -> None:
         model = caller(handle, patience_s=0.6)
@@ -186,6 +187,7 @@ def test_a_model_that_is_still_coming_is_waited_for(handle: DeploymentHandle[Any
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_what_came_before_the_model_is_refused_once_that_is_there(
     handle: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +210,7 @@ def test_what_came_before_the_model_is_refused_once_that_is_there(
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_a_model_that_answered_is_asked_again_whether_it_does(
     handle: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

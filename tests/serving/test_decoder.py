@@ -43,6 +43,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
+@pytest.mark.long
 def test_who_would_wait_too_long_is_refused(held: threading.Event) -> None:
     async def run() -> None:
         decoder = Decoder(PictureLimits(), threads=1, patience_s=0.6)

@@ -193,6 +193,7 @@ def test_how_much() -> None:
         assert (status, b'"code":"too_large"' in answer) == (413, True)
 
 
+@pytest.mark.long
 def test_how_much_of_all_together() -> None:
     full = guard(max_body_mib=0.001, max_held_mib=0.0015)  # 1,572 bytes for all
 

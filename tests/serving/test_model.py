@@ -37,6 +37,7 @@ def test_one_that_fails_takes_no_other_with_it(model: Model) -> None:
     assert "out of luck" in str(found[1])
 
 
+@pytest.mark.long
 def test_a_replica_that_answers_nothing_any_more_is_not_well(model: Model) -> None:
     for _ in range(MAX_FAILURES - 1):
         model._answers_or_errors([question(model, 255)])

@@ -147,6 +147,7 @@ def test_what_a_request_names_counts_as_its_bytes(tmp_path: Path) -> None:
             assert isinstance(found, ItemError)
 
 
+@pytest.mark.long
 def test_a_slow_host_takes_no_time_of_others() -> None:
     with PictureServer() as slow, PictureServer() as quick:
         allowed = f"{slow.place},{quick.place}"
@@ -167,6 +168,7 @@ def test_a_slow_host_takes_no_time_of_others() -> None:
         assert seconds < 8  # one time limit for all that a request names
 
 
+@pytest.mark.long
 def test_a_host_that_never_answers_is_left_alone() -> None:
     with PictureServer() as slow:
         settings = {"http_images": True, "allow_private": slow.place, "fetch_timeout_s": 1.5}

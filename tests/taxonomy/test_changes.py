@@ -156,6 +156,7 @@ def mappings(old: Taxonomy, new: Taxonomy) -> st.SearchStrategy[dict[CategoryPat
     return st.dictionaries(st.sampled_from(old.nodes), targets, max_size=6)
 
 
+@pytest.mark.long
 @given(path_sets, st.booleans())
 def test_a_taxonomy_does_not_differ_from_itself(paths: set[CategoryPath], with_ids: bool) -> None:
     one = Taxonomy(sorted(paths), name="old")
@@ -176,6 +177,7 @@ def test_what_a_guess_took_is_not_followed_to() -> None:
     assert len(reached) == len(set(reached))
 
 
+@pytest.mark.long
 @given(path_sets, path_sets, st.data())
 def test_every_path_is_accounted_for_once(
     before: set[CategoryPath], after: set[CategoryPath], data: st.DataObject
@@ -218,6 +220,7 @@ def test_ids_find_every_category_again(paths: set[CategoryPath], seed: int) -> N
     assert changes.added == ()
 
 
+@pytest.mark.long
 @given(path_sets, path_sets, st.data())
 def test_a_level_is_the_same_where_it_holds_the_same_leaves(
     before: set[CategoryPath], after: set[CategoryPath], data: st.DataObject
@@ -241,6 +244,7 @@ def test_a_level_is_the_same_where_it_holds_the_same_leaves(
                 assert changes.destinations[leaf].same_levels == same
 
 
+@pytest.mark.long
 @given(path_sets, path_sets, st.data())
 def test_an_ancestor_is_the_node_that_holds_the_same_leaves(
     before: set[CategoryPath], after: set[CategoryPath], data: st.DataObject
@@ -319,6 +323,7 @@ def test_a_mapping_of_another_country(tmp_path: Path, separator: str, encoding: 
     assert read_mapping(str(tmp_path / "m.csv")) == {("Coffee", "Cups"): (("Caf\u00e9", "Cups"),), ("Tea",): ()}
 
 
+@pytest.mark.long
 def test_google_changed_is_told_by_ids_and_by_names(test_data: Path, tmp_path: Path) -> None:
     published = (test_data / "taxonomies" / "taxonomy-with-ids.en-US.2019-07-10.txt").read_text()
     changed = published.replace("> Bird Supplies", "> All for Birds").replace("Cat Supplies > Cat Beds", "Cat Beds")
@@ -338,6 +343,7 @@ def test_google_changed_is_told_by_ids_and_by_names(test_data: Path, tmp_path: P
         assert changes.added == (("Animals & Pet Supplies", "Robots"),)
 
 
+@pytest.mark.long
 def test_shopifys_mapping_leads_to_its_new_version(
     test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,7 @@ def test_a_repeated_name_stays_two_paths_and_one_token() -> None:
     assert vocabulary.encode(jackets[0]) != vocabulary.encode(jackets[1])
 
 
+@pytest.mark.long
 @given(path_sets)
 def test_the_id_is_that_of_the_set_of_paths(paths: set[tuple[str, ...]]) -> None:
     one = Taxonomy(sorted(paths), name="a", version="1")
@@ -49,6 +50,7 @@ def test_the_id_is_that_of_the_set_of_paths(paths: set[tuple[str, ...]]) -> None
     assert Taxonomy([*sorted(paths), ("new-name",) * 6], name="a").id != one.id
 
 
+@pytest.mark.long
 @given(path_sets)
 def test_the_trie_holds_every_leaf_and_nothing_else(paths: set[tuple[str, ...]]) -> None:
     taxonomy = Taxonomy(sorted(paths), name="t")
@@ -285,6 +287,7 @@ def test_two_ids_may_have_one_path(tmp_path: Path) -> None:
         read_taxonomy(write(tmp_path, "twice.txt", text.replace("a-2", "a-1")))
 
 
+@pytest.mark.long
 def test_published_files(test_data: Path) -> None:
     folder = test_data / "taxonomies"
     google = read_taxonomy(str(folder / "taxonomy-with-ids.en-US.2019-07-10.txt"))

@@ -104,6 +104,7 @@ def by_hand(
     return torch.stack(losses)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("decoder", ["lstm", "transformer"])
 def test_the_loss_is_the_cross_entropy_of_each_paths_tokens(decoder: str) -> None:
     objective = spelling(decoder=decoder)
@@ -136,6 +137,7 @@ def test_what_stands_past_a_paths_end_costs_nothing() -> None:
         assert (objective(pictures(1), label) - before).abs() > 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weight", [0.5, 2.0])
 def test_attention_is_pulled_to_look_everywhere(weight: float) -> None:
     objective = spelling(attention_regularization=weight)
@@ -149,6 +151,7 @@ def test_attention_is_pulled_to_look_everywhere(weight: float) -> None:
     torch.testing.assert_close(found, weight * torch.stack(uneven), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_within_the_taxonomy_the_loss_is_over_what_may_follow() -> None:
     objective = spelling(normalization="taxonomy")
     with torch.inference_mode():
@@ -159,6 +162,7 @@ def test_within_the_taxonomy_the_loss_is_over_what_may_follow() -> None:
     assert (found - plain).abs().min() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("name", ["A", "B", "C", "D", "E", "F", "<pad>", "<start>", "<end>"])
 def test_within_the_taxonomy_only_allowed_tokens_matter(name: str, smoothing: float) -> None:
@@ -209,6 +213,7 @@ def test_smoothing_shares_the_target(normalization: str, kind: str) -> None:
     torch.testing.assert_close(evaluated, plain, atol=1e-4, rtol=1e-4)  # validation is not smoothed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("normalization", ["vocabulary", "taxonomy"])
 @pytest.mark.parametrize("kind", ["uniform", "tree"])
 @pytest.mark.parametrize("decoder", ["lstm", "transformer"])
@@ -315,6 +320,7 @@ def test_a_classifier_of_one_class_loses_nothing(kind: str) -> None:
         assert objective(pictures(2), torch.tensor([0, 0])).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [

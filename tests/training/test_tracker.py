@@ -39,6 +39,7 @@ def test_event_files_hold_steps_and_epochs(tmp_path: Path) -> None:
     assert found["epoch/val_accuracy"] == 0.5
 
 
+@pytest.mark.long
 def test_mlflow_gets_parameters_and_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")

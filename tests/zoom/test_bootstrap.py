@@ -85,6 +85,7 @@ def separation(above: list[float], below: list[float]) -> float:
     return float((np.array(above)[:, None] > np.array(below)[None]).mean())
 
 
+@pytest.mark.long
 def test_sharpness_does_not_tell_a_close_up() -> None:
     rng = np.random.default_rng(0)
     whole: list[float] = []

@@ -188,6 +188,7 @@ def test_pictures_that_are_not_where_they_were_looked_for(tmp_path: Path, capsys
     assert f"{tmp_path}/few, the folder of {tmp_path}/few/labels.json; --image-base names another one" in said
 
 
+@pytest.mark.long
 def test_pictures_of_a_catalogue_that_are_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "shop.csv").write_text("id,image\n" + "".join(f"{n},{n}.jpg\n" for n in range(90)))
     import_catalog(ImportConfig(source=str(tmp_path / "shop.csv"), output=str(tmp_path / "catalog")))

@@ -52,6 +52,7 @@ def examples(count: int, seed: int) -> Examples:
     return Examples(torch.from_numpy(pixels).permute(0, 3, 1, 2), zoomed, np.arange(count).astype(str))
 
 
+@pytest.mark.long
 def test_close_ups_are_learnt_from_folders(folders: dict[str, Any], tmp_path: Path) -> None:
     config = ZoomTraining(output=str(tmp_path / "model"), epochs=5, **folders, **SMALL)
     report = train_zoom(config)
@@ -89,6 +90,7 @@ def test_close_ups_are_learnt_from_folders(folders: dict[str, Any], tmp_path: Pa
         train_zoom(config)
 
 
+@pytest.mark.long
 def test_a_catalogue_alone_is_enough(catalog: str, tmp_path: Path) -> None:
     report = train_zoom(ZoomTraining(output=str(tmp_path), catalog=catalog, epochs=1, **SMALL))
     counts = report.metrics["pictures"]
@@ -208,6 +210,7 @@ def test_what_cannot_be_calibrated_stays(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e20])
 def test_a_training_that_diverges_leaves_no_model(
     folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
