@@ -124,6 +124,7 @@ EXTRA_OF = {
     ),
     **dict.fromkeys(("fastapi", "fastapi_offline", "starlette"), "serve"),
     "timm": "timm",
+    **dict.fromkeys(("tokenizers", "transformers"), "text"),
     "deltalake": "delta",
     "lance": "lance",
     "lancedb": "embed",

@@ -4,7 +4,8 @@
     model.json            kind, configuration, vocabulary, content id; written last
     taxonomy.json         the taxonomy it was trained on
     metrics.json          what its training measured
-    words.json            what a model of texts knows
+    words.json            the words that a model of texts knows
+    tokenizer.json        how a sentence encoder cuts texts into tokens
     fitted-HASH.npy       which products it was fitted on, as hashes of their ids; an imported model does not know
     picture/ title/ description/    of a fused model or a head: the artifacts that it is made over
 
@@ -33,6 +34,7 @@ from atlas_ray.artifacts.saving import (
     save_zoom_artifact,
     set_temperature,
 )
+from atlas_ray.artifacts.sentence_folders import read_sentence_encoder
 
 __all__ = [
     "WORDS",
@@ -48,6 +50,7 @@ __all__ = [
     "load_words",
     "load_zoom_artifact",
     "new_encoder",
+    "read_sentence_encoder",
     "save_artifact",
     "save_encoder",
     "save_joint_artifact",

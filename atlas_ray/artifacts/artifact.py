@@ -8,6 +8,7 @@ from atlas_ray.artifacts.kinds import KINDS, kind_of
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.modalities.products import texts_of
 from atlas_ray.modalities.texts import WordIndex
+from atlas_ray.modalities.tokens import TokenIndex
 from atlas_ray.models.zoom import ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 
@@ -23,6 +24,8 @@ class Network:
     metrics: dict[str, Any] = field(default_factory=dict)
     words: WordIndex | None = None
     """Of a model of texts."""
+    tokens: TokenIndex | None = None
+    """Of a sentence encoder."""
     members: "Mapping[str, Network]" = field(default_factory=dict)
     """Of a fused model the models that it fuses, of a head those whose vectors it reads, by modality."""
 

@@ -7,9 +7,11 @@ from typing import Any
 from atlas_ray.errors import ArtifactError, StorageError
 from atlas_ray.io import storage
 from atlas_ray.modalities.texts import WordIndex
+from atlas_ray.modalities.tokens import TokenIndex
+from atlas_ray.models.sentences import SentenceConfig
 
 FORMAT = 1
-WORDS = "words.json"
+WORDS, TOKENS = "words.json", "tokenizer.json"
 
 
 def content_id(document: dict[str, Any]) -> str:
@@ -63,9 +65,7 @@ def load_words(uri: str, field_name: str, sha256: str | None = None) -> WordInde
     Raises:
         ArtifactError: if the file is missing, damaged, or not the one of that SHA-256.
     """
-    data = read(uri, WORDS)
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise ArtifactError(f"{uri}: {WORDS} is damaged: its sha256 is not the one in model.json")
+    data = _checked(uri, WORDS, sha256)
     try:
         words = json.loads(data)
     except ValueError as error:
@@ -73,3 +73,34 @@ def load_words(uri: str, field_name: str, sha256: str | None = None) -> WordInde
     if not isinstance(words, list):
         raise ArtifactError(f"{uri}: {WORDS} holds a {type(words).__name__}; expected a list")
     return WordIndex(words, field_name)
+
+
+def save_tokens(uri: str, tokens: TokenIndex) -> str:
+    """Write the tokenizer of a sentence encoder into its folder; return the file's SHA-256."""
+    storage.write_bytes(storage.join(uri, TOKENS), tokens.data)
+    return hashlib.sha256(tokens.data).hexdigest()
+
+
+def load_tokens(uri: str, config: SentenceConfig, sha256: str) -> TokenIndex:
+    """Read what `save_tokens` wrote.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, or not the one of that SHA-256.
+    """
+    try:
+        return token_index(_checked(uri, TOKENS, sha256), config)
+    except ArtifactError as error:
+        raise ArtifactError(f"{uri}: {error}") from None
+
+
+def token_index(data: bytes, config: SentenceConfig) -> TokenIndex:
+    """Read a `tokenizer.json` for a sentence encoder; raises as `TokenIndex`."""
+    return TokenIndex(data, length=config.max_tokens, prefix=config.prefix, lower=config.family.lower)
+
+
+def _checked(uri: str, name: str, sha256: str | None) -> bytes:
+    """Read a file whose SHA-256 is known, unless it is None."""
+    data = read(uri, name)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ArtifactError(f"{uri}: {name} is damaged: its sha256 is not the one in model.json")
+    return data

@@ -15,6 +15,7 @@ from atlas_ray.models.encoder import EncoderConfig, EncoderNetwork
 from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
 from atlas_ray.models.head import Head, HeadConfig
+from atlas_ray.models.sentences import SentenceConfig, SentenceEncoder
 from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 
@@ -30,10 +31,14 @@ class Kind:
     """The class of its configuration, by which kinds are recognized."""
     network: Callable[[Any], Any]
     """A function that builds its network from a configuration."""
+    answers: bool = True
+    """Whether it puts products into a taxonomy. Otherwise it only turns them into vectors."""
     spells: bool = False
     """Whether it spells paths token by token. Otherwise it has a class for each leaf or label."""
     has_words: bool = False
     """Whether it reads texts, so that its artifact has a vocabulary."""
+    has_tokens: bool = False
+    """Whether it reads texts by a tokenizer, of which its artifact has a copy."""
     has_members: bool = False
     """Whether it is made over other models, so that its artifact has copies of them."""
     fuses: bool = False
@@ -52,7 +57,7 @@ def _picture_size(_: Any, members: Members) -> int:
     return members[PICTURE].image_size_px if PICTURE in members else 0
 
 
-ZOOM_KIND, ENCODER_KIND = "zoom", "encoder"
+ZOOM_KIND = "zoom"
 KINDS: dict[str, Kind] = {
     "classifier": Kind(ClassifierConfig, Classifier),
     "encoder-decoder": Kind(EncoderDecoderConfig, EncoderDecoder, spells=True),
@@ -82,17 +87,26 @@ KINDS: dict[str, Kind] = {
         feature_widths=lambda model, _: model.config.widths,
         image_size_px=_picture_size,
     ),
-    ENCODER_KIND: Kind(EncoderConfig, EncoderNetwork),
-    ZOOM_KIND: Kind(ZoomConfig, ZoomNetwork),
+    "encoder": Kind(EncoderConfig, EncoderNetwork, answers=False),
+    "sentence-encoder": Kind(
+        SentenceConfig,
+        SentenceEncoder,
+        answers=False,
+        has_tokens=True,
+        modalities=lambda config: (config.field,),
+        feature_widths=lambda model, _: (model.width,),
+        image_size_px=lambda *_: 0,
+    ),
+    ZOOM_KIND: Kind(ZoomConfig, ZoomNetwork, answers=False),
 }
 """The kinds by name. A model of a picture's labels is a classifier, whose artifact names the labels."""
 VECTOR_KINDS = tuple(name for name in KINDS if name != ZOOM_KIND)
 """The kinds that turn products into vectors."""
-PATH_KINDS = tuple(name for name in VECTOR_KINDS if name != ENCODER_KIND)
+PATH_KINDS = tuple(name for name in VECTOR_KINDS if KINDS[name].answers)
 """The kinds that put products into a taxonomy."""
 MEMBER_KINDS = tuple(name for name in PATH_KINDS if not KINDS[name].has_members)
 """The kinds that a model may fuse."""
-ENCODER_KINDS = (*MEMBER_KINDS, ENCODER_KIND)
+ENCODER_KINDS = tuple(name for name in VECTOR_KINDS if not KINDS[name].has_members)
 """The kinds whose vectors a head may read, each of one modality."""
 
 

@@ -8,7 +8,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from atlas_ray.artifacts.artifact import Artifact, Network, ZoomArtifact
-from atlas_ray.artifacts.files import FORMAT, content_id, load_words, read, read_json
+from atlas_ray.artifacts.files import FORMAT, content_id, load_tokens, load_words, read, read_json
 from atlas_ray.artifacts.fitted import load_fitted
 from atlas_ray.artifacts.kinds import ENCODER_KINDS, KINDS, MEMBER_KINDS, PATH_KINDS, VECTOR_KINDS, ZOOM_KIND
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
@@ -44,7 +44,15 @@ def load_network(uri: str, kinds: Sequence[str] = VECTOR_KINDS) -> Network:
     document, config = _open(uri, kinds)
     if document["kind"] in PATH_KINDS:
         return load_artifact(uri, kinds=(document["kind"],), target=None)
-    return Network(id=document["id"], model=_network(uri, document, config), metrics=read_json(uri, "metrics.json"))
+    tokens = None
+    if KINDS[document["kind"]].has_tokens:
+        tokens = load_tokens(uri, config, document.get("tokens_sha256", ""))
+    return Network(
+        id=document["id"],
+        model=_network(uri, document, config),
+        metrics=read_json(uri, "metrics.json"),
+        tokens=tokens,
+    )
 
 
 def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | None = "path") -> Artifact:

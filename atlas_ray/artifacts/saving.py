@@ -7,7 +7,16 @@ from typing import Any
 import safetensors.torch
 
 from atlas_ray.artifacts.artifact import Network
-from atlas_ray.artifacts.files import FORMAT, WORDS, content_id, read_json, save_words, write_json
+from atlas_ray.artifacts.files import (
+    FORMAT,
+    TOKENS,
+    WORDS,
+    content_id,
+    read_json,
+    save_tokens,
+    save_words,
+    write_json,
+)
 from atlas_ray.artifacts.fitted import file_of, save_fitted
 from atlas_ray.artifacts.kinds import kind_of
 from atlas_ray.errors import ArtifactError
@@ -15,18 +24,20 @@ from atlas_ray.formats.fitted import Fitted
 from atlas_ray.io import storage
 from atlas_ray.metrics.calibration import BOUNDS
 from atlas_ray.modalities.texts import WordIndex
+from atlas_ray.modalities.tokens import TokenIndex
 from atlas_ray.models.encoder import EncoderNetwork
 from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.models.head import Head
 from atlas_ray.models.path_model import PathModel
+from atlas_ray.models.sentences import SentenceEncoder
 from atlas_ray.models.weights import check_finite
 from atlas_ray.models.zoom import ZoomNetwork
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.version import __version__
 
-FILES = ("weights.safetensors", "taxonomy.json", "metrics.json", WORDS)
+FILES = ("weights.safetensors", "taxonomy.json", "metrics.json", WORDS, TOKENS)
 """The files of an artifact beside `model.json` that any of them may have."""
-Saved = PathModel | EncoderNetwork | ZoomNetwork
+Saved = PathModel | EncoderNetwork | SentenceEncoder | ZoomNetwork
 """A network that an artifact holds."""
 
 
@@ -103,14 +114,16 @@ def copy_artifact(uri: str, to: str) -> str:
     return str(document["id"])
 
 
-def new_encoder(model: EncoderNetwork) -> Network:
-    """Return a bare encoder with the id that its artifact will have."""
-    return Network(id=_document(model, {})[0]["id"], model=model)
+def new_encoder(model: EncoderNetwork | SentenceEncoder, tokens: TokenIndex | None = None) -> Network:
+    """Return a bare encoder, for a text with its tokenizer, with the id that its artifact will have."""
+    names = {} if tokens is None else {"tokens_sha256": hashlib.sha256(tokens.data).hexdigest()}
+    return Network(id=_document(model, names)[0]["id"], model=model, tokens=tokens)
 
 
-def save_encoder(uri: str, model: EncoderNetwork) -> str:
+def save_encoder(uri: str, network: Network) -> str:
     """Write a bare encoder's artifact and return its content id."""
-    return _save(uri, model, {}, {})
+    names = {"tokens_sha256": save_tokens(uri, network.tokens)} if network.tokens else {}
+    return _save(uri, network.model, names, {})
 
 
 def save_zoom_artifact(uri: str, model: ZoomNetwork, *, metrics: dict[str, Any]) -> str:

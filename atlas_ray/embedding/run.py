@@ -93,8 +93,12 @@ def _job(config: EmbedConfig) -> Job:
 
 
 def _source(config: EmbedConfig) -> EncoderSource:
+    uri = config.encoder or config.model or ""
     return EncoderSource(
-        config.model if config.model.startswith(PACKAGE) else storage.absolute(config.model), config.image_size_px
+        uri if uri.startswith(PACKAGE) else storage.absolute(uri),
+        config.image_size_px,
+        config.modality if config.encoder else None,
+        config.prefix,
     )
 
 

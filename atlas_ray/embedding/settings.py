@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from atlas_ray.errors import ConfigError
+from atlas_ray.modalities.texts import FIELDS
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runtime.settings import StreamConfig
 from atlas_ray.settings import Settings, setting
@@ -13,9 +14,19 @@ class EmbedConfig(StreamConfig):
     """What to embed, with what, and how."""
 
     catalog: str = setting("a catalogue: its products and images tables")
-    model: str = setting(
+    model: str | None = setting(
         "what makes the vectors: a trained model, or package:efficientnet_lite0, 1 or 2, an encoder that was trained "
-        "on ImageNet and comes with the extra weights"
+        "on ImageNet and comes with the extra weights",
+        None,
+    )
+    encoder: str | None = setting(
+        "what makes the vectors of a text instead: the folder of a sentence encoder, as Hugging Face's hub lays it "
+        "out, or package:minilm, which comes with the extra minilm",
+        None,
+    )
+    modality: str = setting("text of a product that --encoder reads", "title", choices=tuple(FIELDS))
+    prefix: str | None = setting(
+        "text that --encoder reads before each text, such as 'query: '; its folder's own if not given", None
     )
     output: str = setting("where embeddings, index, encoder, quarantine and run.json go")
     image_size_px: int | None = setting(
@@ -25,6 +36,18 @@ class EmbedConfig(StreamConfig):
         high=2048,
     )
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and more or less than one thing that makes the vectors.
+
+        Raises:
+            ConfigError: naming the settings.
+        """
+        super().__post_init__()
+        if (self.model is None) == (self.encoder is None):
+            raise ConfigError("expected what makes the vectors: a trained model with --model, or --encoder")
+        if self.prefix is not None and self.encoder is None:
+            raise ConfigError(f"prefix is {self.prefix!r}, which is for --encoder; leave it out for a trained model")
 
 
 @dataclass(frozen=True, kw_only=True)

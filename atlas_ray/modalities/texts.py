@@ -66,9 +66,7 @@ def words_of(text: str | None, field: str) -> list[str]:
     """
     if not text:
         return []
-    text = text[:MAX_RAW_CHARACTERS]
-    if "<" in text or "&" in text:
-        text = _without_markup(text)
+    text = _without_markup(text)
     limit = FIELDS[field]
     words: list[str] = (TITLE if field == "title" else DESCRIPTION).findall(_normal(text[:MAX_CHARACTERS]))
     if field == "title":
@@ -86,7 +84,18 @@ def has_words(text: str | None, field: str) -> bool:
     return bool(words_of(begin, field) or words_of(text, field))
 
 
+def plain_text(text: str | None) -> str:
+    """Return a text as a person reads it: in one line, without markup and its entities, at most `MAX_CHARACTERS`."""
+    if not text:
+        return ""
+    text = " ".join(_without_markup(text)[:MAX_CHARACTERS].split())
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()  # half of a character is none
+
+
 def _without_markup(text: str) -> str:
+    text = text[:MAX_RAW_CHARACTERS]
+    if "<" not in text and "&" not in text:
+        return text
     text = text.replace("<![CDATA[", " ").replace("]]>", " ")
     for _ in range(MARKUP_LAYERS):
         plain = html.unescape(LONG_NUMBER.sub(" ", MARKUP.sub(" ", text)))

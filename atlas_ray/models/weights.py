@@ -46,7 +46,11 @@ def read_state_dict(uri: str) -> dict[str, Tensor]:
     Raises:
         ArtifactError: for a file of another kind, one that holds more than tensors, or weights that are not finite.
     """
-    data = storage.read_bytes(uri)
+    return parse_state_dict(storage.read_bytes(uri), uri)
+
+
+def parse_state_dict(data: bytes, uri: str) -> dict[str, Tensor]:
+    """Read a state dict from a file's content; its name tells its format. Raises as `read_state_dict`."""
     try:
         if uri.endswith(".safetensors"):
             loaded: Any = safetensors.torch.load(data)

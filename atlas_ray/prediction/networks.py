@@ -32,6 +32,7 @@ from atlas_ray.models.classifier import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.models.head import Head
+from atlas_ray.models.sentences import SentenceEncoder
 from atlas_ray.models.text import TextNetwork
 from atlas_ray.prediction.engines import ENGINES
 from atlas_ray.taxonomy.vocabulary import PAD
@@ -78,19 +79,22 @@ class PictureEncoder(Encoder):
 
 
 class TextEncoder(Encoder):
-    """The layers of a model of titles or of descriptions before its last; no engine runs them."""
+    """A sentence encoder, or the layers of a model of texts before its last; no engine runs them."""
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype, engine: str) -> None:  # noqa: ARG002
-        assert network.words is not None
+        known = network.words or network.tokens
+        assert known is not None
         self.modalities, self.features = network.modalities, sum(network.feature_widths)
         self._device = device
-        self._words = network.words
-        self._model: TextNetwork = network.model.to(device, dtype)
+        self._words = known
+        self._model: TextNetwork | SentenceEncoder = network.model.to(device, dtype)
 
     def encode(self, products: Products) -> Tensor:
         """Return the features of the texts, (batch, features)."""
         texts = products.text(self.modalities[0])
-        return self._model.features(torch.from_numpy(self._words.encode(texts)).to(self._device))
+        number = {text: place for place, text in enumerate(dict.fromkeys(texts))}  # a product's pictures repeat it
+        found = self._model.features(torch.from_numpy(self._words.encode(list(number))).to(self._device))
+        return found if len(number) == len(texts) else found[[number[text] for text in texts]]
 
 
 class JoinedEncoder(Encoder):
@@ -376,6 +380,7 @@ def join_outputs(
 
 ENCODERS: dict[str, Callable[[Network, torch.device, torch.dtype, str], Encoder]] = {
     "encoder": PictureEncoder,
+    "sentence-encoder": TextEncoder,
     "classifier": PictureEncoder,
     "encoder-decoder": PictureEncoder,
     "text": TextEncoder,

