@@ -9,12 +9,34 @@ import pyarrow.compute as pc
 Array = np.ndarray[Any, np.dtype[Any]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+PLACES = np.random.default_rng(0).integers(1, 2**64 - 1, 4096, np.uint64)
+"""The numbers of `text_hashes`."""
 
 
 def numbered(column: pa.ChunkedArray) -> tuple[pa.Array, Integers]:
     """Return the different values of a column, and which of them each row has, (rows,)."""
     values = pc.unique(column)
     return values, pc.index_in(column, values).to_numpy()
+
+
+def text_hashes(texts: pa.ChunkedArray) -> Array:
+    """Return a hash of each text, (rows,) uint64, the same in every process; null is as an empty text.
+
+    The sum of a text's bytes, each times a number drawn for its place: fast, and good to part rows by.
+    """
+    if not len(texts):
+        return np.zeros(0, np.uint64)
+    joined = texts.cast(pa.large_binary()).combine_chunks()
+    _, offsets, data = joined.buffers()
+    ends = np.frombuffer(offsets, np.int64)[joined.offset :][: len(joined) + 1]
+    signs = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
+    ends = ends - ends[0]
+    places = np.arange(len(signs)) - np.repeat(ends[:-1], np.diff(ends))
+    sums = np.concatenate(
+        [np.zeros(1, np.uint64), ((signs + np.uint64(1)) * PLACES[places % len(PLACES)]).cumsum(dtype=np.uint64)]
+    )
+    hashes: Array = sums[ends[1:]] - sums[ends[:-1]]
+    return hashes
 
 
 def list_offsets(lengths: Array) -> pa.Array:

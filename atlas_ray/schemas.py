@@ -285,11 +285,13 @@ def image_ids(product_ids: Sequence[str], image_uris: Sequence[str]) -> "np.ndar
 
     Among 100 million pictures two share an id with a probability of 0.0003.
     """
-    digests = b"".join(
-        hashlib.blake2b(_picture_name(*names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        for names in zip(product_ids, image_uris, strict=True)
-    )
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+    joined = [f"{owner}\x1f{uri}" for owner, uri in zip(product_ids, image_uris, strict=True)]
+    # A name that holds the sign itself gets a prefix, so that no two pairs of names result in the same text.
+    names = [
+        name if name.count("\x1f") == 1 else f"{len(owner)}\x1f{name}"
+        for owner, name in zip(product_ids, joined, strict=True)
+    ]
+    return _hashes(names).astype(np.int64)
 
 
 def texts_ids(texts: Sequence[Sequence[str | None]]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
@@ -298,26 +300,21 @@ def texts_ids(texts: Sequence[Sequence[str | None]]) -> "np.ndarray[tuple[int], 
     Args:
         texts: For each field, in the same order each time, the texts of all products.
     """
-    digests = b"".join(
-        hashlib.blake2b(
-            "".join("-" if text is None else f"{len(text)}:{text}" for text in one).encode("utf-8", "surrogatepass"),
-            digest_size=8,
-        ).digest()
-        for one in zip(*texts, strict=True)
-    )
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+    products = zip(*texts, strict=True)
+    joined = ["".join("-" if text is None else f"{len(text)}:{text}" for text in one) for one in products]
+    return _hashes(joined).astype(np.int64)
 
 
-def _picture_name(product_id: str, image_uri: str) -> str:
-    """Join both names into a text that no other pair of names results in."""
-    name = f"{product_id}\x1f{image_uri}"
-    return name if name.count("\x1f") == 1 else f"{len(product_id)}\x1f{name}"
+def hash_fractions(seed: int, names: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Return fractions from 0 to 1, each of which depends on a seed and a name alone: the same in every process."""
+    numbers = _hashes([f"{seed}\x1f{name}" for name in names]).byteswap()
+    return numbers.view(np.uint64) / 2**64
 
 
-def hash_fraction(seed: int, name: str) -> float:
-    """Return a fraction from 0 to 1 that depends on a seed and a name alone: the same in every process."""
-    digest = hashlib.blake2b(f"{seed}\x1f{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
+def _hashes(texts: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Return the first 8 bytes of a hash of each text, the least first."""
+    new, passed = hashlib.blake2b, "surrogatepass"
+    return np.frombuffer(b"".join([new(text.encode("utf-8", passed), digest_size=8).digest() for text in texts]), "<i8")
 
 
 def product_id_of(store: str, url: str) -> str:

@@ -78,14 +78,14 @@ class Memory(threading.Thread):
         self.pid, self.driver_mib, self.others_mib = pid, 0.0, 0.0
 
     def run(self) -> None:
-        """Look ten times a second."""
+        """Look once a second: a look at some dozens of processes takes tens of milliseconds."""
         while True:
             sizes = {pid: _own_mib(pid) for pid in _family(self.pid)}
             if not sizes:
                 return
             self.driver_mib = max(self.driver_mib, sizes.pop(self.pid, 0.0))
             self.others_mib = max(self.others_mib, sum(sizes.values()))
-            time.sleep(0.2)
+            time.sleep(1)
 
 
 def _family(pid: int) -> list[int]:

@@ -3,8 +3,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from atlas_ray.arrays import first_of_each, list_offsets, scatter
+from atlas_ray.arrays import first_of_each, list_offsets, scatter, text_hashes
 
 
 def test_lists_of_any_length() -> None:
@@ -26,3 +28,20 @@ def test_the_first_of_each_group() -> None:
     value = np.array([0.5, 0.2, 0.1, 0.2, 0.1])
     assert first_of_each(group, value).tolist() == [False, True, True, False, False]
     assert first_of_each(group, value, -np.arange(5)).tolist() == [False, False, False, True, True]
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=40), st.integers(0, 40), st.integers(0, 40))
+def test_a_text_has_one_hash_wherever_it_stands(texts: list[str | None], cut: int, start: int) -> None:
+    column = pa.chunked_array([pa.array(texts[:cut], pa.string()), pa.array(texts[cut:], pa.string())])
+    alone = [int(text_hashes(pa.chunked_array([pa.array([text], pa.string())]))[0]) for text in texts]
+    assert text_hashes(column).tolist() == alone
+    assert text_hashes(column.slice(start)).tolist() == alone[start:]
+    assert len(set(alone)) == len({text or "" for text in texts})
+
+
+def test_hashes_part_ids_that_count_up_evenly() -> None:
+    hashes = text_hashes(pa.chunked_array([[f"sku-{number}" for number in range(100_000)]]))
+    assert len(np.unique(hashes)) == 100_000
+    share = np.bincount((hashes % np.uint64(100)).astype(np.int64), minlength=100) / 1000
+    assert share.min() > 0.8
+    assert share.max() < 1.2

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.arrays import tagged
+from atlas_ray.arrays import tagged, text_hashes
 from atlas_ray.catalog.parts import Part
 from atlas_ray.catalog.reading import PartReport, Reading, fitting, lines_before, misfits
 from atlas_ray.catalog.settling import Settler, Tally
@@ -108,10 +109,9 @@ class _PartRows:
 
 def _owned(rows: pa.Table) -> pa.Table:
     """Add what the rows are shuffled by: their product, or, for refused ones, which may have none, their place."""
-    place = [rows[name].cast(pa.string()).fill_null("") for name in ("part", "number")]
-    refused = pc.binary_join_element_wise("\0", *place, " ")
-    owner = pc.if_else(pc.equal(rows["kind"], REFUSED), refused, rows["product_id"])
-    return rows.append_column(OWNER, owner)
+    place = rows["part"].to_numpy().astype(np.uint64) * np.uint64(2**40) + rows["number"].to_numpy().astype(np.uint64)
+    owner = np.where(rows["kind"].to_numpy() == REFUSED, place, text_hashes(rows["product_id"]))
+    return rows.append_column(OWNER, pa.array(owner))
 
 
 def _owned_earlier(rows: pa.Table, kind: int, number: int) -> pa.Table:
@@ -196,6 +196,6 @@ def _without(rows: pa.Table, parts: pa.Array) -> pa.Table:
 
 
 def _settled(rows: pa.Table, settler: Settler) -> pa.Table:
-    key = min(rows[OWNER].to_pylist(), default="")
+    key = str(pc.min(rows[OWNER]))
     tally = settler.settle(pa.table([rows[name] for name in ROWS.names], schema=ROWS), key)
     return pa.table({"tally": pa.array([pickle.dumps(tally)], pa.binary())})

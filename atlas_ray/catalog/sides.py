@@ -46,18 +46,20 @@ class Sides:
         keys = path_keys(products["category_path"]).to_pylist()
         drawn = [key is not None and split is None for key, split in zip(keys, splits, strict=True)]
         origins = {"source": sum(key is not None for key in keys) - sum(drawn), "previous": 0, "drawn": 0}
-        for at in np.flatnonzero(drawn).tolist() if not before else range(len(ids)):
+        # In exact shares a product that an earlier catalogue knows has its place, too.
+        places = np.flatnonzero(drawn).tolist()
+        sides = assigner.assign([ids[at] for at in places], [keys[at] for at in places])
+        for at, side in zip(places, sides, strict=True):
+            splits[at] = side
+        origins["drawn"] = len(places)
+        for at in range(len(ids)) if before else ():
             state = before.get(ids[at])
-            if state is not None and splits[at] is not None:
+            if state is not None and splits[at] is not None and not drawn[at]:
                 counts["contradicts_previous"] += state not in (UNLABELLED, LEFT_OUT, splits[at])
             elif state is not None and state != UNLABELLED:
                 splits[at] = None if state == LEFT_OUT else state
-                if drawn[at]:
-                    origins["previous"] += 1
-                    assigner.assign(ids[at], keys[at])  # in exact shares a known product has its place, too
-            elif drawn[at]:
-                origins["drawn"] += 1
-                splits[at] = assigner.assign(ids[at], keys[at])
+                origins["previous"] += drawn[at]
+                origins["drawn"] -= drawn[at]
         counts.update({name: count for name, count in origins.items() if count})
         for name in [name for name, count in counts.items() if not count]:
             del counts[name]

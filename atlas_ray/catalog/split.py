@@ -6,7 +6,7 @@ products keep the side that an earlier catalogue gave them.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol, Self
 
@@ -19,7 +19,7 @@ from atlas_ray.formats.table_files import parquet_files
 from atlas_ray.formats.tables import Table, current, open_table
 from atlas_ray.io import storage
 from atlas_ray.runtime.tables import SPLIT, open_catalog
-from atlas_ray.schemas import PATH_KEY_SEPARATOR, PRODUCTS, hash_fraction
+from atlas_ray.schemas import PATH_KEY_SEPARATOR, PRODUCTS, hash_fractions
 
 SPLITS = ("train", "val", "test")
 SHARES = "65/5/30"
@@ -50,7 +50,7 @@ def side_at(point: float, shares: Shares) -> str:
 
 def side_of(product_id: str, shares: Shares, seed: int) -> str:
     """Return the split that a product's id falls in, whatever else there is."""
-    return side_at(hash_fraction(seed, product_id), shares)
+    return side_at(float(hash_fractions(seed, [product_id])[0]), shares)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +102,10 @@ class SplitRule:
 
 
 class SplitAssigner(Protocol):
-    """A method of assigning splits to products, one after the other."""
+    """A method of assigning splits to products."""
 
-    def assign(self, product_id: str, path: str, /) -> str:
-        """Return the split of the next labelled product, whose path is given as a key (`path_keys`)."""
+    def assign(self, product_ids: Sequence[str], paths: Sequence[str], /) -> list[str]:
+        """Return the splits of the next labelled products, whose paths are given as keys (`path_keys`)."""
 
 
 class HashedSplit:
@@ -114,9 +114,9 @@ class HashedSplit:
     def __init__(self, shares: Shares, seed: int) -> None:
         self._shares, self._seed = shares, seed
 
-    def assign(self, product_id: str, _path: str, /) -> str:
-        """Return the split of a product; its path is no matter, so that a corrected label does not move it."""
-        return side_of(product_id, self._shares, self._seed)
+    def assign(self, product_ids: Sequence[str], _paths: Sequence[str], /) -> list[str]:
+        """Return the splits of products; their paths are no matter, so that a corrected label moves none."""
+        return [side_at(point, self._shares) for point in hash_fractions(self._seed, product_ids).tolist()]
 
 
 class StratifiedSplit:
@@ -131,16 +131,18 @@ class StratifiedSplit:
         self._shares, self._seed = shares, seed
         self._seen: Counter[str] = Counter()
 
-    def assign(self, _product_id: str, path: str, /) -> str:
-        """Return the split of the next product of this path."""
-        position = self._seen[path]
-        self._seen[path] += 1
-        if position == 0:
-            return "train"
-        return side_at(
-            (hash_fraction(self._seed, str(tuple(path.split(PATH_KEY_SEPARATOR)))) + position * GOLDEN) % 1.0,
-            self._shares,
-        )
+    def assign(self, _product_ids: Sequence[str], paths: Sequence[str], /) -> list[str]:
+        """Return the splits of the next products, given their paths."""
+        different = list(dict.fromkeys(paths))
+        names = [str(tuple(path.split(PATH_KEY_SEPARATOR))) for path in different]
+        starts = dict(zip(different, hash_fractions(self._seed, names).tolist(), strict=True))
+        splits = []
+        for path in paths:
+            position = self._seen[path]
+            self._seen[path] += 1
+            point = (starts[path] + position * GOLDEN) % 1.0
+            splits.append(side_at(point, self._shares) if position else "train")
+        return splits
 
 
 def known_products(catalog: str) -> Table:

@@ -4,6 +4,7 @@ Most rows are plain, and cost a few microseconds each. Any other row is read by 
 every row.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,6 +51,8 @@ ROW, REFUSED, KNOWN, PRODUCT, PICTURE, CORRECTED = range(6)
 """Kinds of rows: one of the source that says something of a product; one that was refused; what an earlier catalogue
 knows of a product; and of the catalogue that is updated a product, a picture, and a label that a person corrected."""
 
+CATEGORY_CELLS = 100_000
+"""The most category cells whose reading is kept: most rows have a cell that an earlier row had."""
 NUMBERED = ("product_id", "sku")
 """Fields that may be whole numbers."""
 
@@ -59,6 +62,7 @@ class TableReader:
 
     def __init__(self, reader: RowReader) -> None:
         self._reader = reader
+        self._category = functools.lru_cache(CATEGORY_CELLS, typed=True)(self._read_category)
 
     def read(self, table: pa.Table, numbers: Sequence[int], place: Callable[[int], Place]) -> pa.Table:
         """Read raw rows.
@@ -194,7 +198,8 @@ class TableReader:
 
         def read(column: pa.Array) -> Cells:
             values, codes = distinct(column)
-            found = [self._category(value) for value in values]
+            ask = self._read_category if any(isinstance(value, list) for value in values) else self._category
+            found = [ask(value) for value in values]
             known.extend((value, one or Category()) for value, one in zip(values, found, strict=True))
             start = len(known) - len(values)
             good = np.array([one is not None for one in found] + [True])
@@ -205,7 +210,7 @@ class TableReader:
         nothing = Cells(pa.nulls(count, pa.int64()), np.ones(count, bool), np.zeros(count, bool))
         return first_of([read(columns[column]) for column in there] or [nothing], there), known
 
-    def _category(self, value: Any) -> Category | None:
+    def _read_category(self, value: Any) -> Category | None:
         if is_missing(value) or value == []:
             return Category()
         try:

@@ -33,7 +33,7 @@ from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import count_labels
-from atlas_ray.schemas import hash_fraction
+from atlas_ray.schemas import hash_fractions
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
 from atlas_ray.taxonomy.labels import Targets
@@ -291,11 +291,11 @@ def _sides(config: FusionTraining, outputs: MemberOutputs, share: float) -> tupl
         return outputs.dataset, outputs.dataset.limit(0)
 
     names = batches_of(outputs.dataset.select_columns(["name"]))
-    draws = np.unique(np.concatenate([_draws(config.seed, batch["name"]) for batch in names]))
+    draws = np.unique(np.concatenate([hash_fractions(config.seed, batch["name"]) for batch in names]))
     last = draws[int(np.ceil(share * len(draws))) - 1]
 
     def side(batch: dict[str, Any], *, is_held_out: bool) -> dict[str, Any]:
-        below = _draws(config.seed, batch["name"]) <= last
+        below = hash_fractions(config.seed, batch["name"]) <= last
         return {name: column[below == is_held_out] for name, column in batch.items()}
 
     learned, held_out = (
@@ -305,10 +305,6 @@ def _sides(config: FusionTraining, outputs: MemberOutputs, share: float) -> tupl
         for is_held_out in (False, True)
     )
     return learned, held_out
-
-
-def _draws(seed: int, names: Sequence[str]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    return np.array([hash_fraction(seed, name) for name in names], np.float64)
 
 
 def _fit(

@@ -396,7 +396,7 @@ def test_a_workbook_that_unpacks_without_end(tmp_path: Path) -> None:
         f"workbooks._main({str(path)!r}, 'Products')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode < 0
+    assert done.returncode  # an abort, or a panic of the reader
     assert done.stdout == ""
 
 

@@ -237,14 +237,14 @@ def test_the_exact_split_is_stratified_and_seeded(count: int) -> None:
     shares = parse_shares("65/5/30")
     for path in ("A\x1fB", "A\x1fC", "D"):
         one, again, other = (StratifiedSplit(shares, seed) for seed in (1, 1, 2))
-        assigned = [one.assign("any", path) for _ in range(count)]
-        assert assigned == [again.assign("any", path) for _ in range(count)]
+        assigned = one.assign(["any"] * count, [path] * count)
+        assert assigned == [side for _ in range(count) for side in again.assign(["any"], [path])]
         got = Counter(assigned)
         assert assigned[0] == "train"
         for name, share in zip(("train", "val", "test"), shares, strict=True):
             assert abs(got[name] - share * count) <= 3
         if count > 30:
-            assert assigned != [other.assign("any", path) for _ in range(count)]
+            assert assigned != other.assign(["any"] * count, [path] * count)
 
 
 @pytest.mark.long
