@@ -1,6 +1,7 @@
 """Labelled examples, streamed from the products table as batches of decoded pictures or of words."""
 
 import functools
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -234,6 +235,36 @@ def with_words(texts: Labelled, index: WordIndex, has: Targets | None, *, shuffl
     return _streamed(texts, functools.partial(_encode_rows, index=index, has=has), shuffle_seed)
 
 
+def shuffled(dataset: ray.data.Dataset, *, shuffle_seed: int) -> ray.data.Dataset:
+    """Shuffle a dataset, anew each time that it is read."""
+    return dataset.random_shuffle(seed=RandomSeedConfig(seed=shuffle_seed, reseed_after_execution=True))
+
+
+class EachStart:
+    """The training examples, in another order each time that Ray Train starts its workers.
+
+    Ray counts the readings of a dataset from the start of the workers. With one seed, workers that go on from a
+    checkpoint would see the first epoch's first examples again, and after many stops those alone.
+    """
+
+    def __init__(self, examples: Callable[..., ray.data.Dataset], seed: int, *, goes_on: bool) -> None:
+        """Keep how the examples are read.
+
+        Args:
+            examples: Returns them, given `shuffle_seed`.
+            seed: The seed of a run's first start; each later one draws its own.
+            goes_on: Whether the run was started before.
+        """
+        self._examples, self._seed = examples, seed
+        self._goes_on = goes_on
+
+    def __call__(self) -> ray.data.Dataset:
+        """Return the examples for workers that start."""
+        seed = secrets.randbits(31) if self._goes_on else self._seed
+        self._goes_on = True
+        return self._examples(shuffle_seed=seed)
+
+
 def _label(leaves: pa.ChunkedArray, has: Targets | None) -> "np.ndarray[Any, Any]":
     """Return the label of each example, as in `with_pixels`."""
     lists = leaves.combine_chunks()
@@ -243,10 +274,8 @@ def _label(leaves: pa.ChunkedArray, has: Targets | None) -> "np.ndarray[Any, Any
 
 
 def _streamed(rows: Labelled, encode: Any, shuffle_seed: int | None) -> ray.data.Dataset:
-    dataset = rows.dataset
-    if shuffle_seed is not None:
-        # The rows are names and leaves of a few bytes, so it is cheap to shuffle all of them.
-        dataset = dataset.random_shuffle(seed=RandomSeedConfig(seed=shuffle_seed, reseed_after_execution=True))
+    # The rows are names and leaves of a few bytes, so it is cheap to shuffle all of them.
+    dataset = rows.dataset if shuffle_seed is None else shuffled(rows.dataset, shuffle_seed=shuffle_seed)
     dataset = dataset.repartition(target_num_rows_per_block=BLOCK_ROWS)
     return dataset.map_batches(encode, batch_size=None, batch_format="pyarrow")
 

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 import torch
-from ray.data import RandomSeedConfig
 
 from atlas_ray.artifacts import Artifact, check_member, load_artifact, save_joint_artifact
 from atlas_ray.errors import CatalogError, NotFiniteError, tell
@@ -37,6 +36,7 @@ from atlas_ray.schemas import hash_fractions
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary, match_labels
 from atlas_ray.taxonomy.labels import Targets
+from atlas_ray.training.data import shuffled
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.loop import Plan
 from atlas_ray.training.packing import pack_outputs, packed_width, unpack_outputs
@@ -323,8 +323,7 @@ def _fit(
         shape=shape, input_width=packed_width(shape), labels=space.names if space else (), leaf_counts=leaf_counts,
         environment=mlflow_environment(),
     )  # fmt: skip
-    shuffled = learned.random_shuffle(seed=RandomSeedConfig(seed=config.seed, reseed_after_execution=True))
-    return fit(plan, {"train": shuffled, "val": held_out}, callbacks)
+    return fit(plan, {"train": functools.partial(shuffled, learned), "val": held_out}, callbacks)
 
 
 def _solve(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float) -> None:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 import torch
-from ray.data import RandomSeedConfig
 from torch import Tensor
 
 from atlas_ray.arrays import Array, Integers, matrix, numbered, row_at
@@ -36,7 +35,7 @@ from atlas_ray.runtime.tables import leaf_pairs
 from atlas_ray.schemas import PRODUCTS, path_counts
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary, match_labels
-from atlas_ray.training.data import repeats_of
+from atlas_ray.training.data import repeats_of, shuffled
 from atlas_ray.training.loop import Plan
 from atlas_ray.training.run import (
     CHECKPOINTS,
@@ -274,9 +273,8 @@ def _fit(
         repeats = repeats_of(leaf_counts)
         learned = learned.map_batches(functools.partial(_repeat, repeats=repeats), batch_format="numpy")
         count = int((leaf_counts * repeats).sum())
-    shuffled = learned.random_shuffle(seed=RandomSeedConfig(seed=config.seed, reseed_after_execution=True))
     plan = replace(plan, steps_per_epoch=count // config.batch_size)
-    return fit(plan, {"train": shuffled, "val": validation}, callbacks)
+    return fit(plan, {"train": functools.partial(shuffled, learned), "val": validation}, callbacks)
 
 
 def _repeat(batch: dict[str, Any], repeats: Integers) -> dict[str, Any]:

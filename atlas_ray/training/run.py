@@ -1,5 +1,6 @@
 """A training run, which makes an artifact of a catalogue and is resumed after a stop."""
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path, read_taxonomy
 from atlas_ray.taxonomy.labels import Targets
 from atlas_ray.training.data import (
+    EachStart,
     Labelled,
     common_words,
     labelled_pictures,
@@ -109,7 +111,7 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
     )  # fmt: skip
     has = space.targets(taxonomy.leaves) if space else None  # (leaves, labels)
     datasets = {
-        "train": _stream(config, labelled, words, has, shuffle_seed=config.seed),
+        "train": functools.partial(_stream, config, labelled, words, has),
         "val": _stream(config, validation, words, has, shuffle_seed=None),
     }
     state = fit(plan, datasets, callbacks)
@@ -148,7 +150,8 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
 
     Args:
         plan: The task of the workers.
-        datasets: `train` and `val`, with the columns `inputs`, `label`, `name` and `refused`.
+        datasets: `train`, a function that returns it given `shuffle_seed`, and `val`, with the columns `inputs`,
+            `label`, `name` and `refused`.
         callbacks: As in `train`.
 
     Returns:
@@ -164,6 +167,8 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
     workers: Any = least if least == most else (least, most)
     use_gpu = uses_gpus(config, ray.cluster_resources().get("GPU", 0))
     place = storage.locate(config.output)
+    goes_on = storage.exists(storage.join(config.output, CHECKPOINTS))
+    datasets = datasets | {"train": EachStart(datasets["train"], config.seed, goes_on=goes_on)}
     display = ProgressDisplay("training", config.examples)
     trainer = _Trainer(
         train_worker,

@@ -1,5 +1,7 @@
 """The examples that a training takes from the products table, as far as they are known without Ray."""
 
+import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray.data
 
 from atlas_ray.errors import CatalogError
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from atlas_ray.training import data
-from atlas_ray.training.data import labelled_pictures, labelled_texts
+from atlas_ray.training.data import EachStart, labelled_pictures, labelled_texts, shuffled
 
 TAXONOMY = Taxonomy([("Garden", "Pots"), ("Garden", "Hoses")], name="small")
 
@@ -114,3 +117,25 @@ def test_a_table_without_further_paths_has_the_labels_of_its_paths(tmp_path: Pat
     catalog = with_several_paths(tmp_path, all_paths=False)
     found = labelled_pictures(catalog, "train", SHOP, several=True)
     assert (found.count, found.unusable) == (3, 2)
+
+
+def test_workers_that_start_again_see_other_examples_first(local_ray: None) -> None:
+    starts = 60
+
+    def examples(*, shuffle_seed: int) -> ray.data.Dataset:
+        return shuffled(ray.data.range(16, override_num_blocks=1), shuffle_seed=shuffle_seed)
+
+    def first(examples: EachStart) -> list[int]:
+        return [row["id"] for row in itertools.islice(examples().iter_rows(), 4)]
+
+    def begun(*, goes_on: bool) -> EachStart:
+        return EachStart(examples, 7, goes_on=goes_on)
+
+    new = begun(goes_on=False)
+    order = first(new)
+    assert first(begun(goes_on=False)) == order  # a run that nothing stops is the same each time
+    seen = Counter(row for _ in range(starts) for row in first(new))
+    expected = starts * 4 / 16
+    chi_square = sum((seen[row] - expected) ** 2 / expected for row in range(16))
+    assert chi_square < 60  # 15 degrees of freedom: one in two million
+    assert len({tuple(first(begun(goes_on=True))) for _ in range(5)}) > 1
