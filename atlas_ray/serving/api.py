@@ -7,13 +7,15 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from atlas_ray.modalities.texts import FIELDS
@@ -56,7 +58,7 @@ Values = TypeVar("Values", bound=BaseModel)
 Result = TypeVar("Result")
 
 
-router = APIRouter()
+router, open_router = APIRouter(), APIRouter()
 
 
 def build_api(gateway: Gateway) -> ASGIApp:
@@ -70,12 +72,25 @@ def build_api(gateway: Gateway) -> ASGIApp:
         responses=REFUSALS,
     )
     api.state.gateway = gateway
-    api.include_router(router)
+    # The guard has looked at the token before; this says in the OpenAPI document that there is one.
+    bearer = HTTPBearer(auto_error=False, description="A token that `atlas-ray token NAME` made.")
+    api.include_router(router, dependencies=[Depends(bearer)])
+    api.include_router(open_router)
     api.add_exception_handler(Problem, _refuse)
     api.add_exception_handler(HTTPException, _refuse_route)
     api.add_exception_handler(RequestValidationError, _refuse_value)
     api.add_exception_handler(Exception, _fail)
-    return Guard(api, gateway)
+    guarded = Guard(api, gateway)
+    origins = gateway.config.origins()
+    if not origins:
+        return guarded
+    return CORSMiddleware(
+        guarded,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type"],
+        expose_headers=["Retry-After"],
+    )
 
 
 @router.post("/v1/categorize", response_model=CategorizeAnswer, openapi_extra=BODY)
@@ -122,13 +137,13 @@ async def taxonomy_of(request: Request, name: str) -> dict[str, Any]:
     return await _in_time(gateway.taxonomy(name), gateway.config.request_timeout_s)
 
 
-@router.get("/healthz")
+@open_router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """Tell that this replica runs."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@open_router.get("/readyz")
 async def readyz(request: Request) -> dict[str, str]:
     """Return whether every model answers."""
     if not await _gateway(request).ready():
@@ -136,13 +151,13 @@ async def readyz(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/", include_in_schema=False)
+@open_router.get("/", include_in_schema=False)
 async def page() -> Response:
     """Return the page on which a person tries the endpoint."""
     return HTMLResponse(_read(PAGE, "index.html"), headers=PAGE_HEADERS)
 
 
-@router.get("/page/{file}", include_in_schema=False)
+@open_router.get("/page/{file}", include_in_schema=False)
 async def page_file(file: str) -> Response:
     """Return a style sheet or script of the page."""
     if file not in FILES:

@@ -42,6 +42,7 @@ class Guard:
         self._served = served
         self._config = config
         self._running = Counter[str]()
+        self._origins = set(config.origins()) - {"*"}
         self._tokens = TokenTable(config.tokens, config.tokens_file, strict=False)
         self._rate = RateLimit(config.requests_per_s, config.burst)
         self._memory = MemoryBudget(
@@ -56,6 +57,7 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        scope["root_path"] = self._config.root_path
         self._served.running += 1
         budget = scope[BUDGET] = RequestBudget(self._memory)
         try:
@@ -119,7 +121,8 @@ class Guard:
                 return name
         elif self._config.allow_anonymous:
             host = (scope.get("client") or ("", 0))[0]
-            if is_loopback(host) and _is_local(headers) and (scope["method"] == "GET" or _same_site(headers)):
+            known = scope["method"] == "GET" or _same_site(headers) or headers.get("origin") in self._origins
+            if is_loopback(host) and _is_local(headers) and known:
                 return ANONYMOUS
         offers = 'Bearer realm="atlas_ray"'
         if "text/html" in headers.get("accept", ""):

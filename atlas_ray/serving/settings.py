@@ -14,6 +14,8 @@ from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.settings import Settings, build_settings, setting
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
+ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 DEFAULT_MODEL = "default"
 MIB = 1024 * 1024
 
@@ -31,6 +33,8 @@ class ServeConfig(Settings):
     tokens: str = setting("NAME:SHA256 of each token that may be used", "", several=True)
     tokens_file: str = setting("local file with a line NAME:SHA256 for each token; read again when it changes", "")
     allow_anonymous: bool = setting("allow requests without a token; only on a loopback host", False)
+    cors_origins: str = setting("origins whose pages may ask with a token, such as https://shop.example; * for any", "", several=True)  # fmt: skip # noqa: E501
+    root_path: str = setting("path below which a reverse proxy shows the endpoint, such as /atlas, if it takes it off", "")  # fmt: skip # noqa: E501
     requests_per_s: float = setting("rate limit of each token in requests per second; 0: none", 0.0, low=0, high=1e6)
     requests_at_once: int = setting(
         "most requests of each token that run at a time; 0: no limit", 0, low=0, high=1_000_000
@@ -61,6 +65,9 @@ class ServeConfig(Settings):
         super().__post_init__()
         self.models()
         self.address_rule()
+        self.origins()
+        if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
+            raise ConfigError(f"root_path is {self.root_path!r}; expected a path such as /atlas, without / at its end")
         for prefix in self.prefixes():
             if stores.is_object(prefix):
                 stores.split_folder(prefix)
@@ -130,6 +137,21 @@ class ServeConfig(Settings):
     def prefixes(self) -> list[str]:
         """Return the folders that image_uri may point into."""
         return [part.strip() for part in self.image_prefixes.split(",") if part.strip()]
+
+    def origins(self) -> list[str]:
+        """Return the origins whose pages may ask.
+
+        Raises:
+            ConfigError: for one that is no origin.
+        """
+        origins = [part.strip() for part in self.cors_origins.split(",") if part.strip()]
+        for origin in origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"cors_origins has {origin!r}; expected scheme, host and port as a browser sends them, such as "
+                    "https://shop.example or http://localhost:3000, without a path"
+                )
+        return origins
 
     def address_rule(self) -> AddressRule:
         """Return the rule for http(s) addresses that may be read.

@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
 from atlas_ray.serving.access import new_token
+from atlas_ray.serving.api import build_api
 from atlas_ray.serving.guard import Guard
 from atlas_ray.serving.settings import ServeConfig
 
@@ -50,7 +52,7 @@ def ask(
         sent.append(message)
 
     scope = {
-        "type": "http", "method": method, "path": path, "client": (client, 1),
+        "type": "http", "method": method, "path": path, "query_string": b"", "client": (client, 1),
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }  # fmt: skip
     asyncio.run(guard(scope, receive, send))
@@ -63,6 +65,12 @@ class Served:
         self.config = ServeConfig.of({"model": "/m", "tokens": LINE, **settings}, "a test")
         self.draining = False
         self.running = 0
+
+
+class Named(Served):
+    """As much of a gateway as the routes without a model need."""
+
+    names = ("default",)
 
 
 def guard(**settings: Any) -> Guard:
@@ -112,6 +120,59 @@ def test_pages_of_other_sites_may_link_but_not_ask(headers: dict[str, str], meth
     host = {"host": "localhost"} if "host" not in headers else {}
     without = ask(guard(allow_anonymous=True), headers | host, method=method)[0]
     assert without == (status if status == 200 else 401)
+
+
+PAGE = "https://shop.example"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "answered"),
+    [
+        ("", PAGE, False),
+        (PAGE, PAGE, True),
+        (f"http://localhost:3000, {PAGE}", PAGE, True),
+        (PAGE, "https://shop.example.evil.example", False),
+        (PAGE, "http://shop.example", False),
+        ("*", "https://anyone.example", True),
+    ],
+)
+def test_which_pages_a_browser_lets_ask(allowed: str, origin: str, answered: bool) -> None:
+    api: Any = build_api(Named(cors_origins=allowed))  # type: ignore[arg-type]
+    asks = {
+        "origin": origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization",
+    }
+    status, headers, _ = ask(api, asks, method="OPTIONS", path="/v1/categorize")
+    assert (status == 200) == answered  # the preflight has no token
+    if answered:
+        assert headers["access-control-allow-origin"] == ("*" if allowed == "*" else origin)
+    status, headers, body = ask(api, BEARER | {"origin": origin}, method="GET", path="/v1/models")
+    assert (status, body) == (200, b'{"models":["default"]}')
+    assert ("access-control-allow-origin" in headers) == answered
+    assert "access-control-allow-credentials" not in headers
+    assert ask(api, {"origin": origin}, method="GET", path="/v1/models")[0] == 401
+    assert ask(api, basic(TOKEN) | {"origin": origin}, path="/v1/categorize")[0] == 403
+
+
+def test_a_page_that_may_ask_needs_no_token_where_nobody_does() -> None:
+    headers = {"host": "localhost:8000", "sec-fetch-site": "cross-site"}
+    local = guard(allow_anonymous=True, cors_origins="http://localhost:3000")
+    assert ask(local, headers | {"origin": "http://localhost:3000"})[0] == 200
+    assert ask(local, headers | {"origin": "http://localhost:3001"})[0] == 401
+    assert ask(guard(allow_anonymous=True, cors_origins="*"), headers | {"origin": PAGE})[0] == 401
+
+
+def test_the_document_says_that_a_token_is_needed_and_where_the_endpoint_is() -> None:
+    api: Any = build_api(Named(root_path="/atlas"))  # type: ignore[arg-type]
+    document = json.loads(ask(api, BEARER, method="GET", path="/openapi.json")[2])
+    (name,) = document["components"]["securitySchemes"]
+    assert document["components"]["securitySchemes"][name]["scheme"] == "bearer"
+    needed = {path: "security" in one for path, ways in document["paths"].items() for one in ways.values()}
+    assert [path for path, token in needed.items() if not token] == ["/healthz", "/readyz"]
+    assert len(needed) > 6
+    assert document["servers"] == [{"url": "/atlas"}]
+    assert b"/atlas/openapi.json" in ask(api, BEARER, method="GET", path="/docs")[2]
 
 
 def test_what_comes_while_it_drains_is_told_so() -> None:

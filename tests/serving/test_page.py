@@ -156,3 +156,10 @@ def test_the_documentation_needs_nothing_from_elsewhere(page: Page, running: End
     page.goto(f"{running.url}/docs")
     expect(page.locator(".opblock-summary-path").first).to_be_visible()
     expect(page.get_by_text("/v1/categorize", exact=True).first).to_be_visible()
+
+
+def test_a_password_in_the_address(browser: Browser, running: Endpoint, folder: Path) -> None:
+    named = running.url.replace("://", "://me:secret@")
+    with watched_page(browser, SIZES["desk"], sites=(running.url, named)) as page:
+        page.goto(named)
+        expect(page.locator("#model")).to_contain_text("category paths")

@@ -46,6 +46,9 @@ def test_models_have_names() -> None:
         ({"tokens": LINE, "max_pictures": 0}, "max_pictures is 0"),
         ({"tokens": LINE, "batch_size": 1, "max_queued_requests": 32}, "64 in batches of 1 are 64 calls"),
         ({"tokens": LINE, "image_prefixes": "/a, ftp://b"}, "image_prefixes has 'ftp://b'"),
+        ({"tokens": LINE, "cors_origins": "https://a.example/shop"}, "cors_origins has 'https://a.example/shop'"),
+        ({"tokens": LINE, "cors_origins": "a.example"}, "cors_origins has 'a.example'"),
+        ({"tokens": LINE, "root_path": "atlas/"}, "root_path is 'atlas/'"),
         ({"tokens": LINE, "image_prefixes": "/"}, "image_prefixes has '/'"),
     ],
 )

@@ -12,7 +12,8 @@ function element(tag, text, properties = {}) {
 }
 
 async function call(path, options) {
-  const answer = await fetch(path, options);
+  // The page's own address may hold a name and a password, which fetch refuses; the browser sends them nonetheless.
+  const answer = await fetch(new URL(path, location.origin + location.pathname), options);
   const body = await answer.json().catch(() => ({ detail: `the endpoint answered ${answer.status}` }));
   if (!answer.ok) throw new Error(body.detail || `the endpoint answered ${answer.status}`);
   return body;
