@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import random
 import re
@@ -83,6 +84,14 @@ class Object(NamedTuple):
     """Its etag when it was read (`atlas_ray.io.etags`)."""
 
 
+class HashedObject(NamedTuple):
+    """An object that was read, and its hash."""
+
+    content: bytes
+    etag: str | None
+    sha256: str
+
+
 class _Outage:
     """The state of a store that may be down; times are those of the monotonic clock, 0 for never."""
 
@@ -162,9 +171,14 @@ class ObjectReader:
         """
         return list(self._pool.map(lambda uri: self._outcome(self.read, uri), uris))
 
-    def get_many(self, uris: Sequence[str]) -> list[Object | FetchError]:
-        """Read objects as `read_many` does, each with its etag."""
-        return list(self._pool.map(lambda uri: self._outcome(self.get, uri), uris))
+    def get_many(self, uris: Sequence[str]) -> list[HashedObject | FetchError]:
+        """Read objects as `read_many` does, each with its etag and its hash; several threads may call this."""
+        return list(self._pool.map(lambda uri: self._outcome(self._get_hashed, uri), uris))
+
+    def _get_hashed(self, uri: str) -> HashedObject:
+        content, etag = self.get(uri)
+        # Here, beside the requests of the other threads: hashing leaves the interpreter to them.
+        return HashedObject(content, etag, hashlib.sha256(content).hexdigest())
 
     def etags(self, uris: Sequence[str]) -> list[str | FetchError | None]:
         """Return the etags of objects, which are not read; one request or system call each.

@@ -1,13 +1,12 @@
 """The stage that reads the bytes of pictures."""
 
-import hashlib
 import time
 from typing import Any
 
 import pyarrow as pa
 
 from atlas_ray.errors import FetchError
-from atlas_ray.io.objects import Object, ObjectReader
+from atlas_ray.io.objects import HashedObject, ObjectReader
 from atlas_ray.runtime.joined import NO_PICTURE
 from atlas_ray.runtime.outcomes import READ, with_errors
 from atlas_ray.runtime.progress import tell_span
@@ -16,7 +15,7 @@ FETCH_STAGE = "fetch"
 
 
 class Fetch:
-    """An actor that reads the bytes of pictures."""
+    """An actor that reads the bytes of pictures; several blocks at a time, which share its threads."""
 
     def __init__(self, progress: Any, *, threads: int, timeout_s: float, outage_s: float, read: bool) -> None:
         self._progress = progress
@@ -41,9 +40,8 @@ class Fetch:
         etag: list[str | None] = [None] * len(uris)
         errors: dict[int, FetchError] = {}
         for row, outcome in zip(rows, self._reader.get_many([uris[row] for row in rows]), strict=True):
-            if isinstance(outcome, Object):
-                contents[row], etag[row] = outcome
-                sha256[row] = hashlib.sha256(outcome.content).hexdigest()
+            if isinstance(outcome, HashedObject):
+                contents[row], etag[row], sha256[row] = outcome
             else:
                 errors[row] = outcome
         tell_span(self._progress, "fetch", started)

@@ -28,7 +28,7 @@ def stream_pictures(
     Args:
         table: A catalogue's images, or another opened table with `KEYS`.
         progress: The run's `ProgressActor`.
-        plan: The processes of the model; at most as many fetch.
+        plan: The processes that fetch, among others.
         config: The settings of reading.
         block_rows: Number of pictures in a block.
         columns: Columns to read of the table.
@@ -45,8 +45,14 @@ def stream_pictures(
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(min_size=1, max_size=max(1, plan.workers)),
-            num_cpus=0 if plan.free else 1,
+            # Two blocks at a time: while the last objects of one are waited for, the threads read the next.
+            compute=ActorPoolStrategy(
+                min_size=1,
+                max_size=plan.fetchers,
+                max_concurrent_calls_per_actor=2,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=plan.fetcher_cpus,
         )
     )
 

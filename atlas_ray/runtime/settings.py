@@ -20,7 +20,7 @@ def file_rows(rows_per_file: int, total: int) -> int:
 class ReadConfig(Settings):
     """How the bytes of pictures are read."""
 
-    fetch_threads: int = setting("number of objects that each fetching process reads at a time", 32, low=1, high=1_000)
+    fetch_threads: int = setting("number of objects that each fetching process reads at a time", 64, low=1, high=1_000)
     timeout_s: float = setting("timeout of a request to the object store in seconds", 30.0, low=0.1, high=3_600)
     outage_s: float = setting(
         "longest outage of the object store in seconds; then the run stops, and the same command goes on later",

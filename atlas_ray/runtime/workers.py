@@ -11,6 +11,8 @@ from atlas_ray.runtime.session import MALLOC_ENV
 
 SMALL_CLUSTER_CPUS = 8
 """Number of CPUs below which the processes reserve none, so that read tasks find room."""
+CORES_PER_FETCHER = 4
+"""Number of cores beside GPUs for which one process reads pictures; the others decode them."""
 MAX_CPU_WORKERS_PER_NODE = 8
 """The most processes on a node without a GPU, unless `--workers` says more."""
 
@@ -22,6 +24,8 @@ class WorkerPlan:
     workers: int
     threads: int
     """Number of PyTorch's threads in each process; 0 for PyTorch's default."""
+    fetchers: int
+    """The most processes that read pictures."""
     gpus: int
     """Number of the cluster's GPUs that are used."""
     cpu_nodes: bool
@@ -33,6 +37,11 @@ class WorkerPlan:
     def block_rows(self, batch_size: int) -> int:
         """Return the number of pictures in a block, for a model with this batch size."""
         return batch_size * (8 if self.gpus else 2)
+
+    @property
+    def fetcher_cpus(self) -> int:
+        """Number of CPUs that each process that reads reserves."""
+        return 0 if self.free and self.fetchers == self.workers else 1
 
     @property
     def actor_options(self) -> dict[str, Any]:
@@ -96,6 +105,8 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
     return WorkerPlan(
         workers=chosen,
         threads=threads,
+        # One process reads 1,000 pictures a second, and a GPU takes many times that.
+        fetchers=max(chosen, cluster_cores() // CORES_PER_FETCHER) if gpus else chosen,
         gpus=gpus,
         cpu_nodes=any(node.get("CPU") and not node.get("GPU") for node in nodes),
         free=free,

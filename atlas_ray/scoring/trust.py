@@ -1,10 +1,9 @@
 """Ways to tell whether a picture is the one that an earlier run read."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from atlas_ray.io.objects import Object, ObjectReader
+from atlas_ray.io.objects import HashedObject, ObjectReader
 
 HELD_PICTURES = 256
 """Pictures whose bytes are in memory at a time."""
@@ -35,8 +34,8 @@ def _hashes(reader: ObjectReader, uris: Sequence[str]) -> list[Identity]:
     found: list[Identity] = []
     for start in range(0, len(uris), HELD_PICTURES):
         for outcome in reader.get_many(uris[start : start + HELD_PICTURES]):
-            if isinstance(outcome, Object):
-                found.append((hashlib.sha256(outcome.content).hexdigest(), outcome.etag))
+            if isinstance(outcome, HashedObject):
+                found.append((outcome.sha256, outcome.etag))
             else:
                 found.append((None, None))
     return found

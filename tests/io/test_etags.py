@@ -1,5 +1,6 @@
 """Etags of files and objects: equal as long as nothing was written, another one after anything was."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from atlas_ray.errors import FetchError
 from atlas_ray.io import etags
-from atlas_ray.io.objects import Object, ObjectReader
+from atlas_ray.io.objects import HashedObject, Object, ObjectReader
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def test_a_file_keeps_its_etag_until_it_is_written(tmp_path: Path) -> None:
     uris = [str(path), f"file://{path}"]
     with ObjectReader() as reader:
         first = reader.get_many(uris)
-        assert first == [Object(b"one", first[0].etag)] * 2  # type: ignore[union-attr]
+        sha256 = hashlib.sha256(b"one").hexdigest()
+        assert first == [HashedObject(b"one", first[0].etag, sha256)] * 2  # type: ignore[union-attr]
         assert reader.etags(uris) == [first[0].etag] * 2  # type: ignore[union-attr]
         times = path.stat()
         path.write_bytes(b"two")

@@ -34,6 +34,15 @@ def test_a_worker_a_core_or_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not plan(monkeypatch, [HEAD, GPU]).cpu_nodes  # a head that takes no work decodes nothing
 
 
+def test_reading_grows_with_the_cores_and_not_with_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = plan(monkeypatch, [{"CPU": 4.0}], address=False)
+    assert (alone.fetchers, alone.fetcher_cpus) == (2, 0)
+    many = plan(monkeypatch, [HEAD, CPUS, CPUS])
+    assert (many.fetchers, many.fetcher_cpus) == (24, 1)
+    one_gpu = plan(monkeypatch, [HEAD, CPUS, {"CPU": 16.0, "GPU": 1.0}])
+    assert (one_gpu.workers, one_gpu.fetchers, one_gpu.fetcher_cpus) == (1, 8, 1)
+
+
 def test_what_a_cluster_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="40 workers of 1 threads do not fit the cluster's 16 CPUs and 0 GPUs"):
         plan(monkeypatch, [HEAD, CPUS], workers=40)
