@@ -165,7 +165,7 @@ def _stages(
         columns=(*KEYS, *network.texts, *CARRIED),
         read=PICTURE in network.modalities,
     )
-    predictor = replace(predictor, threads=workers.threads)
+    predictor = replace(predictor, device=workers.device, threads=workers.threads)
     return ask_model(stream, workers, Embed, progress, source, predictor)
 
 

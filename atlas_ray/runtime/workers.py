@@ -39,6 +39,11 @@ class WorkerPlan:
         return batch_size * (8 if self.gpus else 2)
 
     @property
+    def device(self) -> str:
+        """The device of each process, which sees GPUs that Ray has given to another one, too."""
+        return "cuda" if self.gpus else "cpu"
+
+    @property
     def fetcher_cpus(self) -> int:
         """Number of CPUs that each process that reads reserves."""
         return 0 if self.free and self.fetchers == self.workers else 1
@@ -70,13 +75,18 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
     planned even if there is no room for it now, and so is one worker if there are no CPUs at all.
 
     Args:
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu or cuda.
         workers: The number of processes; 0: one for each GPU, or for each core, at most 8 on a machine.
         threads: The number of threads of each; 0: an even share of the cores.
 
     Raises:
-        ConfigError: if the cluster has no room for them.
+        ConfigError: if the cluster has no room for them, or for cuda:N.
     """
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"--device is {device!r}, but Ray chooses the GPU of each process; use --device cuda, and set "
+            "CUDA_VISIBLE_DEVICES where Ray starts to leave GPUs out"
+        )
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     cpus = sum(node.get("CPU", 0) for node in nodes)

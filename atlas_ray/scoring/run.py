@@ -297,7 +297,7 @@ def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: 
     """Read, fetch, decode, predict."""
     predictor = config.predictor
     workers = _workers(config)
-    spec = replace(spec, config=replace(predictor, threads=workers.threads))
+    spec = replace(spec, config=replace(predictor, device=workers.device, threads=workers.threads))
     if config.embeddings:
         stream = read_table(source, COLUMNS)
         return ask_model(stream, workers, PredictVectors, progress, spec)

@@ -66,6 +66,8 @@ def build_app(config: ServeConfig) -> Application:
     predictor = config.predictor
     if not config.model_gpus and not predictor.threads:
         predictor = replace(predictor, threads=max(1, int(config.model_cpus)))
+    if not config.model_gpus and predictor.device == "auto":
+        predictor = replace(predictor, device="cpu")  # a replica sees GPUs that it has not reserved, too
     products_per_replica = 2 * predictor.batch_size  # a batch that runs, and one that is ready
     # Each gateway may have two calls running, and there are twice as many gateways during an update.
     calls = max(4 * config.gateways + SPARE_CALLS, predictor.batch_size)

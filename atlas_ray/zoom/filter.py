@@ -148,7 +148,7 @@ def _stages(config: FilterConfig, images: Pieces, progress: Any) -> ray.data.Dat
         JudgeZoom,
         progress,
         model=storage.absolute(config.model),
-        device=config.device,
+        device=workers.device,
         precision=config.precision,
         batch_size=config.batch_size,
         threads=workers.threads,

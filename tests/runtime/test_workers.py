@@ -43,6 +43,14 @@ def test_reading_grows_with_the_cores_and_not_with_the_gpus(monkeypatch: pytest.
     assert (one_gpu.workers, one_gpu.fetchers, one_gpu.fetcher_cpus) == (1, 8, 1)
 
 
+def test_a_process_without_a_gpu_of_its_own_uses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan(monkeypatch, [HEAD, CPUS, GPU]).device == "cuda"
+    assert plan(monkeypatch, [HEAD, CPUS]).device == "cpu"
+    assert plan(monkeypatch, [HEAD, GPU], device="cpu").device == "cpu"
+    with pytest.raises(ConfigError, match=r"--device is 'cuda:1', but Ray chooses"):
+        plan(monkeypatch, [HEAD, GPU], device="cuda:1")
+
+
 def test_what_a_cluster_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="40 workers of 1 threads do not fit the cluster's 16 CPUs and 0 GPUs"):
         plan(monkeypatch, [HEAD, CPUS], workers=40)
