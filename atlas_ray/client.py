@@ -28,6 +28,14 @@ class Alternative:
 
 
 @dataclass(frozen=True)
+class Label:
+    """A label that a picture may have."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Categorized:
     """The endpoint's result for one product.
 
@@ -43,6 +51,8 @@ class Categorized:
         model_id: The model that answered.
         taxonomy_id: The taxonomy whose paths were searched.
         picture_error: Why the picture could not be used, if the result is from the texts alone.
+        labels: The labels that a model of labels applies; then there is no path: it is (), and its numbers are 0.
+        other_labels: Those that are less probable.
     """
 
     name: str
@@ -55,6 +65,8 @@ class Categorized:
     model_id: str
     taxonomy_id: str
     picture_error: str | None = None
+    labels: tuple[Label, ...] = ()
+    other_labels: tuple[Label, ...] = ()
 
 
 class _TooLargeError(ServiceError):
@@ -274,16 +286,24 @@ def _given(**values: Any) -> dict[str, Any]:
 def _result(row: Mapping[str, Any]) -> Categorized | ItemError:
     if error := row.get("error"):
         return ItemError(error["code"], error["message"])
-    others = (Alternative(tuple(other["category_path"]), other["probability"]) for other in row["alternatives"])
+    others = (
+        Alternative(tuple(other["category_path"]), other["probability"]) for other in row.get("alternatives") or ()
+    )
     return Categorized(
         name=row["name"],
-        category_path=tuple(row["category_path"]),
-        probability=row["probability"],
-        level_probabilities=tuple(row["level_probabilities"]),
+        category_path=tuple(row.get("category_path") or ()),
+        probability=row.get("probability") or 0.0,
+        level_probabilities=tuple(row.get("level_probabilities") or ()),
         alternatives=tuple(others),
-        outside_probability=row["outside_probability"],
+        outside_probability=row.get("outside_probability") or 0.0,
         attention=tuple(row.get("attention", ())),
         model_id=row["model_id"],
         taxonomy_id=row["taxonomy_id"],
         picture_error=row.get("picture_error"),
+        labels=_labels(row.get("labels")),
+        other_labels=_labels(row.get("other_labels")),
     )
+
+
+def _labels(rows: Sequence[Mapping[str, Any]] | None) -> tuple[Label, ...]:
+    return tuple(Label(row["label"], row["probability"]) for row in rows or ())

@@ -25,6 +25,9 @@ PICTURE_COLUMNS = (
 )
 """The columns of a picture: its keys, and what its file was when somebody read it."""
 ALTERNATIVE = pa.struct([("category_path", CATEGORY_PATH), ("probability", pa.float32())])
+LABEL = pa.struct([("label", pa.string()), ("probability", pa.float32())])
+LABELS = (pa.field("labels", pa.list_(LABEL)), pa.field("other_labels", pa.list_(LABEL)))
+"""The answer of a model of labels: those of at least their thresholds, and the less probable ones; best first."""
 
 PRODUCTS = pa.schema(
     [
@@ -71,6 +74,7 @@ PREDICTIONS = pa.schema(
         ("level_probabilities", pa.list_(pa.float32())),
         ("alternatives", pa.list_(ALTERNATIVE)),
         *MEANS,
+        *LABELS,
         ("zoomed_probability", pa.float32()),
         ("picture_error", pa.string()),
         ("model_id", pa.string()),
@@ -84,6 +88,9 @@ outside it. `level_probabilities[i]` is the probability of the first `i + 1` nam
 `alternatives` are the next best paths, best first, without the chosen one. `zoomed_probability` is
 null if no zoom filter ran. `etag` and `texts_id` tell a later run whether picture and texts are the ones that were
 scored (`atlas_ray.scoring.carry`).
+
+A model of labels fills `labels` and `other_labels`; its paths and their probabilities are null. In the predictions of a
+model of paths it is the other way round.
 
 A model that reads texts answers even if the picture could not be had; `picture_error` then says
 why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
@@ -125,6 +132,7 @@ CATEGORIZED = pa.schema(
         ("level_probabilities", pa.list_(pa.float32())),
         ("alternatives", pa.list_(ALTERNATIVE)),
         *MEANS,
+        *LABELS,
         ("images_scored", pa.int32()),
         ("images_carried", pa.int32()),
         ("images_filtered", pa.int32()),
@@ -239,6 +247,8 @@ COLUMNS = {
     "probability": "Probability of `category_path` among all paths that were searched.",
     "level_probabilities": "Probability of the first 1, 2, ... names of the path.",
     "alternatives": "Next best paths with their probabilities, best first.",
+    "labels": "Labels that are applied, with their probabilities, best first; null for a model of paths.",
+    "other_labels": "Further labels of at least 0.001, which are under their thresholds, best first.",
     "outside_probability": "Share of the model's own distribution on sequences that are no searched path; 0 for a "
     "model that names leaves, over its whole taxonomy.",
     "zoomed_probability": "Probability of being a close-up, of a product that of its least zoomed picture; null "

@@ -25,7 +25,7 @@ import atlas_ray
 from atlas_ray import schemas
 from atlas_ray.cli.main import DESCRIPTION, command_parsers
 from atlas_ray.errors import CODES, RETRYABLE_CODES
-from atlas_ray.evaluation import columns, comparison, labels, paths, review
+from atlas_ray.evaluation import columns, comparison, label_run, labels, paths, review
 from atlas_ray.runs.run_record import KEYS
 from atlas_ray.runs.tally import LEFT_OUT
 from atlas_ray.serving.api import build_api
@@ -33,7 +33,9 @@ from atlas_ray.serving.settings import ServeConfig
 
 NOTE = "% Written by docs/generate.py; a change here is lost.\n"
 DEFAULT = re.compile(r" \((?:default: (.*)|required)\)$")
-PUBLIC = ("atlas_ray.client.Client", "atlas_ray.client.Categorized", "atlas_ray.client.Alternative")
+PUBLIC = (
+    "atlas_ray.client.Client", "atlas_ray.client.Categorized", "atlas_ray.client.Alternative", "atlas_ray.client.Label"
+)  # fmt: skip
 """What is documented of the Python interface besides the names that the package itself exports."""
 
 
@@ -185,6 +187,7 @@ def tables() -> dict[str, pa.Schema]:
         **data,
         "embeddings": schemas.embeddings(512),
         **{f"evaluation/{name}": schema for name, schema in measured.items()},
+        "evaluation/labels": label_run.TABLES["labels"],
         "models": labels.MODELS,
         "missed": labels.MISSED,
         "moves": comparison.MOVES,

@@ -31,8 +31,8 @@ def test_texts_ids_are_stable_and_tell_fields_apart() -> None:
 def test_contract_columns() -> None:
     assert schemas.PREDICTIONS.names == [
         "image_id", "product_id", "image_uri", "sha256", "etag", "texts_id", "category_path", "probability",
-        "level_probabilities", "alternatives", "outside_probability", "zoomed_probability",
-        "picture_error", "model_id", "taxonomy_id",
+        "level_probabilities", "alternatives", "outside_probability", "labels", "other_labels",
+        "zoomed_probability", "picture_error", "model_id", "taxonomy_id",
     ]  # fmt: skip
     assert schemas.QUARANTINE.names == [
         "image_id", "product_id", "image_uri", "stage", "error_code", "message", "etag",

@@ -9,8 +9,8 @@
     fitted-HASH.npy       which products it was fitted on, as hashes of their ids; an imported model does not know
     picture/ title/ description/    of a fused model or a head: the artifacts that it is made over
 
-A bare encoder and a zoom filter have neither vocabulary nor taxonomy. A model of labels has their names in
-`model.json`.
+A bare encoder and a zoom filter have neither vocabulary nor taxonomy. A model of labels has their names and
+thresholds in `model.json`.
 
 No pickle is ever loaded from an artifact.
 """
@@ -33,6 +33,7 @@ from atlas_ray.artifacts.saving import (
     save_joint_artifact,
     save_zoom_artifact,
     set_temperature,
+    set_thresholds,
 )
 from atlas_ray.artifacts.sentence_folders import read_sentence_encoder
 
@@ -57,4 +58,5 @@ __all__ = [
     "save_words",
     "save_zoom_artifact",
     "set_temperature",
+    "set_thresholds",
 ]

@@ -72,6 +72,13 @@ class Artifact(Network):
     """The products that it was fitted on; None if that is not known: an imported model, or an older one."""
     temperature: float = 1.0
     """What its log-probabilities are divided by, so that its probabilities can be trusted; 1 until calibrated."""
+    thresholds: tuple[float, ...] = ()
+    """Of a model of labels: the least probability of each label that is applied."""
+
+    @property
+    def target(self) -> str:
+        """What it answers, one of `TARGETS`."""
+        return "path" if self.labels is None else "labels"
 
     @property
     def spells(self) -> bool:

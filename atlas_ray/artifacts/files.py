@@ -11,6 +11,8 @@ from atlas_ray.modalities.tokens import TokenIndex
 from atlas_ray.models.sentences import SentenceConfig
 
 FORMAT = 1
+DEFAULT_THRESHOLD = 0.5
+"""The threshold of each label until a model is calibrated."""
 WORDS, TOKENS = "words.json", "tokenizer.json"
 
 

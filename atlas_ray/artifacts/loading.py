@@ -8,7 +8,15 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from atlas_ray.artifacts.artifact import Artifact, Network, ZoomArtifact
-from atlas_ray.artifacts.files import FORMAT, content_id, load_tokens, load_words, read, read_json
+from atlas_ray.artifacts.files import (
+    DEFAULT_THRESHOLD,
+    FORMAT,
+    content_id,
+    load_tokens,
+    load_words,
+    read,
+    read_json,
+)
 from atlas_ray.artifacts.fitted import load_fitted
 from atlas_ray.artifacts.kinds import ENCODER_KINDS, KINDS, MEMBER_KINDS, PATH_KINDS, VECTOR_KINDS, ZOOM_KIND
 from atlas_ray.errors import ArtifactError, ConfigError, TaxonomyError
@@ -107,6 +115,7 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
         labels=labels,
         fitted=load_fitted(uri, document),
         temperature=_temperature(uri, document),
+        thresholds=_thresholds(uri, document, labels),
     )
     if kind.fuses:
         for name, member in artifact.fused.items():
@@ -122,10 +131,10 @@ def _check_target(uri: str, document: dict[str, Any], target: str) -> None:
     if _target(document) == target:
         return
     if target == "path":
-        raise ArtifactError(f"{uri}: a model of labels, not of category paths; `atlas-ray evaluate-labels` asks it")
+        raise ArtifactError(f"{uri}: a model of labels, not of category paths; name one that answers with paths")
     raise ArtifactError(
-        f"{uri}: a model of category paths, not of labels; `atlas-ray score` asks it, and `train image-labels` "
-        "and `train text --target labels` make one of labels"
+        f"{uri}: a model of category paths, not of labels; `train image-labels` and `train text --target labels` make "
+        "one of labels"
     )
 
 
@@ -146,6 +155,17 @@ def _temperature(uri: str, document: dict[str, Any]) -> float:
     if not isinstance(found, int | float) or not BOUNDS[0] <= found <= BOUNDS[1]:
         raise ArtifactError(f"{uri}: model.json is damaged: its temperature is {found!r}")
     return float(found)
+
+
+def _thresholds(uri: str, document: dict[str, Any], labels: LabelSpace | None) -> tuple[float, ...]:
+    found = document.get("thresholds", [DEFAULT_THRESHOLD] * len(labels or ()))
+    if (
+        not isinstance(found, list)
+        or len(found) != len(labels or ())
+        or not all(isinstance(value, int | float) and 0 < value <= 1 for value in found)
+    ):
+        raise ArtifactError(f"{uri}: model.json is damaged: its thresholds are {str(found)[:80]}")
+    return tuple(map(float, found))
 
 
 def _members(uri: str, config: Any, document: dict[str, Any], kinds: Sequence[str]) -> dict[str, Network]:

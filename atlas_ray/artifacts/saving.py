@@ -1,7 +1,7 @@
 """Artifacts written; `model.json` comes last and completes one."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -145,8 +145,24 @@ def set_temperature(uri: str, temperature: float, metrics: dict[str, Any], fitte
     """
     if not BOUNDS[0] <= temperature <= BOUNDS[1]:
         raise ArtifactError(f"{uri}: temperature {temperature}; expected {BOUNDS[0]} to {BOUNDS[1]}")
+    return _set(uri, {"temperature": temperature}, metrics, fitted)
+
+
+def set_thresholds(uri: str, thresholds: Sequence[float], metrics: dict[str, Any], fitted: Fitted | None = None) -> str:
+    """Store the thresholds of a model of labels and what was measured with them; return its content id, which changes.
+
+    Args:
+        uri: Its folder.
+        thresholds: The least probability of each label that is applied, in the order of its labels.
+        metrics: What was measured.
+        fitted: All that the model is fitted on now; None: as it is.
+    """
+    return _set(uri, {"thresholds": list(thresholds)}, metrics, fitted)
+
+
+def _set(uri: str, entry: dict[str, Any], metrics: dict[str, Any], fitted: Fitted | None) -> str:
     before = read_json(uri, "model.json")
-    document = before | {"temperature": temperature} | save_fitted(uri, fitted)
+    document = before | entry | save_fitted(uri, fitted)
     document["id"] = content_id(document)
     write_json(uri, "metrics.json", read_json(uri, "metrics.json") | {"calibration": metrics})
     write_json(uri, "model.json", document)

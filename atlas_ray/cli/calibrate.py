@@ -9,7 +9,9 @@ from atlas_ray.cli.command import EXIT_OK
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calibrate`."""
     parser.add_argument(
-        "--model", required=True, help="folder of the model; calibration changes its temperature and its id"
+        "--model",
+        required=True,
+        help="folder of the model; calibration changes its temperature, or a model of labels' thresholds, and its id",
     )
     parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
     parser.add_argument(
@@ -21,17 +23,26 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fit the temperature of a model's probabilities, and store it in the model."""
-    from atlas_ray.evaluation.calibration import calibrate
+    """Fit the temperature of a model's probabilities, or choose its labels' thresholds, and store that in the model."""
+    from atlas_ray.evaluation.calibration import Calibrated, calibrate
 
     calibration = calibrate(options.model, options.catalog, split=options.split)
-    print(f"model {calibration.model_id} in {options.model}: temperature {calibration.temperature:.3f}")
-    print(
-        f"expected calibration error of the whole path, on {calibration.products} products: "
-        f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after"
-    )
-    if calibration.doubt:
-        print(calibration.doubt, file=sys.stderr)
+    if isinstance(calibration, Calibrated):
+        print(f"model {calibration.model_id} in {options.model}: temperature {calibration.temperature:.3f}")
+        print(
+            f"expected calibration error of the whole path, on {calibration.products} products: "
+            f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after"
+        )
+        if calibration.doubt:
+            print(calibration.doubt, file=sys.stderr)
+    else:
+        print(f"model {calibration.model_id} in {options.model}: a threshold for each label")
+        print(
+            f"micro-F1 on the {calibration.products} products that they were chosen on: "
+            f"{calibration.f1_before:.4f} before, {calibration.f1_after:.4f} after"
+        )
+        if calibration.unseen:
+            print(f"{calibration.unseen} labels, which none of these products has, stay as they were", file=sys.stderr)
     if calibration.trained_on:
         print(
             f"the model was trained on {calibration.trained_on} of these products, where it is surer than elsewhere; "

@@ -9,6 +9,7 @@ import torch
 
 from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.errors import CatalogError, NotFiniteError, tell
+from atlas_ray.evaluation.label_thresholds import ChosenThresholds, choose_thresholds
 from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
@@ -43,10 +44,11 @@ class Calibrated:
 
 
 @holding("calibrate", "model")
-def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
+def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated | ChosenThresholds:
     """Fit a model's temperature on the labelled products of a split, and store it in the artifact.
 
-    The id of the artifact changes, since its answers do.
+    Of a model of labels the thresholds are chosen instead (`choose_thresholds`). The id of the artifact changes, since
+    its answers do.
 
     Args:
         model: The artifact.
@@ -58,7 +60,9 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated:
         TaxonomyError: if none of their labels is in the model's taxonomy.
     """
     model, catalog = storage.absolute(model), storage.absolute(catalog)
-    artifact = load_artifact(model)
+    artifact = load_artifact(model, target=None)
+    if artifact.labels is not None:
+        return choose_thresholds(model, artifact, catalog, split)
     labels = artifact.taxonomy.leaf_positions
     labelled = f"the catalogue {catalog}, split {split!r},"
     note = match_labels(

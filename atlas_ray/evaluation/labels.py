@@ -1,26 +1,34 @@
 """Models of labels measured on the labelled products of a split, all of them in one stream."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
+import pyarrow.compute as pc
 
-from atlas_ray.arrays import Integers
+from atlas_ray.arrays import Array, Integers
 from atlas_ray.artifacts import Artifact, check_labels, load_artifact
-from atlas_ray.errors import ArtifactError, CatalogError, NotFiniteError, OutputError, tell
+from atlas_ray.errors import ArtifactError, CatalogError, OutputError, tell
+from atlas_ray.evaluation.label_answers import LabelsActor, products_of_answers, schema_of
+from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.metrics import MicroF1, compare
-from atlas_ray.prediction.labels import LabelPredictor
+from atlas_ray.metrics import MicroF1
+from atlas_ray.prediction.label_lists import applied
+from atlas_ray.prediction.label_models import LabelModels
 from atlas_ray.runtime.joined import forget_inputs
-from atlas_ray.runtime.labelled import BATCH, products_of, stream_labelled
+from atlas_ray.runtime.labelled import stream_labelled
 from atlas_ray.runtime.progress import ProgressDisplay
+from atlas_ray.runtime.shuffle import by_product
+from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import count_labels
 from atlas_ray.taxonomy import match_labels
 
+ANSWERS = "answers"
+"""The folder of the answers about pictures, until they are joined to products."""
 MODELS = pa.schema(
     [
         ("model", pa.string()),
@@ -52,7 +60,7 @@ class LabelReport:
     missed: list[dict[str, Any]]
     """The rows of `missed.parquet`: for each model all labels, the most often missed first."""
     products: int
-    """Number of labelled products of the split; one with several pictures counts once for each."""
+    """Number of labelled products of the split."""
     left_out: int
     """Number of those that have no leaf of the models' taxonomy."""
     fitted: dict[str, int | None]
@@ -60,17 +68,21 @@ class LabelReport:
 
 
 @holding("evaluate-labels", "output")
-def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: str = "test") -> LabelReport:
+def evaluate_labels(
+    catalog: str, output: str, models: Sequence[str], *, split: str = "test", precision: str = "auto"
+) -> LabelReport:
     """Run models of labels over a split, and count the labels that each names rightly, wrongly, or misses.
 
-    All models are measured on the same products: if a product has none of a model's modalities, it misses all of its
-    labels.
+    A label is named if its mean probability over the product's pictures is at least the model's threshold for it, as
+    a scoring run applies it. All models are measured on the same products: if a product has none of a model's
+    modalities, it misses all of its labels.
 
     Args:
         catalog: The catalogue of the products.
         output: The folder for `models.parquet` and `missed.parquet`.
         models: Artifacts of models of labels, of one modality or fused.
         split: The split of the products.
+        precision: As in `PredictorConfig`.
 
     Raises:
         ArtifactError: if a model is not a model of labels, or has other labels than the first.
@@ -91,26 +103,32 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
             raise ArtifactError(f"{uri}: trained on taxonomy {artifact.taxonomy.id}, {uris[0]} on {first.taxonomy.id}")
         check_labels(artifact, first.labels, uri)
     assert first.labels is not None
-    modalities = LabelPredictor(artifacts, device="cpu").modalities  # fails here, not in a worker
-    counts = np.zeros((len(uris), 3, len(first.labels)), np.int64)
+    modalities = LabelModels(artifacts, device="cpu").modalities  # fails here, not in a worker
     labelled = f"the catalogue {catalog}, split {split!r},"
     note = match_labels(
         count_labels(catalog, split), first.taxonomy, labelled=labelled, predicted=f"the model {uris[0]}"
     )
     if note:
         tell(note)
-    answered, fitted, left_out, products = np.zeros(len(uris), np.int64), np.zeros(len(uris), np.int64), 0, 0
+    schema, answers = schema_of(len(uris)), storage.join(output, ANSWERS)
+    storage.delete_folder(answers)
     try:
         with ProgressDisplay("running the models", "products") as display:
-            stream, _ = stream_labelled(catalog, output, split, modalities, LabelsActor, (uris,), display=display)
-            for block in stream.iter_batches(batch_size=None, batch_format="numpy"):
-                counts += block["counts"].sum(0)
-                answered += block["answered"].sum(0)
-                fitted += block["fitted"].sum(0)
-                products += int(block["products"].sum())
-                left_out += int(block["left_out"].sum())
+            arguments = (uris, precision)
+            stream, _ = stream_labelled(catalog, output, split, modalities, LabelsActor, arguments, display=display)
+            write_table(stream, output, ANSWERS)
+        table = open_table(answers, schema)
+        count = functools.partial(
+            _counted,
+            thresholds=[np.array(artifact.thresholds) for artifact in artifacts.values()],
+            modalities=[artifact.modalities for artifact in artifacts.values()],
+        )
+        sums = _summed(by_product(((table, 0),), schema, table.rows, count), len(uris), len(first.labels))
     finally:
         forget_inputs(output)
+        storage.delete_folder(answers)
+    counts, answered, fitted = sums["counts"], sums["answered"], sums["fitted"]
+    products, left_out = int(sums["products"][0]), int(sums["left_out"][0])
     if not products:
         raise CatalogError(
             f"{catalog}: none of the {left_out} labelled products in the split {split!r} has a path that is a leaf of "
@@ -122,6 +140,45 @@ def evaluate_labels(catalog: str, output: str, models: Sequence[str], *, split: 
         storage.write_table(storage.join(output, f"{name}.parquet"), pa.Table.from_pylist(rows, schema=schema))
     seen = {uri: int(fitted[at]) if artifacts[uri].fitted else None for at, uri in enumerate(uris)}
     return LabelReport(measured, missed, products, left_out, seen)
+
+
+def _counted(table: pa.Table, thresholds: Sequence[Array], modalities: Sequence[Sequence[str]]) -> pa.Table:
+    """Count some products, whose rows are all there, in one row of lists for `_summed`."""
+    counts = np.zeros((len(thresholds), 3, len(thresholds[0])), np.int64)  # (models, 3, N)
+    answered = np.zeros(len(thresholds), np.int64)
+    for model, (least, reads) in enumerate(zip(thresholds, modalities, strict=True)):
+        found = products_of_answers(table, model, len(least), reads)
+        named = np.zeros_like(found.has)  # (products, N)
+        kept = applied(found.means, least)
+        named[found.means.product[kept], found.means.answer[kept]] = True
+        counts[model] = [(named & found.has).sum(0), (named & ~found.has).sum(0), (~named & found.has).sum(0)]
+        answered[model] = found.answered.sum()
+    known = table["has"].is_valid()
+    ids = pc.unique(table["product_id"].filter(known))
+    once = table.filter(known).combine_chunks()
+    first = np.unique(once["product_id"].to_numpy(zero_copy_only=False), return_index=True)[1]
+    uses = once["fitted"].take(pa.array(first)).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    columns = {
+        "counts": counts.reshape(-1),
+        "answered": answered,
+        "fitted": uses.reshape(-1, len(thresholds)).sum(0),
+        "products": np.array([len(ids)]),
+        "left_out": np.array([len(pc.unique(table["product_id"].filter(pc.invert(known))))]),
+    }
+    return pa.table({name: pa.array([column.tolist()], pa.list_(pa.int64())) for name, column in columns.items()})
+
+
+def _summed(counted: Any, models: int, labels: int) -> dict[str, Integers]:
+    """Add up the rows of `_counted`."""
+    sums = {
+        "counts": np.zeros((models, 3, labels), np.int64), "answered": np.zeros(models, np.int64),
+        "fitted": np.zeros(models, np.int64), "products": np.zeros(1, np.int64), "left_out": np.zeros(1, np.int64),
+    }  # fmt: skip
+    for block in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for name, total in sums.items():
+            for row in block[name].to_pylist():
+                total += np.array(row, np.int64).reshape(total.shape)
+    return sums
 
 
 def _row(artifact: Artifact, uri: str, counts: Integers, answered: int) -> dict[str, Any]:
@@ -149,53 +206,3 @@ def _missed(uri: str, labels: Sequence[str], counts: Integers) -> list[dict[str,
         }
         for rank, label in enumerate(np.argsort(-missed, kind="stable").tolist(), 1)
     ]
-
-
-class LabelsActor:
-    """An actor that runs the models over blocks of products and counts labels."""
-
-    def __init__(self, uris: Sequence[str], threads: int) -> None:
-        if threads:
-            torch.set_num_threads(threads)
-        self._uris = uris
-        artifacts = {uri: load_artifact(uri, target="labels") for uri in uris}
-        self._predictor = LabelPredictor(artifacts)
-        first = artifacts[uris[0]]
-        assert first.labels is not None
-        self._leaves = first.taxonomy.leaf_positions
-        self._fitted = [artifacts[uri].fitted for uri in uris]
-        self._has = first.labels.targets(first.taxonomy.leaves)  # (leaves, labels)
-
-    def __call__(self, table: pa.Table) -> dict[str, Any]:
-        """Return one row of counts for a block.
-
-        `counts` (models, 3, labels): named rightly, wrongly, and missed; `answered` (models,): products that a model
-        can answer; `fitted` (models,): products that it was fitted on; `products`; and `left_out`, products of
-        which no label is a leaf.
-        """
-        predictor = self._predictor
-        kept, label, products = products_of(
-            table, self._leaves, predictor.modalities, predictor.image_size_px, self._has
-        )
-        has = torch.from_numpy(label)  # (products, labels)
-        counts = torch.zeros(len(self._uris), 3, has.shape[1], dtype=torch.int64)
-        answered = torch.zeros(len(self._uris), dtype=torch.int64)
-        for start, batch in zip(range(0, len(kept), BATCH), products.split(BATCH), strict=True):
-            answers = predictor(batch)
-            for at, uri in enumerate(self._uris):
-                logits, present = (part.cpu() for part in answers[uri])
-                if wrong := int((~logits[present].isfinite().all(1)).sum()):
-                    raise NotFiniteError(
-                        f"{uri}: its answers for {wrong} of {len(batch)} products are NaN or infinite; train it again"
-                    )
-                counts[at] += compare((logits > 0) & present[:, None], has[start : start + BATCH]).sum(1)
-                answered[at] += present.sum()
-        ids = kept["product_id"].to_pylist()
-        fitted = [0 if model is None else int((model.uses(ids) > 0).sum()) for model in self._fitted]
-        return {
-            "counts": counts[None].numpy(),
-            "fitted": np.array([fitted]),
-            "answered": answered[None].numpy(),
-            "products": np.array([len(kept)]),
-            "left_out": np.array([len(table) - len(kept)]),
-        }

@@ -1,6 +1,6 @@
 """The review queue: the products of a scoring run, or of a list, that are most worth a person's look."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,32 +13,34 @@ from atlas_ray.evaluation.review_list import add_pictures, read_list
 from atlas_ray.formats.spreadsheet import write_csv
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
+from atlas_ray.prediction.label_lists import names_of, read_labels
 from atlas_ray.reports.explainer import Explainer
 from atlas_ray.reports.review_page import review_page
 from atlas_ray.runs.catalog_products import read_products
 from atlas_ray.runs.leaves import find_leaves
 from atlas_ray.runs.scored import ScoredRun, catalog_of, find_taxonomies, open_scored
-from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH
+from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, LABELS
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy import Taxonomy, format_path, read_taxonomy
 
 CARRIED = ("product_id", "category_path", "probability", "alternatives", "image_uri", "true_category_path")
-ADDED = ("title", "note", "corrected_category_path")
+ADDED = ("title", "labels", "note", "corrected_category_path")
 MAX_TITLE_CHARACTERS = 300
-READ = (*CARRIED, "level_probabilities", "decided_level")
+READ = (*CARRIED, "level_probabilities", "decided_level", *(field.name for field in LABELS))
 QUEUE = pa.schema(
     [
         *(CATEGORIZED.field(name) for name in CARRIED[:3]),
         ("margin", pa.float32()),
         *(CATEGORIZED.field(name) for name in CARRIED[3:]),
         ("title", pa.string()),
+        CATEGORIZED.field("labels"),
         ("note", pa.string()),
         ("corrected_category_path", CATEGORY_PATH),
     ]
 )
-"""`margin` is the best leaf's probability minus the second best one's; null if the run has no answer, and for products
-of a list. `title` is the catalogue's, `note` is the reason that a product is on a list. A person fills
-`corrected_category_path`, and `atlas-ray relabel` reads it."""
+"""`margin` is the best leaf's probability minus the second best one's, or of labels the least distance of a probability
+from its threshold; null if the run has no answer, and for products of a list. `title` is the catalogue's, `note` is the
+reason that a product is on a list. A person fills `corrected_category_path`, and `atlas-ray relabel` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ def review(config: ReviewConfig) -> Review:
         ArtifactError: if the model cannot be used.
     """
     output = storage.absolute(config.output)
-    scored = open_scored(config.run) if config.run else None
+    scored = open_scored(config.run, target=None) if config.run else None
     for name in ("queue.csv", "queue.parquet"):
         if storage.exists(storage.join(output, name)):
             raise OutputError(
@@ -185,6 +187,20 @@ def margins(batch: pa.RecordBatch) -> pa.Array:
     return pa.array(best - second, pa.float32(), mask=leaves.paths.is_null().to_numpy(zero_copy_only=False))
 
 
+def label_margins(batch: pa.RecordBatch, thresholds: Mapping[str, float]) -> pa.Array:
+    """Return the least distance of a label's probability from its threshold, (products,) float32; null without answer.
+
+    Args:
+        batch: With the columns `LABELS`.
+        thresholds: The thresholds of the run.
+    """
+    names, least = names_of(thresholds)
+    listed = read_labels(pa.Table.from_batches([batch]), names, np.arange(len(batch)), len(batch))
+    margin = np.full(len(batch), least.min())  # a label that is not listed has a probability of 0
+    np.minimum.at(margin, listed.picture, np.abs(listed.probability - least[listed.answer]))
+    return pa.array(margin, pa.float32(), mask=batch["labels"].is_null().to_numpy(zero_copy_only=False))
+
+
 def _queue(scored: ScoredRun, config: ReviewConfig) -> tuple[int, int, pa.Table]:
     """Return how many products there are, how many without an answer, and the queue."""
     chosen = None
@@ -196,8 +212,10 @@ def _queue(scored: ScoredRun, config: ReviewConfig) -> tuple[int, int, pa.Table]
     ranked = silent = QUEUE.empty_table()
     products = unanswered = 0
     for batch in scored.batches((*READ, "split"), chosen):
-        columns = {name: batch[name] for name in CARRIED} | {"margin": margins(batch)}
-        columns |= {name: pa.nulls(len(batch), QUEUE.field(name).type) for name in ADDED}
+        columns = {name: pa.nulls(len(batch), QUEUE.field(name).type) for name in ADDED}
+        columns |= {name: batch[name] for name in (*CARRIED, "labels")}
+        thresholds = scored.thresholds
+        columns["margin"] = margins(batch) if thresholds is None else label_margins(batch, thresholds)
         rows = pa.table(columns).select(QUEUE.names).cast(QUEUE)
         without = rows.filter(rows["margin"].is_null())
         products, unanswered = products + len(rows), unanswered + len(without)
@@ -219,7 +237,10 @@ def _first(kept: pa.Table, rows: pa.Table, order: Sequence[str], count: int) -> 
 def _cells(row: dict[str, Any]) -> list[str | float | None]:
     """Return a row of the queue as cells of a spreadsheet."""
     alternatives = [format_path(other["category_path"]) for other in row["alternatives"] or ()]
-    written = row | {"alternatives": " | ".join(alternatives) or None}
+    labels = [one["label"] for one in row["labels"] or ()]
+    written = row | {
+        name: " | ".join(some) or None for name, some in (("alternatives", alternatives), ("labels", labels))
+    }
     return [format_path(cell) if isinstance(cell, list) else cell for cell in (written[name] for name in QUEUE.names)]
 
 

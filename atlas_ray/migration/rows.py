@@ -139,7 +139,7 @@ def migrate_predictions(table: pa.Table, destinations: Destinations, taxonomy_id
     answered = stays & (names > 0)
     sure = np.where(old.above, table["probability"].fill_null(0).to_numpy(), probability)
     rest = (ranked.place > 0) | old.above[ranked.product]
-    others = _alternatives(ranked.product[rest], paths.at(ranked.path[rest]), ranked.probability[rest], size)
+    others = _alternatives(ranked.product[rest], paths.at(ranked.answer[rest]), ranked.probability[rest], size)
     migrated = _replace(
         table,
         {

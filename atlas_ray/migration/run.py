@@ -152,6 +152,8 @@ def _run_identity(source: str) -> dict[str, Any]:
     identity = run.get("identity")
     if not isinstance(identity, dict) or not identity.keys() >= {"model_id", "taxonomy_id"}:
         raise CatalogError(f"{source}/run.json names no model and taxonomy; score the catalogue anew")
+    if identity.get("thresholds") is not None:
+        raise CatalogError(f"{source} is a run of labels, which stand in no place of a taxonomy; train and score anew")
     return {"run": source, "model_id": identity["model_id"], "taxonomy_id": identity["taxonomy_id"]}
 
 

@@ -100,7 +100,7 @@ def export(config: ExportConfig) -> ExportReport:
             raise OutputError(f"{uri} is a folder; name a file in it")
         if not config.replace and storage.exists(uri):
             raise OutputError(f"{uri} exists; name another file, or replace it with --replace")
-    scored = open_scored(config.run)
+    scored = open_scored(config.run, target=None)
     catalog = catalog_of(scored)
     taxonomies = [read_taxonomy(config.taxonomy)] if config.taxonomy else list(find_taxonomies(scored, catalog))
     corrections = _corrections(config, taxonomies)

@@ -18,12 +18,14 @@ from atlas_ray.catalog.sources import locate
 from atlas_ray.catalog.versions import next_version
 from atlas_ray.errors import CatalogError, ConfigError, TaxonomyError, tell
 from atlas_ray.evaluation.comparison import compare
+from atlas_ray.evaluation.label_comparison import compare_labels
 from atlas_ray.fetching.run import FetchConfig, fetch
 from atlas_ray.formats.tables import current
 from atlas_ray.io import storage
 from atlas_ray.io.lease import await_named_stores, hold
 from atlas_ray.reports.comparison import write_comparison_page
 from atlas_ray.runs.run_record import RunReport, read_run
+from atlas_ray.runs.scored import open_scored
 from atlas_ray.runtime.settings import StreamConfig
 from atlas_ray.scoring.run import score
 from atlas_ray.scoring.settings import ScoreConfig
@@ -109,7 +111,7 @@ def update(config: UpdateConfig, on_stage: Callable[[StageReport], None] = lambd
 
 def _open(config: UpdateConfig, catalog: str, runs: str) -> dict[str, Any]:
     """Return the account of the update that is to be gone on with, or begin another one."""
-    artifact = load_artifact(config.score.model)  # refused before anything is written
+    artifact = load_artifact(config.score.model, target=None)  # refused before anything is written
     following, now = next_version(catalog), current(catalog)
     how = {name: value for name, value in asdict(config.score).items() if name not in HOW_ONLY}
     wanted: dict[str, Any] = {
@@ -173,13 +175,21 @@ def _import(config: UpdateConfig) -> ImportReport:
 def _compare(previous: str, run: str) -> dict[str, Any]:
     """Compare a run with the earlier one; return what the account says of it."""
     output = storage.join(run, COMPARISON)
+    before, after = (open_scored(uri, target=None).target for uri in (previous, run))
+    if before != after:
+        return {"uncompared": "one run answers with labels, the other with category paths"}
     try:
+        if after == "labels":
+            compared = compare_labels(previous, run, output)
+            changes = storage.read_table(storage.join(output, "labels.parquet"), ["label", "gained", "lost"])
+            moves = [row for row in changes.slice(0, MOVES).to_pylist() if row["gained"] or row["lost"]]
+            return {"compared": compared["products"], "moves": moves}
         compared = compare(previous, run, output)
     except TaxonomyError as error:  # the labels are of another taxonomy, which scoring was told to go without
         return {"uncompared": str(error)}
     write_comparison_page(output)
-    moves = storage.read_table(storage.join(output, "moves.parquet"), ["from", "to", "products"])
-    return {"compared": compared["products"], "moves": moves.slice(0, MOVES).to_pylist()}
+    pairs = storage.read_table(storage.join(output, "moves.parquet"), ["from", "to", "products"])
+    return {"compared": compared["products"], "moves": pairs.slice(0, MOVES).to_pylist()}
 
 
 def _read(run: str) -> dict[str, Any]:

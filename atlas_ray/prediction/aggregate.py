@@ -1,7 +1,7 @@
 """The probabilities of a product, which are the mean over its pictures (Wirojwatanakul and Wangperawong 2019).
 
-A path that a picture does not list counts as 0 there. A picture that could not be read only has the product's texts:
-it does not count beside pictures that were read, and without those it counts once.
+A path or label that a picture does not list counts as 0 there. A picture that could not be read only has the product's
+texts: it does not count beside pictures that were read, and without those it counts once.
 """
 
 from collections.abc import Sequence
@@ -14,37 +14,37 @@ from atlas_ray.arrays import Array, Booleans, first_of_each
 
 @dataclass(frozen=True)
 class Means:
-    """The paths of products with their probabilities, by product and the most probable first."""
+    """The paths or labels of products with their probabilities, by product and the most probable first."""
 
     product: Array
     """(pairs,) the number of the product."""
-    path: Array
-    """(pairs,) the number of the path."""
+    answer: Array
+    """(pairs,) the number of the path or label."""
     probability: Array
     """(pairs,)"""
 
     @property
     def place(self) -> Array:
-        """(pairs,) 0 for the best path of each product, then 1 and so on."""
+        """(pairs,) 0 for the best answer of each product, then 1 and so on."""
         place: Array = np.arange(len(self.product)) - np.searchsorted(self.product, self.product)
         return place
 
     def best(self, products: int) -> tuple[Array, Array]:
-        """Return the best path of each product and its probability, (products,) each; -1 and 0 if it has none."""
+        """Return the best answer of each product and its probability, (products,) each; -1 and 0 if it has none."""
         best, probability = np.full(products, -1), np.zeros(products)
         first = self.place == 0
-        best[self.product[first]], probability[self.product[first]] = self.path[first], self.probability[first]
+        best[self.product[first]], probability[self.product[first]] = self.answer[first], self.probability[first]
         return best, probability
 
 
 @dataclass(frozen=True)
-class ListedPaths:
-    """The paths that are listed for pictures."""
+class Listed:
+    """The paths or labels that are listed for pictures."""
 
     picture: Array
     """(listed,) the number of the picture."""
-    path: Array
-    """(listed,) the number of the path."""
+    answer: Array
+    """(listed,) the number of the path or label."""
     probability: Array
     """(listed,)"""
     product: Array
@@ -53,14 +53,18 @@ class ListedPaths:
     """(products,) the number of pictures of each product."""
 
     def means(self) -> Means:
-        """Return the mean probability of each path over a product's pictures; of equal ones the lower number first."""
-        paths = int(self.path.max(initial=0)) + 1
-        pairs, inverse = np.unique(self.product[self.picture] * paths + self.path, return_inverse=True)
-        product = pairs // paths
+        """Return the mean probability of each answer over a product's pictures; equal ones by their number."""
+        answers = int(self.answer.max(initial=0)) + 1
+        pairs, inverse = np.unique(self.product[self.picture] * answers + self.answer, return_inverse=True)
+        product = pairs // answers
         total = np.bincount(inverse, weights=self.probability, minlength=len(pairs))
         mean = total / np.maximum(self.pictures[product], 1)
         order = np.lexsort((pairs, -mean, product))
-        return Means(product[order], pairs[order] % paths, mean[order])
+        return Means(product[order], pairs[order] % answers, mean[order])
+
+
+class ListedPaths(Listed):
+    """The paths that are listed for pictures."""
 
     def levels(self, nodes: Array, best: Array, first: Array, first_levels: Array) -> Array:
         """Return the probability of each prefix of the products' paths, (products, depth); 0 past a path's end.
@@ -77,7 +81,7 @@ class ListedPaths:
         mean = np.zeros((len(best), nodes.shape[1]))
         for level, node in enumerate(nodes.T):
             wanted = node[best][self.product]
-            shared = self.probability * (node[self.path] == wanted[self.picture])
+            shared = self.probability * (node[self.answer] == wanted[self.picture])
             listed = np.bincount(self.picture, weights=shared, minlength=len(first))
             each = np.where(node[first] == wanted, first_levels[:, level], listed) * (wanted >= 0)
             total = np.bincount(self.product, weights=each, minlength=len(best))

@@ -159,7 +159,7 @@ class PictureScores:
         picture, column = np.nonzero(self.leaf[:, :TOP_K] >= 0)
         listed = ListedPaths(
             picture=picture,
-            path=self.leaf[picture, column],
+            answer=self.leaf[picture, column],
             probability=probability[picture, column],
             product=self.product,
             pictures=np.bincount(self.product),

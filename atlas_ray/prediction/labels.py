@@ -1,71 +1,66 @@
-"""Predictions of labels, which give batches of products the log-odds of each label.
+"""Predictions of labels, each by itself."""
 
-Dimensions: batch; N labels.
-"""
+from collections.abc import Sequence
+from typing import Any
 
-from collections.abc import Mapping
-
+import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from atlas_ray.artifacts import Artifact
-from atlas_ray.errors import ConfigError
+from atlas_ray.errors import TaxonomyError
 from atlas_ray.modalities.products import Products
-from atlas_ray.models.fusion.policy import FusionNetwork
-from atlas_ray.prediction.device import choose_device, choose_dtype
-from atlas_ray.prediction.networks import Single, build_single, join_outputs, output_of
+from atlas_ray.prediction.label_lists import label_columns, listed_labels
+from atlas_ray.prediction.predictor import Predictor
+from atlas_ray.prediction.settings import PredictorConfig
+from atlas_ray.schemas import LABELS
+from atlas_ray.taxonomy import CategoryPath
 
 
-class LabelPredictor:
-    """Models of labels that are run together; a model that several of them fuse is run once."""
+class LabelPredictor(Predictor):
+    """A model that predicts the labels of batches of products."""
 
-    def __init__(self, artifacts: Mapping[str, Artifact], device: str = "auto", precision: str = "auto") -> None:
-        """Prepare models; their networks are changed.
+    columns, answer = tuple(field.name for field in LABELS), "labels"
 
-        Args:
-            artifacts: The models by any name; all of them have the same labels.
-            device: As in `PredictorConfig`.
-            precision: As in `PredictorConfig`.
+    def __init__(self, artifact: Artifact, config: PredictorConfig | None = None) -> None:
+        """Prepare a model for inference; the artifact's network is changed.
 
         Raises:
-            ConfigError: if they read pictures of different sizes.
+            ConfigError: if the machine does not have the device.
         """
-        self._device = choose_device(device)
-        dtype = choose_dtype(precision, self._device)
-        self._outputs = len(next(iter(artifacts.values())).labels or ())
-        self._parts = {
-            name: tuple((artifact.fused or {artifact.modalities[0]: artifact}).items())
-            for name, artifact in artifacts.items()
-        }
-        self._policies: dict[str, FusionNetwork] = {}
-        self._members: dict[str, Single] = {}
-        for name, artifact in artifacts.items():
-            if artifact.members:
-                self._policies[name] = artifact.model.eval().requires_grad_(False).to(self._device)
-            for _, part in self._parts[name]:
-                if part.id not in self._members:
-                    self._members[part.id] = build_single(part, self._device, dtype)
-        self.modalities = tuple(dict.fromkeys(name for member in self._members.values() for name in member.modalities))
-        sizes = sorted({member.image_size_px for member in self._members.values() if member.image_size_px})
-        if len(sizes) > 1:
-            raise ConfigError(
-                f"the models read pictures of {' and '.join(map(str, sizes))} px; evaluate them one at a time"
-            )
-        self.image_size_px = sizes[0] if sizes else 0
+        super().__init__(artifact, config)
+        assert artifact.labels is not None
+        self.taxonomy = artifact.taxonomy
+        self._names = pa.array(artifact.labels.names, pa.string())
+        self._thresholds = np.array(artifact.thresholds)
 
     @torch.inference_mode()
-    def __call__(self, products: Products) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return each model's log-odds, (batch, N), and the products that have any of its modalities, (batch,)."""
-        has = {name: products.present([name])[:, 0].to(self._device) for name in self.modalities}
-        outputs = {
-            identity: output_of(member, products, has[member.modalities[0]], member.logits, self._outputs)
-            for identity, member in self._members.items()
-        }
-        answers = {}
-        for name, parts in self._parts.items():
-            own_outputs = [outputs[part.id] for _, part in parts]
-            present = torch.stack([has[modality] for modality, _ in parts], 1)
-            policy = self._policies.get(name)
-            log_odds = policy(*join_outputs(policy, own_outputs, present)) if policy else own_outputs[0].scores
-            answers[name] = (log_odds, present.any(1))
-        return answers
+    def infer(self, products: Products) -> Tensor:
+        """Return the log-odds of the labels, (batch, N) float32."""
+        self._take_threads()
+        return torch.cat(self._fitting.run(products, lambda part: self._encoder.logits(self._encoder.encode(part))))
+
+    def table(self, answers: Sequence[Tensor]) -> pa.Table:
+        """Turn log-odds into a table of `LABELS`; a picture with one that is NaN or infinite has a row of nulls."""
+        schema = pa.schema(LABELS)
+        if not answers:
+            return schema.empty_table()
+        log_odds = torch.cat(list(answers)).float().cpu()  # (pictures, N)
+        answered = log_odds.isfinite().all(1).numpy()
+        probability = np.where(answered[:, None], log_odds.sigmoid().numpy(), 0)
+        means = listed_labels(probability, np.arange(len(probability))).means()
+        return pa.table(label_columns(means, self._names, self._thresholds, answered), schema=schema)
+
+    def narrowed(self, within: CategoryPath) -> None:
+        """Refuse every part of the taxonomy.
+
+        Raises:
+            TaxonomyError: if one is asked for.
+        """
+        if within:
+            raise TaxonomyError("a model of labels names each label by itself, in no part of a taxonomy")
+
+    def predict_within(self, products: Products, scopes: Sequence[Any]) -> pa.Table:  # noqa: ARG002
+        """Predict for decoded products, all of them with all labels."""
+        return self.predict(products)

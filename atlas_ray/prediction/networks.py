@@ -144,6 +144,10 @@ class Inference(Encoder):
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
         """Find the best paths of what was encoded."""
 
+    def logits(self, encoded: Tensor) -> Tensor:
+        """Return the logits of the leaves or labels, (batch, N) float32, unless the network spells paths."""
+        raise NotImplementedError
+
     def maps(self, products: Products, encoded: Tensor, tokens: Tensor) -> Tensor:
         """Return where a network that `attends` looked for each token, (batch, depth, rows, columns)."""
         raise NotImplementedError
@@ -166,10 +170,6 @@ class Single(Inference):
     def encode(self, products: Products) -> Tensor:
         """Run the encoder."""
         return self._encoder.encode(products)
-
-    def logits(self, encoded: Tensor) -> Tensor:
-        """Return the logits of the leaves or labels, (batch, N) float32."""
-        raise NotImplementedError
 
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
         """Find the best paths."""
@@ -332,6 +332,10 @@ class FusedInference(Inference):
         """Return the fused logits, (batch, N)."""
         fused: Tensor = self._policy(*self.policy_inputs(products))
         return fused
+
+    def logits(self, encoded: Tensor) -> Tensor:
+        """Return the fused logits, (batch, N), which are what it encodes to."""
+        return encoded
 
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
         """Find the best paths."""

@@ -1,7 +1,4 @@
-"""Predictions of category paths, which give batches of pictures and texts the columns of predictions.
-
-Scoring, evaluation and serving use the same predictor. It does not know of Ray.
-"""
+"""Predictions of category paths."""
 
 from collections.abc import Sequence
 
@@ -10,15 +7,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from atlas_ray.arrays import scatter
 from atlas_ray.artifacts import Artifact
 from atlas_ray.decoding import Posterior, Scope
-from atlas_ray.errors import NOT_A_NUMBER, ConfigError, ItemError
-from atlas_ray.modalities.products import Products, Texts
-from atlas_ray.prediction.columns import answer_table
-from atlas_ray.prediction.networks import Inference, build_inference
+from atlas_ray.errors import ConfigError
+from atlas_ray.modalities.products import Products
+from atlas_ray.prediction.columns import COLUMNS, answer_table
+from atlas_ray.prediction.predictor import Predictor
 from atlas_ray.prediction.settings import PredictorConfig
-from atlas_ray.prediction.vectors import Embedder
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 from atlas_ray.taxonomy.vocabulary import PAD
 
@@ -30,10 +25,10 @@ VECTOR_NUMBERS, MAX_VECTOR_ROWS = 2**22, 4096
 """The most logits, and the most products, that are computed at once from vectors."""
 
 
-class PathPredictor(Embedder):
+class PathPredictor(Predictor):
     """A model that predicts the category paths of batches of products."""
 
-    _encoder: Inference
+    columns, answer = tuple(COLUMNS), "category_path"
 
     def __init__(
         self,
@@ -55,22 +50,14 @@ class PathPredictor(Embedder):
             TaxonomyError: if the taxonomy has names that the model does not know, or no node `within`.
             ConfigError: if the machine does not have the device.
         """
-        super().__init__(artifact, config, build=build_inference)
+        super().__init__(artifact, config)
         self._vocabulary = artifact.vocabulary
         self._trained_on = None if artifact.spells else artifact.taxonomy
         taxonomy = taxonomy or artifact.taxonomy
         self.scope = self._scope_of(taxonomy.within(within) if within else taxonomy)
+        self.taxonomy, self.search = self.scope.taxonomy, self.scope.search
+        self.explains = self._encoder.attends
         self._narrowed: dict[CategoryPath, Scope] = {}
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The taxonomy of the predictions."""
-        return self.scope.taxonomy
-
-    @property
-    def explains(self) -> bool:
-        """Whether the model can tell where in the picture it looked."""
-        return self._encoder.attends
 
     @property
     def proposes(self) -> bool:
@@ -94,31 +81,9 @@ class PathPredictor(Embedder):
     def _scope_of(self, taxonomy: Taxonomy) -> Scope:
         return Scope.of(taxonomy, self._vocabulary, self.device, search=self.config.search, trained_on=self._trained_on)
 
-    def __call__(
-        self, contents: Sequence[bytes | None], texts: Texts | None = None
-    ) -> tuple[pa.Table, dict[int, ItemError]]:
-        """Decode and predict; while a GPU runs the model on one batch, the next one is decoded.
-
-        Args:
-            contents: The file of each picture; None for a product without one.
-            texts: The texts that the model reads, one for each of `contents`.
-
-        Returns:
-            A table of `COLUMNS` with a row for each of `contents`, and errors by index. A row is null if the product
-            has none of the model's modalities, or if its answer is NaN or infinite, which is an error.
-        """
-        refused: dict[int, ItemError] = {}
-        posteriors: list[Posterior] = []
-        rows: list[int] = []
-        for good, products in self._batches(contents, texts or {}, refused):
-            rows += good
-            posteriors.append(self.infer(products))
-        table = answer_table(self.scope, posteriors)
-        for place in np.flatnonzero(table["category_path"].is_null().to_numpy()):
-            refused.setdefault(rows[place], NOT_A_NUMBER)
-        if len(rows) < len(contents):
-            table = scatter(table, np.array(rows, np.int64), len(contents))
-        return table, refused
+    def table(self, answers: Sequence[Posterior]) -> pa.Table:
+        """Turn the results of searches into a table of `COLUMNS`."""
+        return answer_table(self.scope, answers)
 
     @torch.inference_mode()
     def predict_vectors(self, vectors: Tensor) -> pa.Table:
@@ -133,24 +98,11 @@ class PathPredictor(Embedder):
         self._take_threads()
         rows = min(max(VECTOR_NUMBERS // len(self.scope.lengths), 1), MAX_VECTOR_ROWS)
         found = [self._search(part.to(self.device), self.scope) for part in vectors.split(rows)]
-        return answer_table(self.scope, found)
-
-    def predict(self, products: Products) -> pa.Table:
-        """Predict for decoded products, each of which the model can answer.
-
-        Returns:
-            A table of `COLUMNS`; a row is null if its answer is NaN or infinite.
-        """
-        return answer_table(self.scope, [self.infer(batch) for batch in products.split(self.config.batch_size)])
+        return self.table(found)
 
     @torch.inference_mode()
     def predict_within(self, products: Products, scopes: Sequence[Scope]) -> pa.Table:
-        """Predict for decoded products, each in a scope of its own; the network takes them together.
-
-        Args:
-            products: Products that the model can answer.
-            scopes: The scope of each product, from `narrowed`.
-        """
+        """Predict for decoded products, each in a scope of its own, from `narrowed`."""
         tables, order = [], []
         start = 0
         for batch in products.split(self.config.batch_size):

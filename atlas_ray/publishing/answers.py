@@ -16,7 +16,7 @@ OF_THE_CATALOGUE = ("store", "brand", "sku", "availability", "attributes")
 """The columns of a run's products that are delivered as they are."""
 READ = (
     "product_id", "category_path", "probability", "level_probabilities", "alternatives", "decided_level",
-    "true_category_path", "true_category_paths", *OF_THE_CATALOGUE,
+    "true_category_path", "true_category_paths", "labels", *OF_THE_CATALOGUE,
 )  # fmt: skip
 """The columns of a run's products that `deliver` takes."""
 DELIVERED = pa.schema(
@@ -28,6 +28,7 @@ DELIVERED = pa.schema(
         ("source", pa.string()),
         ("needs_review", pa.bool_()),
         ("category_paths", pa.list_(CATEGORY_PATH)),
+        CATEGORIZED.field("labels"),
         *(CATEGORIZED.field(name) for name in OF_THE_CATALOGUE),
     ]
 )
@@ -35,7 +36,8 @@ DELIVERED = pa.schema(
 
 `source` is `correction`, `label` or `model`, null where nobody names a category. `probability` is the model's, null
 where a person named the category. `needs_review`: the category is the model's and not sure enough, above its leaf, or
-missing. `category_paths` are all labels of a product that has several."""
+missing. `category_paths` are all labels of a product that has several. A run of labels names no category: `labels` are
+those that it applied, and a product needs a review that neither a person nor a label says anything of."""
 SOURCES = {"label": ("correction", "label", "model"), "model": ("correction", "model", "label")}
 """Sources of a product's category, the first one that names any wins; by what is preferred."""
 
@@ -81,7 +83,8 @@ def deliver(rows: pa.RecordBatch, rule: DeliveryRule) -> pa.Table:
     by_label = ~nobody & (first == order.index("label"))
     leaves = find_leaves(rows)
     probability = rows["probability"].fill_null(0).to_numpy(zero_copy_only=False)
-    sure = (probability >= np.float32(rule.review_below)) & _valid(leaves.paths) & ~leaves.above
+    labels = pc.list_value_length(rows["labels"]).fill_null(0).to_numpy(zero_copy_only=False) > 0
+    sure = (probability >= np.float32(rule.review_below)) & _valid(leaves.paths) & ~leaves.above | labels
     columns = {
         "product_id": rows["product_id"],
         "category_path": path,
@@ -90,6 +93,7 @@ def deliver(rows: pa.RecordBatch, rule: DeliveryRule) -> pa.Table:
         "source": pa.array(order, pa.string()).take(pa.array(first, mask=nobody)),
         "needs_review": pa.array(by_model & ~sure),
         "category_paths": _where(rows["true_category_paths"], by_label),
+        "labels": rows["labels"],
         **{name: rows[name] for name in OF_THE_CATALOGUE},
     }
     return pa.table(columns, schema=DELIVERED)

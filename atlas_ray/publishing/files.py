@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from atlas_ray.arrays import list_offsets
 from atlas_ray.errors import ConfigError
 from atlas_ray.formats.spreadsheet import FORMULA_STARTS, GUARD
 from atlas_ray.io import storage
+from atlas_ray.runs.leaves import path_lengths
 from atlas_ray.taxonomy.tree import SEPARATOR
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -22,8 +24,8 @@ SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "p
 """Formats by the ending of a file's name, before that of its compression."""
 DECIMALS = 6
 """Decimals of a probability in a text file."""
-BETWEEN_PATHS = " | "
-"""The separator of several category paths in a cell."""
+BETWEEN = " | "
+"""The separator of several category paths, or of labels, in a cell."""
 FORMULA = f"^[{''.join(FORMULA_STARTS).replace('-', '')}{GUARD}-]"
 """A pattern of the beginning of a text that some spreadsheet would compute, or that looks guarded."""
 LINE_BREAKS = {ord(letter): f"\\u{ord(letter):04x}" for letter in "\x85\u2028\u2029"}
@@ -176,13 +178,21 @@ def _cell_column(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
         return _guarded(pa.array(texts, pa.string()))
     if pa.types.is_list(kind) and pa.types.is_list(kind.value_type):
         texts = [
-            None if one is None else BETWEEN_PATHS.join(SEPARATOR.join(path) for path in one)
-            for one in column.to_pylist()
+            None if one is None else BETWEEN.join(SEPARATOR.join(path) for path in one) for one in column.to_pylist()
         ]
         return _guarded(pa.array(texts, pa.string()))
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
+        return _guarded(pc.binary_join(_names(column), BETWEEN))
     if pa.types.is_list(kind):
         return _guarded(pc.binary_join(column, SEPARATOR))
     return _guarded(column) if pa.types.is_string(kind) else column
+
+
+def _names(labels: pa.ChunkedArray) -> pa.Array:
+    """Return lists of labels without their probabilities."""
+    lists = labels.combine_chunks()
+    names = lists.flatten().field("label")
+    return pa.ListArray.from_arrays(list_offsets(path_lengths(lists)), names, mask=lists.is_null())
 
 
 def _guarded(texts: Any) -> Any:
@@ -195,4 +205,12 @@ def _rounded(rows: pa.Table) -> pa.Table:
     for place, field in enumerate(rows.schema):
         if pa.types.is_floating(field.type):
             rows = rows.set_column(place, field.name, pc.round(rows[field.name].cast(pa.float64()), DECIMALS))
+        elif pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
+            lists = rows[field.name].combine_chunks()
+            values = lists.flatten()
+            probability = pc.round(values.field("probability").cast(pa.float64()), DECIMALS)
+            rounded = pa.StructArray.from_arrays([values.field("label"), probability], names=["label", "probability"])
+            offsets = list_offsets(path_lengths(lists))
+            column = pa.ListArray.from_arrays(offsets, rounded, mask=lists.is_null())
+            rows = rows.set_column(place, field.name, column)
     return rows

@@ -65,7 +65,7 @@ def read_published(uri: str) -> PublishedRun:
     Raises:
         CatalogError: if there is none, or files of its products table have a column of different types.
     """
-    scored = open_scored(uri)
+    scored = open_scored(uri, target=None)
     files = scored.products.files
     schema = _nullable(CATEGORIZED)
     for file in files:

@@ -131,7 +131,10 @@ def _words(queue: pa.Table, listed: bool, count: int) -> list[str]:
     """Return sentences about the page, and about the use of its decisions."""
     total = len(queue)
     more = f", {count:,} of them on this page; the rest is in queue.csv" if count < total else ""
-    order = "" if listed else " Smallest margin first: the best path's probability minus the second best one's."
+    order = " Smallest margin first: the best path's probability minus the second best one's."
+    if queue["labels"].null_count < total:
+        order = " Smallest margin first: the distance of the least sure label's probability from its threshold."
+    order = "" if listed else order
     return [
         f"{total:,} products to decide on{more}.",
         f"Choose the right path of each; Save makes corrections.csv, which `atlas-ray relabel` takes.{order}",
@@ -224,7 +227,10 @@ def _card(
         row["product_id"] if row["title"] else "",
         "" if row["margin"] is None else f"margin {row['margin']:.1%}",
         f"answered {format_path(answer)}" if answer and answer not in {path for path, _, _ in choices} else "",
-        "undecided" if not answer and row["margin"] is not None else "",
+        f"applied {', '.join(one['label'] for one in row['labels']) or 'no label'}"
+        if row["labels"] is not None
+        else "",
+        "undecided" if not answer and row["labels"] is None and row["margin"] is not None else "",
         f"labelled {format_path(label)}" if label else "",
         row["note"] or "",
         explains,

@@ -18,7 +18,6 @@ from atlas_ray.taxonomy.changes import GUESSES
 SHOWN = 10
 MAX_SHOWN_CHARACTERS, MAX_SHOWN_COLUMNS = 500, 20
 """Of a value; of a table."""
-MISSED, SIDE_BY_SIDE = 15, 3
 """Labels that are shown of each model, as in the late-fusion paper (tables 2 and 4); models that a table shows."""
 
 
@@ -142,7 +141,8 @@ def print_score(report: Any) -> None:
         for code, count in sorted(unseen.items(), key=lambda item: -item[1]):
             table.add_row(f"  {code}", str(count))
     console.print(table)
-    console.print(f"{counts['products_categorized']} of {counts['products']} products have a category path")
+    what = "a label" if (run.get("identity") or {}).get("thresholds") else "a category path"
+    console.print(f"{counts['products_categorized']} of {counts['products']} products have {what}")
     seconds = run["seconds"]
     if not report.already_done:
         console.print(f"{seconds['total']:.0f} s in all; {_rate(run)}")
@@ -288,47 +288,6 @@ def print_migration(report: Any) -> None:
     console.print(f"all is of the taxonomy {identity['taxonomy_id']} in {report.output}")
 
 
-def print_labels(report: Any, folder: str) -> None:
-    """Print the figures of models of labels (`atlas_ray.evaluation.labels.LabelReport`)."""
-    console = wide_console()
-    single = [row for row in report.models if row["policy"] is None]
-    fused = [row for row in report.models if row["policy"] is not None]
-    for title, rows in (("models of one modality", single), ("fused models", fused)):
-        if not rows:
-            continue
-        table = Table(
-            "model", "reads", "policy", "micro-F1", "precision", "recall", "products",
-            title=f"{title}, on {report.products} products",
-        )  # fmt: skip
-        for column in table.columns[3:]:
-            column.justify = "right"
-        for row in rows:
-            shares = (f"{row[name]:.4f}" for name in ("micro_f1", "micro_precision", "micro_recall"))
-            name = _last(row["model"])
-            table.add_row(name, row["modalities"], row["policy"] or "", *shares, str(row["products"]))
-        console.print(table)
-    for start in range(0, len(report.models), SIDE_BY_SIDE):
-        rows = [*single, *fused][start : start + SIDE_BY_SIDE]
-        table = Table("", *(_last(row["model"]) for row in rows), title="labels most often missed")
-        columns = [[one for one in report.missed if one["model"] == row["model"]][:MISSED] for row in rows]
-        for rank, labels in enumerate(zip(*columns, strict=True), 1):
-            table.add_row(str(rank), *(f"{one['label']} {one['missed']}/{one['support']}" for one in labels))
-        console.print(table)
-    if report.left_out:
-        console.print(f"{report.left_out} products left out: their labels are no leaves of the models' taxonomy")
-    for uri, count in report.fitted.items():
-        if count is None:
-            console.print(f"{_last(uri)}: which products it was fitted on is not known")
-        elif count:
-            text = f"{_last(uri)} was fitted on {count} of these {report.products} products, where it does better"
-            console.print(f"{text} than on others")
-    console.print(f"every label in {folder}/missed.parquet, the models in {folder}/models.parquet")
-
-
-def _last(uri: str) -> str:
-    return uri.rpartition("/")[2]
-
-
 def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> None:
     """Print the answers of an endpoint, a row for each picture."""
     table = Table("picture", "category path", "probability", "next best", "")
@@ -336,6 +295,11 @@ def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> No
     for name, result in rows:
         if isinstance(result, ItemError):
             table.add_row(name, Text(str(result), style="red"), "", "", "")
+            continue
+        if not result.category_path:  # of a model of labels
+            names = ", ".join(f"{one.label} {one.probability:.4f}" for one in result.labels) or "no label"
+            other = next(iter(result.other_labels), None)
+            table.add_row(name, names, "", other.label if other else "", f"{other.probability:.4f}" if other else "")
             continue
         best = next(iter(result.alternatives), None)
         table.add_row(

@@ -31,19 +31,29 @@ def summary(account: dict[str, Any], pictures: dict[str, int]) -> list[str]:
     scored = ", ".join(f"{pictures[name]} {name}" for name in ("scored", "carried", "filtered", "quarantined"))
     lines = [f"products: {', '.join(products)}", f"pictures: {scored}"]
     compared = account["compared"]
+    labels = any("label" in move for move in account["moves"])
     if account["uncompared"]:
         lines.append(f"not compared with {account['previous']}: {account['uncompared']}")
     elif compared is None:
         lines.append("no earlier run was there to compare with: all was scored")
     else:
         moved, both = compared["moved"], compared["moved"] + compared["same"]
-        lines.append(f"moved: {moved} of the {both} products in {account['previous']} too have another path")
-        lines += [f"  {_path(move['from'])} → {_path(move['to'])}: {move['products']}" for move in account["moves"]]
+        other = "other labels" if labels else "another path"
+        lines.append(f"moved: {moved} of the {both} products in {account['previous']} too have {other}")
+        lines += map(_move, account["moves"])
     lines.append(f"all answers: {account['run']}/products, of the catalogue {account['version']}")
     if compared and sum(compared.values()) > compared["same"]:
-        lines.append(f"to see what moved: {account['run']}/comparison/comparison.html")
+        lines.append(
+            f"to see what moved: {account['run']}/comparison/{'labels.parquet' if labels else 'comparison.html'}"
+        )
     lines.append(f"to review: atlas-ray review --run {account['run']} --output NEW --serve")
     return lines
+
+
+def _move(move: dict[str, Any]) -> str:
+    if "label" in move:
+        return f"  {move['label']}: {move['gained']} gained it, {move['lost']} lost it"
+    return f"  {_path(move['from'])} → {_path(move['to'])}: {move['products']}"
 
 
 def _path(path: list[str] | None) -> str:

@@ -41,6 +41,17 @@ class ScoredRun:
         found = self.run.get("identity")
         return found if isinstance(found, dict) else {}
 
+    @property
+    def thresholds(self) -> dict[str, float] | None:
+        """The least probability of each label that the run applies; None for a run of category paths."""
+        found = self.identity.get("thresholds")
+        return {str(name): float(least) for name, least in found.items()} if isinstance(found, dict) else None
+
+    @property
+    def target(self) -> str:
+        """What the run answers, one of `TARGETS`."""
+        return "path" if self.thresholds is None else "labels"
+
     def match_labels(self) -> str | None:
         """Compare the products' labels with the paths that the run may answer with.
 
@@ -75,11 +86,15 @@ class ScoredRun:
             yield from table.combine_chunks().to_batches()
 
 
-def open_scored(uri: str) -> ScoredRun:
+def open_scored(uri: str, target: str | None = "path") -> ScoredRun:
     """Open a finished scoring run.
 
+    Args:
+        uri: Its folder.
+        target: What it has to answer, one of `TARGETS`; None where either will do.
+
     Raises:
-        CatalogError: if there is none, or its products table is damaged or of another kind.
+        CatalogError: if there is none, it answers something else, or its products table is damaged or of another kind.
     """
     uri = storage.absolute(uri)
     run, folder = read_run(uri), storage.join(uri, "products")
@@ -93,7 +108,11 @@ def open_scored(uri: str) -> ScoredRun:
         raise CatalogError(
             f"{folder}: {table.unusable_rows} rows have no product_id, so this is no scoring run's table"
         )
-    return ScoredRun(uri, run, table)
+    scored = ScoredRun(uri, run, table)
+    if target is not None and scored.target != target:
+        kinds = {"path": "category paths", "labels": "labels"}
+        raise CatalogError(f"{uri} is a run of {kinds[scored.target]}, and one of {kinds[target]} is needed here")
+    return scored
 
 
 def catalog_of(scored: ScoredRun) -> str | None:
@@ -102,7 +121,7 @@ def catalog_of(scored: ScoredRun) -> str | None:
         if catalog := scored.identity.get("catalog"):
             return str(catalog)
         try:
-            scored = open_scored(str(scored.identity.get("run") or ""))
+            scored = open_scored(str(scored.identity.get("run") or ""), None)
         except (CatalogError, StorageError):
             break
     return None

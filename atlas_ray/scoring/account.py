@@ -21,7 +21,9 @@ from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import Catalog
 from atlas_ray.schemas import FILTERED as FILTERED_ROWS
 from atlas_ray.schemas import PREDICTIONS, QUARANTINE
-from atlas_ray.scoring.combine import JOINED, combine
+from atlas_ray.scoring.combine import JOINED, Merge, combine
+from atlas_ray.scoring.product_labels import merge_labels
+from atlas_ray.scoring.product_paths import merge_paths
 from atlas_ray.scoring.settings import ScoreConfig
 
 OUTCOMES = ("scored", "carried", "filtered", "quarantined")
@@ -70,14 +72,21 @@ def combine_products(
         functools.partial(
             _combine,
             fitted=ray.put(fitted),  # once for all tasks of a machine
+            merge=_merge(config, identity),
             model_id=identity["model_id"],
             taxonomy_id=identity["taxonomy_id"],
-            top_k=config.predictor.top_k,
             zoom_threshold=identity["zoom_threshold"],
-            decision_threshold=identity["decision_threshold"],
         ),
     )
     return _audited(write_table(combined, output, "products", _count), total, output)
+
+
+def _merge(config: ScoreConfig, identity: dict[str, Any]) -> Merge:
+    if identity["thresholds"] is not None:
+        return functools.partial(merge_labels, thresholds=identity["thresholds"])
+    return functools.partial(
+        merge_paths, top_k=config.predictor.top_k, decision_threshold=identity["decision_threshold"]
+    )
 
 
 def _is_carried(file: TableFile) -> bool:
@@ -91,7 +100,8 @@ def _combine(table: pa.Table, fitted: Any, **options: Any) -> pa.Table:
 def _count(products: pa.Table) -> dict[str, int]:
     """Count some products, and their pictures by outcome."""
     counts = {outcome: pc.sum(products[f"images_{outcome}"]).as_py() or 0 for outcome in OUTCOMES}
-    categorized = len(products) - products["category_path"].null_count
+    paths, labels = products["category_path"], pc.list_value_length(products["labels"]).fill_null(0)
+    categorized = len(products) - paths.null_count + (pc.sum(pc.greater(labels, 0)).as_py() or 0)
     return counts | dict(zip(PRODUCTS, (len(products), categorized), strict=True))
 
 

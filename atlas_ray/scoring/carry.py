@@ -56,7 +56,7 @@ TABLES = {
     "quarantine": (QUARANTINE, QUARANTINED),
 }
 """The tables of a run's outcomes: each one's schema, and the kind of its rows."""
-NOT_OF_PICTURES = ("catalog", "input_rows", "target_precision", "decision_threshold", "previous", "trust")
+NOT_OF_PICTURES = ("catalog", "input_rows", "target_precision", "decision_threshold", "thresholds", "previous", "trust")
 """What a run is made of that no picture's outcome depends on: all else has to be the same."""
 OUTCOMES = pa.unify_schemas([PREDICTIONS, QUARANTINE])
 WHAT = pa.field("what", pa.string())

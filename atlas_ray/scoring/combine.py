@@ -1,24 +1,22 @@
-"""A product's pictures combined into one path, and the audit that nothing was lost.
+"""A product's pictures combined into one answer, and the audit that nothing was lost.
 
 One shuffle by product brings together a product's row, its pictures, their predictions and their
-quarantine rows. The product's probability of a path is the mean over its scored pictures
+quarantine rows. The product's probability of a path or label is the mean over its scored pictures
 (`atlas_ray.prediction.aggregate`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from atlas_ray.arrays import Array, first_of_each, list_offsets, numbered, or_null, row_at
+from atlas_ray.arrays import Array, first_of_each, numbered, or_null, row_at
 from atlas_ray.errors import AuditError
 from atlas_ray.formats.fitted import Fitted
-from atlas_ray.metrics.decision import decided_levels
-from atlas_ray.prediction.aggregate import ListedPaths, Means, has_a_say, path_nodes
-from atlas_ray.runs.leaves import path_lengths, path_prefixes
+from atlas_ray.prediction.aggregate import has_a_say
 from atlas_ray.runtime.shuffle import CARRIED, FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
-from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, MEANS, PATH_KEY_SEPARATOR, path_keys
-from atlas_ray.taxonomy import CategoryPath
+from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, LABELS, MEANS
 
 REPEATED = ("store", "price", "brand", "sku", "availability", "attributes")
 """What the catalogue says of a product and the run's products table repeats under the same name."""
@@ -32,6 +30,7 @@ JOINED = pa.schema(
         ("split", pa.string()),
         *(CATEGORIZED.field(name) for name in ("category_path", "probability", "level_probabilities", "alternatives")),
         *MEANS,
+        *LABELS,
         ("zoomed_probability", pa.float32()),
         ("picture_error", pa.string()),
         ("image_uri", pa.string()),
@@ -42,21 +41,30 @@ JOINED = pa.schema(
     ]
 )
 """What is shuffled: rows of six tables in one shape."""
+Merge = Callable[[pa.Table, Array, int], dict[str, pa.Array]]
+"""A function of the answers to pictures, the number of the product of each, and how many products there are. It returns
+the products' answers: columns of `CATEGORIZED`, null for products without a picture; a column that it leaves out is
+null."""
 
 
 def combine(
     table: pa.Table,
+    merge: Merge,
+    *,
     model_id: str,
     taxonomy_id: str,
-    top_k: int,
     zoom_threshold: float | None = None,
-    decision_threshold: float | None = None,
     fitted: Fitted | None = None,
 ) -> pa.Table:
     """Turn all rows of some products into `CATEGORIZED`, one row a product.
 
-    With a `decision_threshold` each product's path ends at the deepest level of at least that probability. `fitted` are
-    the products that the model was fitted on, if that is known.
+    Args:
+        table: Rows of `JOINED`.
+        merge: How the answers to a product's pictures become one.
+        model_id: The model that answered.
+        taxonomy_id: The taxonomy of its answers.
+        zoom_threshold: The least probability of a zoomed picture, if a zoom filter ran.
+        fitted: The products that the model was fitted on, if that is known.
 
     Raises:
         AuditError: if a picture is not scored, carried, filtered or quarantined, is more than one of
@@ -80,7 +88,7 @@ def combine(
     scored = scored[has_a_say(owner[scored], ~dead[scored])]
     listed = np.flatnonzero(kind == PRODUCT)
     own = or_null(row_at(owner[listed], count, listed))
-    merged = _merged(table.take(pa.array(scored)), owner[scored], count, top_k, decision_threshold)
+    merged = merge(table.take(pa.array(scored)), owner[scored], count)
     pictures = np.flatnonzero(kind == IMAGE)
     sides = [table[name].take(pa.array(pictures)).fill_null(0).to_numpy() for name in ("width", "height")]
     size = np.zeros(count, np.int32)
@@ -89,6 +97,7 @@ def combine(
     np.minimum.at(least, owner[scored], zoomed[scored])
     combined = pa.table(
         {
+            **{field.name: pa.nulls(count, field.type) for field in CATEGORIZED},
             "product_id": products,
             **merged,
             "images_scored": np.bincount(owner[scored[~dead[scored]]], minlength=count),
@@ -153,79 +162,3 @@ def _audited(owner: Any, kind: Any, image_id: Any, products: pa.Array) -> Any:
             f"catalogue and {got.get((product, image), 0)} times in the output"
         )
     return outcomes[first]
-
-
-def _merged(
-    scored: pa.Table, owner: Array, count: int, top_k: int, decision_threshold: float | None
-) -> dict[str, pa.Array]:
-    """Return the combined columns of `count` products, null for those without a scored picture."""
-    listed, names = _listed(scored, owner, np.bincount(owner, minlength=count))
-    means = listed.means()
-    best, probability = means.best(count)
-    none = best < 0
-    nodes = path_nodes(names)
-    length = (nodes[best] >= 0).sum(1)
-    levels = listed.levels(nodes, best, listed.path[: len(scored)], _own_levels(scored, nodes.shape[1]))
-    decided = length
-    if decision_threshold is not None:
-        decided = decided_levels(levels, length, decision_threshold)
-        ends = np.flatnonzero((decided < length) & (decided > 0))
-        probability[ends] = levels[ends, decided[ends] - 1]
-    undecided = none | (decided == 0)
-    paths = pa.array(names, CATEGORY_PATH)
-    totals = {field.name: np.bincount(owner, weights=scored[field.name].to_numpy(), minlength=count) for field in MEANS}
-    within = np.arange(levels.shape[1]) < length[:, None]
-    surest = np.flatnonzero(first_of_each(owner, -scored["probability"].to_numpy()))
-    return {
-        "category_path": path_prefixes(paths.take(pa.array(best, mask=undecided)), decided),
-        "decided_level": pa.array(decided, mask=none),
-        "image_uri": scored["image_uri"].take(or_null(row_at(owner[surest], count, surest))),
-        "probability": pa.array(probability, mask=undecided),
-        "level_probabilities": pa.ListArray.from_arrays(
-            list_offsets(length), pa.array(levels[within]), mask=pa.array(none)
-        ),
-        # Where an answer ends above its leaf, that leaf is the first alternative.
-        "alternatives": _alternatives(means, paths, decided < length, none, top_k),
-        **{name: pa.array(total / np.maximum(listed.pictures, 1), mask=none) for name, total in totals.items()},
-    }
-
-
-def _listed(scored: pa.Table, owner: Array, pictures: Array) -> tuple[ListedPaths, list[CategoryPath]]:
-    """Return what pictures list, first each its own path, then all alternatives; and the different paths, sorted."""
-    alternatives = scored["alternatives"].combine_chunks()
-    more = alternatives.flatten()
-    path = pa.concat_arrays([scored["category_path"].combine_chunks(), more.field("category_path").cast(CATEGORY_PATH)])
-    keys = path_keys(path).dictionary_encode()
-    distinct = np.array(keys.dictionary.to_pylist(), dtype=object)
-    order = np.argsort(distinct)
-    listed = ListedPaths(
-        picture=np.concatenate([np.arange(len(scored)), alternatives.value_parent_indices().to_numpy()]),
-        path=np.argsort(order)[keys.indices.to_numpy()],
-        probability=np.concatenate(
-            [scored["probability"].to_numpy(), more.field("probability").to_numpy(zero_copy_only=False)]
-        ).astype(np.float64),
-        product=owner,
-        pictures=pictures,
-    )
-    return listed, [tuple(key.split(PATH_KEY_SEPARATOR)) for key in distinct[order]]
-
-
-def _own_levels(scored: pa.Table, depth: int) -> Array:
-    """Return the probability of each prefix of each picture's own path, (pictures, depth); 0 past its end."""
-    levels = scored["level_probabilities"].combine_chunks()
-    own = np.zeros((len(scored), depth))
-    own[np.arange(depth) < path_lengths(levels)[:, None]] = levels.flatten().to_numpy(zero_copy_only=False)
-    return own
-
-
-def _alternatives(means: Means, paths: pa.Array, leaf_too: Array, none: Array, top_k: int) -> pa.Array:
-    """Return each product's paths below its best one, or from it on, as far as the `top_k` best go."""
-    kept = ((means.place > 0) | leaf_too[means.product]) & (means.place < top_k)
-    return pa.ListArray.from_arrays(
-        list_offsets(np.bincount(means.product[kept], minlength=len(none))),
-        pa.StructArray.from_arrays(
-            [paths.take(pa.array(means.path[kept])), pa.array(means.probability[kept])],
-            names=["category_path", "probability"],
-        ),
-        mask=pa.array(none),
-    )

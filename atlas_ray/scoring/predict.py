@@ -17,8 +17,10 @@ from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at
 from atlas_ray.modalities.products import Products
-from atlas_ray.prediction.columns import COLUMNS
-from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.prediction.paths import PathPredictor
+from atlas_ray.prediction.predictor import Predictor
+from atlas_ray.prediction.predictors import build_predictor
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runtime.outcomes import (
     ERROR,
@@ -74,11 +76,13 @@ class PredictorSpec:
     zoom_threshold: float | None
     texts: tuple[str, ...] = ()
     """What the model reads beside pictures: title, description."""
+    paths: bool = True
+    """Whether it answers with paths; otherwise with labels."""
 
-    def build(self) -> PathPredictor:
+    def build(self) -> Predictor:
         """Load the model and prepare it."""
-        return PathPredictor(
-            load_artifact(self.model),
+        return build_predictor(
+            load_artifact(self.model, target=None),
             self.config,
             taxonomy=Taxonomy.from_json(self.taxonomy_json, source="the scoring run"),
             within=self.within,
@@ -134,7 +138,7 @@ class Predict:
             predicted, refused = self._decoded(table, rows, texts)
         predicted = scatter(predicted, rows, len(table))
         table = with_refusals(table, {int(rows[i]): error for i, error in refused.items()})
-        table, columns["picture_error"] = keep_answered(table, predicted["category_path"].is_valid())
+        table, columns["picture_error"] = keep_answered(table, predicted[predictor.answer].is_valid())
         if self._spec.texts:
             columns["texts_id"] = pa.array(texts_ids([table[name].to_pylist() for name in self._spec.texts]))
         out = _outcomes(table, predicted, predictor, columns)
@@ -157,7 +161,7 @@ class Predict:
         products = Products(pixels, texts, None if seen.all() else torch.from_numpy(seen))
         good = predictor.answerable(products)
         predicted = predictor.predict(products if len(good) == len(rows) else products.take(good))
-        nulls = np.flatnonzero(predicted["category_path"].is_null().to_numpy())
+        nulls = np.flatnonzero(predicted[predictor.answer].is_null().to_numpy())
         return scatter(predicted, np.array(good, int), len(rows)), {good[place]: NOT_A_NUMBER for place in nulls}
 
     def _filtered(self, table: pa.Table, zoom: ZoomPredictor) -> tuple[pa.Table, pa.Array]:
@@ -189,7 +193,9 @@ class PredictVectors:
 
     def __init__(self, progress: Any, spec: PredictorSpec) -> None:
         self._progress = progress
-        self._predictor = spec.build()
+        predictor = spec.build()
+        assert isinstance(predictor, PathPredictor)  # a head's
+        self._predictor = predictor
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Turn a block of `atlas_ray.scoring.vectors.COLUMNS` into `OUTCOMES`."""
@@ -204,7 +210,7 @@ class PredictVectors:
 
 
 def _outcomes(
-    table: pa.Table, predicted: pa.Table, predictor: PathPredictor, columns: Mapping[str, pa.ChunkedArray]
+    table: pa.Table, predicted: pa.Table, predictor: Predictor, columns: Mapping[str, pa.ChunkedArray]
 ) -> pa.Table:
     """Return the `OUTCOMES` of a block.
 
@@ -217,7 +223,7 @@ def _outcomes(
     same = {"model_id": predictor.model_id, "taxonomy_id": predictor.taxonomy.id}
     known = {
         **{name: table[name] for name in (*KEYS, *READ.names, *ERROR.names) if name in table.column_names},
-        **{name: predicted[name] for name in COLUMNS},
+        **{name: predicted[name] for name in predictor.columns},
         **{name: pa.repeat(pa.scalar(value), len(table)) for name, value in same.items()},
         **columns,
     }

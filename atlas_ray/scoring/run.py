@@ -8,13 +8,12 @@ from typing import Any
 
 import ray.data
 
-from atlas_ray.artifacts import Artifact, load_artifact, load_zoom_artifact
+from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.decoding import leaf_classes
-from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, TaxonomyError, tell
+from atlas_ray.errors import CatalogError, ConfigError, TaxonomyError, tell
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table, current
 from atlas_ray.io import storage
-from atlas_ray.metrics.decision import Decision, least_threshold
 from atlas_ray.metrics.zoom import warn_of_recall
 from atlas_ray.runs.run_record import RunReport, picture_errors, read_run
 from atlas_ray.runs.scored import PREDICTED
@@ -33,6 +32,7 @@ from atlas_ray.scoring.carry import CARRIED_PICTURES, TO_SCORE, Previous, carry_
 from atlas_ray.scoring.combine import OF_PRODUCTS
 from atlas_ray.scoring.predict import Predict, PredictorSpec, PredictVectors, decode_block, split_scored
 from atlas_ray.scoring.settings import ScoreConfig
+from atlas_ray.scoring.thresholds import decision_threshold, label_thresholds
 from atlas_ray.scoring.vectors import COLUMNS, Vectors, open_vectors
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
@@ -194,14 +194,14 @@ def _open_notes(config: ScoreConfig, output: str, catalog: Catalog, spec: Predic
     """Return the notes of a run that begins, unless its user has named what may be answered."""
     if read_run(output) is not None or config.taxonomy or config.within:
         return []
-    return _notes(catalog.uri, config.model, _predicted(spec))
+    return _notes(catalog.uri, config.model, _predicted(spec), paths=spec.paths)
 
 
-def _notes(catalog: str, model: str, predicted: Taxonomy) -> list[str]:
+def _notes(catalog: str, model: str, predicted: Taxonomy, *, paths: bool) -> list[str]:
     """Return which labels and leaves of a catalogue its answers cannot be.
 
     Raises:
-        TaxonomyError: if the model is of another taxonomy than the labels altogether.
+        TaxonomyError: if a model of paths is of another taxonomy than the labels altogether.
     """
     uri = storage.join(catalog, "taxonomy.json")
     own = read_taxonomy(uri) if storage.exists(uri) else None
@@ -214,13 +214,15 @@ def _notes(catalog: str, model: str, predicted: Taxonomy) -> list[str]:
             match_labels(labels, predicted, **names) if labels else own and match_leaves(own.leaves, predicted, **names)
         )
     except TaxonomyError as error:
+        if not paths:  # it was asked for names, and says its own
+            return [str(error)]
         raise TaxonomyError(f"{error}; if that is meant, say so with --taxonomy {model}/taxonomy.json") from None
     return [note] if note else []
 
 
 def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[str, Any], Fitted | None, Vectors | None]:
     """Check model and taxonomy here, before any worker starts, and name what the run is made of."""
-    artifact = load_artifact(config.model)
+    artifact = load_artifact(config.model, target=None)
     vectors = open_vectors(config.embeddings, artifact, config.model) if config.embeddings else None
     taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else artifact.taxonomy
     within = parse_path(config.within) if config.within else ()
@@ -242,10 +244,15 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         zoom_model=storage.absolute(config.zoom_model) if config.zoom_model else None,
         zoom_threshold=threshold,
         texts=artifact.texts if vectors is None else (),
+        paths=artifact.labels is None,
     )
+    if artifact.labels and (config.taxonomy or config.within):
+        raise ConfigError(
+            f"{config.model} names labels, each by itself; leave --taxonomy and --within out, which are for paths"
+        )
     predicted: Taxonomy = taxonomy.within(within) if within else taxonomy
     compile_trie(predicted, artifact.vocabulary)
-    if not artifact.spells:
+    if not artifact.spells and artifact.labels is None:
         leaf_classes(artifact.taxonomy, predicted)
     identity = {
         "catalog": catalog,
@@ -263,29 +270,10 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "zoom_model_id": zoom_id,
         "zoom_threshold": threshold,
         "target_precision": config.target_precision,
-        "decision_threshold": _decision_threshold(artifact, config),
+        "decision_threshold": decision_threshold(artifact, config),
+        "thresholds": label_thresholds(artifact, config),
     }
     return spec, identity, artifact.fitted, vectors
-
-
-def _decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None:
-    """Return how sure an answer has to be, as the calibration found; None where every leaf will do."""
-    if config.target_precision is None:
-        return None
-    curve = [Decision(**row) for row in artifact.metrics.get("calibration", {}).get("decisions", ())]
-    if not curve:
-        raise ArtifactError(
-            f"{config.model}: not calibrated, so that no precision can be promised; "
-            f"run `atlas-ray calibrate --model {config.model} --catalog CATALOG` first"
-        )
-    decision = least_threshold(curve, config.target_precision)
-    if decision is None:
-        best = max(one.precision for one in curve)
-        raise ArtifactError(
-            f"{config.model}: no threshold reached the precision {config.target_precision} on the products that it was "
-            f"calibrated on; the best reached {best:.4f}"
-        )
-    return decision.threshold
 
 
 def _workers(config: ScoreConfig) -> WorkerPlan:

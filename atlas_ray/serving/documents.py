@@ -66,6 +66,13 @@ class Alternative(BaseModel):
     probability: float
 
 
+class Label(BaseModel):
+    """A label that the picture may have."""
+
+    label: str
+    probability: float
+
+
 class PictureError(BaseModel):
     """Why a picture has no answer."""
 
@@ -88,6 +95,10 @@ class Answered(BaseModel):
         description="the share of what the model would say that is no path that was searched; `probability` is a share "
         "of the rest. Of a classifier over its whole taxonomy it is 0",
     )
+    labels: list[Label] | None = Field(
+        None, description="of a model of labels, which has no path: those of at least their thresholds"
+    )
+    other_labels: list[Label] | None = Field(None, description="the less probable ones")
     attention: list[str] | None = Field(
         None, description="a PNG for each level as a data URI, its opacity the attention"
     )

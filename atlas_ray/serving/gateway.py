@@ -320,9 +320,9 @@ def _question(
 def _result(answer: Answer, place: int, options: CategorizeOptions) -> dict[str, Any]:
     assert answer.rows is not None
     row = dict(answer.rows[place])
-    if row["category_path"] is None:
+    if all(value is None for value in row.values()):
         return {"error": {"code": NOT_A_NUMBER.code, "message": NOT_A_NUMBER.message}}
-    if options.top_k is not None:
+    if options.top_k is not None and "alternatives" in row:
         row["alternatives"] = row["alternatives"][: options.top_k - 1]
     return {**row, "model_id": answer.model_id, "taxonomy_id": answer.taxonomy_id}
 

@@ -10,15 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from ray import serve
 from ray.serve.metrics import Histogram
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.decoding import Scope
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.modalities.products import Products, texts_of
-from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.prediction.paths import PathPredictor
+from atlas_ray.prediction.predictors import build_predictor
+from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.serving.autoscaling import PRODUCTS
 from atlas_ray.serving.question import Answer, Question
 from atlas_ray.serving.queue import PendingQuestion, QuestionQueue
@@ -63,11 +65,12 @@ class Model:
     """One trained model, loaded and warmed up."""
 
     def __init__(self, uri: str, config: PredictorConfig) -> None:
-        artifact = load_artifact(uri)
+        artifact = load_artifact(uri, target=None)
         self._replica = secrets.token_hex(8)
         self._kind = artifact.kind
         self._metrics = figures(artifact.metrics)
-        self._predictor = PathPredictor(artifact, config)
+        self._predictor = build_predictor(artifact, config)
+        self._labels = dict(zip(artifact.labels.names, artifact.thresholds, strict=True)) if artifact.labels else None
         self._batch_size = config.batch_size
         self._thread = ThreadPoolExecutor(1, "model")
         self._queue = QuestionQueue(config.batch_size)
@@ -98,22 +101,24 @@ class Model:
             "kind": self._kind,
             "taxonomy_id": predictor.taxonomy.id,
             "image_size_px": predictor.image_size_px,
-            "search": predictor.scope.search,
+            "search": predictor.search,
             "precision": str(predictor.dtype).removeprefix("torch."),
             "top_k": predictor.config.top_k,
             "reads": list(predictor.modalities),
+            "answers": "path" if self._labels is None else "labels",
             "explains": predictor.explains,
             "metrics": self._metrics,
         }
 
     async def taxonomy(self) -> dict[str, Any]:
-        """Return the taxonomy whose leaves the model predicts."""
+        """Return the taxonomy whose leaves the model predicts, or its labels with their thresholds."""
         taxonomy = self._predictor.taxonomy
         return {
             "taxonomy_id": taxonomy.id,
             "name": taxonomy.name,
             "version": taxonomy.version,
             "category_paths": [list(path) for path in taxonomy.leaves],
+            "labels": self._labels,
         }
 
     def check_health(self) -> None:
@@ -204,7 +209,7 @@ class Model:
         """Run the model once over all questions, and once more for each that wants an explanation."""
         started = time.monotonic()
         answers: dict[int, Answer] = {}
-        scopes: dict[int, Scope] = {}
+        scopes: dict[int, Any] = {}
         for index, question in enumerate(questions):
             try:
                 scopes[index] = self._predictor.narrowed(question.within)
@@ -222,15 +227,18 @@ class Model:
                 start = end
         for index in scopes.keys() - set(together):
             try:
-                table, maps = self._predictor.explain(
-                    _products([questions[index]], self._predictor.modalities), scopes[index]
-                )
+                table, maps = self._explain(_products([questions[index]], self._predictor.modalities), scopes[index])
             except ConfigError as error:
                 answers[index] = self._answer_with(error=("cannot_explain", str(error)))
                 continue
             answers[index] = self._answer_with(rows=table.to_pylist(), maps=maps.numpy())
         self._seconds.observe(time.monotonic() - started, tags={"stage": "model"})
         return [answers[index] for index in range(len(questions))]
+
+    def _explain(self, products: Products, scope: Any) -> tuple[pa.Table, torch.Tensor]:
+        if not isinstance(self._predictor, PathPredictor):
+            raise ConfigError(f"model {self._predictor.model_id} names labels, and has no attention maps")
+        return self._predictor.explain(products, scope)
 
     def _answer_with(self, **fields: Any) -> Answer:
         predictor = self._predictor

@@ -29,7 +29,7 @@ def check(config: ServeConfig) -> None:
         UserError: if one of them cannot.
     """
     for uri in config.absolute().models().values():
-        load_artifact(uri)  # invalid weights are reported now, and not by a replica that never starts
+        load_artifact(uri, target=None)  # invalid weights are reported now, and not by a replica that never starts
     TokenTable(config.tokens, config.tokens_file)
 
 

@@ -1,5 +1,6 @@
 """The labels of a taxonomy: the names of its levels, so that a product has several."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -81,6 +82,11 @@ class LabelSpace:
                 f"{format_path(error.args[0])!r} is not in the taxonomy {self.taxonomy.name!r}"
             ) from None
         return list(dict.fromkeys(label for label in positions if label is not None))
+
+    @functools.cached_property
+    def of_leaves(self) -> Targets:
+        """Which labels each leaf of the taxonomy has, (leaves, labels)."""
+        return self.targets(self.taxonomy.leaves)
 
     def targets(self, paths: Iterable[CategoryPath]) -> Targets:
         """Return which labels each of some category paths has, (paths, labels).

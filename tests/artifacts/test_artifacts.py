@@ -102,7 +102,7 @@ def test_a_model_of_labels(garments: Taxonomy, tmp_path: Path) -> None:
     assert load_artifact(uri, target=None).id == artifact.id
     for refused in (load_artifact, lambda uri: check_target(uri, "path")):
         with pytest.raises(
-            ArtifactError, match="a model of labels, not of category paths; `atlas-ray evaluate-labels`"
+            ArtifactError, match="a model of labels, not of category paths; name one that answers with paths"
         ):
             refused(uri)
     document = json.loads((tmp_path / "model" / "model.json").read_text())
@@ -121,7 +121,7 @@ def test_a_model_of_labels(garments: Taxonomy, tmp_path: Path) -> None:
 
 
 def test_a_model_of_paths_names_no_labels(small_model: str) -> None:
-    with pytest.raises(ArtifactError, match="a model of category paths, not of labels; `atlas-ray score` asks it"):
+    with pytest.raises(ArtifactError, match="a model of category paths, not of labels; `train image-labels`"):
         load_artifact(small_model, target="labels")
 
 

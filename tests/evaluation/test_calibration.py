@@ -1,5 +1,6 @@
 """Calibration looks at what a scoring run answers."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from atlas_ray.metrics.calibration import tempered
 from atlas_ray.prediction.calibration import TOP_K, PictureScores
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT
 from atlas_ray.scoring.combine import JOINED, combine
+from atlas_ray.scoring.product_paths import merge_paths
 from atlas_ray.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy(
@@ -64,7 +66,8 @@ def test_answers_are_those_of_a_scoring_run(factor: float) -> None:
         rows(IMAGE, [{"product_id": name, "image_id": image} for image, name in enumerate(names)]),
         rows(OUTCOME, [prediction(name, i, p[i], bool(dead[i])) for i, name in enumerate(names)]),
     ])  # fmt: skip
-    wanted = combine(table, "m", "t", TOP_K).to_pylist()
+    merge = functools.partial(merge_paths, top_k=TOP_K)
+    wanted = combine(table, merge, model_id="m", taxonomy_id="t").to_pylist()
     assert [list(TAXONOMY.leaves[leaf]) for leaf in found.best] == [row["category_path"] for row in wanted]
     assert found.probability == pytest.approx([row["probability"] for row in wanted], abs=1e-6)
     for levels, row in zip(found.levels, wanted, strict=True):

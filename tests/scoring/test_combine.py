@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from atlas_ray.errors import AuditError
 from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import CATEGORIZED
 from atlas_ray.scoring.combine import JOINED, combine
+from atlas_ray.scoring.product_labels import merge_labels
+from atlas_ray.scoring.product_paths import merge_paths
 
 S, T, D = ["M", "W", "S"], ["M", "W", "T"], ["W", "D"]
 
@@ -41,8 +44,13 @@ PREDICTIONS = rows(OUTCOME, [
 FAILED = rows(QUARANTINED, [{"product_id": "c", "image_id": 4}, {"product_id": "b", "image_id": 5}])
 
 
+def merged(table: pa.Table, zoom_threshold: float | None = None, **options: Any) -> pa.Table:
+    merge = functools.partial(merge_paths, **({"top_k": 5} | options))
+    return combine(table, merge, model_id="m", taxonomy_id="t", zoom_threshold=zoom_threshold)
+
+
 def combined(*tables: pa.Table, top_k: int = 5) -> dict[str, dict[str, Any]]:
-    table = combine(pa.concat_tables(tables), "m", "t", top_k)
+    table = merged(pa.concat_tables(tables), top_k=top_k)
     assert table.schema.equals(CATEGORIZED)
     return {row["product_id"]: row for row in table.to_pylist()}
 
@@ -86,10 +94,10 @@ def test_top_k_counts_the_chosen_path() -> None:
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
     whole = pa.concat_tables([PRODUCTS, IMAGES, PREDICTIONS, FAILED])
-    wanted = combine(whole, "m", "t", 5)
+    wanted = merged(whole)
     for seed in range(5):
         mixed = whole.take(pa.array(np.random.default_rng(seed).permutation(len(whole))))
-        assert combine(mixed, "m", "t", 5).equals(wanted)
+        assert merged(mixed).equals(wanted)
 
 
 TWICE = PREDICTIONS.slice(2)
@@ -107,7 +115,7 @@ BOTH = rows(QUARANTINED, [{"product_id": "b", "image_id": 3}])
 )
 def test_what_does_not_balance_is_told(tables: tuple[pa.Table, ...], reason: str) -> None:
     with pytest.raises(AuditError, match=reason):
-        combine(pa.concat_tables(tables), "m", "t", 5)
+        merged(pa.concat_tables(tables))
 
 
 def test_a_picture_that_the_catalogue_holds_twice_counts_once() -> None:
@@ -156,7 +164,7 @@ def test_zoomed_pictures_count_only_where_a_product_has_no_other() -> None:
     )
     filtered = rows(FILTERED, [{"product_id": "b", "image_id": 5}])
     failed = rows(QUARANTINED, [{"product_id": "c", "image_id": 4}])
-    table = combine(pa.concat_tables([PRODUCTS, IMAGES, predictions, filtered, failed]), "m", "t", 5, 0.8)
+    table = merged(pa.concat_tables([PRODUCTS, IMAGES, predictions, filtered, failed]), 0.8)
     found = {row["product_id"]: row for row in table.to_pylist()}
     counts = {p: (row["images_scored"], row["images_filtered"], row["only_zoomed"]) for p, row in found.items()}
     assert counts == {"a": (1, 1, False), "b": (1, 1, True), "c": (0, 0, False), "no-picture": (0, 0, False)}
@@ -194,10 +202,37 @@ def test_an_answer_ends_where_it_is_sure_enough(
         rows(OUTCOME, [prediction("a", 1, S, [0.7, 0.6, 0.5], (T, 0.2), (D, 0.1))]),
         rows(QUARANTINED, [{"product_id": "none", "image_id": 2}]),
     )
-    a, none = combine(pa.concat_tables(tables), "m", "t", 3, decision_threshold=threshold).to_pylist()
+    a, none = merged(pa.concat_tables(tables), top_k=3, decision_threshold=threshold).to_pylist()
     assert (a["decided_level"], a["category_path"]) == (level, path)
     assert a["probability"] == (None if probability is None else pytest.approx(probability))
     assert a["level_probabilities"] == pytest.approx([0.7, 0.6, 0.5])
     others = [other["category_path"] for other in a["alternatives"]]
     assert others == ([T, D] if level == 3 else [S, T, D])
     assert (none["decided_level"], none["category_path"], none["alternatives"]) == (None, None, None)
+
+
+def labelled(product: str, image: int, **probabilities: float) -> dict[str, Any]:
+    """Return an answer that applies what it is surer of than 0.5."""
+    lists: dict[str, list[dict[str, Any]]] = {"labels": [], "other_labels": []}
+    for label, probability in probabilities.items():
+        lists["labels" if probability >= 0.5 else "other_labels"].append({"label": label, "probability": probability})
+    return {"product_id": product, "image_id": image, "image_uri": f"{image}.jpg", **lists}
+
+
+def test_labels_of_a_product_are_those_whose_mean_reaches_their_threshold() -> None:
+    answers = rows(OUTCOME, [
+        labelled("a", 1, red=0.875, shirt=0.75, men=0.25),
+        labelled("a", 2, shirt=0.5),
+        labelled("b", 3),
+    ])  # fmt: skip
+    table = pa.concat_tables([PRODUCTS, IMAGES, answers, FAILED])
+    merge = functools.partial(merge_labels, thresholds={"red": 0.4375, "men": 0.5, "shirt": 0.7, "never": 2.0})
+    found = {row["product_id"]: row for row in combine(table, merge, model_id="m", taxonomy_id="t").to_pylist()}
+    assert found["a"]["labels"] == [{"label": "red", "probability": 0.4375}]  # (0.875 + 0) / 2, just enough
+    others = [{"label": "shirt", "probability": 0.625}, {"label": "men", "probability": 0.125}]
+    assert found["a"]["other_labels"] == others
+    assert found["a"]["image_uri"] == "1.jpg"
+    assert (found["b"]["labels"], found["b"]["other_labels"], found["b"]["images_quarantined"]) == ([], [], 1)
+    for product in ("c", "no-picture"):
+        assert found[product]["labels"] is found[product]["other_labels"] is None
+    assert all(row["category_path"] is row["probability"] is row["alternatives"] is None for row in found.values())

@@ -15,7 +15,7 @@ import pytest
 from atlas_ray.artifacts import load_artifact, set_temperature
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
-from atlas_ray.evaluation.calibration import calibrate
+from atlas_ray.evaluation.calibration import Calibrated, calibrate
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.scoring.run import score
 from atlas_ray.scoring.settings import ScoreConfig
@@ -173,6 +173,7 @@ def test_calibration_is_stored_in_the_model(
     shutil.copytree(members["title"], model)
     before = load_artifact(model)
     found = calibrate(model, described, split="train")
+    assert isinstance(found, Calibrated)
     after = load_artifact(model)
     assert (before.temperature, after.temperature) == (1.0, found.temperature)
     assert found.temperature != 1.0
@@ -189,6 +190,7 @@ def test_calibration_is_stored_in_the_model(
     assert after.metrics["calibration"]["unusable_rows"] == 0
     capsys.readouterr()
     again = calibrate(model, gappy, split="train")
+    assert isinstance(again, Calibrated)
     assert again.temperature == pytest.approx(found.temperature, rel=0.01)
     assert load_artifact(model).metrics["calibration"]["unusable_rows"] == 3
     check_told(capsys.readouterr().err, gappy, "products", "images")

@@ -12,13 +12,12 @@ import torch
 from atlas_ray.artifacts import load_artifact, save_joint_artifact
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, ConfigError, OutputError
-from atlas_ray.evaluation.calibration import calibrate
 from atlas_ray.evaluation.labels import evaluate_labels
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.backbones.backbone import Backbone
 from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
 from atlas_ray.models.text import TextNetwork
-from atlas_ray.prediction.labels import LabelPredictor
+from atlas_ray.prediction.label_models import LabelModels
 from atlas_ray.taxonomy import LabelSpace
 from atlas_ray.training.fusion import train_fusion
 from atlas_ray.training.run import train
@@ -141,7 +140,7 @@ def test_all_are_measured_in_one_stream(
 
 def test_a_fused_model_of_labels(members: dict[str, str], fused: dict[str, str]) -> None:
     artifacts = {name: load_artifact(uri, target="labels") for name, uri in {**members, **fused}.items()}
-    predictor = LabelPredictor(artifacts, precision="float32")
+    predictor = LabelModels(artifacts, precision="float32")
     texts = {"title": ["Red shirt for men", "Red shirt for men", None], "description": ["cotton", None, None]}
     found = predictor(Products(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), texts, torch.tensor([False] * 3)))
     title, description, mean, network = (found[name] for name in ("title", "description", "mean", "network"))
@@ -178,8 +177,11 @@ def test_mistakes_are_told(
     make_text_artifact(others, title.taxonomy, "description", ["cotton"], few)
 
     commands = {
-        ("score", "--catalog", described, "--output", output, "--model", model): "a model of labels, not of category",
-        ("serve", "--model", model, "--allow-anonymous"): "`atlas-ray evaluate-labels` asks it",
+        ("score", "--catalog", described, "--output", output, "--model", model, "--within", "Men"):
+            "names labels, each by itself; leave --taxonomy and --within out",
+        ("score", "--catalog", described, "--output", output, "--model", model, "--target-precision", "0.9"):
+            "not calibrated, so that no precision can be promised",
+        ("explain", "shirt.jpg", "--model", model): "a model of labels, not of category paths",
         ("evaluate-labels", "--catalog", described, "--output", output): "no model to measure; name some with --pic",
         ("train", "text", "--catalog", described, "--output", output, "--field", "title", "--target", "labels"):
             "no label has 400 products or more; the most, ",
@@ -191,8 +193,6 @@ def test_mistakes_are_told(
         error = capfd.readouterr().err
         assert reason in error
         assert len(error.strip().splitlines()) == 1
-    with pytest.raises(ArtifactError, match="a model of labels, not of category paths"):
-        calibrate(model, described)
     for uri, error, reason in (
         (paths, ArtifactError, "a model of category paths, not of labels"),
         (others, ArtifactError, "labels that are not the"),

@@ -127,8 +127,8 @@ function bar(tag, text, share) {
 
 function draw(result, picture) {
   const unseen = result.picture_error ? `without the picture (${result.picture_error}), ` : "";
-  at("status").textContent = `${unseen}${percent(result.probability)} sure of`;
-  at("path").textContent = result.category_path.join(" > ");
+  at("status").textContent = result.labels ? `${unseen}${result.labels.length} labels` : `${unseen}${percent(result.probability)} sure of`;
+  at("path").textContent = result.labels ? result.labels.map(({ label }) => label).join(", ") || "no label" : result.category_path.join(" > ");
   const image = at("picture");
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
   const source = picture.file ? URL.createObjectURL(picture.file) : result.picture;
@@ -139,6 +139,31 @@ function draw(result, picture) {
   };
   if (source) image.src = source;
   else image.removeAttribute("src");
+  if (result.labels) listLabels(result);
+  else listLevels(result);
+  at("ids").textContent = `model ${result.model_id} · taxonomy ${result.taxonomy_id}`;
+  at("result").hidden = false;
+  at("status").scrollIntoView({ block: "nearest" }); // on a phone it is below the tree
+  look(result.attention ? result.category_path.length - 1 : -1, result);
+}
+
+function fill(name, heading, items) {
+  at(`of-${name}`).textContent = heading;
+  at(name).replaceChildren(...items);
+}
+
+function listLabels(result) {
+  const items = (labels) => labels.map(({ label, probability }) => {
+    const item = document.createElement("li");
+    item.append(bar("div", label, probability));
+    return item;
+  });
+  fill("levels", "Labels", items(result.labels));
+  fill("alternatives", "Less probable labels", items(result.other_labels));
+  at("outside").hidden = true;
+}
+
+function listLevels(result) {
   const levels = result.category_path.map((name, level) => {
     const item = document.createElement("li");
     const shown = bar(result.attention ? "button" : "div", name, result.level_probabilities[level]);
@@ -149,21 +174,15 @@ function draw(result, picture) {
     item.append(shown);
     return item;
   });
-  at("levels").replaceChildren(...levels);
-  at("alternatives").replaceChildren(
-    ...result.alternatives.map((other) => {
-      const item = document.createElement("li");
-      item.append(bar("div", other.category_path.join(" > "), other.probability));
-      return item;
-    }),
-  );
+  fill("levels", "Levels", levels);
+  fill("alternatives", "Alternatives", result.alternatives.map((other) => {
+    const item = document.createElement("li");
+    item.append(bar("div", other.category_path.join(" > "), other.probability));
+    return item;
+  }));
   const outside = result.outside_probability;
   at("outside").hidden = outside < 0.005;
   at("outside").textContent = `${percent(outside)} of what the model would say is no path of what was searched; all shares above are of the rest.`;
-  at("ids").textContent = `model ${result.model_id} · taxonomy ${result.taxonomy_id}`;
-  at("result").hidden = false;
-  at("status").scrollIntoView({ block: "nearest" }); // on a phone it is below the tree
-  look(result.attention ? result.category_path.length - 1 : -1, result);
 }
 
 function look(level, result) {
@@ -198,9 +217,10 @@ async function use() {
   for (const field of TEXTS) {
     at(field).hidden = document.querySelector(`label[for=${field}]`).hidden = !model.reads.includes(field);
   }
-  const count = taxonomy.category_paths.length;
   const looks = model.image_size_px ? `, ${model.image_size_px} px` : "";
-  at("model").textContent = `${model.kind} of ${model.reads.join(", ")}, ${count} category paths${looks}`;
+  const answers = taxonomy.labels ? `${Object.keys(taxonomy.labels).length} labels` : `${taxonomy.category_paths.length} category paths`;
+  at("model").textContent = `${model.kind} of ${model.reads.join(", ")}, ${answers}${looks}`;
+  at("narrow").hidden = Boolean(taxonomy.labels); // labels are named in no part of a taxonomy
   at("tree").replaceChildren();
   show(at("tree"), grow(taxonomy.category_paths), []);
   narrow([], null);
