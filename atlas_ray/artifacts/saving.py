@@ -68,7 +68,7 @@ def save_artifact(
 def save_joint_artifact(
     uri: str,
     model: FusionNetwork | Head,
-    members: Mapping[str, str],
+    members: Mapping[str, str | Network],
     *,
     taxonomy: Taxonomy,
     metrics: dict[str, Any],
@@ -81,7 +81,7 @@ def save_joint_artifact(
     Args:
         uri: The folder.
         model: The policy that fuses them, or the head that reads their vectors.
-        members: The URI of each modality's artifact.
+        members: The URI of each modality's artifact, or its bare encoder.
         taxonomy: That of its answers.
         metrics: What was measured.
         labels: What it names, if it names labels.
@@ -89,13 +89,17 @@ def save_joint_artifact(
         temperature: As in `set_temperature`; None if it is not calibrated.
     """
     storage.write_bytes(storage.join(uri, "taxonomy.json"), taxonomy.to_json().encode())
-    ids = {name: copy_artifact(member, storage.join(uri, name)) for name, member in members.items()}
+    ids = {name: _save_member(member, storage.join(uri, name)) for name, member in members.items()}
     vocabulary = list(Vocabulary.of(taxonomy).tokens)
     names = {"vocabulary": vocabulary, "taxonomy_id": taxonomy.id, "members": ids, **_labels_entry(labels)}
     names |= save_fitted(uri, fitted)
     if temperature is not None:
         names["temperature"] = temperature
     return _save(uri, model, names, metrics)
+
+
+def _save_member(member: str | Network, to: str) -> str:
+    return copy_artifact(member, to) if isinstance(member, str) else save_encoder(to, member)
 
 
 def _labels_entry(labels: LabelSpace | None) -> dict[str, Any]:

@@ -73,6 +73,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "train head": Command(
             "train_head", "train a classifier over the vectors of `embed`, in seconds", "head", resumes=True
         ),
+        "train zero-shot": Command(
+            "train_zero_shot", "make a model without a label, of a taxonomy's names and a sentence encoder"
+        ),
         "train zoom": Command("train_zoom", "train the filter that tells zoomed pictures from normal ones"),
         "tune classifier": Command(
             "tune", "search settings of the model that tells leaf paths apart", "classifier", resumes=True

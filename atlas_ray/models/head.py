@@ -24,6 +24,7 @@ class HeadConfig(Settings):
     outputs: int = setting("number of leaf paths, in the taxonomy's order", low=1, high=10_000_000)
     hidden_dim: int = setting("width of the hidden layer; 0: none", 0, low=0, high=65_536)
     dropout: float = setting("share of values dropped before the last layer", 0.0, low=0, high=0.99)
+    prior: bool = setting("whether the layers add to the logits of a prior, which is known and not learned", False)
 
     def __post_init__(self) -> None:
         """Refuse a shape that no network can be built from."""
@@ -47,12 +48,14 @@ class HeadConfig(Settings):
 class Head(nn.Module):
     """A logistic regression, or a network of one hidden layer, over standardized vectors.
 
-    A missing modality, whose part of a vector is 0, counts as the mean of those that are there; beside several
-    modalities the network reads which of them a product has.
+    With a prior its logits are those of the prior, a linear function of the vectors, and what the layers add; before
+    they learn, that is nothing. A missing modality, whose part of a vector is 0, counts as the mean of those that are
+    there; beside several modalities the network reads which of them a product has.
     """
 
     mean: Tensor
     scale: Tensor
+    prior: Tensor
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -70,6 +73,10 @@ class Head(nn.Module):
             )
         else:
             self.layers = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(inputs, config.outputs))
+        if config.prior:
+            self.register_buffer("prior", torch.zeros(config.outputs, width))
+            for weights in self.layers[-1].parameters():
+                nn.init.zeros_(weights)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Turn vectors, (batch, width), into logits (batch, N)."""
@@ -79,7 +86,7 @@ class Head(nn.Module):
         if present.shape[1] > 1:
             inputs = torch.cat([inputs, present.to(inputs.dtype)], 1)
         logits: Tensor = self.layers(inputs)
-        return logits
+        return logits + units @ self.prior.T if self.config.prior else logits
 
 
 def unit_parts(vectors: Tensor, widths: tuple[int, ...]) -> tuple[Tensor, Tensor]:

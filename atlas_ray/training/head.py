@@ -5,7 +5,7 @@ Labels and splits are those that were embedded, or as a catalogue has them now, 
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from atlas_ray.arrays import Array, Integers, matrix, numbered, row_at
-from atlas_ray.artifacts import Artifact, Network, load_network, save_joint_artifact
+from atlas_ray.artifacts import Artifact, Network, load_artifact, load_network, save_joint_artifact
 from atlas_ray.decoding import Scope, classes_search
 from atlas_ray.errors import CatalogError, EmbeddingError, tell
 from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
@@ -51,6 +51,7 @@ from atlas_ray.training.run import (
 )
 from atlas_ray.training.settings import HeadTraining
 from atlas_ray.training.tracker import mlflow_environment
+from atlas_ray.training.zero_shot import prior_of
 
 COLUMNS = ("product_id", "category_path", "split", "vector")
 VECTOR = 1
@@ -86,13 +87,19 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
         raise EmbeddingError(
             f"{embedded.uri} keeps no copy of model {embedded.model_id}, which made it; embed anew, with this version"
         )
-    settings = settings_of(config) | {"encoder_id": embedded.model_id}
+    start = load_artifact(config.prior) if config.prior else None
+    settings = settings_of(config) | {"encoder_id": embedded.model_id, "prior_id": start and start.id}
     if fresh:
         forget(output)
     if done := finished(output, settings):
         return done
     encoder = load_network(embedded.encoder)
-    taxonomy = taxonomy_of(config.taxonomy, config.catalog or embedded.catalog)
+    encoders = dict(encoder.members) or {encoder.modalities[0]: encoder}
+    if start and not config.taxonomy:
+        taxonomy = start.taxonomy
+    else:
+        taxonomy = taxonomy_of(config.taxonomy, config.catalog or embedded.catalog)
+    prior = prior_of(start, config.prior or "", encoders, taxonomy) if start else None
     _tell_of_labels(config, embedded, taxonomy)
     connect()
     learned, validation = _sides(config, embedded, taxonomy)
@@ -109,16 +116,20 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
         outputs=len(taxonomy.leaves),
         hidden_dim=config.hidden_dim,
         dropout=config.dropout,
+        prior=prior is not None,
     )
     pin_settings(output, SETTINGS, settings)
+    known = _moments(learned, shape) | ({} if prior is None else {"prior": prior})
     plan = Plan(
-        config, taxonomy.to_json(), 0, shape=shape, input_width=sum(shape.widths), known=_moments(learned, shape),
+        config, taxonomy.to_json(), 0, shape=shape, input_width=sum(shape.widths), known=known,
         leaf_counts=tuple(leaf_counts.tolist()), environment=mlflow_environment(),
     )  # fmt: skip
     state = _fit(plan, learned, validation, leaf_counts, callbacks)
     network = Head(shape)
     network.load_state_dict(state["best"]["network"])
     metrics = final_metrics(config, state) | {"products": len(products)}
+    if prior is not None:
+        metrics |= _at_least_the_prior(network, known, validation, metrics)
     write_history(config, state["history"])
     fitted = Fitted.of(products, TRAINED)
     found, judged = _calibrated(network.eval(), validation, taxonomy)
@@ -131,6 +142,33 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
     )  # fmt: skip
     storage.delete_folder(storage.join(output, CHECKPOINTS))
     return TrainReport(model_id, output, metrics)
+
+
+@torch.inference_mode()
+def _at_least_the_prior(
+    network: Head, known: Mapping[str, Tensor], validation: ray.data.Dataset, metrics: Mapping[str, Any]
+) -> dict[str, float]:
+    """Let a head answer what its prior does, if that is right more often on the validation split.
+
+    Returns:
+        The metrics that this changes or adds; {} if nothing is in that split.
+    """
+    prior = Head(network.config).eval()
+    prior.load_state_dict(known, strict=False)
+    right = count = 0
+    for batch in batches_of(validation):
+        answers = prior(torch.tensor(batch["inputs"])).argmax(1).numpy()
+        right, count = right + int((answers == batch["label"]).sum()), count + len(answers)
+    if not count:
+        return {}
+    accuracy, learned = right / count, float(metrics["val_accuracy"])
+    if accuracy > learned:
+        tell(
+            f"the prior is right on {accuracy:.4f} of the split 'val', and what was learned on {learned:.4f}; "
+            "the model answers what its prior does"
+        )
+        network.load_state_dict(prior.state_dict())
+    return {"prior_val_accuracy": accuracy, "val_accuracy": max(accuracy, learned)}
 
 
 def _members(encoder: Network, uri: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from atlas_ray.models.fusion import POLICIES
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy.labels import TARGETS
 
-URIS = ("catalog", "output", "taxonomy", "weights", "word_vectors", "embeddings", *MODALITIES)
+URIS = ("catalog", "output", "taxonomy", "weights", "word_vectors", "embeddings", "prior", *MODALITIES)
 """Fields that name files or folders."""
 NO_URIS = (None, "", "none", "imagenet", "package")
 """Values of these fields that name none."""
@@ -426,7 +426,14 @@ class HeadTraining(TrainConfig):
     catalog: str = setting(
         "catalogue with the products' labels and splits as they are now; those of the vectors if not given", ""
     )
-    taxonomy: str | None = setting("taxonomy whose leaves are learned; the catalogue's own if not given", None)
+    taxonomy: str | None = setting(
+        "taxonomy whose leaves are learned; that of --prior, or the catalogue's own if not given", None
+    )
+    prior: str | None = setting(
+        "model of `train zero-shot` that it starts from; only the difference to its answers is learned, for which few "
+        "labels are enough",
+        None,
+    )
     hidden_dim: int = setting("width of a hidden layer; 0: none, a logistic regression", 0, low=0, high=65_536)
     dropout: float = setting("share of values that are dropped before the last layer", 0.5, low=0, high=0.99)
     epochs: int = _other("epochs", 20)

@@ -72,3 +72,20 @@ def test_a_head_answers_from_titles_what_it_answers_from_vectors(
     found, refused = predictor([None] * len(answers), {"title": [said[row["product_id"]] for row in answers]})
     assert refused == {}
     assert found["probability"].to_pylist() == pytest.approx([row["probability"] for row in answers], abs=1e-4)
+
+
+def test_a_head_starts_from_the_names(
+    titles: str, described: str, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero, learned = str(tmp_path / "zero"), str(tmp_path / "learned")
+    places = ["--taxonomy", f"{described}/taxonomy.json", "--output", zero]
+    assert main(["train", "zero-shot", "--encoder", encoder, *places]) == 0
+    command = ["train", "head", "--embeddings", titles, "--prior", zero, "--output", learned]
+    assert main([*command, "--batch-size", "16", "--epochs", "1", "--decoder-lr", "10", "--schedule", "constant"]) == 0
+    prior, head = load_artifact(zero), load_artifact(learned)
+    assert head.model.prior.equal(prior.model.prior)
+    assert head.metrics["val_accuracy"] >= head.metrics["prior_val_accuracy"]
+    predictor, start = PathPredictor(head, FLOAT32), PathPredictor(prior, FLOAT32)
+    if "answers what its prior does" in capsys.readouterr().err:
+        texts = {"title": ["red shirt", "blue saree"]}
+        assert predictor([None] * 2, texts)[0]["category_path"].equals(start([None] * 2, texts)[0]["category_path"])
