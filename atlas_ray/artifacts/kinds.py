@@ -104,8 +104,8 @@ VECTOR_KINDS = tuple(name for name in KINDS if name != ZOOM_KIND)
 """The kinds that turn products into vectors."""
 PATH_KINDS = tuple(name for name in VECTOR_KINDS if KINDS[name].answers)
 """The kinds that put products into a taxonomy."""
-MEMBER_KINDS = tuple(name for name in PATH_KINDS if not KINDS[name].has_members)
-"""The kinds that a model may fuse."""
+MEMBER_KINDS = tuple(name for name in PATH_KINDS if not KINDS[name].fuses)
+"""The kinds that a model may fuse, each of one modality."""
 ENCODER_KINDS = tuple(name for name in VECTOR_KINDS if not KINDS[name].has_members)
 """The kinds whose vectors a head may read, each of one modality."""
 

@@ -158,7 +158,7 @@ class Inference(Encoder):
 
 
 class Single(Inference):
-    """A network that reads one modality and has a class for each leaf or label; a subclass may search otherwise."""
+    """A network with a class for each leaf or label, of one modality; a subclass may search or read otherwise."""
 
     def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str) -> None:
         self._encoder = build_encoder(artifact, device, dtype, engine)
@@ -348,30 +348,23 @@ class FusedInference(Inference):
         return picture.maps(products, picture.encode(products), self._picture_token[tokens])
 
 
-class HeadInference(Inference):
+class HeadInference(Single):
     """A head, over the vectors of one or several modalities. What it encodes to are the vectors."""
 
-    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> None:
-        self._encoder = JoinedEncoder(artifact, device, dtype, engine)
-        self.modalities, self.image_size_px = self._encoder.modalities, self._encoder.image_size_px
-        self.features = self._encoder.features
-        self._head: Head = artifact.model.to(device)
-        self._temperature = artifact.temperature
+    model: Head
 
-    def encode(self, products: Products) -> Tensor:
-        """Return the vectors, (batch, features)."""
-        return self._encoder.vectors(products)
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> None:
+        super().__init__(artifact, device, dtype, engine)
+        self.model.to(device)
 
     def vectors(self, products: Products) -> Tensor:
         """Return the vectors that products are compared by, (batch, features)."""
         return self._encoder.vectors(products)
 
-    def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:  # noqa: ARG002
-        """Find the best paths."""
-        assert scope.classes is not None
-        return classes_search(
-            self._head(encoded), scope.classes, scope.tree, top_k=top_k, temperature=self._temperature
-        )
+    def logits(self, encoded: Tensor) -> Tensor:
+        """Return the logits of the leaves, (batch, N) float32."""
+        logits: Tensor = self.model(encoded)
+        return logits.float()
 
 
 def join_outputs(
@@ -396,12 +389,12 @@ SINGLES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Single]]
     "classifier": ClassifierInference,
     "encoder-decoder": EncoderDecoderInference,
     "text": TextInference,
+    "head": HeadInference,
 }
-"""The kinds of models that read one modality."""
+"""The kinds of models that another may fuse."""
 INFERENCES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Inference]] = {
     **SINGLES,
     "fusion": FusedInference,
-    "head": HeadInference,
 }
 """The inference of each of `atlas_ray.artifacts.kinds.PATH_KINDS`."""
 

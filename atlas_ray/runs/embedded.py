@@ -1,9 +1,15 @@
-"""The vectors of a finished embedding run, opened to be read in a stream."""
+"""The vectors of finished embedding runs, opened to be read in a stream."""
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_ray.arrays import matrix, numbered, or_null, row_at
 from atlas_ray.errors import EmbeddingError
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
@@ -45,9 +51,49 @@ class Embedded:
         uri = storage.join(self.uri, ENCODER)
         return uri if storage.exists(uri) else None
 
-    def table(self, columns: Sequence[str] | None = None) -> Table:
-        """Open the embeddings, of schema `embeddings`."""
-        return open_table(storage.join(self.uri, EMBEDDINGS), embeddings(self.width), columns=columns)
+    def table(self, columns: Sequence[str] | None = None, more: Sequence[pa.Field] = ()) -> Table:
+        """Open the embeddings, of schema `embeddings` and of more fields, which are null."""
+        schema = pa.schema([*embeddings(self.width), *more])
+        return open_table(storage.join(self.uri, EMBEDDINGS), schema, columns=columns)
+
+    def part(self, columns: Sequence[str], start: int, width: int, more: Sequence[pa.Field] = ()) -> Table:
+        """Open the embeddings as a part of wider vectors, which are 0 elsewhere.
+
+        Args:
+            columns: Columns of `table`.
+            start: Where the part begins.
+            width: The width of the whole vectors.
+            more: As in `table`.
+        """
+        change = functools.partial(_widened, start=start, width=width)
+        return replace(self.table(columns, more), change=change if width != self.width else None)
+
+
+def _widened(table: pa.Table, start: int, width: int) -> pa.Table:
+    wide = np.zeros((len(table), width), np.float32)
+    vectors = matrix(table["vector"])
+    wide[:, start : start + vectors.shape[1]] = vectors
+    column = pa.FixedSizeListArray.from_arrays(pa.array(wide.reshape(-1)), width)
+    return table.set_column(table.column_names.index("vector"), "vector", column)
+
+
+def summed(table: pa.Table) -> pa.Table:
+    """Make the rows of each product one: the sum of their vectors, and any value of each other column that is there."""
+    table = table.combine_chunks()
+    ids, owner = numbered(table["product_id"])
+    if len(ids) == len(table):
+        return table
+    columns = {}
+    for name in table.column_names:
+        if name == "vector":
+            vectors = matrix(table[name])
+            sums = np.zeros((len(ids), vectors.shape[1]), np.float32)
+            np.add.at(sums, owner, vectors)
+            columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(sums.reshape(-1)), vectors.shape[1])
+        else:
+            there = np.flatnonzero(pc.is_valid(table[name]).to_numpy())
+            columns[name] = table[name].take(or_null(row_at(owner[there], len(ids), there)))
+    return pa.table(columns)
 
 
 def open_embedded(uri: str) -> Embedded:
@@ -63,3 +109,8 @@ def open_embedded(uri: str) -> Embedded:
     if not run["counts"]["products"]:
         raise EmbeddingError(f"{uri}: no product could be embedded; {uri}/quarantine says why")
     return Embedded(uri, run)
+
+
+def open_several(uris: str) -> tuple[Embedded, ...]:
+    """Open finished embedding runs, separated by commas; raises as `open_embedded`."""
+    return tuple(open_embedded(uri) for uri in uris.split(",") if uri)

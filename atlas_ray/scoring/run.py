@@ -127,7 +127,7 @@ def _open(
         needed=spec.texts,
         may_be_empty=bool(spec.texts or vectors),  # a product without a picture still has its texts, or a vector
     )
-    identity["input_rows"] = (vectors.table if vectors else catalog.images).all_rows
+    identity["input_rows"] = (vectors or catalog.images).all_rows
     return spec, identity, fitted, previous, catalog, vectors
 
 
@@ -170,7 +170,8 @@ def _inputs(
     """Return the table to score, the tables of all pictures, and what `run.json` says of the earlier run."""
     account: dict[str, Any] | None = None
     if vectors is not None:
-        return vectors.table, [vectors.table], account
+        table = vectors.joined(job.output)
+        return table, [table], account
     if previous is not None:
         if (reason := previous.difference(job.identity)) is None:
             started = time.time()

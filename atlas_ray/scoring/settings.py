@@ -21,8 +21,9 @@ class ScoreConfig(StreamConfig):
     )
     embeddings: str | None = setting(
         "vectors of the catalogue's products, the output of `atlas-ray embed`, that a head answers from; no picture "
-        "and no text is read",
+        "and no text is read; of a head over several modalities those of any of them",
         None,
+        several=True,
     )
     output: str = setting("where predictions, quarantine, products and run.json go")
     taxonomy: str | None = setting("what may be predicted; the model's own taxonomy if none is given", None)

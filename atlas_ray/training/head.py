@@ -5,7 +5,7 @@ Labels and splits are those that were embedded, or as a catalogue has them now, 
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,13 +26,13 @@ from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.models.head import Head, HeadConfig, unit_parts
 from atlas_ray.prediction.calibration import MAX_PATHS, MAX_PICTURES, FittedTemperature, fit_answers, listed_paths
-from atlas_ray.runs.embedded import Embedded, open_embedded
+from atlas_ray.runs.embedded import Embedded, open_several, summed
 from atlas_ray.runtime.labelled import batches_of
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.shuffle import PRODUCT, by_product
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.tables import leaf_pairs
-from atlas_ray.schemas import PRODUCTS, path_counts
+from atlas_ray.schemas import PRODUCTS, embeddings, path_counts
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary, match_labels
 from atlas_ray.training.data import repeats_of, shuffled
@@ -82,37 +82,33 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
     """
     config = config.absolute()
     output = config.output
-    embedded = open_embedded(config.embeddings)
-    if embedded.encoder is None:
-        raise EmbeddingError(
-            f"{embedded.uri} keeps no copy of model {embedded.model_id}, which made it; embed anew, with this version"
-        )
+    runs = open_several(config.embeddings)
+    encoder_id = "+".join(run.model_id for run in runs)
     start = load_artifact(config.prior) if config.prior else None
-    settings = settings_of(config) | {"encoder_id": embedded.model_id, "prior_id": start and start.id}
+    settings = settings_of(config) | {"encoder_id": encoder_id, "prior_id": start and start.id}
     if fresh:
         forget(output)
     if done := finished(output, settings):
         return done
-    encoder = load_network(embedded.encoder)
-    encoders = dict(encoder.members) or {encoder.modalities[0]: encoder}
+    encoders, members = _encoders(runs)
     if start and not config.taxonomy:
         taxonomy = start.taxonomy
     else:
-        taxonomy = taxonomy_of(config.taxonomy, config.catalog or embedded.catalog)
+        taxonomy = taxonomy_of(config.taxonomy, config.catalog or runs[0].catalog)
     prior = prior_of(start, config.prior or "", encoders, taxonomy) if start else None
-    _tell_of_labels(config, embedded, taxonomy)
+    _tell_of_labels(config, runs, taxonomy)
     connect()
-    learned, validation = _sides(config, embedded, taxonomy)
+    learned, validation = _sides(config, runs, taxonomy)
     products, leaf_counts = _counted(learned, taxonomy)
     if len(products) < config.batch_size:
         raise CatalogError(
-            f"{config.catalog or embedded.uri}: {len(products)} labelled products of the split 'train' have a vector, "
+            f"{config.catalog or runs[0].uri}: {len(products)} labelled products of the split 'train' have a vector, "
             f"and a batch has {config.batch_size}; label more products, or give a smaller --batch-size"
         )
     shape = HeadConfig(
-        modalities="+".join(encoder.modalities),
-        features="+".join(map(str, encoder.feature_widths)),
-        encoder_id=embedded.model_id,
+        modalities="+".join(encoders),
+        features="+".join(str(encoder.feature_widths[0]) for encoder in encoders.values()),
+        encoder_id=encoder_id,
         outputs=len(taxonomy.leaves),
         hidden_dim=config.hidden_dim,
         dropout=config.dropout,
@@ -137,8 +133,8 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
         metrics["calibration"] = found.metrics | {"split": "val", "unusable_rows": 0}
         fitted |= Fitted.of(product_keys(judged), CALIBRATED)
     model_id = save_joint_artifact(
-        output, network, _members(encoder, embedded.encoder), taxonomy=taxonomy, metrics=metrics,
-        fitted=_with_encoder(fitted, encoder), temperature=None if found is None else found.temperature,
+        output, network, members, taxonomy=taxonomy, metrics=metrics,
+        fitted=_with_encoders(fitted, encoders.values()), temperature=None if found is None else found.temperature,
     )  # fmt: skip
     storage.delete_folder(storage.join(output, CHECKPOINTS))
     return TrainReport(model_id, output, metrics)
@@ -171,62 +167,85 @@ def _at_least_the_prior(
     return {"prior_val_accuracy": accuracy, "val_accuracy": max(accuracy, learned)}
 
 
-def _members(encoder: Network, uri: str) -> dict[str, str]:
-    """Return the folder of the model of each modality."""
-    if not encoder.members:
-        return {encoder.modalities[0]: uri}
-    return {name: storage.join(uri, name) for name in encoder.modalities}
+def _encoders(runs: Sequence[Embedded]) -> tuple[dict[str, Network], dict[str, str]]:
+    """Return the network that makes each modality's vectors, and its folder.
+
+    Raises:
+        EmbeddingError: if a run keeps no copy of it, or two runs read the same modality.
+    """
+    encoders, members = dict[str, Network](), dict[str, str]()
+    for run in runs:
+        if run.encoder is None:
+            raise EmbeddingError(
+                f"{run.uri} keeps no copy of model {run.model_id}, which made it; embed anew, with this version"
+            )
+        network = load_network(run.encoder)
+        if len(runs) > 1 and (network.members or network.modalities[0] in encoders):
+            what = " and ".join(network.modalities)
+            raise EmbeddingError(f"{run.uri}: vectors of the {what}; several --embeddings are of one modality each")
+        for name in network.modalities:
+            encoders[name] = network.members.get(name, network)
+            members[name] = storage.join(run.encoder, name) if network.members else run.encoder
+    return encoders, members
 
 
-def _with_encoder(fitted: Fitted, encoder: Network) -> Fitted | None:
+def _with_encoders(fitted: Fitted, encoders: Iterable[Network]) -> Fitted | None:
     """Add the products that the models which make the vectors were fitted on; None if that is not known."""
-    for member in encoder.members.values() or (encoder,):
-        if isinstance(member, Artifact):  # a bare encoder was fitted on no product
-            if member.fitted is None:
+    for encoder in encoders:
+        if isinstance(encoder, Artifact):  # a bare encoder was fitted on no product
+            if encoder.fitted is None:
                 return None
-            fitted |= member.fitted
+            fitted |= encoder.fitted
     return fitted
 
 
-def _tell_of_labels(config: HeadTraining, embedded: Embedded, taxonomy: Taxonomy) -> None:
+def _tell_of_labels(config: HeadTraining, runs: Sequence[Embedded], taxonomy: Taxonomy) -> None:
     """Tell of labels of the training split that are no leaves."""
     if config.catalog:
         table = open_table(
             storage.join(config.catalog, "products"), PRODUCTS, columns=("category_path", "split"), foreign=True
         )
     else:
-        table = embedded.table(("category_path", "split"))
+        most = max(runs, key=lambda run: int(run.run["counts"]["products"]))
+        table = most.table(("category_path", "split"))
     labels = Counter[CategoryPath]()
     for batch in table.batches():
         labels.update(path_counts(batch["category_path"].filter(pc.equal(batch["split"], "train").fill_null(False))))
     if not labels:
         raise CatalogError(
-            f"{config.catalog or embedded.uri}: no labelled product in the split 'train'; embed a catalogue with "
+            f"{config.catalog or runs[0].uri}: no labelled product in the split 'train'; embed a catalogue with "
             "labels, or name one with --catalog"
         )
-    labelled = f"{config.catalog or embedded.uri}, split 'train',"
+    labelled = f"{config.catalog or runs[0].uri}, split 'train',"
     if note := match_labels(labels, taxonomy, labelled=labelled, predicted="the head"):
         tell(note)
 
 
-def _sides(config: HeadTraining, embedded: Embedded, taxonomy: Taxonomy) -> tuple[ray.data.Dataset, ray.data.Dataset]:
+def _sides(
+    config: HeadTraining, runs: Sequence[Embedded], taxonomy: Taxonomy
+) -> tuple[ray.data.Dataset, ray.data.Dataset]:
     """Return the labelled products of the training split and of the validation split, in the object store.
 
     Rows: `inputs` (width,) float32, `label`, the position of the leaf, `name`, and `refused`, which is "".
     """
-    vectors = embedded.table(COLUMNS)
-    if config.catalog:
-        columns = ("product_id", "category_path", "split")
-        products = open_table(
-            storage.join(config.catalog, "products"), PRODUCTS, columns=columns, needed=columns, foreign=True
-        )
-        schema = pa.schema([("kind", pa.int8()), *(field.with_nullable(True) for field in vectors.schema)])
+    width = sum(run.width for run in runs)
+    starts = np.cumsum([0, *(run.width for run in runs)])
+    vectors = [run.part(COLUMNS, int(start), width) for run, start in zip(runs, starts, strict=False)]
+    if config.catalog or len(runs) > 1:
+        tables = [(table, VECTOR) for table in vectors]
+        if config.catalog:
+            columns = ("product_id", "category_path", "split")
+            products = open_table(
+                storage.join(config.catalog, "products"), PRODUCTS, columns=columns, needed=columns, foreign=True
+            )
+            tables.insert(0, (products, PRODUCT))
+        fields = [field.with_nullable(True) for field in embeddings(width) if field.name in COLUMNS]
         rows = by_product(
-            ((products, PRODUCT), (vectors, VECTOR)), schema, products.rows + vectors.rows, relabelled,
-            partition_rows=max(1, PARTITION_NUMBERS // embedded.width),
+            tables, pa.schema([("kind", pa.int8()), *fields]), sum(table.rows for table, _ in tables),
+            relabelled if config.catalog else _joined, partition_rows=max(1, PARTITION_NUMBERS // width),
         ).materialize()  # fmt: skip
     else:
-        rows = read_table(vectors, COLUMNS)
+        rows = read_table(vectors[0], COLUMNS)
     leaves = taxonomy.leaf_positions
     learned, validation = (
         rows.map_batches(
@@ -246,14 +265,22 @@ def relabelled(table: pa.Table) -> pa.Table:
     Returns:
         Rows of `COLUMNS`, without vectors of no product.
     """
-    table = table.combine_chunks()
     kind = table["kind"].to_numpy()
-    ids, owner = numbered(table["product_id"])
-    products, vectors = (np.flatnonzero(kind == which) for which in (PRODUCT, VECTOR))
-    product = row_at(owner[products], len(ids), products)[owner[vectors]]
-    kept = product >= 0
-    places = {"product_id": vectors, "category_path": product, "split": product, "vector": vectors}
-    return pa.table({name: table[name].take(pa.array(rows[kept])) for name, rows in places.items()})
+    products, vectors = (table.filter(pa.array(kind == which)) for which in (PRODUCT, VECTOR))
+    vectors = _joined(vectors)
+    products = products.combine_chunks()
+    names = pa.chunked_array([*products["product_id"].chunks, *vectors["product_id"].chunks], pa.string())
+    ids, owner = numbered(names)
+    product = row_at(owner[: len(products)], len(ids), np.arange(len(products)))[owner[len(products) :]]
+    kept = np.flatnonzero(product >= 0)
+    columns = {name: vectors[name].take(pa.array(kept)) for name in ("product_id", "vector")}
+    columns |= {name: products[name].take(pa.array(product[kept])) for name in ("category_path", "split")}
+    return pa.table({name: columns[name] for name in COLUMNS})
+
+
+def _joined(table: pa.Table) -> pa.Table:
+    """Return rows of `COLUMNS`, one of each product."""
+    return summed(table.select(COLUMNS))
 
 
 def _examples(table: pa.Table, split: str, leaves: dict[CategoryPath, int]) -> dict[str, Any]:

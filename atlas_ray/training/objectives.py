@@ -167,6 +167,21 @@ class HeadObjective(ClassesObjective):
         """Return an empty encoder, and the head."""
         return nn.Identity(), self.network
 
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Run the head, (batch, leaves); while it learns, modalities are left out at random."""
+        widths = self.network.config.widths
+        if self.training and len(widths) > 1:
+            present = torch.stack([part.any(1) for part in inputs.split(widths, 1)], 1)
+            kept = kept_modalities(present, self.settings.modality_dropout, least=1)
+            inputs = inputs * kept.repeat_interleave(torch.tensor(widths, device=inputs.device), 1)
+        return super().logits(inputs)
+
+
+def kept_modalities(present: Tensor, dropout: float, *, least: int) -> Tensor:
+    """Leave out modalities at random, unless fewer than `least` would stay: (batch, M) bool of the same."""
+    kept = present & (torch.rand(present.shape, device=present.device) >= dropout)
+    return torch.where((kept.sum(1) >= least)[:, None], kept, present)
+
 
 class PolicyObjective(ClassesObjective):
     """Categorical cross-entropy of a fusion policy, which has no encoder.
@@ -188,8 +203,8 @@ class PolicyObjective(ClassesObjective):
         return logits
 
     def _drop_modalities(self, present: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        kept = present & (torch.rand(present.shape, device=present.device) >= self.settings.modality_dropout)
-        present = torch.where((kept.sum(1) > 1)[:, None], kept, present)  # a policy has no part in answers from one
+        # A policy has no part in answers from one modality.
+        present = kept_modalities(present, self.settings.modality_dropout, least=2)
         if widths := self.network.config.widths:
             features = features * present.repeat_interleave(torch.tensor(widths, device=present.device), 1)
         return present, features

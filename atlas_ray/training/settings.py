@@ -164,7 +164,12 @@ class TrainConfig(OptimizerSettings, RunSettings):
         uris = {name: uri for name, uri in self.to_dict().items() if name in URIS and uri not in NO_URIS}
         if "taxonomy" in uris and not storage.exists(uris["taxonomy"]):
             del uris["taxonomy"]  # a built-in one, by its name
-        changed: dict[str, Any] = {name: storage.absolute(uri) for name, uri in uris.items()}
+        changed: dict[str, Any] = {
+            name: ",".join(storage.absolute(one) for one in uri.split(","))
+            if name == "embeddings"
+            else storage.absolute(uri)
+            for name, uri in uris.items()
+        }
         return replace(self, **changed)
 
 
@@ -422,7 +427,10 @@ class HeadTraining(TrainConfig):
     model: ClassVar[str] = "head"
     examples: ClassVar[str] = "products"
     variant: ClassVar[str] = "embeddings"
-    embeddings: str = setting("vectors that are learned from: the output of `atlas-ray embed`")
+    embeddings: str = setting(
+        "vectors that are learned from: the output of `atlas-ray embed`; several, each of another modality, are joined",
+        several=True,
+    )
     catalog: str = setting(
         "catalogue with the products' labels and splits as they are now; those of the vectors if not given", ""
     )
@@ -436,6 +444,10 @@ class HeadTraining(TrainConfig):
     )
     hidden_dim: int = setting("width of a hidden layer; 0: none, a logistic regression", 0, low=0, high=65_536)
     dropout: float = setting("share of values that are dropped before the last layer", 0.5, low=0, high=0.99)
+    modality_dropout: float = setting(
+        "share of each modality that is left out of several while it learns, so that it answers without", 0.3, low=0,
+        high=0.9,
+    )  # fmt: skip
     epochs: int = _other("epochs", 20)
     batch_size: int = _other("batch_size", 64, "products in an optimizer step, over all workers together")
     decoder_lr: float = _other("decoder_lr", 1e-3, "learning rate")

@@ -22,11 +22,12 @@ from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.models import weights
 from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.models.encoder import EncoderConfig, EncoderNetwork
+from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
 from atlas_ray.models.head import Head, HeadConfig, unit_parts
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.vectors import Embedder
 from atlas_ray.taxonomy import Taxonomy
-from tests.support.parts import make_artifact, make_fused, picture
+from tests.support.parts import make_artifact, make_fused, make_text_artifact, picture
 
 FLOAT32 = PredictorConfig(precision="float32", batch_size=4)
 
@@ -182,3 +183,19 @@ def test_the_columns_of_a_head_are_those_of_any_model(bare: str, garments: Taxon
     empty = predictor.predict_vectors(torch.zeros(0, 512))
     assert isinstance(empty, pa.Table)
     assert len(empty) == 0
+
+
+def test_heads_are_fused(bare: str, garments: Taxonomy, tmp_path: Path) -> None:
+    head = make_head(tmp_path, garments, bare)
+    make_text_artifact(str(tmp_path / "title"), garments, "title", ["red", "blue"])
+    shape = FusionConfig(modalities="picture+title", outputs=len(garments.leaves), policy="mean")
+    members = {"picture": head, "title": str(tmp_path / "title")}
+    fused = str(tmp_path / "fused")
+    save_joint_artifact(fused, build_fusion(shape), members, taxonomy=garments, metrics={})
+    artifact = load_artifact(fused)
+    assert artifact.feature_widths == (512, 8)
+    content = picture(1)
+    alone, _ = PathPredictor(load_artifact(head), FLOAT32)([content])
+    both, _ = PathPredictor(artifact, FLOAT32)([content, content], {"title": [None, "red shirt"]})
+    assert both["probability"][0].as_py() == pytest.approx(alone["probability"][0].as_py(), abs=1e-5)
+    assert both["probability"][1].as_py() != pytest.approx(alone["probability"][0].as_py(), abs=1e-5)

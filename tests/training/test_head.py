@@ -159,13 +159,13 @@ def test_other_labels_and_a_new_leaf_are_learned_from(catalog: str, vectors: str
             for row in own
             if row["category_path"] and row["product_id"] in stored
         }
-        for split, side in zip(("train", "val"), _sides(config, embedded, there), strict=True):
+        for split, side in zip(("train", "val"), _sides(config, [embedded], there), strict=True):
             found = {row["name"]: row for row in side.take_all()}
             assert {name: (split, row["label"]) for name, row in found.items()} == {
                 name: place for name, place in expected.items() if place[0] == split
             }
             assert all(row["inputs"].tolist() == stored[name] for name, row in found.items())
-    _, counts = _counted(_sides(config, embedded, changed)[0], changed)
+    _, counts = _counted(_sides(config, [embedded], changed)[0], changed)
     assert counts[changed.leaf_positions[new]] == sum(row["category_path"] == list(new) for row in products)
 
 

@@ -4,13 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from atlas_ray.artifacts import load_artifact, load_network
+from atlas_ray.arrays import matrix
+from atlas_ray.artifacts import load_artifact, load_network, read_sentence_encoder, save_encoder
 from atlas_ray.cli.main import main
+from atlas_ray.errors import EmbeddingError
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
+from atlas_ray.prediction.vectors import Embedder
+from atlas_ray.schemas import embeddings
 from atlas_ray.scoring.run import score
 from atlas_ray.scoring.settings import ScoreConfig
+from atlas_ray.scoring.vectors import open_vectors
 from atlas_ray.training.head import train_head
 from atlas_ray.training.settings import HeadTraining
 from tests.support.parts import rows
@@ -89,3 +97,50 @@ def test_a_head_starts_from_the_names(
     if "answers what its prior does" in capsys.readouterr().err:
         texts = {"title": ["red shirt", "blue saree"]}
         assert predictor([None] * 2, texts)[0]["category_path"].equals(start([None] * 2, texts)[0]["category_path"])
+
+
+@pytest.fixture(scope="module")
+def descriptions(described: str, encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `embed` leaves of the descriptions, which not all products have."""
+    output = tmp_path_factory.mktemp("descriptions")
+    network = read_sentence_encoder(encoder, "description")
+    products = [row for row in rows(described, "products") if row["description"]]
+    vectors, _ = Embedder(network, FLOAT32).embed(
+        [None] * len(products), {"description": [row["description"] for row in products]}
+    )
+    columns = {name: [row[name] for row in products] for name in ("product_id", "category_path", "split")}
+    table = pa.Table.from_pydict({**columns, "vector": vectors.tolist(), "model_id": [network.id] * len(products)})
+    table = table.append_column("picture_error", pa.nulls(len(table), pa.string())).select(embeddings(16).names)
+    (output / "embeddings").mkdir()
+    pq.write_table(table.cast(embeddings(16)), output / "embeddings" / "0.parquet")
+    identity = {"model_id": save_encoder(str(output / "encoder"), network), "width": 16, "catalog": described}
+    account = {"job": "embed", "identity": identity, "counts": {"products": len(table)}}
+    (output / "run.json").write_text(json.dumps(account))
+    return str(output)
+
+
+def test_vectors_of_several_modalities_are_joined(
+    titles: str, descriptions: str, described: str, tmp_path: Path
+) -> None:
+    both, head = f"{titles},{descriptions}", str(tmp_path / "head")
+    train_head(HeadTraining(embeddings=both, output=head, **SMALL))
+    artifact = load_artifact(head)
+    assert artifact.modalities == ("title", "description")
+    stored = [{row["product_id"]: row["vector"] for row in rows(run, "embeddings")} for run in (titles, descriptions)]
+    assert stored[0].keys() != stored[1].keys()
+    output = tmp_path / "run"
+    score(ScoreConfig(catalog=described, model=head, embeddings=f"{descriptions},{titles}", output=str(output)))
+    answers = rows(output, "predictions")
+    assert sorted(row["product_id"] for row in answers) == sorted(stored[0].keys() | stored[1].keys())
+    wide = [
+        stored[0].get(row["product_id"], [0.0] * 16) + stored[1].get(row["product_id"], [0.0] * 16) for row in answers
+    ]
+    expected = PathPredictor(artifact, FLOAT32).predict_vectors(torch.tensor(wide))
+    assert [row["probability"] for row in answers] == pytest.approx(expected["probability"].to_pylist(), abs=1e-5)
+    alone = open_vectors(descriptions, artifact, head)
+    assert alone.width == 32
+    (table,) = alone.tables
+    (first, *_) = table.batches()
+    assert not matrix(first["vector"])[:, :16].any()
+    with pytest.raises(EmbeddingError, match="vectors of the title; several --embeddings are of one modality each"):
+        train_head(HeadTraining(embeddings=f"{titles},{titles}", output=str(tmp_path / "a")))
