@@ -25,7 +25,7 @@ import atlas_ray
 from atlas_ray import schemas
 from atlas_ray.cli.main import DESCRIPTION, command_parsers
 from atlas_ray.errors import CODES, RETRYABLE_CODES
-from atlas_ray.evaluation import columns, comparison, label_run, labels, paths, review
+from atlas_ray.evaluation import columns, comparison, label_comparison, label_run, labels, paths, review
 from atlas_ray.runs.run_record import KEYS
 from atlas_ray.runs.tally import LEFT_OUT
 from atlas_ray.serving.api import build_api
@@ -190,6 +190,8 @@ def tables() -> dict[str, pa.Schema]:
         "evaluation/labels": label_run.TABLES["labels"],
         "models": labels.MODELS,
         "missed": labels.MISSED,
+        "overlap": labels.OVERLAP,
+        "labels of a comparison": label_comparison.LABELS,
         "moves": comparison.MOVES,
         "products of a comparison": comparison.CHANGED,
         "queue": review.QUEUE,

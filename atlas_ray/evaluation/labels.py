@@ -49,6 +49,15 @@ MISSED = pa.schema(
         ("rank", pa.int32()),  # 1: the one most often missed
     ]
 )
+OVERLAP = pa.schema(
+    [
+        ("model", pa.string()),
+        ("other", pa.string()),
+        ("missed", pa.int64()),
+        ("missed_by_both", pa.int64()),
+    ]
+)
+"""What each pair of models misses: labels of products that the first misses, and those of them that the other does."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class LabelReport:
     """The rows of `models.parquet`."""
     missed: list[dict[str, Any]]
     """The rows of `missed.parquet`: for each model all labels, the most often missed first."""
+    overlap: list[dict[str, Any]]
+    """The rows of `overlap.parquet`: each pair of different models."""
     products: int
     """Number of labelled products of the split."""
     left_out: int
@@ -79,7 +90,7 @@ def evaluate_labels(
 
     Args:
         catalog: The catalogue of the products.
-        output: The folder for `models.parquet` and `missed.parquet`.
+        output: The folder for `models.parquet`, `missed.parquet` and `overlap.parquet`.
         models: Artifacts of models of labels, of one modality or fused.
         split: The split of the products.
         precision: As in `PredictorConfig`.
@@ -136,16 +147,19 @@ def evaluate_labels(
         )
     measured = [_row(artifacts[uri], uri, counts[at], int(answered[at])) for at, uri in enumerate(uris)]
     missed = [row for at, uri in enumerate(uris) for row in _missed(uri, first.labels.names, counts[at])]
-    for name, rows, schema in (("models", measured, MODELS), ("missed", missed, MISSED)):
+    overlap = _overlap(uris, sums["overlap"])
+    tables = (("models", measured, MODELS), ("missed", missed, MISSED), ("overlap", overlap, OVERLAP))
+    for name, rows, schema in tables:
         storage.write_table(storage.join(output, f"{name}.parquet"), pa.Table.from_pylist(rows, schema=schema))
     seen = {uri: int(fitted[at]) if artifacts[uri].fitted else None for at, uri in enumerate(uris)}
-    return LabelReport(measured, missed, products, left_out, seen)
+    return LabelReport(measured, missed, overlap, products, left_out, seen)
 
 
 def _counted(table: pa.Table, thresholds: Sequence[Array], modalities: Sequence[Sequence[str]]) -> pa.Table:
     """Count some products, whose rows are all there, in one row of lists for `_summed`."""
     counts = np.zeros((len(thresholds), 3, len(thresholds[0])), np.int64)  # (models, 3, N)
     answered = np.zeros(len(thresholds), np.int64)
+    missed = []
     for model, (least, reads) in enumerate(zip(thresholds, modalities, strict=True)):
         found = products_of_answers(table, model, len(least), reads)
         named = np.zeros_like(found.has)  # (products, N)
@@ -153,27 +167,32 @@ def _counted(table: pa.Table, thresholds: Sequence[Array], modalities: Sequence[
         named[found.means.product[kept], found.means.answer[kept]] = True
         counts[model] = [(named & found.has).sum(0), (named & ~found.has).sum(0), (~named & found.has).sum(0)]
         answered[model] = found.answered.sum()
+        missed.append((~named & found.has).reshape(-1).astype(np.int64))
     known = table["has"].is_valid()
     ids = pc.unique(table["product_id"].filter(known))
     once = table.filter(known).combine_chunks()
     first = np.unique(once["product_id"].to_numpy(zero_copy_only=False), return_index=True)[1]
     uses = once["fitted"].take(pa.array(first)).combine_chunks().flatten().to_numpy(zero_copy_only=False)
     columns = {
-        "counts": counts.reshape(-1),
+        "counts": counts,
         "answered": answered,
+        "overlap": np.stack(missed) @ np.stack(missed).T,  # (models, models)
         "fitted": uses.reshape(-1, len(thresholds)).sum(0),
         "products": np.array([len(ids)]),
         "left_out": np.array([len(pc.unique(table["product_id"].filter(pc.invert(known))))]),
     }
-    return pa.table({name: pa.array([column.tolist()], pa.list_(pa.int64())) for name, column in columns.items()})
+    return pa.table(
+        {name: pa.array([column.reshape(-1).tolist()], pa.list_(pa.int64())) for name, column in columns.items()}
+    )
 
 
 def _summed(counted: Any, models: int, labels: int) -> dict[str, Integers]:
     """Add up the rows of `_counted`."""
-    sums = {
-        "counts": np.zeros((models, 3, labels), np.int64), "answered": np.zeros(models, np.int64),
-        "fitted": np.zeros(models, np.int64), "products": np.zeros(1, np.int64), "left_out": np.zeros(1, np.int64),
+    shapes = {
+        "counts": (models, 3, labels), "answered": (models,), "overlap": (models, models), "fitted": (models,),
+        "products": (1,), "left_out": (1,),
     }  # fmt: skip
+    sums = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
     for block in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
         for name, total in sums.items():
             for row in block[name].to_pylist():
@@ -192,6 +211,15 @@ def _row(artifact: Artifact, uri: str, counts: Integers, answered: int) -> dict[
         "micro_f1": micro.f1,
         "products": answered,
     }
+
+
+def _overlap(uris: Sequence[str], missed: Integers) -> list[dict[str, Any]]:
+    return [
+        {"model": uri, "other": other, "missed": int(missed[at, at]), "missed_by_both": int(missed[at, place])}
+        for at, uri in enumerate(uris)
+        for place, other in enumerate(uris)
+        if place != at
+    ]
 
 
 def _missed(uri: str, labels: Sequence[str], counts: Integers) -> list[dict[str, Any]]:

@@ -38,6 +38,13 @@ def print_labels(report: Any, folder: str) -> None:
         for rank, labels in enumerate(zip(*columns, strict=True), 1):
             table.add_row(str(rank), *(f"{one['label']} {one['missed']}/{one['support']}" for one in labels))
         console.print(table)
+    if report.overlap:
+        table = Table("missed by", "labels", "missed by", "too", title="what two models miss both")
+        table.columns[1].justify = table.columns[3].justify = "right"
+        for row in report.overlap:
+            share = f"{row['missed_by_both'] / max(row['missed'], 1):.1%}"
+            table.add_row(_last(row["model"]), str(row["missed"]), _last(row["other"]), share)
+        console.print(table)
     if report.left_out:
         console.print(f"{report.left_out} products left out: their labels are no leaves of the models' taxonomy")
     for uri, count in report.fitted.items():
@@ -46,7 +53,10 @@ def print_labels(report: Any, folder: str) -> None:
         elif count:
             text = f"{_last(uri)} was fitted on {count} of these {report.products} products, where it does better"
             console.print(f"{text} than on others")
-    console.print(f"every label in {folder}/missed.parquet, the models in {folder}/models.parquet")
+    console.print(
+        f"every label in {folder}/missed.parquet, the models in {folder}/models.parquet, "
+        f"what two miss in {folder}/overlap.parquet"
+    )
 
 
 def _last(uri: str) -> str:

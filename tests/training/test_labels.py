@@ -105,7 +105,9 @@ def test_all_are_measured_in_one_stream(
     report = evaluate_labels(described, str(tmp_path / "out"), uris, split="train")
     assert pq.read_table(tmp_path / "out" / "models.parquet").to_pylist() == report.models
     assert pq.read_table(tmp_path / "out" / "missed.parquet").to_pylist() == report.missed
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["missed.parquet", "models.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "missed.parquet", "models.parquet", "overlap.parquet"
+    ]  # fmt: skip
     assert [row["model"] for row in report.models] == uris
     assert [row["policy"] for row in report.models] == [None, None, None, "mean", "network"]
     assert report.models[3]["modalities"] == "title+description"
