@@ -21,4 +21,4 @@ def classes_search(
     """
     log_mass = logits.log_softmax(-1, dtype=torch.float32)[:, classes]
     leaves = torch.arange(len(classes), device=logits.device)
-    return posterior(leaves.expand_as(log_mass), log_mass, tree, top_k=top_k, temperature=temperature)
+    return posterior(leaves[None], log_mass, tree, top_k=top_k, temperature=temperature)

@@ -32,7 +32,7 @@ def exact_search(
     """
     log_mass = exact_log_mass(step, tree)
     leaves = torch.arange(len(tree.trie.leaves), device=step.device)
-    return posterior(leaves.expand_as(log_mass), log_mass, tree, top_k=top_k, temperature=temperature)
+    return posterior(leaves[None], log_mass, tree, top_k=top_k, temperature=temperature)
 
 
 def exact_log_mass(step: StepFunction, tree: TrieTensors) -> Tensor:

@@ -52,7 +52,8 @@ def posterior(
     """Normalize what a search found.
 
     Args:
-        leaf: (batch, found) leaves in increasing order, -1 if there is none, which come last.
+        leaf: (batch, found) leaves in increasing order, -1 if there is none, which come last; (1, found) if they are
+            the same for all pictures.
         log_mass: (batch, found) log p(leaf | picture) as the model gives it; -inf for none.
         tree: The trie.
         top_k: How many paths to keep.
@@ -68,8 +69,8 @@ def posterior(
     probability = probability.masked_fill(log_mass == float("-inf"), 0.0)
     # A stable sort over leaves in their order breaks ties by index.
     order = log_mass.sort(dim=1, descending=True, stable=True).indices[:, :top_k]
-    best_leaf, best = leaf.gather(1, order), probability.gather(1, order)
-    found_ancestors = tree.ancestors[leaf.clamp(min=0)]  # (batch, found, depth)
+    best_leaf, best = leaf.expand(len(order), -1).gather(1, order), probability.gather(1, order)
+    found_ancestors = tree.ancestors[leaf.clamp(min=0)]  # (batch or 1, found, depth)
     path = tree.ancestors[best_leaf[:, 0]]  # (batch, depth)
     shared = (found_ancestors == path[:, None]) & (path[:, None] >= 0)  # (batch, found, depth)
     level_probability = (probability[:, :, None] * shared).sum(1).clamp(max=1.0)

@@ -81,10 +81,10 @@ class Head(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Turn vectors, (batch, width), into logits (batch, N)."""
         units, present = unit_parts(vectors, self.config.widths)
-        there = present.repeat_interleave(torch.tensor(self.config.widths, device=vectors.device), 1)
-        inputs = (units - self.mean) * self.scale * there  # (batch, width)
-        if present.shape[1] > 1:
-            inputs = torch.cat([inputs, present.to(inputs.dtype)], 1)
+        known = present.to(units.dtype)  # (batch, M)
+        parts = ((units - self.mean) * self.scale).split(list(self.config.widths), 1)
+        kept = [part * known[:, [at]] for at, part in enumerate(parts)]
+        inputs = kept[0] if len(parts) == 1 else torch.cat([*kept, known], 1)  # (batch, width), or M more
         logits: Tensor = self.layers(inputs)
         return logits + units @ self.prior.T if self.config.prior else logits
 
