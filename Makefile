@@ -71,12 +71,13 @@ audit: $(READY)  ## look the dependencies up among known vulnerabilities
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-# Not compiled: Python compiles the modules that it imports, and most it never does.
+# Compiled by all cores, which pip does not; what cannot be compiled is for other versions of Python.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "$(PYTHON) is older than 3.11; name another with: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q -j 0 .venv/lib atlas_ray > /dev/null || true
 	touch $(READY)
 
 clean:  ## remove the environment and all that was built
