@@ -83,6 +83,10 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "tune encoder-decoder": Command(
             "tune", "search settings of the model that spells category paths", "encoder-decoder", resumes=True
         ),
+        "tune text": Command("tune", "search settings of a model of titles or descriptions", "text", resumes=True),
+        "tune image-labels": Command(
+            "tune", "search settings of the model that names the labels of a picture", "image-labels", resumes=True
+        ),
         "tune fusion": Command(
             "tune", "search the shape of a policy's network, and how it learns", "fusion", resumes=True
         ),

@@ -23,13 +23,13 @@ def run(options: argparse.Namespace) -> int:
     training = training_of(options, TRAININGS[options.model_kind])
     search = settings_of(options, TuneConfig)
 
-    from atlas_ray.training.tune import tune
+    from atlas_ray.training.tune import figure_name, tune
 
     report = tune(search, training)
     if report.already_done:
         print(f"{report.output} holds this search, finished; nothing to do")
     print(
-        f"best of {len(report.trials)} trials: number {report.best['trial']}, validation accuracy "
+        f"best of {len(report.trials)} trials: number {report.best['trial']}, validation {figure_name(training)} "
         f"{report.best['val_accuracy']:.4f}; its model in {report.model}"
     )
     print(

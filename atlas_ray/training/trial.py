@@ -155,8 +155,9 @@ class Watcher(ray.train.UserCallback):
         # was behind another, and the best trial of all is never one that was stopped.
         self._best = max(self._best, figure)
         epoch = metrics[0]["epoch"]
+        name = "accuracy" if "val_accuracy" in metrics[0] else "micro-F1"
         self._progress.say.remote(
-            f"{self._trial}, epoch {epoch}/{self._epochs}: accuracy {figure:.4f}, best {self._best:.4f}"
+            f"{self._trial}, epoch {epoch}/{self._epochs}: {name} {figure:.4f}, best {self._best:.4f}"
         )
         if epoch == self._epochs:  # Tune would end the trial here; it is reported when the model is written
             return

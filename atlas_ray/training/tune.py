@@ -23,9 +23,9 @@ from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.settings import Range, pin_settings
 from atlas_ray.taxonomy import read_taxonomy
-from atlas_ray.training.data import labelled_pictures
+from atlas_ray.training.data import labelled_pictures, labelled_texts
 from atlas_ray.training.run import settings_of
-from atlas_ray.training.settings import FusionTraining, Training, TuneConfig
+from atlas_ray.training.settings import FusionTraining, ImageLabelsTraining, TextTraining, Training, TuneConfig
 from atlas_ray.training.trial import Trial, trial_folder, trial_record
 
 SPACE = {
@@ -133,8 +133,18 @@ def _check(training: Training) -> None:
             raise ConfigError(f"policy is {training.policy!r}, which has nothing to search; expected {searched}")
         return
     taxonomy = read_taxonomy(training.taxonomy or storage.join(training.catalog, "taxonomy.json"))
-    if not labelled_pictures(training.catalog, "val", taxonomy).count:
-        raise CatalogError(f"{training.catalog}: no labelled pictures in the split 'val' to compare trials by")
+    if isinstance(training, TextTraining):
+        what, labelled = "products", labelled_texts(training.catalog, "val", taxonomy, training.field)
+    else:
+        what, labelled = "pictures", labelled_pictures(training.catalog, "val", taxonomy)
+    if not labelled.count:
+        raise CatalogError(f"{training.catalog}: no labelled {what} in the split 'val' to compare trials by")
+
+
+def figure_name(training: Training) -> str:
+    """Return the name of the figure that trials are compared by."""
+    labels = isinstance(training, ImageLabelsTraining) or getattr(training, "target", "path") == "labels"
+    return "micro-F1" if labels else "accuracy"
 
 
 def draw(config: TuneConfig, training: Training) -> list[dict[str, float]]:
@@ -221,6 +231,7 @@ def _row(result: Any, drawn: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 def _write_best(training: Training, best: Mapping[str, Any], trials: int) -> None:
     values = training.to_dict() | {name: best[name] for name in space_of(training)}
     values = {name: value for name, value in values.items() if name not in ("catalog", "output")}
-    text = f"# Trial {best['trial']}, the best of {trials}: validation accuracy {best['val_accuracy']:.4f}.\n"
+    figure = f"validation {figure_name(training)} {best['val_accuracy']:.4f}"
+    text = f"# Trial {best['trial']}, the best of {trials}: {figure}.\n"
     text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     storage.write_bytes(storage.join(training.output, BEST), text.encode())

@@ -17,9 +17,16 @@ from atlas_ray.io import storage
 from atlas_ray.models.fusion import NETWORK_SPACE
 from atlas_ray.settings import build_settings, read_settings
 from atlas_ray.taxonomy import Taxonomy
-from atlas_ray.training.settings import EncoderDecoderTraining, FusionTraining, TuneConfig
+from atlas_ray.training.settings import (
+    EncoderDecoderTraining,
+    FusionTraining,
+    ImageLabelsTraining,
+    TextTraining,
+    Training,
+    TuneConfig,
+)
 from atlas_ray.training.trial import Watcher
-from atlas_ray.training.tune import SPACE, draw, tune
+from atlas_ray.training.tune import SPACE, draw, figure_name, tune
 from tests.conftest import SHOP_COLUMNS
 from tests.support.parts import make_fused
 from tests.training.test_train import SMALL
@@ -99,8 +106,29 @@ def test_mistakes_are_told(catalog: str, tmp_path: Path, shop: str) -> None:
         TuneConfig(trials=0)
 
 
-def test_settings_are_drawn_from_the_seed_alone() -> None:
-    training = EncoderDecoderTraining(catalog="c", output="o", encoder_lr=5.0)
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_search_for_labels_goes_by_micro_f1(catalog: str, tmp_path: Path) -> None:
+    training = TextTraining(
+        catalog=catalog, output=str(tmp_path / "search"), field="title", target="labels", min_products=5, epochs=2,
+        batch_size=16, embedding_dim=8, filters=8, hidden_dim=8, min_count=1,
+    )  # fmt: skip
+    report = tune(TuneConfig(trials=1), training)
+    model = load_artifact(report.model, target="labels")
+    assert model.metrics["val_micro_f1"] == report.best["val_accuracy"]
+    assert "the best of 1: validation micro-F1 " in (tmp_path / "search" / "best.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        EncoderDecoderTraining(catalog="c", output="o", encoder_lr=5.0),
+        TextTraining(catalog="c", output="o", field="title"),
+        ImageLabelsTraining(catalog="c", output="o"),
+    ],
+    ids=lambda training: str(training.model),
+)
+def test_settings_are_drawn_from_the_seed_alone(training: Training) -> None:
     few, many = draw(TuneConfig(trials=3), training), draw(TuneConfig(trials=200), training)
     assert few == many[:3]
     assert few[0] == {name: getattr(training, name) for name in SPACE}
@@ -109,6 +137,12 @@ def test_settings_are_drawn_from_the_seed_alone() -> None:
         values: dict[str, Any] = chosen
         assert replace(training, **values)
         assert all(SPACE[name].low <= value <= SPACE[name].high for name, value in values.items())
+
+
+def test_trials_are_compared_by_what_their_models_answer() -> None:
+    texts = TextTraining(catalog="c", output="o", field="title")
+    kinds = (texts, replace(texts, target="labels"), ImageLabelsTraining(catalog="c", output="o"))
+    assert [figure_name(training) for training in kinds] == ["accuracy", "micro-F1", "micro-F1"]
 
 
 def test_the_shape_of_a_policy_is_drawn_in_whole_numbers() -> None:
