@@ -30,14 +30,12 @@ from atlas_ray.duplicates.detect import (
     fingerprint_block,
     in_memory,
 )
-from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint
 from atlas_ray.duplicates.pairs import near_pairs
 from atlas_ray.duplicates.run import on_ray
+from atlas_ray.duplicates.sizes import BITS, GRID_PX, WORDS, Fingerprints
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
-from atlas_ray.modalities.pictures import decode_batch
-from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.runtime.outcomes import KEYS, with_errors
 from atlas_ray.runtime.session import connect
 from tests.support.fingerprints import made_up
@@ -105,6 +103,9 @@ def words(pictures: pa.Table) -> Fingerprints:
 
 def measure_recall(pictures: pa.Table, max_distance: int) -> None:
     """Print how far variants lie from their originals."""
+    from atlas_ray.duplicates.fingerprints import fingerprint
+    from atlas_ray.modalities.pictures import decode_batch
+
     sample = pictures.take(pa.array(np.arange(0, len(pictures), 12)))
     own = words(sample)
     uris = sample["image_uri"].to_pylist()
@@ -126,6 +127,8 @@ def measure_recall(pictures: pa.Table, max_distance: int) -> None:
 
 def draw_pairs(products: pa.Table, pictures: pa.Table, max_distance: int, output: str) -> None:
     """Print how many pairs of pictures are near, and draw some on a contact sheet, nearest first."""
+    from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
+
     distinct, rows = np.unique(words(pictures), axis=0, return_index=True)
     pairs = near_pairs(distinct, max_distance + 8, enough=1000)
     twins = len(pictures) - len(distinct)

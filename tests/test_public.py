@@ -31,6 +31,7 @@ def test_an_unknown_name_is_named() -> None:
         ("import atlas_ray", ("numpy", "pyarrow", "ray", "torch")),
         ("from atlas_ray import Client", ("ray", "torch", "pyarrow")),
         ("from atlas_ray import read_taxonomy", ("ray", "torch")),
+        ("import atlas_ray.duplicates.run", ("torch",)),
         ("from atlas_ray import PathPredictor, load_artifact", ("ray",)),
     ],
 )

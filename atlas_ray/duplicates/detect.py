@@ -17,10 +17,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from atlas_ray.arrays import Integers, numbered
-from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint
 from atlas_ray.duplicates.pairs import BAND_BITS, Joined, NearPairs, band, band_edges, near_pairs
+from atlas_ray.duplicates.sizes import BITS, GRID_PX, WORDS, Fingerprints
 from atlas_ray.io import storage
-from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, good_rows, with_errors
 from atlas_ray.settings import Settings, setting
 
@@ -135,6 +134,10 @@ class DuplicateReport:
 
 def fingerprint_block(table: pa.Table) -> pa.Table:
     """Turn a block of fetched pictures, with their `bytes`, `sha256` and error columns, into `OUTCOMES`."""
+    # Only the processes that see pictures import PyTorch.
+    from atlas_ray.duplicates.fingerprints import fingerprint
+    from atlas_ray.modalities.pictures import decode_batch
+
     good = good_rows(table)
     pixels, refused = decode_batch(table["bytes"].take(pa.array(good)).to_pylist(), GRID_PX)
     words = np.zeros((len(table), WORDS), np.uint64)

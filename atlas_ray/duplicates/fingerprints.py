@@ -1,24 +1,16 @@
 """Fingerprints of pictures: bits that stay when a picture is recompressed, resized, brightened or cropped a little."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from atlas_ray.duplicates.sizes import BITS, COLOUR_CELLS, COLOUR_STEPS, GRID_PX, SHAPE_BITS, Fingerprints
+
 # batch: pictures; size: side of the given pixels; grid: GRID_PX
 
-GRID_PX = 32
-SHAPE_BITS = 256
-COLOUR_CELLS = 4
-COLOUR_STEPS = (-15.0, -5.0, 5.0, 15.0)
-BITS = SHAPE_BITS + 2 * COLOUR_CELLS**2 * len(COLOUR_STEPS)
-WORDS = BITS // 64
 FLAT_DEVIATION = 2.0
 """Standard deviation, in grey levels of 255, below which a picture is one colour and some noise."""
-
-Fingerprints = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def fingerprint(pixels: Tensor) -> Fingerprints:

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from atlas_ray.arrays import Integers
-from atlas_ray.duplicates.fingerprints import Fingerprints
+from atlas_ray.duplicates.sizes import Fingerprints
 
 # rows: fingerprints
 

@@ -30,9 +30,10 @@ from atlas_ray.duplicates.detect import (
     fingerprint_column,
     in_memory,
 )
-from atlas_ray.duplicates.fingerprints import BITS, GRID_PX, WORDS, Fingerprints, fingerprint
+from atlas_ray.duplicates.fingerprints import fingerprint
 from atlas_ray.duplicates.pairs import Joined, NearPairs, near_pairs
 from atlas_ray.duplicates.run import on_ray
+from atlas_ray.duplicates.sizes import BITS, GRID_PX, WORDS, Fingerprints
 from atlas_ray.errors import ConfigError, ItemError
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io.objects import ObjectReader

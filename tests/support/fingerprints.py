@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from atlas_ray.duplicates.detect import FINGERPRINTED, fingerprint_column
-from atlas_ray.duplicates.fingerprints import BITS, WORDS
+from atlas_ray.duplicates.sizes import BITS, WORDS
 
 
 def made_up(start: int, rows: int, total: int) -> pa.Table:
