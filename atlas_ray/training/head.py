@@ -58,6 +58,8 @@ VECTOR = 1
 """The kind of a row with a vector, beside `PRODUCT`."""
 PARTITION_NUMBERS = 2**24
 """Numbers of the vectors that are brought together at once: 64 MiB."""
+FEWEST_CALIBRATED = 30
+"""A head that starts from a prior, whose probabilities make sense without labels, is calibrated on so many products."""
 LEAST_DEVIATION = 1e-8
 """A feature that varies less says nothing, and is left out."""
 
@@ -129,6 +131,12 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
     write_history(config, state["history"])
     fitted = Fitted.of(products, TRAINED)
     found, judged = _calibrated(network.eval(), validation, taxonomy)
+    if prior is not None and found is not None and found.products < FEWEST_CALIBRATED:
+        tell(
+            f"not calibrated: {found.products} products of the split 'val' have a label and a vector, and "
+            f"{FEWEST_CALIBRATED} tell something; the probabilities are as sure as the prior's"
+        )
+        found = None
     if found is not None:
         metrics["calibration"] = found.metrics | {"split": "val", "unusable_rows": 0}
         fitted |= Fitted.of(product_keys(judged), CALIBRATED)
