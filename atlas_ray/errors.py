@@ -123,6 +123,7 @@ EXTRA_OF = {
         ("cssselect", "extruct", "lxml", "parsel", "pyRdfa", "rdflib", "scrapy", "scrapy_playwright"), "crawl"
     ),
     **dict.fromkeys(("fastapi", "fastapi_offline", "starlette"), "serve"),
+    **dict.fromkeys(("nncf", "openvino"), "cpu"),
     "timm": "timm",
     **dict.fromkeys(("tokenizers", "transformers"), "text"),
     "deltalake": "delta",

@@ -49,7 +49,8 @@ from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, with_errors
 from atlas_ray.runtime.session import connect
 from atlas_ray.schemas import IMAGES, PREDICTIONS, PRODUCTS, image_ids
 from atlas_ray.scoring import run as scoring
-from atlas_ray.scoring.predict import OUTCOMES, PredictorSpec
+from atlas_ray.scoring.outcomes import OUTCOMES
+from atlas_ray.scoring.predict import PredictorSpec
 from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.taxonomy import Taxonomy
 from benchmarks.import_scale import Memory

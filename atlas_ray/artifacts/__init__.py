@@ -7,12 +7,13 @@
     words.json            the words that a model of texts knows
     tokenizer.json        how a sentence encoder cuts texts into tokens
     fitted-HASH.npy       which products it was fitted on, as hashes of their ids; an imported model does not know
+    encoder-ENGINE.*      its picture encoder, compiled for an engine by `atlas-ray optimize`
     picture/ title/ description/    of a fused model or a head: the artifacts that it is made over
 
 A bare encoder and a zoom filter have neither vocabulary nor taxonomy. A model of labels has their names and
 thresholds in `model.json`.
 
-No pickle is ever loaded from an artifact.
+No pickle and no machine code is ever loaded from an artifact.
 """
 
 from atlas_ray.artifacts.artifact import Artifact, Network, ZoomArtifact
@@ -26,6 +27,7 @@ from atlas_ray.artifacts.loading import (
     load_zoom_artifact,
 )
 from atlas_ray.artifacts.saving import (
+    add_compiled,
     copy_artifact,
     new_encoder,
     save_artifact,
@@ -42,6 +44,7 @@ __all__ = [
     "Artifact",
     "Network",
     "ZoomArtifact",
+    "add_compiled",
     "check_labels",
     "check_member",
     "check_target",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from atlas_ray.artifacts.compiled import Compiled
 from atlas_ray.artifacts.kinds import KINDS, kind_of
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.modalities.products import texts_of
@@ -28,6 +29,8 @@ class Network:
     """Of a sentence encoder."""
     members: "Mapping[str, Network]" = field(default_factory=dict)
     """Of a fused model the models that it fuses, of a head those whose vectors it reads, by modality."""
+    compiled: Compiled = field(default_factory=dict)
+    """Of a model of pictures: its encoder, compiled for engines."""
 
     @property
     def kind(self) -> str:
@@ -104,3 +107,5 @@ class ZoomArtifact:
     """The content id: of weights and configuration."""
     model: ZoomNetwork
     metrics: dict[str, Any]
+    compiled: Compiled = field(default_factory=dict)
+    """Its network, compiled for engines."""

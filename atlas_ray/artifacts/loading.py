@@ -8,6 +8,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from atlas_ray.artifacts.artifact import Artifact, Network, ZoomArtifact
+from atlas_ray.artifacts.compiled import find_compiled
 from atlas_ray.artifacts.files import (
     DEFAULT_THRESHOLD,
     FORMAT,
@@ -60,6 +61,7 @@ def load_network(uri: str, kinds: Sequence[str] = VECTOR_KINDS) -> Network:
         model=_network(uri, document, config),
         metrics=read_json(uri, "metrics.json"),
         tokens=tokens,
+        compiled=find_compiled(uri, document),
     )
 
 
@@ -112,6 +114,7 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
         metrics=read_json(uri, "metrics.json"),
         words=words,
         members=members,
+        compiled=find_compiled(uri, document),
         labels=labels,
         fitted=load_fitted(uri, document),
         temperature=_temperature(uri, document),
@@ -231,7 +234,10 @@ def load_zoom_artifact(uri: str) -> ZoomArtifact:
     """
     document, config = _open(uri, (ZOOM_KIND,))
     return ZoomArtifact(
-        id=document["id"], model=_network(uri, document, config), metrics=read_json(uri, "metrics.json")
+        id=document["id"],
+        model=_network(uri, document, config),
+        metrics=read_json(uri, "metrics.json"),
+        compiled=find_compiled(uri, document),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import safetensors.torch
 
 from atlas_ray.artifacts.artifact import Network
+from atlas_ray.artifacts.compiled import ENTRY, Files, files_of, save_compiled
 from atlas_ray.artifacts.files import (
     FORMAT,
     TOKENS,
@@ -112,7 +113,7 @@ def copy_artifact(uri: str, to: str) -> str:
     for name in document.get("members", {}):
         copy_artifact(storage.join(uri, name), storage.join(to, name))
     own = file_of(document)
-    for file in (*([own] if own else []), *FILES, "model.json"):
+    for file in (*([own] if own else []), *files_of(document), *FILES, "model.json"):
         if storage.exists(storage.join(uri, file)):
             storage.write_bytes(storage.join(to, file), storage.read_bytes(storage.join(uri, file)))
     return str(document["id"])
@@ -172,6 +173,27 @@ def _set(uri: str, entry: dict[str, Any], metrics: dict[str, Any], fitted: Fitte
     write_json(uri, "model.json", document)
     if (old := file_of(before)) and old != file_of(document):
         storage.delete_file(storage.join(uri, old))
+    return str(document["id"])
+
+
+def add_compiled(uri: str, member: str, engine: str, files: Files, about: dict[str, Any]) -> str:
+    """Add the encoder of an artifact, compiled for an engine, to its folder; return its content id, which changes.
+
+    Args:
+        uri: Its folder.
+        member: Of a model over others the modality of the one that has the encoder; else "".
+        engine: The engine's name.
+        files: The files by their endings.
+        about: What was measured, for `model.json`.
+    """
+    document = read_json(uri, "model.json")
+    if member:
+        part = add_compiled(storage.join(uri, member), "", engine, files, about)
+        document["members"] = document["members"] | {member: part}
+    else:
+        document[ENTRY] = document.get(ENTRY, {}) | save_compiled(uri, engine, files, about)
+    document["id"] = content_id(document)
+    write_json(uri, "model.json", document)
     return str(document["id"])
 
 

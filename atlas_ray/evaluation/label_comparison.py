@@ -19,7 +19,7 @@ from atlas_ray.errors import CatalogError, tell
 from atlas_ray.evaluation.label_run import named_labels, true_labels
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.metrics import MicroF1
+from atlas_ray.metrics.labels import MicroF1
 from atlas_ray.metrics.paired import paired_accuracy
 from atlas_ray.runs.scored import PREDICTED, ScoredRun, open_scored
 from atlas_ray.runtime.progress import ProgressDisplay

@@ -16,7 +16,7 @@ from atlas_ray.arrays import Array, Booleans, Integers
 from atlas_ray.errors import CatalogError, tell
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.metrics import MicroF1
+from atlas_ray.metrics.labels import MicroF1
 from atlas_ray.runs.scored import PREDICTED, ScoredRun, open_scored
 from atlas_ray.runs.tally import ALL, TRAIN
 from atlas_ray.runtime.tables import leaf_pairs

@@ -16,7 +16,7 @@ from atlas_ray.evaluation.label_answers import LabelsActor, products_of_answers,
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.metrics import MicroF1
+from atlas_ray.metrics.labels import MicroF1
 from atlas_ray.prediction.label_lists import applied
 from atlas_ray.prediction.label_models import LabelModels
 from atlas_ray.runtime.joined import forget_inputs

@@ -34,7 +34,7 @@ from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.models.head import Head
 from atlas_ray.models.sentences import SentenceEncoder
 from atlas_ray.models.text import TextNetwork
-from atlas_ray.prediction.engines import ENGINES
+from atlas_ray.prediction.engines import PLAIN, run_encoder
 from atlas_ray.taxonomy.vocabulary import PAD
 
 
@@ -71,11 +71,12 @@ class PictureEncoder(Encoder):
         model = network.model
         fuse_batch_norm(model.encoder)
         model.to(device, dtype).to(memory_format=torch.channels_last)
-        self._encoder = ENGINES[engine].prepare(model.encoder, self.image_size_px)
+        self._encoder = run_encoder(engine, model.encoder, self.image_size_px, network.compiled)
 
     def encode(self, products: Products) -> Tensor:
         """Return the feature grids, (batch, features, rows, columns)."""
-        return self._encoder(products.pixels.to(self._device, non_blocking=True))
+        features: Tensor = self._encoder(products.pixels.to(self._device, non_blocking=True))
+        return features
 
 
 class TextEncoder(Encoder):
@@ -286,7 +287,7 @@ def encoded_of(member: Encoder, products: Products, present: Tensor) -> tuple[Te
 class FusedInference(Inference):
     """The models of several modalities, and the policy over them."""
 
-    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> None:
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = PLAIN) -> None:
         self._policy: FusionNetwork = artifact.model.to(device)
         self._temperature = artifact.temperature
         self._device = device
@@ -353,7 +354,7 @@ class HeadInference(Single):
 
     model: Head
 
-    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> None:
+    def __init__(self, artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = PLAIN) -> None:
         super().__init__(artifact, device, dtype, engine)
         self.model.to(device)
 
@@ -399,19 +400,19 @@ INFERENCES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Infer
 """The inference of each of `atlas_ray.artifacts.kinds.PATH_KINDS`."""
 
 
-def build_encoder(network: Network, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Encoder:
+def build_encoder(network: Network, device: torch.device, dtype: torch.dtype, engine: str = PLAIN) -> Encoder:
     """Prepare what turns products into vectors; the network is changed."""
     network.model.eval().requires_grad_(False)
     return ENCODERS[network.kind](network, device, dtype, engine)
 
 
-def build_single(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Single:
+def build_single(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = PLAIN) -> Single:
     """Prepare the network of an artifact that reads one modality; the network is changed."""
     artifact.model.eval().requires_grad_(False)
     return SINGLES[artifact.kind](artifact, device, dtype, engine)
 
 
-def build_inference(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = "torch") -> Inference:
+def build_inference(artifact: Artifact, device: torch.device, dtype: torch.dtype, engine: str = PLAIN) -> Inference:
     """Prepare an artifact's network; the network is changed."""
     artifact.model.eval().requires_grad_(False)
     return INFERENCES[artifact.kind](artifact, device, dtype, engine)

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from atlas_ray.decoding import SEARCH_CHOICES, SEARCH_HELP
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
-from atlas_ray.prediction.engines import ENGINES
+from atlas_ray.prediction.engines import AUTO, ENGINE_CHOICES, ENGINE_HELP
 from atlas_ray.settings import Settings, setting
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-ENGINE_HELP = "; ".join(f"{name}: {engine.summary}" for name, engine in ENGINES.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class PredictorConfig(Settings):
     )
     batch_size: int = setting("pictures the model takes at once", 32, low=1, high=8192)
     device: str = setting("cpu, cuda, cuda:N or auto", "auto")
-    engine: str = setting(ENGINE_HELP, "torch", choices=ENGINES)
+    engine: str = setting(ENGINE_HELP, AUTO, choices=ENGINE_CHOICES)
     threads: int = setting(
         "PyTorch threads on the CPU; 0: its own choice, or in a scoring run the cores shared among the workers",
         0,

@@ -45,6 +45,7 @@ class Embedder:
         self.dtype = choose_dtype(config.precision, self.device)
         self.model_id = network.id
         self.feature_widths = network.feature_widths
+        self._take_threads()  # an engine that has threads of its own takes as many
         self._encoder = build(network, self.device, self.dtype, config.engine)
         self._fitting = FittingBatches(config.batch_size)
         threads = config.decode_threads or min(os.cpu_count() or 1, 16)

@@ -17,7 +17,6 @@ from PIL import Image
 
 from atlas_ray.errors import FetchError, PictureError
 from atlas_ray.io.objects import ObjectReader
-from atlas_ray.modalities.pictures import decode
 
 MAX_BYTES = 5_000_000
 """Largest size of a page; a larger one is slow to open and too large to mail."""
@@ -244,6 +243,8 @@ def thumbnail(content: bytes | FetchError, size_px: int = THUMBNAIL_PX, *, whole
     """
     if isinstance(content, FetchError):
         return content.code
+    from atlas_ray.modalities.pictures import decode  # it imports torch, and many a page has no picture
+
     try:
         picture = decode(content, size_px)
     except PictureError as error:

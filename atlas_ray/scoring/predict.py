@@ -29,24 +29,13 @@ from atlas_ray.runtime.outcomes import (
     good_rows,
     keep_answered,
     pictured_rows,
-    split_outcomes,
     with_errors,
     with_refusals,
 )
 from atlas_ray.runtime.progress import tell_span
-from atlas_ray.schemas import FILTERED, PREDICTIONS, texts_ids
+from atlas_ray.schemas import texts_ids
+from atlas_ray.scoring.outcomes import FILTER_STAGE, OUTCOMES
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
-
-OUTCOMES = pa.unify_schemas([PREDICTIONS, ERROR])
-"""A scored, filtered or failed picture: the columns of all three tables."""
-FILTER_STAGE = "filter"
-
-
-def split_scored(table: pa.Table) -> dict[str, pa.Table]:
-    """Tell a block's predictions, filtered pictures and quarantine rows apart."""
-    filtered = pc.equal(table["stage"], FILTER_STAGE).fill_null(False)
-    tables = split_outcomes(table.filter(pc.invert(filtered)), "predictions", PREDICTIONS)
-    return {**tables, "filtered": table.filter(filtered).select(FILTERED.names).cast(FILTERED)}
 
 
 def decode_block(table: pa.Table, sizes_px: Sequence[int], limits: PictureLimits) -> pa.Table:

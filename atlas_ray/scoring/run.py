@@ -30,7 +30,8 @@ from atlas_ray.runtime.workers import WorkerPlan, plan_workers
 from atlas_ray.scoring.account import combine_products
 from atlas_ray.scoring.carry import CARRIED_PICTURES, TO_SCORE, Previous, carry_over, open_previous
 from atlas_ray.scoring.combine import OF_PRODUCTS
-from atlas_ray.scoring.predict import Predict, PredictorSpec, PredictVectors, decode_block, split_scored
+from atlas_ray.scoring.outcomes import split_scored
+from atlas_ray.scoring.predict import Predict, PredictorSpec, PredictVectors, decode_block
 from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.scoring.thresholds import decision_threshold, label_thresholds
 from atlas_ray.scoring.vectors import COLUMNS, Vectors, open_vectors

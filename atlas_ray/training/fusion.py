@@ -21,7 +21,7 @@ from atlas_ray.errors import CatalogError, NotFiniteError, tell
 from atlas_ray.formats.fitted import FUSED, Fitted, product_keys
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.metrics import MicroF1, compare
+from atlas_ray.metrics.labels import MicroF1, compare
 from atlas_ray.models.fusion import POLICIES
 from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
 from atlas_ray.prediction.device import choose_device, choose_dtype

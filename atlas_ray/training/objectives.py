@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from atlas_ray.decoding import SEARCHES, TrieTensors, choose_search, classes_search
-from atlas_ray.metrics import MicroF1, compare
+from atlas_ray.metrics.labels import MicroF1, compare
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionConfig

@@ -94,7 +94,7 @@ def test_every_module_is_of_a_command() -> None:
 
 def test_there_is_a_job_for_each_verb_that_starts_ray() -> None:
     verbs = {"crawl", "fetch", "filter", "duplicates", "train", "tune", "calibrate", "score", "evaluate"}
-    verbs |= {"evaluate-labels", "embed", "compare", "taxonomy", "serve", "update"}
+    verbs |= {"evaluate-labels", "embed", "compare", "taxonomy", "serve", "update", "optimize"}
     jobs = Path(cli.__file__).parents[2] / "jobs"
     assert {path.stem.replace("_", "-") for path in jobs.glob("*.py")} == verbs
     for verb in verbs:

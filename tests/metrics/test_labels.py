@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas_ray.metrics import MicroF1, compare
-from atlas_ray.metrics.labels import ThresholdCurve
+from atlas_ray.metrics.labels import MicroF1, ThresholdCurve, compare
 
 PRODUCTS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), st.booleans()), max_size=12)
 
