@@ -37,9 +37,10 @@ def test_a_file_of_tokens_is_read_again_when_it_changes(tmp_path: Path, monkeypa
     assert (table.name_of(first), table.name_of(second)) == (None, "b")
 
 
-def test_a_mistake_in_the_file_keeps_nobody_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_mistake_in_the_file_keeps_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A library that an earlier test of this process used may have changed which loggers say something.
+    said: list[str] = []
+    monkeypatch.setattr(access.logger, "warning", lambda form, *values: said.append(form % values))
     monkeypatch.setattr(access, "RECHECK_S", 0.0)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -49,8 +50,9 @@ def test_a_mistake_in_the_file_keeps_nobody_in(
     table = TokenTable(file=str(file))
     file.write_text(f"{other}\nhalf a li")  # a token is taken out, and another line is none
     assert (table.name_of(first), table.name_of(second)) == (None, "b")
-    assert "entry 2: expected NAME:SHA256" in caplog.text
-    assert "half" not in caplog.text
+    assert len(said) == 1
+    assert "entry 2: expected NAME:SHA256" in said[0]
+    assert "half" not in said[0]
     now += 10 * access.GRACE_S  # nobody asked for long
     away = file.rename(tmp_path / "away")
     assert table.name_of(second) == "b"  # it may be about to come back
