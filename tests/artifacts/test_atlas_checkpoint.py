@@ -230,6 +230,7 @@ def test_a_word_map_that_does_not_fit_is_refused(
     assert reason in refused(published.files["zip"], published, garments, tmp_path, str(changed))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["", "no JSON", "[" * 100_000, "\0"])
 def test_a_word_map_that_is_no_json_is_refused(
     published: Published, garments: Taxonomy, tmp_path: Path, text: str

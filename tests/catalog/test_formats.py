@@ -283,6 +283,7 @@ def test_a_name_in_a_catalogue_of_tables(tmp_path: Path, monkeypatch: pytest.Mon
         run("mine.shop.nothing", tmp_path / "other", format="iceberg")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["delta", "lance", "iceberg"])
 def test_all_parts_read_the_version_that_was_there_first(tmp_path: Path, name: str) -> None:
     uri = WRITERS[name](tmp_path)

@@ -80,6 +80,7 @@ def test_a_label_moves_no_product(tmp_path: Path) -> None:
     assert Counter(splits(imported(tmp_path / "d", rows, split="1/0/0")).values()) == {"train": 400}
 
 
+@pytest.mark.long
 def test_shares_and_seed_go_on_from_the_earlier_catalogue(tmp_path: Path) -> None:
     imported(tmp_path / "a", shop(range(50)), split="20/40/40", seed=5)
     previous = (str(tmp_path / "a" / "catalog"),)

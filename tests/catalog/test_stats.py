@@ -80,6 +80,7 @@ def test_labels_modalities_and_what_is_missing_are_counted(stats: CatalogStats) 
     assert stats.stores == {"one": 25}
 
 
+@pytest.mark.long
 def test_repeats_languages_and_prices_are_told(stats: CatalogStats) -> None:
     assert stats.repeated_ids.share == pytest.approx(2 / 30)
     assert stats.repeated_pictures.share == pytest.approx(3 / 29)  # s1.jpg of three products

@@ -115,6 +115,7 @@ def test_prose_with_commas_and_line_breaks_is_a_cell(text: str, columns: list[st
     assert [dict(zip(columns, record.cells, strict=True)) for record in read(buffer.getvalue())] == rows
 
 
+@pytest.mark.long
 def test_a_quote_that_many_rows_follow() -> None:
     count = MAX_RECORD_LINES * 2 + 100
     lines = [f"{number},T,1,{number}.jpg" for number in range(count)]

@@ -185,6 +185,7 @@ def test_the_columns_of_a_head_are_those_of_any_model(bare: str, garments: Taxon
     assert len(empty) == 0
 
 
+@pytest.mark.long
 def test_heads_are_fused(bare: str, garments: Taxonomy, tmp_path: Path) -> None:
     head = make_head(tmp_path, garments, bare)
     make_text_artifact(str(tmp_path / "title"), garments, "title", ["red", "blue"])

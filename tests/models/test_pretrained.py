@@ -42,6 +42,7 @@ def test_every_weight_of_a_network_of_timm_learns(name: str) -> None:
     assert [key for key, weight in encoder.named_parameters() if weight.grad is None] == []
 
 
+@pytest.mark.long
 def test_tokens_lie_in_the_grid_where_their_patches_were() -> None:
     encoder = Backbone(VIT).eval()
     pictures = torch.zeros(1, 3, 64, 96)

@@ -52,6 +52,7 @@ def unit(values: Any) -> Any:
     return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_vectors_are_those_of_transformers(model_type: str, tmp_path: Path) -> None:
     network = make_sentence_folder(tmp_path / "encoder", model_type)
@@ -196,6 +197,7 @@ def test_settings_that_do_not_go_together_are_refused(folder: Path) -> None:
         SentenceConfig(field="title", transformer="{}", pooling="mean", max_tokens=9)
 
 
+@pytest.mark.long
 def test_a_package_is_read_without_running_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

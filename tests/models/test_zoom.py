@@ -48,6 +48,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert save_zoom_artifact(str(tmp_path / "other"), small(1), metrics={}) != model_id
 
 
+@pytest.mark.long
 def test_filters_and_path_models_are_told_apart(tmp_path: Path, small_model: str) -> None:
     save_zoom_artifact(str(tmp_path), small(), metrics={})
     with pytest.raises(ArtifactError, match="kind 'zoom'; expected format 1, kind classifier or encoder-decoder"):

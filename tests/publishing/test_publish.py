@@ -244,6 +244,7 @@ def test_a_killed_publish_is_one_commit_when_it_is_called_again(
     assert local.versions(kind) == 1
 
 
+@pytest.mark.long
 @KINDS
 def test_names_that_an_address_would_change_are_copied(local: Warehouse, kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "warehouse" / "delta" / "run #1 50% é?"

@@ -123,6 +123,7 @@ def test_few_files_of_pictures_are_held(run: str, small_model: str, held_files: 
     assert 1 < held_files.most <= 17  # a group, and the last one looked at
 
 
+@pytest.mark.long
 def test_what_cannot_be_shown(run: str, tmp_path: Path, small_model: str) -> None:
     with pytest.raises(StorageError, match="atlas-ray similar"):
         evaluate(run, embeddings=str(tmp_path / "nowhere"))

@@ -40,6 +40,7 @@ def question(model: Model, color: int) -> Question:
     return Question(np.full((1, 3, size, size), color, np.uint8))
 
 
+@pytest.mark.long
 def test_one_that_fails_takes_no_other_with_it(model: Model) -> None:
     found = model._answers_or_errors([question(model, color) for color in (0, 255, 100)])
     assert [isinstance(one, Answer) for one in found] == [True, False, True]

@@ -230,6 +230,7 @@ def test_every_loss_can_be_learned_from(normalization: str, kind: str, decoder: 
     assert len([*encoder.parameters(), *rest.parameters()]) == len(list(objective.parameters()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("normalization", ["vocabulary", "taxonomy"])
 @pytest.mark.parametrize("decoder", ["lstm", "transformer"])
 def test_evaluation_answers_what_an_exact_search_finds(normalization: str, decoder: str) -> None:

@@ -105,6 +105,7 @@ def test_synonyms_of_nothing_are_refused(text: str, reason: str, tmp_path: Path,
         read_synonyms(str(tmp_path / "synonyms"), garments)
 
 
+@pytest.mark.long
 def test_answers_are_the_softmax_of_scaled_similarities(model: str, encoder: str, garments: Taxonomy) -> None:
     artifact = load_artifact(model)
     assert (artifact.kind, artifact.modalities, artifact.taxonomy) == ("head", ("title",), garments)
@@ -149,6 +150,7 @@ def test_a_finished_model_is_left_alone(
     assert load_artifact(model).id == again
 
 
+@pytest.mark.long
 def test_a_prior_of_something_else_is_refused(model: str, encoder: str, garments: Taxonomy, tmp_path: Path) -> None:
     artifact = load_artifact(model)
     same = {"title": load_network(f"{model}/title")}
