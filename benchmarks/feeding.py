@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=20_000)
     parser.add_argument("--delay-ms", type=float, default=40.0)
     parser.add_argument("--kib", type=int, default=50)
-    parser.add_argument("--threads", type=int, nargs="+", default=[32])
+    parser.add_argument("--threads", type=int, nargs="+", default=[64])
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
