@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import boto3
 import hypothesis
 import pytest
+import torch
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
@@ -86,6 +87,15 @@ def test_data() -> Path:
     if not DATA:
         pytest.skip("ATLAS_RAY_TEST_DATA names no folder of real inputs")
     return Path(DATA).resolve()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks on a busy machine: threads that wait for each other cost more than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -21,16 +21,7 @@ from atlas_ray.prediction.sensitivity import sensitive_layers
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.parts import make_fused, make_text_artifact
 
-pytestmark = pytest.mark.long
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks on a busy machine: threads that wait for each other cost more than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,20 +21,11 @@ from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.parts import make_fused, picture
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_thread")]
 
 CPU = torch.device("cpu")
 INT8 = "openvino-int8"
 CONTENTS = [picture(number) for number in range(6)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks on a busy machine: threads that wait for each other cost more than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def encoder_of(uri: str) -> torch.nn.Module:

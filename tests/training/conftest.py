@@ -30,3 +30,13 @@ def described(catalog: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         pq.write_table(pa.Table.from_pylist(table, schema=schema), folder / name / "0.parquet")
     (folder / "taxonomy.json").write_bytes((Path(catalog) / "taxonomy.json").read_bytes())
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of a small sentence encoder."""
+    from tests.support.sentences import make_sentence_folder  # of the extra text, which other tests do without
+
+    folder = tmp_path_factory.mktemp("sentences") / "encoder"
+    make_sentence_folder(folder)
+    return str(folder)

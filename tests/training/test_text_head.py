@@ -22,19 +22,11 @@ from atlas_ray.scoring.vectors import open_vectors
 from atlas_ray.training.head import train_head
 from atlas_ray.training.settings import HeadTraining
 from tests.support.parts import rows
-from tests.support.sentences import make_sentence_folder
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("local_ray")
 FLOAT32 = PredictorConfig(precision="float32", batch_size=32)
 SMALL: dict[str, Any] = {"batch_size": 16, "epochs": 8}
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("sentences") / "encoder"
-    make_sentence_folder(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -23,17 +23,9 @@ from atlas_ray.training.zero_shot import (
     train_zero_shot,
 )
 from tests.support.parts import make_artifact
-from tests.support.sentences import make_sentence_folder
 
 pytest.importorskip("transformers")
 FLOAT32 = PredictorConfig(precision="float32", batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("sentences") / "encoder"
-    make_sentence_folder(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
