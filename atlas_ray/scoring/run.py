@@ -175,6 +175,7 @@ def _inputs(
         return table, [table], account
     if previous is not None:
         if (reason := previous.difference(job.identity)) is None:
+            connect()  # Ray's start is not the comparison's time
             started = time.time()
             carried = carry_over(previous, catalog, job.output, spec.texts, config.trust, config)
             job.seconds["compare"] = time.time() - started
