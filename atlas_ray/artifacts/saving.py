@@ -126,9 +126,17 @@ def new_encoder(model: EncoderNetwork | SentenceEncoder, tokens: TokenIndex | No
 
 
 def save_encoder(uri: str, network: Network) -> str:
-    """Write a bare encoder's artifact and return its content id."""
+    """Write a bare encoder's artifact and return its content id.
+
+    Raises:
+        ValueError: if inference has changed the network since it was loaded: its vectors would be told from those of
+            the encoder that it is a copy of.
+    """
     names = {"tokens_sha256": save_tokens(uri, network.tokens)} if network.tokens else {}
-    return _save(uri, network.model, names, {})
+    model_id = _save(uri, network.model, names, {})
+    if model_id != network.id:
+        raise ValueError(f"{uri}: the encoder has become {model_id}; it was loaded as {network.id}")
+    return model_id
 
 
 def save_zoom_artifact(uri: str, model: ZoomNetwork, *, metrics: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ logit of a path is the cosine similarity of both, times a scale.
 Dimensions: leaves; texts (of all leaves); width (of a vector).
 """
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -219,7 +220,8 @@ def mean_vectors(encoder: Network, texts: Sequence[Iterable[str]]) -> Array:
     """
     field = encoder.modalities[0]
     distinct = list(dict.fromkeys(text for leaf in texts for text in leaf))
-    vectors, refused = Embedder(encoder).embed([None] * len(distinct), {field: distinct})
+    asked = replace(encoder, model=copy.deepcopy(encoder.model))  # inference changes a network, and this one is saved
+    vectors, refused = Embedder(asked).embed([None] * len(distinct), {field: distinct})
     if refused:
         raise ArtifactError(f"the encoder makes no vector of {distinct[next(iter(refused))]!r}: a number is not finite")
     number = {text: place for place, text in enumerate(distinct)}

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from atlas_ray.artifacts import load_artifact, load_network, read_sentence_encoder
+from atlas_ray.artifacts import load_artifact, load_network, read_sentence_encoder, save_encoder
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, ConfigError, OutputError
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
@@ -118,6 +119,22 @@ def test_answers_are_the_softmax_of_scaled_similarities(model: str, encoder: str
     assert found["probability"].to_pylist()[:2] == pytest.approx(posterior.max(1).tolist(), abs=1e-3)
     best = [list(garments.leaves[place]) for place in posterior.argmax(1)]
     assert found["category_path"].to_pylist()[:2] == best
+
+
+def test_vectors_in_bfloat16_leave_the_encoder_as_it_was(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atlas_ray.prediction.vectors.choose_dtype", lambda *_: torch.bfloat16)
+    network = read_sentence_encoder(encoder, "title")
+    mean_vectors(network, [("Men Shoes",), ("Toys",)])
+    assert {value.dtype for value in network.model.state_dict().values() if value.is_floating_point()} == {
+        torch.float32
+    }
+
+
+def test_an_encoder_that_inference_has_changed_is_not_saved(encoder: str, tmp_path: Path) -> None:
+    network = read_sentence_encoder(encoder, "title")
+    network.model.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=f"it was loaded as {network.id}"):
+        save_encoder(str(tmp_path / "copy"), network)
 
 
 def test_the_scale_is_that_of_all_pairs() -> None:
