@@ -30,9 +30,10 @@ test-fast: $(READY)  ## run the tests that take less than half a second each
 	  -m "not ray and not s3 and not browser and not cluster and not slow and not long"
 
 # Two at a time: most of a test's time is spent on waiting for a Ray to start. A file's tests stay together, for they
-# share what is slow to make: a trained model, an endpoint. The slow ones measure, and run alone.
+# share what is slow to make: a trained model, an endpoint. The slow ones measure, and run alone. A process that dies
+# ends the run: with another in its place the others would wait for the rest of its tests for ever.
 test: check browser azurite  ## check, then run all tests but the slow ones
-	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --max-worker-restart 0 --dist loadscope --no-loadscope-reorder
 
 test-all: check browser azurite  ## check, then run all tests
 	$(BIN)/pytest -m ""
