@@ -175,3 +175,24 @@ def test_openvino_sends_no_statistics() -> None:
     )
     code += "import openvino.tools.ovc\nassert sys.modules['openvino_telemetry'] is None"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_a_signal_finds_its_stack(small_model: str) -> None:
+    """A process whose compiled encoders go in the order in which they came still ends as it is told."""
+    code = f"""
+import gc, os, signal
+from atlas_ray.artifacts import load_artifact
+from atlas_ray.prediction.engines import run_encoder
+
+encoder = load_artifact({small_model!r}).model.encoder.requires_grad_(False)
+first = run_encoder("openvino", encoder, 32, {{}})
+second = run_encoder("openvino", encoder, 32, {{}})
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGTERM, lambda number, frame: os._exit(7))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-W", "ignore", "-c", code], capture_output=True)
+    assert done.returncode == 7, done.stderr.decode()

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import importlib
 import io
 import math
@@ -59,6 +60,7 @@ def quantize(encoder: nn.Module, pictures: Tensor, kept: Collection[str]) -> Fil
         pictures: Pictures to measure the range of each layer's input on, (count, 3, size, size) uint8.
         kept: Names of layers that keep their precision.
     """
+    _core()
     model = _convert(encoder, pictures.shape[-1])
     nncf = _imported("nncf")
     nncf.set_log_level("ERROR")
@@ -118,8 +120,17 @@ def _imported(name: str) -> Any:
     return importlib.import_module(name)
 
 
+@functools.cache
 def _core() -> Any:
-    return _imported("openvino").Core()
+    """Return the one core of the process, with its plug-in for CPUs.
+
+    The plug-in gives its thread a stack for signals, and takes it back when its core goes. With cores that go in
+    another order than they came, the thread is left with a stack that is gone, and the next signal ends the process.
+    So this one comes before those that NNCF makes, and stays.
+    """
+    core = _imported("openvino").Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plug-in
+    return core
 
 
 def _convert(encoder: nn.Module, image_size_px: int) -> Any:
