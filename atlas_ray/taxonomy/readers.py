@@ -20,7 +20,9 @@ Lines = Iterator[tuple[int, CategoryPath, str]]
 BUILT_IN = {"atlas-52": "atlas-52.csv"}
 GOOGLE_HEADER = re.compile(r"#\s*Google_Product_Taxonomy_Version:\s*(\S+)")
 SHOPIFY_HEADER = re.compile(r"#\s*Shopify Product Taxonomy - Categories:\s*(\S+)")
-COLUMNS = ("level_1", "level_2", "category_path", "id", "parent_id", "name", *(f"level_{n}" for n in range(3, 33)))
+PATHS = ("category_path", "path", "category", "full_path")
+"""The columns that a path may stand in; the first counts before all others of a CSV, the rest if nothing else does."""
+COLUMNS = ("level_1", "level_2", *PATHS, "id", "parent_id", "name", *(f"level_{n}" for n in range(3, 33)))
 """Accepted column names of a CSV of levels, of paths, or of nodes."""
 NO_PARENT = ("", "0", "null", "NULL", "None")
 """Values that mean that a category has no parent, unless they are ids themselves."""
@@ -48,7 +50,7 @@ def read_taxonomy(source: str, *, name: str | None = None) -> Taxonomy:
     """Read a taxonomy from a file, or one that ships with the package by its name (`atlas-52`).
 
     The kind is told from the content: this project's `taxonomy.json`, an Atlas catalogue JSON, a
-    CSV (columns `level_1, level_2, ...`, or `category_path`, or `id, parent_id, name`), Google's
+    CSV (columns `level_1, level_2, ...`, or one of `PATHS`, or `id, parent_id, name`), Google's
     and Shopify's published text files, or plain text with a path a line. Of a plain text most lines have
     a `>`, or it is taken for something else and refused; a tree of one level is a CSV.
 
@@ -216,32 +218,33 @@ def _read_csv(text: str, source: str) -> Lines:
     columns = list(map(column_key, table.header))
     numbers = {int(found[1]): index for index, column in enumerate(columns) if (found := LEVEL.fullmatch(column))}
     levels = [numbers[number] for number in sorted(numbers)]
+    id_at = columns.index("id") if "id" in columns else None
     if levels:
         take = _level_columns(levels)
-    elif "categorypath" in columns:
-        return _path_column(table, columns.index("categorypath"), source)
-    elif {"id", "parentid", "name"} <= set(columns):
+    elif column_key(PATHS[0]) not in columns and {"id", "parentid", "name"} <= set(columns):
         return _adjacency(table, columns.index("id"), columns.index("parentid"), columns.index("name"))
+    elif named := [key for key in map(column_key, PATHS) if key in columns]:
+        return _path_column(table, columns.index(named[0]), id_at, source)
     else:
         raise TaxonomyError(
             f"{source}, line {table.header_lines}: the columns are {table.header[:8]}; expected level_1, level_2, ... "
             "or category_path or id, parent_id, name"
         )
-    return _paths(table, take)
+    return _paths(table, take, id_at)
 
 
-def _path_column(table: Delimited, at: int, source: str) -> Lines:
+def _path_column(table: Delimited, at: int, id_at: int | None, source: str) -> Lines:
     """Read paths of one column; what another separator stands between would be a tree of one level, and is refused."""
-    rows = [(line, cells[at]) for line, cells in _cells(table)]
-    written = [path for _, path in rows]
+    rows = [(line, cells[at], _id(cells, id_at)) for line, cells in _cells(table)]
+    written = [path for _, path, _ in rows]
     if written and not any(">" in path for path in written) and (mark := _other_separator(written)) not in ("", ","):
         raise TaxonomyError(
             f"{source}: the names of its paths seem to stand between {mark!r}, where '>' is expected; write "
             "'Top > ... > Leaf', or a column for each level: level_1, level_2, ..."
         )
-    for line, path in rows:
+    for line, path, node_id in rows:
         try:
-            yield line, parse_path(plain_text(path)), ""
+            yield line, parse_path(plain_text(path)), node_id
         except TaxonomyError as error:
             raise _LineError(line, str(error)) from None
 
@@ -251,12 +254,16 @@ def _other_separator(paths: list[str]) -> str:
     return next((m for m in OTHER_SEPARATORS if sum(m in path[1:-1] for path in paths) >= 0.8 * len(paths)), "")
 
 
-def _paths(table: Delimited, take: Callable[[list[str]], CategoryPath]) -> Lines:
+def _paths(table: Delimited, take: Callable[[list[str]], CategoryPath], id_at: int | None) -> Lines:
     for line, cells in _cells(table):
         try:
-            yield line, take(cells), ""
+            yield line, take(cells), _id(cells, id_at)
         except TaxonomyError as error:
             raise _LineError(line, str(error)) from None
+
+
+def _id(cells: list[str], at: int | None) -> str:
+    return "" if at is None else cells[at].strip()
 
 
 def _cells(table: Delimited) -> Iterator[tuple[int, list[str]]]:

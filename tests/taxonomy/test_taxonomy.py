@@ -91,6 +91,8 @@ GOOD = {
     "parents of a shop.csv": "id,parent_id,name\n5,0,A\n6,5,B\n7,5,C\n8,NULL,D\n",
     "entities.txt": "A &gt; B\nA &amp;gt; C\nD\n",
     "paths.csv": "category_path\nA > B\nA > C\nD\n",
+    "a path by another name.csv": "Path,id,images\nA > B,7,1\nA > C,8,2\nD,9,3\n",
+    "nodes with what their path is elsewhere.csv": "id,parent_id,name,path\n3,1,C,a/c\n1,,A,a\n2,1,B,a/b\n4,,D,d\n",
     "adjacency.csv": "id,parent_id,name\n3,1,C\n1,,A\n2,1,B\n4,,D\n",
     "paths.txt": "A > B\nA > C\nD\n",
     "google.txt": "# Google_Product_Taxonomy_Version: 2021-09-21\n1 - A\n2 - A > B\n3 - A > C\n9 - D\n",
@@ -315,6 +317,13 @@ def test_ids_are_kept_beside_the_paths(tmp_path: Path, name: str, ids: str) -> N
     assert Taxonomy.from_json(taxonomy.to_json(), source="memory").ids == taxonomy.ids
     assert ("ids" in json.loads(taxonomy.to_json())) == bool(ids)
     assert set(taxonomy.within(("A", "B")).ids.values()) <= {("A",), ("A", "B")}
+
+
+@pytest.mark.parametrize("text", ["id;Full Path\n7;A > B\n;A > C\nx1; D \n", "level_1,level_2,ID\nA,B,7\n,C,\nD,,x1\n"])
+def test_a_column_of_ids_beside_a_path(tmp_path: Path, text: str) -> None:
+    assert read_taxonomy(write(tmp_path, "a.csv", text)).ids == {"7": ("A", "B"), "x1": ("D",)}
+    with pytest.raises(TaxonomyError, match="line 4: the id '7' stands already in line 2"):
+        read_taxonomy(write(tmp_path, "a.csv", text.replace("x1", "7")))
 
 
 def test_the_tree_is_drawn() -> None:
