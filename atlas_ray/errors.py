@@ -69,7 +69,10 @@ CODES: dict[str, tuple[tuple[str, ...], str]] = {
     "too_small": (("decode", "fetch", "train", "serve"), "Both sides of the picture are shorter than the limit."),
     "truncated": (("decode", "fetch", "train", "crawl", "serve"), "The file or the page ends too early."),
     "unavailable": (("serve",), "The model does not answer; ask again."),
-    "unknown_category": (("import", "relabel", "serve"), "The taxonomy has no such path, or it is no leaf."),
+    "unknown_category": (
+        ("import", "relabel", "serve"),
+        "The taxonomy has no such path, or for relabel it is no leaf.",
+    ),
     "unknown_model": (("serve",), "The endpoint has no model of this name."),
     "unknown_product": (("select", "relabel"), "The catalogue has no product of this id."),
     "unreachable": (("fetch", "train", "crawl", "serve"), "The connection failed or broke off."),

@@ -68,7 +68,7 @@ class ImportConfig(Settings):
     """Further columns of the source that go into the attributes of its products."""
     image_base: str = setting("folder that relative picture names are below; by default the source's own", "")
     taxonomy: Taxonomy | None = None
-    """The taxonomy; labels outside it are quarantined. Without one, a taxonomy is made from the labels."""
+    """The taxonomy; labels that are none of its nodes are quarantined. Without one, it is made from the labels."""
     split: str | None = setting(
         "train/val/test shares of labelled products that have no split yet; by default 65/5/30, or those of --previous",
         None,
@@ -171,7 +171,7 @@ class ImportReport:
     few: list[tuple[CategoryPath, int]] = field(default_factory=list)
     """Leaves with under 20 products, fewest first."""
     not_leaves: list[tuple[CategoryPath, int]] = field(default_factory=list)
-    """Labels that are inner nodes of the taxonomy made from all labels."""
+    """Labels above the leaves of the taxonomy, most products first."""
 
 
 @dataclass
@@ -419,7 +419,8 @@ def _finish(config: ImportConfig, report: ImportReport, rule: SplitRule, source:
         document = report.taxonomy.to_json().encode()
         storage.write_bytes(storage.join(report.output, "taxonomy.json"), document)
         leaves = report.taxonomy.leaf_set
-        report.not_leaves = [(path, count) for path, count in labels.items() if path not in leaves]
+        above = [(path, count) for path, count in labels.items() if path not in leaves]
+        report.not_leaves = sorted(above, key=lambda item: -item[1])
         counts = [(path, labels[path]) for path in report.taxonomy.leaves if labels[path] < FEW_PRODUCTS]
         report.few = sorted(counts, key=lambda item: item[1])
     fields = {

@@ -109,7 +109,7 @@ class RowReader:
     columns: Columns = field(default_factory=lambda: Columns({}))
     """The mapping from columns to fields."""
     taxonomy: Taxonomy | None = None
-    """The taxonomy; labels outside it are refused."""
+    """The taxonomy; labels that are none of its nodes are refused."""
     store: str | None = None
     """The store of rows without a store."""
     separators: Mapping[str, str] = field(default_factory=dict)
@@ -351,7 +351,7 @@ class RowReader:
             self.unsure.count += count
 
     def read_category(self, value: Any) -> Category:
-        """Return the category paths of a cell; of several that are no leaf of the taxonomy the others are taken.
+        """Return the category paths of a cell; of several those that are leaves of the taxonomy, if any is.
 
         Raises:
             RowError: bad_value, bad_encoding, bad_category_path or unknown_category.
@@ -374,23 +374,26 @@ class RowReader:
         return Category(paths, left_out, unsure)
 
     def _paths(self, value: Any) -> tuple[tuple[CategoryPath, ...], tuple[str, ...]]:
-        """Return the paths that a cell, or an id of the taxonomy, stands for, and those that are no leaf of it."""
+        """Return the paths that a cell, or an id of the taxonomy, stands for, and those that are left out.
+
+        Those above the leaves say less than leaves beside them, and are left out then.
+        """
         if self.taxonomy and isinstance(value, str | int) and str(value).strip() in self.taxonomy.ids:
             value = list(self.taxonomy.ids[str(value).strip()])
         read = partial(split_paths, value, self.separators.get("category_path", DEFAULT), "category path")
         paths = read(self.category_separator)
         if self.taxonomy is None:
             return paths, ()
-        leaves = self.taxonomy.leaf_set
-        if len(paths) > 1 and len(whole := read()) == 1 and whole[0] in leaves:
+        leaves, nodes = self.taxonomy.leaf_positions, self.taxonomy.label_positions
+        if len(paths) > 1 and len(whole := read()) == 1 and whole[0] in nodes:
             return whole, ()
-        known = tuple(path for path in paths if path in leaves)
+        known = tuple(path for path in paths if path in leaves) or tuple(path for path in paths if path in nodes)
         if paths and not known:
             raise RowError(
                 "unknown_category",
-                f"{format_path(paths[0])!r} is no leaf of the taxonomy {self.taxonomy.name!r}",
+                f"{format_path(paths[0])!r} is not in the taxonomy {self.taxonomy.name!r}",
             )
-        return known, tuple(format_path(path) for path in paths if path not in leaves)
+        return known, tuple(format_path(path) for path in paths if path not in known)
 
 
 def attribute_text(value: Any, name: str) -> str | None:

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"model {report.model_id} in {report.output}")
     if refused := report.metrics["refused_examples"]:
         print(f"{refused:.0f} {config.examples} could not be used; see {report.output}/quarantine")
-    _print_left_out(report.metrics)
+    print_labels(report.metrics, config.examples)
     print_best(report, config.examples)
     return EXIT_OK
 
@@ -70,10 +70,19 @@ def print_best(report: "TrainReport", examples: str) -> None:
     )
 
 
-def _print_left_out(metrics: Mapping[str, Any]) -> None:
+def print_labels(metrics: Mapping[str, Any], examples: str) -> None:
+    """Print how many examples are labelled above the leaf, and which labels could not be learned.
+
+    Args:
+        metrics: The metrics of a training.
+        examples: What it learned from, in the plural.
+    """
+    if above := metrics.get("examples_above_leaf"):
+        print(f"{above} {examples} are labelled above the leaf; any leaf below their label is right for them")
     if count := metrics.get("products_without_a_leaf"):
         label, most = next(iter(metrics["without_a_leaf"].items()))
+        node = "leaf" if "val_micro_f1" in metrics else "node"
         print(
-            f"left out of training: {count} products of {metrics['labels_without_a_leaf']} labels that are no leaf "
+            f"left out of training: {count} products of {metrics['labels_without_a_leaf']} labels that are no {node} "
             f"of the taxonomy, such as {label!r} ({most}); give them a leaf's path with `atlas-ray relabel`"
         )

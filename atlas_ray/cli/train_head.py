@@ -3,7 +3,7 @@
 import argparse
 
 from atlas_ray.cli.command import EXIT_OK
-from atlas_ray.cli.train import flags, print_best, training_of
+from atlas_ray.cli.train import flags, print_best, print_labels, training_of
 
 __all__ = ["flags", "run"]
 
@@ -18,6 +18,7 @@ def run(options: argparse.Namespace) -> int:
     if report.already_done:
         print(f"{report.output} holds this run, finished; nothing to do (--fresh trains it anew)")
     print(f"model {report.model_id} in {report.output}")
+    print_labels(report.metrics, config.examples)
     print_best(report, config.examples)
     if calibration := report.metrics.get("calibration"):
         print(

@@ -10,7 +10,7 @@ from atlas_ray.taxonomy import Trie
 
 
 class TrieTensors:
-    """A trie on a device. N nodes, I inner nodes, L leaves, C the most children of a node.
+    """A trie on a device. N nodes, I inner nodes, L leaves, P labels, C the most children of a node.
 
     Attributes:
         trie: What was compiled.
@@ -18,6 +18,9 @@ class TrieTensors:
         leaf: (N,) each node's position among the leaves, -1 for an inner node.
         ancestors: (L, depth) the nodes on the way to each leaf; -1 past its end.
         leaf_length: (L,) the level of each leaf.
+        label_paths: (P, depth) the nodes on the way to each label (`Taxonomy.label_positions`); its first rows are
+            `ancestors`.
+        label_length: (P,) the level of each label.
     """
 
     def __init__(self, trie: Trie, device: torch.device | str = "cpu") -> None:
@@ -25,14 +28,21 @@ class TrieTensors:
         self.device = torch.device(device)
         self.token = torch.from_numpy(trie.token).to(device)
         self.leaf = torch.from_numpy(trie.leaf).to(device)
-        self.leaf_length = torch.from_numpy(trie.level[trie.leaf_node]).to(device)
-        ancestors = np.full((len(trie.leaves), trie.depth), -1)
-        at = trie.leaf_node
+        self.label_length = torch.from_numpy(trie.level[trie.label_node]).to(device)
+        self.leaf_length = self.label_length[: len(trie.leaves)]
+        paths = np.full((len(trie.label_node), trie.depth), -1)
+        at = trie.label_node
         while (at > 0).any():
             above = at > 0
-            ancestors[above, trie.level[at[above]] - 1] = at[above]
+            paths[above, trie.level[at[above]] - 1] = at[above]
             at = np.where(above, trie.parent[at], 0)
-        self.ancestors = torch.from_numpy(ancestors).to(device)
+        self.label_paths = torch.from_numpy(paths).to(device)
+        self.ancestors = self.label_paths[: len(trie.leaves)]
+
+    def is_below(self, leaf: Tensor, label: Tensor) -> Tensor:
+        """Return whether leaves are at or below the nodes of labels, bool; positions of both, which broadcast."""
+        level = self.label_length[label] - 1
+        return self.label_paths[leaf, level] == self.label_paths[label, level]
 
     @cached_property
     def children(self) -> Tensor:

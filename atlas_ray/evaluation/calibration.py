@@ -63,7 +63,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated | C
     artifact = load_artifact(model, target=None)
     if artifact.labels is not None:
         return choose_thresholds(model, artifact, catalog, split)
-    labels = artifact.taxonomy.leaf_positions
+    labels = artifact.taxonomy.label_positions
     labelled = f"the catalogue {catalog}, split {split!r},"
     note = match_labels(
         count_labels(catalog, split), artifact.taxonomy, labelled=labelled, predicted=f"the model {model}"
@@ -101,14 +101,15 @@ class CalibrationActor:
     """An actor that runs the model over blocks of products, as a scoring run does."""
 
     def __init__(self, model: str, labels: dict[CategoryPath, int], threads: int) -> None:
-        settings = PredictorConfig(top_k=min(len(labels), MAX_PATHS))
         artifact = load_artifact(model)
+        leaves = artifact.taxonomy.leaf_positions
+        settings = PredictorConfig(top_k=min(len(leaves), MAX_PATHS))
         if threads:
             torch.set_num_threads(threads)
         self._predictor = PathPredictor(artifact, settings)
         self._labels = labels
         # The answers of a search are in the trie's order of leaves.
-        order = [labels[path] for path in self._predictor.scope.tree.trie.leaves]
+        order = [leaves[path] for path in self._predictor.scope.tree.trie.leaves]
         self._position = np.array([*order, -1])
         size = self._predictor.image_size_px
         sample = Products(
@@ -118,7 +119,7 @@ class CalibrationActor:
         """Number of leaves that are kept, the best ones or a beam's, and one column for those left out."""
         is_beam = self._width <= settings.top_k
         # The mass that a beam leaves out is one number in a scoring run, too.
-        self._left_out = 1 if is_beam else max(len(labels) - settings.top_k, 1)
+        self._left_out = 1 if is_beam else max(len(leaves) - settings.top_k, 1)
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """Return rows for `PictureScores.of`, without products that have none of the modalities."""

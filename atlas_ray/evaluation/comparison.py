@@ -17,7 +17,7 @@ from atlas_ray.errors import tell
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics.paired import PairedAccuracy, paired_accuracy
-from atlas_ray.runs.leaves import find_leaves
+from atlas_ray.runs.leaves import find_leaves, judged_paths, path_lengths
 from atlas_ray.runs.scored import ScoredRun, open_scored
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
@@ -99,6 +99,8 @@ COUNTED = pa.schema(
     ]
 )
 """Sums over products of the same split, change and paths; a path is one string."""
+NO_KEYS = pa.array([], pa.string())
+"""No nodes, as `ScoredRun.above_leaves` names them."""
 COMPARED = pa.schema([("product_id", pa.string()), *(CHANGED.field(n) for n in CARRIED), *COUNTED])
 """A row for a product that changed, or, with null in `product_id`, for all of a block that stayed on one path."""
 
@@ -141,7 +143,10 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     connect()
     tables = [(run.products, kind) for kind, run in enumerate(runs)]
     own_labels = runs[BEFORE].identity.get("taxonomy_id") != runs[AFTER].identity.get("taxonomy_id")
-    joined = by_product(tables, JOINED, total, functools.partial(compare_block, own_labels=own_labels))
+    compare_rows = functools.partial(
+        compare_block, own_labels=own_labels, above_leaves=[run.above_leaves for run in runs]
+    )
+    joined = by_product(tables, JOINED, total, compare_rows)
     counts = COUNTED.empty_table()
     with (
         ProgressDisplay("comparing", "rows", total=total) as display,
@@ -157,12 +162,16 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     return _compared(output, runs[BEFORE], runs[AFTER], counts, notes)
 
 
-def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
+def compare_block(
+    table: pa.Table, *, own_labels: bool = False, above_leaves: Sequence[pa.Array] = (NO_KEYS, NO_KEYS)
+) -> pa.Table:
     """Turn all rows of some products, of both runs, into rows of products that changed and sums of those that did not.
 
     Args:
         table: Rows of `JOINED`.
         own_labels: Whether each run is judged by its own labels.
+        above_leaves: The nodes above the leaves of each run (`ScoredRun.above_leaves`). A leaf below one is right if
+            that is the label.
 
     Returns:
         Rows of `COMPARED`.
@@ -181,14 +190,15 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
     labels = [side["true_category_path"] for side in (before, after)]
     truth = pc.if_else(labels[AFTER].is_valid(), labels[AFTER], labels[BEFORE])
     own_keys = [path_keys(label) for label in labels]
-    judges = own_keys if own_labels else [path_keys(truth)] * 2
-    known = [in_before & in_after & judge.is_valid().to_numpy() for judge in judges]
+    judges = labels if own_labels else [truth] * 2
+    known = [in_before & in_after & (path_lengths(judge) > 0) for judge in judges]
     split = pc.coalesce(after["split"], before["split"])
     fitted = _true(before["fitted"]) | _true(after["fitted"])
     fitted &= _true(pc.not_equal(split.fill_null("none"), "train")) & known[BEFORE] & known[AFTER]
     labelled = known[BEFORE] & known[AFTER] & ~fitted
     right = [
-        labelled & _true(pc.equal(side["leaf"], judge)) for side, judge in zip((before, after), judges, strict=True)
+        labelled & _right(leaves.paths.take(or_null(rows)), judge.combine_chunks(), above)
+        for rows, judge, above in zip(at, judges, above_leaves, strict=True)
     ]
     stayed = _true(pc.equal(*(side["leaf"].fill_null("") for side in (before, after))))
     change = np.select([~in_after, ~in_before, stayed], [ONLY_BEFORE, ONLY_AFTER, SAME], MOVED)
@@ -218,6 +228,14 @@ def compare_block(table: pa.Table, *, own_labels: bool = False) -> pa.Table:
     same = pa.array(change == SAME)
     together = _summed(each.filter(same).select(COUNTED.names))
     return pa.concat_tables([each.filter(pc.invert(same)).cast(COMPARED), together], promote_options="default")
+
+
+def _right(paths: pa.Array, labels: pa.Array, above_leaves: pa.Array) -> Any:
+    """Return whether leaves are those of the labels, or below them, (rows,) bool."""
+    keys = path_keys(labels)
+    above = pc.is_in(keys, above_leaves).to_numpy(zero_copy_only=False)
+    judged = path_keys(judged_paths(paths, labels, above))
+    return pc.equal(judged, keys).fill_null(False).to_numpy(zero_copy_only=False)
 
 
 def _true(column: pa.ChunkedArray) -> Any:

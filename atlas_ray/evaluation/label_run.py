@@ -19,7 +19,7 @@ from atlas_ray.io.lease import holding
 from atlas_ray.metrics.labels import MicroF1
 from atlas_ray.runs.scored import PREDICTED, ScoredRun, open_scored
 from atlas_ray.runs.tally import ALL, TRAIN
-from atlas_ray.runtime.tables import leaf_pairs
+from atlas_ray.runtime.tables import label_pairs
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, read_taxonomy
 from atlas_ray.taxonomy.labels import united
 
@@ -169,7 +169,7 @@ def true_labels(first: pa.ChunkedArray, several: pa.ChunkedArray, space: LabelSp
     paths = {
         name: column.take(pa.array(known)) for name, column in (("category_path", first), ("category_paths", several))
     }
-    row, leaf = leaf_pairs(pa.table(paths), space.taxonomy.leaf_positions, several=True)
+    row, leaf = label_pairs(pa.table(paths), space.taxonomy.leaf_positions, several=True)
     rows, start = np.unique(row, return_index=True)
     has, labelled = np.zeros((len(first), len(space)), bool), np.zeros(len(first), bool)
     has[known[rows]] = united(space.of_leaves, leaf, start)

@@ -56,7 +56,9 @@ def choose_thresholds(model: str, artifact: Artifact, catalog: str, split: str) 
     """
     assert artifact.labels is not None
     labelled, predicted = f"the catalogue {catalog}, split {split!r},", f"the model {model}"
-    note = match_labels(count_labels(catalog, split), artifact.taxonomy, labelled=labelled, predicted=predicted)
+    note = match_labels(
+        count_labels(catalog, split), artifact.taxonomy, labelled=labelled, predicted=predicted, leaves_only=True
+    )
     if note:
         tell(note)
     try:

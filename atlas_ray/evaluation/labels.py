@@ -117,7 +117,11 @@ def evaluate_labels(
     modalities = LabelModels(artifacts, device="cpu").modalities  # fails here, not in a worker
     labelled = f"the catalogue {catalog}, split {split!r},"
     note = match_labels(
-        count_labels(catalog, split), first.taxonomy, labelled=labelled, predicted=f"the model {uris[0]}"
+        count_labels(catalog, split),
+        first.taxonomy,
+        labelled=labelled,
+        predicted=f"the model {uris[0]}",
+        leaves_only=True,
     )
     if note:
         tell(note)

@@ -114,7 +114,8 @@ def evaluate(
     """Measure a scoring run, for each split and for all labelled products together.
 
     Products that the model was fitted on are measured only in the split train; in others they are counted, listed and
-    left out. Writes `evaluation/report.html`, `evaluation/metrics.json` and the `TABLES` into the output, `LEFT_OUT`
+    left out. If a product's label is above the leaf, any leaf below it is right: the answer is judged at the level of
+    the label. Writes `evaluation/report.html`, `evaluation/metrics.json` and the `TABLES` into the output, `LEFT_OUT`
     if products are left out, and `NEW_PATHS` with a model that spells paths.
 
     Args:
@@ -183,7 +184,7 @@ def _left_out(tallies: Tallies, split: str) -> int:
 
 
 def _seen(tallies: Tallies, folder: str) -> list[str]:
-    """Return sentences about the products that the model was trained on."""
+    """Return sentences about the products that the model was trained on, and about labels above the leaf."""
     notes = []
     for split, count in tallies.left_out.items():
         where = "without a split" if split == "none" else f"of the split {split!r}"
@@ -192,6 +193,11 @@ def _seen(tallies: Tallies, folder: str) -> list[str]:
             f"{folder}/{FITTED}.parquet lists them"
         )
     headline = tallies.by_split[tallies.headline]
+    if headline.above:
+        notes.append(
+            f"{headline.above} of the {headline.pairs.total()} products of the headline are labelled above the leaf; "
+            "each is judged at the level of its label"
+        )
     if headline.fitted:
         notes.append(
             f"the model was fitted on {headline.fitted} of the {headline.pairs.total()} products of the headline"
@@ -218,6 +224,7 @@ def _measured(tally: Tally) -> PathMetrics:
         precision=tally.held / max(tally.answered, 1),
         intervals=intervals(tally.pairs),
         fitted=tally.fitted,
+        labelled_above=tally.above,
     )
 
 

@@ -81,7 +81,8 @@ def fit_temperature(log_p: Array, label: Array, product: Array | None = None, *,
 
     Args:
         log_p: (pictures, leaves) log-probabilities; -inf for leaves that a search did not find.
-        label: (pictures,) the column of the right leaf, -1 if it was not found.
+        label: (pictures,) the column of the right leaf, -1 if it was not found; or (pictures, right) the columns of all
+            leaves of which one is right, whose probabilities are summed.
         product: (pictures,) the number of the product, from 0; None if each picture is a product.
             Products say nothing of whose right leaf no picture has a probability above 0.
         left_out: As in `tempered`.
@@ -90,17 +91,20 @@ def fit_temperature(log_p: Array, label: Array, product: Array | None = None, *,
     from scipy.special import logsumexp
 
     product = np.arange(len(label)) if product is None else product
-    known = label >= 0
-    known[known] = np.isfinite(log_p[known, label[known]])  # one that underflowed would outweigh all others
+    label = label[:, None] if label.ndim == 1 else label
+    # A probability that underflowed would outweigh all others.
+    right = (label >= 0) & np.isfinite(np.take_along_axis(log_p, label, 1))
+    known = right.any(1)
     pictures = np.bincount(product)
-    log_p, label, product = log_p[known].astype(np.float64), label[known], product[known]
+    log_p, label, right, product = log_p[known].astype(np.float64), label[known], right[known], product[known]
     if not len(label):
         return 1.0
     products = np.unique(product)
 
     def loss(log_temperature: float) -> float:
         scaled = _scaled(log_p, np.exp(log_temperature), left_out)
-        chosen = scaled[np.arange(len(label)), label] - logsumexp(scaled, axis=1)
+        wanted = np.where(right, np.take_along_axis(scaled, label, 1), -np.inf)
+        chosen = logsumexp(wanted, axis=1) - logsumexp(scaled, axis=1)
         total = np.full(len(pictures), -np.inf)
         np.logaddexp.at(total, product, chosen)
         return float((np.log(pictures[products]) - total[products]).mean())

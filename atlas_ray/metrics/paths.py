@@ -70,6 +70,8 @@ class PathMetrics:
     """95% bootstrap intervals of `exact`, `hierarchical_f1`, `macro_f1`, `level_1` and so on."""
     fitted: int = 0
     """The number of products that the model was fitted on, which prove nothing."""
+    labelled_above: int = 0
+    """The number of products whose label is above the leaf, which are judged at its level in all figures."""
     left_out: int = 0
     """Labelled products that are in no figure, since the model was fitted on them though they are not in train."""
 

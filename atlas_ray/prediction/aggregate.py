@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atlas_ray.arrays import Array, Booleans, first_of_each
+from atlas_ray.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,24 @@ def path_nodes(paths: Sequence[tuple[str, ...]]) -> Array:
     for row, path in enumerate(paths):
         nodes[row, : len(path)] = [numbers.setdefault(path[:level], len(numbers)) for level in range(1, len(path) + 1)]
     return nodes
+
+
+def label_nodes(taxonomy: Taxonomy) -> Array:
+    """Return `path_nodes` of a taxonomy's labels, the leaves first (`Taxonomy.label_positions`)."""
+    return path_nodes(tuple(taxonomy.label_positions))
+
+
+def is_below(nodes: Array, leaf: Array, label: Array) -> Booleans:
+    """Return whether leaves are at or below the nodes of labels; positions of both, which broadcast.
+
+    Args:
+        nodes: The result of `label_nodes`.
+        leaf: -1 for none, which is below nothing.
+        label: Positions of labels.
+    """
+    level = (nodes[label] >= 0).sum(-1) - 1
+    below: Booleans = nodes[leaf, level] == nodes[label, level]
+    return below
 
 
 def has_a_say(product: Array, seen: Array) -> Booleans:

@@ -10,7 +10,7 @@ from atlas_ray.arrays import Integers
 from atlas_ray.decoding import Posterior
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, doubt_of, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
-from atlas_ray.prediction.aggregate import ListedPaths, has_a_say, path_nodes
+from atlas_ray.prediction.aggregate import ListedPaths, has_a_say, is_below, label_nodes
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.taxonomy import Taxonomy
 
@@ -48,7 +48,7 @@ def fit_answers(rows: dict[str, Any], taxonomy: Taxonomy, *, temperature: float 
         taxonomy: The taxonomy of the answers.
         temperature: The one that the answers were made with.
     """
-    scores = PictureScores.of(rows)
+    scores = PictureScores.of(rows, taxonomy)
     factor = fit_temperature(scores.log_p, scores.place, scores.product, left_out=scores.left_out)
     before, after = (scores.answers(taxonomy, change) for change in (1.0, factor))
     errors = [answers.reliability.expected_error for answers in (before, after)]
@@ -62,7 +62,7 @@ def fit_answers(rows: dict[str, Any], taxonomy: Taxonomy, *, temperature: float 
         "bins": [asdict(bin_) for bin_ in after.reliability.bins],
         "decisions": [asdict(decision) for decision in after.decisions(taxonomy)],
     }
-    right = int((after.best == after.label).sum())
+    right = int(after.right.sum())
     doubt = doubt_of((fitted, factor), right=right, answers=products)
     return FittedTemperature(fitted, products, errors[0], errors[1], doubt, metrics)
 
@@ -96,26 +96,30 @@ class Answers:
     best: Any
     """(products,) position of the leaf."""
     probability: Any
-    """(products,) probability of the leaf."""
+    """(products,) probability of the leaf, or for a label above it of its node at that level."""
     levels: Any
     """(products, depth) probability of each of its prefixes."""
     label: Any
-    """(products,) position of the right leaf."""
+    """(products,) position of the right label (`Taxonomy.label_positions`)."""
+    right: Any
+    """(products,) whether the leaf is at or below the label."""
 
     @property
     def reliability(self) -> Reliability:
-        """The probabilities of the leaves, and whether they are right."""
+        """The probabilities of the answers, and whether they are right."""
         reliability = Reliability()
-        reliability.add(self.probability, self.best == self.label)
+        reliability.add(self.probability, self.right)
         return reliability
 
     def decisions(self, taxonomy: Taxonomy) -> list[Decision]:
         """Return the decisions to answer with an ancestor if the leaf's probability is too low."""
-        nodes = path_nodes(taxonomy.leaves)
+        nodes = label_nodes(taxonomy)
         best = nodes[self.best]
         has_level = best >= 0
+        lengths = has_level.sum(1)
         shared = ((best == nodes[self.label]) & has_level).cumprod(1).sum(1)
-        return decision_curve(self.levels, has_level.sum(1), shared)
+        # Below a label nothing is known to be wrong.
+        return decision_curve(self.levels, lengths, np.where(self.right, lengths, shared))
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,10 @@ class PictureScores:
         leaf: (pictures, paths) positions of leaves, best first; -1 for none, and in the last column, which stands for
             the leaves that are left out.
         log_p: (pictures, paths) their log-probabilities.
-        place: (pictures,) the column of the right leaf; the last one if it was left out.
+        place: (pictures, right) the columns of the right leaf, or of those below a label above the leaf, -1 past their
+            end; the last one if all were left out.
         product: (pictures,) the product's number.
-        label: (products,) position of the right leaf.
+        label: (products,) position of the right label (`Taxonomy.label_positions`).
         left_out: The number of leaves that the last column stands for.
     """
 
@@ -140,16 +145,21 @@ class PictureScores:
     left_out: int
 
     @classmethod
-    def of(cls, rows: dict[str, Any]) -> Self:
+    def of(cls, rows: dict[str, Any], taxonomy: Taxonomy) -> Self:
         """Keep the pictures that count in a scoring run.
 
         Args:
             rows: Arrays of `leaf`, `log_p`, `label`, `product`, `left_out`, and `seen`: whether the picture was read.
+            taxonomy: The taxonomy of leaves and labels.
         """
         _, first, product = np.unique(rows["product"], return_index=True, return_inverse=True)
         kept = has_a_say(product, rows["seen"])
-        right = rows["leaf"] == rows["label"][:, None]
-        place = np.where(right.any(1), right.argmax(1), right.shape[1] - 1)
+        right = is_below(label_nodes(taxonomy), rows["leaf"], rows["label"][:, None])
+        right[~right.any(1), -1] = True
+        picture, column = np.nonzero(right)
+        nth = np.arange(len(picture)) - np.searchsorted(picture, picture)
+        place = np.full((len(right), nth.max(initial=0) + 1), -1)
+        place[picture, nth] = column
         left_out = int(rows["left_out"][0])
         return cls(rows["leaf"][kept], rows["log_p"][kept], place[kept], product[kept], rows["label"][first], left_out)
 
@@ -165,7 +175,12 @@ class PictureScores:
             pictures=np.bincount(self.product),
         )
         best, most = listed.means().best(len(self.label))
-        nodes, first = path_nodes(taxonomy.leaves), self.leaf[:, 0]
+        nodes, first = label_nodes(taxonomy), self.leaf[:, 0]
         # For the nodes of its best path a picture has the whole probability, also that of paths that it does not list.
-        levels = [(probability * (node[self.leaf] == node[first][:, None])).sum(1) for node in nodes.T]
-        return Answers(best, most, listed.levels(nodes, best, first, np.stack(levels, 1)), self.label)
+        picture_levels = [(probability * (node[self.leaf] == node[first][:, None])).sum(1) for node in nodes.T]
+        levels = listed.levels(nodes, best, first, np.stack(picture_levels, 1))
+        # An answer that is judged above its leaf is as sure as its node there.
+        level = (nodes[self.label] >= 0).sum(1) - 1
+        is_judged_above = (self.label >= len(taxonomy.leaves)) & (nodes[best, level] >= 0)
+        sure = np.where(is_judged_above, levels[np.arange(len(best)), level], most)
+        return Answers(best, sure, levels, self.label, is_below(nodes, best, self.label))

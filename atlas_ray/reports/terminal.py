@@ -51,7 +51,7 @@ def print_import(report: Any) -> None:
         if report.hint:
             console.print(f"  {report.hint}")
     _some(console, "category paths with fewer than 20 products", report.few)
-    _some(console, "labels that are no leaf of the taxonomy, so not trained on", report.not_leaves)
+    _some(console, "labels above the leaves of the taxonomy, which say less than a leaf", report.not_leaves)
     title = "category paths without a product in train, so no model can learn them (--split-exact puts one there)"
     _some(console, title, report.untrained)
     console.print(f"catalogue in {report.output}")

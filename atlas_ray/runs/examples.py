@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.runs.leaves import find_leaves
+from atlas_ray.runs.leaves import find_leaves, judged_paths
 from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.runs.tally import ALL, HELD_OUT, TRAIN
 from atlas_ray.schemas import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
@@ -78,7 +78,7 @@ def find_examples(
     Args:
         scored: The run.
         split: Its products, `HELD_OUT` or `ALL`, but for those that are left out since the model was fitted on them.
-        confusions: (true, predicted) leaf paths.
+        confusions: (true, predicted) paths, as `Tally.pairs` has them.
         each: How many products of each confusion.
         explained: How many right and how many wrong ones.
         outside: How many that may belong nowhere.
@@ -98,8 +98,9 @@ def find_examples(
             chosen = pc.and_(chosen, pc.equal(pc.fill_null(batch["split"], "none"), split))
         rows = batch.filter(chosen)
         best = find_leaves(rows)
-        leaves = best.paths
-        true, predicted = path_keys(rows["true_category_path"]), pc.fill_null(path_keys(leaves), "")
+        leaves, true = best.paths, path_keys(rows["true_category_path"])
+        above = pc.is_in(true, scored.above_leaves).to_numpy(zero_copy_only=False)
+        predicted = pc.fill_null(path_keys(judged_paths(leaves, rows["true_category_path"], above)), "")
         kept = pa.table([*(rows[name] for name in KEPT.names[:-1]), leaves], schema=KEPT)
         kept = kept.set_column(2, "probability", pc.fill_null(best.probability, 0.0))
         for (one, other), wanted in examples.confused.items():

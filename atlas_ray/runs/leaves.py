@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.arrays import Array, list_offsets
+from atlas_ray.arrays import Array, Booleans, list_offsets
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, path_keys
 
 
@@ -42,6 +42,19 @@ def find_leaves(rows: pa.RecordBatch | pa.Table) -> Leaves:
     at = pa.array(np.arange(len(rows)) + len(rows) * above, mask=unknown)
     probability = pa.concat_arrays([_column(rows, "probability"), pc.struct_field(first, "probability")])
     return Leaves(pa.concat_arrays([answers.cast(CATEGORY_PATH), path]).take(at), probability.take(at), above)
+
+
+def judged_paths(paths: pa.Array, labels: pa.Array, is_above: Booleans) -> pa.Array:
+    """Return answers as far as their labels can judge them: to the level of a label above the leaf, else whole.
+
+    Args:
+        paths: (rows,) category paths of leaves; null stays null.
+        labels: (rows,) the labels.
+        is_above: (rows,) whether the label is above the leaf.
+    """
+    return (
+        path_prefixes(paths, np.where(is_above, path_lengths(labels), path_lengths(paths))) if is_above.any() else paths
+    )
 
 
 def path_lengths(lists: pa.Array) -> Array:

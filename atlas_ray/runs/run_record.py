@@ -79,7 +79,7 @@ KEYS: dict[str, tuple[tuple[str, ...], str]] = {
     "unsure_paths": (("import",), "Category paths that were read as one and may be several."),
     "likely_separator": (("import",), "Separator that most category paths contain, if none contains the given one."),
     "few_products": (("import",), "Leaves with few products."),
-    "not_leaves": (("import",), "Labels that are inner nodes of the taxonomy made from all labels."),
+    "not_leaves": (("import",), "Labels above the leaves of the taxonomy, with their numbers of products."),
     "untrained": (("import",), "Category paths without a product in train."),
 }
 """The keys of `run.json`: the commands that write each, () for all, and a sentence."""

@@ -1,6 +1,7 @@
 """The products table of a finished scoring run, opened to be read in a stream."""
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,18 @@ class ScoredRun:
         """What the run answers, one of `TARGETS`."""
         return "path" if self.thresholds is None else "labels"
 
+    @functools.cached_property
+    def predicted(self) -> Taxonomy | None:
+        """The paths that the run may answer with; None for a run of an older version, which does not record them."""
+        uri = storage.join(self.uri, PREDICTED)
+        return read_taxonomy(uri) if storage.exists(uri) else None
+
+    @functools.cached_property
+    def above_leaves(self) -> pa.Array:
+        """The keys (`path_keys`) of the nodes above the leaves that the run may answer with."""
+        nodes = self.predicted.children if self.predicted else ()
+        return pa.array([PATH_KEY_SEPARATOR.join(path) for path in nodes if path], pa.string())
+
     def match_labels(self) -> str | None:
         """Compare the products' labels with the paths that the run may answer with.
 
@@ -62,15 +75,16 @@ class ScoredRun:
         Raises:
             TaxonomyError: if no label is in the run's taxonomy.
         """
-        uri = storage.join(self.uri, PREDICTED)
-        if not storage.exists(uri):
+        if self.predicted is None:
             return None
         labels = Counter[CategoryPath]()
         for batch in self.batches(["true_category_path"]):
             for key in pc.value_counts(path_keys(batch["true_category_path"].drop_null())).to_pylist():
                 labels[tuple(key["values"].split(PATH_KEY_SEPARATOR))] += key["counts"]
-        predicted = f"the run {self.uri}"
-        return match_labels(labels, read_taxonomy(uri), labelled="its products", predicted=predicted)
+        return match_labels(
+            labels, self.predicted, labelled="its products", predicted=f"the run {self.uri}",
+            leaves_only=self.target == "labels",
+        )  # fmt: skip
 
     def batches(self, columns: Sequence[str], where: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:
         """Yield some columns of the products in batches; few of them are held at a time.

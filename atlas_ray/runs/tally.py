@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from atlas_ray.arrays import Array
 from atlas_ray.metrics import common_prefix
 from atlas_ray.metrics.calibration import Reliability
-from atlas_ray.runs.leaves import find_leaves, path_lengths
+from atlas_ray.runs.leaves import find_leaves, judged_paths, path_lengths
 from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.schemas import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 from atlas_ray.taxonomy import CategoryPath
@@ -46,15 +46,18 @@ class Tally:
     """The counts of a split."""
 
     pairs: Pairs = field(default_factory=Counter)
-    """(true, predicted) leaf paths; None if there is no prediction."""
+    """(true, predicted) paths; None if there is no prediction. For a label above the leaf the prediction is cut at its
+    level (`judged_paths`)."""
+    above: int = 0
+    """The number of products whose label is above the leaf."""
     trust: list[Reliability] = field(default_factory=lambda: [Reliability()])
-    """The reliability of the whole path's probability, then of each level's."""
+    """The reliability of the whole path's probability, then of each level's; as far as labels can judge them."""
     fine: Reliability = field(default_factory=lambda: Reliability(FINE_BINS))
     """The reliability of the whole path's probability, in fine bins."""
     answered: int = 0
     """The number of products with an answer, which may be an ancestor."""
     held: int = 0
-    """The number of products whose answer is the true path or an ancestor of it."""
+    """The number of products whose answer is the true path, an ancestor of it, or below a label above the leaf."""
     slices: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(dict))
     """Counts by column and band: products, and those whose whole path is right."""
     fitted: int = 0
@@ -91,7 +94,7 @@ def tally(scored: ScoredRun, leave_out: Callable[[pa.Table], None] = lambda _: N
     tallies: dict[str, Tally] = defaultdict(Tally)
     left_out, unknown = Counter[str](), 0
     for batch in scored.batches(COLUMNS):
-        labelled = batch.filter(batch["true_category_path"].is_valid())
+        labelled = batch.filter(pc.greater(pc.list_value_length(batch["true_category_path"]), 0))
         split = pc.fill_null(labelled["split"], "none")
         fitted = pc.fill_null(labelled["fitted"], False)
         unknown += labelled["fitted"].null_count
@@ -103,17 +106,19 @@ def tally(scored: ScoredRun, leave_out: Callable[[pa.Table], None] = lambda _: N
             left_out.update(split.filter(leaked).to_pylist())
             labelled = labelled.filter(pc.invert(leaked))
         if len(labelled):
-            _count(labelled, tallies)
+            _count(labelled, tallies, scored.above_leaves)
     # Without a test split, only these figures leave out what the model was fitted on.
     if "test" in tallies or not (tallies and tallies[ALL].fitted):
         tallies.pop(HELD_OUT, None)
     return Tallies(dict(tallies), left_out, unknown)
 
 
-def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
-    leaves = find_leaves(labelled)
+def _count(labelled: pa.RecordBatch, into: dict[str, Tally], above_leaves: pa.Array) -> None:
+    leaves, true = find_leaves(labelled), labelled["true_category_path"]
+    above = pc.is_in(path_keys(true), above_leaves).to_numpy(zero_copy_only=False)
+    judged, judged_level = judged_paths(leaves.paths, true, above), path_lengths(true)
     keys = pc.binary_join_element_wise(
-        path_keys(labelled["true_category_path"]), pc.fill_null(path_keys(leaves.paths), ""), PAIR_SEPARATOR
+        path_keys(true), pc.fill_null(path_keys(judged), ""), PAIR_SEPARATOR
     ).dictionary_encode()
     named = [_named(pair) for pair in keys.dictionary.to_pylist()]
     index = keys.indices.to_numpy()
@@ -122,12 +127,21 @@ def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
     right = shared == deep
     scored = pc.and_(leaves.paths.is_valid(), leaves.probability.is_valid()).to_numpy(zero_copy_only=False)
     decided = pc.fill_null(labelled["decided_level"], 0).to_numpy(zero_copy_only=False)
+    judgeable = np.where(above, np.minimum(decided, judged_level), decided)
     probability = leaves.probability.cast(pa.float64()).fill_null(0).to_numpy()
     # Where a migration left no levels, nothing says how sure they were: they count in no level's reliability.
     lengths = path_lengths(labelled["level_probabilities"])
     values = labelled["level_probabilities"].flatten().to_numpy(zero_copy_only=False)
     owner = np.repeat(np.arange(len(labelled)), lengths)
-    level = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths)
+    start = lengths.cumsum() - lengths
+    level = np.arange(len(owner)) - np.repeat(start, lengths)
+    # What is judged at a level is as sure as its node there: the sum over the leaves below it.
+    cut = above & (path_lengths(leaves.paths) > judged_level)
+    known = cut & (lengths >= judged_level)
+    probability = probability.copy()
+    probability[known] = values[(start + judged_level - 1)[known]]
+    scored = scored & (known | ~cut)
+    there = ~above[owner] | (level < judged_level[owner])
     split = pc.fill_null(labelled["split"], "none")
     bands = _bands(labelled)
     fitted = pc.fill_null(labelled["fitted"], False).to_numpy(zero_copy_only=False)
@@ -138,19 +152,20 @@ def _count(labelled: pa.RecordBatch, into: dict[str, Tally]) -> None:
     for name, chosen in sides.items():
         tally = into[name]
         tally.fitted += int((chosen & fitted).sum())
+        tally.above += int((chosen & above).sum())
         for pair, count in enumerate(np.bincount(index[chosen], minlength=len(named)).tolist()):
             if count:
                 tally.pairs[named[pair]] += count
         answered = chosen & (decided > 0)
         tally.answered += int(answered.sum())
-        tally.held += int((answered & (decided <= shared)).sum())
+        tally.held += int((answered & (judgeable <= shared)).sum())
         for reliability in (tally.trust[0], tally.fine):
             reliability.add(probability[chosen & scored], right[chosen & scored])
         deepest = int(lengths[chosen].max(initial=0))
         tally.trust += [Reliability() for _ in range(deepest + 1 - len(tally.trust))]
         for number, reliability in enumerate(tally.trust[1:]):
-            there = chosen[owner] & (level == number)
-            reliability.add(values[there], (shared[owner] > number)[there])
+            rows = there & chosen[owner] & (level == number)
+            reliability.add(values[rows], (shared[owner] > number)[rows])
         for column, (code, names) in bands.items():
             sizes = np.bincount(code[chosen], minlength=len(names))
             rights = np.bincount(code[chosen & right], minlength=len(names))

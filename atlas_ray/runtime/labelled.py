@@ -17,7 +17,7 @@ from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.settings import ReadConfig
-from atlas_ray.runtime.tables import count_labels, leaf_pairs, open_catalog
+from atlas_ray.runtime.tables import count_labels, label_pairs, open_catalog
 from atlas_ray.runtime.workers import plan_workers
 from atlas_ray.taxonomy import CategoryPath
 from atlas_ray.taxonomy.labels import Targets, united
@@ -78,28 +78,28 @@ def stream_labelled(
 
 def products_of(
     table: pa.Table,
-    leaves: dict[CategoryPath, int],
+    positions: dict[CategoryPath, int],
     modalities: Sequence[str],
     size_px: int,
     has: Targets | None = None,
 ) -> tuple[pa.Table, Any, Products]:
-    """Decode the products of a block whose label is a leaf.
+    """Decode the products of a block whose label has a position.
 
     Args:
         table: The block.
-        leaves: The position of each leaf.
+        positions: The position of each label that counts; with `has` those of leaves.
         modalities: What the models read.
         size_px: The side of the square that pictures become; 0 to leave them out.
         has: (leaves, labels) which labels each leaf has, for models of labels.
 
     Returns:
-        The rows; the leaf of each, (rows,), or with `has` the labels of all of its paths, (rows, labels) bool; and the
-        products.
+        The rows; the position of each one's label, (rows,), or with `has` the labels of all of its paths, (rows,
+        labels) bool; and the products.
     """
-    row, leaf = leaf_pairs(table, leaves, several=has is not None)
+    row, position = label_pairs(table, positions, several=has is not None)
     kept, first = np.unique(row, return_index=True)
     table = table.take(pa.array(kept))
-    label = leaf[first] if has is None else united(has, leaf, first)
+    label = position[first] if has is None else united(has, position, first)
     seen = table["bytes"].is_valid().to_numpy()
     pixels = torch.zeros((len(table), 0), dtype=torch.uint8)
     if size_px:

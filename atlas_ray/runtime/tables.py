@@ -170,27 +170,27 @@ def count_labels(catalog: str, split: str | None = None) -> Counter[CategoryPath
     return counts
 
 
-def leaf_pairs(
-    products: pa.Table, leaves: Mapping[CategoryPath, int], *, several: bool = False
+def label_pairs(
+    products: pa.Table, positions: Mapping[CategoryPath, int], *, several: bool = False
 ) -> tuple[Integers, Integers]:
-    """Return the leaves of labelled products; a label that is not a leaf is left out.
+    """Return the positions of products' labels; a label without a position is left out.
 
     Args:
         products: Rows with `category_path`, which is not null, and if `several` with `category_paths`.
-        leaves: The position of each leaf.
+        positions: The position of each label that counts: `leaf_positions` or `label_positions` of a taxonomy.
         several: Take all paths of a product, and not the first alone.
 
     Returns:
-        (pairs,) each: rows of products, in order, and the position of a leaf that the product has, each once.
+        (pairs,) each: rows of products, in order, and the position of a label that the product has, each once.
     """
     labels = [[path] for path in products["category_path"].to_pylist()]
     if several:
         more = products["category_paths"].to_pylist()
         labels = [paths or first for paths, first in zip(more, labels, strict=True)]
-    found = [dict.fromkeys(leaves.get(tuple(path), -1) for path in paths) for paths in labels]
-    pairs = [(row, leaf) for row, positions in enumerate(found) for leaf in positions if leaf >= 0]
-    row, leaf = np.array(pairs, np.int64).reshape(-1, 2).T
-    return row, leaf
+    found = [dict.fromkeys(positions.get(tuple(path), -1) for path in paths) for paths in labels]
+    pairs = [(row, label) for row, listed in enumerate(found) for label in listed if label >= 0]
+    row, label = np.array(pairs, np.int64).reshape(-1, 2).T
+    return row, label
 
 
 def count_rows(files: Iterable[str]) -> int:

@@ -214,7 +214,9 @@ def _notes(catalog: str, model: str, predicted: Taxonomy, *, paths: bool) -> lis
     labels = count_labels(catalog)
     try:
         note = (
-            match_labels(labels, predicted, **names) if labels else own and match_leaves(own.leaves, predicted, **names)
+            match_labels(labels, predicted, **names, leaves_only=not paths)
+            if labels
+            else own and match_leaves(own.leaves, predicted, **names)
         )
     except TaxonomyError as error:
         if not paths:  # it was asked for names, and says its own

@@ -123,6 +123,12 @@ class Taxonomy:
         return {path: position for position, path in enumerate(self.leaves)}
 
     @cached_property
+    def label_positions(self) -> dict[CategoryPath, int]:
+        """The position of each node as a label: the leaves as in `leaf_positions`, then the nodes above them."""
+        above = (path for path in self.nodes if path in self.children)
+        return {path: position for position, path in enumerate((*self.leaves, *above))}
+
+    @cached_property
     def leaf_set(self) -> frozenset[CategoryPath]:
         """The leaves, to ask whether a path is one."""
         return frozenset(self.leaves)

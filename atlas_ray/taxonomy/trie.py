@@ -35,6 +35,8 @@ class Trie:
     """The category paths that may be predicted, in the taxonomy's order."""
     leaf_node: Indices
     """(L,) the node of each leaf."""
+    label_node: Indices
+    """(N - 1,) the node of each label, in the order of `Taxonomy.label_positions`: of each leaf, then of the others."""
     leaf_tokens: Indices
     """(L, depth) the tokens of each leaf's path, padded with <pad>."""
     level_start: Indices
@@ -80,7 +82,8 @@ def compile_trie(taxonomy: Taxonomy, vocabulary: Vocabulary) -> Trie:
         parent.extend([position] * len(below))
     level = np.array([len(path) for path in order])
     node_of = {path: node for node, path in enumerate(order)}
-    leaf_node = np.array([node_of[path] for path in taxonomy.leaves])
+    label_node = np.array([node_of[path] for path in taxonomy.label_positions])
+    leaf_node = label_node[: len(taxonomy.leaves)]
     leaf = np.full(len(order), -1)
     leaf[leaf_node] = np.arange(len(leaf_node))
     token_of = np.array(token)
@@ -100,6 +103,7 @@ def compile_trie(taxonomy: Taxonomy, vocabulary: Vocabulary) -> Trie:
         leaf=leaf,
         leaves=taxonomy.leaves,
         leaf_node=leaf_node,
+        label_node=label_node,
         leaf_tokens=leaf_tokens,
         level_start=np.searchsorted(level, np.arange(int(level.max()) + 2)),
         vocabulary_size=len(vocabulary),

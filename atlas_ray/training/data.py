@@ -23,7 +23,7 @@ from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.texts import WordCount, WordIndex
 from atlas_ray.runtime.settings import OUTAGE_S
 from atlas_ray.runtime.source import read_table
-from atlas_ray.runtime.tables import leaf_pairs
+from atlas_ray.runtime.tables import label_pairs
 from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy
 from atlas_ray.taxonomy.labels import Targets, united
@@ -36,16 +36,22 @@ MAX_REPEATS = 10
 
 @dataclass(frozen=True)
 class Labelled:
-    """The examples of a split: rows of `name`, `leaves` (the positions of a product's leaves), and for texts `text`."""
+    """The examples of a split: rows of `name`, `labels`, and for texts `text`.
+
+    `labels` are positions of `Taxonomy.label_positions`: a product's first one, which may be above the leaf, or for a
+    model of labels all that are leaves.
+    """
 
     stream: Callable[[], ray.data.Dataset]
     """Starts to read the rows on Ray. The other fields are known without it."""
     count: int
     """Number of examples, with repeated ones."""
     unusable: int
-    """Number of products left out because they have no leaf of the taxonomy."""
+    """Number of products left out because the taxonomy has no such path, or for a model of labels no such leaf."""
     leaf_counts: tuple[int, ...]
     """Number of examples of each leaf, before any of them is repeated; of a product's leaves the first counts."""
+    above: int
+    """Number of examples that are labelled above the leaf."""
     label_products: tuple[int, ...]
     """Number of products of each label of the taxonomy; only for a model of labels."""
     inner: Counter[CategoryPath]
@@ -75,7 +81,7 @@ def labelled_pictures(
         taxonomy: The taxonomy whose leaves are the labels.
         several: Take the leaves of all category paths of a product, and not of the first alone: for a model of labels.
         repeat_rare: Repeat the examples of a leaf below the mean count sqrt(mean / count) times, at most
-            `MAX_REPEATS`.
+            `MAX_REPEATS`. Those labelled above the leaf are shown once: nobody knows how rare their leaf is.
 
     Raises:
         CatalogError: if there is no products table, or it lacks a column.
@@ -99,26 +105,27 @@ def _labelled(
     needed = ["product_id", source, "category_path", "split"]
     columns = [*needed, "category_paths"] if several else needed
     table = open_table(storage.join(catalog, "products"), PRODUCTS, columns=columns, needed=needed, foreign=True)
-    leaves = taxonomy.leaf_positions
-    explode = functools.partial(_explode, source=source, split=split, leaves=leaves, several=several)
+    # What a model of labels would have to answer below a node is not known.
+    positions = taxonomy.leaf_positions if several else taxonomy.label_positions
+    explode = functools.partial(_explode, source=source, split=split, positions=positions, several=several)
     space = LabelSpace(taxonomy) if several else None
     labels_of = pa.array([space.of(path) if space else [] for path in taxonomy.leaves], pa.list_(pa.int64()))
     # One pass over the small columns, batch by batch, gives the length of an epoch.
-    counts, products = np.zeros(len(leaves), np.int64), np.zeros(len(space) if space else 0, np.int64)
+    counts, products = np.zeros(len(positions), np.int64), np.zeros(len(space) if space else 0, np.int64)
     inner, keys = Counter[CategoryPath](), [np.zeros(0, np.uint64)]
     for batch in table.batches():
         chosen = _of_split(batch, split)
-        counts += np.bincount(_first(explode(chosen)["leaves"]), minlength=len(leaves))
-        row, leaf = leaf_pairs(chosen, leaves, several=several)
+        counts += np.bincount(_first(explode(chosen)["labels"]), minlength=len(positions))
+        row, label = label_pairs(chosen, positions, several=several)
         if space is not None:
-            products += _label_counts(row, labels_of.take(pa.array(leaf)), len(space))
+            products += _label_counts(row, labels_of.take(pa.array(label)), len(space))
         placed = np.isin(np.arange(len(chosen)), row)
         inner.update(tuple(path) for path in chosen["category_path"].filter(pa.array(~placed)).to_pylist())
         used = placed & _has_example(chosen[source])
         keys.append(product_keys(chosen["product_id"].filter(pa.array(used)).to_pylist()))
-    count = int(counts.sum())
-    if repeat_rare and count:
-        repeats = repeats_of(counts)
+    count, leaf_counts = int(counts.sum()), counts[: len(taxonomy.leaves)]
+    if repeat_rare:
+        repeats = repeats_of(leaf_counts, len(positions))
         explode = functools.partial(explode, repeats=repeats)
         count = int((counts * repeats).sum())
 
@@ -131,19 +138,24 @@ def _labelled(
     if (rows > 1).any():
         raise CatalogError(_repeated(table, fitted[rows > 1], split))
     return Labelled(
-        stream, count, inner.total(), tuple(counts.tolist()), tuple(products.tolist()), inner, fitted,
-        table.unusable_rows, tuple(table.losses),
+        stream, count, inner.total(), tuple(leaf_counts.tolist()), int(counts.sum() - leaf_counts.sum()),
+        tuple(products.tolist()), inner, fitted, table.unusable_rows, tuple(table.losses),
     )  # fmt: skip
 
 
-def repeats_of(counts: Integers) -> Integers:
-    """Return how often to show the examples of each leaf, (leaves,): sqrt(mean / count), at most `MAX_REPEATS`.
+def repeats_of(counts: Integers, labels: int) -> Integers:
+    """Return how often to show the examples of each label, (labels,).
+
+    It is sqrt(mean / count) for a leaf, at most `MAX_REPEATS`, and 1 for a label above the leaf.
 
     Args:
-        counts: (leaves,) the number of examples of each, of which some leaf has any.
+        counts: (leaves,) the number of examples of each leaf.
+        labels: How many labels there are, the leaves first.
     """
-    scarcity = counts[counts > 0].mean() / np.maximum(counts, 1)
-    repeats: Integers = np.clip(np.rint(np.sqrt(scarcity)), 1, MAX_REPEATS).astype(np.int64)
+    repeats = np.ones(labels, np.int64)
+    if counts.any():
+        scarcity = counts[counts > 0].mean() / np.maximum(counts, 1)
+        repeats[: len(counts)] = np.clip(np.rint(np.sqrt(scarcity)), 1, MAX_REPEATS)
     return repeats
 
 
@@ -182,9 +194,9 @@ def _label_counts(row: Integers, labels: pa.Array, count: int) -> Integers:
     return np.bincount(pairs % count, minlength=count)
 
 
-def _first(leaves: pa.ChunkedArray) -> Integers:
-    """Return the first of each example's leaves."""
-    first: Integers = pc.list_element(leaves, 0).to_numpy()
+def _first(labels: pa.ChunkedArray) -> Integers:
+    """Return the first of each example's labels."""
+    first: Integers = pc.list_element(labels, 0).to_numpy()
     return first
 
 
@@ -192,26 +204,26 @@ def _explode(
     table: pa.Table,
     source: str,
     split: str,
-    leaves: dict[tuple[str, ...], int],
+    positions: dict[CategoryPath, int],
     several: bool,
     repeats: Integers | None = None,
 ) -> pa.Table:
-    """Turn products into the examples of a split, repeated by leaf; products without a leaf are dropped."""
+    """Turn products into the examples of a split, repeated by label; products without a position are dropped."""
     chosen = _of_split(table, split).combine_chunks()
-    row, leaf = leaf_pairs(chosen, leaves, several=several)
+    row, label = label_pairs(chosen, positions, several=several)
     placed, first = np.unique(row, return_index=True)
     chosen = chosen.take(pa.array(placed)).combine_chunks()
-    positions = pa.ListArray.from_arrays(pa.array([*first, len(leaf)], pa.int32()), pa.array(leaf))
+    labels = pa.ListArray.from_arrays(pa.array([*first, len(label)], pa.int32()), pa.array(label))
     uris = chosen["image_uris"].combine_chunks() if source == "image_uris" else None
     owner = np.arange(len(chosen)) if uris is None else uris.value_parent_indices().to_numpy()
     kept = np.arange(len(owner))
     if repeats is not None:
-        kept = np.repeat(kept, repeats[leaf[first]][owner])
-    rows, taken = pa.array(kept), positions.take(pa.array(owner[kept]))
+        kept = np.repeat(kept, repeats[label[first]][owner])
+    rows, taken = pa.array(kept), labels.take(pa.array(owner[kept]))
     if uris is not None:
-        return pa.table({"name": uris.flatten().take(rows), "leaves": taken})
+        return pa.table({"name": uris.flatten().take(rows), "labels": taken})
     text = chosen[source].take(rows)
-    return pa.table({"name": chosen["product_id"].take(rows), "text": text, "leaves": taken})
+    return pa.table({"name": chosen["product_id"].take(rows), "text": text, "labels": taken})
 
 
 def with_pixels(
@@ -220,8 +232,8 @@ def with_pixels(
     """Fetch and decode pictures; with a seed they are shuffled anew each epoch.
 
     Rows: `inputs` (3, size, size) uint8, `label`, `name`, and `refused`, which is "", or the code and message of a
-    picture that could not be used and is all zeros. `label` is the position of the leaf, or with `has`, (leaves,
-    labels), the labels of all leaves, (labels,) bool.
+    picture that could not be used and is all zeros. `label` is a position of `Taxonomy.label_positions`, or with `has`,
+    (leaves, labels), the labels of all leaves, (labels,) bool.
     """
     decode = functools.partial(_decode_rows, image_size_px=image_size_px, limits=limits, has=has)
     return _streamed(pictures, decode, shuffle_seed)
@@ -265,16 +277,16 @@ class EachStart:
         return self._examples(shuffle_seed=seed)
 
 
-def _label(leaves: pa.ChunkedArray, has: Targets | None) -> "np.ndarray[Any, Any]":
+def _label(labels: pa.ChunkedArray, has: Targets | None) -> "np.ndarray[Any, Any]":
     """Return the label of each example, as in `with_pixels`."""
-    lists = leaves.combine_chunks()
+    lists = labels.combine_chunks()
     first = lists.offsets.to_numpy()[:-1] - lists.offsets[0].as_py()
-    leaf = lists.flatten().to_numpy()
-    return leaf[first] if has is None else united(has, leaf, first)
+    label = lists.flatten().to_numpy()
+    return label[first] if has is None else united(has, label, first)
 
 
 def _streamed(rows: Labelled, encode: Any, shuffle_seed: int | None) -> ray.data.Dataset:
-    # The rows are names and leaves of a few bytes, so it is cheap to shuffle all of them.
+    # The rows are names and positions of a few bytes, so it is cheap to shuffle all of them.
     dataset = rows.dataset if shuffle_seed is None else shuffled(rows.dataset, shuffle_seed=shuffle_seed)
     dataset = dataset.repartition(target_num_rows_per_block=BLOCK_ROWS)
     return dataset.map_batches(encode, batch_size=None, batch_format="pyarrow")
@@ -311,7 +323,7 @@ def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits, has
     errors |= {i: content for i, content in enumerate(contents) if isinstance(content, FetchError)}
     return {
         "inputs": pixels.numpy(),
-        "label": _label(table["leaves"], has),
+        "label": _label(table["labels"], has),
         "name": np.array(uris, dtype=object),
         "refused": np.array([str(errors.get(i, "")) for i in range(len(uris))], dtype=object),
     }
@@ -320,7 +332,7 @@ def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits, has
 def _encode_rows(table: pa.Table, index: WordIndex, has: Targets | None) -> dict[str, Any]:
     return {
         "inputs": index.encode(table["text"].to_pylist()),
-        "label": _label(table["leaves"], has),
+        "label": _label(table["labels"], has),
         "name": np.array(table["name"].to_pylist(), dtype=object),
         "refused": np.full(len(table), "", dtype=object),
     }

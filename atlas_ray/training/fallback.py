@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atlas_ray.arrays import Array
 from atlas_ray.metrics.paired import sign_test
 from atlas_ray.models.fusion.policy import FusionNetwork
+from atlas_ray.prediction.aggregate import is_below
 from atlas_ray.training.packing import unpack_outputs
 
 LEVEL = 0.1
@@ -39,7 +41,9 @@ class Contest:
     """Whether the model's answer is kept."""
 
 
-def contests(network: FusionNetwork, batches: Iterable[dict[str, Any]], *, held_out: bool) -> list[Contest]:
+def contests(
+    network: FusionNetwork, batches: Iterable[dict[str, Any]], *, held_out: bool, nodes: Array | None = None
+) -> list[Contest]:
     """Compare a policy with each model, the best model first, on products that no better model answers.
 
     Args:
@@ -47,11 +51,12 @@ def contests(network: FusionNetwork, batches: Iterable[dict[str, Any]], *, held_
         batches: Batches with `inputs` and `label`.
         held_out: Whether the policy did not learn from these products. If it did, and may have memorized them, they
             prove nothing, and the models' answers are kept.
+        nodes: `label_nodes` of the taxonomy, for products that are labelled above the leaf; None without any.
 
     Returns:
         A comparison for each model that had products left to be compared on.
     """
-    policy, models, present = _errors(network, batches)
+    policy, models, present = _errors(network, batches, nodes)
     several = present.sum(1) >= 2  # with one modality, the policy answers as its model does
     means = [float(models[rows, at].mean()) if rows.any() else np.inf for at, rows in enumerate(present.T)]
     compared = []
@@ -79,7 +84,7 @@ def contests(network: FusionNetwork, batches: Iterable[dict[str, Any]], *, held_
 
 @torch.inference_mode()
 def _errors(
-    network: FusionNetwork, batches: Iterable[dict[str, Any]]
+    network: FusionNetwork, batches: Iterable[dict[str, Any]], nodes: Array | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return the errors of the policy (products,), those of each model and the present models, (products, M) each."""
     network.eval()
@@ -88,11 +93,12 @@ def _errors(
     for batch in batches:
         scores, features, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
         answers = torch.cat([network(scores, present, features)[:, None], scores], 1)  # (batch, 1 + M, N)
-        label = torch.tensor(batch["label"])
-        if network.config.target == "path":
-            errors = (answers.argmax(2) != label[:, None]).long()
+        label = batch["label"][:, None]
+        if network.config.target == "labels":
+            errors = ((answers > 0).numpy() != label).sum(2)
         else:
-            errors = ((answers > 0) != label[:, None]).sum(2)
-        parts.append((errors[:, 0].numpy(), errors[:, 1:].numpy(), present.numpy()))
+            best = answers.argmax(2).numpy()
+            errors = (best != label if nodes is None else ~is_below(nodes, best, label)).astype(np.int64)
+        parts.append((errors[:, 0], errors[:, 1:], present.numpy()))
     policy, models, have = (np.concatenate(column) for column in zip(*parts, strict=True))
     return policy, models, have

@@ -24,6 +24,7 @@ from atlas_ray.io.lease import holding
 from atlas_ray.metrics.labels import MicroF1, compare
 from atlas_ray.models.fusion import POLICIES
 from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
+from atlas_ray.prediction.aggregate import is_below, label_nodes
 from atlas_ray.prediction.device import choose_device, choose_dtype
 from atlas_ray.prediction.networks import FusedInference
 from atlas_ray.runtime.joined import forget_inputs
@@ -96,8 +97,9 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     pin_settings(output, SETTINGS, settings)
     labelled = f"the catalogue {config.catalog}, split {config.fit_split!r},"
     note = match_labels(
-        count_labels(config.catalog, config.fit_split), taxonomy, labelled=labelled, predicted="the models"
-    )
+        count_labels(config.catalog, config.fit_split), taxonomy, labelled=labelled, predicted="the models",
+        leaves_only=space is not None,
+    )  # fmt: skip
     if note:
         tell(note)
     outputs = _member_outputs(config, members, shape)
@@ -108,7 +110,8 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         part, rest = _sides(config, outputs, JUDGED_SHARE)
         is_held_out = part.count() >= least
         learned, judged = (part, rest) if is_held_out else (learned, judged)
-    if learned.count() < least:
+    solves_nothing = policy.fitting == "solve" and space is None and not any(outputs.leaf_counts)
+    if learned.count() < least or solves_nothing:
         _forget_outputs(output)
         raise CatalogError(
             f"{config.catalog}: {outputs.count} labelled products in the split {config.fit_split!r}, {learned.count()} "
@@ -117,18 +120,19 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
     network = build_fusion(shape)
     metrics: dict[str, Any] = {
         "products": outputs.count,
+        "examples_above_leaf": outputs.above,
         "unusable_rows": outputs.unusable_rows,
         "settings": {"model": config.model, **config.to_dict()},
     }
     if policy.fitting == "descent":
-        state = _fit(config, shape, taxonomy, space, outputs.leaf_counts, (learned, held_out), callbacks)
+        state = _fit(config, shape, taxonomy, space, outputs, (learned, held_out), callbacks)
         network.load_state_dict(state["best"]["network"])
         metrics |= final_metrics(config, state)
         write_history(config, state["history"])
     elif policy.fitting == "solve":
         _solve(network, learned, config.ridge_penalty)
     if config.keep_best:
-        compared = contests(network, batches_of(judged), held_out=is_held_out)
+        compared = contests(network, batches_of(judged), held_out=is_held_out, nodes=label_nodes(taxonomy))
         metrics |= {"contests": [asdict(contest) for contest in compared], "judged_on": "fitted"}
         if judged is not outputs.dataset:
             metrics["judged_on"] = "held-out"
@@ -137,7 +141,7 @@ def train_fusion(config: FusionTraining, *, fresh: bool = False, callbacks: Sequ
         network = _with_fallback(network, [contest.model for contest in compared if contest.kept])
     metrics["members"] = {name: member.id for name, member in members.items()}
     if space is None:
-        metrics["fit_accuracy"] = _accuracy(network, outputs.dataset)
+        metrics["fit_accuracy"] = _accuracy(network, outputs.dataset, taxonomy)
     else:
         metrics["fit_micro_f1"] = _micro_f1(network, outputs.dataset)
     model_id = save_joint_artifact(
@@ -205,13 +209,16 @@ def _inference(members: dict[str, str], shape: FusionConfig, device_name: str) -
 class MemberOutputs:
     """The models' outputs for each product of a split: rows of `inputs`, `label`, `name` and `refused`.
 
-    A `label` is the position of a leaf, or for models of labels (labels,) bool, those that the product has.
+    A `label` is a position of `Taxonomy.label_positions`, or for models of labels (labels,) bool, those that the
+    product has.
     """
 
     dataset: ray.data.Dataset
     count: int
     leaf_counts: tuple[int, ...]
     """Number of rows of each leaf; all 0 for models of labels."""
+    above: int
+    """Number of rows that are labelled above the leaf."""
     unusable_rows: int
     """Number of rows of the catalogue without a key."""
 
@@ -221,13 +228,14 @@ def _member_outputs(config: FusionTraining, members: dict[str, Artifact], shape:
     output, done = config.output, storage.join(config.output, f"{MEMBER_OUTPUTS}.json")
     place = storage.locate(storage.join(output, MEMBER_OUTPUTS))
     account = json.loads(storage.read_bytes(done)) if storage.exists(done) else {}
-    if "count" not in account:  # not finished, or by an earlier version, which wrote other labels
+    if "above" not in account:  # not finished, or by an earlier version, which wrote other labels
         storage.delete_folder(storage.join(output, MEMBER_OUTPUTS))
         first = next(iter(members.values()))
         leaves = first.taxonomy.leaf_positions
+        positions = leaves if first.labels else first.taxonomy.label_positions
         has = first.labels.targets(first.taxonomy.leaves) if first.labels else None  # (leaves, labels)
         with ProgressDisplay("running the models", "products") as display:
-            arguments = (config.members, shape, config.device, leaves, has)
+            arguments = (config.members, shape, config.device, positions, has)
             stream, lost = stream_labelled(
                 config.catalog, output, config.fit_split, tuple(members), RunMembers, arguments,
                 display=display, device=config.device,
@@ -240,12 +248,15 @@ def _member_outputs(config: FusionTraining, members: dict[str, Artifact], shape:
             if has is None:
                 counts.update(batch["label"].tolist())
         leaf_counts = [counts[leaf] for leaf in range(len(leaves))]
-        account = {"count": count, "leaf_counts": leaf_counts, "unusable_rows": lost}
+        above = counts.total() - sum(leaf_counts)
+        account = {"count": count, "leaf_counts": leaf_counts, "above": above, "unusable_rows": lost}
         storage.write_bytes(done, json.dumps(account).encode())
     connect()  # an earlier try may have run them
     # Read once, so that each epoch starts from the object store.
     dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem).materialize()
-    return MemberOutputs(dataset, account["count"], tuple(account["leaf_counts"]), account["unusable_rows"])
+    return MemberOutputs(
+        dataset, account["count"], tuple(account["leaf_counts"]), account["above"], account["unusable_rows"]
+    )
 
 
 class RunMembers:
@@ -256,20 +267,20 @@ class RunMembers:
         members: dict[str, str],
         shape: FusionConfig,
         device: str,
-        leaves: dict[CategoryPath, int],
+        positions: dict[CategoryPath, int],
         has: Targets | None,
         threads: int,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._models = _inference(members, shape, device)
-        self._leaves, self._has = leaves, has
+        self._positions, self._has = positions, has
 
     @torch.inference_mode()
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """Return the rows of `MemberOutputs` of a block, without products that have none of the modalities."""
         size = self._models.image_size_px
-        table, label, products = products_of(table, self._leaves, self._models.modalities, size, self._has)
+        table, label, products = products_of(table, self._positions, self._models.modalities, size, self._has)
         parts = [pack_outputs(*self._models.policy_inputs(batch)).cpu() for batch in products.split(BATCH)]
         rows = torch.cat(parts) if parts else torch.zeros(0, 1)
         kept = products.present(self._models.modalities).any(1).numpy()
@@ -312,7 +323,7 @@ def _fit(
     shape: FusionConfig,
     taxonomy: Taxonomy,
     space: LabelSpace | None,
-    leaf_counts: tuple[int, ...],
+    outputs: MemberOutputs,
     sides: tuple[ray.data.Dataset, ray.data.Dataset],
     callbacks: Sequence[Any],
 ) -> dict[str, Any]:
@@ -320,38 +331,48 @@ def _fit(
     steps = learned.count() // config.batch_size
     plan = Plan(
         config, taxonomy.to_json(), steps,
-        shape=shape, input_width=packed_width(shape), labels=space.names if space else (), leaf_counts=leaf_counts,
-        environment=mlflow_environment(),
+        shape=shape, input_width=packed_width(shape), labels=space.names if space else (),
+        leaf_counts=outputs.leaf_counts, above=outputs.above, environment=mlflow_environment(),
     )  # fmt: skip
     return fit(plan, {"train": functools.partial(shuffled, learned), "val": held_out}, callbacks)
 
 
 def _solve(network: FusionNetwork, dataset: ray.data.Dataset, penalty: float) -> None:
-    """Fit a policy in one pass, on the one-hot leaf or on the labels."""
+    """Fit a policy in one pass, on the one-hot leaf or on the labels.
+
+    A product that is labelled above the leaf has no one-hot leaf, and is left out.
+    """
 
     def rows() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         for batch in batches_of(dataset):
             scores, _, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
             label = torch.tensor(batch["label"])
-            is_path = network.config.target == "path"
-            yield scores, present, torch.nn.functional.one_hot(label, network.config.outputs) if is_path else label
+            if network.config.target == "labels":
+                yield scores, present, label
+                continue
+            of_leaf = label < network.config.outputs
+            one_hot = torch.nn.functional.one_hot(label[of_leaf], network.config.outputs)
+            yield scores[of_leaf], present[of_leaf], one_hot
 
     network.solve(rows(), penalty)
 
 
 @torch.inference_mode()
-def _accuracy(network: FusionNetwork, dataset: ray.data.Dataset) -> dict[str, float]:
-    """Return the share of products with the right leaf, for the policy and for each model on those it can answer."""
+def _accuracy(network: FusionNetwork, dataset: ray.data.Dataset, taxonomy: Taxonomy) -> dict[str, float]:
+    """Return the share of products with a right leaf, for the policy and for each model on those it can answer."""
     network.eval()
     right, have = Counter[str](), Counter[str]()
+    nodes = label_nodes(taxonomy)
     for batch in batches_of(dataset):
         scores, features, present = unpack_outputs(torch.tensor(batch["inputs"]), network.config)
-        labels = torch.tensor(batch["label"])  # a copy: the batch is read-only
-        right["fused"] += int((network(scores, present, features).argmax(1) == labels).sum())
+        labels = batch["label"]
+        fused = network(scores, present, features).argmax(1).numpy()
+        right["fused"] += int(is_below(nodes, fused, labels).sum())
         have["fused"] += len(labels)
         for position, name in enumerate(network.config.names):
-            right[name] += int(((scores[:, position].argmax(1) == labels) & present[:, position]).sum())
-            have[name] += int(present[:, position].sum())
+            there = present[:, position].numpy()
+            right[name] += int((is_below(nodes, scores[:, position].argmax(1).numpy(), labels) & there).sum())
+            have[name] += int(there.sum())
     return {name: right[name] / max(have[name], 1) for name in have}
 
 

@@ -25,13 +25,14 @@ from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.models.head import Head, HeadConfig, unit_parts
+from atlas_ray.prediction.aggregate import is_below, label_nodes
 from atlas_ray.prediction.calibration import MAX_PATHS, MAX_PICTURES, FittedTemperature, fit_answers, listed_paths
 from atlas_ray.runs.embedded import Embedded, open_several, summed
 from atlas_ray.runtime.labelled import batches_of
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.shuffle import PRODUCT, by_product
 from atlas_ray.runtime.source import read_table
-from atlas_ray.runtime.tables import leaf_pairs
+from atlas_ray.runtime.tables import label_pairs
 from atlas_ray.schemas import PRODUCTS, embeddings, path_counts
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, Vocabulary, match_labels
@@ -101,7 +102,8 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
     _tell_of_labels(config, runs, taxonomy)
     connect()
     learned, validation = _sides(config, runs, taxonomy)
-    products, leaf_counts = _counted(learned, taxonomy)
+    products, counts = _counted(learned, taxonomy)
+    leaf_counts = counts[: len(taxonomy.leaves)]
     if len(products) < config.batch_size:
         raise CatalogError(
             f"{config.catalog or runs[0].uri}: {len(products)} labelled products of the split 'train' have a vector, "
@@ -120,14 +122,15 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
     known = _moments(learned, shape) | ({} if prior is None else {"prior": prior})
     plan = Plan(
         config, taxonomy.to_json(), 0, shape=shape, input_width=sum(shape.widths), known=known,
-        leaf_counts=tuple(leaf_counts.tolist()), environment=mlflow_environment(),
+        leaf_counts=tuple(leaf_counts.tolist()), above=len(products) - int(leaf_counts.sum()),
+        environment=mlflow_environment(),
     )  # fmt: skip
-    state = _fit(plan, learned, validation, leaf_counts, callbacks)
+    state = _fit(plan, learned, validation, counts, callbacks)
     network = Head(shape)
     network.load_state_dict(state["best"]["network"])
-    metrics = final_metrics(config, state) | {"products": len(products)}
+    metrics = final_metrics(config, state) | {"products": len(products), "examples_above_leaf": plan.above}
     if prior is not None:
-        metrics |= _at_least_the_prior(network, known, validation, metrics)
+        metrics |= _at_least_the_prior(network, known, validation, taxonomy, metrics)
     write_history(config, state["history"])
     fitted = Fitted.of(products, TRAINED)
     found, judged = _calibrated(network.eval(), validation, taxonomy)
@@ -150,7 +153,11 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
 
 @torch.inference_mode()
 def _at_least_the_prior(
-    network: Head, known: Mapping[str, Tensor], validation: ray.data.Dataset, metrics: Mapping[str, Any]
+    network: Head,
+    known: Mapping[str, Tensor],
+    validation: ray.data.Dataset,
+    taxonomy: Taxonomy,
+    metrics: Mapping[str, Any],
 ) -> dict[str, float]:
     """Let a head answer what its prior does, if that is right more often on the validation split.
 
@@ -160,9 +167,10 @@ def _at_least_the_prior(
     prior = Head(network.config).eval()
     prior.load_state_dict(known, strict=False)
     right = count = 0
+    nodes = label_nodes(taxonomy)
     for batch in batches_of(validation):
         answers = prior(torch.tensor(batch["inputs"])).argmax(1).numpy()
-        right, count = right + int((answers == batch["label"]).sum()), count + len(answers)
+        right, count = right + int(is_below(nodes, answers, batch["label"]).sum()), count + len(answers)
     if not count:
         return {}
     accuracy, learned = right / count, float(metrics["val_accuracy"])
@@ -208,7 +216,7 @@ def _with_encoders(fitted: Fitted, encoders: Iterable[Network]) -> Fitted | None
 
 
 def _tell_of_labels(config: HeadTraining, runs: Sequence[Embedded], taxonomy: Taxonomy) -> None:
-    """Tell of labels of the training split that are no leaves."""
+    """Tell of labels of the training split that are not in the taxonomy."""
     if config.catalog:
         table = open_table(
             storage.join(config.catalog, "products"), PRODUCTS, columns=("category_path", "split"), foreign=True
@@ -234,7 +242,8 @@ def _sides(
 ) -> tuple[ray.data.Dataset, ray.data.Dataset]:
     """Return the labelled products of the training split and of the validation split, in the object store.
 
-    Rows: `inputs` (width,) float32, `label`, the position of the leaf, `name`, and `refused`, which is "".
+    Rows: `inputs` (width,) float32, `label`, a position of `Taxonomy.label_positions`, `name`, and `refused`, which is
+    "".
     """
     width = sum(run.width for run in runs)
     starts = np.cumsum([0, *(run.width for run in runs)])
@@ -254,10 +263,10 @@ def _sides(
         ).materialize()  # fmt: skip
     else:
         rows = read_table(vectors[0], COLUMNS)
-    leaves = taxonomy.leaf_positions
+    positions = taxonomy.label_positions
     learned, validation = (
         rows.map_batches(
-            functools.partial(_examples, split=split, leaves=leaves), batch_size=None, batch_format="pyarrow"
+            functools.partial(_examples, split=split, positions=positions), batch_size=None, batch_format="pyarrow"
         ).materialize()
         for split in ("train", "val")
     )
@@ -291,21 +300,21 @@ def _joined(table: pa.Table) -> pa.Table:
     return summed(table.select(COLUMNS))
 
 
-def _examples(table: pa.Table, split: str, leaves: dict[CategoryPath, int]) -> dict[str, Any]:
-    """Turn the products of a split whose label is a leaf into the rows of `_sides`."""
+def _examples(table: pa.Table, split: str, positions: dict[CategoryPath, int]) -> dict[str, Any]:
+    """Turn the products of a split whose label is in the taxonomy into the rows of `_sides`."""
     chosen = table.filter(pc.and_(pc.equal(table["split"], split), pc.is_valid(table["category_path"])))
-    row, leaf = leaf_pairs(chosen, leaves)
+    row, label = label_pairs(chosen, positions)
     return {
         "inputs": matrix(chosen["vector"])[row],
-        "label": leaf,
+        "label": label,
         "name": np.array(chosen["product_id"].to_pylist(), dtype=object)[row],
         "refused": np.full(len(row), "", dtype=object),
     }
 
 
 def _counted(learned: ray.data.Dataset, taxonomy: Taxonomy) -> tuple[Array, Integers]:
-    """Return the keys of the products (`atlas_ray.formats.fitted.product_keys`), and their number by leaf."""
-    keys, counts = [np.zeros(0, np.uint64)], np.zeros(len(taxonomy.leaves), np.int64)
+    """Return the keys of the products (`atlas_ray.formats.fitted.product_keys`), and their number by label."""
+    keys, counts = [np.zeros(0, np.uint64)], np.zeros(len(taxonomy.label_positions), np.int64)
     for batch in batches_of(learned.select_columns(["name", "label"])):
         keys.append(product_keys(batch["name"].tolist()))
         counts += np.bincount(batch["label"], minlength=len(counts))
@@ -337,15 +346,15 @@ def _fit(
     plan: Plan,
     learned: ray.data.Dataset,
     validation: ray.data.Dataset,
-    leaf_counts: Integers,
+    counts: Integers,
     callbacks: Sequence[Any],
 ) -> dict[str, Any]:
     config = plan.config
-    count = int(leaf_counts.sum())
+    count = int(counts.sum())
     if config.balance == "sampling":
-        repeats = repeats_of(leaf_counts)
+        repeats = repeats_of(counts[: len(plan.leaf_counts)], len(counts))
         learned = learned.map_batches(functools.partial(_repeat, repeats=repeats), batch_format="numpy")
-        count = int((leaf_counts * repeats).sum())
+        count = int((counts * repeats).sum())
     plan = replace(plan, steps_per_epoch=count // config.batch_size)
     return fit(plan, {"train": functools.partial(shuffled, learned), "val": validation}, callbacks)
 

@@ -56,6 +56,8 @@ class Plan:
     """The labels of a model of labels."""
     leaf_counts: tuple[int, ...] = ()
     """Number of training examples of each leaf."""
+    above: int = 0
+    """Number of training examples that are labelled above the leaf."""
     environment: dict[str, str] = field(default_factory=dict)
     """The driver's environment variables that MLflow's client reads."""
 
@@ -88,6 +90,22 @@ def blank_example(plan: Plan) -> tuple[Tensor, Tensor]:
 def share_of(batch_size: int, rank: int, world: int) -> int:
     """Return how many pictures of each batch go to a worker."""
     return batch_size // world + (rank < batch_size % world)
+
+
+def label_weights(leaf_counts: Sequence[int], labels: int) -> Tensor:
+    """Return how much an example of each label counts, (labels,): for a leaf 1 / sqrt(examples), with a mean of 1.
+
+    Nobody knows how rare the leaf of a label above it is, so such an example counts as much as the mean: 1.
+
+    Args:
+        leaf_counts: Number of examples of each leaf.
+        labels: How many labels there are, the leaves first.
+    """
+    counts = torch.tensor(leaf_counts, dtype=torch.float32).clamp(min=1)
+    weight = counts.rsqrt()
+    weights = torch.ones(labels)
+    weights[: len(counts)] = weight * counts.sum() / (weight * counts).sum()  # their mean over the examples is 1
+    return weights
 
 
 def is_better(metrics: Mapping[str, float], other: Mapping[str, float], figure: str) -> bool:
@@ -133,6 +151,7 @@ class Worker:
         self.objective = build_objective(config, taxonomy, device, plan.words, plan.shape, space)
         load_weights(self.objective.network, config, plan.words)
         self.objective.network.load_state_dict(plan.known, strict=False)
+        self.objective.labels_above = plan.above > 0
         pictures = config.of_pictures
         if self.world > 1 and pictures and pictures.sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.objective.network)
@@ -143,11 +162,9 @@ class Worker:
         self.autocast: AbstractContextManager[Any] = (
             torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
         )
-        self.leaf_weight: Tensor | None = None
+        self.label_weight: Tensor | None = None
         if config.balance == "weights":
-            counts = torch.tensor(plan.leaf_counts, dtype=torch.float32, device=device).clamp(min=1)
-            weight = counts.rsqrt()
-            self.leaf_weight = weight * counts.sum() / (weight * counts).sum()  # their mean over the examples is 1
+            self.label_weight = label_weights(plan.leaf_counts, len(taxonomy.label_positions)).to(device)
         self.wrapped: DistributedDataParallel | None = None
         self.wrapped_head_only = False
         self.history: list[dict[str, Any]] = []
@@ -256,7 +273,7 @@ class Worker:
         batch. The exception are batch normalizations that are trained: they see the pictures of one worker, unless
         `sync_batch_norm` is set.
         """
-        weights = batch.usable if self.leaf_weight is None else self.leaf_weight[batch.labels] * batch.usable
+        weights = batch.usable if self.label_weight is None else self.label_weight[batch.labels] * batch.usable
         total = self._all_reduce(weights.sum()).clamp(min=1e-9)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 Dimensions: batch; steps (tokens of a path and its <end>); leaves; labels; children (the most of any node).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,11 +33,13 @@ class Objective(nn.Module, ABC):
     """A network with its loss, as one module that DDP can wrap.
 
     `forward(inputs, labels)` returns each example's loss, (batch,). Inputs are those of the network: pictures
-    (batch, 3, size, size) RGB 0 to 255, or words (batch, length). Labels are (batch,) positions of leaves, or for a
-    model of labels (batch, labels) bool: those that each example has.
+    (batch, 3, size, size) RGB 0 to 255, or words (batch, length). Labels are (batch,) positions of
+    `Taxonomy.label_positions`, or for a model of labels (batch, labels) bool: those that each example has.
     """
 
     network: PathModel
+    labels_above = True
+    """Whether an example to learn from may be labelled above the leaf. A training without any sets False."""
     figure = "val_accuracy"
     """The figure that the best epoch is chosen by, one of `FIGURES`."""
 
@@ -63,10 +66,10 @@ class Objective(nn.Module, ABC):
 
     def count(self, answers: Tensor, labels: Tensor) -> Tensor:
         """Return (batch, counts) bool: whether the path is right, whether each level is, and which levels it has."""
-        paths = self.tree.ancestors
+        paths = self.tree.label_paths
         has_level = paths[labels] >= 0  # (batch, depth); nodes are equal only if all nodes above them are
         right = (paths[answers] == paths[labels]) & has_level
-        return torch.cat([(answers == labels)[:, None], right, has_level], 1)
+        return torch.cat([self.tree.is_below(answers, labels)[:, None], right, has_level], 1)
 
     def figures(self, sums: Sequence[float], examples: float) -> dict[str, float]:
         """Turn the sums of `count` over all examples into figures."""
@@ -94,7 +97,10 @@ def build_objective(
 
 
 class ClassesObjective(Objective):
-    """Categorical cross-entropy over the leaves."""
+    """Categorical cross-entropy over the leaves.
+
+    The probability of a label above the leaf is the sum over the leaves below it.
+    """
 
     network: Any  # it gives a logit for each leaf or label
 
@@ -110,13 +116,14 @@ class ClassesObjective(Objective):
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return each example's loss, (batch,)."""
         log_p = self.logits(inputs).log_softmax(-1, dtype=torch.float32)  # (batch, leaves)
-        loss: Tensor = -log_p.gather(1, labels[:, None])[:, 0]
+        loss = self._of_labels(log_p, labels) if self.labels_above else -log_p.gather(1, labels[:, None])[:, 0]
         if not self.smoothing:
             return loss
         if self.along_tree:
             paths = self.tree.ancestors  # (leaves, depth)
-            shared = ((paths[labels][:, None] == paths) & (paths >= 0)).sum(2)  # (batch, leaves)
-            near: Tensor = (LEVEL_FACTOR**shared).scatter(1, labels[:, None], 0.0)
+            shared = ((self.tree.label_paths[labels][:, None] == paths) & (paths >= 0)).sum(2)  # (batch, leaves)
+            own = shared == self.tree.label_length[labels][:, None]  # the leaf, or those below the label
+            near: Tensor = (LEVEL_FACTOR**shared).masked_fill(own, 0.0)
             other = -(log_p * near).sum(1) / near.sum(1).clamp(min=1e-9)
         else:
             other = -log_p.mean(1)
@@ -126,9 +133,20 @@ class ClassesObjective(Objective):
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return each example's loss without smoothing, and the leaf that the network answers, (batch,)."""
         logits = self.logits(inputs)
-        loss = -logits.log_softmax(-1, dtype=torch.float32).gather(1, labels[:, None])[:, 0]
+        loss = self._of_labels(logits.log_softmax(-1, dtype=torch.float32), labels)
         classes = torch.arange(logits.shape[1], device=logits.device)
         return loss, classes_search(logits, classes, self.tree, top_k=1).leaf[:, 0]
+
+    def _of_labels(self, log_p: Tensor, labels: Tensor) -> Tensor:
+        """Return -log of the summed probability of the leaves at or below each label, (batch,).
+
+        Args:
+            log_p: (batch, leaves) log-probabilities.
+            labels: (batch,)
+        """
+        leaves = torch.arange(log_p.shape[1], device=log_p.device)
+        below = self.tree.is_below(leaves, labels[:, None])  # (batch, leaves)
+        return -log_p.masked_fill(~below, -math.inf).logsumexp(1)
 
 
 class LabelsObjective(ClassesObjective):
@@ -215,7 +233,11 @@ class PolicyLabelsObjective(PolicyObjective, LabelsObjective):
 
 
 class EncoderDecoderObjective(Objective):
-    """The cross-entropy of each token under teacher forcing, and the attention's regularization."""
+    """The cross-entropy of each token under teacher forcing, and the attention's regularization.
+
+    Of a label above the leaf the tokens that it has are spelled, and no <end>: the probability of a prefix is the sum
+    over the paths that go on from it.
+    """
 
     network: EncoderDecoder
 
@@ -224,15 +246,17 @@ class EncoderDecoderObjective(Objective):
         self.regularization = self.settings.attention_regularization
         self.within_taxonomy = self.settings.normalization == "taxonomy"
         tree = self.tree
-        tokens = torch.from_numpy(tree.trie.leaf_tokens)
+        paths = tree.label_paths
+        tokens = tree.token[paths.clamp(min=0)].masked_fill(paths < 0, PAD)
         ended = torch.cat([tokens, torch.full_like(tokens[:, :1], PAD)], 1)
-        ended[torch.arange(len(ended)), tree.leaf_length.cpu()] = END
-        self.targets = ended.to(device)  # (leaves, steps) the tokens of each path, then <end>
-        root = torch.zeros_like(tree.ancestors[:, :1])
-        self.prefixes = torch.cat([root, tree.ancestors], 1)  # (leaves, steps) the node before each token; -1
+        leaves = torch.arange(len(tree.leaf_length), device=ended.device)
+        ended[leaves, tree.leaf_length] = END
+        self.targets = ended  # (labels, steps) the tokens of each path, then <end> if it is a leaf's
+        root = torch.zeros_like(paths[:, :1])
+        self.prefixes = torch.cat([root, paths], 1)  # (labels, steps) the node before each token; -1
         first = torch.from_numpy(tree.trie.first_child).to(device)
-        position = tree.ancestors - first[self.prefixes[:, :-1].clamp(min=0)]
-        self.child = torch.cat([position, torch.zeros_like(root)], 1)  # (leaves, steps) which child each token is
+        position = paths - first[self.prefixes[:, :-1].clamp(min=0)]
+        self.child = torch.cat([position, torch.zeros_like(root)], 1)  # (labels, steps) which child each token is
 
     def parts(self) -> tuple[nn.Module, nn.Module]:
         """Return the encoder and the decoder."""
@@ -269,7 +293,7 @@ class EncoderDecoderObjective(Objective):
         if self.within_taxonomy:
             assert children is not None
             assert nearby is not None
-            # After a leaf only <end> may follow, which has no loss.
+            # After a leaf only <end> may follow, which has no loss; after a label above it nothing is spelled.
             counted = counted & nearby.any(2)
             allowed = logits.float().gather(2, children).masked_fill(~nearby, -1e9)
             log_p = allowed.log_softmax(-1)  # (batch, steps, children)

@@ -95,7 +95,7 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
     if (count := labelled.count) < config.batch_size:
         raise CatalogError(
             f"{config.catalog}: {count} labelled {config.examples} in the split 'train' ({labelled.unusable} products' "
-            f"labels are no leaves of the taxonomy), and a batch has {config.batch_size}; "
+            f"labels cannot be learned), and a batch has {config.batch_size}; "
             + (f"train with --batch-size {_largest_batch(count)}" if count >= 4 else "label more products")
         )
     validation = _labelled(config, "val", taxonomy)
@@ -107,7 +107,8 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
         save_words(output, words)
     plan = Plan(
         config, taxonomy.to_json(), count // config.batch_size, words,
-        labels=space.names if space else (), leaf_counts=labelled.leaf_counts, environment=environment,
+        labels=space.names if space else (), leaf_counts=labelled.leaf_counts, above=labelled.above,
+        environment=environment,
     )  # fmt: skip
     has = space.targets(taxonomy.leaves) if space else None  # (leaves, labels)
     datasets = {
@@ -129,9 +130,10 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
 
 
 def left_out(labelled: Labelled) -> dict[str, Any]:
-    """Return the metrics about rows without a key, and about products whose label is not a leaf of the taxonomy."""
+    """Return the metrics about rows without a key, labels above the leaf, and labels that cannot be learned."""
     labels = {format_path(path): count for path, count in labelled.inner.most_common(MAX_LISTED)}
     return {
+        "examples_above_leaf": labelled.above,
         "products_without_a_leaf": labelled.unusable,
         "labels_without_a_leaf": len(labelled.inner),
         "without_a_leaf": labels,

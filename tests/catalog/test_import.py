@@ -198,7 +198,9 @@ def test_the_output_may_be_in_s3(shop: str, s3: str) -> None:
 def test_labels_outside_a_taxonomy(tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text("id,image,category\n1,a.jpg,A > B\n2,b.jpg,A\n3,c.jpg,Z\n")
     report = run(tmp_path / "shop.csv", tmp_path / "out", taxonomy=Taxonomy([("A", "B")], name="t"))
-    assert report.quarantined == {"unknown_category": 2}
+    assert report.quarantined == {"unknown_category": 1}
+    assert (report.labelled, report.not_leaves) == (2, [(("A",), 1)])
+    assert {row["product_id"]: row["category_path"] for row in rows(tmp_path / "out", "products")}["2"] == ["A"]
     free = run(tmp_path / "shop.csv", tmp_path / "free")
     assert free.not_leaves == [(("A",), 1)]  # a label above another label
 
@@ -319,12 +321,18 @@ def test_what_stands_between_categories_is_named(tmp_path: Path, separator: str,
 
 def test_a_taxonomy_tells_which_of_several_categories_counts(tmp_path: Path) -> None:
     taxonomy = Taxonomy([("Clothing", "Accessories"), ("Clothing", "Tops, Tees"), ("Sale", "Summer")], name="target")
-    cells = ("Clothing > Accessories, New", "Clothing > Tops, Tees", "Clothing > Accessories, Sale > Summer", "New")
+    cells = (
+        "Clothing > Accessories, New", "Clothing > Tops, Tees", "Clothing > Accessories, Sale > Summer", "New",
+        "Clothing, Sale > Summer", "Clothing, Sale",  # a leaf says more than a node above it
+    )  # fmt: skip
     report, paths, refused = categories(tmp_path, *cells, taxonomy=taxonomy)
-    assert paths == [["Clothing", "Accessories"], ["Clothing", "Tops, Tees"], ["Clothing", "Accessories"]]
+    assert paths == [
+        ["Clothing", "Accessories"], ["Clothing", "Tops, Tees"], ["Clothing", "Accessories"], ["Sale", "Summer"],
+        ["Clothing"],
+    ]  # fmt: skip
     several = [row["category_paths"] for row in rows(tmp_path / "out", "products")]
-    assert several == [None, None, [["Clothing", "Accessories"], ["Sale", "Summer"]]]
-    assert report.unread["category_path"] == Unread(1, "'New', text (line 2)")
+    assert several == [None, None, [["Clothing", "Accessories"], ["Sale", "Summer"]], None, [["Clothing"], ["Sale"]]]
+    assert report.unread["category_path"] == Unread(2, "'New', text (line 2)")
     assert [message.partition(":")[0] for message in refused] == ["unknown_category"]
 
 

@@ -48,7 +48,7 @@ def test_a_column_for_each_level(row: dict[str, Any], path: list[str] | str | No
         (212, ["Clothing", "Tops"]),
         (" gid://shop/a-1 ", ["Clothing", "Hats"]),
         ("Clothing > Hats", ["Clothing", "Hats"]),
-        ("1604", "unknown_category"),
+        ("1604", ["Clothing"]),  # above the leaves
         ("213", "unknown_category"),
         (True, "bad_category_path"),
     ],

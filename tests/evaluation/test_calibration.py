@@ -58,7 +58,7 @@ def test_answers_are_those_of_a_scoring_run(factor: float) -> None:
         "leaf": np.concatenate([order, np.full((150, 1), -1)], 1),
         "log_p": np.concatenate([np.take_along_axis(log_p, order, 1), np.full((150, 1), -np.inf)], 1),
         "label": product % LEAVES, "product": names, "seen": ~dead, "left_out": np.ones(150),
-    })  # fmt: skip
+    }, TAXONOMY)  # fmt: skip
     found = said.answers(TAXONOMY, factor)
     p = tempered(log_p, factor)
     table = pa.concat_tables([
@@ -73,6 +73,33 @@ def test_answers_are_those_of_a_scoring_run(factor: float) -> None:
     for levels, row in zip(found.levels, wanted, strict=True):
         assert levels[: len(row["level_probabilities"])] == pytest.approx(row["level_probabilities"], abs=1e-6)
     assert list(found.label) == [int(name[1:]) % LEAVES for name in np.unique(names)]
+
+
+def test_labels_above_the_leaf_are_judged_at_their_level() -> None:
+    rng = np.random.default_rng(1)
+    labels = [("a0",), ("a1", "b0"), ("z",), ("y",), ("a2", "b2", "c3")]  # y has one leaf below it
+    label = np.array([TAXONOMY.label_positions[path] for path in labels])
+    log_p = log_softmax(rng.normal(size=(5, LEAVES)) * 2, axis=1)
+    log_p[[0, 3]] = log_softmax(log_p[[0, 3]] + 9 * np.eye(LEAVES)[[5, LEAVES - 1]], axis=1)  # right, below a0 and y
+    order = np.argsort(-log_p, axis=1, kind="stable")[:, :TOP_K]
+    rest = np.log1p(-np.exp(np.take_along_axis(log_p, order, 1)).sum(1, keepdims=True))
+    scores = PictureScores.of({
+        "leaf": np.concatenate([order, np.full((5, 1), -1)], 1),
+        "log_p": np.concatenate([np.take_along_axis(log_p, order, 1), rest], 1),
+        "label": label, "product": np.array(list("vwxyz"), object), "seen": np.ones(5, bool), "left_out": np.ones(5),
+    }, TAXONOMY)  # fmt: skip
+    found = scores.answers(TAXONOMY, 1.0)
+    for row, (path, leaf) in enumerate(zip(labels, found.best, strict=True)):
+        best = TAXONOMY.leaves[leaf]
+        assert found.right[row] == (best[: len(path)] == path)
+        node = best if path in TAXONOMY.leaf_set else best[: len(path)]
+        listed = [np.exp(log_p[row, one]) for one in order[row] if TAXONOMY.leaves[one][: len(node)] == node]
+        assert found.probability[row] == pytest.approx(sum(listed), abs=1e-6)
+        below = [at for at, one in enumerate(order[row]) if TAXONOMY.leaves[one][: len(path)] == path]
+        assert [at for at in scores.place[row] if at >= 0] == (below or [TOP_K])  # the last column: those left out
+    assert found.right[[0, 3]].all()
+    surest = found.decisions(TAXONOMY)[0]  # every answer is given in full
+    assert surest.precision == found.right.mean()
 
 
 def test_what_is_left_out_counts_at_another_temperature_too() -> None:

@@ -112,6 +112,21 @@ def test_leaves_are_compared_where_answers_end_above_them() -> None:
     assert (moved["right_before"], moved["right_after"], moved["above_after"]) == (1, 0, 1)
 
 
+def test_any_leaf_below_a_label_is_right() -> None:
+    men, root = ["Men"], list[str]()
+    before = [product("moves", A, true=men), product("leaves", A, true=men), product("root", A, true=root)]
+    after = [product("moves", B, true=men), product("leaves", C, true=men), product("root", B, true=root)]
+    above = pa.array(["Men", "Women"])
+    rows = {
+        row["product_id"]: row for row in compare_block(joined(before, after), above_leaves=[above] * 2).to_pylist()
+    }
+    assert {name: (row["labelled"], row["right_before"], row["right_after"]) for name, row in rows.items()} == {
+        "moves": (1, 1, 1), "leaves": (1, 1, 0), "root": (0, 0, 0),
+    }  # fmt: skip
+    leaf = compare_block(joined(before, after))  # of runs whose taxonomy is not known, a label is one path
+    assert [row["right_before"] for row in leaf.to_pylist()] == [0, 0, 0]
+
+
 def test_runs_of_different_taxonomies_are_judged_by_their_own_labels(
     local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

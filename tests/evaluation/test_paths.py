@@ -10,8 +10,10 @@ import pytest
 from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError
 from atlas_ray.evaluation.paths import TABLES, evaluate
+from atlas_ray.metrics import Confusion
 from atlas_ray.reports.terminal import print_evaluation
-from atlas_ray.runs.scored import PREDICTED
+from atlas_ray.runs.examples import find_examples
+from atlas_ray.runs.scored import PREDICTED, open_scored
 from atlas_ray.schemas import CATEGORIZED
 from atlas_ray.taxonomy import Taxonomy
 from tests.support.parts import scored_run
@@ -140,7 +142,61 @@ def test_a_run_of_another_taxonomy_is_not_measured(tmp_path: Path, capsys: pytes
     assert not (tmp_path / "run" / "evaluation").exists()
     some = Taxonomy([("M", "S", "X"), ("W", "D")], name="some")
     evaluate(fitted_run(tmp_path / "some", [("test", False, False)] * 3, some))
-    assert "1 of the 1 labels of its products, which 3 of 3 labelled products have, are no" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "3 of the 3 products of the headline are labelled above the leaf; each is judged at the level" in told
+    (tmp_path / "few").mkdir()
+    few = scored(tmp_path / "few", [(A, B, "test"), (B, B, "test")])
+    (tmp_path / "few" / PREDICTED).write_text(Taxonomy([("M", "T"), ("W", "D")], name="few").to_json())
+    evaluate(few)
+    told = capsys.readouterr().err
+    assert "1 of the 2 labels of its products, which 1 of 2 labelled products have, are no nodes" in told
+
+
+def test_a_label_above_the_leaf_is_judged_at_its_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x, y, z, top = ["M", "S", "x"], ["M", "S", "y"], ["W", "z"], ["M", "S"]
+    rows: list[tuple[Any, ...]] = [
+        (x, x, [0.75, 0.5, 0.25], 3),  # right
+        (top, x, [1.0, 0.75, 0.25], 3),  # right: below its label, which is as sure as 0.75
+        (["M"], z, [0.5, 0.5], 2),  # wrong
+        (top, y, [0.75, 0.5, 0.25], 1),  # right; what is answered, M, holds
+        (["W"], z, [0.25, 0.25], 2),  # right; a node with one leaf below it
+        ([], z, [0.5, 0.25], 2),  # the root says nothing, as no label does
+    ]
+    items = [
+        {"product_id": str(n), "true_category_path": true, "category_path": guess, "split": "test",
+         "decided_level": deep, "probability": levels[-1], "level_probabilities": levels, "image_uri": f"/{n}.jpg"}
+        for n, (true, guess, levels, deep) in enumerate(rows)
+    ]  # fmt: skip
+    items[3] |= {
+        "category_path": ["M"], "probability": 0.75, "alternatives": [{"category_path": y, "probability": 0.25}],
+    }  # fmt: skip
+    run = scored_run(tmp_path / "run", items)
+    (tmp_path / "run" / PREDICTED).write_text(Taxonomy([tuple(x), tuple(y), tuple(z)], name="t").to_json())
+    one = evaluate(run)["test"]
+    assert "4 of the 5 products of the headline are labelled above the leaf" in capsys.readouterr().err
+    assert (one.products, one.labelled_above, one.exact) == (5, 4, 0.8)
+    assert one.levels == (0.8, 1.0, 1.0)  # of the five, of the three, and of the one that have the level
+    assert one.precision == 0.8
+    # Names that are right: 3 + 2 + 0 + 2 + 1; answered, as far as they are judged: 3 + 2 + 1 + 2 + 1; true: as many.
+    assert one.hierarchical_f1 == pytest.approx(2 * 8 / (9 + 9))
+    paths = {row.path: (row.support, row.predicted, row.f1) for row in one.paths}
+    assert paths == {
+        ("M", "S"): (2, 2, 1.0), ("M",): (1, 0, 0.0), ("W",): (1, 2, 2 / 3), ("M", "S", "x"): (1, 1, 1.0),
+    }  # fmt: skip
+    assert one.macro_f1 == pytest.approx((1 + 0 + 2 / 3 + 1) / 4)
+    assert one.confusion == Confusion(("M",), ("W",), 1)
+    # The answers at the level of their labels: 0.25, 0.75, 0.5 (wrong), 0.5 (right), 0.25; three bins.
+    assert one.calibration_error == pytest.approx((2 * 0.75 + 0.25 + 2 * 0.0) / 5)
+    assert [bool(error) for error in one.level_calibration_errors] == [True, True, True]
+    assert one.level_calibration_errors[1:] == pytest.approx(((2 * 0.5 + 0.25) / 3, 0.75))
+    confusions = pq.read_table(Path(run) / "evaluation" / "confusions.parquet").to_pylist()
+    assert [(row["true_category_path"], row["category_path"], row["names_lost"]) for row in confusions[:1]] == [
+        (["M"], ["W"], 1)
+    ]
+    found = find_examples(open_scored(run), "test", [(("M",), ("W",))], each=1, explained=9, outside=1)
+    assert [row["product_id"] for row in found.confused[("M",), ("W",)].rows] == ["2"]
+    assert {row["product_id"] for row in found.right.rows} == {"0", "1", "3", "4"}
+    assert {row["product_id"] for row in found.wrong.rows} >= {"2"}
 
 
 def test_how_far_probabilities_can_be_trusted(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 
 from atlas_ray.errors import TaxonomyError
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, match_labels, match_leaves
 
 SHOP = Taxonomy([("Men", "Shirts"), ("Men", "Shoes"), ("Women", "Sarees", "Silk")], name="shop")
-NAMES = {"labelled": "the catalogue c", "predicted": "the model m"}
+NAMES: dict[str, Any] = {"labelled": "the catalogue c", "predicted": "the model m"}
 
 
 @pytest.mark.parametrize(
@@ -29,18 +31,24 @@ def test_another_taxonomy_is_refused_with_examples_of_both(labels: list[Category
 
 def test_what_is_missing_is_counted() -> None:
     labels: dict[CategoryPath, int] = {("Men", "Shirts"): 90, ("Garden", "Spades"): 3, ("Men",): 7}
-    said = match_labels(labels, SHOP, **NAMES)
+    said = match_labels(labels, SHOP, **NAMES, leaves_only=True)
     assert said is not None
     assert said.startswith(
         "2 of the 3 labels of the catalogue c, which 10 of 100 labelled products have, are no leaves"
     )
     assert said.endswith("such as 'Men', 'Garden > Spades'")  # the most products first
+    said = match_labels(labels, SHOP, **NAMES)  # a leaf below the label is right
+    assert said is not None
+    assert said.startswith("1 of the 3 labels of the catalogue c, which 3 of 100 labelled products have, are no nodes")
+    assert said.endswith("such as 'Garden > Spades'")
     assert match_labels({("Men", "Shoes"): 1}, SHOP, **NAMES) is None
     assert match_labels({}, SHOP, **NAMES) is None
 
 
 def test_inner_nodes_alone_are_no_other_taxonomy() -> None:
-    said = match_labels({("Men",): 4, ("Women", "Sarees"): 1}, SHOP, **NAMES)
+    labels: dict[CategoryPath, int] = {("Men",): 4, ("Women", "Sarees"): 1}
+    assert match_labels(labels, SHOP, **NAMES) is None
+    said = match_labels(labels, SHOP, **NAMES, leaves_only=True)
     assert said is not None
     assert said.startswith("2 of the 2 labels of the catalogue c, which 5 of 5")
 

@@ -89,16 +89,16 @@ def test_labels_are_those_of_all_paths(tmp_path: Path) -> None:
     assert dict(zip(LabelSpace(SHOP).names, found.label_products, strict=True)) == {
         "Men": 1, "Men > Shirts": 1, "Women": 2, "Women > Shirts": 1, "Skirts": 1, "Gifts": 1,
     }  # fmt: skip
-    assert [row["leaves"] for row in examples(catalog, "title", several=True)] == [[men, women], [skirts], [gifts]]
+    assert [row["labels"] for row in examples(catalog, "title", several=True)] == [[men, women], [skirts], [gifts]]
     pictures = examples(catalog, "image_uris", several=True)
-    assert [(row["name"], row["leaves"]) for row in pictures] == [
+    assert [(row["name"], row["labels"]) for row in pictures] == [
         ("/a1.jpg", [men, women]), ("/a2.jpg", [men, women]), ("/b.jpg", [skirts]), ("/c.jpg", [gifts]),
     ]  # fmt: skip
     space = LabelSpace(SHOP)
-    rows = pa.table({"leaves": [row["leaves"] for row in pictures]})
+    rows = pa.table({"labels": [row["labels"] for row in pictures]})
     for part in (rows, rows.slice(1, 2), rows.slice(0, 0)):  # Ray hands on slices
-        label = data._label(part["leaves"], space.targets(SHOP.leaves))
-        expected = [space.targets(SHOP.leaves[leaf] for leaf in leaves).any(0) for leaves in part["leaves"].to_pylist()]
+        label = data._label(part["labels"], space.targets(SHOP.leaves))
+        expected = [space.targets(SHOP.leaves[leaf] for leaf in leaves).any(0) for leaves in part["labels"].to_pylist()]
         assert label.tolist() == np.array(expected, bool).reshape(-1, len(space)).tolist()
 
 
@@ -107,9 +107,9 @@ def test_a_path_is_the_first_one(tmp_path: Path) -> None:
     found = labelled_texts(catalog, "train", SHOP, "title")
     assert (found.count, found.unusable, found.label_products) == (2, 2, ())
     rows = examples(catalog, "title", several=False)
-    assert [SHOP.leaves[row["leaves"][0]] for row in rows] == [("Men", "Shirts"), ("Women", "Skirts")]
-    assert data._label(pa.chunked_array([[row["leaves"] for row in rows]]), None).tolist() == [
-        row["leaves"][0] for row in rows
+    assert [SHOP.leaves[row["labels"][0]] for row in rows] == [("Men", "Shirts"), ("Women", "Skirts")]
+    assert data._label(pa.chunked_array([[row["labels"] for row in rows]]), None).tolist() == [
+        row["labels"][0] for row in rows
     ]
 
 

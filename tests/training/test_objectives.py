@@ -11,11 +11,18 @@ from atlas_ray.decoding import exact_search
 from atlas_ray.models.classifier import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.models.fusion.policy import FusionConfig
+from atlas_ray.models.head import HeadConfig
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy, Vocabulary
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.objectives import ClassesObjective, EncoderDecoderObjective, LabelsObjective, build_objective
 from atlas_ray.training.packing import pack_outputs
-from atlas_ray.training.settings import ClassifierTraining, EncoderDecoderTraining, FusionTraining, ImageLabelsTraining
+from atlas_ray.training.settings import (
+    ClassifierTraining,
+    EncoderDecoderTraining,
+    FusionTraining,
+    HeadTraining,
+    ImageLabelsTraining,
+)
 from tests.models.tiny import tiny_encoder  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("tiny_encoder")
@@ -283,6 +290,109 @@ def test_a_classifiers_loss(share: float, kind: str) -> None:
     torch.testing.assert_close(evaluated, plain, atol=1e-4, rtol=1e-4)
     assert leaf.equal(logits.argmax(1))
     assert share == 0 or (found - plain).abs().max() > 1e-2
+
+
+ABOVE = [path for path in TAXONOMY.label_positions if path not in TAXONOMY.leaf_set]
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.0, "uniform"), (0.3, "uniform"), (0.3, "tree")])
+def test_a_label_above_the_leaf_has_the_probability_of_the_leaves_below(
+    share: float, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and gradient against sums written out in float64; leaves in the same batch lose what they did."""
+    objective = classifying(label_smoothing=share, smoothing=kind)
+    listed = [*PATHS, *ABOVE]
+    labels = torch.tensor([TAXONOMY.label_positions[path] for path in listed])
+    assert ABOVE == [("A",), ("B",), ("B", "A"), ("D",)]
+    torch.manual_seed(2)
+    logits = torch.randn(len(listed), len(PATHS), requires_grad=True)
+    monkeypatch.setattr(objective, "logits", lambda inputs: inputs)
+    found = objective(logits, labels)
+    found.sum().backward()
+    exact = logits.detach().double().requires_grad_()
+    losses = []
+    for row, label in zip(exact, listed, strict=True):
+        p = row.exp() / row.exp().sum()
+        below = torch.tensor([path[: len(label)] == label for path in PATHS])
+        near = torch.tensor(
+            [0.0 if own else 4.0 ** _shared(label, path) for own, path in zip(below, PATHS, strict=True)]
+        )
+        other = -p.log().mean() if kind == "uniform" else -(p.log() * near / near.sum()).sum()
+        losses.append(-(1 - share) * p[below].sum().log() + share * other)
+    torch.stack(losses).sum().backward()
+    torch.testing.assert_close(found, torch.stack(losses).float(), atol=1e-5, rtol=1e-5)
+    assert exact.grad is not None
+    torch.testing.assert_close(logits.grad, exact.grad.float(), atol=1e-6, rtol=1e-5)
+    objective.labels_above = False
+    leaves = torch.arange(len(PATHS))
+    torch.testing.assert_close(objective(logits[: len(PATHS)], leaves), found[: len(PATHS)], atol=0, rtol=0)
+
+
+def _shared(one: CategoryPath, other: CategoryPath) -> int:
+    return next(
+        (level for level in range(min(len(one), len(other))) if one[level] != other[level]), min(len(one), len(other))
+    )
+
+
+def test_any_leaf_below_a_label_is_right() -> None:
+    objective = classifying()
+    label = torch.tensor([TAXONOMY.label_positions["A",], TAXONOMY.label_positions["B", "A"]])
+    answers = torch.tensor([PATHS.index(("A", "C")), PATHS.index(("D", "E"))])
+    assert objective.count(answers, label).tolist() == [
+        [True, True, False, False, True, False, False],  # right; it has one level
+        [False, False, False, False, True, True, False],
+    ]
+    sums = objective.count(answers, label).sum(0).tolist()
+    assert objective.figures(sums, 2) == {
+        "val_accuracy": 0.5, "val_accuracy_level_1": 0.5, "val_accuracy_level_2": 0.0, "val_accuracy_level_3": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("normalization", ["vocabulary", "taxonomy"])
+def test_of_a_label_above_the_leaf_the_prefix_is_spelled(normalization: str) -> None:
+    objective = spelling(normalization=normalization)
+    labels = torch.tensor([TAXONOMY.label_positions[path] for path in ABOVE])
+    with torch.inference_mode():
+        found = objective(pictures(len(ABOVE)), labels)
+        for picture, path, loss in zip(pictures(len(ABOVE)), ABOVE, found, strict=True):
+            logits = logits_of(objective, picture, path)
+            terms = []
+            for position, name in enumerate(path):  # and no <end>
+                over = below(path[:position]) if normalization == "taxonomy" else list(range(len(VOCABULARY)))
+                terms.append(logits[position, over].logsumexp(0) - logits[position, token(name)])
+            torch.testing.assert_close(loss, torch.stack(terms).mean(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.long
+def test_labels_above_the_leaf_teach_what_they_say() -> None:
+    """Of 16 leaves in 4 groups a head learns more from few leaves and many groups than from those leaves alone."""
+    taxonomy = Taxonomy([(f"g{n // 4}", f"l{n}") for n in range(16)], name="groups")
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, 1, 16, generator=random) * 0.8 + torch.randn(4, 4, 16, generator=random) * 0.8
+
+    def drawn(count: int) -> tuple[Tensor, Tensor]:
+        leaf = torch.randint(16, (count,), generator=random)
+        return centres.flatten(0, 1)[leaf] + torch.randn(count, 16, generator=random) * 1.2, leaf
+
+    (few, few_leaves), (many, many_leaves), (held_out, truth) = drawn(64), drawn(640), drawn(1000)
+    groups = torch.tensor([taxonomy.label_positions[taxonomy.leaves[leaf][:1]] for leaf in many_leaves])
+    shape = HeadConfig(modalities="picture", features="16", encoder_id="e", outputs=16, hidden_dim=0, dropout=0.0)
+    config = HeadTraining(embeddings="v", output="m", label_smoothing=0.1)
+
+    def accuracy(inputs: Tensor, labels: Tensor) -> float:
+        torch.manual_seed(0)
+        objective = build_objective(config, taxonomy, CPU, shape=shape)
+        optimizer = torch.optim.AdamW(objective.parameters(), 0.05, weight_decay=0.1)
+        for _ in range(60):
+            optimizer.zero_grad()
+            objective(inputs, labels).mean().backward()
+            optimizer.step()
+        return float((objective.eval().evaluate(held_out, truth)[1] == truth).double().mean())
+
+    alone = accuracy(few, few_leaves)
+    both = accuracy(torch.cat([few, many]), torch.cat([few_leaves, groups]))
+    assert both > alone + 0.05, (alone, both)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
