@@ -421,6 +421,7 @@ def _finish(config: ImportConfig, report: ImportReport, rule: SplitRule, source:
         leaves = report.taxonomy.leaf_set
         above = [(path, count) for path, count in labels.items() if path not in leaves]
         report.not_leaves = sorted(above, key=lambda item: -item[1])
+        report.untrained = [(path, count) for path, count in report.untrained if path in leaves]
         counts = [(path, labels[path]) for path in report.taxonomy.leaves if labels[path] < FEW_PRODUCTS]
         report.few = sorted(counts, key=lambda item: item[1])
     fields = {

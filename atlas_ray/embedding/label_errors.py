@@ -11,6 +11,7 @@ from atlas_ray.embedding.settings import SimilarConfig
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.runs.embedded import open_embedded
+from atlas_ray.runs.leaves import path_lengths, path_prefixes
 from atlas_ray.schemas import LABEL_ERRORS, PATH_KEY_SEPARATOR, path_keys
 
 TABLE = "label_errors.parquet"
@@ -51,7 +52,10 @@ def _pairs(index: ProductIndex, products: pa.Table, k: int, min_similarity: floa
     vectors = products["vector"].combine_chunks().flatten().to_numpy().reshape(len(products), -1)
     found = index.nearest(vectors, k + 1)
     own = products.take(found["query"])
-    label, other = (path_keys(side["category_path"]) for side in (own, found))
+    labels = [side["category_path"].combine_chunks() for side in (own, found)]
+    # A label above the leaf does not contradict one below it: labels are compared as far as both go.
+    level = np.minimum(*map(path_lengths, labels))
+    label, other = (path_keys(path_prefixes(side, level)) for side in labels)
     # A product without a label compares as null, and is left out with what is not different.
     rows = pc.and_(pc.greater_equal(found["similarity"], min_similarity), pc.not_equal(label, other))
     found, own = found.filter(rows), own.filter(rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_ray.runs.leaves import find_leaves
+from atlas_ray.runs.leaves import find_leaves, path_lengths, path_prefixes
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, path_keys
 from atlas_ray.taxonomy import CategoryPath
 
@@ -34,7 +34,8 @@ DELIVERED = pa.schema(
 )
 """Delivered products: one row for each product of a run.
 
-`source` is `correction`, `label` or `model`, null where nobody names a category. `probability` is the model's, null
+`source` is `correction`, `label` or `model`, null where nobody names a category; a label above the leaf yields to an answer of the
+model below it. `probability` is the model's, null
 where a person named the category. `needs_review`: the category is the model's and not sure enough, above its leaf, or
 missing. `category_paths` are all labels of a product that has several. A run of labels names no category: `labels` are
 those that it applied, and a product needs a review that neither a person nor a label says anything of."""
@@ -74,6 +75,11 @@ def deliver(rows: pa.RecordBatch, rule: DeliveryRule) -> pa.Table:
         "label": rows["true_category_path"],
         "model": rows["category_path"],
     }
+    # A leaf below a label above it says more, and does not contradict it.
+    level = path_lengths(paths["label"])
+    begins = path_keys(path_prefixes(paths["model"], level))
+    same = pc.equal(begins, path_keys(paths["label"])).fill_null(False).to_numpy(zero_copy_only=False)
+    paths["label"] = _where(paths["label"], ~(same & (path_lengths(paths["model"]) > level)))
     order = SOURCES[rule.prefer]
     named = np.stack([_valid(paths[source]) for source in order])  # (3, products)
     first, nobody = named.argmax(axis=0), ~named.any(axis=0)
