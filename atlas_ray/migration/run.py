@@ -37,6 +37,7 @@ from atlas_ray.runtime.tables import (
 )
 from atlas_ray.schemas import CATEGORIZED, PREDICTIONS
 from atlas_ray.taxonomy import compare, read_mapping, read_taxonomy
+from atlas_ray.taxonomy.changes import TaxonomyChanges
 
 RESCORE, RELABEL = "rescore", "relabel"
 OUTCOMES = ("migrated", "undetermined", "without_path")
@@ -103,7 +104,7 @@ def _migrate(config: MigrateConfig, job: Job) -> RunReport:
     storage.write_bytes(storage.join(output, "changes.json"), document)
     forget_unusable(output)
     rows = {table.name: stored.rows for table, stored in opened.items()}
-    counts = _migrate_tables(opened, output, changes.destinations, new.id)
+    counts = _migrate_tables(opened, output, changes, new.id)
     if config.run:
         storage.write_bytes(storage.join(output, PREDICTED), new.to_json().encode())
     if catalog:
@@ -129,12 +130,12 @@ def _migrate(config: MigrateConfig, job: Job) -> RunReport:
 
 
 def _migrate_tables(
-    opened: Mapping[_Table, Table], output: str, destinations: Destinations, taxonomy_id: str
+    opened: Mapping[_Table, Table], output: str, changes: TaxonomyChanges, taxonomy_id: str
 ) -> Counter[str]:
     """Rewrite tables, a Ray task a file, and count what became of their rows."""
     counts = Counter[str]()
     with ProgressDisplay("migrating", "rows", total=sum(stored.rows for stored in opened.values())) as display:
-        shared, task = ray.put(destinations), ray.remote(_migrate_file)
+        shared, task = ray.put((changes.destinations, changes.label_destinations)), ray.remote(_migrate_file)
         pending = [
             task.remote(table, piece, _file_name(stored, piece), output, shared, taxonomy_id, display.actor)
             for table, stored in opened.items()
@@ -196,9 +197,19 @@ def _file_name(table: Table, piece: Piece) -> str:
 
 
 def _migrate_file(
-    table: _Table, piece: Piece, name: str, output: str, destinations: Destinations, taxonomy_id: str, progress: Any
+    table: _Table,
+    piece: Piece,
+    name: str,
+    output: str,
+    destinations: tuple[Destinations, Destinations],
+    taxonomy_id: str,
+    progress: Any,
 ) -> Counter[str]:
-    """Rewrite one file of a table, list what has no certain place, and count both."""
+    """Rewrite one file of a table, list what has no certain place, and count both.
+
+    `destinations` are those of predictions and those of labels.
+    """
+    of_predictions, of_labels = destinations
     counts = Counter[str]()
     with contextlib.ExitStack() as files:
         writers: dict[str, pq.ParquetWriter] = {}
@@ -212,13 +223,13 @@ def _migrate_file(
         for rows in piece.tables(BATCH_ROWS):
             if table.predicted:
                 before = _answered(rows)
-                rows, lost = migrate_predictions(rows, destinations, taxonomy_id)
+                rows, lost = migrate_predictions(rows, of_predictions, taxonomy_id)
                 counts.update(_outcomes(table.name, before, _answered(rows), lost))
                 if table.name == "products" and len(lost):
                     write(RESCORE, lost)
             if table.label:
                 before = rows[table.label].is_valid()
-                rows, lost = migrate_labels(rows, table.label, destinations)
+                rows, lost = migrate_labels(rows, table.label, of_labels)
                 counts.update(_outcomes("labels", before, rows[table.label].is_valid(), lost))
                 if len(lost):
                     write(RELABEL, lost)

@@ -34,11 +34,11 @@ DELIVERED = pa.schema(
 )
 """Delivered products: one row for each product of a run.
 
-`source` is `correction`, `label` or `model`, null where nobody names a category; a label above the leaf yields to an answer of the
-model below it. `probability` is the model's, null
-where a person named the category. `needs_review`: the category is the model's and not sure enough, above its leaf, or
-missing. `category_paths` are all labels of a product that has several. A run of labels names no category: `labels` are
-those that it applied, and a product needs a review that neither a person nor a label says anything of."""
+`source` is `correction`, `label` or `model`, null where nobody names a category; a label above the leaf yields to an
+answer of the model below it. `probability` is the model's, null where a person named the category. `needs_review`: the
+category is the model's and not sure enough, above its leaf, or missing. `category_paths` are all labels of a product
+that has several. A run of labels names no category: `labels` are those that it applied, and a product needs a review
+that neither a person nor a label says anything of."""
 SOURCES = {"label": ("correction", "label", "model"), "model": ("correction", "model", "label")}
 """Sources of a product's category, the first one that names any wins; by what is preferred."""
 

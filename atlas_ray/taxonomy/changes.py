@@ -52,7 +52,8 @@ class Destination:
     """The new path; None if it is not certain."""
     reason: str = ""
     """Why `path` is None: removed, split, not_a_leaf (it has paths below it now), unknown (no old path). For an
-    answer above its leaf also regrouped: no node on the way to the leaf's new path holds what the answer held."""
+    answer above its leaf also regrouped: no node on the way to the leaf's new path holds what the answer held. For a
+    label above the leaf: some of what it held stands elsewhere."""
     candidates: tuple[CategoryPath, ...] = ()
     """The new paths at or below which the products belong, if `path` is None."""
     same_levels: bool = False
@@ -137,6 +138,27 @@ class TaxonomyChanges:
             levels = len(path) == len(change.old) and all(path[: len(node)] in same.get(node, ()) for node in above)
             ancestors = tuple(_names_of(images.get(node), same.get(node, ()), path) for node in above[:-1])
             destinations[change.old] = Destination(path, same_levels=levels, ancestors=ancestors)
+        return destinations
+
+    @cached_property
+    def label_destinations(self) -> Mapping[CategoryPath, Destination]:
+        """As `destinations`, of products whose label the old path is: it may be above the leaf, before and after.
+
+        So a leaf that has paths below it now stays a label. A node above the leaves stays one if no leaf below it
+        became a path elsewhere; the reason is `regrouped` otherwise.
+        """
+        images = {change.old: change.new for change in self.changes}
+        elsewhere: defaultdict[CategoryPath, dict[CategoryPath, None]] = defaultdict(dict)
+        for leaf in self.old.leaves:
+            for node in (leaf[:level] for level in range(1, len(leaf))):
+                for target in images[leaf] if len(images[node]) == 1 else ():
+                    if target[: len(images[node][0])] != images[node][0]:
+                        elsewhere[node][target] = None
+        destinations = dict(self.destinations)
+        for old, new in images.items():
+            if len(new) == 1:
+                lost = elsewhere.get(old)
+                destinations[old] = Destination(None, "regrouped", (*new, *lost)) if lost else Destination(new[0])
         return destinations
 
     def to_json(self) -> str:

@@ -19,8 +19,8 @@ from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError
 from atlas_ray.formats.spreadsheet import unguarded
 from atlas_ray.io import storage
-from atlas_ray.publishing.answers import DELIVERED, deliver
-from atlas_ray.schemas import quarantine_row
+from atlas_ray.publishing.answers import DELIVERED, READ, DeliveryRule, deliver
+from atlas_ray.schemas import CATEGORIZED, quarantine_row
 from tests.publishing.runs import DRESSES, IDS, SAREES, SHIRTS, answer, catalogue, shop_run, write_quarantine
 
 HOSTILE = [
@@ -86,6 +86,20 @@ def test_json_lines_say_who_names_each_category(run: str, tmp_path: Path, capsys
     ]  # fmt: skip
     assert refused[0]["message"] == "line 7: missing_images"
     assert lines[3].startswith(f"not among them, in {tmp_path}/out/answers.quarantine.jsonl: 3 rows, ")
+
+
+def test_a_label_above_the_leaf_yields_to_a_leaf_below_it() -> None:
+    women, root = {"true_category_path": ["Women"]}, {"true_category_path": []}
+    rows = [
+        answer("below", SAREES, 0.9, **women), answer("beside", SHIRTS, 0.9, **women), answer("silent", None, **women),
+        answer("equal", ("Women",), 0.9, **women), answer("root", SHIRTS, 0.9, **root),
+    ]  # fmt: skip
+    (batch,) = pa.Table.from_pylist(rows, schema=CATEGORIZED).select(READ).to_batches()
+    found = deliver(batch, DeliveryRule.of("label", 0.5, {}, {})).to_pylist()
+    assert [(row["category_path"], row["source"], row["probability"]) for row in found] == [
+        (list(SAREES), "model", pytest.approx(0.9)), (["Women"], "label", None), (["Women"], "label", None),
+        (["Women"], "label", None), (list(SHIRTS), "model", pytest.approx(0.9)),
+    ]  # fmt: skip
 
 
 def test_a_correction_wins_and_one_that_cannot_be_used_is_told(

@@ -149,6 +149,20 @@ def test_a_leaf_with_paths_below_it_is_no_answer_any_more() -> None:
     assert changes.destinations["A", "x"].reason == "not_a_leaf"
     assert changes.destinations["A", "x"].candidates == (("A", "x"),)
     assert changes.destinations["A",].path == ("A",)  # it never was one
+    assert changes.label_destinations["A", "x"].path == ("A", "x")  # any leaf below it is right
+
+
+def test_a_label_above_the_leaf_stays_where_all_below_it_went() -> None:
+    """B was renamed whole; of A one leaf went to C, so that a product of A may be there."""
+    old = taxonomy("A > x", "A > y", "B > K > m", "B > K > n", "C > z")
+    new = taxonomy("A > x", "C > y", "Q > K > m", "Q > K > n", "C > z")
+    destinations = compare(old, new).label_destinations
+    assert destinations["B",].path == ("Q",)
+    assert destinations["B", "K"].path == ("Q", "K")
+    assert (destinations["A",].path, destinations["A",].reason) == (None, "regrouped")
+    assert destinations["A",].candidates == (("A",), ("C", "y"))
+    assert destinations["C",].path == ("C",)  # it gained a leaf, and lost none
+    assert destinations["A", "y"].path == ("C", "y")
 
 
 def mappings(old: Taxonomy, new: Taxonomy) -> st.SearchStrategy[dict[CategoryPath, tuple[CategoryPath, ...]]]:

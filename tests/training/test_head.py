@@ -16,6 +16,7 @@ from atlas_ray.cli.main import main
 from atlas_ray.embedding.run import embed
 from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.errors import CatalogError, ConfigError, EmbeddingError, OutputError
+from atlas_ray.evaluation.paths import evaluate
 from atlas_ray.models import weights
 from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
@@ -167,6 +168,42 @@ def test_other_labels_and_a_new_leaf_are_learned_from(catalog: str, vectors: str
             assert all(row["inputs"].tolist() == stored[name] for name, row in found.items())
     _, counts = _counted(_sides(config, [embedded], changed)[0], changed)
     assert counts[changed.leaf_positions[new]] == sum(row["category_path"] == list(new) for row in products)
+
+
+def test_labels_above_the_leaf_are_learned_from(
+    catalog: str, vectors: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the labels say the top level alone: trained on, calibrated, scored and judged."""
+    folder = tmp_path / "catalog"
+    shutil.copytree(catalog, folder)
+    shutil.rmtree(folder / "products")
+    (folder / "products").mkdir()
+    products = rows(catalog, "products")
+    cut = {row["product_id"] for row in products[::2] if row["category_path"]}
+    for row in products:
+        row["category_path"] = row["category_path"][:1] if row["product_id"] in cut else row["category_path"]
+    pq.write_table(pa.Table.from_pylist(products, PRODUCTS), folder / "products" / "0.parquet")
+    known = {row["product_id"] for row in rows(vectors, "embeddings")}
+    above = {split: sum(row["product_id"] in cut & known and row["split"] == split for row in products)
+             for split in ("train", "val", "test")}  # fmt: skip
+    assert all(above.values())
+    model, run = str(tmp_path / "model"), str(tmp_path / "run")
+    flags = ["--batch-size", "16", "--epochs", "8", "--balance", "sampling"]
+    command = ["train", "head", "--embeddings", vectors, "--catalog", str(folder), "--output", model, *flags]
+    assert main(command) == 0
+    assert f"{above['train']} products are labelled above the leaf" in capsys.readouterr().out
+    metrics = load_artifact(model).metrics
+    assert metrics["examples_above_leaf"] == above["train"]
+    assert metrics["calibration"]["products"] == metrics["val_examples"] > above["val"]
+    score(ScoreConfig(catalog=str(folder), model=model, embeddings=vectors, output=run, predictor=FLOAT32))
+    figures = evaluate(run)
+    for split in ("train", "test"):
+        labelled = sum(row["product_id"] in cut and row["split"] == split for row in products)
+        assert figures[split].labelled_above == labelled
+    found = {row["product_id"]: row["category_path"] for row in rows(run, "products") if row["category_path"]}
+    whole = {row["product_id"]: row["category_path"] for row in rows(catalog, "products") if row["product_id"] in found}
+    labelled = [name for name, path in whole.items() if path]
+    assert sum(found[name] == whole[name] for name in labelled) >= 0.75 * len(labelled)  # the leaves that were cut, too
 
 
 def test_vectors_take_the_labels_of_their_products() -> None:
