@@ -14,7 +14,8 @@ import ray.data
 from atlas_ray.errors import CatalogError
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from atlas_ray.training import data
-from atlas_ray.training.data import EachStart, labelled_pictures, labelled_texts, shuffled
+from atlas_ray.training.data import EachStart, labelled_pictures, labelled_texts, repeats_of, shuffled
+from atlas_ray.training.loop import label_weights
 
 TAXONOMY = Taxonomy([("Garden", "Pots"), ("Garden", "Hoses")], name="small")
 
@@ -111,6 +112,37 @@ def test_a_path_is_the_first_one(tmp_path: Path) -> None:
     assert data._label(pa.chunked_array([[row["labels"] for row in rows]]), None).tolist() == [
         row["labels"][0] for row in rows
     ]
+
+
+def test_labels_above_the_leaf_are_examples(tmp_path: Path) -> None:
+    labels: list[list[str] | None] = [["Women", "Skirts"], ["Women"], ["Men"], [], ["Women", "Hats"], None]
+    (tmp_path / "products").mkdir()
+    table = {
+        "product_id": list("abcdef"), "title": ["T"] * 6, "image_uris": [["/1.jpg", "/2.jpg"]] * 6,
+        "category_path": labels, "category_paths": [None] * 6, "split": ["train"] * 6,
+    }  # fmt: skip
+    types = pa.list_(pa.string())
+    columns = {**table, "category_path": pa.array(labels, types), "category_paths": pa.nulls(6, pa.list_(types))}
+    pq.write_table(pa.table(columns), tmp_path / "products" / "0.parquet")
+    found = labelled_pictures(str(tmp_path), "train", SHOP)
+    assert (found.count, found.above, sum(found.leaf_counts)) == (6, 4, 2)
+    assert found.inner == {("Women", "Hats"): 1}  # the root is no label
+    skirts, women, men = (SHOP.label_positions[path] for path in [("Women", "Skirts"), ("Women",), ("Men",)])
+    rows = data._explode(
+        pq.read_table(tmp_path / "products"), "title", "train", SHOP.label_positions, several=False
+    ).to_pylist()
+    assert [row["labels"] for row in rows] == [[skirts], [women], [men]]  # men's is a node with one leaf below it
+    assert labelled_texts(str(tmp_path), "train", SHOP, "title", several=True).count == 1  # of labels: leaves alone
+
+
+def test_balancing_leaves_labels_above_the_leaf_as_they_are() -> None:
+    counts = np.array([1, 16, 0])
+    assert repeats_of(counts, 5).tolist() == [3, 1, 3, 1, 1]  # sqrt(8.5 / count)
+    weights = label_weights(counts.tolist(), 5)
+    assert weights[3:].tolist() == [1, 1]
+    assert weights[0] / weights[1] == pytest.approx(4)
+    assert float(weights[0] + 16 * weights[1] + weights[2]) == pytest.approx(18)  # a leaf of none counts as one
+    assert repeats_of(np.zeros(2, np.int64), 3).tolist() == [1, 1, 1]
 
 
 def test_a_table_without_further_paths_has_the_labels_of_its_paths(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from atlas_ray.cli.main import main
 from atlas_ray.errors import ConfigError
 from atlas_ray.metrics.paired import sign_test
 from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
+from atlas_ray.prediction.aggregate import label_nodes
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.fusion import train_fusion
@@ -54,6 +55,19 @@ def test_a_sure_and_bad_model_does_not_spoil_a_good_one() -> None:
     assert contest.model_right == pytest.approx(title.mean())
     assert contest.policy_right < 0.6
     assert contest.lost > 100 > contest.won
+
+
+def test_any_leaf_below_a_label_is_right() -> None:
+    taxonomy = Taxonomy([("A", "a"), ("A", "b"), ("B", "c"), ("B", "d")], name="two")
+    leaf, (picture, title) = drawn(400, 0.5, 0.6)
+    label = np.where(np.arange(400) % 2, leaf, LEAVES + leaf // 2)  # each other product is labelled A or B
+    models = [said(picture, 0.9, leaf), said(title, 0.8, leaf)]
+    (contest,) = contests(
+        network(), [batch(models, np.ones((400, 2), bool), label)], held_out=True, nodes=label_nodes(taxonomy)
+    )
+    answer = np.where(title, leaf, (leaf + 1) % LEAVES)
+    assert contest.model == "title"
+    assert contest.model_right == np.where(label < LEAVES, answer == leaf, answer // 2 == leaf // 2).mean()
 
 
 def test_a_policy_that_wins_answers() -> None:
