@@ -17,6 +17,7 @@ import pytest
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.catalog.rows import Unread
 from atlas_ray.catalog.split import StratifiedSplit, parse_shares
+from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError, ConfigError, OutputError
 from atlas_ray.io import storage
 from atlas_ray.reports.terminal import print_import
@@ -203,6 +204,40 @@ def test_labels_outside_a_taxonomy(tmp_path: Path) -> None:
     assert {row["product_id"]: row["category_path"] for row in rows(tmp_path / "out", "products")}["2"] == ["A"]
     free = run(tmp_path / "shop.csv", tmp_path / "free")
     assert free.not_leaves == [(("A",), 1)]  # a label above another label
+
+
+@pytest.mark.long
+def test_the_catalogue_of_labels_above_the_leaf_is_one_like_any_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = [["A > B", "A > C", "A", "D"][number % 4] for number in range(40)]
+    lines = [f"{number},t{number},{number}.jpg,{label}" for number, label in enumerate(labels)]
+    (tmp_path / "shop.csv").write_text("\n".join(["id,title,image,category", *lines]))
+    taxonomy = Taxonomy([("A", "B"), ("A", "C"), ("D", "E")], name="t")
+    (tmp_path / "taxonomy.json").write_text(taxonomy.to_json())
+    catalog = str(tmp_path / "catalog")
+    command = ["import", str(tmp_path / "shop.csv"), "--output", catalog, "--taxonomy", str(tmp_path / "taxonomy.json")]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "40 products, 40 pictures; 40 labelled" in shown
+    assert "2 labels above the leaves of the taxonomy, which say less than a leaf:\n  A: 10\n  D: 10\n" in shown
+    account = json.loads((tmp_path / "catalog" / "run.json").read_text())
+    assert (account["counts"]["labelled"], account["not_leaves"]) == (40, {"A": 10, "D": 10})
+    assert {row["split"] for row in rows(Path(catalog), "products") if len(row["category_path"]) == 1} > {"train"}
+    assert main(["sample", "--catalog", catalog, "--count", "8", "--output", str(tmp_path / "sample")]) == 0
+    assert sorted(row["category_path"] for row in rows(tmp_path / "sample", "products")) == sorted(
+        [["A", "B"], ["A", "C"], ["A"], ["D"]] * 2
+    )
+    assert main(["catalog", "stats", "--catalog", catalog, "--output", str(tmp_path / "stats.html")]) == 0
+    (tmp_path / "list.csv").write_text("product_id\n2\n3\n")
+    command = ["select", "--catalog", catalog, "--products", str(tmp_path / "list.csv"), "--output"]
+    assert main([*command, str(tmp_path / "selected")]) == 0
+    assert [row["category_path"] for row in rows(tmp_path / "selected", "products")] == [["A"], ["D"]]
+    (tmp_path / "corrections.csv").write_text("product_id,corrected_category_path\n2,A > C\n")
+    command = ["relabel", "--catalog", catalog, "--corrections", str(tmp_path / "corrections.csv"), "--output"]
+    assert main([*command, str(tmp_path / "relabelled")]) == 0
+    found = {row["product_id"]: row["category_path"] for row in rows(tmp_path / "relabelled", "products")}
+    assert (found["2"], found["3"], found["6"]) == (["A", "C"], ["D"], ["A"])
 
 
 @pytest.mark.parametrize(

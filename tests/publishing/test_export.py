@@ -89,7 +89,8 @@ def test_json_lines_say_who_names_each_category(run: str, tmp_path: Path, capsys
 
 
 def test_a_label_above_the_leaf_yields_to_a_leaf_below_it() -> None:
-    women, root = {"true_category_path": ["Women"]}, {"true_category_path": []}
+    women: dict[str, Any] = {"true_category_path": ["Women"]}
+    root: dict[str, Any] = {"true_category_path": []}
     rows = [
         answer("below", SAREES, 0.9, **women), answer("beside", SHIRTS, 0.9, **women), answer("silent", None, **women),
         answer("equal", ("Women",), 0.9, **women), answer("root", SHIRTS, 0.9, **root),
