@@ -14,6 +14,7 @@ from atlas_ray.metrics.paired import sign_test
 from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
 from atlas_ray.prediction.aggregate import label_nodes
 from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.training import fusion
 from atlas_ray.training.fallback import contests
 from atlas_ray.training.fusion import train_fusion
 from atlas_ray.training.packing import pack_outputs
@@ -68,6 +69,27 @@ def test_any_leaf_below_a_label_is_right() -> None:
     answer = np.where(title, leaf, (leaf + 1) % LEAVES)
     assert contest.model == "title"
     assert contest.model_right == np.where(label < LEAVES, answer == leaf, answer // 2 == leaf // 2).mean()
+
+
+def test_ridge_is_fitted_on_leaves_and_judged_on_all_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    taxonomy = Taxonomy([("A", "a"), ("A", "b"), ("B", "c"), ("B", "d")], name="two")
+    leaf, (picture, title) = drawn(200, 0.7, 0.8)
+    label = np.where(np.arange(200) < 150, leaf, LEAVES + leaf // 2)  # the last 50 are labelled A or B
+    models = [said(picture, 0.9, leaf), said(title, 0.8, leaf)]
+    every = batch(models, np.ones((200, 2), bool), label)
+    monkeypatch.setattr(fusion, "batches_of", lambda batches: batches)
+    both, alone = network("ridge"), network("ridge")
+    batches: Any = [every]
+    fusion._solve(both, batches, 1.0)
+    leaves: Any = [{name: column[:150] for name, column in every.items()}]
+    fusion._solve(alone, leaves, 1.0)
+    for name, tensor in both.state_dict().items():
+        torch.testing.assert_close(tensor, alone.state_dict()[name])
+    assert any(tensor.abs().max() > 0.1 for tensor in both.state_dict().values())
+    found = fusion._accuracy(both, batches, taxonomy)
+    answer = np.where(title, leaf, (leaf + 1) % LEAVES)
+    assert found["title"] == np.where(label < LEAVES, answer == leaf, answer // 2 == leaf // 2).mean()
+    assert found["fused"] > 0.7
 
 
 def test_a_policy_that_wins_answers() -> None:
