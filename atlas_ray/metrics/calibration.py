@@ -12,6 +12,8 @@ BOUNDS = (0.05, 20.0)
 """The bounds of the temperatures that are tried."""
 NEAR_EDGE = 1.01
 """A temperature within this factor of a bound was stopped by it."""
+FEWEST = 30
+"""The fewest answers that tell something of a temperature."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def doubt_of(temperatures: Sequence[float], *, right: int, answers: int) -> str 
     reasons = []
     if right == answers:
         reasons.append(f"every answer of these {answers} products is right, so nothing tells how often one is wrong")
+    elif answers < FEWEST:
+        reasons.append(f"{answers} products say little: {FEWEST} or more tell something")
     if at_edge:
         reasons.append(f"the temperature stands at the edge of its range, {low:g} to {high:g}")
     if not reasons:

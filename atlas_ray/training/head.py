@@ -24,6 +24,7 @@ from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
+from atlas_ray.metrics.calibration import FEWEST
 from atlas_ray.models.head import Head, HeadConfig, unit_parts
 from atlas_ray.prediction.aggregate import is_below, label_nodes
 from atlas_ray.prediction.calibration import MAX_PATHS, MAX_PICTURES, FittedTemperature, fit_answers, listed_paths
@@ -59,8 +60,6 @@ VECTOR = 1
 """The kind of a row with a vector, beside `PRODUCT`."""
 PARTITION_NUMBERS = 2**24
 """Numbers of the vectors that are brought together at once: 64 MiB."""
-FEWEST_CALIBRATED = 30
-"""A head that starts from a prior, whose probabilities make sense without labels, is calibrated on so many products."""
 LEAST_DEVIATION = 1e-8
 """A feature that varies less says nothing, and is left out."""
 
@@ -134,10 +133,10 @@ def train_head(config: HeadTraining, *, fresh: bool = False, callbacks: Sequence
     write_history(config, state["history"])
     fitted = Fitted.of(products, TRAINED)
     found, judged = _calibrated(network.eval(), validation, taxonomy)
-    if prior is not None and found is not None and found.products < FEWEST_CALIBRATED:
+    if prior is not None and found is not None and found.products < FEWEST:
         tell(
             f"not calibrated: {found.products} products of the split 'val' have a label and a vector, and "
-            f"{FEWEST_CALIBRATED} tell something; the probabilities are as sure as the prior's"
+            f"{FEWEST} tell something; the probabilities are as sure as the prior's"
         )
         found = None
     if found is not None:

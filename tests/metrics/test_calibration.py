@@ -78,15 +78,18 @@ def test_where_every_answer_is_right_the_temperature_is_doubted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("temperatures", "right", "said"),
+    ("temperatures", "right", "answers", "said"),
     [
-        ((1.2, 1.2), 9, None),
-        ((0.06, 0.3), 9, None),
-        ((1.2, 1.2), 10, "every answer of these 10 products"),
-        ((0.05, 0.5), 9, "the edge of its range"),
-        ((1.0, 19.99), 3, "the edge of its range"),
+        ((1.2, 1.2), 39, 40, None),
+        ((0.06, 0.3), 29, 30, None),
+        ((1.2, 1.2), 40, 40, "every answer of these 40 products"),
+        ((1.2, 1.2), 9, 10, "10 products say little: 30 or more tell something"),
+        ((0.05, 0.5), 9, 40, "the edge of its range"),
+        ((1.0, 19.99), 3, 40, "the edge of its range"),
     ],
 )
-def test_what_is_determined_is_not_doubted(temperatures: tuple[float, ...], right: int, said: str | None) -> None:
-    doubt = doubt_of(temperatures, right=right, answers=10)
+def test_what_is_determined_is_not_doubted(
+    temperatures: tuple[float, ...], right: int, answers: int, said: str | None
+) -> None:
+    doubt = doubt_of(temperatures, right=right, answers=answers)
     assert (doubt is None) if said is None else (said in str(doubt))
