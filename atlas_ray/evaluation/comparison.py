@@ -10,45 +10,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from atlas_ray.arrays import numbered, or_null
+from atlas_ray.arrays import or_null
 from atlas_ray.errors import tell
+from atlas_ray.evaluation.pairs import AFTER, BEFORE, CHANGES, MOVED, SAME, Pairs, compared_blocks, joined_schema
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics.paired import PairedAccuracy, paired_accuracy
 from atlas_ray.runs.leaves import find_leaves, judged_paths, path_lengths
 from atlas_ray.runs.scored import ScoredRun, open_scored
-from atlas_ray.runtime.progress import ProgressDisplay
-from atlas_ray.runtime.session import connect
-from atlas_ray.runtime.shuffle import by_product
-from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
+from atlas_ray.schemas import CATEGORY_PATH, PATH_KEY_SEPARATOR, path_keys
 
-BEFORE, AFTER = range(2)
-CHANGES = SAME, MOVED, ONLY_BEFORE, ONLY_AFTER = "same", "moved", "only_before", "only_after"
 IDENTITY = ("catalog", "model_id", "taxonomy_id")
 SPLITS = ("train", "val", "test", "none", "all")
 
-JOINED = pa.schema(
-    [
-        ("kind", pa.int8()),
-        *(
-            CATEGORIZED.field(name)
-            for name in (
-                "product_id",
-                "category_path",
-                "probability",
-                "level_probabilities",
-                "alternatives",
-                "decided_level",
-                "true_category_path",
-                "split",
-                "fitted",
-                "image_uri",
-            )
-        ),
-    ]
-)
+JOINED = joined_schema(
+    (
+        "product_id", "category_path", "probability", "level_probabilities", "alternatives", "decided_level",
+        "true_category_path", "split", "fitted", "image_uri",
+    )
+)  # fmt: skip
 """What is shuffled: the products of both runs."""
 
 CHANGED = pa.schema(
@@ -139,26 +120,11 @@ def compare(before: str, after: str, output: str) -> dict[str, Any]:
     for note in notes:
         tell(note)
     output = storage.absolute(output)
-    total = sum(run.products.rows for run in runs)
-    connect()
-    tables = [(run.products, kind) for kind, run in enumerate(runs)]
     own_labels = runs[BEFORE].identity.get("taxonomy_id") != runs[AFTER].identity.get("taxonomy_id")
-    compare_rows = functools.partial(
-        compare_block, own_labels=own_labels, above_leaves=[run.above_leaves for run in runs]
-    )
-    joined = by_product(tables, JOINED, total, compare_rows)
     counts = COUNTED.empty_table()
-    with (
-        ProgressDisplay("comparing", "rows", total=total) as display,
-        storage.writing(storage.join(output, "products.parquet")) as stream,
-        pq.ParquetWriter(stream, CHANGED) as writer,
-    ):
-        blocks: Any = joined.iter_batches(batch_size=None, batch_format="pyarrow")
-        for block in blocks:
-            rows = pc.multiply(block["products"], pc.if_else(pc.starts_with(block["change"], "only"), 1, 2))
-            display.add({"compared": pc.sum(rows).as_py() or 0})
-            writer.write_table(_changed(block.filter(block["product_id"].is_valid())))
-            counts = _summed(pa.concat_tables([counts, block.select(COUNTED.names)]))
+    block = functools.partial(compare_block, own_labels=own_labels, above_leaves=[run.above_leaves for run in runs])
+    for rows in compared_blocks(runs, output, JOINED, block, CHANGED, _changed):
+        counts = _summed(pa.concat_tables([counts, rows.select(COUNTED.names)]))
     return _compared(output, runs[BEFORE], runs[AFTER], counts, notes)
 
 
@@ -176,35 +142,32 @@ def compare_block(
     Returns:
         Rows of `COMPARED`.
     """
-    products, owner = numbered(table["product_id"])
-    kind = table["kind"].to_numpy()
-    at = np.full((2, len(products)), -1)
-    at[kind, owner] = np.arange(len(table))
-    in_before, in_after = at >= 0
+    pairs = Pairs.of(table)
     leaves = find_leaves(table)
     answers = table.select(["true_category_path", "split", "image_uri", "fitted"]).add_column(
         0, "leaf", path_keys(leaves.paths)
     )
     answers = answers.add_column(1, "probability", leaves.probability).add_column(2, "above", pa.array(leaves.above))
-    before, after = (answers.take(or_null(rows)) for rows in at)
+    before, after = pairs.sides(answers)
+    both = pairs.in_both
     labels = [side["true_category_path"] for side in (before, after)]
     truth = pc.if_else(labels[AFTER].is_valid(), labels[AFTER], labels[BEFORE])
     own_keys = [path_keys(label) for label in labels]
     judges = labels if own_labels else [truth] * 2
-    known = [in_before & in_after & (path_lengths(judge) > 0) for judge in judges]
+    known = [both & (path_lengths(judge) > 0) for judge in judges]
     split = pc.coalesce(after["split"], before["split"])
     fitted = _true(before["fitted"]) | _true(after["fitted"])
     fitted &= _true(pc.not_equal(split.fill_null("none"), "train")) & known[BEFORE] & known[AFTER]
     labelled = known[BEFORE] & known[AFTER] & ~fitted
     right = [
         labelled & _right(leaves.paths.take(or_null(rows)), judge.combine_chunks(), above)
-        for rows, judge, above in zip(at, judges, above_leaves, strict=True)
+        for rows, judge, above in zip(pairs.rows, judges, above_leaves, strict=True)
     ]
     stayed = _true(pc.equal(*(side["leaf"].fill_null("") for side in (before, after))))
-    change = np.select([~in_after, ~in_before, stayed], [ONLY_BEFORE, ONLY_AFTER, SAME], MOVED)
+    change = pairs.changes(stayed)
     each = pa.table(
         {
-            "product_id": products,
+            "product_id": pairs.products,
             "change": pa.array(change, pa.string()),
             "before": before["leaf"],
             "after": after["leaf"],
@@ -213,7 +176,7 @@ def compare_block(
             "true_category_path": truth,
             "split": split,
             "image_uri": pc.coalesce(after["image_uri"], before["image_uri"]),
-            "products": np.ones(len(products), np.int64),
+            "products": np.ones(len(change), np.int64),
             "labelled": labelled.astype(np.int64),
             "right_before": right[BEFORE].astype(np.int64),
             "right_after": right[AFTER].astype(np.int64),

@@ -12,25 +12,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from atlas_ray.arrays import Booleans, Integers, list_offsets, numbered, or_null
+from atlas_ray.arrays import Booleans, Integers, list_offsets
 from atlas_ray.errors import CatalogError, tell
 from atlas_ray.evaluation.label_run import named_labels, true_labels
+from atlas_ray.evaluation.pairs import AFTER, BEFORE, CHANGES, SAME, Pairs, compared_blocks, joined_schema
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics.labels import MicroF1
 from atlas_ray.metrics.paired import paired_accuracy
 from atlas_ray.runs.scored import PREDICTED, ScoredRun, open_scored
-from atlas_ray.runtime.progress import ProgressDisplay
-from atlas_ray.runtime.session import connect
-from atlas_ray.runtime.shuffle import by_product
-from atlas_ray.schemas import CATEGORIZED
 from atlas_ray.taxonomy import LabelSpace, read_taxonomy
 
-BEFORE, AFTER = range(2)
-COLUMNS = ("product_id", "labels", "true_category_path", "true_category_paths", "split", "fitted", "image_uri")
-JOINED = pa.schema([("kind", pa.int8()), *(CATEGORIZED.field(name) for name in COLUMNS)])
+TRUTH = ("true_category_path", "true_category_paths")
+JOINED = joined_schema(("product_id", "labels", *TRUTH, "split", "fitted", "image_uri"))
 """What is shuffled: the products of both runs."""
 NAMES = pa.list_(pa.string())
 CHANGED = pa.schema(
@@ -63,7 +58,7 @@ with a label in the catalogue."""
 SUMS = {"applied": (2,), "gained": (), "lost": (), "counts": (2, 3)}
 """Sums for each label: products that it is applied to, that gained and lost it, and of the labelled ones those where it
 is right, wrong and missed."""
-PRODUCTS = ("same", "moved", "only_before", "only_after", "fitted", "both", "won", "lost", "neither")
+PRODUCTS = (*CHANGES, "fitted", "both", "won", "lost", "neither")
 """Numbers of products; the last four are labelled ones, by which run has exactly their labels."""
 COUNTED = pa.schema([("split", pa.string()), ("labels", pa.list_(pa.int64())), ("products", pa.list_(pa.int64()))])
 COMPARED = pa.schema([*(field.with_nullable(True) for field in CHANGED), *list(COUNTED)[1:]])
@@ -128,27 +123,20 @@ def compare_labels(before: str, after: str, output: str) -> dict[str, Any]:
     ]
     space = LabelSpace(read_taxonomy(storage.join(runs[AFTER].uri, PREDICTED)), names)
     output = storage.absolute(output)
-    total = sum(run.products.rows for run in runs)
-    connect()
-    tables = [(run.products, kind) for kind, run in enumerate(runs)]
-    joined = by_product(tables, JOINED, total, functools.partial(compare_block, space=space))
     counts: dict[str, LabelCounts] = {}
-    with (
-        ProgressDisplay("comparing", "rows", total=total) as display,
-        storage.writing(storage.join(output, "products.parquet")) as stream,
-        pq.ParquetWriter(stream, CHANGED) as writer,
-    ):
-        blocks: Any = joined.iter_batches(batch_size=None, batch_format="pyarrow")
-        for block in blocks:
-            changed = block["product_id"].is_valid()
-            writer.write_table(block.filter(changed).select(CHANGED.names).cast(CHANGED))
-            for row in block.filter(pc.invert(changed)).to_pylist():
-                for split in (row["split"], "all"):
-                    sums = counts.setdefault(split, LabelCounts(np.zeros((_rows(), len(names)), np.int64)))
-                    sums.labels += np.array(row["labels"]).reshape(sums.labels.shape)
-                    sums.products += np.array(row["products"])
-            display.add({"compared": len(block)})
+    block = functools.partial(compare_block, space=space)
+    for rows in compared_blocks(runs, output, JOINED, block, CHANGED, _changed):
+        for row in rows.filter(pc.invert(rows["product_id"].is_valid())).to_pylist():
+            for split in (row["split"], "all"):
+                sums = counts.setdefault(split, LabelCounts(np.zeros((_rows(), len(names)), np.int64)))
+                sums.labels += np.array(row["labels"]).reshape(sums.labels.shape)
+                sums.products += np.array(row["products"])
     return _written(output, runs, names, counts, notes)
+
+
+def _changed(rows: pa.Table) -> pa.Table:
+    """Turn rows of `COMPARED` into `CHANGED`."""
+    return rows.select(CHANGED.names).cast(CHANGED)
 
 
 def _rows() -> int:
@@ -165,29 +153,24 @@ def compare_block(table: pa.Table, space: LabelSpace) -> pa.Table:
     Returns:
         Rows of `COMPARED`.
     """
-    products, owner = numbered(table["product_id"])
-    kind = table["kind"].to_numpy()
-    at = np.full((2, len(products)), -1)
-    at[kind, owner] = np.arange(len(table))
-    there = at >= 0
-    sides = [table.take(or_null(rows)) for rows in at]
+    pairs = Pairs.of(table)
+    sides = pairs.sides(table)
     named = np.stack([named_labels(side["labels"].combine_chunks(), space.names) for side in sides])  # (2, products, N)
-    truth = [pc.coalesce(*(side[name] for side in reversed(sides))) for name in COLUMNS[2:4]]
+    truth = [pc.coalesce(*(side[name] for side in reversed(sides))) for name in TRUTH]
     has, labelled = true_labels(truth[0], truth[1], space)
     split = pc.coalesce(sides[AFTER]["split"], sides[BEFORE]["split"]).fill_null("none").to_numpy(zero_copy_only=False)
     fitted = np.any([side["fitted"].fill_null(False).to_numpy() for side in sides], axis=0) & (split != "train")
-    both = there[BEFORE] & there[AFTER]
+    both = pairs.in_both
     judged = labelled & both & ~fitted
-    differs = (named[BEFORE] != named[AFTER]).any(1) & both
-    change = np.select([~there[AFTER], ~there[BEFORE], differs], ["only_before", "only_after", "moved"], "same")
+    change = pairs.changes((named[BEFORE] == named[AFTER]).all(1))
     exact = (named == has).all(2)  # (2, products)
     counted = [
         _counted(name, (split == name), named, has, judged, both, change, exact, fitted & labelled)
         for name in dict.fromkeys(split.tolist())
     ]
-    rows = np.flatnonzero(change != "same")
+    rows = np.flatnonzero(change != SAME)
     columns = {
-        "product_id": products.take(pa.array(rows)),
+        "product_id": pairs.products.take(pa.array(rows)),
         "change": pa.array(change[rows], pa.string()),
         "gained": _names((named[AFTER] & ~named[BEFORE])[rows], space.names),
         "lost": _names((named[BEFORE] & ~named[AFTER])[rows], space.names),

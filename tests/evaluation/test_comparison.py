@@ -8,7 +8,8 @@ import pytest
 
 from atlas_ray.arrays import tagged
 from atlas_ray.cli.main import main
-from atlas_ray.evaluation.comparison import AFTER, BEFORE, CHANGED, COMPARED, JOINED, MOVES, compare, compare_block
+from atlas_ray.evaluation.comparison import CHANGED, COMPARED, JOINED, MOVES, compare, compare_block
+from atlas_ray.evaluation.pairs import AFTER, BEFORE
 from atlas_ray.reports.page import MAX_BYTES
 from atlas_ray.schemas import PATH_KEY_SEPARATOR
 from tests.support.parts import Page, check_self_contained, picture, scored_run
