@@ -22,26 +22,35 @@ Scale = Callable[[float], float]
 Ticks = Sequence[tuple[float, str]]
 
 
-def draw_support(rows: Sequence[PathRow]) -> str:
+def draw_support(rows: Sequence[PathRow], earlier: Sequence[PathRow] = ()) -> str:
     """Draw each path's F-score against its support on a log axis, as Figure 5 of the Atlas paper.
 
     A point under the pointer shows its path.
+
+    Args:
+        rows: The figures of a model's paths, drawn as discs.
+        earlier: Those of another model, drawn as rings in the same plot.
     """
-    supported = [row for row in rows if row.support]
-    most = max((row.support for row in supported), default=1)
+    most = max((row.support for row in (*rows, *earlier)), default=1) or 1
     across, up = _log_scale(most), _linear(1.0, TOP, HEIGHT - BOTTOM, turned=True)
-    places: dict[tuple[int, int], list[PathRow]] = defaultdict(list)
-    for row in supported:
-        places[round(across(row.support) / CELL), round(up(row.f1) / CELL)].append(row)
-    points = [
-        f'<circle class="point" cx="{x * CELL}" cy="{y * CELL}" r="{3.5 + math.log10(len(some)):.1f}">'
-        f"<title>{html.escape(_named(some))}</title></circle>"
-        for (x, y), some in places.items()
-    ]
     ticks = [(value, f"{value:,}") for value in log_ticks(most)]
+    points = _points(earlier, across, up, "ring") + _points(rows, across, up, "point")
     return _chart(
         "F-score of each category path against its number of products",
-        _axes(across, up, ticks, _share_ticks(), "products of the path", "F-score") + "".join(points),
+        _axes(across, up, ticks, _share_ticks(), "products of the path", "F-score") + points,
+    )
+
+
+def _points(rows: Sequence[PathRow], across: Scale, up: Scale, kind: str) -> str:
+    """Draw a point for each path with support; those that would cover one another are one, a little larger."""
+    places: dict[tuple[int, int], list[PathRow]] = defaultdict(list)
+    for row in rows:
+        if row.support:
+            places[round(across(row.support) / CELL), round(up(row.f1) / CELL)].append(row)
+    return "".join(
+        f'<circle class="{kind}" cx="{x * CELL}" cy="{y * CELL}" r="{3.5 + math.log10(len(some)):.1f}">'
+        f"<title>{html.escape(_named(some))}</title></circle>"
+        for (x, y), some in places.items()
     )
 
 

@@ -10,12 +10,15 @@ from rich.table import Table
 
 from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
+from atlas_ray.metrics import PathRow
+from atlas_ray.reports.charts import draw_support
 from atlas_ray.reports.page import (
     Cell,
     Share,
     document,
     gallery,
     heading,
+    paragraph,
     section,
     summary,
     table,
@@ -49,6 +52,7 @@ def write_comparison_page(output: str) -> None:
     parts = [
         summary([f"{_capital(comparison_verdict(account))}.", *map(_capital, _facts(account))], _tiles(account)),
         section("Accuracy", table(ACCURACY, _accuracy_rows(account))),
+        *_support(account),
         section(title, table(MOVES, [_move_row(row) for row in moves.slice(0, SHOWN_MOVES).to_pylist()])),
     ]
     galleries = []
@@ -62,6 +66,31 @@ def write_comparison_page(output: str) -> None:
             listed = table(("product", "path"), alone[change])
             parts.append(section(f"Products that the {run} run alone has", listed))
     storage.write_bytes(storage.join(output, "comparison.html"), document("Two scoring runs", parts).encode())
+
+
+def _support(account: Mapping[str, Any]) -> list[str]:
+    """Return the plot of both runs' paths, if both were evaluated."""
+    split = headline_split(account["accuracy"])
+    before, after = (_path_rows(account[side]["run"], split) for side in ("before", "after"))
+    if not before or not after:
+        return []
+    text = (
+        f"Each point is a category path of the split {split}, as `evaluate` measured it: a ring of the first run, a "
+        "disc of the second."
+    )
+    return [section("F-score and support", paragraph(text), draw_support(after, before))]
+
+
+def _path_rows(run: str, split: str) -> list[PathRow]:
+    """Return the figures of each path that `evaluate` left beside a run; [] if it has not been evaluated."""
+    uri = storage.join(run, "evaluation", "paths.parquet")
+    if not storage.exists(uri):
+        return []
+    rows = storage.read_table(uri).to_pylist()
+    names = ("precision", "recall", "f1", "support", "predicted")
+    return [
+        PathRow(tuple(row["category_path"]), *(row[name] for name in names)) for row in rows if row["split"] == split
+    ]
 
 
 def _capital(text: str) -> str:

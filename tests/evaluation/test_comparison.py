@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,9 @@ def test_two_runs(local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture
         scored_run(tmp_path / "a", before, rows_per_file=40, identity=one),
         scored_run(tmp_path / "b", after[::-1], identity=one | {"model_id": "m2", "taxonomy_id": "t2"}),
     ]
+    for run in runs:
+        assert main(["evaluate", "--run", run]) == 0
+    capsys.readouterr()
     output = tmp_path / "out"
     assert main(["compare", *runs, "--output", str(output)]) == 0
 
@@ -258,6 +262,11 @@ def test_two_runs(local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture
     for part in ("different taxonomies: t1 and t2", "(no answer)", f"{script}-0", "+16.7"):
         assert part in shown
     assert "catalogues" not in shown
+    (plot,) = re.findall(r'<svg class="chart".*?</svg>', text)  # A: 70 products, all right before of 100 so answered
+    rings, discs = (re.findall(rf'<circle class="{kind}".*?<title>(.*?)</title>', plot) for kind in ("ring", "point"))
+    assert [one.partition(":")[0] for one in (*rings, *discs)].count("Men &gt; Shirts") == 2
+    assert any("F-score 82.4%, 70 products" in one for one in rings)
+    assert any("F-score 92.3%, 70 products" in one for one in discs)
     assert len(text) < MAX_BYTES
     said = capsys.readouterr().out
     assert "80 products stayed (66.1% of those in both runs), 41 moved in 3 ways" in said

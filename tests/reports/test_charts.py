@@ -43,6 +43,17 @@ def test_support_says_which_path_a_point_is() -> None:
     assert not re.search(r'(fill|stroke)="#', svg)  # colours are the page's, light or dark
 
 
+def test_two_models_share_the_axes_of_one_plot() -> None:
+    """The same path of both stands in the same column; the axis reaches to the larger support of the two."""
+    drawn = ElementTree.fromstring(draw_support([row(1, 21, 0.5)], [row(1, 21, 0.25), row(2, 400, 1.0)]))
+    circles = [(one.get("class"), one.get("cx"), float(one.get("cy", 0))) for one in drawn.iter("circle")]
+    (low, large, disc) = circles
+    assert (low[0], large[0], disc[0]) == ("ring", "ring", "point")
+    assert low[1] == disc[1] != large[1]
+    assert low[2] > disc[2] > large[2]  # a better one stands higher
+    assert "200" in texts(draw_support([row(1, 21, 0.5)], [row(2, 400, 1.0)]))
+
+
 def test_a_large_taxonomy_is_a_small_drawing() -> None:
     random = np.random.default_rng(1)
     rows = [row(n, int(random.integers(1, 50_000)), float(random.random()), "name " * 40) for n in range(20_000)]
