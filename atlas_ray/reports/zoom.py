@@ -16,13 +16,14 @@ FEW = 200
 """Number of pictures of a kind below which the report warns that a threshold rests on few."""
 
 Scores = dict[str, dict[str, float]]
-"""By class, `zoomed` and `normal`: precision, recall, f1 and support."""
+"""By class, `zoomed` and `normal`, and their `average`: precision, recall, f1 and support."""
+MEASURES = ("precision", "recall", "f1")
 
 
 def zoom_scores(zoomed: NDArray[np.bool_], found: NDArray[np.bool_]) -> Scores:
     """Compare which pictures are zoomed, (count,), with which were found so, (count,).
 
-    A precision or recall of nothing is 0.
+    A precision or recall of nothing is 0. The average is that of both classes, each weighted by its pictures.
     """
     scores: Scores = {}
     for name, true, guess in (("zoomed", zoomed, found), ("normal", ~zoomed, ~found)):
@@ -33,22 +34,28 @@ def zoom_scores(zoomed: NDArray[np.bool_], found: NDArray[np.bool_]) -> Scores:
             "f1": 2 * right / (support + guessed) if support + guessed else 0.0,
             "support": support,
         }
-    return scores
+    total = max(len(zoomed), 1)
+    average = {name: sum(one[name] * one["support"] for one in scores.values()) / total for name in MEASURES}
+    return scores | {"average": average | {"support": len(zoomed)}}
 
 
 def print_zoom(metrics: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the metrics of a zoom filter's artifact: the scores of both models on the test split."""
+    """Print the metrics of a zoom filter's artifact: the scores of each model on the test split."""
     console = console or wide_console()
-    models: Mapping[str, Scores] = metrics["test"]
-    table = Table("", title="zoomed or normal, test split", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for model in models:
-        for measure in ("precision", "recall", "F-score"):
-            table.add_column(f"{model}\n{measure}", justify="right")
-    table.add_column("pictures", justify="right")
-    for name in ("zoomed", "normal"):
-        cells = [f"{scores[name][key]:.3f}" for scores in models.values() for key in ("precision", "recall", "f1")]
-        support = next(iter(models.values()))[name]["support"]
-        table.add_row(name, *cells, str(int(support)))
+    table = Table("", "", title="zoomed or normal, test split", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("precision", "recall", "F-score", "pictures"):
+        table.add_column(name, justify="right")
+    names = {
+        "cnn": "network, probability 0.5",
+        "svm": "SVM, its own side",
+        "filter": f"network, threshold {metrics['threshold']:.4f}",
+    }
+    for model, scores in metrics["test"].items():
+        for row, (name, one) in enumerate(scores.items()):
+            figures = (f"{one[measure]:.3f}" for measure in MEASURES)
+            last = row == len(scores) - 1
+            title = "" if row else names.get(model, model)
+            table.add_row(title, name, *figures, str(int(one["support"])), end_section=last)
     console.print(table)
     threshold, target, reached = (metrics[key] for key in ("threshold", "target_precision", "unseen_precision"))
     (low, high), pictures = metrics["threshold_interval"], metrics["threshold_pictures"]

@@ -30,6 +30,9 @@ from atlas_ray.zoom.settings import ZoomTraining
 from atlas_ray.zoom.sources import draw_candidates
 from atlas_ray.zoom.svm import fit_baseline
 
+EVEN = 0.5
+"""The probability from which a picture is rather zoomed than normal."""
+
 
 @dataclass(frozen=True)
 class ZoomReport:
@@ -82,10 +85,13 @@ def train_zoom(config: ZoomTraining) -> ZoomReport:
     low, high = threshold_interval(unseen, pool.zoomed, pool.product_ids, config.target_precision, seed=config.seed)
     print("fitting the baseline", file=sys.stderr, flush=True)
     baseline = fit_baseline(splits["train"], config.seed)
+    probabilities = predictor(test.pixels)
     metrics = {
         "test": {
-            "cnn": zoom_scores(test.zoomed, predictor(test.pixels) >= threshold.value),
+            # Each at its even decision, as the paper compares them, and the filter as it is used.
+            "cnn": zoom_scores(test.zoomed, probabilities >= EVEN),
             "svm": zoom_scores(test.zoomed, baseline.find_zoomed(test)),
+            "filter": zoom_scores(test.zoomed, probabilities >= threshold.value),
         },
         "threshold": threshold.value,
         "target_precision": config.target_precision,

@@ -60,7 +60,7 @@ def test_close_ups_are_learnt_from_folders(folders: dict[str, Any], tmp_path: Pa
     assert artifact.id == report.model_id
     metrics = artifact.metrics
     assert metrics == json.loads(json.dumps(report.metrics))
-    for model in ("cnn", "svm"):
+    for model in ("cnn", "svm", "filter"):
         assert metrics["test"][model]["zoomed"]["f1"] >= 0.9
         assert metrics["test"][model]["normal"]["support"] == metrics["pictures"]["test"]["normal"]
     assert sum(sum(part.values()) for part in metrics["pictures"].values()) == 119
@@ -80,8 +80,9 @@ def test_close_ups_are_learnt_from_folders(folders: dict[str, Any], tmp_path: Pa
 
     splits, _ = read_examples(draw_candidates(config), 32, seed=config.seed)
     predictor = ZoomPredictor(artifact, device="cpu")
-    found = predictor(splits["test"].pixels) >= predictor.threshold
-    assert zoom_scores(splits["test"].zoomed, found) == metrics["test"]["cnn"]
+    found = predictor(splits["test"].pixels)
+    for model, threshold in (("cnn", 0.5), ("filter", predictor.threshold)):
+        assert zoom_scores(splits["test"].zoomed, found >= threshold) == metrics["test"][model]
     again = train_zoom(ZoomTraining(output=str(tmp_path / "again"), epochs=5, **folders, **SMALL)).metrics
     assert [row["val_loss"] for row in again["history"]] == pytest.approx(
         [row["val_loss"] for row in metrics["history"]], rel=1e-3
@@ -133,6 +134,8 @@ def test_the_scores_of_both_classes() -> None:
         "zoomed": {"precision": pytest.approx(2 / 3), "recall": pytest.approx(2 / 3), "f1": pytest.approx(2 / 3),
                    "support": 3},
         "normal": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
+        "average": {"precision": pytest.approx(0.6), "recall": pytest.approx(0.6), "f1": pytest.approx(0.6),
+                    "support": 5},
     }  # fmt: skip
     assert zoom_scores(zoomed, np.zeros(5, bool))["zoomed"] == {"precision": 0, "recall": 0, "f1": 0, "support": 3}
 
@@ -140,14 +143,16 @@ def test_the_scores_of_both_classes() -> None:
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     scores = zoom_scores(np.array([True, False, False]), np.array([True, True, False]))
     metrics = {
-        "test": {"cnn": scores, "svm": scores}, "threshold": 0.25, "target_precision": 0.95,
+        "test": {"cnn": scores, "svm": scores, "filter": scores}, "threshold": 0.25, "target_precision": 0.95,
         "unseen_precision": 0.9, "unseen_recall": 1.0, "threshold_interval": [0.125, 0.5],
         "threshold_pictures": {"zoomed": 40, "normal": 300},
     }  # fmt: skip
     print_zoom(metrics, Console(width=80, soft_wrap=True))
     shown = capsys.readouterr().out
-    row = "zoomed 0.500 1.000 0.667 0.500 1.000 0.667 1"
-    assert row in [" ".join(line.split()) for line in shown.splitlines()]
+    rows = [" ".join(line.split()) for line in shown.splitlines()]
+    for model in ("network, probability 0.5", "SVM, its own side", "network, threshold 0.2500"):
+        first = rows.index(f"{model} zoomed 0.500 1.000 0.667 1")
+        assert rows[first + 1 : first + 3] == ["normal 1.000 0.500 0.667 2", "average 0.833 0.667 0.667 3"]
     assert "threshold 0.2500 (90% interval 0.1250 to 0.5000): of 340 pictures" in shown
     assert "few pictures stand behind this threshold, 40 zoomed and 300 normal ones" in shown
     print_zoom(metrics | {"threshold_pictures": {"zoomed": 200, "normal": 300}}, Console(width=80, soft_wrap=True))
