@@ -1,6 +1,6 @@
 """Figures of labels, printed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -38,13 +38,8 @@ def print_labels(report: Any, folder: str) -> None:
         for rank, labels in enumerate(zip(*columns, strict=True), 1):
             table.add_row(str(rank), *(f"{one['label']} {one['missed']}/{one['support']}" for one in labels))
         console.print(table)
-    if report.overlap:
-        table = Table("missed by", "labels", "missed by", "too", title="what two models miss both")
-        table.columns[1].justify = table.columns[3].justify = "right"
-        for row in report.overlap:
-            share = f"{row['missed_by_both'] / max(row['missed'], 1):.1%}"
-            table.add_row(_last(row["model"]), str(row["missed"]), _last(row["other"]), share)
-        console.print(table)
+    if len(single) > 1:
+        console.print(_overlap(single, report.overlap))
     if report.left_out:
         console.print(f"{report.left_out} products left out: their labels are no leaves of the models' taxonomy")
     for uri, count in report.fitted.items():
@@ -57,6 +52,21 @@ def print_labels(report: Any, folder: str) -> None:
         f"every label in {folder}/missed.parquet, the models in {folder}/models.parquet, "
         f"what two miss in {folder}/overlap.parquet"
     )
+
+
+def _overlap(models: Sequence[Mapping[str, Any]], overlap: Sequence[Mapping[str, Any]]) -> Table:
+    """Return how much of what a model of one modality misses each other one misses, too."""
+    rows = {(row["model"], row["other"]): row for row in overlap}
+    uris = [model["model"] for model in models]
+    table = Table("missed by", "labels", *(f"{_last(uri)} too" for uri in uris), title="what the models miss alike")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for uri in uris:
+        pairs = [rows.get((uri, other)) for other in uris]
+        shares = ("" if pair is None else f"{pair['missed_by_both'] / max(pair['missed'], 1):.1%}" for pair in pairs)
+        missed = next(pair["missed"] for pair in pairs if pair is not None)
+        table.add_row(_last(uri), str(missed), *shares)
+    return table
 
 
 def _last(uri: str) -> str:
