@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from atlas_ray.arrays import Integers
 from atlas_ray.errors import ArtifactError
 from atlas_ray.io import storage
 from atlas_ray.modalities.texts import FIRST, WordIndex
@@ -144,7 +145,7 @@ def _renamed(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tenso
     return {f"{spec.own_prefix}{name.removeprefix(spec.weight_prefix)}": value for name, value in own.items()}
 
 
-def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
+def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> Integers:
     """Fill the embedding from a file in GloVe's layout; words that are not in it keep their vectors.
 
     Args:
@@ -153,7 +154,7 @@ def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
         uri: A text file, plain or gzip, with a word and its numbers on each line, separated by spaces.
 
     Returns:
-        The number of words that are in the file.
+        The numbers of the words that are in the file, each once, (found,).
 
     Raises:
         ArtifactError: if there is no such file, or naming the line whose count of numbers is not the embedding's
@@ -186,4 +187,4 @@ def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> int:
     if rows:
         with torch.no_grad():
             network.encoder.weight[torch.tensor(rows)] = torch.from_numpy(np.stack(vectors))
-    return len(rows)
+    return np.unique(np.array(rows, np.int64))

@@ -3,7 +3,7 @@
 import functools
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.limits import PictureLimits
-from atlas_ray.modalities.texts import WordCount, WordIndex
+from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.runtime.settings import OUTAGE_S
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.tables import label_pairs
@@ -290,15 +290,6 @@ def _streamed(rows: Labelled, encode: Any, shuffle_seed: int | None) -> ray.data
     dataset = rows.dataset if shuffle_seed is None else shuffled(rows.dataset, shuffle_seed=shuffle_seed)
     dataset = dataset.repartition(target_num_rows_per_block=BLOCK_ROWS)
     return dataset.map_batches(encode, batch_size=None, batch_format="pyarrow")
-
-
-def common_words(texts: Labelled, field: str, *, limit: int, min_count: int) -> list[str]:
-    """Return the words of at least `min_count` of the texts, the most common first, at most `limit`."""
-    count = WordCount(field)
-    batches: Iterable[pa.Table] = texts.dataset.iter_batches(batch_format="pyarrow", batch_size=None)
-    for batch in batches:
-        count.add(batch["text"].to_pylist())
-    return count.most_common(limit, min_count=min_count)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from atlas_ray.arrays import Integers
 from atlas_ray.artifacts.kinds import KINDS
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
@@ -50,8 +51,11 @@ def build_network(
     return NETWORKS[config.model](config, outputs, taxonomy, words)
 
 
-def load_weights(network: Any, config: TrainConfig, words: WordIndex | None = None) -> None:
+def load_weights(network: Any, config: TrainConfig, words: WordIndex | None = None) -> Integers | None:
     """Fill a new network with the weights that the settings name: a backbone's, or word vectors.
+
+    Returns:
+        The numbers of the words that got a vector; None if the settings name no word vectors.
 
     Raises:
         ArtifactError: if they cannot be read, or do not fit.
@@ -59,7 +63,8 @@ def load_weights(network: Any, config: TrainConfig, words: WordIndex | None = No
     if pictures := config.of_pictures:
         load_backbone_weights(network.encoder, pictures.weights)
     elif words is not None and (vectors := getattr(config, "word_vectors", "none")) != "none":
-        load_word_vectors(network, words, vectors)
+        return load_word_vectors(network, words, vectors)
+    return None
 
 
 def _shape(kind: type[Shape], config: EncoderTraining, **others: Any) -> Shape:

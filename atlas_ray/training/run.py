@@ -29,7 +29,6 @@ from atlas_ray.taxonomy.labels import Targets
 from atlas_ray.training.data import (
     EachStart,
     Labelled,
-    common_words,
     labelled_pictures,
     labelled_texts,
     with_pixels,
@@ -40,6 +39,7 @@ from atlas_ray.training.mistakes import EndAtMistakes, raise_reason
 from atlas_ray.training.networks import build_network, load_weights
 from atlas_ray.training.settings import EncoderTraining, RunSettings, TextTraining, TrainConfig
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
+from atlas_ray.training.words import common_words, vector_coverage
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
@@ -101,7 +101,14 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
     validation = _labelled(config, "val", taxonomy)
     space = _space(config, taxonomy, labelled)
     words = _words(config, labelled)
-    load_weights(build_network(config, taxonomy, words, space=space), config, words)  # fails here, not in a worker
+    # It fails here, not in a worker.
+    found = load_weights(build_network(config, taxonomy, words, space=space), config, words)
+    coverage = {} if words is None or found is None else vector_coverage(labelled, words, found)
+    if coverage:
+        tell(
+            f"{coverage['words_with_vectors']:.1%} of the vocabulary's words have a vector, and "
+            f"{coverage['tokens_with_vectors']:.1%} of all words of the training texts"
+        )
     pin_settings(output, SETTINGS, settings)
     if words is not None:
         save_words(output, words)
@@ -118,7 +125,7 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
     state = fit(plan, datasets, callbacks)
     network = build_network(config, taxonomy, words, space=space)
     network.load_state_dict(state["best"]["network"])
-    metrics = final_metrics(config, state) | left_out(labelled)
+    metrics = final_metrics(config, state) | left_out(labelled) | coverage
     write_history(config, state["history"])
     vocabulary = Vocabulary.of(taxonomy)
     model_id = save_artifact(

@@ -14,6 +14,7 @@ from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, ConfigError, OutputError
 from atlas_ray.evaluation.labels import evaluate_labels
 from atlas_ray.modalities.products import Products
+from atlas_ray.modalities.texts import words_of
 from atlas_ray.models.backbones.backbone import Backbone
 from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
 from atlas_ray.models.text import TextNetwork
@@ -34,6 +35,9 @@ def members(described: str, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     folder = tmp_path_factory.mktemp("members")
     members = {name: str(folder / name) for name in ("picture", "title", "description")}
     settings = SMALL | {"target": "labels", "min_products": 10, "epochs": 10, "encoder_lr": 3e-2, "decoder_lr": 3e-2}
+    vectors = folder / "glove.txt"
+    vectors.write_text("".join(f"{word} {'0.1 ' * 16}\n" for word in ("men", "women", "unseen")))
+    settings["word_vectors"] = str(vectors)
     train(TextTraining(catalog=described, output=members["title"], field="title", **settings))
     torch.manual_seed(1)
     start = Backbone("resnet18").state_dict()
@@ -84,6 +88,13 @@ def test_models_of_labels(described: str, members: dict[str, str]) -> None:
     assert title.metrics["val_micro_f1"] == max(epoch["val_micro_f1"] for epoch in history) > 0.5
     assert not any(name.startswith("val_accuracy") for name in history[0])
     assert set(picture.metrics["history"][0]) == set(history[0])
+
+    assert title.words is not None
+    tokens = [word for row in products for word in words_of(row["title"], "title")]
+    known = {"men", "women"} & set(title.words.words)
+    assert title.metrics["words_with_vectors"] == len(known) / len(title.words.words) > 0
+    assert title.metrics["tokens_with_vectors"] == sum(word in known for word in tokens) / len(tokens) > 0
+    assert "words_with_vectors" not in picture.metrics
 
 
 def test_the_last_layers_alone_are_trained(members: dict[str, str]) -> None:
