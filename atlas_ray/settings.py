@@ -63,6 +63,10 @@ class Range:
     """Whether values are drawn evenly on a logarithmic scale."""
 
 
+Domain = Range | tuple[str, ...]
+"""The values of a setting that a search draws from: a range of numbers, or words."""
+
+
 def setting(
     text: str,
     default: Any = MISSING,

@@ -20,7 +20,13 @@ from atlas_ray.settings import (
     read_settings,
     setting,
 )
-from atlas_ray.training.settings import ClassifierTraining, EncoderDecoderTraining, PictureTraining
+from atlas_ray.training.settings import (
+    ClassifierTraining,
+    EncoderDecoderTraining,
+    FusionTraining,
+    ImageLabelsTraining,
+    TextTraining,
+)
 
 CONFIGS = Path(atlas_ray.__file__).parents[1] / "configs"
 
@@ -243,25 +249,35 @@ def test_a_damaged_file_of_held_settings_is_refused(tmp_path: Path, content: byt
     assert file.read_bytes() == content
 
 
-RECIPES: list[tuple[str, type[PictureTraining]]] = [
-    ("atlas-encoder-decoder.yaml", EncoderDecoderTraining),
-    ("atlas-classifier.yaml", ClassifierTraining),
-]
+RECIPES: dict[str, type[Any]] = {
+    "atlas-encoder-decoder.yaml": EncoderDecoderTraining,
+    "atlas-classifier.yaml": ClassifierTraining,
+    "late-fusion-image.yaml": ImageLabelsTraining,
+    "late-fusion-title.yaml": TextTraining,
+    "late-fusion-description.yaml": TextTraining,
+    "late-fusion-fusion.yaml": FusionTraining,
+}
 
 
 def test_every_recipe_is_tested() -> None:
-    assert {path.name for path in CONFIGS.iterdir()} == {name for name, _ in RECIPES}
+    assert {path.name for path in CONFIGS.iterdir()} == RECIPES.keys()
 
 
-@pytest.mark.parametrize(("name", "kind"), RECIPES)
-def test_the_recipes_build(name: str, kind: type[PictureTraining]) -> None:
-    file = read_settings(str(CONFIGS / name))
-    config = build_settings(kind, {**file, "catalog": "shop", "output": "model"}, name)
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipes_build(name: str) -> None:
+    file, kind = read_settings(str(CONFIGS / name)), RECIPES[name]
+    models = {"picture": "a", "title": "b"} if kind is FusionTraining else {}
+    config = build_settings(kind, {**file, **models, "catalog": "shop", "output": "model"}, name)
     assert {field: getattr(config, field) for field in file} == file  # numbers are numbers, not text
-    assert config.encoder_lr == 0.0001
-    assert config.weights == "imagenet"
+    if config.of_pictures:
+        assert config.weights == "imagenet"
+    if name.startswith("atlas"):
+        assert config.encoder_lr == 0.0001
+    else:  # AdamW without decay is Adam; no norm of gradients is bounded; a rate is that of all steps
+        assert (config.weight_decay, config.clip, config.clip_value, config.schedule) == (0.0, 1e6, 0.0, "constant")
+        assert config.label_smoothing == 0.0
     with pytest.raises(ConfigError, match=f"{name}: catalog is missing"):
-        build_settings(kind, file, name)
+        build_settings(kind, file | models, name)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The classifier, which gives a picture one of N leaf paths.
 
 It is a backbone with the head that the Atlas paper takes from fastai: the average and the maximum of the feature grid
-joined, then two blocks of batch normalization, dropout, linear and ReLU, without a ReLU after the last.
+joined, then two blocks of batch normalization, dropout, linear and ReLU, without a ReLU after the last. With a
+`hidden_dim` of 0 the head is the late-fusion paper's: one dense layer over the average.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ class ClassifierConfig(Settings):
     classes: int = setting("number of leaf paths, in the taxonomy's order, or of labels", low=1, high=10_000_000)
     backbone: str = setting("picture encoder", "resnet34", choices=BACKBONES)
     image_size_px: int = setting("side of the square picture that the encoder takes", 150, low=32, high=8192)
-    hidden_dim: int = setting("width between the head's two blocks", 512, low=1, high=8192)
+    hidden_dim: int = setting(
+        "width between the head's two blocks; 0: one dense layer over the average", 512, low=0, high=8192
+    )
     dropout: float = setting(
         "share of values dropped before the last layer; half of it before the first", 0.5, low=0, high=0.99
     )
@@ -34,20 +37,23 @@ class Classifier(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Backbone(config.backbone)
-        pooled = 2 * BACKBONES[config.backbone].features
-        self.head = nn.Sequential(
-            nn.BatchNorm1d(pooled),
+        features = BACKBONES[config.backbone].features
+        last = nn.Linear(config.hidden_dim or features, config.classes)
+        blocks = [] if not config.hidden_dim else [
+            nn.BatchNorm1d(2 * features),
             nn.Dropout(config.dropout / 2),
-            nn.Linear(pooled, config.hidden_dim),
+            nn.Linear(2 * features, config.hidden_dim),
             nn.ReLU(),
             nn.BatchNorm1d(config.hidden_dim),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.hidden_dim, config.classes),
-        )
+        ]  # fmt: skip
+        self.head = nn.Sequential(*blocks, nn.Dropout(config.dropout), last)
 
     def classify(self, features: Tensor) -> Tensor:
         """Turn encoded pictures, (batch, features, rows, columns), into logits (batch, classes)."""
-        logits: Tensor = self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+        pooled = features.mean((2, 3))
+        if self.config.hidden_dim:
+            pooled = torch.cat([pooled, features.amax((2, 3))], 1)
+        logits: Tensor = self.head(pooled)
         return logits
 
     def forward(self, pictures: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def _shape(config: FusionTraining, members: dict[str, Artifact]) -> FusionConfig
         "hidden_dim": config.hidden_dim,
     }
     if not POLICIES[config.policy].joins_features:
-        return FusionConfig(**shape, second_dim=config.second_dim)
+        return FusionConfig(**shape, second_dim=config.second_dim, layers=config.layers, activation=config.activation)
     widths = "+".join(str(member.feature_widths[0]) for member in members.values())
     return FusionConfig(**shape, features=widths, dropout=config.dropout)
 

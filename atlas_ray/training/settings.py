@@ -15,7 +15,7 @@ from atlas_ray.modalities.limits import min_side_setting
 from atlas_ray.modalities.texts import FIELDS
 from atlas_ray.models.backbones import BACKBONES, package_files
 from atlas_ray.models.decoders import DECODERS
-from atlas_ray.models.fusion import POLICIES
+from atlas_ray.models.fusion import POLICIES, activation_setting
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy.labels import TARGETS
 
@@ -283,11 +283,16 @@ class EncoderDecoderTraining(PathTraining):
         DECODERS[self.decoder].check(self, "hidden_dim")
 
 
+def _head_width() -> Any:
+    return setting("width between the head's two blocks; 0: one dense layer", 512, low=0, high=8192)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining(PathTraining):
     """The model that tells leaf paths apart (Atlas)."""
 
     model: ClassVar[str] = "classifier"
+    hidden_dim: int = _head_width()
     backbone: str = setting("picture encoder, timm/NAME for one of timm's", "resnet34", choices=BACKBONES)
     epochs: int = _other("epochs", 17)
     batch_size: int = _other("batch_size", 64)
@@ -302,6 +307,7 @@ class ImageLabelsTraining(PictureTraining):
     """The model that names the labels of a picture (late fusion)."""
 
     model: ClassVar[str] = "image-labels"
+    hidden_dim: int = _head_width()
     backbone: str = setting("picture encoder, timm/NAME for one of timm's", "resnet50", choices=BACKBONES)
     min_products: int = setting("fewest training products that a label has", 400, low=1, high=10**9)
     trainable_layers: int = setting(
@@ -388,8 +394,10 @@ class FusionTraining(TrainConfig):
         "products is judged by those held out, or by a fifth of them that it does not learn from",
         True,
     )
-    hidden_dim: int = setting("width of a network policy's first layer", 200, low=1, high=65_536)
-    second_dim: int = setting("width of a network policy's second layer", 150, low=1, high=65_536)
+    hidden_dim: int = setting("width of a network policy's first hidden layer", 200, low=1, high=65_536)
+    second_dim: int = setting("width of a network policy's other hidden layers", 150, low=1, high=65_536)
+    layers: int = setting("number of a network policy's hidden layers", 2, low=1, high=16)
+    activation: str = activation_setting()
     dropout: float = setting("share of the joined features that the policy early drops", 0.5, low=0, high=0.99)
     modality_dropout: float = setting("share of each modality left out while a policy learns", 0.3, low=0, high=0.9)
     ridge_penalty: float = setting("weight of the ridge regression's squared weights", 1.0, low=1e-9, high=1e9)

@@ -46,7 +46,7 @@ class Trial(ray.tune.Trainable):
         self,
         config: Mapping[str, int],
         training: Training,
-        drawn: Sequence[Mapping[str, float]],
+        drawn: Sequence[Mapping[str, Any]],
         progress: Any,
     ) -> None:
         """Prepare to train.
@@ -67,7 +67,10 @@ class Trial(ray.tune.Trainable):
             self._reported = json.loads(storage.read_bytes(self._record))
         self._to_repeat = list(self._reported)
         self._progress, self._name = progress, f"trial {number}/{len(drawn)}"
-        self._start = f"{self._name}: " + ", ".join(f"{name} {value:.3g}" for name, value in chosen.items())
+        shown = (
+            f"{name} {value if isinstance(value, str) else format(value, '.3g')}" for name, value in chosen.items()
+        )
+        self._start = f"{self._name}: {', '.join(shown)}"
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._waits = False

@@ -21,7 +21,7 @@ from atlas_ray.io.lease import holding
 from atlas_ray.models.fusion import POLICIES
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
-from atlas_ray.settings import Range, pin_settings
+from atlas_ray.settings import Domain, Range, pin_settings
 from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.data import labelled_pictures, labelled_texts
 from atlas_ray.training.run import settings_of
@@ -41,7 +41,7 @@ HELD_OUT = 0.25
 BEST, ROWS, SETTINGS, STATE = "best.yaml", "trials.parquet", "tune.json", "ray-tune"
 
 
-def space_of(training: Training) -> Mapping[str, Range]:
+def space_of(training: Training) -> Mapping[str, Domain]:
     """Return the settings that are searched for a kind of training."""
     return POLICIES[training.policy].search_space if isinstance(training, FusionTraining) else SPACE
 
@@ -147,7 +147,7 @@ def figure_name(training: Training) -> str:
     return "micro-F1" if labels else "accuracy"
 
 
-def draw(config: TuneConfig, training: Training) -> list[dict[str, float]]:
+def draw(config: TuneConfig, training: Training) -> list[dict[str, Any]]:
     """Return the settings of each trial: those given, then random ones, rounded to be readable."""
     rng = np.random.default_rng(config.search_seed)
     space = space_of(training)
@@ -160,14 +160,18 @@ def draw(config: TuneConfig, training: Training) -> list[dict[str, float]]:
     ]
 
 
-def _domain(values: Range) -> Any:
+def _domain(values: Domain) -> Any:
+    if isinstance(values, tuple):
+        return ray.tune.choice(values)
     low, high, whole = values.low, values.high, isinstance(values.low, int)
-    if whole:
-        return (ray.tune.lograndint if values.log else ray.tune.randint)(int(low), int(high))
+    if whole:  # Ray leaves the upper end out
+        return (ray.tune.lograndint if values.log else ray.tune.randint)(int(low), int(high) + 1)
     return (ray.tune.loguniform if values.log else ray.tune.uniform)(low, high)
 
 
-def _readable(value: float) -> float:
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
     return int(value) if isinstance(value, int | np.integer) else float(f"{value:.4g}")
 
 
@@ -218,7 +222,7 @@ def _search(config: TuneConfig, training: Training) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["trial"])
 
 
-def _row(result: Any, drawn: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def _row(result: Any, drawn: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     # If a trial failed at its start, only the folder tells which one it was.
     number = int(posixpath.basename(result.path).partition("_")[0])
     metrics = result.metrics or {}

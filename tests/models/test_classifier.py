@@ -57,6 +57,16 @@ def test_the_head_is_the_papers() -> None:
     assert (last.in_features, last.out_features) == (8, len(PATHS))
 
 
+def test_a_head_of_one_dense_layer_sees_the_average() -> None:
+    model = small(hidden_dim=0, dropout=0.0)
+    drop, dense = model.head
+    assert isinstance(drop, nn.Dropout)
+    assert isinstance(dense, nn.Linear)
+    assert (dense.in_features, dense.out_features) == (512, len(PATHS))
+    features = torch.randn(3, 512, 2, 3)
+    torch.testing.assert_close(model.classify(features), dense(features.mean((2, 3))))
+
+
 @pytest.mark.long
 def test_logits_may_be_negative() -> None:
     with torch.inference_mode():

@@ -1,5 +1,6 @@
 """The policies, against sums written out."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -41,6 +42,23 @@ def test_max_mean_and_weights() -> None:
         product = torch.stack([p[i] ** weighted.weights[bits, m].detach() for i, m in enumerate(models)]).prod(0)
         for kind, wanted in (("max", p.max(0).values), ("mean", p.mean(0)), ("weighted", product)):
             torch.testing.assert_close(found[kind][row], wanted / wanted.sum())
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "activations"),
+    [
+        (NAMES, {}, ["Sigmoid", "Tanh"]),
+        ("picture+title", {}, ["Sigmoid", "Sigmoid"]),
+        (NAMES, {"layers": 1}, ["Tanh"]),
+        ("title+description", {"layers": 3, "activation": "relu"}, ["ReLU", "ReLU", "ReLU"]),
+    ],
+)
+def test_the_layers_of_a_network(names: str, settings: dict[str, Any], activations: list[str]) -> None:
+    layers = list(policy("network", modalities=names, hidden_dim=7, second_dim=5, **settings).network)
+    assert [type(layer).__name__ for layer in layers[1::2]] == activations
+    count = len(names.split("+"))
+    widths = [count * LEAVES + count, 7, *[5] * (len(activations) - 1), LEAVES]
+    assert [(layer.in_features, layer.out_features) for layer in layers[::2]] == list(pairwise(widths))
 
 
 def test_max_and_mean_of_labels() -> None:

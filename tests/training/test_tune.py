@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -14,7 +15,7 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.catalog.importer import ImportConfig, import_catalog
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, SearchError
 from atlas_ray.io import storage
-from atlas_ray.models.fusion import NETWORK_SPACE
+from atlas_ray.models.fusion import ACTIVATIONS, POLICIES
 from atlas_ray.settings import build_settings, read_settings
 from atlas_ray.taxonomy import Taxonomy
 from atlas_ray.training.settings import (
@@ -26,7 +27,7 @@ from atlas_ray.training.settings import (
     TuneConfig,
 )
 from atlas_ray.training.trial import Watcher
-from atlas_ray.training.tune import SPACE, draw, figure_name, tune
+from atlas_ray.training.tune import SPACE, draw, figure_name, rows_schema, tune
 from tests.conftest import SHOP_COLUMNS
 from tests.support.parts import make_fused
 from tests.training.test_train import SMALL
@@ -145,13 +146,23 @@ def test_trials_are_compared_by_what_their_models_answer() -> None:
     assert [figure_name(training) for training in kinds] == ["accuracy", "micro-F1", "micro-F1"]
 
 
-def test_the_shape_of_a_policy_is_drawn_in_whole_numbers() -> None:
-    training = FusionTraining(catalog="c", output="o", picture="p", title="t", policy="network")
-    for values in draw(TuneConfig(trials=20), training):
+@pytest.mark.parametrize("policy", [name for name, policy in POLICIES.items() if policy.search_space])
+def test_what_is_drawn_for_a_policy_is_taken(policy: str) -> None:
+    training = FusionTraining(catalog="c", output="o", picture="p", title="t", policy=policy)
+    space, rows = POLICIES[policy].search_space, draw(TuneConfig(trials=60), training)
+    for values in rows:
         chosen: dict[str, Any] = values
-        assert chosen.keys() == NETWORK_SPACE.keys()
-        assert isinstance(chosen["hidden_dim"], int)
+        assert chosen.keys() == space.keys()
         assert replace(training, **chosen)
+    assert pa.Table.from_pylist(rows).cast(pa.schema([rows_schema(training).field(name) for name in space]))
+
+
+def test_layers_and_activations_of_a_policy_are_searched() -> None:
+    training = FusionTraining(catalog="c", output="o", picture="p", title="t", policy="network")
+    drawn = draw(TuneConfig(trials=60), training)
+    assert {row["layers"] for row in drawn} == {1, 2, 3}
+    assert {row["activation"] for row in drawn} == set(ACTIVATIONS)
+    assert all(isinstance(row["hidden_dim"], int) for row in drawn)
 
 
 @pytest.mark.slow
@@ -168,7 +179,8 @@ def test_a_search_for_a_policy_holds_products_back(catalog: str, garments: Taxon
     assert report.best["hidden_dim"] in {row["hidden_dim"] for row in report.trials}
     model = load_artifact(report.model)
     assert model.metrics["val_examples"] > 0
-    assert model.metrics["settings"]["hidden_dim"] == report.best["hidden_dim"]
+    for name in ("hidden_dim", "layers", "activation"):
+        assert model.metrics["settings"][name] == report.best[name]
     found = read_settings(str(output / "best.yaml"))
     assert (found["hidden_dim"], found["held_out"]) == (report.best["hidden_dim"], 0.0)
     with pytest.raises(ConfigError, match="policy is 'mean', which has nothing to search"):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities import MODALITIES
-from atlas_ray.models.fusion import POLICIES
+from atlas_ray.models.fusion import POLICIES, activation_setting
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy.labels import TARGETS
 
@@ -32,8 +32,10 @@ class FusionConfig(Settings):
     policy: str = setting("policy that makes the decisions one", choices=POLICIES)
     target: str = setting("kind of the outputs", "path", choices=TARGETS)
     features: str = setting("widths of the modalities' features, if the policy joins them: 512+170+170", "")
-    hidden_dim: int = setting("width of a network's first layer", 200, low=1, high=65_536)
-    second_dim: int = setting("width of a network's second layer", 150, low=1, high=65_536)
+    hidden_dim: int = setting("width of a network's first hidden layer", 200, low=1, high=65_536)
+    second_dim: int = setting("width of a network's other hidden layers", 150, low=1, high=65_536)
+    layers: int = setting("number of a network's hidden layers", 2, low=1, high=16)
+    activation: str = activation_setting()
     dropout: float = setting("share of values dropped between the layers of an early fusion", 0.5, low=0, high=0.99)
     fallback: str = setting(
         "modalities joined by '+'; the answer for a product is that of the first of them that it has", ""
