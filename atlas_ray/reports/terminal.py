@@ -289,8 +289,8 @@ def print_migration(report: Any) -> None:
 
 
 def print_categorized(rows: Sequence[tuple[str, Categorized | ItemError]]) -> None:
-    """Print the answers of an endpoint, a row for each picture."""
-    table = Table("picture", "category path", "probability", "next best", "")
+    """Print the answers of an endpoint, a row for each product."""
+    table = Table("product", "category path", "probability", "next best", "")
     table.columns[2].justify = table.columns[4].justify = "right"
     for name, result in rows:
         if isinstance(result, ItemError):

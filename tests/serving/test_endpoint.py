@@ -208,6 +208,27 @@ def test_nothing_but_health_is_open(running: Endpoint) -> None:
     assert {"/v1/categorize", "/v1/models/{name}/categorize", "/v1/taxonomy", "/readyz"} <= paths.keys()
 
 
+def test_texts_alone_from_the_command_line(
+    running: Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    ask = ["categorize", "--url", running.url, "--token-file", str(tmp_path / "token"), "--model", "fused"]
+    titles = [f"{number} [red] shirts" for number in range(18)]  # more than one request
+    assert main([*ask, *(flag for title in titles for flag in ("--title", title))]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "[red] shirts" in line]
+    assert [line.split()[1] for line in rows] == [str(number) for number in range(18)]
+    assert all(" > " in line for line in rows)
+    assert main([*ask, "--description", ""]) == 3
+    assert "nothing_to_go_by" in capsys.readouterr().out
+    for flags, reason in (
+        ([], "nothing to ask about: name pictures, or give a --title or a --description"),
+        (["--title", "a", "--description", "b", "--description", "c"], "--description stands 2 times for 1 products"),
+        (["x.jpg", "--title", "a", "--title", "b"], "--title stands 2 times for 1 products"),
+    ):
+        assert main([*ask, *flags]) == 2
+        assert reason in capsys.readouterr().err
+
+
 def test_titles_and_descriptions(running: Endpoint, folder: Path) -> None:
     artifact = load_artifact(str(folder.parent / "fused"))
     predictor = PathPredictor(artifact, PredictorConfig(precision="float32"))
