@@ -22,6 +22,10 @@ class PictureLimits:
     max_frames: int = 1_000
     """The most frames that an animation may have."""
 
+    def allow(self, width_px: int, height_px: int) -> bool:
+        """Tell whether a picture of this size is decoded."""
+        return max(width_px, height_px) >= self.min_side_px and width_px * height_px <= self.max_pixels
+
 
 DEFAULT_LIMITS = PictureLimits()
 

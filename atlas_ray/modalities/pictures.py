@@ -10,14 +10,17 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.dlpack import from_dlpack
 
 from atlas_ray.errors import PictureError
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
 from atlas_ray.modalities.picture_files import open_picture
+from atlas_ray.modalities.plain_jpegs import decode_plain_jpeg
 
 ORIENTATION_TAG = 0x0112
 TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
@@ -122,16 +125,25 @@ def decode_batch_at(
 
 def _decode(data: bytes, sizes_px: Sequence[int], limits: PictureLimits) -> tuple[list[Tensor], int, int]:
     """Return the picture at each size, and the width and height of the file."""
-    with open_picture(data, limits) as image:
-        width, height = image.size
-        pixels = _pixels(image, max(sizes_px))
-        orientation = _orientation(image)
+    least_px = max(2 * max(sizes_px), MIN_REDUCED_PX)
+    plain = decode_plain_jpeg(data, least_px, limits)
+    if plain is not None:
+        array, width, height = plain
+        small = max(array.shape) < 2 * least_px
+        pixels = torch.from_numpy(array) if small else _in_place(_reduced(Image.fromarray(array), least_px))
+        orientation = 1
+    else:
+        with open_picture(data, limits) as image:
+            width, height = image.size
+            pixels = _pixels(image, least_px)
+            orientation = _orientation(image)
+    pixels = pixels.permute(2, 0, 1)
     return [_square(pixels, size, orientation) for size in sizes_px], width, height
 
 
 def _square(pixels: Tensor, size_px: int, orientation: int) -> Tensor:
-    """Resize (3, height, width) to (3, size, size), upright."""
-    square = interpolate(pixels[None], (size_px, size_px), mode="bilinear", antialias=True)[0]
+    """Resize (3 or 4, height, width), of which the first three are taken, to (3, size, size), upright."""
+    square = interpolate(pixels[None], (size_px, size_px), mode="bilinear", antialias=True)[0, :3]
     if orientation in ORIENTATIONS:
         transpose, flip_height, flip_width = ORIENTATIONS[orientation]
         square = square.transpose(1, 2) if transpose else square
@@ -140,9 +152,8 @@ def _square(pixels: Tensor, size_px: int, orientation: int) -> Tensor:
     return square
 
 
-def _pixels(image: Image.Image, size_px: int) -> Tensor:
-    """Return the picture's pixels, (3, height, width) uint8, with transparent parts on white."""
-    least_px = max(2 * size_px, MIN_REDUCED_PX)
+def _pixels(image: Image.Image, least_px: int) -> Tensor:
+    """Return the picture's pixels, (height, width, 3 or 4) uint8, RGB first, with transparent parts on white."""
     if image.format in ("JPEG", "MPO"):  # libjpeg decodes a large one at a half, quarter or eighth
         image.draft(None, (least_px, least_px))
     image.load()
@@ -153,13 +164,28 @@ def _pixels(image: Image.Image, size_px: int) -> Tensor:
     clear = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     mode = "RGBA" if clear else "RGB"
     image = image if image.mode == mode else image.convert(mode)
-    # What a draft does for a JPEG: all pixels of a large picture would take seconds to go on with.
-    factors = (max(1, image.width // least_px), max(1, image.height // least_px))
-    image = image.reduce(factors) if factors != (1, 1) else image
+    image = _reduced(image, least_px)
     if clear:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    array = np.array(image)
-    return torch.from_numpy(array).permute(2, 0, 1)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return _in_place(image)
+
+
+def _reduced(image: Image.Image, least_px: int) -> Image.Image:
+    """Do what a draft does for a JPEG: all pixels of a large picture would take seconds to go on with."""
+    factors = (max(1, image.width // least_px), max(1, image.height // least_px))
+    return image.reduce(factors) if factors != (1, 1) else image
+
+
+def _in_place(image: Image.Image) -> Tensor:
+    """Return an RGB or RGBA picture's pixels where Pillow holds them, four bytes each: (height, width, 4) uint8.
+
+    To copy them to NumPy would keep other threads from the interpreter meanwhile.
+    """
+    try:
+        flat: pa.UInt8Array = pa.array(image).flatten()
+    except ValueError:  # over 16 MiB, which Pillow holds in several pieces
+        return torch.from_numpy(np.array(image))
+    return from_dlpack(flat).view(image.height, image.width, 4)
 
 
 def _orientation(image: Image.Image) -> int:

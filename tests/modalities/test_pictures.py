@@ -6,15 +6,18 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
 from atlas_ray.errors import PictureError
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
-from atlas_ray.modalities.pictures import decode, decode_batch
+from atlas_ray.modalities.pictures import _in_place, decode, decode_batch
+from atlas_ray.modalities.plain_jpegs import decode_plain_jpeg
 from tests.support.damaged_pictures import damaged_pictures, encoded, faults, judge, pillow_refuses, whole_pictures
 
 # What the CSV of the odd pictures leaves to us.
@@ -285,3 +288,57 @@ def test_a_batch_keeps_its_order_and_names_what_it_refused() -> None:
     assert pixels.shape == (5, 3, 32, 32)
     assert pixels[:, 0, 5, 5].tolist() == [50, 0, 100, 0, 150]
     assert {index: error.code for index, error in refused.items()} == {1: "empty", 3: "not_an_image"}
+
+
+def detailed(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    noise = np.random.default_rng(sum(size)).integers(0, 255, (9, 7, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+@pytest.mark.parametrize("size", [(2, 1), (150, 150), (299, 224), (224, 301), (601, 450), (1203, 1601), (401, 2100)])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 40}, {"mode": "L"}])
+def test_a_plain_jpeg_is_what_pillow_makes_of_it(size: tuple[int, int], options: dict[str, Any]) -> None:
+    mode = {"mode": "RGB", **options}.pop("mode")
+    data = encoded(detailed(size, mode), "JPEG", **{name: one for name, one in options.items() if name != "mode"})
+    plain = decode_plain_jpeg(data, 300, DEFAULT_LIMITS)
+    assert (plain is None) == (max(size) == 2100), "a long one is left to Pillow"
+    other = with_segment(data, 0xE1, b"neither EXIF nor XMP")
+    assert decode_plain_jpeg(other, 300, DEFAULT_LIMITS) is None
+    one, two = decode(data, 150), decode(other, 150)
+    assert (one.width_px, one.height_px) == (two.width_px, two.height_px) == size
+    assert (one.pixels.int() - two.pixels.int()).abs().max() <= 1
+
+
+def with_segment(jpeg: bytes, kind: int, data: bytes) -> bytes:
+    return jpeg[:2] + bytes([0xFF, kind]) + (len(data) + 2).to_bytes(2) + data + jpeg[2:]
+
+
+def test_what_is_no_plain_jpeg_is_left_to_pillow() -> None:
+    whole = encoded(detailed((240, 160)), "JPEG")
+    assert decode_plain_jpeg(whole, 300, DEFAULT_LIMITS) is not None
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    odd = {
+        "none": b"",
+        "PNG": encoded(detailed((24, 16))),
+        "for print": encoded(detailed((24, 16), "CMYK"), "JPEG"),
+        "turned": encoded(detailed((24, 16)), "JPEG", exif=exif),
+        "several": with_segment(whole, 0xE2, b"MPF\0"),
+        "long header": whole[:2] + bytes.fromhex("ffe00002") * 200 + whole[2:],
+        "cut": whole[:-300],
+        "cut in its header": whole[:90],
+        "rubbish before a segment": whole[:20] + b"\7" + whole[20:],
+        "damaged": whole[:-200] + bytes(30) + whole[-170:],
+    }
+    assert {name for name, data in odd.items() if decode_plain_jpeg(data, 300, DEFAULT_LIMITS) is not None} == set()
+    for limits in (PictureLimits(max_bytes=99), PictureLimits(max_pixels=99), PictureLimits(min_side_px=241)):
+        assert decode_plain_jpeg(whole, 300, limits) is None
+
+
+def test_pixels_in_several_pieces_are_copied() -> None:
+    image = detailed((4000, 1100))
+    with pytest.raises(ValueError, match="contiguous"):
+        pa.array(image)
+    assert _in_place(image).equal(torch.from_numpy(np.array(image)))
+    whole = _in_place(image.crop((0, 0, 500, 500)))
+    assert whole[:, :, :3].equal(torch.from_numpy(np.array(image.crop((0, 0, 500, 500)))))
