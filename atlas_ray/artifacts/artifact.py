@@ -30,7 +30,7 @@ class Network:
     members: "Mapping[str, Network]" = field(default_factory=dict)
     """Of a fused model the models that it fuses, of a head those whose vectors it reads, by modality."""
     compiled: Compiled = field(default_factory=dict)
-    """Of a model of pictures: its encoder, compiled for engines."""
+    """Of a model of pictures: its encoder, compiled for engines; of a zoom filter all of it."""
 
     @property
     def kind(self) -> str:
@@ -100,12 +100,10 @@ class Artifact(Network):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZoomArtifact:
-    """A trained zoom filter; its threshold is in the model's configuration."""
+class ZoomArtifact(Network):
+    """A trained zoom filter, which gives a probability and no vectors; its threshold is in the model's configuration.
 
-    id: str
-    """The content id: of weights and configuration."""
+    Engines run all of its network.
+    """
+
     model: ZoomNetwork
-    metrics: dict[str, Any]
-    compiled: Compiled = field(default_factory=dict)
-    """Its network, compiled for engines."""

@@ -41,7 +41,7 @@ def check_target(uri: str, target: str) -> None:
 
 
 def load_network(uri: str, kinds: Sequence[str] = VECTOR_KINDS) -> Network:
-    """Read an artifact that turns products into vectors, whatever it answers, on the CPU.
+    """Read an artifact, whatever it answers, on the CPU; by default one that turns products into vectors.
 
     Args:
         uri: Its folder.
@@ -53,6 +53,8 @@ def load_network(uri: str, kinds: Sequence[str] = VECTOR_KINDS) -> Network:
     document, config = _open(uri, kinds)
     if document["kind"] in PATH_KINDS:
         return load_artifact(uri, kinds=(document["kind"],), target=None)
+    if document["kind"] == ZOOM_KIND:
+        return load_zoom_artifact(uri)
     tokens = None
     if KINDS[document["kind"]].has_tokens:
         tokens = load_tokens(uri, config, document.get("tokens_sha256", ""))

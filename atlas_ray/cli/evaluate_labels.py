@@ -8,6 +8,7 @@ from atlas_ray.modalities import MODALITIES
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `evaluate-labels`."""
+    from atlas_ray.prediction.engines import AUTO, ENGINE_CHOICES, ENGINE_HELP
     from atlas_ray.prediction.settings import PRECISIONS
 
     parser.add_argument("--catalog", required=True, help="a catalogue with labelled products")
@@ -20,6 +21,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="auto", choices=PRECISIONS, help="as in `score`; float32 for the same figures everywhere"
     )
+    parser.add_argument("--engine", default=AUTO, choices=ENGINE_CHOICES, help=ENGINE_HELP)
     for name in MODALITIES:
         parser.add_argument(f"--{name}", metavar="MODEL", help=f"folder of a model of labels that reads the {name}")
     parser.add_argument(
@@ -41,6 +43,13 @@ def run(options: argparse.Namespace) -> int:
     models = [uri for name in MODALITIES if (uri := getattr(options, name))] + options.fused
     if not models:
         raise ConfigError("no model to measure; name some with --picture, --title, --description and --fused")
-    report = evaluate_labels(options.catalog, options.output, models, split=options.split, precision=options.precision)
+    report = evaluate_labels(
+        options.catalog,
+        options.output,
+        models,
+        split=options.split,
+        precision=options.precision,
+        engine=options.engine,
+    )
     print_labels(report, options.output)
     return EXIT_OK

@@ -43,12 +43,12 @@ def schema_of(models: int) -> pa.Schema:
 class LabelsActor:
     """An actor that runs models of labels over blocks of pictures."""
 
-    def __init__(self, uris: Sequence[str], precision: str, threads: int) -> None:
+    def __init__(self, uris: Sequence[str], precision: str, engine: str, threads: int) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._uris = uris
         artifacts = {uri: load_artifact(uri, target="labels") for uri in uris}
-        self._models = LabelModels(artifacts, precision=precision)
+        self._models = LabelModels(artifacts, precision=precision, engine=engine)
         first = artifacts[uris[0]]
         assert first.labels is not None
         self._leaves = first.taxonomy.leaf_positions

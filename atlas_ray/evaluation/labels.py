@@ -17,6 +17,7 @@ from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics.labels import MicroF1
+from atlas_ray.prediction.engines import AUTO, PLAIN
 from atlas_ray.prediction.label_lists import applied
 from atlas_ray.prediction.label_models import LabelModels
 from atlas_ray.runtime.joined import forget_inputs
@@ -80,7 +81,13 @@ class LabelReport:
 
 @holding("evaluate-labels", "output")
 def evaluate_labels(
-    catalog: str, output: str, models: Sequence[str], *, split: str = "test", precision: str = "auto"
+    catalog: str,
+    output: str,
+    models: Sequence[str],
+    *,
+    split: str = "test",
+    precision: str = "auto",
+    engine: str = AUTO,
 ) -> LabelReport:
     """Run models of labels over a split, and count the labels that each names rightly, wrongly, or misses.
 
@@ -94,6 +101,7 @@ def evaluate_labels(
         models: Artifacts of models of labels, of one modality or fused.
         split: The split of the products.
         precision: As in `PredictorConfig`.
+        engine: As in `PredictorConfig`.
 
     Raises:
         ArtifactError: if a model is not a model of labels, or has other labels than the first.
@@ -114,7 +122,7 @@ def evaluate_labels(
             raise ArtifactError(f"{uri}: trained on taxonomy {artifact.taxonomy.id}, {uris[0]} on {first.taxonomy.id}")
         check_labels(artifact, first.labels, uri)
     assert first.labels is not None
-    modalities = LabelModels(artifacts, device="cpu").modalities  # fails here, not in a worker
+    modalities = LabelModels(artifacts, device="cpu", engine=PLAIN).modalities  # fails here, not in a worker
     labelled = f"the catalogue {catalog}, split {split!r},"
     note = match_labels(
         count_labels(catalog, split),
@@ -129,7 +137,7 @@ def evaluate_labels(
     storage.delete_folder(answers)
     try:
         with ProgressDisplay("running the models", "products") as display:
-            arguments = (uris, precision)
+            arguments = (uris, precision, engine)
             stream, _ = stream_labelled(catalog, output, split, modalities, LabelsActor, arguments, display=display)
             write_table(stream, output, ANSWERS)
         table = open_table(answers, schema)

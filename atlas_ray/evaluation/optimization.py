@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from atlas_ray.artifacts import Artifact, Network, add_compiled, copy_artifact, load_network
+from atlas_ray.artifacts import Artifact, Network, ZoomArtifact, add_compiled, copy_artifact, load_network
 from atlas_ray.artifacts.compiled import Files
+from atlas_ray.artifacts.kinds import VECTOR_KINDS, ZOOM_KIND
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
@@ -21,9 +22,11 @@ from atlas_ray.modalities.products import PICTURE, Products, texts_of
 from atlas_ray.models.backbones.backbone import fuse_batch_norm
 from atlas_ray.prediction.device import choose_dtype
 from atlas_ray.prediction.engines import ENGINES, PLAIN
+from atlas_ray.prediction.labels import LabelPredictor
 from atlas_ray.prediction.networks import build_encoder
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.sensitivity import sensitive_layers
+from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.labelled import stream_labelled
 from atlas_ray.runtime.progress import ProgressDisplay
@@ -35,7 +38,9 @@ TRIED, NAMED = 32, 5
 """Number of pictures that layers are tried on, and of layers that a refusal names."""
 BATCH, CPU = 32, torch.device("cpu")
 Answer = Callable[[Products], Tensor]
-"""Takes a batch of products to their answers, (batch,): a number for each path; or to their vectors, (batch, width)."""
+"""Takes a batch of products to their answers: the number of the path, (batch,); which labels each has, (batch, N) bool;
+whether its picture is zoomed, (batch,) bool; or its vector, (batch, width) float32."""
+OPTIMIZED_KINDS = (*VECTOR_KINDS, ZOOM_KIND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +68,8 @@ class Optimized:
     model_id: str
     """The content id of the new model."""
     agreement: float
-    """The share of pictures whose path is that of float32; of a model without paths the mean cosine of its vectors."""
+    """The share of pictures whose answer is that of float32: the path, all labels, or whether it is zoomed. Of a bare
+    encoder the mean cosine of its vectors."""
     pictures: int
     speed: float
     """The pictures a second that the new model answers for on this machine's CPU."""
@@ -90,7 +96,7 @@ def optimize(config: OptimizeConfig) -> Optimized:
     model, output = storage.absolute(config.model), storage.absolute(config.output)
     if storage.exists(storage.join(output, "model.json")):
         raise OutputError(f"{output} holds a model; name a new folder with --output")
-    network = load_network(model)
+    network = load_network(model, OPTIMIZED_KINDS)
     if PICTURE not in network.modalities:
         raise ArtifactError(f"{model}: looks at no picture; engines run picture encoders alone")
     encoder, kept = _encoder(network), tuple(filter(None, config.keep.split(",")))
@@ -118,7 +124,9 @@ def optimize(config: OptimizeConfig) -> Optimized:
 
 
 def _encoder(network: Network) -> nn.Module:
-    """Return the picture encoder of a network, which is changed as every predictor changes it."""
+    """Return what an engine runs of a network, which is changed as every predictor changes it."""
+    if isinstance(network, ZoomArtifact):
+        return network.model.eval().requires_grad_(False)
     encoder = network.members.get(PICTURE, network).model.encoder
     return fuse_batch_norm(encoder).eval().requires_grad_(False)
 
@@ -177,7 +185,8 @@ def _pictures(config: OptimizeConfig, network: Network, split: str, count: int) 
 
 def _compare(model: str, engine: str, files: Files, batches: Iterable[Products]) -> Optimized:
     """Answer for pictures in float32 and with a compiled encoder."""
-    exact, fast = _answering(load_network(model), PLAIN, {}), _answering(load_network(model), engine, files)
+    ways: tuple[tuple[str, Files], ...] = ((PLAIN, {}), (engine, files))
+    exact, fast = (_answering(load_network(model, OPTIMIZED_KINDS), *way) for way in ways)
     agreed, pictures, seconds = 0.0, 0, [0.0, 0.0]
     for products in batches:
         found = []
@@ -185,10 +194,16 @@ def _compare(model: str, engine: str, files: Files, batches: Iterable[Products])
             started = time.perf_counter()
             found.append(answer(products))
             seconds[place] += time.perf_counter() - started
-        one, other = found
-        agreed += float((one == other).sum() if one.ndim == 1 else cosine_similarity(one, other).sum())
+        agreed += _agreement(*found)
         pictures += len(products)
     return Optimized("", agreed / pictures, pictures, pictures / seconds[1], pictures / seconds[0])
+
+
+def _agreement(one: Tensor, other: Tensor) -> float:
+    """Return how many answers are the same; of vectors the sum of their cosines."""
+    if one.is_floating_point():
+        return float(cosine_similarity(one, other).sum())
+    return float((one == other).view(len(one), -1).all(1).sum())
 
 
 def _answering(network: Network, engine: str, files: Files) -> Answer:
@@ -197,9 +212,15 @@ def _answering(network: Network, engine: str, files: Files) -> Answer:
     part = network.members.get(PICTURE, network)
     part = replace(part, compiled={engine: lambda: files} if files else {})
     network = replace(network, members={**network.members, PICTURE: part}) if network.members else part
-    if isinstance(network, Artifact) and not network.labels:
-        config = PredictorConfig(precision=precision, engine=engine, device="cpu", batch_size=BATCH)
-        predictor = PathPredictor(network, config)
-        return lambda products: predictor.infer(products).leaf[:, 0]
+    if isinstance(network, ZoomArtifact):
+        zoom = ZoomPredictor(network, precision=precision, engine=engine, device="cpu", batch_size=BATCH)
+        return lambda products: torch.from_numpy(zoom(products.pixels) >= zoom.threshold)
+    config = PredictorConfig(precision=precision, engine=engine, device="cpu", batch_size=BATCH)
+    if isinstance(network, Artifact) and network.labels:
+        labels, thresholds = LabelPredictor(network, config), torch.tensor(network.thresholds)
+        return lambda products: labels.infer(products).sigmoid() >= thresholds
+    if isinstance(network, Artifact):
+        paths = PathPredictor(network, config)
+        return lambda products: paths.infer(products).leaf[:, 0]
     encoder = build_encoder(network, CPU, choose_dtype(precision, CPU), engine)
     return torch.inference_mode()(encoder.vectors)

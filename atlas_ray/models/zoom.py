@@ -43,6 +43,6 @@ class ZoomNetwork(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Turn (batch, 3, size, size) pictures, RGB 0 to 255, into logits (batch,) of being zoomed."""
-        scaled = (pictures / 255).contiguous(memory_format=torch.channels_last)
+        scaled = (pictures / 255).to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.head(self.features(scaled))  # (batch, 1)
         return logits[:, 0].float()

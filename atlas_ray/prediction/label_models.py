@@ -13,22 +13,26 @@ from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.prediction.device import choose_device, choose_dtype
+from atlas_ray.prediction.engines import AUTO
 from atlas_ray.prediction.networks import Single, build_single, join_outputs, output_of
 
 
 class LabelModels:
     """Models of labels that are run together; a model that several of them fuse is run once."""
 
-    def __init__(self, artifacts: Mapping[str, Artifact], device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, artifacts: Mapping[str, Artifact], device: str = "auto", precision: str = "auto", engine: str = AUTO
+    ) -> None:
         """Prepare models; their networks are changed.
 
         Args:
             artifacts: The models by any name; all of them have the same labels.
             device: As in `PredictorConfig`.
             precision: As in `PredictorConfig`.
+            engine: As in `PredictorConfig`.
 
         Raises:
-            ConfigError: if they read pictures of different sizes.
+            ConfigError: if they read pictures of different sizes, or the engine does not run on the device.
         """
         self._device = choose_device(device)
         dtype = choose_dtype(precision, self._device)
@@ -44,7 +48,7 @@ class LabelModels:
                 self._policies[name] = artifact.model.eval().requires_grad_(False).to(self._device)
             for _, part in self._parts[name]:
                 if part.id not in self._members:
-                    self._members[part.id] = build_single(part, self._device, dtype)
+                    self._members[part.id] = build_single(part, self._device, dtype, engine)
         self.modalities = tuple(dict.fromkeys(name for member in self._members.values() for name in member.modalities))
         sizes = sorted({member.image_size_px for member in self._members.values() if member.image_size_px})
         if len(sizes) > 1:

@@ -1,5 +1,7 @@
 """Predictions of the zoom filter, which give batches of decoded pictures a probability. It does not know of Ray."""
 
+import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from atlas_ray.artifacts import ZoomArtifact
 from atlas_ray.prediction.device import FittingBatches, choose_device, choose_dtype
+from atlas_ray.prediction.engines import AUTO, run_encoder
 
 
 class ZoomPredictor:
@@ -19,28 +22,35 @@ class ZoomPredictor:
     """
 
     def __init__(
-        self, artifact: ZoomArtifact, *, device: str = "auto", precision: str = "auto", batch_size: int = 64
+        self,
+        artifact: ZoomArtifact,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 64,
+        engine: str = AUTO,
     ) -> None:
-        """Prepare a filter; the artifact's network is changed.
+        """Prepare a filter.
 
         Args:
             artifact: The filter.
             device: cpu, cuda, cuda:N or auto.
             precision: float32, bfloat16 or auto.
             batch_size: The number of pictures in a batch of the network.
+            engine: One of `ENGINE_CHOICES`.
 
         Raises:
-            ConfigError: if the machine does not have the device.
+            ConfigError: if the machine does not have the device, or the engine does not run there.
         """
         self.model_id = artifact.id
         self.image_size_px = artifact.model.config.image_size_px
         self.threshold = artifact.model.config.threshold
         self._device = choose_device(device)
-        self._dtype = choose_dtype(precision, self._device)
         self._batch_size = batch_size
         self._fitting = FittingBatches(batch_size)
-        self._model = artifact.model.eval().requires_grad_(False)
-        self._model.to(self._device).to(memory_format=torch.channels_last)
+        network = copy.deepcopy(artifact.model).eval().requires_grad_(False)
+        network.to(self._device, choose_dtype(precision, self._device)).to(memory_format=torch.channels_last)
+        self._run = run_encoder(engine, network, self.image_size_px, artifact.compiled)
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
@@ -53,11 +63,10 @@ class ZoomPredictor:
         """
         if not len(pictures):
             return np.zeros(0, np.float32)
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype == torch.bfloat16):
-            logits = [
-                part
-                for batch in pictures.split(self._batch_size)
-                for part in self._fitting.run(batch, lambda some: self._model(some.to(self._device, non_blocking=True)))
-            ]
+        logits = [
+            part
+            for batch in pictures.split(self._batch_size)
+            for part in self._fitting.run(batch, lambda some: self._run(some.to(self._device, non_blocking=True)))
+        ]
         found = torch.cat(logits).float()
         return found.sigmoid().where(found.isfinite(), torch.nan).cpu().numpy()

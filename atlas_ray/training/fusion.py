@@ -26,6 +26,7 @@ from atlas_ray.models.fusion import POLICIES
 from atlas_ray.models.fusion.policy import FusionConfig, FusionNetwork, build_fusion
 from atlas_ray.prediction.aggregate import is_below, label_nodes
 from atlas_ray.prediction.device import choose_device, choose_dtype
+from atlas_ray.prediction.engines import AUTO
 from atlas_ray.prediction.networks import FusedInference
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.labelled import BATCH, batches_of, products_of, stream_labelled
@@ -202,7 +203,7 @@ def _inference(members: dict[str, str], shape: FusionConfig, device_name: str) -
         id="", model=network, vocabulary=Vocabulary.of(first.taxonomy), taxonomy=first.taxonomy, members=loaded,
         labels=first.labels,
     )  # fmt: skip
-    return FusedInference(artifact, device, choose_dtype("auto", device))
+    return FusedInference(artifact, device, choose_dtype("auto", device), AUTO)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.metrics.zoom import warn_of_recall
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
+from atlas_ray.prediction.engines import AUTO, ENGINE_CHOICES, ENGINE_HELP
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.job import Job
@@ -66,6 +67,7 @@ class FilterConfig(StreamConfig):
         "auto",
         choices=("auto", "float32", "bfloat16"),
     )
+    engine: str = setting(ENGINE_HELP, AUTO, choices=ENGINE_CHOICES)
 
 
 def filter_catalog(config: FilterConfig) -> RunReport:
@@ -135,7 +137,7 @@ def _open(config: FilterConfig) -> tuple[ZoomArtifact, float, Catalog, dict[str,
     catalog = open_catalog(storage.absolute(config.catalog))
     artifact = load_zoom_artifact(config.model)
     threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
-    identity = {"catalog": catalog.uri, "model_id": artifact.id, "threshold": threshold}
+    identity = {"catalog": catalog.uri, "model_id": artifact.id, "threshold": threshold, "engine": config.engine}
     return artifact, threshold, catalog, identity | {"input_rows": catalog.images.all_rows}
 
 
@@ -151,6 +153,7 @@ def _stages(config: FilterConfig, images: Pieces, progress: Any) -> ray.data.Dat
         device=workers.device,
         precision=config.precision,
         batch_size=config.batch_size,
+        engine=config.engine,
         threads=workers.threads,
         limits=PictureLimits(min_side_px=config.min_side_px),
     )

@@ -34,6 +34,7 @@ class JudgeZoom:
         device: str,
         precision: str,
         batch_size: int,
+        engine: str,
         threads: int,
         limits: PictureLimits,
     ) -> None:
@@ -42,7 +43,7 @@ class JudgeZoom:
         if threads:
             torch.set_num_threads(threads)
         self._predictor = ZoomPredictor(
-            load_zoom_artifact(model), device=device, precision=precision, batch_size=batch_size
+            load_zoom_artifact(model), device=device, precision=precision, batch_size=batch_size, engine=engine
         )
         size = self._predictor.image_size_px
         self._predictor(torch.zeros((batch_size, 3, size, size), dtype=torch.uint8))

@@ -5,20 +5,26 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from atlas_ray.artifacts import load_artifact, load_network
+from atlas_ray.artifacts import load_artifact, load_network, load_zoom_artifact, save_artifact, save_zoom_artifact
 from atlas_ray.cli.main import main
 from atlas_ray.errors import ArtifactError, ConfigError, OutputError
 from atlas_ray.evaluation import optimization
 from atlas_ray.evaluation.optimization import OptimizeConfig, optimize
 from atlas_ray.modalities.products import Products
+from atlas_ray.models.classifier import Classifier, ClassifierConfig
+from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.prediction.engines import ENGINES, Engine, Form
 from atlas_ray.prediction.engines.pytorch import as_it_is
-from atlas_ray.prediction.paths import PathPredictor
+from atlas_ray.prediction.label_models import LabelModels
+from atlas_ray.prediction.labels import LabelPredictor
+from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.sensitivity import sensitive_layers
-from atlas_ray.taxonomy import Taxonomy
+from atlas_ray.prediction.zoom import ZoomPredictor
+from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from tests.support.parts import make_fused, make_text_artifact
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_thread")]
@@ -64,6 +70,43 @@ def test_a_fused_model_gets_a_faster_member(drawn: None, garments: Taxonomy, tmp
     assert load_network(output).members["picture"].compiled.keys() == {"openvino"}
     with pytest.raises(OutputError, match="name a new folder"):
         optimize(config)
+
+
+def test_a_model_of_labels_gets_faster(drawn: None, garments: Taxonomy, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    space, model, output = LabelSpace(garments), str(tmp_path / "model"), str(tmp_path / "fast")
+    network = Classifier(ClassifierConfig(classes=len(space), backbone="resnet18", image_size_px=32))
+    save_artifact(
+        model, network, vocabulary=Vocabulary.of(garments), taxonomy=garments, metrics={}, labels=space
+    )  # fmt: skip
+    found = optimize(OptimizeConfig(model=model, catalog="c", output=output, min_agreement=0))
+    assert (found.pictures, 0 <= found.agreement <= 1) == (40, True)
+    products = Products(torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8), {})
+    answers = {}
+    for engine in ("auto", "openvino-int8", "torch"):
+        config = PredictorConfig(engine=engine, precision="float32", device="cpu")
+        answers[engine] = LabelPredictor(load_artifact(output, target="labels"), config).infer(products)
+        together = LabelModels({"a": load_artifact(output, target="labels")}, "cpu", "float32", engine)
+        assert together(products)["a"][0].equal(answers[engine])
+    assert answers["auto"].equal(answers["openvino-int8"])
+    assert not answers["auto"].equal(answers["torch"])
+    torch.testing.assert_close(answers["auto"], answers["torch"], atol=0.3, rtol=0)
+
+
+def test_a_zoom_filter_gets_faster(drawn: None, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, output = str(tmp_path / "model"), str(tmp_path / "fast")
+    save_zoom_artifact(model, ZoomNetwork(ZoomConfig(image_size_px=32)), metrics={})
+    found = optimize(OptimizeConfig(model=model, catalog="c", output=output, min_agreement=0))
+    artifact = load_zoom_artifact(output)
+    assert artifact.id == found.model_id != load_zoom_artifact(model).id
+    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    fast, exact = (
+        ZoomPredictor(artifact, precision="float32", device="cpu", engine=engine)(pixels)
+        for engine in ("auto", "torch")
+    )
+    assert (fast != exact).any()
+    assert np.abs(fast - exact).max() < 0.02
 
 
 def test_a_model_that_agrees_too_seldom_is_refused(

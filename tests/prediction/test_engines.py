@@ -14,6 +14,7 @@ from atlas_ray.artifacts import add_compiled, copy_artifact, load_artifact
 from atlas_ray.artifacts.compiled import Files
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.models.backbones.backbone import fuse_batch_norm
+from atlas_ray.models.encoder import EncoderConfig, EncoderNetwork
 from atlas_ray.prediction.engines import ENGINES, choose_engine, run_encoder
 from atlas_ray.prediction.engines.inductor import cache_folder
 from atlas_ray.prediction.engines.openvino import load
@@ -75,6 +76,19 @@ def test_every_engine_gives_the_features_of_torch(small_model: str, optimized: s
                 found = run(pixels[:count])
                 assert found.shape == wanted[:count].shape
                 assert (found - wanted[:count]).norm() < off * wanted[:count].norm()
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "timm/test_vit", "timm/test_convnext", "timm/test_resnet"])
+def test_every_kind_of_backbone_is_converted(backbone: str, pixels: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    encoder = fuse_batch_norm(EncoderNetwork(EncoderConfig(backbone=backbone, image_size_px=64)).encoder)
+    encoder.eval().requires_grad_(False)
+    pictures = torch.nn.functional.interpolate(pixels, (64, 64))
+    form = ENGINES["openvino"].form
+    assert form is not None
+    run = form.load(form.make(encoder, pictures, ()), encoder, 64)
+    wanted = encoder(pictures)
+    assert (run(pictures) - wanted).norm() < 5e-3 * wanted.norm()  # GELU is approximated
 
 
 def test_auto_takes_the_fastest_that_there_is(

@@ -266,14 +266,15 @@ def test_the_zoom_filter_halves_its_batches_too(monkeypatch: pytest.MonkeyPatch)
     network = ZoomNetwork(ZoomConfig(image_size_px=22))
     filtering = ZoomPredictor(ZoomArtifact(id="", model=network, metrics={}), device="cpu", batch_size=6)
     pixels = torch.randint(0, 255, (12, 3, 22, 22), dtype=torch.uint8)
-    wanted, sizes, whole = filtering(pixels), [], network.forward
+    wanted, sizes, whole = filtering(pixels), [], filtering._run
 
-    def forward(batch: torch.Tensor) -> torch.Tensor:
+    def run(batch: torch.Tensor) -> torch.Tensor:
         sizes.append(len(batch))
         if len(batch) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return whole(batch)
+        logits: torch.Tensor = whole(batch)
+        return logits
 
-    monkeypatch.setattr(network, "forward", forward)
+    monkeypatch.setattr(filtering, "_run", run)
     np.testing.assert_allclose(filtering(pixels), wanted, atol=1e-3)
     assert sizes == [6, 3, 3, 3, 3]

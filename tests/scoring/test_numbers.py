@@ -140,13 +140,13 @@ def zoom(tmp_path: Path) -> str:
 
 
 def break_zoom(predictor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, deviation = predictor._model.forward, pixels_of(1, 22)
+    whole, deviation = predictor._run, pixels_of(1, 22)
 
-    def forward(pictures: torch.Tensor) -> torch.Tensor:
+    def run(pictures: torch.Tensor) -> torch.Tensor:
         bad = (pictures.float().std((1, 2, 3)) - deviation).abs() < 0.01
         return torch.where(bad, torch.nan, whole(pictures))
 
-    monkeypatch.setattr(predictor._model, "forward", forward)
+    monkeypatch.setattr(predictor, "_run", run)
 
 
 @pytest.mark.long
@@ -154,8 +154,9 @@ def test_a_picture_that_the_zoom_filter_cannot_judge_is_neither_kept_nor_rejecte
     zoom: str, small_model: str, garments: Taxonomy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = JudgeZoom(
-        Board(), model=zoom, device="cpu", precision="float32", batch_size=2, threads=0, limits=PictureLimits()
-    )
+        Board(), model=zoom, device="cpu", precision="float32", batch_size=2, engine="auto", threads=0,
+        limits=PictureLimits(),
+    )  # fmt: skip
     break_zoom(stage._predictor, monkeypatch)
     out = stage(block())
     assert codes(out) == [*WANTED, ("decode", "not_an_image")]

@@ -32,7 +32,7 @@ class TimmLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width), of which pixels past a whole patch are cut off -> (batch, features, rows, ...)."""
-        height, width = (side // self.multiple * self.multiple for side in x.shape[2:])
+        height, width = (int(side) // self.multiple * self.multiple for side in x.shape[2:])
         network: Any = self.get_submodule(NETWORK)
         found: Tensor = network.forward_features(x[:, :, :height, :width])
         return _grid(found, network, height, width)
@@ -42,8 +42,10 @@ def _grid(found: Tensor, network: Any, height: int, width: int) -> Tensor:
     """Bring features into (batch, features, rows, columns)."""
     if found.dim() == 3:  # (batch, tokens, features)
         patches = found[:, getattr(network, "num_prefix_tokens", 0) :]
-        rows = round((patches.shape[1] * height / width) ** 0.5)
-        return patches.transpose(1, 2).reshape(len(found), -1, rows, patches.shape[1] // rows)
+        count = int(patches.shape[1])  # a tensor while an engine traces the network
+        rows = round((count * height / width) ** 0.5)
+        grid: Tensor = patches.transpose(1, 2).unflatten(2, (rows, count // rows))
+        return grid
     if str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC"):
         found = found.permute(0, 3, 1, 2)
     return found
