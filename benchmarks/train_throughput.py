@@ -30,9 +30,9 @@ from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.prediction.device import choose_dtype
 from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import read_taxonomy
-from atlas_ray.training.loop import parameter_groups
 from atlas_ray.training.objectives import build_objective
 from atlas_ray.training.settings import ClassifierTraining
+from atlas_ray.training.step import parameter_groups
 from tests.support.inputs import pictures
 
 

@@ -61,6 +61,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         ("Chromium", "it is not on PATH; install it, or name it with CHROMIUM_PATH"),
         ("Azurite", "it is not on PATH; `make azurite` brings it where npm is, or AZURITE_PATH names it"),
         ("kubectl", "it is not on PATH, and renders the manifests of cluster/"),
+        ("CUDA GPU", "PyTorch sees none, and what runs on one is not tested"),
     ):
         skipped = [report for report in terminalreporter.stats.get("skipped", ()) if program in str(report.longrepr)]
         if skipped:

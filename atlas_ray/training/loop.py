@@ -5,9 +5,8 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -21,17 +20,16 @@ from atlas_ray.metrics import FIGURES, MAX_LOSS
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.fusion.policy import FusionConfig
 from atlas_ray.models.head import HeadConfig
-from atlas_ray.prediction.device import choose_dtype
 from atlas_ray.runtime.tables import write_quarantine
 from atlas_ray.schemas import quarantine_row
 from atlas_ray.settings import flag_of
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
-from atlas_ray.training.augment import augment
-from atlas_ray.training.batches import Batches, Examples
+from atlas_ray.training.batches import Batches
 from atlas_ray.training.networks import load_weights
 from atlas_ray.training.objectives import Objective, build_objective
 from atlas_ray.training.schedule import apply_rate, rate_at
 from atlas_ray.training.settings import TrainConfig
+from atlas_ray.training.step import OptimizerStep
 from atlas_ray.training.tracker import Tracker
 
 STATE_FILE = "state.pt"
@@ -157,14 +155,13 @@ class Worker:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.objective.network)
         if config.compile:
             self.objective.parts()[0].compile()
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.objective, config), fused=True)
-        dtype = choose_dtype(config.precision, device)
-        self.autocast: AbstractContextManager[Any] = (
-            torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
-        )
-        self.label_weight: Tensor | None = None
+        label_weight: Tensor | None = None
         if config.balance == "weights":
-            self.label_weight = label_weights(plan.leaf_counts, len(taxonomy.label_positions)).to(device)
+            label_weight = label_weights(plan.leaf_counts, len(taxonomy.label_positions)).to(device)
+        self.take_step = OptimizerStep(
+            self.objective, config, device, label_weight=label_weight, world=self.world, add_up=self._all_reduce
+        )
+        self.optimizer = self.take_step.optimizer
         self.wrapped: DistributedDataParallel | None = None
         self.wrapped_head_only = False
         self.history: list[dict[str, Any]] = []
@@ -173,7 +170,6 @@ class Worker:
         self.resumed_at: list[int] = []
         self.tracker = Tracker(config, plan.environment) if self.is_rank_zero else None
         self.batch_size = share_of(config.batch_size, self.rank, self.world)
-        self._augments = pictures is not None and pictures.augment
         self.batches = {
             name: Batches(ray.train.get_dataset_shard(name), blank=blank_example(plan), device=device)
             for name in ("train", "val")
@@ -239,7 +235,7 @@ class Worker:
         for batch in self.batches["train"].steps(self.batch_size, steps * (epoch + 1) - self.step):
             rate = rate_at(config, self.step, steps)
             apply_rate(self.optimizer, rate)
-            totals += self._step(trained, batch)
+            totals += self.take_step(trained, batch)
             self.step += 1
             now = time.perf_counter()
             if self.is_rank_zero and now - seen >= 10:
@@ -266,33 +262,6 @@ class Worker:
             "decoder_lr": groups[-1]["lr"],
         }
 
-    def _step(self, trained: Objective | DistributedDataParallel, batch: Examples) -> Tensor:
-        """Take one optimizer step; return the sum of the losses and that of the examples' weights, (2,).
-
-        Each worker's part is weighted by its share of the batch, so the gradient is that of one worker with the whole
-        batch. The exception are batch normalizations that are trained: they see the pictures of one worker, unless
-        `sync_batch_norm` is set.
-        """
-        weights = batch.usable if self.label_weight is None else self.label_weight[batch.labels] * batch.usable
-        total = self._all_reduce(weights.sum()).clamp(min=1e-9)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.optimizer.zero_grad(set_to_none=True)
-        parts = self.config.accumulate
-        split = zip(*(x.tensor_split(parts) for x in (batch.inputs, batch.labels, weights)), strict=True)
-        for number, (part, labels, weight) in enumerate(split, 1):
-            inputs = augment(part) if self._augments else part
-            # The workers exchange gradients once a step, after the last part.
-            local = number < parts and isinstance(trained, DistributedDataParallel)
-            with cast("DistributedDataParallel", trained).no_sync() if local else nullcontext():
-                with self.autocast:
-                    losses = trained(inputs, labels)
-                loss = (losses * weight).sum()
-                (loss * self.world / total).backward()
-            loss_sum += loss.detach()
-        clip(list(self.objective.parameters()), self.config)
-        self.optimizer.step()
-        return torch.stack([loss_sum, weights.sum().double()])
-
     def _trainable(self, head_only: bool) -> Objective | DistributedDataParallel:
         """Return the objective, wrapped for several workers, with the layers frozen that are not trained."""
         self.objective.train().requires_grad_(True)
@@ -316,7 +285,7 @@ class Worker:
         objective = self.objective.eval()
         totals = torch.zeros(2 + objective.counts, dtype=torch.float64, device=self.device)
         for batch in self.batches["val"].all(self.config.batch_size // self.world or 1):
-            with self.autocast:
+            with self.take_step.autocast:
                 losses, answers = objective.evaluate(batch.inputs, batch.labels)
             usable = batch.usable[:, None]
             columns = [torch.ones_like(usable), losses[:, None], objective.count(answers, batch.labels)]
@@ -387,24 +356,3 @@ class Worker:
     def _sum(self, values: Tensor) -> list[float]:
         """Return the sum over all workers."""
         return [float(value) for value in self._all_reduce(values.double())]
-
-
-def parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: the encoder and the rest, each with and without weight decay."""
-    groups = []
-    rates = getattr(config, "encoder_lr", 0.0), config.decoder_lr  # a policy has no encoder
-    for part, rate in zip(objective.parts(), rates, strict=True):
-        parameters = list(part.parameters())
-        for chosen, decay in (
-            ([p for p in parameters if p.ndim > 1], config.weight_decay),
-            ([p for p in parameters if p.ndim <= 1], 0.0),
-        ):
-            groups.append({"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay})
-    return groups
-
-
-def clip(parameters: Sequence[Tensor], config: TrainConfig) -> None:
-    """Cut off the numbers of the gradients, then scale all of them down to the largest norm."""
-    if config.clip_value:
-        nn.utils.clip_grad_value_(parameters, config.clip_value)
-    nn.utils.clip_grad_norm_(parameters, config.clip)

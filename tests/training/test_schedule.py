@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from atlas_ray.training.loop import clip, is_better, stopped_early
+from atlas_ray.training.loop import is_better, stopped_early
 from atlas_ray.training.schedule import Rate, apply_rate, rate_at
 from atlas_ray.training.settings import ClassifierTraining
+from atlas_ray.training.step import clip
 
 
 def rates(steps_per_epoch: int, **settings: Any) -> list[Rate]:
