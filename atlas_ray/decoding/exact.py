@@ -46,7 +46,7 @@ def exact_log_mass(step: StepFunction, tree: TrieTensors) -> Tensor:
         if step.normalized_by_taxonomy:
             chosen = chosen - _log_sum_by(parent, chosen, len(inner))[:, parent]
         mass[:, below] = mass[:, inner][:, parent] + chosen
-    return mass[:, torch.from_numpy(tree.trie.leaf_node).to(step.device)]
+    return mass[:, tree.leaf_node]
 
 
 def _log_sum_by(parent: Tensor, values: Tensor, count: int) -> Tensor:

@@ -17,6 +17,7 @@ class TrieTensors:
         token: (N,) the token that leads to each node.
         leaf: (N,) each node's position among the leaves, -1 for an inner node.
         ancestors: (L, depth) the nodes on the way to each leaf; -1 past its end.
+        leaf_node: (L,) the node of each leaf.
         leaf_length: (L,) the level of each leaf.
         label_paths: (P, depth) the nodes on the way to each label (`Taxonomy.label_positions`); its first rows are
             `ancestors`.
@@ -28,6 +29,7 @@ class TrieTensors:
         self.device = torch.device(device)
         self.token = torch.from_numpy(trie.token).to(device)
         self.leaf = torch.from_numpy(trie.leaf).to(device)
+        self.leaf_node = torch.from_numpy(trie.leaf_node).to(device)
         self.label_length = torch.from_numpy(trie.level[trie.label_node]).to(device)
         self.leaf_length = self.label_length[: len(trie.leaves)]
         paths = np.full((len(trie.label_node), trie.depth), -1)

@@ -40,6 +40,19 @@ def test_an_entry_says_what_its_layers_do(name: str) -> None:
     assert encoder.layers_before(len(spec.blocks)) == list(encoder.children())
 
 
+def test_pictures_are_normalized_in_float32_whatever_the_weights_are_in() -> None:
+    encoder = Backbone("resnet18").eval().to(torch.bfloat16)
+    taken: list[torch.Tensor] = []
+    next(encoder.children()).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+    pictures = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16).repeat(1, 1, 2, 2)
+    with torch.inference_mode():
+        encoder(pictures)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (encoder.spec.mean, encoder.spec.std))
+    assert taken[0].dtype == torch.bfloat16
+    torch.testing.assert_close(taken[0], ((pictures - mean) / std).to(torch.bfloat16), rtol=0, atol=0)
+    assert encoder.to(torch.float32).mean.equal(mean)  # what bfloat16 cut off is back
+
+
 def layers(name: str) -> dict[str, nn.Module]:
     """Patches, then attention, whose module holds weights and other modules."""
     return {"patches": nn.Conv2d(3, 8, 16, 16), "mix": nn.Sequential(nn.GroupNorm(1, 8), Mixer(), nn.Conv2d(8, 8, 1))}

@@ -1,12 +1,17 @@
 """The network of a backbone, which turns pictures into a grid of features."""
 
 import pkgutil
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from atlas_ray.errors import ConfigError
 from atlas_ray.models.backbones import BACKBONES
+
+STATISTICS = ("mean", "std")
+"""What pictures are normalized by, from a backbone's entry."""
 
 
 class Backbone(nn.Module):
@@ -35,9 +40,21 @@ class Backbone(nn.Module):
             )
         for layer, module in layers.items():
             self.add_module(layer, module)
-        for statistic in ("mean", "std"):
-            values = torch.tensor(getattr(self.spec, statistic)).view(1, 3, 1, 1) * 255
-            self.register_buffer(statistic, values, persistent=False)
+        for statistic in STATISTICS:
+            self.register_buffer(statistic, self._statistic(statistic), persistent=False)
+
+    def _statistic(self, name: str) -> Tensor:
+        return torch.tensor(getattr(self.spec, name), dtype=torch.float32).view(1, 3, 1, 1) * 255
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast the network, but not what pictures are normalized by: that stays in float32.
+
+        In bfloat16 a mean of 123.675 would be 123.5, and a pixel off by up to 0.02 of a standard deviation.
+        """
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for statistic in STATISTICS:
+            setattr(self, statistic, self._statistic(statistic).to(getattr(self, statistic).device))
+        return self
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Encode pictures.
@@ -48,7 +65,7 @@ class Backbone(nn.Module):
         Returns:
             (batch, features, rows, columns), one cell for `stride` x `stride` pixels.
         """
-        x = ((pictures - self.mean) / self.std).to(next(self.parameters()).dtype)
+        x = (pictures - self.mean).div_(self.std).to(next(self.parameters()).dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.children():
             x = layer(x)
