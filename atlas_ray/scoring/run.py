@@ -39,7 +39,7 @@ from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leave
 
 FOLDERS = ("predictions", "filtered", "quarantine")
 """What the stream writes in."""
-ANSWERS = 1
+ANSWERS = 2
 """The version of what the program answers about a picture. A change that makes it answer otherwise raises it; earlier
 answers are then not carried over."""
 
