@@ -125,6 +125,8 @@ class ImportReport:
     labelled: int = 0
     labels: Counter[CategoryPath] = field(default_factory=Counter)
     """Counts of labelled products by category path."""
+    paths: Counter[CategoryPath] = field(default_factory=Counter)
+    """The same by each of their category paths, of which a product may have several."""
     joined: int = 0
     """The number of rows that add to a product of an earlier row."""
     deleted: int = 0
@@ -368,6 +370,7 @@ def _report(
         without_picture=tally.without_picture,
         labelled=tally.labels.total(),
         labels=tally.labels,
+        paths=tally.paths,
         joined=tally.joined,
         deleted=tally.deleted,
         changes=tally.changes,
@@ -412,9 +415,9 @@ def _finish(config: ImportConfig, report: ImportReport, rule: SplitRule, source:
     labels = report.labels
     rule.write(report.output)
     report.taxonomy = config.taxonomy
-    if report.taxonomy is None and labels:
+    if report.taxonomy is None and report.paths:
         name = source.uri.rstrip("/").rpartition("/")[2].rpartition(".")[0] or "catalog"
-        report.taxonomy = Taxonomy(labels, name=name)
+        report.taxonomy = Taxonomy(report.paths, name=name)
     if report.taxonomy is not None:
         document = report.taxonomy.to_json().encode()
         storage.write_bytes(storage.join(report.output, "taxonomy.json"), document)
@@ -422,8 +425,8 @@ def _finish(config: ImportConfig, report: ImportReport, rule: SplitRule, source:
         above = [(path, count) for path, count in labels.items() if path not in leaves]
         report.not_leaves = sorted(above, key=lambda item: -item[1])
         report.untrained = [(path, count) for path, count in report.untrained if path in leaves]
-        counts = [(path, labels[path]) for path in report.taxonomy.leaves if labels[path] < FEW_PRODUCTS]
-        report.few = sorted(counts, key=lambda item: item[1])
+        counts = [(path, report.paths[path]) for path in report.taxonomy.leaves]
+        report.few = sorted((item for item in counts if item[1] < FEW_PRODUCTS), key=lambda item: item[1])
     fields = {
         "config": {
             "source": source.uri,

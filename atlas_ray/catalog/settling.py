@@ -56,6 +56,8 @@ class Tally:
     """The first place and message of each error code."""
     labels: Counter[CategoryPath] = field(default_factory=Counter)
     """Counts of labelled products by category path."""
+    paths: Counter[CategoryPath] = field(default_factory=Counter)
+    """The same by each of their category paths, of which a product may have several."""
     trained: Counter[CategoryPath] = field(default_factory=Counter)
     """The same of those in train."""
     splits: Counter[str] = field(default_factory=Counter)
@@ -68,7 +70,18 @@ class Tally:
         """Add the counts of another partition."""
         for name in ("products", "said", "images", "joined", "deleted", "without_picture"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("kept_first", "changes", "quarantined", "labels", "trained", "splits", "origins", "written"):
+        counters = (
+            "kept_first",
+            "changes",
+            "quarantined",
+            "labels",
+            "paths",
+            "trained",
+            "splits",
+            "origins",
+            "written",
+        )
+        for name in counters:
             getattr(self, name).update(getattr(other, name))
         for code, example in other.examples.items():
             self.examples[code] = min(self.examples.get(code, example), example)
@@ -239,8 +252,14 @@ def _count(products: pa.Table, tally: Tally) -> None:
     tally.products += len(products)
     labelled = products.filter(products["category_path"].is_valid())
     trained = labelled.filter(pc.equal(labelled["split"], "train").fill_null(False))
-    for some, counts in ((labelled, tally.labels), (trained, tally.trained)):
-        counts.update(path_counts(some["category_path"]))
+    several = labelled["category_paths"]
+    for paths, counts in (
+        (labelled["category_path"], tally.labels),
+        (labelled["category_path"].filter(several.is_null()), tally.paths),
+        (pc.list_flatten(several), tally.paths),
+        (trained["category_path"], tally.trained),
+    ):
+        counts.update(path_counts(paths))
     for row in pc.value_counts(labelled["split"].fill_null("none").combine_chunks()).to_pylist():
         tally.splits[row["values"]] += row["counts"]
 

@@ -408,3 +408,7 @@ def test_amazons_metadata(tmp_path: Path) -> None:
     assert (one["category_path"], one["price"]) == (["Clothing", "Women"], 9.5)
     assert (two["category_path"], two["category_paths"], two["image_uris"]) == (["Clothing", "Women"], None, [])
     assert report.quarantined == {"bad_row": 1}
+    # A path that is nobody's first one is a label all the same.
+    leaves = {("Clothing", "Women"): 2, ("Clothing", "Shoes", "Boots"): 1}
+    assert set(read_taxonomy(str(tmp_path / "out" / "taxonomy.json")).leaves) == leaves.keys()
+    assert dict(report.few) == leaves
