@@ -17,6 +17,7 @@ from atlas_ray.errors import CatalogError, tell
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.metrics.labels import MicroF1
+from atlas_ray.reports.label_page import write_label_page
 from atlas_ray.runs.scored import PREDICTED, ScoredRun, open_scored
 from atlas_ray.runs.tally import ALL, TRAIN
 from atlas_ray.runtime.tables import label_pairs
@@ -81,7 +82,7 @@ def evaluate_run(run: str, output: str | None = None) -> dict[str, LabelMetrics]
     """Measure the labels that a scoring run applied, for each split and for all labelled products together.
 
     Products that the model was fitted on are measured only in the split train; in others they are counted and left out.
-    Writes `evaluation/metrics.json` and the `TABLES` into the output.
+    Writes `evaluation/report.html`, `evaluation/metrics.json` and the `TABLES` into the output.
 
     Args:
         run: The output of a finished scoring run of a model of labels.
@@ -92,21 +93,22 @@ def evaluate_run(run: str, output: str | None = None) -> dict[str, LabelMetrics]
         TaxonomyError: if no label is in the run's taxonomy.
     """
     scored = open_scored(run, "labels")
-    for note in filter(None, [scored.match_labels()]):
-        tell(note)
+    notes = list(filter(None, [scored.match_labels()]))
     thresholds = scored.thresholds or {}
     counts = tally_labels(scored, read_taxonomy(storage.join(scored.uri, PREDICTED)), tuple(thresholds))
+    notes += [
+        f"{one.left_out} labelled products of the split {split!r} are left out of all figures: the model was fitted on "
+        "them"
+        for split, one in counts.items()
+        if one.left_out and split != ALL
+    ]
+    for note in notes:
+        tell(note)
     measured = {name: one for name, one in counts.items() if one.products}
     if not measured:
         raise CatalogError(
             f"{scored.uri}: no product has a label that was not trained on, so there is nothing to compare"
         )
-    for split, one in counts.items():
-        if one.left_out and split != ALL:
-            tell(
-                f"{one.left_out} labelled products of the split {split!r} are left out of all figures: the model was "
-                "fitted on them"
-            )
     order = sorted(measured, key=lambda name: (SPLITS.index(name) if name in SPLITS else 3, name))
     metrics = {name: _measured(measured[name], thresholds) for name in order}
     folder = storage.join(storage.absolute(output) if output else scored.uri, "evaluation")
@@ -120,6 +122,7 @@ def evaluate_run(run: str, output: str | None = None) -> dict[str, LabelMetrics]
         storage.write_table(
             storage.join(folder, f"{name}.parquet"), pa.Table.from_pylist(list(rows), schema=TABLES[name])
         )
+    write_label_page(folder, scored, metrics, notes)
     return metrics
 
 

@@ -22,7 +22,7 @@ Scale = Callable[[float], float]
 Ticks = Sequence[tuple[float, str]]
 
 
-def draw_support(rows: Sequence[PathRow], earlier: Sequence[PathRow] = ()) -> str:
+def draw_support(rows: Sequence[PathRow], earlier: Sequence[PathRow] = (), *, noun: str = "path") -> str:
     """Draw each path's F-score against its support on a log axis, as Figure 5 of the Atlas paper.
 
     A point under the pointer shows its path.
@@ -30,14 +30,15 @@ def draw_support(rows: Sequence[PathRow], earlier: Sequence[PathRow] = ()) -> st
     Args:
         rows: The figures of a model's paths, drawn as discs.
         earlier: Those of another model, drawn as rings in the same plot.
+        noun: What a point is: a path or a label.
     """
     most = max((row.support for row in (*rows, *earlier)), default=1) or 1
     across, up = _log_scale(most), _linear(1.0, TOP, HEIGHT - BOTTOM, turned=True)
     ticks = [(value, f"{value:,}") for value in log_ticks(most)]
     points = _points(earlier, across, up, "ring") + _points(rows, across, up, "point")
     return _chart(
-        "F-score of each category path against its number of products",
-        _axes(across, up, ticks, _share_ticks(), "products of the path", "F-score") + points,
+        f"F-score of each {noun} against its number of products",
+        _axes(across, up, ticks, _share_ticks(), f"products of the {noun}", "F-score") + points,
     )
 
 

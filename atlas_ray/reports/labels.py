@@ -7,6 +7,7 @@ from rich.table import Table
 
 from atlas_ray.io import storage
 from atlas_ray.reports.terminal import wide_console
+from atlas_ray.reports.words import headline_split
 
 MISSED, SIDE_BY_SIDE = 15, 3
 """The numbers of labels and of models that are shown."""
@@ -83,7 +84,7 @@ def print_label_metrics(metrics: Mapping[str, Any], folder: str) -> None:
         shares = (one.micro_f1, one.micro_precision, one.micro_recall, one.macro_f1, one.exact)
         table.add_row(split, str(one.products), *(f"{share:.4f}" for share in shares), str(one.unscored))
     console.print(table)
-    split = next(name for name in ("test", "all") if name in metrics)
+    split = headline_split(metrics)
     labels = Table("label", "threshold", "precision", "recall", "F1", "support", title=f"most products, split {split}")
     for column in labels.columns[1:]:
         column.justify = "right"
@@ -91,7 +92,7 @@ def print_label_metrics(metrics: Mapping[str, Any], folder: str) -> None:
         figures = (f"{row[name]:.3f}" for name in ("threshold", "precision", "recall", "f1"))
         labels.add_row(row["label"], *figures, str(row["support"]))
     console.print(labels)
-    console.print(f"every label in {folder}/labels.parquet")
+    console.print(f"every label in {folder}/labels.parquet, a page of it all in {folder}/report.html")
 
 
 def print_label_comparison(account: Mapping[str, Any], output: str) -> None:

@@ -1,6 +1,7 @@
 """Runs of labels: measured, compared and reviewed from the tables that scoring leaves."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,24 @@ def test_labels_are_measured_by_hand(run: Path) -> None:
     assert json.loads((run / "evaluation" / "metrics.json").read_text())["test"]["micro_f1"] == test.micro_f1
     table = pq.read_table(run / "evaluation" / "labels.parquet").to_pylist()
     assert {row["label"] for row in table if row["split"] == "all"} == set(THRESHOLDS)
+
+
+def test_the_page_says_what_was_measured(run: Path) -> None:
+    evaluate_run(str(run))
+    page = (run / "evaluation" / "report.html").read_text()
+    verdict = "20.0% of 5 test products have exactly their labels; \u201cWomen\u201d is missed most often, 2 times"
+    assert verdict in page
+    assert (
+        "80.0% of the labels that it applies are right, and it applies 36.4% of those that the products have." in page
+    )
+    assert "1 of the products have no answer" in page
+    assert "products of the label" in page
+    assert "1 labelled products of the split &#x27;test&#x27; are left out of all figures" in page
+    cells = re.findall(r"<td[^>]*>([^<]*)", page[page.index("<h2>Labels</h2>") :])
+    rows = {cells[start]: cells[start + 1 : start + 7] for start in range(0, len(cells), 7)}
+    assert rows["Shirts"] == ["3", "2", "100.0%", "66.7%", "80.0%", "0.25"]
+    assert rows["Dresses"][-1] == ""  # it is never applied
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
 def test_runs_of_labels_and_of_paths_are_told_apart(run: Path, tmp_path: Path) -> None:
