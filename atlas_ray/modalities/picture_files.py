@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from PIL import Image, UnidentifiedImageError
 
 from atlas_ray.errors import PictureError
-from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
+from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits, scans
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF", "TIFF")
 """The formats that are decoded (a multi-picture MPO is a JPEG); others are refused before any decoder sees them."""
@@ -94,6 +94,8 @@ def _check_header(image: Image.Image, data: bytes, limits: PictureLimits) -> Non
         raise PictureError("too_small", f"{width}x{height} pixels; a side of at least {limits.min_side_px} is expected")
     if width * height > limits.max_pixels:
         raise PictureError("too_many_pixels", f"{width}x{height} pixels; at most {limits.max_pixels} are decoded")
+    if image.format in ("JPEG", "MPO") and not limits.allow_scans(data, width, height):
+        raise PictureError("corrupt", f"a JPEG of {width}x{height} pixels in {scans(data)} scans, where ten are usual")
     if image.format == "GIF":
         # Each frame but the first follows a block terminator, so this is an upper bound; counting
         # them truly would decode them.

@@ -41,6 +41,8 @@ def decode_plain_jpeg(data: bytes, least_px: int, limits: PictureLimits) -> tupl
         rows, columns = -(-height // factor), -(-width // factor)
         if colours not in COLOURS or not limits.allow(width, height) or max(rows, columns) >= 4 * least_px:
             return None
+        if not limits.allow_scans(data, width, height):
+            return None
         pixels: Any = simplejpeg.decode_jpeg(data, min_height=rows, min_width=columns, min_factor=1)
     except ValueError:
         return None

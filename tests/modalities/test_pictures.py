@@ -342,3 +342,23 @@ def test_pixels_in_several_pieces_are_copied() -> None:
     assert _in_place(image).equal(torch.from_numpy(np.array(image)))
     whole = _in_place(image.crop((0, 0, 500, 500)))
     assert whole[:, :, :3].equal(torch.from_numpy(np.array(image.crop((0, 0, 500, 500)))))
+
+
+def with_scans(side_px: int, more: int) -> bytes:
+    """Return a progressive JPEG whose last scan stands so many times more."""
+    buffer = io.BytesIO()
+    Image.new("L", (side_px, side_px), 128).save(buffer, "JPEG", progressive=True, quality=30)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + more * last + data[-2:]
+
+
+def test_a_jpeg_of_many_scans_costs_no_more_than_others() -> None:
+    assert outcome(with_scans(64, 200)) == "decodable"  # of small ones as many as one likes
+    assert outcome(with_scans(4000, 5)) == "decodable"
+    started = time.perf_counter()
+    bomb = with_scans(4000, 20_000)  # 0.7 MB, which would take minutes to decode
+    assert outcome(bomb) == "corrupt"
+    assert time.perf_counter() - started < 1
+    with pytest.raises(PictureError, match=r"a JPEG of 4000x4000 pixels in 2\d{4} scans, where ten are usual"):
+        decode(bomb, 64)
