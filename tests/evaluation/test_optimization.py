@@ -138,7 +138,7 @@ def test_a_model_that_agrees_too_seldom_is_refused(
 
 def _features_of(predictor: PathPredictor, products: Products) -> object:
     encoded = predictor._encoder.encode(products)
-    return type("Posterior", (), {"leaf": (encoded.mean((1, 2, 3))[:, None] * 1e4).round()})
+    return type("Posterior", (), {"leaf": (encoded.mean((1, 2, 3))[:, None] * 1e4).round().long()})
 
 
 def test_what_cannot_be_made_faster_is_refused(
