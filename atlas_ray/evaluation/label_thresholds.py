@@ -14,6 +14,7 @@ from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.metrics.labels import MicroF1, ThresholdCurve
 from atlas_ray.models.fusion import POLICIES
 from atlas_ray.prediction.calibration import MAX_PICTURES
+from atlas_ray.prediction.engines import AUTO
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.labelled import stream_labelled
 from atlas_ray.runtime.progress import ProgressDisplay
@@ -64,7 +65,7 @@ def choose_thresholds(model: str, artifact: Artifact, catalog: str, split: str) 
     try:
         with ProgressDisplay("running the model", "products") as display:
             stream, lost = stream_labelled(
-                catalog, model, split, artifact.modalities, LabelsActor, ([model], "auto"), display=display
+                catalog, model, split, artifact.modalities, LabelsActor, ([model], "auto", AUTO), display=display
             )
             parts = list(stream.limit(MAX_PICTURES).iter_batches(batch_size=None, batch_format="pyarrow"))
     finally:
