@@ -356,9 +356,9 @@ def with_scans(side_px: int, more: int) -> bytes:
 def test_a_jpeg_of_many_scans_costs_no_more_than_others() -> None:
     assert outcome(with_scans(64, 200)) == "decodable"  # of small ones as many as one likes
     assert outcome(with_scans(4000, 5)) == "decodable"
-    started = time.perf_counter()
     bomb = with_scans(4000, 20_000)  # 0.7 MB, which would take minutes to decode
+    started = time.process_time()
     assert outcome(bomb) == "corrupt"
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5
     with pytest.raises(PictureError, match=r"a JPEG of 4000x4000 pixels in 2\d{4} scans, where ten are usual"):
         decode(bomb, 64)
