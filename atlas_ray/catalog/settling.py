@@ -68,21 +68,11 @@ class Tally:
 
     def merge(self, other: "Tally") -> None:
         """Add the counts of another partition."""
-        for name in ("products", "said", "images", "joined", "deleted", "without_picture"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        counters = (
-            "kept_first",
-            "changes",
-            "quarantined",
-            "labels",
-            "paths",
-            "trained",
-            "splits",
-            "origins",
-            "written",
-        )
-        for name in counters:
-            getattr(self, name).update(getattr(other, name))
+        for name, own in vars(self).items():
+            if isinstance(own, Counter):
+                own.update(getattr(other, name))
+            elif isinstance(own, int):
+                setattr(self, name, own + getattr(other, name))
         for code, example in other.examples.items():
             self.examples[code] = min(self.examples.get(code, example), example)
 

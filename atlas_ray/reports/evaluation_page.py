@@ -20,7 +20,7 @@ from atlas_ray.reports.page import (
     table,
     thumbnails,
 )
-from atlas_ray.reports.words import evaluation_details, evaluation_verdict, products_of
+from atlas_ray.reports.words import MISSED, about_run, evaluation_details, evaluation_verdict, products_of
 from atlas_ray.runs.examples import Examples, find_examples, image_uris
 from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.runs.tally import BANDS, UNKNOWN, Tallies, Tally, band_names
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from atlas_ray.reports.explainer import Explainer, Proposal, Strip
 
 CONFUSIONS, EACH = 12, 4
-MISSED = 15
-"""As many labels as the tables of the late-fusion paper."""
 MAX_BANDS = 20
 EXPLAINED, CANDIDATES = 4, 200
 """Numbers of products that are shown with where the model looked, and of those that they are chosen from."""
@@ -72,12 +70,7 @@ def write_page(
     """
     split = tallies.headline
     figures, counts = metrics[split], tallies.by_split[split]
-    identity = scored.identity
     explainer = _explainer(model, scored) if model else None
-    about = (
-        f"{scored.uri} · model {identity.get('model_id', '')} · taxonomy {identity.get('taxonomy_id', '')} · finished "
-        f"{str(scored.run.get('finished_at', ''))[:19]}"
-    )
     parts = [
         summary([evaluation_verdict(split, figures), *evaluation_details(figures), *notes], _tiles(figures)),
         section(
@@ -128,7 +121,9 @@ def write_page(
         ]  # fmt: skip
     if embeddings:
         parts.append(_label_errors(scored, embeddings))
-    storage.write_bytes(storage.join(folder, "report.html"), document("Evaluation", parts, about=about).encode())
+    storage.write_bytes(
+        storage.join(folder, "report.html"), document("Evaluation", parts, about=about_run(scored)).encode()
+    )
     return proposed
 
 

@@ -7,13 +7,11 @@ from atlas_ray.io import storage
 from atlas_ray.metrics import PathRow
 from atlas_ray.reports.charts import draw_support
 from atlas_ray.reports.page import Share, document, paragraph, section, summary, table
-from atlas_ray.reports.words import headline_split, products_of
+from atlas_ray.reports.words import MISSED, about_run, headline_split, products_of
 from atlas_ray.runs.scored import ScoredRun
 
 LABELS = 500
 """Number of labels that are listed, those with most products."""
-MISSED = 15
-"""As many labels as the tables of the late-fusion paper."""
 
 
 def write_label_page(folder: str, scored: ScoredRun, metrics: Mapping[str, Any], notes: Sequence[str]) -> None:
@@ -26,11 +24,7 @@ def write_label_page(folder: str, scored: ScoredRun, metrics: Mapping[str, Any],
         notes: What there is to know of the figures.
     """
     split = headline_split(metrics)
-    figures, identity = metrics[split], scored.identity
-    about = (
-        f"{scored.uri} · model {identity.get('model_id', '')} · taxonomy {identity.get('taxonomy_id', '')} · finished "
-        f"{str(scored.run.get('finished_at', ''))[:19]}"
-    )
+    figures = metrics[split]
     parts = [
         summary([label_verdict(split, figures), *_details(figures), *notes], _tiles(figures)),
         section(
@@ -49,7 +43,7 @@ def write_label_page(folder: str, scored: ScoredRun, metrics: Mapping[str, Any],
         section("The labels most often missed", _missed(figures.labels)),
         section(*_labels(figures.labels)),
     ]
-    page = document("Evaluation of labels", parts, about=about)
+    page = document("Evaluation of labels", parts, about=about_run(scored))
     storage.write_bytes(storage.join(folder, "report.html"), page.encode())
 
 

@@ -1,12 +1,17 @@
 """Figures as sentences, for the first lines of a page and the last one on the terminal."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atlas_ray.metrics import PathMetrics
 from atlas_ray.runs.tally import ALL, HELD_OUT
 from atlas_ray.taxonomy import format_path
 
+if TYPE_CHECKING:
+    from atlas_ray.runs.scored import ScoredRun
+
+MISSED = 15
+"""Number of paths or labels that a page lists as most often missed, as many as the tables of the late-fusion paper."""
 OFF = 0.05
 """Calibration error above which a calibration is advised."""
 NOUNS = {
@@ -18,6 +23,15 @@ NOUNS = {
 def products_of(split: str) -> str:
     """Name the products of a split."""
     return NOUNS.get(split, f"{split} products")
+
+
+def about_run(scored: "ScoredRun") -> str:
+    """Name a scoring run: its folder, its model, its taxonomy, and when it was finished."""
+    identity = scored.identity
+    return (
+        f"{scored.uri} · model {identity.get('model_id', '')} · taxonomy {identity.get('taxonomy_id', '')} · finished "
+        f"{str(scored.run.get('finished_at', ''))[:19]}"
+    )
 
 
 def evaluation_verdict(split: str, figures: PathMetrics) -> str:
