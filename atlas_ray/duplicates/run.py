@@ -121,7 +121,8 @@ def _audited(images: Table, output: str) -> dict[str, int]:
     )
     tables = ((images, IMAGE), (prints, OUTCOME), (failed, QUARANTINED))
     total = sum(table.rows for table, _ in tables)
-    rows = by_product(tables, AUDITED, total, count_outcomes).take_all()
+    blocks = by_product(tables, AUDITED, total, count_outcomes).blocks()
+    rows = [row for block in blocks for row in block.to_pylist()]
     counts = {name: sum(row[name] for row in rows) for name in TOTALS}
     if counts.pop("wrong"):
         raise AuditError(

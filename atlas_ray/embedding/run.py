@@ -196,5 +196,5 @@ def _combine(output: str, network: Network, total: int) -> dict[str, int]:
             functools.partial(combine, widths=widths, model_id=network.encoder_id),
             partition_rows=rows,
         )
-        write_table(combined, output, EMBEDDINGS)
+        write_table(combined.write, output, EMBEDDINGS)
     return counts | {"products": table_rows(storage.join(output, EMBEDDINGS))}

@@ -1,7 +1,7 @@
 """Models of labels measured on the labelled products of a split, all of them in one stream."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,14 +139,14 @@ def evaluate_labels(
         with ProgressDisplay("running the models", "products") as display:
             arguments = (uris, precision, engine)
             stream, _ = stream_labelled(catalog, output, split, modalities, LabelsActor, arguments, display=display)
-            write_table(stream, output, ANSWERS)
+            write_table(stream.write_datasink, output, ANSWERS)
         table = open_table(answers, schema)
         count = functools.partial(
             _counted,
             thresholds=[np.array(artifact.thresholds) for artifact in artifacts.values()],
             modalities=[artifact.modalities for artifact in artifacts.values()],
         )
-        sums = _summed(by_product(((table, 0),), schema, table.rows, count), len(uris), len(first.labels))
+        sums = _summed(by_product(((table, 0),), schema, table.rows, count).blocks(), len(uris), len(first.labels))
     finally:
         forget_inputs(output)
         storage.delete_folder(answers)
@@ -198,14 +198,14 @@ def _counted(table: pa.Table, thresholds: Sequence[Array], modalities: Sequence[
     )
 
 
-def _summed(counted: Any, models: int, labels: int) -> dict[str, Integers]:
+def _summed(counted: Iterable[pa.Table], models: int, labels: int) -> dict[str, Integers]:
     """Add up the rows of `_counted`."""
     shapes = {
         "counts": (models, 3, labels), "answered": (models,), "overlap": (models, models), "fitted": (models,),
         "products": (1,), "left_out": (1,),
     }  # fmt: skip
     sums = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
-    for block in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for block in counted:
         for name, total in sums.items():
             for row in block[name].to_pylist():
                 total += np.array(row, np.int64).reshape(total.shape)

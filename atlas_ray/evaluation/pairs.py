@@ -1,7 +1,7 @@
 """The frame of a comparison of two scoring runs: their products side by side, and the table of those that changed."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from atlas_ray.arrays import Booleans, Integers, numbered, or_null
 from atlas_ray.io import storage
 from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.runtime.progress import ProgressDisplay
-from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.shuffle import by_product
 from atlas_ray.schemas import CATEGORIZED
 
@@ -78,16 +77,14 @@ def compared_blocks(
         What `compare` made, block by block.
     """
     total = sum(run.products.rows for run in runs)
-    connect()
     tables = [(run.products, kind) for kind, run in enumerate(runs)]
     compared = by_product(tables, joined, total, functools.partial(_with_count, compare=compare))
-    blocks: Iterable[pa.Table] = compared.iter_batches(batch_size=None, batch_format="pyarrow")
     with (
         ProgressDisplay("comparing", "rows", total=total) as display,
         storage.writing(storage.join(output, "products.parquet")) as stream,
         pq.ParquetWriter(stream, changed) as writer,
     ):
-        for block in blocks:
+        for block in compared.blocks():
             made = block.drop_columns([COUNT])
             writer.write_table(written(made.filter(made["product_id"].is_valid())))
             yield made

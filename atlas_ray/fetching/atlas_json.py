@@ -3,7 +3,6 @@
 import functools
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
@@ -37,8 +36,7 @@ def write_atlas_json(catalog: str, uri: str, fetched: str | None = None) -> None
         journal = storage.join(fetched, JOURNAL)
         tables.append((open_table(journal, OUTCOMES, may_be_missing=True), OUTCOME))
     entries = functools.partial(_entries, folder=uri.rpartition("/")[0] + "/", stored=fetched is not None)
-    blocks: Any = by_product(tables, JOINED, products.rows, entries)
-    storage.write_lines(uri, _lines(blocks.iter_batches(batch_size=None, batch_format="pyarrow")))
+    storage.write_lines(uri, _lines(by_product(tables, JOINED, products.rows, entries).blocks()))
 
 
 def _lines(blocks: Iterator[pa.Table]) -> Iterator[str]:

@@ -297,8 +297,9 @@ def _write_tables(catalog: Catalog, output: str) -> Counter[str]:
     tables = ((catalog.products, PRODUCT), (catalog.images, IMAGE), (journal, OUTCOME))
     write = functools.partial(write_products, output=output)
     counts = Counter[str]()
-    for row in by_product(tables, JOINED, total, write, partition_rows=PICTURES_PER_PARTITION).iter_rows():
-        counts[row["name"]] += row["count"]
+    for block in by_product(tables, JOINED, total, write, partition_rows=PICTURES_PER_PARTITION).blocks():
+        for row in block.to_pylist():
+            counts[row["name"]] += row["count"]
     if counts["input"] != counts["stored"] + counts["quarantined"] or counts["input"] > total:
         raise AuditError(
             f"{output}: {counts['stored']} stored and {counts['quarantined']} quarantined of "

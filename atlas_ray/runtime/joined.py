@@ -51,7 +51,7 @@ def write_inputs(catalog: Catalog, output: str, columns: Sequence[str], *, split
         join = functools.partial(with_products, columns=tuple(columns), split=split)
         rows = catalog.images.rows + catalog.products.rows
         joined = by_product(((catalog.products, PRODUCT), (catalog.images, IMAGE)), schema, rows, join)
-        write_table(joined, output, INPUTS)
+        write_table(joined.write, output, INPUTS)
         storage.write_bytes(done, json.dumps(wanted).encode())
     return open_table(inputs, pa.schema(fields), may_be_missing=True)
 

@@ -1,9 +1,9 @@
 """A shuffle that brings the rows of several tables together, by product or by another key."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import pyarrow as pa
 import ray
@@ -11,6 +11,8 @@ import ray.data
 
 from atlas_ray.arrays import tagged
 from atlas_ray.formats.tables import Piece, Table
+from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.source import Shape, TableSource, read_source
 
 PRODUCT, IMAGE, OUTCOME, CARRIED, FILTERED, QUARANTINED = range(6)
@@ -25,6 +27,63 @@ Combine = Callable[[pa.Table], pa.Table]
 """A function that turns all rows of some products, perhaps none, into rows of another shape."""
 
 
+class Combined(Protocol):
+    """Rows that were brought together and combined."""
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """Yield them, part by part."""
+
+    def write(self, sink: OutcomeSink) -> None:
+        """Write them."""
+
+    def stream(self) -> ray.data.Dataset:
+        """Return them as a stream of Ray Data."""
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Rows that the tasks of a shuffle combine."""
+
+    dataset: ray.data.Dataset
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """Yield the rows of a partition."""
+        yield from self.dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+    def write(self, sink: OutcomeSink) -> None:
+        """Write the rows of each task in that task."""
+        self.dataset.write_datasink(sink)
+
+    def stream(self) -> ray.data.Dataset:
+        """Return the stream."""
+        return self.dataset
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Rows of one partition, which this process combines: to start another one would take longer than the work."""
+
+    combine: Callable[[], pa.Table]
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """Yield all rows."""
+        yield self.combine()
+
+    def write(self, sink: OutcomeSink) -> None:
+        """Write all rows from this process."""
+        sink.write_here(self.combine())
+
+    def stream(self) -> ray.data.Dataset:
+        """Return a stream of one block."""
+        connect()
+        return ray.data.from_arrow(self.combine())
+
+
+def is_small(rows: int, partition_rows: int = PARTITION_ROWS) -> bool:
+    """Tell whether `by_product` combines so many rows in this process."""
+    return rows <= partition_rows
+
+
 def by_product(
     tables: Sequence[tuple[Table, int]],
     schema: pa.Schema,
@@ -32,8 +91,8 @@ def by_product(
     combine: Combine,
     *,
     partition_rows: int = PARTITION_ROWS,
-) -> ray.data.Dataset:
-    """Read tables, bring all rows of a product together, and combine them.
+) -> Combined:
+    """Read tables, bring all rows of a product together, and combine them: on Ray, if it is more than one partition.
 
     Args:
         tables: The tables, each with the `kind` of its rows.
@@ -46,11 +105,9 @@ def by_product(
     Returns:
         The rows that `combine` returned.
     """
-    partitions = min(-(-total // partition_rows), MAX_PARTITIONS)
-    if partitions <= 1:  # a single task, because starting a shuffle would take longer than the work
-        whole = functools.partial(_combined, schema=schema, combine=combine)
-        return read_source(TableSource(functools.partial(_pieces, tables, schema), whole), blocks=1)
-    return by_key(tables, schema, partitions, combine)
+    if is_small(total, partition_rows):
+        return InProcess(functools.partial(_combined, tables, schema, combine))
+    return OnRay(by_key(tables, schema, min(-(-total // partition_rows), MAX_PARTITIONS), combine))
 
 
 def by_key(
@@ -105,5 +162,6 @@ def _of_partition(table: pa.Table, schema: pa.Schema, combine: Any) -> pa.Table:
     return ray.get(combine)(table if len(table) else schema.empty_table())
 
 
-def _combined(tables: Iterable[pa.Table], schema: pa.Schema, combine: Combine) -> list[pa.Table]:
-    return [combine(pa.concat_tables([schema.empty_table(), *tables]).combine_chunks())]
+def _combined(tables: Sequence[tuple[Table, int]], schema: pa.Schema, combine: Combine) -> pa.Table:
+    parts = (part for piece in _pieces(tables, schema, 1) for part in piece.tables())
+    return combine(pa.concat_tables([schema.empty_table(), *parts]).combine_chunks())

@@ -2,12 +2,12 @@
 
 import functools
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import ray.data
 from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider, WriteResult
 
@@ -78,13 +78,20 @@ class OutcomeSink(BlockBasedFileDatasink):
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> Mapping[str, int]:  # type: ignore[override]
         """Write the outcomes of a task, and return their counts."""
-        started = time.time()
         tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        return self._write(tables, ctx.kwargs["write_uuid"], ctx.task_idx)
+
+    def write_here(self, table: pa.Table) -> None:
+        """Write all rows from this process, without Ray."""
+        self.counts.update(self._write([table], uuid.uuid4().hex, 0))
+
+    def _write(self, tables: Sequence[pa.Table], write_id: str, task: int) -> Mapping[str, int]:
+        started = time.time()
         tables = [table for table in tables if len(table)] or [self._empty]
         if tables[0] is None:
             return {}
         table = pa.concat_tables(tables)
-        name = self.filename_provider.get_filename_for_task(ctx.kwargs["write_uuid"], ctx.task_idx)
+        name = self.filename_provider.get_filename_for_task(write_id, task)
         for folder, rows in self._split(table).items():
             uri = storage.join(self._output, folder, name)
             with storage.in_the_middle(uri):
@@ -103,15 +110,23 @@ class OutcomeSink(BlockBasedFileDatasink):
             self.counts.update(counts)
 
 
-def write_table(stream: ray.data.Dataset, output: str, name: str, count: Count | None = None) -> Counter[str]:
-    """Write a stream as a table with this name in an output; without rows it is an empty folder.
+def write_table(
+    write: Callable[[OutcomeSink], None], output: str, name: str, count: Count | None = None
+) -> Counter[str]:
+    """Write rows as a table with this name in an output; without rows it is an empty folder.
+
+    Args:
+        write: Writes the rows to a sink.
+        output: The output.
+        name: The table's name.
+        count: As in `OutcomeSink`.
 
     Returns:
-        The sums of `count` over the rows, as in `OutcomeSink`.
+        The sums of `count` over the rows.
     """
     storage.make_folder(storage.join(output, name))
     sink = OutcomeSink(output, split=functools.partial(_whole, name=name), count=count)
-    stream.write_datasink(sink)
+    write(sink)
     return sink.counts
 
 

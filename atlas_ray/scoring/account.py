@@ -78,7 +78,7 @@ def combine_products(
             zoom_threshold=identity["zoom_threshold"],
         ),
     )
-    return _audited(write_table(combined, output, "products", _count), total, output)
+    return _audited(write_table(combined.write, output, "products", _count), total, output)
 
 
 def _merge(config: ScoreConfig, identity: dict[str, Any]) -> Merge:

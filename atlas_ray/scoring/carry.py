@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_ray.arrays import Booleans, Integers, numbered, or_null, row_at
-from atlas_ray.errors import CatalogError
+from atlas_ray.errors import CatalogError, tell
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
@@ -35,7 +35,7 @@ from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.settings import ReadConfig
-from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product
+from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product, is_small
 from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.tables import Catalog
 from atlas_ray.schemas import FILTERED as FILTERED_ROWS
@@ -160,6 +160,7 @@ def _compare_all(
         storage.make_folder(storage.join(output, folder))
     total = catalog.products.rows + catalog.images.rows + sum(table.rows for table, _ in before)
     with ProgressDisplay("comparing", "pictures", total=catalog.images.rows) as display:
+        progress = None if is_small(total) else display.actor
         compared = by_product(
             ((catalog.products, PRODUCT), (catalog.images, IMAGE), *before),
             shape(texts),
@@ -171,12 +172,14 @@ def _compare_all(
                 same_program=previous.run.get("written_by") == f"atlas_ray {__version__}",
                 trust=trust,
                 config=config,
-                progress=display.actor,
+                progress=progress,
             ),
         )
         split = functools.partial(split_compared, texts=tuple(texts))
         sink = OutcomeSink(output, split=split, prefix=UNSTREAMED, count=_count)
-        compared.write_datasink(sink)
+        compared.write(sink)
+        if progress is None:
+            display.add({"compared": sum(sink.counts.values())})
     return dict(sink.counts)
 
 
@@ -186,17 +189,18 @@ def shape(texts: Sequence[str]) -> pa.Schema:
     return pa.schema([("kind", pa.int8()), *(field.with_nullable(True) for field in fields.values())])
 
 
-def _compare(table: pa.Table, config: ReadConfig, progress: Any, **options: Any) -> pa.Table:
+def _compare(table: pa.Table, config: ReadConfig, progress: Any | None, **options: Any) -> pa.Table:
     with ObjectReader(
         threads=config.fetch_threads,
         timeout_s=config.timeout_s,
         attempts=3,
         store_retries=4,
         outage_s=config.outage_s,
-        say=progress.say.remote,
+        say=tell if progress is None else progress.say.remote,
     ) as reader:
         compared = compare(table, reader=reader, **options)
-    progress.add.remote({"compared": len(compared)})
+    if progress is not None:
+        progress.add.remote({"compared": len(compared)})
     return compared
 
 

@@ -53,7 +53,8 @@ class Vectors:
             storage.delete_folder(storage.join(output, INPUTS))
             fields = pa.schema([schema.field(name).with_nullable(True) for name in COLUMNS])
             tables, rows = [(table, 0) for table in self.tables], max(1, PARTITION_NUMBERS // self.width)
-            write_table(by_product(tables, fields, self.all_rows, summed, partition_rows=rows), output, INPUTS)
+            joined = by_product(tables, fields, self.all_rows, summed, partition_rows=rows)
+            write_table(joined.write, output, INPUTS)
             storage.write_bytes(done, json.dumps(wanted).encode())
         return open_table(storage.join(output, INPUTS), schema, columns=COLUMNS)
 

@@ -241,7 +241,7 @@ def _member_outputs(config: FusionTraining, members: dict[str, Artifact], shape:
                 config.catalog, output, config.fit_split, tuple(members), RunMembers, arguments,
                 display=display, device=config.device,
             )  # fmt: skip
-            write_table(stream, output, MEMBER_OUTPUTS)
+            write_table(stream.write_datasink, output, MEMBER_OUTPUTS)
         counts, count = Counter[int](), 0
         dataset = ray.data.read_parquet(place.path, filesystem=place.filesystem)
         for batch in batches_of(dataset.select_columns(["label"])):

@@ -259,7 +259,7 @@ def _sides(
         rows = by_product(
             tables, pa.schema([("kind", pa.int8()), *fields]), sum(table.rows for table, _ in tables),
             relabelled if config.catalog else _joined, partition_rows=max(1, PARTITION_NUMBERS // width),
-        ).materialize()  # fmt: skip
+        ).stream().materialize()  # fmt: skip
     else:
         rows = read_table(vectors[0], COLUMNS)
     positions = taxonomy.label_positions

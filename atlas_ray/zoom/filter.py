@@ -173,7 +173,7 @@ def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
     )
     chosen = by_product(tables, JOINED, total, functools.partial(choose_pictures, threshold=threshold))
     sink = OutcomeSink(output, split=_split_chosen, empty=CHOSEN.empty_table(), count=_count)
-    chosen.write_datasink(sink)
+    chosen.write(sink)
     counts = {name: sink.counts[name] for name in (*COUNTED, "kept_least_zoomed")}
     counts["input"] = counts["kept"] + counts["rejected"] + counts["quarantined"]
     counts["repeated_input_rows"] = total - counts["input"]

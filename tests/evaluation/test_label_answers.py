@@ -42,22 +42,11 @@ def test_a_product_of_several_pictures_has_their_mean() -> None:
     assert title.means.probability.tolist() == [0.5, 0.875]  # the same title with each picture
 
 
-class Blocks:
-    """What `_summed` reads of a dataset."""
-
-    def __init__(self, *tables: pa.Table) -> None:
-        self.tables = tables
-
-    def iter_batches(self, **_: Any) -> Any:
-        return iter(self.tables)
-
-
 def test_each_product_is_counted_once_and_what_both_miss() -> None:
     thresholds = [np.full(3, 0.5), np.full(3, 0.5)]
     counted = _counted(TABLE, thresholds=thresholds, modalities=[PICTURE, TITLE])
-    sums = _summed(
-        Blocks(counted, _counted(TABLE.slice(0, 0), thresholds=thresholds, modalities=[PICTURE, TITLE])), 2, 3
-    )
+    nothing = _counted(TABLE.slice(0, 0), thresholds=thresholds, modalities=[PICTURE, TITLE])
+    sums = _summed([counted, nothing], 2, 3)
     assert (sums["products"].tolist(), sums["left_out"].tolist()) == ([2], [1])
     assert (sums["answered"].tolist(), sums["fitted"].tolist()) == ([1, 2], [1, 0])
     assert sums["counts"].tolist() == [
