@@ -3,8 +3,8 @@
     python -m benchmarks.score_scale [--rows 100000 1000000] [--ten-million] [--batch-size 32] [--scratch FOLDER]
 
 The catalogue's tables, planning, the stream on Ray, its checkpoint and sink, the shuffle and the audit are those of
-`atlas-ray score`. Two stages are stubs: one gives no bytes, but fails for one picture in a hundred; the other answers
-by the picture's id instead of asking a model. Every product has two pictures. Each size is scored twice:
+`atlas-ray score`. Two stages are stubs: one gives bytes that are no picture, and fails for one in a hundred; the other
+answers by the picture's id instead of asking a model. Every product has two pictures. Each size is scored twice:
 
 1. `stream`: a process scores to the end of the stream and stops there. Then one committed file is taken back, as if
    the process had been killed before it.
@@ -59,12 +59,17 @@ from tests.support.inputs import random_model
 TARGET = 100_000_000
 FILE_ROWS = 100_000
 """Pictures of a file of the catalogue, about as many as an import writes."""
+PICTURE = bytes(2**14)
+"""What stands for the bytes of a picture: 16 KiB."""
 PHASES = ("plan", "resume", "combine", "account")
 FIGURES = ("stream MiB", "resume MiB", "others MiB", "files", *PHASES)
 
 
 class StubFetch:
-    """Stands for the stage that reads pictures: no bytes, and an error for one picture in a hundred."""
+    """Stands for the stage that reads pictures: an error for one in a hundred, and `PICTURE` for the others.
+
+    Ray Data holds a stage back by the bytes that wait for the next one.
+    """
 
     def __init__(self, progress: Any, **_: Any) -> None:
         self._progress = progress
@@ -75,7 +80,7 @@ class StubFetch:
         ids = table["image_id"]
         hashes = pc.utf8_lpad(pc.cast(ids, pa.string()), 64, "0")
         out = table.append_column("sha256", hashes).append_column("etag", pc.utf8_slice_codeunits(hashes, 32))
-        out = out.append_column("bytes", pa.nulls(len(table), pa.large_binary()))
+        out = out.append_column("bytes", pa.array([PICTURE] * len(table), pa.large_binary()))
         failed = np.flatnonzero(ids.to_numpy() % 100 == 0)
         self._progress.span.remote("fetch", started, time.time())
         return with_errors(out, "fetch", {int(row): FetchError("not_found", "a stub has no picture") for row in failed})
