@@ -249,12 +249,13 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
         if isinstance(current, UserError | RunError):
             # An error that a Ray task raised comes with the traceback of the task as its text.
             cause = getattr(current, "cause", current)
-            return cause if isinstance(cause, UserError | RunError) else current
+            return _without_advice(cause if isinstance(cause, UserError | RunError) else current)
         module = current.name or "" if isinstance(current, ModuleNotFoundError) else ""
         if extra := EXTRA_OF.get(module.partition(".")[0]) or EXTRA_OF.get(".".join(module.split(".")[:2])):
             return MissingExtraError(f"{module} is not installed; pip install 'atlas-ray[{extra}]' brings it")
         if (number := system_number(current)) in FULL_DISK:
-            return disk_full(number, str(getattr(current, "filename", None) or "a temporary file"))
+            where = RAY_ADVICE.sub("", str(getattr(current, "filename", None) or ""))
+            return disk_full(number, where or "a file of this run, or a temporary one")
         # Raised while Ray reads or writes its own files.
         if isinstance(current, OSError) and (answer := STORE_ERROR.search(str(current))):
             return OutageError(f"the object store fails: {answer[0][:300]}; give the same command again")
@@ -267,6 +268,17 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
 
 _INNER = ("__cause__", "__context__", "cause", "controller_failure", "_base_exc")
 """Attributes under which an error keeps the error that caused it; the last three are Ray's."""
+
+
+RAY_ADVICE = re.compile(r"(^|\n)Failed to .+? after \d+/\d+ attempts \(total backoff.*", re.DOTALL)
+"""What Ray Data adds to the text of an error in one of its tasks: how to have it tried again. Of an `OSError` without a
+file it becomes the file's name."""
+
+
+def _without_advice(error: UserError | RunError) -> UserError | RunError:
+    if error.args and isinstance(error.args[0], str):
+        error.args = (RAY_ADVICE.sub("", error.args[0]), *error.args[1:])
+    return error
 
 
 def system_number(error: BaseException) -> int:

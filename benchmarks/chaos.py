@@ -380,8 +380,8 @@ def main() -> None:
                 played = chaos.play()
                 line, well = chaos.verdict(wanted, played)
             finally:
-                if options.keep_log:
-                    Path(options.keep_log).write_bytes(Path(scratch, "log").read_bytes())
+                if options.keep_log and (log := Path(scratch, "log")).exists():
+                    Path(options.keep_log).write_bytes(log.read_bytes())
     print(line)
     print("passed" if well else "FAILED", flush=True)
     sys.exit(0 if well else 1)

@@ -1,6 +1,7 @@
 import asyncio
 import errno
 import os
+import pickle
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ray.data._internal.util import _annotate_exception_with_retry_context as annotated
 
 from atlas_ray.errors import CatalogError, DiskFullError, FetchError, OutageError, StorageError, reason_of
 from atlas_ray.io import storage
@@ -252,3 +254,24 @@ def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
         "a/1.jpg": 1, "b/2.jpg": 1, "linked/3.jpg": 1, "a/b/2.jpg": 1, "b/a/1.jpg": 1, "a/gone.jpg": -1, "a/one.jpg": 1
     }.items()  # fmt: skip
     assert len(found) == 9  # and b/a/gone.jpg and b/a/one.jpg
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (CatalogError("shop: no such table"), "shop: no such table"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file of this run, or a temporary one: no space left"),
+    ],
+)
+def test_what_ray_adds_to_an_error_of_a_task_is_left_out(error: Exception, told: str) -> None:
+    context: dict[str, Any] = {
+        "description": "apply UDF transform",
+        "attempts": 1,
+        "max_attempts": 1,
+        "total_backoff_s": 0.0,
+    }
+    added = pickle.loads(pickle.dumps(annotated(error, exception_str=str(error), **context)))
+    assert "DataContext" in str(added)
+    reason = reason_of(added)
+    assert str(reason).startswith(told)
+    assert "\n" not in str(reason)
