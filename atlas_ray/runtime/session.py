@@ -49,6 +49,9 @@ def connect() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the environment variable is only read at the import
     context.use_datasource_v2 = False  # it starts actors that read the footers of files, which these streams know
+    # By default nothing begins before all processes of a pool have: one for which the cluster has no room, as where a
+    # machine has left, would hold up the others for ten minutes, and then end the run.
+    context.wait_for_min_actors_s = -1
     context.custom_execution_callback_classes = [ForgetBlockStats]
     if ray.is_initialized():
         return

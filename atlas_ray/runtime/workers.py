@@ -1,6 +1,7 @@
 """The number of processes with a model, and the share of the cluster that each reserves."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,14 @@ def cluster_cores() -> int:
     return int(min(cpus, os.cpu_count() or 1) if len(nodes) == 1 else cpus)
 
 
+def _share(cores: int, workers: int, on_nodes: Sequence[int]) -> int:
+    """Return how many threads each worker has: an even share of the cores, of which each node holds whole ones."""
+    threads = max(1, cores // workers)
+    while threads > 1 and on_nodes and sum(node // threads for node in on_nodes) < workers:
+        threads -= 1
+    return threads
+
+
 def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
     """Plan the processes of a stream on the connected cluster.
 
@@ -105,8 +114,10 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
     cores = cluster_cores()
     cores = cores if free else int(cores * 0.75)
     chosen = workers or gpus or int(max(1, min(cores, MAX_CPU_WORKERS_PER_NODE * len(nodes))))
-    threads = threads or (0 if gpus else int(max(1, cores // chosen)))
+    on_nodes = [] if free or on_demand else [int(node.get("CPU", 0)) for node in nodes]
+    threads = threads or (0 if gpus else _share(cores, chosen, on_nodes))
     fits = chosen <= (gpus or max(cores, workers if free else 0)) and (free or chosen * threads <= cores)
+    fits = fits and (not on_nodes or sum(node // threads for node in on_nodes) >= chosen)
     if not (fits or on_demand):
         raise ConfigError(
             f"{chosen} workers of {threads} threads do not fit the cluster's {cpus:.0f} CPUs and {gpus} GPUs; "

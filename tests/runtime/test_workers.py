@@ -62,6 +62,14 @@ def test_what_a_cluster_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None
         plan(monkeypatch, [CPUS], device="cuda", workers=4, address=False)  # this machine gets no more
 
 
+def test_each_process_finds_room_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    uneven = plan(monkeypatch, [{"CPU": 4.0}, {"CPU": 2.0}, {"CPU": 2.0}], workers=2)
+    assert (uneven.workers, uneven.threads, uneven.free) == (2, 2, False)  # of 3 only one would fit
+    assert plan(monkeypatch, [CPUS, CPUS], workers=2).threads == 12
+    with pytest.raises(ConfigError, match="2 workers of 3 threads do not fit the cluster's 8 CPUs"):
+        plan(monkeypatch, [{"CPU": 4.0}, {"CPU": 2.0}, {"CPU": 2.0}], workers=2, threads=3)
+
+
 def test_nodes_that_come_on_demand_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = plan(monkeypatch, [HEAD], device="cuda", workers=4)
     assert (gpus.workers, gpus.gpus) == (4, 4)
