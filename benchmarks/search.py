@@ -15,7 +15,9 @@ from collections.abc import Callable
 
 import torch
 
-from atlas_ray.decoding import TrieTensors, beam_search, exact_search
+from atlas_ray.decoding.beam import beam_search
+from atlas_ray.decoding.exact import exact_search
+from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.models.backbones.backbone import fuse_batch_norm
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder

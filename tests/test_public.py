@@ -31,13 +31,8 @@ def test_an_unknown_name_is_named() -> None:
         ("import atlas_ray", ("numpy", "pyarrow", "ray", "torch")),
         ("from atlas_ray import Client", ("ray", "torch", "pyarrow")),
         ("from atlas_ray import read_taxonomy", ("ray", "torch")),
-        ("import atlas_ray.duplicates.run", ("torch",)),
         ("from atlas_ray import PathPredictor, load_artifact", ("ray",)),
         ("import atlas_ray.catalog.importer, atlas_ray.catalog.selection", ("ray", "torch", "pandas")),
-        ("import atlas_ray.evaluation.comparison, atlas_ray.reports.comparison", ("torch",)),
-        # The processes of a scoring run that read, write, split and combine.
-        ("import atlas_ray.scoring.outcomes, atlas_ray.scoring.combine", ("torch",)),
-        ("import atlas_ray.runtime.sink, atlas_ray.runtime.fetch, atlas_ray.runtime.source", ("torch",)),
         ("import atlas_ray.prediction.engines", ("ray", "torch")),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 from atlas_ray.artifacts.compiled import Compiled
 from atlas_ray.artifacts.kinds import KINDS, kind_of
 from atlas_ray.formats.fitted import Fitted
-from atlas_ray.modalities.products import texts_of
+from atlas_ray.modalities import texts_of
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.modalities.tokens import TokenIndex
 from atlas_ray.models.zoom import ZoomNetwork

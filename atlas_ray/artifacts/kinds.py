@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atlas_ray.modalities.products import PICTURE
+from atlas_ray.modalities import PICTURE
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
 from atlas_ray.models.encoder import EncoderConfig, EncoderNetwork

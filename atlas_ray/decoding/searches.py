@@ -1,14 +1,14 @@
-"""The constrained searches by name: what `--search` offers."""
+"""The constrained searches by name: what `--search` offers. Importing this imports no torch."""
 
+import pkgutil
 from collections import ChainMap
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from atlas_ray.decoding.beam import beam_search
-from atlas_ray.decoding.exact import exact_search
-from atlas_ray.decoding.posterior import Posterior
-from atlas_ray.decoding.step import StepFunction
-from atlas_ray.decoding.tree import TrieTensors
+if TYPE_CHECKING:
+    from atlas_ray.decoding.posterior import Posterior
+    from atlas_ray.decoding.step import StepFunction
+    from atlas_ray.decoding.tree import TrieTensors
 
 EXACT_NODE_BUDGET = 256
 """`auto` searches exactly while the trie has at most this many inner nodes."""
@@ -18,8 +18,8 @@ class SearchFunction(Protocol):
     """A search's function; see `beam_search` for its arguments."""
 
     def __call__(
-        self, step: StepFunction, tree: TrieTensors, *, width: int = 5, top_k: int = 5, temperature: float = 1.0
-    ) -> Posterior:
+        self, step: "StepFunction", tree: "TrieTensors", *, width: int = 5, top_k: int = 5, temperature: float = 1.0
+    ) -> "Posterior":
         """Find the best `top_k` paths of each picture."""
         ...
 
@@ -35,9 +35,18 @@ class Search:
     """The largest trie that `auto` chooses it for, in inner nodes; None: any."""
 
 
+def _lazily(name: str) -> SearchFunction:
+    """Return a search of this package whose module is imported when it is called."""
+
+    def call(*arguments: Any, **settings: Any) -> Any:
+        return pkgutil.resolve_name(f"{__package__}.{name}")(*arguments, **settings)
+
+    return call
+
+
 SEARCHES: dict[str, Search] = {
-    "exact": Search(exact_search, "the probability of every path", max_inner_nodes=EXACT_NODE_BUDGET),
-    "beam": Search(beam_search, "the best prefixes at each level"),
+    "exact": Search(_lazily("exact:exact_search"), "the probability of every path", max_inner_nodes=EXACT_NODE_BUDGET),
+    "beam": Search(_lazily("beam:beam_search"), "the best prefixes at each level"),
 }
 SEARCH_CHOICES: ChainMap[str, Any] = ChainMap(SEARCHES, {"auto": None})
 """What `--search` may be: `auto`, the names of `SEARCHES`, and those that are added to it later."""
@@ -47,7 +56,7 @@ SEARCH_HELP = (
 )
 
 
-def choose_search(name: str, tree: TrieTensors) -> str:
+def choose_search(name: str, tree: "TrieTensors") -> str:
     """Return the name of a search; of `auto`, the first of `SEARCHES` that takes a trie of this size."""
     if name != "auto":
         return name

@@ -18,7 +18,7 @@ from atlas_ray.embedding.vectors import CARRIED, Embed
 from atlas_ray.errors import AuditError, CatalogError
 from atlas_ray.formats.tables import current, open_table
 from atlas_ray.io import storage
-from atlas_ray.modalities.products import PICTURE
+from atlas_ray.modalities import PICTURE
 from atlas_ray.runs.embedded import EMBEDDINGS, ENCODER, JOB
 from atlas_ray.runs.run_record import RunReport, picture_errors
 from atlas_ray.runtime.job import Job

@@ -5,14 +5,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from atlas_ray.artifacts import load_network
 from atlas_ray.embedding.combine import joined_vectors
 from atlas_ray.embedding.index import ProductIndex
 from atlas_ray.embedding.settings import SimilarConfig
 from atlas_ray.errors import EmbeddingError, ItemError
 from atlas_ray.io.objects import ObjectReader
-from atlas_ray.modalities.products import PICTURE
-from atlas_ray.prediction.vectors import Embedder
+from atlas_ray.modalities import PICTURE
 from atlas_ray.runs.embedded import Embedded, open_embedded
 
 
@@ -48,6 +46,9 @@ def similar_products(config: SimilarConfig) -> pa.Table:
 
 def _vector_of(config: SimilarConfig, embedded: Embedded) -> NDArray[np.float32]:
     """Embed the picture and the texts of a question."""
+    from atlas_ray.artifacts import load_network  # it imports PyTorch, which other questions need not
+    from atlas_ray.prediction.vectors import Embedder
+
     model = config.model or embedded.encoder
     if model is None:
         raise EmbeddingError(

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from atlas_ray.embedding.combine import vector_column
 from atlas_ray.embedding.encoders import EncoderSource
-from atlas_ray.modalities.products import texts_of
+from atlas_ray.modalities import texts_of
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.prediction.vectors import Embedder
 from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, keep_answered, with_refusals

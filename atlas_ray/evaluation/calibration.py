@@ -13,7 +13,8 @@ from atlas_ray.evaluation.label_thresholds import ChosenThresholds, choose_thres
 from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
-from atlas_ray.modalities.products import PICTURE, Products
+from atlas_ray.modalities import PICTURE
+from atlas_ray.modalities.products import Products
 from atlas_ray.models.fusion import POLICIES
 from atlas_ray.prediction.calibration import MAX_PATHS, MAX_PICTURES, fit_answers, listed_paths
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig

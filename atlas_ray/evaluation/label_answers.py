@@ -14,7 +14,7 @@ import torch
 from atlas_ray.arrays import Array, Booleans, list_offsets, numbered
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import NotFiniteError
-from atlas_ray.modalities.products import PICTURE
+from atlas_ray.modalities import PICTURE
 from atlas_ray.prediction.aggregate import Listed, Means, has_a_say
 from atlas_ray.prediction.label_lists import listed_labels
 from atlas_ray.prediction.label_models import LabelModels

@@ -17,8 +17,9 @@ from atlas_ray.artifacts.kinds import VECTOR_KINDS, ZOOM_KIND
 from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputError
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
+from atlas_ray.modalities import PICTURE, texts_of
 from atlas_ray.modalities.pictures import decode_batch
-from atlas_ray.modalities.products import PICTURE, Products, texts_of
+from atlas_ray.modalities.products import Products
 from atlas_ray.models.backbones.backbone import fuse_batch_norm
 from atlas_ray.prediction.device import choose_dtype
 from atlas_ray.prediction.engines import ENGINES, PLAIN

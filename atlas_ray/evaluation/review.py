@@ -14,7 +14,6 @@ from atlas_ray.formats.spreadsheet import write_csv
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.prediction.label_lists import names_of, read_labels
-from atlas_ray.reports.explainer import Explainer
 from atlas_ray.reports.review_page import review_page
 from atlas_ray.runs.catalog_products import read_products
 from atlas_ray.runs.leaves import find_leaves
@@ -117,7 +116,11 @@ def review(config: ReviewConfig) -> Review:
                 f"{output} holds a queue, which may be filled in already; name a new folder, or open that one with "
                 f"`atlas-ray review --serve --output {config.output}`"
             )
-    explainer = Explainer(config.model, scored) if config.model and scored else None
+    explainer = None
+    if config.model and scored:
+        from atlas_ray.reports.explainer import Explainer  # it imports PyTorch
+
+        explainer = Explainer(config.model, scored)
     catalog = config.catalog or (catalog_of(scored) if scored else None)
     if config.products:
         rows, products = read_list(config.products, config.count)

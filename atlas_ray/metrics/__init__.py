@@ -1,7 +1,4 @@
-"""Measures of how well category paths and labels were predicted, and of how far the probabilities can be trusted.
-
-Importing this imports no torch; `atlas_ray.metrics.labels` does.
-"""
+"""Measures of how well category paths and labels were predicted, and of how far the probabilities can be trusted."""
 
 from atlas_ray.metrics.paths import Confusion, PathMetrics, PathRow, common_prefix, measure
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from atlas_ray.arrays import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,14 @@ class MicroF1:
         )
 
 
-def compare(named: Tensor, has: Tensor) -> Tensor:
-    """Return which labels of each product are named rightly, named wrongly, and missed, (3, products, labels) bool.
+def compare(named: "Tensor", has: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
+    """Return which labels of each product are named rightly, named wrongly, and missed, each (products, labels) bool.
 
     Args:
         named: (products, labels) bool: those that a model names.
         has: (products, labels) bool: those that they have.
     """
-    return torch.stack([named & has, named & ~has, ~named & has])
+    return named & has, named & ~has, ~named & has
 
 
 STEP = 0.001

@@ -1,22 +1,14 @@
 """Batches of products as models take them: pictures and texts, any of which may be missing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from atlas_ray.modalities import PICTURE, Texts
 from atlas_ray.modalities.texts import has_words
-
-Texts = Mapping[str, Sequence[str | None]]
-"""The text of each product by field, `title` or `description`; None or "" if a product has none."""
-PICTURE = "picture"
-
-
-def texts_of(modalities: Sequence[str]) -> tuple[str, ...]:
-    """Return those modalities that are texts: title, description."""
-    return tuple(name for name in modalities if name != PICTURE)
 
 
 @dataclass(frozen=True)

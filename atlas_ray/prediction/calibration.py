@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from atlas_ray.arrays import Integers
-from atlas_ray.decoding import Posterior
+from atlas_ray.decoding.posterior import Posterior
 from atlas_ray.metrics.calibration import BOUNDS, Reliability, doubt_of, fit_temperature, tempered
 from atlas_ray.metrics.decision import Decision, decision_curve
 from atlas_ray.prediction.aggregate import ListedPaths, has_a_say, is_below, label_nodes

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from atlas_ray.arrays import list_offsets
-from atlas_ray.decoding import Posterior, Scope
+from atlas_ray.decoding.posterior import Posterior
+from atlas_ray.decoding.scope import Scope
 from atlas_ray.schemas import ALTERNATIVE, PREDICTIONS
 
 

@@ -15,18 +15,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from atlas_ray.artifacts import Artifact, Network
-from atlas_ray.decoding import (
-    EXACT_NODE_BUDGET,
-    SEARCHES,
-    Posterior,
-    Proposals,
-    Scope,
-    classes_search,
-    exact_log_mass,
-    spread,
-    unconstrained_search,
-)
-from atlas_ray.modalities.products import PICTURE, Products
+from atlas_ray.decoding.classes import classes_search
+from atlas_ray.decoding.exact import exact_log_mass
+from atlas_ray.decoding.posterior import Posterior, spread
+from atlas_ray.decoding.scope import Scope
+from atlas_ray.decoding.searches import EXACT_NODE_BUDGET, SEARCHES
+from atlas_ray.decoding.unconstrained import Proposals, unconstrained_search
+from atlas_ray.modalities import PICTURE
+from atlas_ray.modalities.products import Products
 from atlas_ray.models.backbones.backbone import fuse_batch_norm
 from atlas_ray.models.classifier import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from atlas_ray.artifacts import Artifact
-from atlas_ray.decoding import Posterior, Scope
+from atlas_ray.decoding.posterior import Posterior
+from atlas_ray.decoding.scope import Scope
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.columns import COLUMNS, answer_table

@@ -13,7 +13,8 @@ import pyarrow as pa
 from atlas_ray.arrays import scatter
 from atlas_ray.artifacts import Artifact
 from atlas_ray.errors import NOT_A_NUMBER, ItemError
-from atlas_ray.modalities.products import Products, Texts
+from atlas_ray.modalities import Texts
+from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.networks import Inference, build_inference
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.prediction.vectors import Embedder

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from atlas_ray.decoding import SEARCH_CHOICES, SEARCH_HELP
+from atlas_ray.decoding.searches import SEARCH_CHOICES, SEARCH_HELP
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.prediction.engines import AUTO, ENGINE_CHOICES, ENGINE_HELP
 from atlas_ray.settings import Settings, setting

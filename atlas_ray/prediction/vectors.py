@@ -13,8 +13,9 @@ from torch import Tensor
 
 from atlas_ray.artifacts import Network
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
+from atlas_ray.modalities import PICTURE, Texts
 from atlas_ray.modalities.pictures import decode_batch
-from atlas_ray.modalities.products import PICTURE, Products, Texts
+from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.device import FittingBatches, choose_device, choose_dtype
 from atlas_ray.prediction.networks import Encoder, build_encoder
 from atlas_ray.prediction.settings import PredictorConfig

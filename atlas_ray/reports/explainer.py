@@ -12,7 +12,8 @@ from torch import Tensor
 
 from atlas_ray.artifacts import Artifact, load_artifact
 from atlas_ray.errors import NOT_A_NUMBER, CatalogError, FetchError, NotFiniteError, StorageError, TaxonomyError
-from atlas_ray.modalities.products import Products, Texts, texts_of
+from atlas_ray.modalities import Texts, texts_of
+from atlas_ray.modalities.products import Products
 from atlas_ray.modalities.texts import MAX_RAW_CHARACTERS
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.reports.attention import frames, strip

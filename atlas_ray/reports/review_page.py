@@ -7,12 +7,11 @@ import hashlib
 import html
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from atlas_ray.metrics import common_prefix
-from atlas_ray.reports.explainer import Explainer
 from atlas_ray.reports.page import (
     MAX_BYTES,
     Share,
@@ -28,6 +27,9 @@ from atlas_ray.reports.page import (
 )
 from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.taxonomy import CategoryPath, Taxonomy, format_path
+
+if TYPE_CHECKING:
+    from atlas_ray.reports.explainer import Explainer
 
 SHOWN = 200
 """Largest number of products on the page, and again of products without any answer."""
@@ -52,7 +54,7 @@ Choice = int | list[str]
 
 
 def review_page(
-    about: str, queue: pa.Table, taxonomy: Taxonomy | None, scored: ScoredRun | None, explainer: Explainer | None
+    about: str, queue: pa.Table, taxonomy: Taxonomy | None, scored: ScoredRun | None, explainer: "Explainer | None"
 ) -> tuple[str, str]:
     """Draw the first products of a queue.
 

@@ -9,8 +9,9 @@ import ray.data
 import torch
 
 from atlas_ray.errors import CatalogError
+from atlas_ray.modalities import PICTURE, texts_of
 from atlas_ray.modalities.pictures import decode_batch
-from atlas_ray.modalities.products import PICTURE, Products, texts_of
+from atlas_ray.modalities.products import Products
 from atlas_ray.runtime.joined import write_inputs
 from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.pictures import ask_model, stream_pictures

@@ -9,7 +9,7 @@ from typing import Any
 import ray.data
 
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
-from atlas_ray.decoding import leaf_classes
+from atlas_ray.decoding.scope import leaf_classes
 from atlas_ray.errors import CatalogError, ConfigError, TaxonomyError, tell
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table, current

@@ -1,18 +1,20 @@
 """The probabilities from which a run answers, as the calibration of its model found them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atlas_ray.artifacts import Artifact
 from atlas_ray.errors import ArtifactError, tell
 from atlas_ray.metrics.decision import Decision, least_threshold
 from atlas_ray.metrics.labels import ThresholdCurve
 from atlas_ray.scoring.settings import ScoreConfig
 
+if TYPE_CHECKING:
+    from atlas_ray.artifacts import Artifact
+
 NEVER = 2.0
 """The threshold of a label that is never applied, which no probability reaches."""
 
 
-def decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None:
+def decision_threshold(artifact: "Artifact", config: ScoreConfig) -> float | None:
     """Return how sure a path has to be; None if every leaf will do, and for a model of labels."""
     if config.target_precision is None or artifact.labels is not None:
         return None
@@ -23,7 +25,7 @@ def decision_threshold(artifact: Artifact, config: ScoreConfig) -> float | None:
     return decision.threshold
 
 
-def label_thresholds(artifact: Artifact, config: ScoreConfig) -> dict[str, float] | None:
+def label_thresholds(artifact: "Artifact", config: ScoreConfig) -> dict[str, float] | None:
     """Return the least probability of each label that is applied; None for a model of paths."""
     if artifact.labels is None:
         return None
@@ -43,7 +45,7 @@ def label_thresholds(artifact: Artifact, config: ScoreConfig) -> dict[str, float
     return {name: NEVER if (least := found.get(name)) is None else least for name in own}
 
 
-def _calibration(artifact: Artifact, config: ScoreConfig) -> dict[str, Any]:
+def _calibration(artifact: "Artifact", config: ScoreConfig) -> dict[str, Any]:
     measured: dict[str, Any] = artifact.metrics.get("calibration", {})
     if not measured.get("decisions" if artifact.labels is None else "labels"):
         raise ArtifactError(

@@ -4,11 +4,11 @@ import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from atlas_ray.artifacts import Artifact
 from atlas_ray.errors import EmbeddingError
 from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
@@ -18,6 +18,9 @@ from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.shuffle import by_product
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.schemas import embeddings
+
+if TYPE_CHECKING:
+    from atlas_ray.artifacts import Artifact
 
 COLUMNS = (*KEYS, "vector", "picture_error")
 KEY_FIELDS = (pa.field("image_id", pa.int64()), pa.field("image_uri", pa.string()))
@@ -64,7 +67,7 @@ def contract(width: int) -> pa.Schema:
     return pa.schema([*embeddings(width), *KEY_FIELDS])
 
 
-def open_vectors(uris: str, artifact: Artifact, model: str) -> Vectors:
+def open_vectors(uris: str, artifact: "Artifact", model: str) -> Vectors:
     """Open the vectors of embedding runs, for a head.
 
     Args:

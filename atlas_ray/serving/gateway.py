@@ -13,8 +13,8 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, TaxonomyError
+from atlas_ray.modalities import texts_of
 from atlas_ray.modalities.limits import PictureLimits
-from atlas_ray.modalities.products import texts_of
 from atlas_ray.modalities.texts import has_words
 from atlas_ray.reports.attention import overlays, seen
 from atlas_ray.serving.autoscaling import PRODUCTS

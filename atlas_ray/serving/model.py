@@ -17,7 +17,8 @@ from ray.serve.metrics import Histogram
 
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import ConfigError, TaxonomyError
-from atlas_ray.modalities.products import Products, texts_of
+from atlas_ray.modalities import texts_of
+from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.prediction.predictors import build_predictor
 from atlas_ray.prediction.settings import PredictorConfig

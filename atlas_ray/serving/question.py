@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from atlas_ray.modalities.products import Texts
+from atlas_ray.modalities import Texts
 from atlas_ray.taxonomy import CategoryPath
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -388,6 +388,6 @@ def _micro_f1(network: FusionNetwork, dataset: ray.data.Dataset) -> dict[str, fl
         answers = [("fused", network(scores, present, features), present.any(1))]
         answers += [(name, scores[:, at], present[:, at]) for at, name in enumerate(network.config.names)]
         for name, logits, rows in answers:
-            counts = compare((logits > 0)[rows], true[rows]).sum((1, 2))
+            counts = torch.stack(compare((logits > 0)[rows], true[rows])).sum((1, 2))
             totals[name] = totals.get(name, torch.zeros(3, dtype=torch.int64)) + counts
     return {name: MicroF1.of(*counts.tolist()).f1 for name, counts in totals.items()}

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from atlas_ray.arrays import Array, Integers, matrix, numbered, row_at
 from atlas_ray.artifacts import Artifact, Network, load_artifact, load_network, save_joint_artifact
-from atlas_ray.decoding import Scope, classes_search
+from atlas_ray.decoding.classes import classes_search
+from atlas_ray.decoding.scope import Scope
 from atlas_ray.errors import CatalogError, EmbeddingError, tell
 from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.formats.tables import open_table

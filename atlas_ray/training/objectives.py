@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from atlas_ray.decoding import SEARCHES, TrieTensors, choose_search, classes_search
+from atlas_ray.decoding.classes import classes_search
+from atlas_ray.decoding.searches import SEARCHES, choose_search
+from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.metrics.labels import MicroF1, compare
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
@@ -170,7 +172,7 @@ class LabelsObjective(ClassesObjective):
 
     def count(self, answers: Tensor, labels: Tensor) -> Tensor:
         """Return how many labels of each answer are right, wrong and missed: (batch, 3)."""
-        return compare(answers, labels).sum(2).T
+        return torch.stack(compare(answers, labels)).sum(2).T
 
     def figures(self, sums: Sequence[float], examples: float) -> dict[str, float]:  # noqa: ARG002
         """Turn the sums of `count` over all examples into figures."""

@@ -1,9 +1,13 @@
-"""The decision of the zoom filter: which pictures of a product a catalogue keeps, and which it rejects as close-ups."""
+"""The decision of the zoom filter: which pictures of a product a catalogue keeps, and which it rejects as close-ups.
+
+Importing this imports no torch: the processes that combine and write use it.
+"""
 
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atlas_ray.arrays import first_of_each, numbered
 from atlas_ray.errors import AuditError
@@ -23,6 +27,13 @@ JOINED = pa.schema(
 )
 """What is shuffled: rows of four tables in one shape."""
 CHOSEN = JOINED.append(pa.field("least_zoomed", pa.bool_()))
+ZOOMED = pa.schema([*IMAGES, ("zoomed_probability", pa.float32())])
+"""A picture that was looked at."""
+JUDGED = pa.schema([*ZOOMED, ("least_zoomed", pa.bool_())])
+"""A kept or rejected picture; `least_zoomed` if it is zoomed, and kept since its product has no other."""
+PLACES = {LISTED: ("kept/products", PRODUCTS), KEPT: ("kept/images", JUDGED), REJECTED: ("rejected", JUDGED)}
+COUNTED = {"kept": KEPT, "rejected": REJECTED, "quarantined": FAILED, "products": LISTED}
+"""The counts of a run, by what rows of `CHOSEN` are."""
 
 
 def choose(table: pa.Table, threshold: float) -> pa.Table:
@@ -81,3 +92,18 @@ def _kept_uris(table: pa.Table, owner: Any, kept: Any) -> dict[int, set[str]]:
     for product, uri in zip(owner[kept].tolist(), table["image_uri"].take(pa.array(kept)).to_pylist(), strict=True):
         uris.setdefault(product, set()).add(uri)
     return uris
+
+
+def count_chosen(table: pa.Table) -> dict[str, int]:
+    """Count rows of `CHOSEN`, in which each picture stands once."""
+    counts = {name: pc.sum(pc.equal(table["kind"], kind)).as_py() or 0 for name, kind in COUNTED.items()}
+    least = pc.and_(pc.equal(table["kind"], KEPT), table["least_zoomed"])
+    return counts | {"kept_least_zoomed": pc.sum(least).as_py() or 0}
+
+
+def split_chosen(table: pa.Table) -> dict[str, pa.Table]:
+    """Return the rows of `CHOSEN` that go to each place."""
+    return {
+        folder: table.filter(pc.equal(table["kind"], what)).select(schema.names).cast(schema)
+        for what, (folder, schema) in PLACES.items()
+    }

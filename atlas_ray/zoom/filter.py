@@ -30,19 +30,25 @@ from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.source import Pieces
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
 from atlas_ray.runtime.workers import plan_workers
-from atlas_ray.schemas import PRODUCTS, QUARANTINE
+from atlas_ray.schemas import QUARANTINE
 from atlas_ray.settings import setting
-from atlas_ray.zoom.choose import CHOSEN, FAILED, JOINED, KEPT, LISTED, REJECTED
+from atlas_ray.zoom.choose import (
+    CHOSEN,
+    COUNTED,
+    JOINED,
+    JUDGED,
+    KEPT,
+    PLACES,
+    REJECTED,
+    ZOOMED,
+    count_chosen,
+    split_chosen,
+)
 from atlas_ray.zoom.choose import choose as choose_pictures
-from atlas_ray.zoom.stage import ZOOMED, JudgeZoom
+from atlas_ray.zoom.stage import JudgeZoom
 
 FOLDERS = ("zoom", "quarantine")
 """What the stream writes in."""
-JUDGED = pa.schema([*ZOOMED, ("least_zoomed", pa.bool_())])
-"""A kept or rejected picture; `least_zoomed` if it is zoomed, and kept since its product has no other."""
-PLACES = {LISTED: ("kept/products", PRODUCTS), KEPT: ("kept/images", JUDGED), REJECTED: ("rejected", JUDGED)}
-COUNTED = {"kept": KEPT, "rejected": REJECTED, "quarantined": FAILED, "products": LISTED}
-"""The counts of a run, by what rows of `CHOSEN` are."""
 SHEET_PICTURES = 48
 
 
@@ -172,7 +178,7 @@ def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
         (_own(output, "quarantine", QUARANTINE), QUARANTINED),
     )
     chosen = by_product(tables, JOINED, total, functools.partial(choose_pictures, threshold=threshold))
-    sink = OutcomeSink(output, split=_split_chosen, empty=CHOSEN.empty_table(), count=_count)
+    sink = OutcomeSink(output, split=split_chosen, empty=CHOSEN.empty_table(), count=count_chosen)
     chosen.write(sink)
     counts = {name: sink.counts[name] for name in (*COUNTED, "kept_least_zoomed")}
     counts["input"] = counts["kept"] + counts["rejected"] + counts["quarantined"]
@@ -184,21 +190,6 @@ def _choose(catalog: Catalog, output: str, threshold: float) -> dict[str, int]:
 
 def _own(output: str, folder: str, schema: pa.Schema) -> Table:
     return open_table(storage.join(output, folder), schema, may_be_missing=True)
-
-
-def _count(table: pa.Table) -> dict[str, int]:
-    """Count rows of `CHOSEN`, in which each picture stands once."""
-    counts = {name: pc.sum(pc.equal(table["kind"], kind)).as_py() or 0 for name, kind in COUNTED.items()}
-    least = pc.and_(pc.equal(table["kind"], KEPT), table["least_zoomed"])
-    return counts | {"kept_least_zoomed": pc.sum(least).as_py() or 0}
-
-
-def _split_chosen(table: pa.Table) -> dict[str, pa.Table]:
-    """Return the rows of `CHOSEN` that go to each place."""
-    return {
-        folder: table.filter(pc.equal(table["kind"], what)).select(schema.names).cast(schema)
-        for what, (folder, schema) in PLACES.items()
-    }
 
 
 def draw_sheet(output: str, threshold: float) -> None:

@@ -16,10 +16,8 @@ from atlas_ray.modalities.pictures import decode_batch_at
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, good_rows, with_refusals
 from atlas_ray.runtime.progress import tell_span
-from atlas_ray.schemas import IMAGES
+from atlas_ray.zoom.choose import ZOOMED
 
-ZOOMED = pa.schema([*IMAGES, ("zoomed_probability", pa.float32())])
-"""A picture that was looked at."""
 OUTCOMES = pa.unify_schemas([ZOOMED, READ, ERROR])
 
 

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atlas_ray.decoding import TrieTensors, beam_search, exact_search
+from atlas_ray.decoding.beam import beam_search
+from atlas_ray.decoding.exact import exact_search
+from atlas_ray.decoding.tree import TrieTensors
 from tests.decoding.test_search import ABC, HAND, TRANSITIONS, MarkovStep, RandomStep, taxonomies, tree_of
 
 

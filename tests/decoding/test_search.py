@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atlas_ray.decoding import Posterior, TrieTensors, beam_search, exact_search, unconstrained_search
+from atlas_ray.decoding.beam import beam_search
+from atlas_ray.decoding.exact import exact_search
+from atlas_ray.decoding.posterior import Posterior
+from atlas_ray.decoding.tree import TrieTensors
+from atlas_ray.decoding.unconstrained import unconstrained_search
 from atlas_ray.taxonomy import Taxonomy, Vocabulary, compile_trie
 
 # tokens: 0 <pad>, 1 <start>, 2 <end>, 3 A, 4 B, 5 C

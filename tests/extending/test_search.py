@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.decoding import SEARCHES
+from atlas_ray.decoding.searches import SEARCHES
 from atlas_ray.errors import ConfigError
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.settings import add_flags

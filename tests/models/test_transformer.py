@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, gelu, scaled_dot_product_attention
 
 from atlas_ray.artifacts import load_artifact, save_artifact
-from atlas_ray.decoding import TrieTensors, beam_search, exact_search
+from atlas_ray.decoding.beam import beam_search
+from atlas_ray.decoding.exact import exact_search
+from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from atlas_ray.artifacts import load_artifact
-from atlas_ray.decoding import EXACT_NODE_BUDGET, Posterior, Scope, spread
+from atlas_ray.decoding.posterior import Posterior, spread
+from atlas_ray.decoding.scope import Scope
+from atlas_ray.decoding.searches import EXACT_NODE_BUDGET
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.prediction.networks import build_single
 from atlas_ray.taxonomy import Taxonomy

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from atlas_ray.decoding import exact_search
+from atlas_ray.decoding.exact import exact_search
 from atlas_ray.models.classifier import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep
 from atlas_ray.models.fusion.policy import FusionConfig

@@ -22,8 +22,8 @@ from atlas_ray.runtime.checkpoint import CHECKPOINT
 from atlas_ray.schemas import IMAGES, PRODUCTS, image_ids
 from atlas_ray.scoring.run import score
 from atlas_ray.scoring.settings import ScoreConfig
+from atlas_ray.zoom.choose import ZOOMED
 from atlas_ray.zoom.filter import SHEET_PICTURES, FilterConfig, filter_catalog
-from atlas_ray.zoom.stage import ZOOMED
 from tests.support.parts import rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
