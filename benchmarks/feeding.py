@@ -73,7 +73,7 @@ def measure(catalog: str, threads: int, pictures: int) -> float:
     images = open_table(storage.join(catalog, "images"), IMAGES, needed=("image_id",))
     with ProgressDisplay("reading", "pictures", total=pictures) as display:
         plan = plan_workers(device="cpu", workers=0, threads=0)
-        stream = stream_pictures(images, display.actor, plan, config, block_rows=plan.block_rows(32))
+        stream = stream_pictures(images, display.actor, plan, config, block_rows=plan.block_rows(32, pictures))
         times, counts = list[float](), list[int]()
         blocks: Any = stream.iter_batches(batch_size=None, batch_format="pyarrow")
         for block in blocks:

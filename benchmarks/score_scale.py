@@ -47,6 +47,7 @@ from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.runtime import pictures
 from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, with_errors
+from atlas_ray.runtime.progress import tell_block
 from atlas_ray.runtime.session import connect
 from atlas_ray.schemas import IMAGES, PREDICTIONS, PRODUCTS, image_ids
 from atlas_ray.scoring import run as scoring
@@ -85,7 +86,7 @@ class StubFetch:
         out = table.append_column("sha256", hashes).append_column("etag", pc.utf8_slice_codeunits(hashes, 32))
         out = out.append_column("bytes", pa.array([PICTURE] * len(table), pa.large_binary()))
         failed = np.flatnonzero(ids.to_numpy() % 100 == 0)
-        self._progress.span.remote("fetch", started, time.time())
+        tell_block(self._progress, {}, fetch=(started, time.time()))
         return with_errors(out, "fetch", {int(row): FetchError("not_found", "a stub has no picture") for row in failed})
 
 
@@ -106,8 +107,8 @@ class StubPredict:
         for field in OUTCOMES:
             columns.setdefault(field.name, pa.nulls(len(table), field.type))
         failed = len(table) - table["error_code"].null_count
-        self._progress.add.remote({"scored": len(table) - failed, "quarantined": failed})
-        self._progress.span.remote("predict", started, time.time())
+        counts = {"scored": len(table) - failed, "quarantined": failed}
+        tell_block(self._progress, counts, predict=(started, time.time()))
         return pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
 
 

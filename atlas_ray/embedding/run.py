@@ -71,7 +71,7 @@ def plan(config: EmbedConfig, how: PlanConfig) -> Plan:
     job.check(identity)
     connect()
     workers = _workers(config)
-    block_rows = workers.block_rows(config.predictor.batch_size)
+    block_rows = workers.block_rows(config.predictor.batch_size, how.plan_pictures)
     columns = (*network.texts, *CARRIED)
     sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows, columns)
     trial = Trial(
@@ -161,7 +161,7 @@ def _stages(
         progress,
         workers,
         config,
-        block_rows=workers.block_rows(predictor.batch_size),
+        block_rows=workers.block_rows(predictor.batch_size, inputs.rows),
         columns=(*KEYS, *network.texts, *CARRIED),
         read=PICTURE in network.modalities,
     )

@@ -12,7 +12,7 @@ from atlas_ray.modalities import texts_of
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.prediction.vectors import Embedder
 from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, keep_answered, with_refusals
-from atlas_ray.runtime.progress import tell_span
+from atlas_ray.runtime.progress import tell_block
 
 CARRIED = ("category_path", "split")
 """What the products table says of a product and its embedding repeats."""
@@ -41,7 +41,10 @@ class Embed:
         out = table.select([*KEYS, *CARRIED, "etag", *ERROR.names])
         out = out.append_column("vector", vector_column(vectors)).append_column("picture_error", picture_error)
         embedded = out["error_code"].null_count
-        self._progress.add.remote({"embedded": embedded, "quarantined": len(out) - embedded})
-        tell_span(self._progress, "decode", started, started + self._predictor.decode_s - decoded_s)
-        tell_span(self._progress, "embed", started)
+        tell_block(
+            self._progress,
+            {"embedded": embedded, "quarantined": len(out) - embedded},
+            decode=(started, started + self._predictor.decode_s - decoded_s),
+            embed=(started, time.time()),
+        )
         return out

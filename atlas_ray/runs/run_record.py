@@ -154,11 +154,14 @@ def write_run(output: str, job: str, began: float, fields: Mapping[str, Any]) ->
 
 
 def timings(spans: Mapping[str, tuple[float, float, float]]) -> dict[str, float]:
-    """Return the busy seconds of each stage's workers, and those of the stream from first read to last write."""
+    """Return the busy seconds of each stage's workers, and those of the stream from first read to last write.
+
+    What is read before the model is loaded, and waits for it, does not count as the first read.
+    """
     busy = {f"{stage}_busy": span[2] for stage, span in spans.items()}
-    first = spans.get("fetch", spans.get("predict"))  # a head that answers from vectors fetches nothing
-    if first and "write" in spans:
-        busy["first_read_to_last_write"] = spans["write"][1] - first[0]
+    begins = [spans[stage][0] for stage in ("fetch", "decode", "predict") if stage in spans]
+    if begins and "write" in spans:
+        busy["first_read_to_last_write"] = spans["write"][1] - max(begins)
     return busy
 
 

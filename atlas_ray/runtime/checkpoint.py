@@ -37,7 +37,6 @@ def checkpointed(output: str) -> DataContext:
     storage.make_folder(storage.join(output, CHECKPOINT))
     context = DataContext.get_current().copy()
     context.checkpoint_config = _Checkpoint(output)
-    context.wait_for_min_actors_s = 1800  # reading starts after the models are loaded
     return context
 
 

@@ -9,7 +9,7 @@ from atlas_ray.errors import FetchError
 from atlas_ray.io.objects import HashedObject, ObjectReader
 from atlas_ray.runtime.joined import NO_PICTURE
 from atlas_ray.runtime.outcomes import READ, with_errors
-from atlas_ray.runtime.progress import tell_span
+from atlas_ray.runtime.progress import tell_block
 
 FETCH_STAGE = "fetch"
 
@@ -44,7 +44,7 @@ class Fetch:
                 contents[row], etag[row], sha256[row] = outcome
             else:
                 errors[row] = outcome
-        tell_span(self._progress, "fetch", started)
+        tell_block(self._progress, {}, fetch=(started, time.time()))
         out = table
         for name, values in zip(READ.names, (sha256, etag), strict=True):
             out = out.append_column(name, pa.array(values, pa.string()))

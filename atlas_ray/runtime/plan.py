@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
-from ray.data import DataContext
 
 from atlas_ray.arrays import or_null
 from atlas_ray.errors import CatalogError
@@ -114,6 +113,11 @@ class Sample:
     whole: int
     """The number of rows that they stand for."""
     block_rows: int
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self.table)
 
     def pieces(self, columns: Sequence[str] | None = None, count: int = 1) -> Sequence[Rows]:  # noqa: ARG002
         """Cut the rows into pieces of a block each."""
@@ -220,9 +224,7 @@ def forecast(trial: Trial, config: PlanConfig) -> Plan:
     began = time.time()
     arrivals: list[tuple[float, int]] = []
     blocks: list[pa.Table] = []
-    context = DataContext.get_current().copy()
-    context.wait_for_min_actors_s = 1800
-    with ProgressDisplay("trying", "pictures", total=len(sample.table)) as display, DataContext.current(context):
+    with ProgressDisplay("trying", "pictures", total=len(sample.table)) as display:
         stream: Any = trial.stages(display.actor).iter_batches(batch_size=None, batch_format="pyarrow")
         for block in stream:
             arrivals.append((time.time(), len(block)))

@@ -32,11 +32,19 @@ class ProgressActor:
         """Add a line to print."""
         self._lines.append(line)
 
-    def span(self, stage: str, start: float, end: float, memory_mib: float = 0.0) -> None:
-        """Add a time in which a stage was busy, and the most memory that its process has held."""
-        self._peaks[stage] = max(self._peaks.get(stage, 0.0), memory_mib)
-        first, last, busy = self._spans.get(stage, (start, end, 0.0))
-        self._spans[stage] = (min(first, start), max(last, end), busy + end - start)
+    def block(self, counts: dict[str, int], spans: dict[str, tuple[float, float]], memory_mib: float) -> None:
+        """Count the items of a block by outcome, and add the time in which each stage was busy with it.
+
+        Args:
+            counts: Done items by outcome.
+            spans: The start and the end of each stage, by the clock.
+            memory_mib: The most memory that their process has held.
+        """
+        self._counts.update(counts)
+        for stage, (start, end) in spans.items():
+            self._peaks[stage] = max(self._peaks.get(stage, 0.0), memory_mib)
+            first, last, busy = self._spans.get(stage, (start, end, 0.0))
+            self._spans[stage] = (min(first, start), max(last, end), busy + end - start)
 
     def spans(self) -> dict[str, tuple[float, float, float]]:
         """Return the first start, the last end and the busy seconds of each stage."""
@@ -52,11 +60,16 @@ class ProgressActor:
         return dict(self._counts), lines
 
 
-def tell_span(progress: Any, stage: str, start: float, end: float | None = None) -> None:
-    """Report a time in which a stage was busy, by the clock, to the `ProgressActor`; it lasts until now by default."""
+def tell_block(progress: Any, counts: dict[str, int], **spans: tuple[float, float]) -> None:
+    """Report a block to the `ProgressActor`, in one message: a message costs both processes a millisecond.
+
+    Args:
+        progress: The actor.
+        counts: Done items by outcome; {} if a later stage counts them.
+        spans: The start and the end of each stage, by the clock.
+    """
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
-    mib = held / (2**20 if sys.platform == "darwin" else 2**10)
-    progress.span.remote(stage, start, time.time() if end is None else end, mib)
+    progress.block.remote(counts, spans, held / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 class ProgressDisplay:
@@ -87,7 +100,7 @@ class ProgressDisplay:
         """The `ProgressActor`, which is started when it is first used; pass it to workers.
 
         They call `actor.add.remote({...})` with counts of done items by outcome, `actor.say.remote(line)` to print a
-        line, and the time of a stage by `tell_span`.
+        line, and `tell_block`, which counts and measures.
         """
         if self._actor is None:
             self._actor = ray.remote(num_cpus=0, max_restarts=-1)(ProgressActor).remote()

@@ -12,7 +12,7 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider, WriteResult
 
 from atlas_ray.io import storage
-from atlas_ray.runtime.progress import tell_span
+from atlas_ray.runtime.progress import tell_block
 
 Split = Callable[[pa.Table], dict[str, pa.Table]]
 """A function that splits the rows of a block by the folder that they go to. It returns each folder, even if empty."""
@@ -100,7 +100,7 @@ class OutcomeSink(BlockBasedFileDatasink):
                 else:
                     storage.delete_file(uri)  # an earlier try of this task may have had rows
         if self._progress is not None:
-            tell_span(self._progress, "write", started)
+            tell_block(self._progress, {}, write=(started, time.time()))
         return {} if self._count is None else self._count(table)
 
     def on_write_complete(self, write_result: WriteResult[Any]) -> None:

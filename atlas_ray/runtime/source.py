@@ -36,6 +36,10 @@ class Rows(Protocol):
 class Pieces(Protocol):
     """Rows that are cut into pieces, such as `atlas_ray.formats.tables.Table`."""
 
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+
     def pieces(self, columns: Sequence[str] | None = None, count: int = 1) -> Sequence[Rows]:
         """Cut some columns into about `count` pieces."""
 

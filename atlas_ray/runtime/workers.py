@@ -17,6 +17,11 @@ CORES_PER_FETCHER = 4
 MAX_CPU_WORKERS_PER_NODE = 8
 """The most processes on a node without a GPU, unless `--workers` says more."""
 
+LARGE_BLOCK_ROWS = 256
+"""Number of pictures in a block of a large stream, unless the model takes so many at once that it is more."""
+BLOCKS_PER_WORKER = 16
+"""Number of blocks that each process gets at least, if the stream is not too short for that."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPlan:
@@ -35,9 +40,18 @@ class WorkerPlan:
     """Whether the processes reserve no CPUs. On a small cluster they would leave none to read tasks, and with a GPU
     they need few."""
 
-    def block_rows(self, batch_size: int) -> int:
-        """Return the number of pictures in a block, for a model with this batch size."""
-        return batch_size * (8 if self.gpus else 2)
+    def block_rows(self, batch_size: int, rows: int) -> int:
+        """Return the number of pictures in a block.
+
+        A block takes some 20 ms of the driver, and as much of other processes, however large it is. So blocks of large
+        streams are large, but each process gets `BLOCKS_PER_WORKER` of them, so that all processes end together.
+
+        Args:
+            batch_size: The number of pictures that the model takes at once.
+            rows: The number of pictures of the stream.
+        """
+        share = rows // (self.workers * BLOCKS_PER_WORKER)
+        return max(batch_size * (8 if self.gpus else 2), min(share, LARGE_BLOCK_ROWS))
 
     @property
     def device(self) -> str:

@@ -32,7 +32,7 @@ from atlas_ray.runtime.outcomes import (
     with_errors,
     with_refusals,
 )
-from atlas_ray.runtime.progress import tell_span
+from atlas_ray.runtime.progress import tell_block
 from atlas_ray.schemas import texts_ids
 from atlas_ray.scoring.outcomes import FILTER_STAGE, OUTCOMES
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
@@ -133,9 +133,12 @@ class Predict:
         out = _outcomes(table, predicted, predictor, columns)
         scored = out["error_code"].null_count
         filtered = pc.sum(pc.equal(out["stage"], FILTER_STAGE)).as_py() or 0
-        self._progress.add.remote({"scored": scored, "filtered": filtered, "quarantined": len(out) - scored - filtered})
-        tell_span(self._progress, "decode", started, zoom_decoded + predictor.decode_s - decoded_s)
-        tell_span(self._progress, "predict", started)
+        tell_block(
+            self._progress,
+            {"scored": scored, "filtered": filtered, "quarantined": len(out) - scored - filtered},
+            decode=(started, zoom_decoded + predictor.decode_s - decoded_s),
+            predict=(started, time.time()),
+        )
         return out
 
     def _decoded(
@@ -193,8 +196,8 @@ class PredictVectors:
         missing = np.flatnonzero(predicted["category_path"].is_null().to_numpy())
         table = with_errors(table, "predict", {int(row): NOT_A_NUMBER for row in missing})
         out = _outcomes(table, predicted, self._predictor, {"picture_error": table["picture_error"]})
-        self._progress.add.remote({"scored": len(out) - len(missing), "quarantined": len(missing)})
-        tell_span(self._progress, "predict", started)
+        counts = {"scored": len(out) - len(missing), "quarantined": len(missing)}
+        tell_block(self._progress, counts, predict=(started, time.time()))
         return out
 
 

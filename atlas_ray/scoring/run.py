@@ -81,7 +81,7 @@ def plan(config: ScoreConfig, how: PlanConfig) -> Plan:
         notes.append(f"what can be carried over from {previous.uri} is known once the pictures are compared; {what}")
     connect()
     workers = _workers(config)
-    block_rows = workers.block_rows(config.predictor.batch_size)
+    block_rows = workers.block_rows(config.predictor.batch_size, how.plan_pictures)
     sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows, spec.texts)
     rows = catalog.products.rows + sample.whole
     trial = Trial(
@@ -301,7 +301,7 @@ def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: 
         progress,
         workers,
         config,
-        block_rows=workers.block_rows(predictor.batch_size),
+        block_rows=workers.block_rows(predictor.batch_size, source.rows),
         columns=(*KEYS, *spec.texts),
         read=bool(spec.sizes_px),
     )

@@ -117,7 +117,7 @@ def plan(config: FilterConfig, how: PlanConfig) -> Plan:
     job.check(identity)
     connect()
     workers = plan_workers(device=config.device, workers=config.workers, threads=0)
-    block_rows = workers.block_rows(config.batch_size)
+    block_rows = workers.block_rows(config.batch_size, how.plan_pictures)
     sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows)
     trial = Trial(
         command="filter",
@@ -151,7 +151,9 @@ def _stages(config: FilterConfig, images: Pieces, progress: Any) -> ray.data.Dat
     """Read, fetch, decode, judge."""
     workers = plan_workers(device=config.device, workers=config.workers, threads=0)
     return ask_model(
-        stream_pictures(images, progress, workers, config, block_rows=workers.block_rows(config.batch_size)),
+        stream_pictures(
+            images, progress, workers, config, block_rows=workers.block_rows(config.batch_size, images.rows)
+        ),
         workers,
         JudgeZoom,
         progress,

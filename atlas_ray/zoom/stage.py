@@ -15,7 +15,7 @@ from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, good_rows, with_refusals
-from atlas_ray.runtime.progress import tell_span
+from atlas_ray.runtime.progress import tell_block
 from atlas_ray.zoom.choose import ZOOMED
 
 OUTCOMES = pa.unify_schemas([ZOOMED, READ, ERROR])
@@ -69,7 +69,10 @@ class JudgeZoom:
         out = pa.table(columns).select(OUTCOMES.names).cast(OUTCOMES)
         out = with_refusals(out, {int(good[i]): error for i, error in refused.items()})
         failed = len(out) - out["error_code"].null_count
-        self._progress.add.remote({"looked at": len(out) - failed, "quarantined": failed})
-        tell_span(self._progress, "decode", started, decoded_at)
-        tell_span(self._progress, "judge", started)
+        tell_block(
+            self._progress,
+            {"looked at": len(out) - failed, "quarantined": failed},
+            decode=(started, decoded_at),
+            judge=(started, time.time()),
+        )
         return out

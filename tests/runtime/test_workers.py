@@ -43,6 +43,13 @@ def test_reading_grows_with_the_cores_and_not_with_the_gpus(monkeypatch: pytest.
     assert (one_gpu.workers, one_gpu.fetchers, one_gpu.fetcher_cpus) == (1, 8, 1)
 
 
+def test_blocks_of_large_streams_are_large_and_of_small_ones_enough_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = plan(monkeypatch, [{"CPU": 4.0}], address=False)
+    assert [two.block_rows(32, rows) for rows in (0, 112, 2_048, 4_000, 8_192, 10**8)] == [64, 64, 64, 125, 256, 256]
+    assert two.block_rows(200, 10**8) == 400
+    assert plan(monkeypatch, [HEAD, GPU]).block_rows(256, 100) == 2_048
+
+
 def test_a_process_without_a_gpu_of_its_own_uses_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan(monkeypatch, [HEAD, CPUS, GPU]).device == "cuda"
     assert plan(monkeypatch, [HEAD, CPUS]).device == "cpu"
