@@ -57,6 +57,9 @@ def connect() -> None:
         return
     # By default Ray reports usage statistics to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Of a failed call that nobody waits for, such as a report of progress to an actor that was killed, it prints the
+    # traceback.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     address = os.environ.get("RAY_ADDRESS")
     with warnings.catch_warnings(), kept_handlers():  # Ray's own handler of SIGTERM ends the process at once
         warnings.simplefilter("ignore", FutureWarning)
