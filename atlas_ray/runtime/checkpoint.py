@@ -32,18 +32,23 @@ RETRIED = "retried.parquet"
 """The file of the pictures that a run is to read again; it exists while their rows are removed from its tables."""
 
 
-def checkpointed(output: str) -> DataContext:
-    """Return a context in which a stream commits picture ids after its files, and skips committed ones."""
+def checkpointed(output: str, done: int) -> DataContext:
+    """Return a context in which a stream commits picture ids after its files, and skips committed ones.
+
+    Args:
+        output: The run's folder.
+        done: `rows_done` of it.
+    """
     storage.make_folder(storage.join(output, CHECKPOINT))
     context = DataContext.get_current().copy()
-    context.checkpoint_config = _Checkpoint(output)
+    context.checkpoint_config = _Checkpoint(output, done)
     return context
 
 
 class _Checkpoint(CheckpointConfig):
     """The checkpoint of an output."""
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, done: int) -> None:
         place = storage.locate(storage.join(output, CHECKPOINT))
         super().__init__(
             id_column="image_id",
@@ -53,7 +58,7 @@ class _Checkpoint(CheckpointConfig):
             checkpoint_manager_cls=_LoadDone,
             checkpoint_filter_cls=_LeaveOutDone,
         )
-        self.output = output
+        self.output, self.done = output, done
 
 
 class _LoadDone(CheckpointManager):
@@ -61,12 +66,12 @@ class _LoadDone(CheckpointManager):
 
     def __init__(self, checkpoint_config: _Checkpoint, data_context: DataContext) -> None:
         super().__init__(checkpoint_config, data_context)
-        self._output = checkpoint_config.output
+        self._output, self._done = checkpoint_config.output, checkpoint_config.done
 
     def load_checkpoint(self, *_: Any) -> tuple[Any, int]:
         """Return a reference to the done pictures, and the memory that each filter needs of its own."""
         files = _committed(self._output)
-        return (ray.put(load_done(files, count_rows(files))) if files else None), 0
+        return (ray.put(load_done(files, self._done)) if files else None), 0
 
 
 class _LeaveOutDone(CheckpointFilter):

@@ -138,7 +138,7 @@ class Job:
             if self.resumed_from < total:
                 for folder in self.streams:
                     storage.make_folder(storage.join(self.output, folder))
-                with DataContext.current(checkpointed(self.output)):
+                with DataContext.current(checkpointed(self.output, self.resumed_from)):
                     rows = file_rows(rows_per_file, total)
                     sink = OutcomeSink(self.output, display.actor, split=split, rows_per_file=rows)
                     stages(display.actor).write_datasink(sink)
