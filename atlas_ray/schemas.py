@@ -93,7 +93,8 @@ A model of labels fills `labels` and `other_labels`; its paths and their probabi
 model of paths it is the other way round.
 
 A model that reads texts answers even if the picture could not be had; `picture_error` then says
-why, and is null elsewhere. A product without a picture has one row, whose `image_uri` is "".
+why, and is null elsewhere. Without `sha256` and `picture_error` the picture was not read, since the texts were enough.
+A product without a picture has one row, whose `image_uri` is "".
 
 In a run that was migrated to another taxonomy, the answer is null if its path has no certain place there, and
 `level_probabilities` are where a level holds other leaves than it did.
@@ -135,6 +136,7 @@ CATEGORIZED = pa.schema(
         *LABELS,
         ("images_scored", pa.int32()),
         ("images_carried", pa.int32()),
+        ("images_unread", pa.int32()),
         ("images_filtered", pa.int32()),
         ("images_quarantined", pa.int32()),
         ("only_zoomed", pa.bool_()),
@@ -158,8 +160,9 @@ CATEGORIZED = pa.schema(
 )
 """Scored products: one row for each product of the catalogue, its pictures' predictions combined into one path.
 
-`images_scored` counts pictures that were seen, `images_carried` those of them whose answer was carried over from an
-earlier run, `images_quarantined` those that could not be had, also where the
+`images_scored` counts pictures that were seen or did not have to be, `images_carried` those of them whose answer was
+carried over from an earlier run, `images_unread` those that were not read since the texts alone were sure enough (null
+without a cascade), `images_quarantined` those that could not be had, also where the
 product's texts gave an answer. `category_path` is null if the product could not be scored, or if its
 path has no certain place in the taxonomy that the run was migrated to. From `store` to `split` the columns are the
 catalogue's own, carried along so that an evaluation or an export reads this one table. `only_zoomed`: all
@@ -259,8 +262,10 @@ COLUMNS = {
     "stage": "Stage that gave the input up.",
     "error_code": "Short stable code, see the list of error codes.",
     "message": "What was wrong, in a sentence.",
-    "images_scored": "Pictures of the product that were seen.",
+    "images_scored": "Pictures of the product that were seen, or did not have to be.",
     "images_carried": "Those of them whose answer was carried over from an earlier run.",
+    "images_unread": "Those of them that were not read, since the texts alone were sure enough; null without "
+    "`--cascade`.",
     "images_filtered": "Pictures of the product that the zoom filter left out.",
     "images_quarantined": "Pictures of the product that could not be had.",
     "only_zoomed": "Whether all pictures were close-ups, of which the least zoomed one was scored.",

@@ -25,6 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fit the temperature of a model's probabilities, or choose its labels' thresholds, and store that in the model."""
     from atlas_ray.evaluation.calibration import Calibrated, calibrate
+    from atlas_ray.metrics.decision import least_threshold
 
     calibration = calibrate(options.model, options.catalog, split=options.split)
     if isinstance(calibration, Calibrated):
@@ -33,6 +34,10 @@ def run(options: argparse.Namespace) -> int:
             f"expected calibration error of the whole path, on {calibration.products} products: "
             f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after"
         )
+        for wanted in (0.95, 0.98, 0.99) if calibration.texts_alone else ():
+            reached = least_threshold(calibration.texts_alone, wanted)
+            share = "no answer" if reached is None else f"{reached.answered:.3f} of the products with a text"
+            print(f"by the texts alone (score --cascade {wanted}): {share}")
         if calibration.doubt:
             print(calibration.doubt, file=sys.stderr)
     else:

@@ -28,9 +28,10 @@ def run(options: argparse.Namespace) -> int:
 
     predictor = settings_of(options, PredictorConfig)
     config = replace(settings_of(options, ScoreConfig), predictor=predictor)
-    if config.target_precision and (config.within or config.taxonomy):
+    asked = "--target-precision" if config.target_precision else "--cascade" if config.cascade else None
+    if asked and (config.within or config.taxonomy):
         print(
-            "--target-precision was calibrated on the model's whole taxonomy; in a part of it, or in another one, the "
+            f"{asked} was calibrated on the model's whole taxonomy; in a part of it, or in another one, the "
             "answers may reach another precision",
             file=sys.stderr,
         )

@@ -1,5 +1,6 @@
 """Calibration: the temperature at which a model's probabilities can be trusted, stored in its artifact."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from atlas_ray.evaluation.label_thresholds import ChosenThresholds, choose_thres
 from atlas_ray.formats.fitted import CALIBRATED, TRAINED, Fitted, product_keys
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
+from atlas_ray.metrics.decision import Decision
 from atlas_ray.modalities import PICTURE
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.fusion import POLICIES
@@ -42,6 +44,9 @@ class Calibrated:
     """Whether the products are those that a policy was fitted on that can memorize them."""
     doubt: str | None
     """A sentence about a temperature that the products do not determine."""
+    texts_alone: Sequence[Decision]
+    """For a model of pictures and texts: what its answers by the texts alone come to, if those with a leaf of at least
+    a threshold's probability are taken."""
 
 
 @holding("calibrate", "model")
@@ -76,13 +81,16 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated | C
             stream, lost = stream_labelled(
                 catalog, model, split, artifact.modalities, CalibrationActor, (model, labels), display=display
             )
-            parts = list(batches_of(stream.limit(MAX_PICTURES)))
+            answers_each = 2 if artifact.texts and PICTURE in artifact.modalities else 1  # with it, and by texts alone
+            parts = list(batches_of(stream.limit(answers_each * MAX_PICTURES)))
     finally:
         forget_inputs(model)
     if not parts or not sum(len(part["label"]) for part in parts):
         raise CatalogError(f"{catalog}: the model can answer for no labelled product in the split {split!r}")
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    found = fit_answers(rows, artifact.taxonomy, temperature=artifact.temperature)
+    without = rows.pop("texts_alone")
+    answers, by_texts = ({name: column[side] for name, column in rows.items()} for side in (~without, without))
+    found = fit_answers(answers, artifact.taxonomy, temperature=artifact.temperature, texts_alone=by_texts)
     metrics = found.metrics | {"split": split, "unusable_rows": lost}
     product_ids = np.unique(rows["product"]).tolist()
     uses = None if artifact.fitted is None else artifact.fitted.uses(product_ids)
@@ -94,7 +102,7 @@ def calibrate(model: str, catalog: str, *, split: str = "val") -> Calibrated | C
     trained_on = None if uses is None else int((uses & TRAINED > 0).sum())
     return Calibrated(
         model_id, found.temperature, found.products, found.error_before, found.error_after, trained_on, memorized,
-        found.doubt,
+        found.doubt, [Decision(**row) for row in metrics.get("texts_alone", {}).get("decisions", ())],
     )  # fmt: skip
 
 
@@ -123,9 +131,22 @@ class CalibrationActor:
         self._left_out = 1 if is_beam else max(len(leaves) - settings.top_k, 1)
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
-        """Return rows for `PictureScores.of`, without products that have none of the modalities."""
+        """Return rows for `PictureScores.of`, without products that have none of the modalities.
+
+        Of a model of pictures and texts there is a further row for each product, by its texts alone.
+        """
+        modalities = self._predictor.modalities
+        table, label, products = products_of(table, self._labels, modalities, self._predictor.image_size_px)
+        product = np.array(table["product_id"].to_pylist(), dtype=object)
+        parts = [self._rows(products, label, product)]
+        if PICTURE in modalities and products.texts:
+            first = np.unique(product, return_index=True)[1]
+            texts = Products.of_texts({name: [column[row] for row in first] for name, column in products.texts.items()})
+            parts.append(self._rows(texts, label[first], product[first], texts_alone=True))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _rows(self, products: Products, label: Any, product: Any, *, texts_alone: bool = False) -> dict[str, Any]:
         predictor = self._predictor
-        table, label, products = products_of(table, self._labels, predictor.modalities, predictor.image_size_px)
         kept = predictor.answerable(products)
         posteriors = []
         for batch in products.take(kept).split(BATCH):
@@ -136,10 +157,9 @@ class CalibrationActor:
                     "infinite; train it again before you calibrate it"
                 )
         leaf, log_p = listed_paths(posteriors, self._position, self._width)
-        product = np.array(table["product_id"].to_pylist(), dtype=object)
-        seen = np.ones(len(table), bool) if products.seen is None else products.seen.numpy()
+        seen = np.ones(len(products), bool) if products.seen is None else products.seen.numpy()
         seen = seen | (PICTURE not in predictor.modalities)
         return {
             "leaf": leaf, "log_p": log_p, "label": label[kept], "product": product[kept], "seen": seen[kept],
-            "left_out": np.full(len(kept), self._left_out),
+            "left_out": np.full(len(kept), self._left_out), "texts_alone": np.full(len(kept), texts_alone),
         }  # fmt: skip

@@ -25,6 +25,12 @@ class Products:
         """Return how many products."""
         return len(self.pixels)
 
+    @classmethod
+    def of_texts(cls, texts: Texts) -> Self:
+        """Return products without a picture."""
+        count = len(next(iter(texts.values())))
+        return cls(torch.zeros((count, 0), dtype=torch.uint8), texts, torch.zeros(count, dtype=torch.bool))
+
     def text(self, name: str) -> Sequence[str | None]:
         """Return the text of each product; None for a field that was not given."""
         return self.texts.get(name) or [None] * len(self)

@@ -40,13 +40,20 @@ class FittedTemperature:
     """The artifact's metrics `calibration`."""
 
 
-def fit_answers(rows: dict[str, Any], taxonomy: Taxonomy, *, temperature: float = 1.0) -> FittedTemperature:
+def fit_answers(
+    rows: dict[str, Any],
+    taxonomy: Taxonomy,
+    *,
+    temperature: float = 1.0,
+    texts_alone: dict[str, Any] | None = None,
+) -> FittedTemperature:
     """Fit the temperature of a model to its answers.
 
     Args:
         rows: As `PictureScores.of` takes them.
         taxonomy: The taxonomy of the answers.
         temperature: The one that the answers were made with.
+        texts_alone: Such rows of the answers without pictures, which are measured at the temperature, too.
     """
     scores = PictureScores.of(rows, taxonomy)
     factor = fit_temperature(scores.log_p, scores.place, scores.product, left_out=scores.left_out)
@@ -62,6 +69,10 @@ def fit_answers(rows: dict[str, Any], taxonomy: Taxonomy, *, temperature: float 
         "bins": [asdict(bin_) for bin_ in after.reliability.bins],
         "decisions": [asdict(decision) for decision in after.decisions(taxonomy)],
     }
+    if texts_alone is not None and len(texts_alone["product"]):
+        by_texts = PictureScores.of(texts_alone, taxonomy).answers(taxonomy, factor)
+        curve = [asdict(decision) for decision in by_texts.leaf_decisions(taxonomy)]
+        metrics["texts_alone"] = {"products": len(by_texts.label), "decisions": curve}
     right = int(after.right.sum())
     doubt = doubt_of((fitted, factor), right=right, answers=products)
     return FittedTemperature(fitted, products, errors[0], errors[1], doubt, metrics)
@@ -120,6 +131,12 @@ class Answers:
         shared = ((best == nodes[self.label]) & has_level).cumprod(1).sum(1)
         # Below a label nothing is known to be wrong.
         return decision_curve(self.levels, lengths, np.where(self.right, lengths, shared))
+
+    def leaf_decisions(self, taxonomy: Taxonomy) -> list[Decision]:
+        """Return the decisions not to answer if the leaf's probability is too low."""
+        lengths = (label_nodes(taxonomy)[self.best] >= 0).sum(1)
+        leaf = self.levels[np.arange(len(lengths)), lengths - 1]
+        return decision_curve(leaf[:, None], np.ones_like(lengths), self.right.astype(int))
 
 
 @dataclass(frozen=True)

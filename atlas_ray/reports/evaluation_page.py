@@ -40,7 +40,7 @@ STRIP_BYTES = 90_000
 OF_LABEL_ERRORS = "label_errors.parquet"
 COLUMNS_SAID = {
     "store": "store", "price": "price", "image_size_px": "shorter side of the picture, px",
-    "zoomed_probability": "probability of being zoomed",
+    "zoomed_probability": "probability of being zoomed", "images_unread": "what was read of the product",
 }  # fmt: skip
 
 

@@ -140,7 +140,15 @@ def print_score(report: Any) -> None:
         table.add_row("scored by texts alone", str(sum(unseen.values())))
         for code, count in sorted(unseen.items(), key=lambda item: -item[1]):
             table.add_row(f"  {code}", str(count))
+    if cascade := run.get("cascade"):
+        table.add_row("not read, answered by texts alone", str(counts["pictures_unread"]))
     console.print(table)
+    if cascade:
+        console.print(
+            f"{counts['products_by_texts']} products by their texts alone, {cascade['share_read']:.1%} of the pictures "
+            f"read; risk {cascade['risk']:.4f} at coverage {cascade['coverage']:.3f} in the calibration, on "
+            f"{cascade['products']} products with a text"
+        )
     what = "a label" if (run.get("identity") or {}).get("thresholds") else "a category path"
     console.print(f"{counts['products_categorized']} of {counts['products']} products have {what}")
     seconds = run["seconds"]

@@ -54,6 +54,11 @@ KEYS: dict[str, tuple[tuple[str, ...], str]] = {
         ("score",),
         "Earlier run whose answers were carried over, with their numbers, or why none were; null without one.",
     ),
+    "cascade": (
+        ("score",),
+        "What calibration measured of the answers by the texts alone (`threshold`, `precision`, `risk`, `coverage`, "
+        "`products`), and the share of the catalogue's pictures that were read; null without `--cascade`.",
+    ),
     "notes": (("score",), "Sentences about what the run cannot get right, such as labels outside the taxonomy."),
     "fitted_products_known": (("score",), "Whether it is known which products the model was fitted on."),
     "index": (("embed",), "Kind of the index: `exact` or `ivf`."),

@@ -21,6 +21,7 @@ Pairs = Counter[tuple[CategoryPath, CategoryPath | None]]
 COLUMNS = (
     "true_category_path", "category_path", "split", "probability", "level_probabilities", "alternatives",
     "decided_level", "store", "price", "image_size_px", "zoomed_probability", "product_id", "fitted",
+    "images_unread",
 )  # fmt: skip
 PAIR_SEPARATOR = "\x1e"
 FINE_BINS = 1_000
@@ -34,6 +35,8 @@ BANDS: dict[str, tuple[float, ...]] = {
 MAX_STORES = 1_000
 """The most stores that are counted by themselves; further ones are counted as `OTHER_STORES`."""
 OTHER_STORES, UNKNOWN = "(other stores)", "(unknown)"
+READ = (UNKNOWN, "pictures too", "texts alone")
+"""The slices by what a run with a cascade has read of a product."""
 ALL = "all"
 HELD_OUT = "held out"
 TRAIN = "train"
@@ -186,6 +189,8 @@ def _bands(labelled: pa.RecordBatch) -> dict[str, tuple[Array, list[str]]]:
     """Return for each slicing column each product's band, as a number, and the bands' names."""
     stores = pc.fill_null(labelled["store"], UNKNOWN).dictionary_encode()
     codes = {"store": (stores.indices.to_numpy(), stores.dictionary.to_pylist())}
+    unread = labelled["images_unread"].fill_null(-1).to_numpy(zero_copy_only=False)
+    codes["images_unread"] = (np.minimum(unread, 1) + 1, list(READ))
     for column, edges in BANDS.items():
         values = labelled[column].cast(pa.float64()).fill_null(-1).to_numpy(zero_copy_only=False)
         code = np.digitize(np.nan_to_num(values, nan=-1.0), edges)  # 0: below all of them, or unknown

@@ -1,12 +1,12 @@
 """The stages that every stream begins with: a catalogue's pictures with their bytes, and a model that reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from atlas_ray.runtime.fetch import Fetch
+from atlas_ray.runtime.fetch import Fetch, Gate
 from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.settings import ReadConfig
 from atlas_ray.runtime.source import Pieces, read_table
@@ -22,6 +22,7 @@ def stream_pictures(
     block_rows: int,
     columns: Sequence[str] = KEYS,
     read: bool = True,
+    make_gate: Callable[[], Gate] | None = None,
 ) -> ray.data.Dataset:
     """Read a table of pictures and their bytes.
 
@@ -33,8 +34,15 @@ def stream_pictures(
         block_rows: Number of pictures in a block.
         columns: Columns to read of the table.
         read: Whether to read the bytes; otherwise every row is one without a picture.
+        make_gate: Makes, in each process that fetches, what tells which pictures do not have to be read.
     """
-    fetch = {"threads": config.fetch_threads, "timeout_s": config.timeout_s, "outage_s": config.outage_s, "read": read}
+    fetch = {
+        "threads": config.fetch_threads,
+        "timeout_s": config.timeout_s,
+        "outage_s": config.outage_s,
+        "read": read,
+        "make_gate": make_gate,
+    }
     return (
         read_table(table, columns)
         .repartition(target_num_rows_per_block=block_rows)

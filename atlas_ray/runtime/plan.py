@@ -160,6 +160,8 @@ class Trial:
     opened_s: float
     """The seconds that opening took, Ray's start included."""
     notes: Sequence[str] = ()
+    look: Callable[[pa.Table], Sequence[str]] = lambda _: ()
+    """Returns further notes, about the outcomes of the sample."""
 
 
 def sample_size(asked: int, plan: WorkerPlan, block_rows: int) -> int:
@@ -256,7 +258,7 @@ def forecast(trial: Trial, config: PlanConfig) -> Plan:
         files={name: math.ceil(left / file_rows(trial.rows_per_file, left)) for name in sizes},
         bytes={name: round(size / tried * left) for name, size in sizes.items()},
         refused=_refused(outcomes),
-        notes=trial.notes,
+        notes=[*trial.notes, *trial.look(outcomes)],
         config=config,
     )
 

@@ -2,8 +2,8 @@
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,13 +21,16 @@ from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.tables import Catalog
 from atlas_ray.schemas import FILTERED as FILTERED_ROWS
 from atlas_ray.schemas import PREDICTIONS, QUARANTINE
-from atlas_ray.scoring.combine import JOINED, Merge, combine
+from atlas_ray.scoring.combine import CASCADED, JOINED, Merge, combine
 from atlas_ray.scoring.product_labels import merge_labels
 from atlas_ray.scoring.product_paths import merge_paths
 from atlas_ray.scoring.settings import ScoreConfig
+from atlas_ray.scoring.thresholds import TextsAlone
 
 OUTCOMES = ("scored", "carried", "filtered", "quarantined")
 PRODUCTS = ("products", "products_categorized")
+BY_TEXTS = ("products_by_texts", "pictures_unread")
+"""What a cascade answered by the texts alone."""
 
 
 def combine_products(
@@ -67,7 +70,7 @@ def combine_products(
             (filtered, FILTERED),
             (quarantine, QUARANTINED),
         ),
-        JOINED,
+        JOINED if config.cascade is None else CASCADED,
         total,
         functools.partial(
             _combine,
@@ -78,7 +81,25 @@ def combine_products(
             zoom_threshold=identity["zoom_threshold"],
         ),
     )
-    return _audited(write_table(combined.write, output, "products", _count), total, output)
+    sums = write_table(combined.write, output, "products", _count)
+    by_texts = {name: sums[name] for name in BY_TEXTS if config.cascade is not None}
+    return _audited(sums, total, output) | by_texts
+
+
+def account_of_cascade(
+    texts_alone: TextsAlone | None, counts: Mapping[str, int], pictures: int
+) -> dict[str, Any] | None:
+    """Return what `run.json` says of a cascade; None without one.
+
+    Args:
+        texts_alone: What calibration measured.
+        counts: The run's counts.
+        pictures: Number of pictures of the catalogue.
+    """
+    if texts_alone is None:
+        return None
+    share_read = 1 - counts["pictures_unread"] / max(pictures, 1)
+    return asdict(texts_alone) | {"risk": 1 - texts_alone.precision, "share_read": share_read}
 
 
 def _merge(config: ScoreConfig, identity: dict[str, Any]) -> Merge:
@@ -102,7 +123,10 @@ def _count(products: pa.Table) -> dict[str, int]:
     counts = {outcome: pc.sum(products[f"images_{outcome}"]).as_py() or 0 for outcome in OUTCOMES}
     paths, labels = products["category_path"], pc.list_value_length(products["labels"]).fill_null(0)
     categorized = len(products) - paths.null_count + (pc.sum(pc.greater(labels, 0)).as_py() or 0)
-    return counts | dict(zip(PRODUCTS, (len(products), categorized), strict=True))
+    unread = products["images_unread"]
+    by_texts = (pc.sum(pc.greater(unread, 0)).as_py() or 0, pc.sum(unread).as_py() or 0)
+    named = zip((*PRODUCTS, *BY_TEXTS), (len(products), categorized, *by_texts), strict=True)
+    return counts | dict(named)
 
 
 def _audited(sums: Counter[str], total: int, output: str) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 One shuffle by product brings the pictures of a catalogue together with what became of them in the earlier run. The
 outcome of a picture is carried over, its row as it was, if the picture is the same one (`atlas_ray.scoring.trust`) and
-so are the texts of its product, if the model reads texts. All other pictures make up the table that is then scored:
+so are the texts of its product, if the model reads texts. If it was not read, since the texts alone were enough, these
+decide alone. All other pictures make up the table that is then scored:
 
 - those without an outcome: they are new;
 - those that could not be read: they may be there now. What was read and refused, such as a damaged picture, is
@@ -40,6 +41,7 @@ from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.tables import Catalog
 from atlas_ray.schemas import FILTERED as FILTERED_ROWS
 from atlas_ray.schemas import IMAGES, PREDICTIONS, PRODUCTS, QUARANTINE, texts_ids
+from atlas_ray.scoring.outcomes import is_spared
 from atlas_ray.scoring.trust import TRUST, Identity
 from atlas_ray.version import __version__
 
@@ -56,7 +58,9 @@ TABLES = {
     "quarantine": (QUARANTINE, QUARANTINED),
 }
 """The tables of a run's outcomes: each one's schema, and the kind of its rows."""
-NOT_OF_PICTURES = ("catalog", "input_rows", "target_precision", "decision_threshold", "thresholds", "previous", "trust")
+NOT_OF_PICTURES = (
+    "catalog", "input_rows", "target_precision", "decision_threshold", "thresholds", "cascade", "previous", "trust",
+)  # fmt: skip
 """What a run is made of that no picture's outcome depends on: all else has to be the same."""
 OUTCOMES = pa.unify_schemas([PREDICTIONS, QUARANTINE])
 WHAT = pa.field("what", pa.string())
@@ -237,10 +241,11 @@ def compare(
         ids = pa.array(texts_ids([pictures[name].to_pylist() for name in texts]))
         same_texts = _true(pc.equal(was["texts_id"], ids))
         new_texts = _true(pc.not_equal(was["texts_id"], ids))
-    comparable = known & same_texts & ~bare & _was_read(was) & _true(was[TRUST[trust].column].is_valid())
+    by_texts = bare | (_of_kind(was, OUTCOME) & _true(is_spared(was)))
+    comparable = known & same_texts & ~by_texts & _was_read(was) & _true(was[TRUST[trust].column].is_valid())
     if not same_program:
         comparable &= ~_failed(was)
-    same = known & same_texts & bare
+    same = known & same_texts & by_texts
     same[comparable], was = _asked(was, comparable, reader, trust)
     changed = known & ~same & (comparable | new_texts)
     if filters:

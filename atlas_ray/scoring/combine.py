@@ -17,6 +17,7 @@ from atlas_ray.formats.fitted import Fitted
 from atlas_ray.prediction.aggregate import has_a_say
 from atlas_ray.runtime.shuffle import CARRIED, FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import CATEGORIZED, CATEGORY_PATH, LABELS, MEANS
+from atlas_ray.scoring.outcomes import is_spared
 
 REPEATED = ("store", "price", "brand", "sku", "availability", "attributes")
 """What the catalogue says of a product and the run's products table repeats under the same name."""
@@ -41,6 +42,8 @@ JOINED = pa.schema(
     ]
 )
 """What is shuffled: rows of six tables in one shape."""
+CASCADED = JOINED.append(pa.field("sha256", pa.string()))
+"""The same for a run with a cascade: without its hash a picture was not read."""
 Merge = Callable[[pa.Table, Array, int], dict[str, pa.Array]]
 """A function of the answers to pictures, the number of the product of each, and how many products there are. It returns
 the products' answers: columns of `CATEGORIZED`, null for products without a picture; a column that it leaves out is
@@ -59,7 +62,7 @@ def combine(
     """Turn all rows of some products into `CATEGORIZED`, one row a product.
 
     Args:
-        table: Rows of `JOINED`.
+        table: Rows of `JOINED`, or of `CASCADED`.
         merge: How the answers to a product's pictures become one.
         model_id: The model that answered.
         taxonomy_id: The taxonomy of its answers.
@@ -89,6 +92,10 @@ def combine(
     listed = np.flatnonzero(kind == PRODUCT)
     own = or_null(row_at(owner[listed], count, listed))
     merged = merge(table.take(pa.array(scored)), owner[scored], count)
+    unread = pa.nulls(count, pa.int32())
+    if "sha256" in table.column_names:
+        spared = is_spared(table).fill_null(False).to_numpy()
+        unread = np.bincount(owner[scored[spared[scored]]], minlength=count)
     pictures = np.flatnonzero(kind == IMAGE)
     sides = [table[name].take(pa.array(pictures)).fill_null(0).to_numpy() for name in ("width", "height")]
     size = np.zeros(count, np.int32)
@@ -102,6 +109,7 @@ def combine(
             **merged,
             "images_scored": np.bincount(owner[scored[~dead[scored]]], minlength=count),
             "images_carried": np.bincount(owner[scored[~dead[scored] & (kind[scored] == CARRIED)]], minlength=count),
+            "images_unread": unread,
             "images_filtered": np.bincount(owner[left_out], minlength=count),
             "images_quarantined": np.bincount(owner[np.concatenate([failed, not_seen])], minlength=count),
             "only_zoomed": only_zoomed,

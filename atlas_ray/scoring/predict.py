@@ -35,6 +35,7 @@ from atlas_ray.runtime.outcomes import (
 from atlas_ray.runtime.progress import tell_block
 from atlas_ray.schemas import texts_ids
 from atlas_ray.scoring.outcomes import FILTER_STAGE, OUTCOMES
+from atlas_ray.scoring.thresholds import TextsAlone
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 
 
@@ -67,6 +68,8 @@ class PredictorSpec:
     """What the model reads beside pictures: title, description."""
     paths: bool = True
     """Whether it answers with paths; otherwise with labels."""
+    texts_alone: TextsAlone | None = None
+    """When the texts alone answer, and no picture is read; None if all are."""
 
     def build(self) -> Predictor:
         """Load the model and prepare it."""
@@ -118,7 +121,7 @@ class Predict:
         if zoom is not None:
             table, columns["zoomed_probability"] = self._filtered(table, zoom)
         # A model that reads texts has something to say even if the picture could not be had.
-        rows = _not_filtered(table) if self._spec.texts else good_rows(table)
+        rows = _pictured_first(table, _not_filtered(table)) if self._spec.texts else good_rows(table)
         texts = {name: table[name].take(pa.array(rows)).to_pylist() for name in self._spec.texts}
         refused: Mapping[int, ItemError] = {}
         if "bytes" in table.column_names:
@@ -225,6 +228,11 @@ def _outcomes(
 
 def _not_filtered(table: pa.Table) -> Any:
     return np.flatnonzero(~pc.equal(table["stage"], FILTER_STAGE).fill_null(False).to_numpy())
+
+
+def _pictured_first(table: pa.Table, rows: Any) -> Any:
+    """Return rows in an order in which those with a picture fill batches of their own."""
+    return rows[np.argsort(~np.isin(rows, pictured_rows(table)), kind="stable")]
 
 
 def _pixels(table: pa.Table, rows: Any, size_px: int) -> torch.Tensor:

@@ -27,13 +27,14 @@ from atlas_ray.runtime.settings import PlanConfig
 from atlas_ray.runtime.source import Pieces, read_table
 from atlas_ray.runtime.tables import Catalog, count_labels, open_catalog
 from atlas_ray.runtime.workers import WorkerPlan, plan_workers
-from atlas_ray.scoring.account import combine_products
+from atlas_ray.scoring.account import account_of_cascade, combine_products
 from atlas_ray.scoring.carry import CARRIED_PICTURES, TO_SCORE, Previous, carry_over, open_previous
 from atlas_ray.scoring.combine import OF_PRODUCTS
-from atlas_ray.scoring.outcomes import split_scored
+from atlas_ray.scoring.gate import TextGate
+from atlas_ray.scoring.outcomes import spared_pictures, split_scored
 from atlas_ray.scoring.predict import Predict, PredictorSpec, PredictVectors, decode_block
 from atlas_ray.scoring.settings import ScoreConfig
-from atlas_ray.scoring.thresholds import decision_threshold, label_thresholds
+from atlas_ray.scoring.thresholds import decision_threshold, label_thresholds, texts_alone
 from atlas_ray.scoring.vectors import COLUMNS, Vectors, open_vectors
 from atlas_ray.taxonomy import Taxonomy, compile_trie, match_labels, match_leaves, parse_path, read_taxonomy
 
@@ -95,6 +96,7 @@ def plan(config: ScoreConfig, how: PlanConfig) -> Plan:
         shuffled=[rows + sample.whole, *([rows] if spec.texts else [])],
         opened_s=time.time() - began,
         notes=notes,
+        look=spared_pictures if spec.texts_alone else lambda _: (),
     )
     return forecast(trial, how)
 
@@ -153,6 +155,7 @@ def _score(config: ScoreConfig, job: Job) -> RunReport:
     job.seconds["combine"] = time.time() - streamed
     fields = {
         "previous": kept,
+        "cascade": account_of_cascade(spec.texts_alone, counts, catalog.images.rows),
         "notes": notes,
         "fitted_products_known": fitted is not None,
         "without_picture_by_code": picture_errors(output) if spec.texts or vectors else {},
@@ -259,6 +262,8 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
     compile_trie(predicted, artifact.vocabulary)
     if not artifact.spells and artifact.labels is None:
         leaf_classes(artifact.taxonomy, predicted)
+    surest = decision_threshold(artifact, config)
+    spec = replace(spec, texts_alone=texts_alone(artifact, config, least=surest or 0.0))
     identity = {
         "catalog": catalog,
         "model_id": artifact.id,
@@ -275,7 +280,9 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "zoom_model_id": zoom_id,
         "zoom_threshold": threshold,
         "target_precision": config.target_precision,
-        "decision_threshold": decision_threshold(artifact, config),
+        "decision_threshold": surest,
+        "cascade": config.cascade,
+        "cascade_threshold": spec.texts_alone and spec.texts_alone.threshold,
         "thresholds": label_thresholds(artifact, config),
     }
     return spec, identity, artifact.fitted, vectors
@@ -304,6 +311,7 @@ def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: 
         block_rows=workers.block_rows(predictor.batch_size, source.rows),
         columns=(*KEYS, *spec.texts),
         read=bool(spec.sizes_px),
+        make_gate=functools.partial(TextGate, spec) if spec.texts_alone else None,
     )
     if separate_decode_stage and spec.sizes_px:
         stream = stream.map_batches(

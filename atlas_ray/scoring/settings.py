@@ -34,6 +34,13 @@ class ScoreConfig(StreamConfig):
         low=0.5,
         high=0.9999,
     )
+    cascade: float | None = setting(
+        "answer by the texts alone, and do not read the pictures, if the leaf is sure enough for this share of right "
+        "answers; the model has to be calibrated",
+        None,
+        low=0.5,
+        high=0.9999,
+    )
     within: str | None = setting("predict at and below this path alone: 'Women > Ethnic Wear'", None)
     previous: str | None = setting(
         "an earlier run of the same model; its answers are kept for what has not changed since", None
@@ -59,6 +66,8 @@ class ScoreConfig(StreamConfig):
             ConfigError: naming the setting.
         """
         super().__post_init__()
-        if self.embeddings and (self.zoom_model or self.previous):
-            other = "zoom_model" if self.zoom_model else "previous"
-            raise ConfigError(f"{other} goes with pictures, and embeddings are read instead of them; leave one out")
+        of_pictures = [name for name in ("zoom_model", "previous", "cascade") if getattr(self, name)]
+        if self.embeddings and of_pictures:
+            raise ConfigError(
+                f"{of_pictures[0]} goes with pictures, and embeddings are read instead of them; leave one out"
+            )

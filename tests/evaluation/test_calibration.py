@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from atlas_ray.arrays import tagged
 from atlas_ray.metrics.calibration import tempered
-from atlas_ray.prediction.calibration import TOP_K, PictureScores
+from atlas_ray.prediction.calibration import TOP_K, PictureScores, fit_answers
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT
 from atlas_ray.scoring.combine import JOINED, combine
 from atlas_ray.scoring.product_paths import merge_paths
@@ -100,6 +100,36 @@ def test_labels_above_the_leaf_are_judged_at_their_level() -> None:
     assert found.right[[0, 3]].all()
     surest = found.decisions(TAXONOMY)[0]  # every answer is given in full
     assert surest.precision == found.right.mean()
+
+
+def test_answers_by_texts_alone_are_measured_by_their_leaf_at_the_temperature() -> None:
+    rng = np.random.default_rng(2)
+    log_p = log_softmax(rng.normal(size=(80, LEAVES)) * 4, axis=1)
+    order = np.argsort(-log_p, axis=1, kind="stable")
+    best = order[:, 0]
+    label = np.where(rng.random(80) < 0.6, best, rng.integers(0, LEAVES, 80))
+    label[:4] = [TAXONOMY.label_positions[TAXONOMY.leaves[leaf][:1]] for leaf in best[:4]]  # above the leaf, and right
+    rows = {
+        "leaf": np.concatenate([order, np.full((80, 1), -1)], 1),
+        "log_p": np.concatenate([np.take_along_axis(log_p, order, 1), np.full((80, 1), -np.inf)], 1),
+        "label": label, "product": np.array([f"p{number:02}" for number in range(80)], object),
+        "seen": np.zeros(80, bool), "left_out": np.ones(80),
+    }  # fmt: skip
+    some = {name: column[:60] for name, column in rows.items()}
+    found = fit_answers(rows, TAXONOMY, texts_alone=some)
+    measured = found.metrics["texts_alone"]
+    assert measured["products"] == 60
+    leaf = tempered(log_p, found.temperature).max(1)[:60]
+    right = (best == label)[:60]
+    right[:4] = True
+    assert len(measured["decisions"]) > 50
+    for row in measured["decisions"]:
+        sure = leaf >= row["threshold"] - 1e-9
+        assert row["answered"] == row["leaves"] == pytest.approx(sure.mean())
+        assert row["precision"] == pytest.approx(right[sure].mean())
+    assert "texts_alone" not in fit_answers(rows, TAXONOMY).metrics
+    nobody = {name: column[:0] for name, column in rows.items()}
+    assert "texts_alone" not in fit_answers(rows, TAXONOMY, texts_alone=nobody).metrics
 
 
 def test_what_is_left_out_counts_at_another_temperature_too() -> None:

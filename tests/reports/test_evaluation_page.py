@@ -34,7 +34,7 @@ def run(tmp_path: Path, garments: Taxonomy, small_model: str) -> str:
             "alternatives": [{"category_path": leaves[(number + 3) % 8], "probability": 0.1}],
             "outside_probability": 0.3, "decided_level": len(said), "image_uri": str(file), "split": "test",
             "store": "shop <b>", "price": float(number), "image_size_px": 60 + 10 * number,
-            "zoomed_probability": number / 40,
+            "zoomed_probability": number / 40, "images_unread": number % 2 * 2 if number else None,
         })  # fmt: skip
     items[4] |= {"image_uri": ""}
     items[5] |= {"decided_level": 1, "category_path": items[5]["category_path"][:1], "probability": 0.9}  # type: ignore[index]
@@ -76,6 +76,12 @@ def test_the_page_shows_what_went_wrong_and_needs_nothing_else(run: str, small_m
     assert (store["band"], store["products"], store["accuracy"]) == ("shop <b>", 40, 0.75)
     sizes = {row["band"]: row["products"] for row in slices if row["split"] == "test" and row["column"] == "price"}
     assert sizes == {"0 to 1": 1, "1 to 2": 1, "2 to 5": 3, "5 to 10": 5, "10 to 20": 10, "20 to 50": 20}
+    read = {row["band"]: row for row in slices if row["split"] == "test" and row["column"] == "images_unread"}
+    assert {band: row["products"] for band, row in read.items()} == {
+        "(unknown)": 1, "pictures too": 19, "texts alone": 20,
+    }  # fmt: skip
+    assert read["texts alone"]["accuracy"] == 0.5
+    assert "By what was read of the product" in said
     confusions = pq.read_table(folder / "confusions.parquet").to_pylist()
     assert sum(row["products"] for row in confusions if row["split"] == "test") == 10
 

@@ -162,6 +162,10 @@ def test_texts_are_compared_as_the_model_reads_them(tmp_path: Path) -> None:
     for number, (title, before) in enumerate([("red", "red"), ("red", "blue"), ("red", None), (None, None)]):
         shop.product(f"P{number}", title=title)
         shop.picture(f"P{number}", f"picture {number}", texts_id=known[before])
+        # Of what was answered by its texts alone nobody looks whether it is there.
+        spared = {"texts_id": known[before], "etag": None, "sha256": None}
+        shop.product(f"S{number}", title=title)
+        shop.picture(f"S{number}", f"spared {number}", **spared).unlink()
     for number, before in enumerate(("red", "blue")):
         shop.product(f"bare {number}", title="red")
         bare = {**keys(f"bare {number}", NO_PICTURE), "texts_id": known[before], "category_path": ["Men"]}
@@ -179,11 +183,12 @@ def test_texts_are_compared_as_the_model_reads_them(tmp_path: Path) -> None:
         found = {row["product_id"]: row["what"] for row in shop.compared.to_pylist()}
         assert found == {
             "P0": "predictions", "P1": CHANGED, "P2": CHANGED, "P3": "predictions", "bare 0": "predictions",
-            "bare 1": CHANGED, "nothing": AGAIN, "damaged": "predictions", "missing": AGAIN,
+            "bare 1": CHANGED, "nothing": AGAIN, "damaged": "predictions", "missing": AGAIN, "S0": "predictions",
+            "S1": CHANGED, "S2": CHANGED, "S3": "predictions",
         }  # fmt: skip
     shop.compare(same_program=False)
     found = {row["product_id"]: row["what"] for row in shop.compared.to_pylist()}
-    assert (found["P0"], found["damaged"]) == ("predictions", AGAIN)
+    assert (found["P0"], found["S0"], found["damaged"]) == ("predictions", "predictions", AGAIN)
     (row,) = (
         row for row in split_compared(shop.compared, ["title"])[TO_SCORE].to_pylist() if row["product_id"] == "P1"
     )
@@ -218,6 +223,7 @@ def test_all_that_decides_an_answer_has_to_be_the_same() -> None:
         "catalog": "a", "input_rows": 1, "model_id": "m", "taxonomy_id": "t", "search": "auto", "beam_width": 5,
         "top_k": 5, "precision": "auto", "engine": "torch", "min_side_px": 2, "answers": 1, "zoom_model_id": None,
         "zoom_threshold": None, "target_precision": None, "decision_threshold": None, "previous": None, "trust": None,
+        "cascade": 0.98, "cascade_threshold": 0.875,
     }  # fmt: skip
     previous = Previous("run", {"identity": identity})
     assert previous.difference(identity) is None

@@ -9,7 +9,7 @@ from atlas_ray.arrays import tagged
 from atlas_ray.errors import AuditError
 from atlas_ray.runtime.shuffle import FILTERED, IMAGE, OUTCOME, PRODUCT, QUARANTINED
 from atlas_ray.schemas import CATEGORIZED
-from atlas_ray.scoring.combine import JOINED, combine
+from atlas_ray.scoring.combine import CASCADED, JOINED, combine
 from atlas_ray.scoring.product_labels import merge_labels
 from atlas_ray.scoring.product_paths import merge_paths
 
@@ -144,6 +144,26 @@ def test_what_could_not_be_seen_has_no_say_beside_what_was() -> None:
         D, pytest.approx(0.8), 0, 2,
     )  # fmt: skip
     assert b["outside_probability"] == pytest.approx(0.4)  # one of the two, not their sum
+
+
+def test_pictures_that_were_not_read_are_counted_for_a_cascade_alone() -> None:
+    images = rows(IMAGE, [{"product_id": p, "image_id": i} for p, i in (("a", 1), ("a", 2), ("b", 3), ("c", 4))])
+    read = {"sha256": "0" * 64}
+    answers = [
+        prediction("a", 1, S, [0.9, 0.9, 0.9]) | {"image_uri": "1"},
+        prediction("a", 2, S, [0.9, 0.9, 0.9]) | {"image_uri": "2"},
+        prediction("b", 3, D, [0.8, 0.8]) | {"image_uri": "3", **read},
+        prediction("c", 4, D, [0.8, 0.8]) | {"image_uri": "4", "picture_error": "not_found: x"},
+        prediction("no-picture", 5, D, [0.8, 0.8]) | {"image_uri": ""},
+    ]
+    schema = pa.schema([CASCADED.field(name) for name in {name: 0 for row in answers for name in row}])
+    bare = rows(IMAGE, [{"product_id": "no-picture", "image_id": 5}])
+    outcomes = tagged(pa.Table.from_pylist(answers, schema=schema), OUTCOME, CASCADED)
+    tables = [*(tagged(table, 0, CASCADED).set_column(0, "kind", table["kind"]) for table in (PRODUCTS, images, bare))]
+    found = {row["product_id"]: row for row in merged(pa.concat_tables([*tables, outcomes])).to_pylist()}
+    assert {name: row["images_unread"] for name, row in found.items()} == {"a": 2, "b": 0, "c": 0, "no-picture": 0}
+    assert (found["a"]["images_scored"], found["a"]["category_path"]) == (2, S)
+    assert {row["images_unread"] for row in combined(PRODUCTS, IMAGES, PREDICTIONS, FAILED).values()} == {None}
 
 
 def test_nothing_scored() -> None:

@@ -31,6 +31,7 @@ class Front(WebServer):
     Attributes:
         refusals: The statuses with which the next requests are refused, one after the other.
         refusal: The status and the body with which every request is refused.
+        asked: The methods and paths of all requests.
     """
 
     def __init__(self, target: int, port: int = 0, handler: "type[_Handler] | None" = None) -> None:
@@ -38,6 +39,7 @@ class Front(WebServer):
         self.target = target
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.refusals: list[int] = []
+        self.asked: list[str] = []
         self.refusal: tuple[int, bytes] | None = None
         self.parts: dict[str, dict[int, bytes]] = {}
         self.lock = threading.Lock()
@@ -50,6 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one(self) -> None:
         body = self._body()
         with self.server.lock:
+            self.server.asked.append(f"{self.command} {self.path}")
             refusal = self.server.refusal
             if self.server.refusals:
                 refusal = self.server.refusals.pop(0), b"<Error><Code>ServerBusy</Code></Error>"

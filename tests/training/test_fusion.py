@@ -224,6 +224,40 @@ def test_answers_as_deep_as_a_precision_allows(
     assert sum(held) / len(held) == pytest.approx(chosen["precision"], abs=0.05)
 
 
+@pytest.mark.long
+def test_what_the_texts_alone_reach_is_what_a_cascade_answers(
+    described: str, fused: str, members: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, run = str(tmp_path / "model"), str(tmp_path / "run")
+    shutil.copytree(fused, model)
+    assert main(["calibrate", "--model", model, "--catalog", described, "--split", "train"]) == 0
+    assert "by the texts alone (score --cascade 0.98): " in capsys.readouterr().out
+    measured = load_artifact(model).metrics["calibration"]["texts_alone"]
+    texts = [row for row in rows(described, "products") if row["split"] == "train" and row["category_path"]]
+    assert measured["products"] == sum(bool((row["title"] or "").strip() or row["description"]) for row in texts)
+    curve = measured["decisions"]
+    # With this precision some products are sure enough, and some are not.
+    wanted = min(max(curve[len(curve) // 2]["precision"], 0.5), 0.9999)
+    command = ["score", "--catalog", described, "--model", model, "--output", run, "--cascade", str(wanted)]
+    assert main([*command, "--max-quarantine-fraction", "1"]) == 0
+    account = json.loads((tmp_path / "run" / "run.json").read_text())
+    chosen = next(one for one in curve if one["precision"] >= wanted)
+    assert account["identity"]["cascade_threshold"] == account["cascade"]["threshold"] == chosen["threshold"]
+    given = {name: [row[name] for row in texts] for name in ("title", "description")}
+    table, _ = PathPredictor(load_artifact(model), PredictorConfig())([None] * len(texts), given)
+    spared = {row["product_id"] for row in rows(run, "products") if row["images_unread"]}
+    pictured = {row["product_id"] for row in rows(described, "images")}
+    for row, probability in zip(texts, table["probability"].to_pylist(), strict=True):
+        if probability is None or abs(probability - chosen["threshold"]) > 1e-3:
+            is_sure = probability is not None and probability > chosen["threshold"]
+            assert (row["product_id"] in spared) == (is_sure and row["product_id"] in pictured)
+    assert account["counts"]["pictures_unread"] == len(spared) > 0
+    own = str(tmp_path / "own")
+    shutil.copytree(members["title"], own)
+    calibrate(own, described, split="train")
+    assert "texts_alone" not in load_artifact(own).metrics["calibration"]
+
+
 def test_what_is_held_out_is_another_product(described: str, members: dict[str, str], tmp_path: Path) -> None:
     catalog = tmp_path / "catalog"
     shutil.copytree(described, catalog)
