@@ -5,7 +5,7 @@
     taxonomy.json         the taxonomy it was trained on
     metrics.json          what its training measured
     words.json            the words that a model of texts knows
-    tokenizer.json        how a sentence encoder cuts texts into tokens
+    tokenizer.json        how a sentence encoder, or a model over one, cuts texts into tokens
     fitted-HASH.npy       which products it was fitted on, as hashes of their ids; an imported model does not know
     encoder-ENGINE.*      its picture encoder, compiled for an engine by `atlas-ray optimize`
     picture/ title/ description/    of a fused model or a head: the artifacts that it is made over
@@ -17,7 +17,7 @@ No pickle and no machine code is ever loaded from an artifact.
 """
 
 from atlas_ray.artifacts.artifact import Artifact, Network, ZoomArtifact
-from atlas_ray.artifacts.files import WORDS, load_words, save_words
+from atlas_ray.artifacts.files import TOKENS, WORDS, load_words, save_index
 from atlas_ray.artifacts.loading import (
     check_labels,
     check_member,
@@ -40,6 +40,7 @@ from atlas_ray.artifacts.saving import (
 from atlas_ray.artifacts.sentence_folders import read_sentence_encoder
 
 __all__ = [
+    "TOKENS",
     "WORDS",
     "Artifact",
     "Network",
@@ -57,8 +58,8 @@ __all__ = [
     "read_sentence_encoder",
     "save_artifact",
     "save_encoder",
+    "save_index",
     "save_joint_artifact",
-    "save_words",
     "save_zoom_artifact",
     "set_temperature",
     "set_thresholds",

@@ -26,7 +26,7 @@ class Network:
     words: WordIndex | None = None
     """Of a model of texts."""
     tokens: TokenIndex | None = None
-    """Of a sentence encoder."""
+    """Of a sentence encoder, or a model of texts over one."""
     members: "Mapping[str, Network]" = field(default_factory=dict)
     """Of a fused model the models that it fuses, of a head those whose vectors it reads, by modality."""
     compiled: Compiled = field(default_factory=dict)

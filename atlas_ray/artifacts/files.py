@@ -7,7 +7,7 @@ from typing import Any
 from atlas_ray.errors import ArtifactError, StorageError
 from atlas_ray.io import storage
 from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.modalities.tokens import TokenIndex
+from atlas_ray.modalities.tokens import TextIndex, TokenIndex
 from atlas_ray.models.sentences import SentenceConfig
 
 FORMAT = 1
@@ -54,15 +54,19 @@ def read_json(uri: str, name: str) -> dict[str, Any]:
     return document
 
 
-def save_words(uri: str, words: WordIndex) -> str:
-    """Write what a model of texts knows into its folder; return the file's SHA-256."""
-    data = json.dumps(words.words, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    storage.write_bytes(storage.join(uri, WORDS), data)
-    return hashlib.sha256(data).hexdigest()
+def save_index(uri: str, index: TextIndex) -> dict[str, str]:
+    """Write what a model of texts knows, words or a tokenizer, into its folder; return its entry in `model.json`."""
+    if isinstance(index, TokenIndex):
+        name, entry, data = TOKENS, "tokens_sha256", index.data
+    else:
+        name, entry = WORDS, "words_sha256"
+        data = json.dumps(index.words, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    storage.write_bytes(storage.join(uri, name), data)
+    return {entry: hashlib.sha256(data).hexdigest()}
 
 
 def load_words(uri: str, field_name: str, sha256: str | None = None) -> WordIndex:
-    """Read what `save_words` wrote.
+    """Read the words that `save_index` wrote.
 
     Raises:
         ArtifactError: if the file is missing, damaged, or not the one of that SHA-256.
@@ -77,14 +81,8 @@ def load_words(uri: str, field_name: str, sha256: str | None = None) -> WordInde
     return WordIndex(words, field_name)
 
 
-def save_tokens(uri: str, tokens: TokenIndex) -> str:
-    """Write the tokenizer of a sentence encoder into its folder; return the file's SHA-256."""
-    storage.write_bytes(storage.join(uri, TOKENS), tokens.data)
-    return hashlib.sha256(tokens.data).hexdigest()
-
-
 def load_tokens(uri: str, config: SentenceConfig, sha256: str) -> TokenIndex:
-    """Read what `save_tokens` wrote.
+    """Read the tokenizer that `save_index` wrote.
 
     Raises:
         ArtifactError: if the file is missing, damaged, or not the one of that SHA-256.

@@ -15,6 +15,7 @@ from atlas_ray.models.encoder import EncoderConfig, EncoderNetwork
 from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionConfig, build_fusion
 from atlas_ray.models.head import Head, HeadConfig
+from atlas_ray.models.sentence_classifier import SentenceClassifier, SentenceClassifierConfig
 from atlas_ray.models.sentences import SentenceConfig, SentenceEncoder
 from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
@@ -53,6 +54,15 @@ class Kind:
     """A function of a configuration and members that returns the side of the pictures; 0 if it reads none."""
 
 
+def _of_texts(config: type[Any], network: Callable[[Any], Any], **more: Any) -> Kind:
+    """Describe a kind that reads titles or descriptions."""
+    return Kind(config, network, modalities=lambda config: (config.field,), image_size_px=lambda *_: 0, **more)
+
+
+def _hidden_width(model: Any, _: Members) -> tuple[int, ...]:
+    return (model.config.hidden_dim,)
+
+
 def _picture_size(_: Any, members: Members) -> int:
     return members[PICTURE].image_size_px if PICTURE in members else 0
 
@@ -61,14 +71,8 @@ ZOOM_KIND = "zoom"
 KINDS: dict[str, Kind] = {
     "classifier": Kind(ClassifierConfig, Classifier),
     "encoder-decoder": Kind(EncoderDecoderConfig, EncoderDecoder, spells=True),
-    "text": Kind(
-        TextConfig,
-        TextNetwork,
-        has_words=True,
-        modalities=lambda config: (config.field,),
-        feature_widths=lambda model, _: (model.config.hidden_dim,),
-        image_size_px=lambda *_: 0,
-    ),
+    "text": _of_texts(TextConfig, TextNetwork, has_words=True, feature_widths=_hidden_width),
+    "sentence": _of_texts(SentenceClassifierConfig, SentenceClassifier, has_tokens=True, feature_widths=_hidden_width),
     "fusion": Kind(
         FusionConfig,
         build_fusion,
@@ -88,14 +92,12 @@ KINDS: dict[str, Kind] = {
         image_size_px=_picture_size,
     ),
     "encoder": Kind(EncoderConfig, EncoderNetwork, answers=False),
-    "sentence-encoder": Kind(
+    "sentence-encoder": _of_texts(
         SentenceConfig,
         SentenceEncoder,
         answers=False,
         has_tokens=True,
-        modalities=lambda config: (config.field,),
         feature_widths=lambda model, _: (model.width,),
-        image_size_px=lambda *_: 0,
     ),
     ZOOM_KIND: Kind(ZoomConfig, ZoomNetwork, answers=False),
 }
@@ -112,4 +114,13 @@ ENCODER_KINDS = tuple(name for name in VECTOR_KINDS if not KINDS[name].has_membe
 
 def kind_of(model: Any) -> str:
     """Return the name of a network's kind."""
-    return next(name for name, kind in KINDS.items() if type(model.config) is kind.config)
+    return _kind_of(model.config)
+
+
+def new_network(config: Any) -> Any:
+    """Build the network of a configuration of any kind, with random weights."""
+    return KINDS[_kind_of(config)].network(config)
+
+
+def _kind_of(config: Any) -> str:
+    return next(name for name, kind in KINDS.items() if type(config) is kind.config)

@@ -90,7 +90,8 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
     taxonomy = Taxonomy.from_json(read(uri, "taxonomy.json"), source=storage.join(uri, "taxonomy.json"))
     if taxonomy.id != taxonomy_id:
         raise ArtifactError(f"{uri}: taxonomy.json is {taxonomy.id}, the model was trained on {taxonomy_id}")
-    words, members, labels = None, dict[str, Network](), _labels(uri, document, taxonomy)
+    words, tokens, members = None, None, dict[str, Network]()
+    labels = _labels(uri, document, taxonomy)
     outputs = len(labels or taxonomy.leaves)
     checks: dict[str, Any] = {"vocabulary_size": len(vocabulary), "classes": outputs, "outputs": outputs}
     kind = KINDS[document["kind"]]
@@ -99,6 +100,8 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
     if kind.has_words:
         words = load_words(uri, config.field, document.get("words_sha256", ""))
         checks["words"] = len(words)
+    if kind.has_tokens:
+        tokens = load_tokens(uri, config, document.get("tokens_sha256", ""))
     if kind.has_members:
         members = _members(uri, config, document, MEMBER_KINDS if kind.fuses else ENCODER_KINDS)
         if kind.fuses:
@@ -115,6 +118,7 @@ def load_artifact(uri: str, kinds: Sequence[str] = PATH_KINDS, target: str | Non
         taxonomy=taxonomy,
         metrics=read_json(uri, "metrics.json"),
         words=words,
+        tokens=tokens,
         members=members,
         compiled=find_compiled(uri, document),
         labels=labels,

@@ -14,8 +14,7 @@ from atlas_ray.artifacts.files import (
     WORDS,
     content_id,
     read_json,
-    save_tokens,
-    save_words,
+    save_index,
     write_json,
 )
 from atlas_ray.artifacts.fitted import file_of, save_fitted
@@ -24,8 +23,7 @@ from atlas_ray.errors import ArtifactError
 from atlas_ray.formats.fitted import Fitted
 from atlas_ray.io import storage
 from atlas_ray.metrics.calibration import BOUNDS
-from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.modalities.tokens import TokenIndex
+from atlas_ray.modalities.tokens import TextIndex, TokenIndex
 from atlas_ray.models.encoder import EncoderNetwork
 from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.models.head import Head
@@ -49,7 +47,7 @@ def save_artifact(
     vocabulary: Vocabulary,
     taxonomy: Taxonomy,
     metrics: dict[str, Any],
-    words: WordIndex | None = None,
+    words: TextIndex | None = None,
     labels: LabelSpace | None = None,
     fitted: Fitted | None = None,
 ) -> str:
@@ -62,7 +60,7 @@ def save_artifact(
     names = {"vocabulary": list(vocabulary.tokens), "taxonomy_id": taxonomy.id, **_labels_entry(labels)}
     names |= save_fitted(uri, fitted)
     if words is not None:
-        names["words_sha256"] = save_words(uri, words)
+        names |= save_index(uri, words)
     return _save(uri, model, names, metrics)
 
 
@@ -132,7 +130,7 @@ def save_encoder(uri: str, network: Network) -> str:
         ValueError: if inference has changed the network since it was loaded: its vectors would be told from those of
             the encoder that it is a copy of.
     """
-    names = {"tokens_sha256": save_tokens(uri, network.tokens)} if network.tokens else {}
+    names = save_index(uri, network.tokens) if network.tokens else {}
     model_id = _save(uri, network.model, names, {})
     if model_id != network.id:
         raise ValueError(f"{uri}: the encoder has become {model_id}; it was loaded as {network.id}")

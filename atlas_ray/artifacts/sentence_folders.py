@@ -27,11 +27,10 @@ from atlas_ray.artifacts.files import token_index
 from atlas_ray.artifacts.saving import new_encoder
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.io import storage
+from atlas_ray.models.backbones import PACKAGE
 from atlas_ray.models.sentences import FAMILIES, MAX_TOKENS, SentenceConfig, SentenceEncoder
 from atlas_ray.models.weights import FILES, check_finite, parse_state_dict
 
-PACKAGE = "package:"
-"""Begin of the names of encoders that a Python package brings."""
 PACKAGES = {"minilm": ("all_minilm_l6_v2", "minilm")}
 """Encoders that a package brings: name -> the package, which holds the folder as `model.zip`, and its extra."""
 READ_MODULES = ("Transformer", "Pooling", "Normalize")

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from atlas_ray.artifacts import Network, copy_artifact, load_network, new_encoder, read_sentence_encoder, save_encoder
 from atlas_ray.errors import ConfigError
 from atlas_ray.io import storage
-from atlas_ray.models.backbones import BACKBONES
+from atlas_ray.models.backbones import BACKBONES, PACKAGE
 from atlas_ray.models.encoder import EncoderConfig, EncoderNetwork
 from atlas_ray.models.weights import load_backbone_weights
-
-PACKAGE = "package:"
-"""Begin of the names of encoders that a package brings."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import ray.data
 
 from atlas_ray.artifacts import Network
 from atlas_ray.embedding.combine import combine
-from atlas_ray.embedding.encoders import PACKAGE, EncoderSource
+from atlas_ray.embedding.encoders import EncoderSource
 from atlas_ray.embedding.index import INDEX
 from atlas_ray.embedding.indexing import EXACT_ROWS, build_index
 from atlas_ray.embedding.settings import EmbedConfig
@@ -19,6 +19,7 @@ from atlas_ray.errors import AuditError, CatalogError
 from atlas_ray.formats.tables import current, open_table
 from atlas_ray.io import storage
 from atlas_ray.modalities import PICTURE
+from atlas_ray.models.backbones import PACKAGE
 from atlas_ray.runs.embedded import EMBEDDINGS, ENCODER, JOB
 from atlas_ray.runs.run_record import RunReport, picture_errors
 from atlas_ray.runtime.job import Job

@@ -1,5 +1,6 @@
 """Tokens of texts: the pieces of words that a sentence encoder reads, by the `tokenizer.json` of its folder."""
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from atlas_ray.arrays import Array
 from atlas_ray.errors import ArtifactError
-from atlas_ray.modalities.texts import plain_text
+from atlas_ray.modalities.texts import WordIndex, plain_text
 
 CHARACTERS_A_TOKEN = 20
 """So many characters of a text are looked at for each token that is read; hardly any language needs more."""
@@ -67,5 +68,10 @@ class TokenIndex:
         return table
 
 
+@functools.lru_cache(4)  # a process that takes many tasks gets the same file with each, of megabytes
 def _read(data: bytes, length: int, prefix: str, lower: bool) -> TokenIndex:
     return TokenIndex(data, length=length, prefix=prefix, lower=lower)
+
+
+TextIndex = WordIndex | TokenIndex
+"""What numbers the words, or the tokens, of a text for a model."""

@@ -5,10 +5,11 @@ The networks are those of the library transformers, built from a configuration; 
 Dimensions: batch; length (tokens of a text); width (of a vector).
 """
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +118,16 @@ class SentenceConfig(Settings):
         return FAMILIES[self.settings["model_type"]]
 
     @property
+    def vector_width(self) -> int:
+        """The width of a token's and of a text's vector.
+
+        Raises:
+            ConfigError: as `SentenceEncoder`.
+        """
+        with _building():
+            return int(_shape(self).hidden_size)
+
+    @property
     def network_settings(self) -> dict[str, Any]:
         """The settings that the network is built from."""
         found = self.settings.get(self.family.tower, {}) if self.family.tower else self.settings
@@ -138,17 +149,12 @@ class SentenceEncoder(nn.Module):
         """
         super().__init__()
         self.config = config
-        try:
+        with _building():
             with torch.device("meta"):
                 count = sum(weights.numel() for weights in _transformer(config).parameters())
             if count > MAX_WEIGHTS:
                 raise ConfigError(f"the transformer has {count:,} weights; expected at most {MAX_WEIGHTS:,}")
             self.transformer = _transformer(config)
-        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"no transformer can be built from its configuration: {reason[:200]}") from None
         self.padding = int(self.transformer.config.pad_token_id or 0)
 
     @property
@@ -158,13 +164,22 @@ class SentenceEncoder(nn.Module):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Turn tokens, (batch, length) int with -1 past a text's end, into (batch, width)."""
+        return POOLINGS[self.config.pooling](*self._read(tokens))
+
+    def token_vectors(self, tokens: Tensor) -> Tensor:
+        """Turn tokens, as `features`, into the vector of each, (batch, length, width), 0 past a text's end."""
+        found, present = self._read(tokens)
+        vectors: Tensor = found.last_hidden_state * present[:, :, None]
+        return nn.functional.pad(vectors, (0, 0, 0, tokens.shape[1] - vectors.shape[1]))
+
+    def _read(self, tokens: Tensor) -> tuple[Any, Tensor]:
+        """Return the transformer's output, and which tokens it has read, (batch, tokens) bool."""
         present = tokens >= 0
         if self.config.family.padded:
-            return POOLINGS[self.config.pooling](self.transformer(self._padded(tokens)), present)
+            return self.transformer(self._padded(tokens)), present
         used = max(1, int(present.sum(1).max()))  # skips columns that are padding in every text
         present = present[:, :used]
-        found = self.transformer(self._padded(tokens[:, :used]), attention_mask=present.long())
-        return POOLINGS[self.config.pooling](found, present)
+        return self.transformer(self._padded(tokens[:, :used]), attention_mask=present.long()), present
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Turn tokens into vectors, as `features`."""
@@ -174,16 +189,34 @@ class SentenceEncoder(nn.Module):
         return tokens.masked_fill(tokens < 0, self.padding).long()
 
 
+@contextlib.contextmanager
+def _building() -> Iterator[None]:
+    """Turn what transformers raises for a configuration into a `ConfigError`."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"no transformer can be built from its configuration: {reason[:200]}") from None
+
+
 def _transformer(config: SentenceConfig) -> Any:
-    """Build a network of transformers, which asks no hub for anything."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
+    """Build a network of transformers."""
+    shape, family = _shape(config), config.family
     import transformers
 
-    family = config.family
-    shape = transformers.AutoConfig.for_model(
-        family.model_type or config.settings["model_type"], **config.network_settings
-    )
     if family.network:
         network: Any = getattr(transformers, family.network)._from_config(shape)
         return network
     return transformers.AutoModel.from_config(shape, trust_remote_code=False, **family.options)
+
+
+def _shape(config: SentenceConfig) -> Any:
+    """Build a configuration of transformers, which asks no hub for anything."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
+    import transformers
+
+    return transformers.AutoConfig.for_model(
+        config.family.model_type or config.settings["model_type"], **config.network_settings
+    )

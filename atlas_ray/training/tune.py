@@ -25,7 +25,7 @@ from atlas_ray.settings import Domain, Range, pin_settings
 from atlas_ray.taxonomy import read_taxonomy
 from atlas_ray.training.data import labelled_pictures, labelled_texts
 from atlas_ray.training.run import settings_of
-from atlas_ray.training.settings import FusionTraining, ImageLabelsTraining, TextTraining, Training, TuneConfig
+from atlas_ray.training.settings import FusionTraining, ImageLabelsTraining, Training, TuneConfig
 from atlas_ray.training.trial import Trial, trial_folder, trial_record
 
 SPACE = {
@@ -133,8 +133,8 @@ def _check(training: Training) -> None:
             raise ConfigError(f"policy is {training.policy!r}, which has nothing to search; expected {searched}")
         return
     taxonomy = read_taxonomy(training.taxonomy or storage.join(training.catalog, "taxonomy.json"))
-    if isinstance(training, TextTraining):
-        what, labelled = "products", labelled_texts(training.catalog, "val", taxonomy, training.field)
+    if texts := training.of_texts:
+        what, labelled = "products", labelled_texts(training.catalog, "val", taxonomy, texts.field)
     else:
         what, labelled = "pictures", labelled_pictures(training.catalog, "val", taxonomy)
     if not labelled.count:

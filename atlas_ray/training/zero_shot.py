@@ -17,12 +17,12 @@ import torch
 
 from atlas_ray.arrays import Array
 from atlas_ray.artifacts import Artifact, Network, read_sentence_encoder, save_joint_artifact
-from atlas_ray.artifacts.sentence_folders import PACKAGE
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.formats.fitted import TRAINED, Fitted, product_keys
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.modalities.texts import FIELDS
+from atlas_ray.models.backbones import PACKAGE
 from atlas_ray.models.head import Head, HeadConfig
 from atlas_ray.prediction.vectors import Embedder
 from atlas_ray.settings import Settings, pin_settings, read_settings, setting

@@ -7,9 +7,9 @@ import atlas_ray
 from atlas_ray.artifacts.kinds import ENCODER_KINDS, KINDS, MEMBER_KINDS, PATH_KINDS, VECTOR_KINDS
 from atlas_ray.models.zoom import ZoomNetwork
 from atlas_ray.prediction.networks import ENCODERS, INFERENCES, SINGLES
-from atlas_ray.training.networks import NETWORKS
+from atlas_ray.training.networks import NETWORKS, SENTENCE_SHAPES
 from atlas_ray.training.objectives import LABEL_OBJECTIVES, OBJECTIVES
-from atlas_ray.training.settings import TRAININGS
+from atlas_ray.training.settings import TRAININGS, ReadingTraining
 
 PACKAGE = Path(atlas_ray.__file__).parent
 MAX_CHECKS = 8
@@ -47,7 +47,9 @@ def test_every_kind_has_its_inference_and_its_training() -> None:
     assert INFERENCES.keys() == set(PATH_KINDS)
     assert SINGLES.keys() == set(MEMBER_KINDS)
     assert ENCODERS.keys() == set(VECTOR_KINDS) > set(ENCODER_KINDS)
-    assert TRAININGS.keys() == {*PATH_KINDS, "image-labels"}  # its network is a classifier
+    # The network of image labels is a classifier, and `train text` makes one over a sentence encoder, too.
+    assert TRAININGS.keys() == {*PATH_KINDS, "image-labels"} - {"sentence"}
+    assert SENTENCE_SHAPES.keys() == {name for name, kind in TRAININGS.items() if issubclass(kind, ReadingTraining)}
     assert NETWORKS.keys() == {name for name in TRAININGS if name not in KINDS or not KINDS[name].has_members}
     assert OBJECTIVES.keys() | LABEL_OBJECTIVES.keys() == TRAININGS.keys()
     assert KINDS["zoom"].network is ZoomNetwork

@@ -105,6 +105,10 @@ BACKBONES: dict[str, BackboneSpec] = _Backbones({
 })  # fmt: skip
 
 
+PACKAGE = "package:"
+"""Begin of the names of encoders that a Python package brings."""
+
+
 def package_files(package: str) -> list[str]:
     """Return the files of weights of a Python package, [] if it is not installed; none of its code runs."""
     found = importlib.util.find_spec(package) if package else None
