@@ -18,6 +18,12 @@ from atlas_ray.models.head import Head, HeadConfig
 from atlas_ray.models.sentence_classifier import SentenceClassifier, SentenceClassifierConfig
 from atlas_ray.models.sentences import SentenceConfig, SentenceEncoder
 from atlas_ray.models.text import TextConfig, TextNetwork
+from atlas_ray.models.text_encoder_decoder import (
+    SentenceDecoderConfig,
+    SentenceEncoderDecoder,
+    TextDecoderConfig,
+    TextEncoderDecoder,
+)
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 
 Members = Mapping[str, Any]
@@ -63,6 +69,10 @@ def _hidden_width(model: Any, _: Members) -> tuple[int, ...]:
     return (model.config.hidden_dim,)
 
 
+def _encoder_width(model: Any, _: Members) -> tuple[int, ...]:
+    return (model.config.encoder_dim,)
+
+
 def _picture_size(_: Any, members: Members) -> int:
     return members[PICTURE].image_size_px if PICTURE in members else 0
 
@@ -73,6 +83,12 @@ KINDS: dict[str, Kind] = {
     "encoder-decoder": Kind(EncoderDecoderConfig, EncoderDecoder, spells=True),
     "text": _of_texts(TextConfig, TextNetwork, has_words=True, feature_widths=_hidden_width),
     "sentence": _of_texts(SentenceClassifierConfig, SentenceClassifier, has_tokens=True, feature_widths=_hidden_width),
+    "text-encoder-decoder": _of_texts(
+        TextDecoderConfig, TextEncoderDecoder, spells=True, has_words=True, feature_widths=_encoder_width
+    ),
+    "sentence-encoder-decoder": _of_texts(
+        SentenceDecoderConfig, SentenceEncoderDecoder, spells=True, has_tokens=True, feature_widths=_encoder_width
+    ),
     "fusion": Kind(
         FusionConfig,
         build_fusion,

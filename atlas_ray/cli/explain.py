@@ -1,4 +1,4 @@
-"""`explain`: where a model looked at a picture, level by level."""
+"""`explain`: where a model looked at a picture or a text, level by level."""
 
 import argparse
 
@@ -7,13 +7,17 @@ from atlas_ray.settings import add_flags
 
 OF_MANY_PICTURES = ("batch_size", "engine", "threads", "decode_threads")
 """Settings of a predictor that make no difference for one picture."""
+WORDS = 3
+"""The words that are printed for a level."""
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `explain`."""
     from atlas_ray.prediction.settings import PredictorConfig
 
-    parser.add_argument("picture", help="picture to explain: a local file, or s3://bucket/key")
+    parser.add_argument(
+        "picture", nargs="?", help="picture to explain: a local file, or s3://bucket/key; none for a model of texts"
+    )
     parser.add_argument("--model", required=True, help="folder of an encoder-decoder, or of a fused model with one")
     parser.add_argument("--output", default="explained.png", help="file for the drawing, a PNG (default: %(default)s)")
     parser.add_argument("--within", help="answer at and below this path alone: 'Women > Ethnic Wear'")
@@ -23,25 +27,27 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw where a model looked at each level of a picture's path."""
+    """Draw where a model looked at each level of a picture's path, or print it of a text's."""
     from atlas_ray.io import storage
     from atlas_ray.prediction.settings import PredictorConfig
-    from atlas_ray.reports.explainer import explain_picture
+    from atlas_ray.reports.explainer import explain_picture, explain_text
     from atlas_ray.taxonomy import format_path, parse_path
 
     within = parse_path(options.within) if options.within else ()
     texts = {"title": [options.title], "description": [options.description]}
-    answer, drawing = explain_picture(
-        storage.absolute(options.picture),
-        options.model,
-        within=within,
-        texts=texts,
-        config=settings_of(options, PredictorConfig),
-    )
-    storage.write_bytes(storage.absolute(options.output), drawing)
-    for name, probability in zip(answer["category_path"], answer["level_probabilities"], strict=True):
-        print(f"{probability:.4f}  {name}")
+    config = settings_of(options, PredictorConfig)
+    if options.picture is None:
+        answer, words = explain_text(options.model, texts, within=within, config=config)
+        looked = [": " + ", ".join(f"{word} {share:.2f}" for word, share in level[:WORDS]) for level in words]
+    else:
+        picture = storage.absolute(options.picture)
+        answer, drawing = explain_picture(picture, options.model, within=within, texts=texts, config=config)
+        storage.write_bytes(storage.absolute(options.output), drawing)
+        looked = [""] * len(answer["category_path"])
+    for name, probability, at in zip(answer["category_path"], answer["level_probabilities"], looked, strict=True):
+        print(f"{probability:.4f}  {name}{at}")
     for other in answer["alternatives"]:
         print(f"{other['probability']:.4f}  or {format_path(other['category_path'])}")
-    print(f"where it looked: {options.output}")
+    if options.picture is not None:
+        print(f"where it looked: {options.output}")
     return EXIT_OK

@@ -61,6 +61,12 @@ COMMANDS: dict[str, dict[str, Command]] = {
             "train", "train the model that spells category paths", "encoder-decoder", resumes=True
         ),
         "train text": Command("train", "train the model that reads titles, or descriptions", "text", resumes=True),
+        "train text-encoder-decoder": Command(
+            "train",
+            "train the model that spells category paths from titles, or descriptions",
+            "text-encoder-decoder",
+            resumes=True,
+        ),
         "train image-labels": Command(
             "train", "train the model that names the labels of a picture", "image-labels", resumes=True
         ),
@@ -84,6 +90,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
             "tune", "search settings of the model that spells category paths", "encoder-decoder", resumes=True
         ),
         "tune text": Command("tune", "search settings of a model of titles or descriptions", "text", resumes=True),
+        "tune text-encoder-decoder": Command(
+            "tune", "search settings of the model that spells paths from texts", "text-encoder-decoder", resumes=True
+        ),
         "tune image-labels": Command(
             "tune", "search settings of the model that names the labels of a picture", "image-labels", resumes=True
         ),
@@ -103,7 +112,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         ),
         "evaluate": Command("evaluate", "compare scored products with their labels"),
         "evaluate-labels": Command("evaluate_labels", "compare what models of labels name with what products have"),
-        "explain": Command("explain", "draw where a model looked at a picture, level by level"),
+        "explain": Command("explain", "show where a model looked at a picture or a text, level by level"),
         "review": Command("review", "list the products most worth a person's look"),
         "relabel": Command("relabel", "take a person's corrections over as labels"),
         "compare": Command("compare", "tell what moved between two scoring runs"),

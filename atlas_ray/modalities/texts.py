@@ -171,6 +171,10 @@ class WordIndex:
         """Return how many numbers there are, those of no word and of the unknown ones included."""
         return len(self.words) + FIRST
 
+    def pieces(self, text: str | None) -> list[str]:
+        """Return what `encode` numbers of a text: its words."""
+        return words_of(text, self.field)
+
     def encode(self, texts: Sequence[str | None]) -> "np.ndarray[Any, np.dtype[np.int32]]":
         """Return (texts, length) int32: the number of each word, `PAD` past a text's end."""
         numbers = self._numbers

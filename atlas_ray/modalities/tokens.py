@@ -59,13 +59,22 @@ class TokenIndex:
 
     def encode(self, texts: Sequence[str | None]) -> Array:
         """Return (texts, length) int32: the number of each token, `NO_TOKEN` past a text's end."""
-        most = CHARACTERS_A_TOKEN * self.length
-        plain = [self.prefix + plain_text(text)[:most] for text in texts]
-        rows = self._tokenizer.encode_batch([text.lower() for text in plain] if self.lower else plain)
+        rows = self._cut(texts)
         table = np.full((len(texts), self.length), NO_TOKEN, np.int32)
         for row, found in enumerate(rows):
             table[row, : len(found.ids)] = found.ids
         return table
+
+    def pieces(self, text: str | None) -> list[str]:
+        """Return what `encode` numbers of a text: its tokens."""
+        (found,) = self._cut([text])
+        return list(found.tokens)
+
+    def _cut(self, texts: Sequence[str | None]) -> list[Any]:
+        most = CHARACTERS_A_TOKEN * self.length
+        plain = [self.prefix + plain_text(text)[:most] for text in texts]
+        rows: list[Any] = self._tokenizer.encode_batch([text.lower() for text in plain] if self.lower else plain)
+        return rows
 
 
 @functools.lru_cache(4)  # a process that takes many tasks gets the same file with each, of megabytes

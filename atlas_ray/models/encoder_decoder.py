@@ -15,18 +15,25 @@ from torch import Tensor, nn
 
 from atlas_ray.models.backbones.backbone import Backbone
 from atlas_ray.models.decoders import DECODERS
-from atlas_ray.models.decoders.decoder import Decoder, EncoderDecoderConfig, State
+from atlas_ray.models.decoders.decoder import Decoder, DecoderConfig, State
 from atlas_ray.taxonomy.vocabulary import START
 
 
 class EncoderDecoder(nn.Module):
     """The encoder and the decoder together."""
 
-    def __init__(self, config: EncoderDecoderConfig) -> None:
+    config: Any
+    encoder: Any
+
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Backbone(config.backbone)
+        self.encoder = self.new_encoder()
         self.decoder: Decoder = pkgutil.resolve_name(DECODERS[config.decoder].network)(config)
+
+    def new_encoder(self) -> nn.Module:
+        """Build the encoder of `config`; a subclass reads something else than pictures."""
+        return Backbone(self.config.backbone)
 
     def encode(self, pictures: Tensor) -> Any:
         """Encode (batch, 3, size, size) pictures, RGB 0 to 255, into what the decoder reads."""

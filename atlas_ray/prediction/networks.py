@@ -31,6 +31,7 @@ from atlas_ray.models.head import Head
 from atlas_ray.models.sentence_classifier import SentenceClassifier
 from atlas_ray.models.sentences import SentenceEncoder
 from atlas_ray.models.text import TextNetwork
+from atlas_ray.models.text_encoder_decoder import TextEncoderDecoder
 from atlas_ray.prediction.engines import PLAIN, run_encoder
 from atlas_ray.taxonomy.vocabulary import PAD
 
@@ -85,10 +86,12 @@ class TextEncoder(Encoder):
         self.modalities, self.features = network.modalities, sum(network.feature_widths)
         self._device = device
         self._words = known
-        self._model: TextNetwork | SentenceClassifier | SentenceEncoder = network.model.to(device, dtype)
+        self._model: TextNetwork | SentenceClassifier | TextEncoderDecoder | SentenceEncoder = network.model.to(
+            device, dtype
+        )
 
     def encode(self, products: Products) -> Tensor:
-        """Return the features of the texts, (batch, features)."""
+        """Return the features of the texts, (batch, features), or for a decoder (batch, features, 1, length)."""
         texts = products.text(self.modalities[0])
         number = {text: place for place, text in enumerate(dict.fromkeys(texts))}  # a product's pictures repeat it
         found = self._model.features(torch.from_numpy(self._words.encode(list(number))).to(self._device))
@@ -133,10 +136,15 @@ def side_by_side(encoders: Iterable[Encoder], products: Products, present: Tenso
 class Inference(Encoder):
     """A network that predicts the category paths or labels of products, from what its encoder makes of them."""
 
-    attends: bool = False
-    """Whether it can tell where in the picture it looked."""
-    proposes: bool = False
-    """Whether it can spell paths that are not in the taxonomy."""
+    @property
+    def attends(self) -> str:
+        """The modality of which it can tell where it looked, picture, title or description; "" if of none."""
+        return ""
+
+    @property
+    def proposes(self) -> bool:
+        """Whether it can spell paths of a picture that are not in the taxonomy."""
+        return False
 
     @abstractmethod
     def search(self, encoded: Tensor, scope: Scope, *, width: int, top_k: int) -> Posterior:
@@ -194,9 +202,17 @@ class ClassifierInference(Single):
 class EncoderDecoderInference(Single):
     """An encoder-decoder, which spells paths."""
 
-    attends = True
-    proposes = True
     model: EncoderDecoder
+
+    @property
+    def attends(self) -> str:
+        """The modality that its decoder looks at."""
+        return self.modalities[0]
+
+    @property
+    def proposes(self) -> bool:
+        """Whether it can spell paths of a picture that are not in the taxonomy."""
+        return self.attends == PICTURE
 
     def _step(self, encoded: Tensor) -> DecoderStep:
         return DecoderStep(self.model, self.model.decoder.grid(encoded))
@@ -303,11 +319,15 @@ class FusedInference(Inference):
             if artifact.labels is None
         }
         picture = self._members.get(PICTURE)
-        self.attends = bool(picture and picture.attends)
         if picture:  # it may number the names in another order than the fused model does
             number = {token: place for place, token in enumerate(fused[PICTURE].vocabulary.tokens)}
             picture_tokens = [number.get(token, PAD) for token in artifact.vocabulary.tokens]
             self._picture_token = torch.tensor(picture_tokens, device=device)
+
+    @property
+    def attends(self) -> str:
+        """The picture, if its model's decoder looks at it."""
+        return self._members[PICTURE].attends if PICTURE in self._members else ""
 
     def policy_inputs(self, products: Products) -> tuple[Tensor, Tensor, Tensor | None]:
         """Run the members; return the scores, present and features that `FusionNetwork` takes."""
@@ -380,6 +400,8 @@ ENCODERS: dict[str, Callable[[Network, torch.device, torch.dtype, str], Encoder]
     "encoder-decoder": PictureEncoder,
     "text": TextEncoder,
     "sentence": TextEncoder,
+    "text-encoder-decoder": TextEncoder,
+    "sentence-encoder-decoder": TextEncoder,
     "fusion": JoinedEncoder,
     "head": JoinedEncoder,
 }
@@ -389,6 +411,8 @@ SINGLES: dict[str, Callable[[Artifact, torch.device, torch.dtype, str], Single]]
     "encoder-decoder": EncoderDecoderInference,
     "text": TextInference,
     "sentence": TextInference,
+    "text-encoder-decoder": EncoderDecoderInference,
+    "sentence-encoder-decoder": EncoderDecoderInference,
     "head": HeadInference,
 }
 """The kinds of models that another may fuse."""

@@ -11,6 +11,7 @@ from atlas_ray.artifacts import Artifact
 from atlas_ray.decoding.posterior import Posterior
 from atlas_ray.decoding.scope import Scope
 from atlas_ray.errors import ConfigError
+from atlas_ray.modalities import PICTURE
 from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.columns import COLUMNS, answer_table
 from atlas_ray.prediction.predictor import Predictor
@@ -57,7 +58,7 @@ class PathPredictor(Predictor):
         taxonomy = taxonomy or artifact.taxonomy
         self.scope = self._scope_of(taxonomy.within(within) if within else taxonomy)
         self.taxonomy, self.search = self.scope.taxonomy, self.scope.search
-        self.explains = self._encoder.attends
+        self.explains = self._encoder.attends == PICTURE
         self._narrowed: dict[CategoryPath, Scope] = {}
 
     @property
@@ -126,17 +127,17 @@ class PathPredictor(Predictor):
         """Predict for decoded products, and return where the decoder looked while it spelled each path.
 
         Args:
-            products: Products with a picture.
+            products: Products with a picture, or for an encoder-decoder of texts with a text.
             scope: The part of the taxonomy to answer in; None for all of it.
 
         Returns:
             A table of `COLUMNS`, and maps (count, depth, rows, columns) in float32: that of each level sums to 1, and
-            those past a path's end are 0.
+            those past a path's end are 0. Those of a text have one row, and a column for each word or token.
 
         Raises:
-            ConfigError: if no encoder-decoder reads the picture, so that there is no attention.
+            ConfigError: if the model has no attention.
         """
-        if not self.explains:
+        if not self._encoder.attends:
             raise ConfigError(f"model {self.model_id} is no encoder-decoder, whose attention maps say where it looked")
         scope = scope or self.scope
         leaf_tokens = torch.from_numpy(scope.tree.trie.leaf_tokens).to(self.device)
@@ -163,7 +164,9 @@ class PathPredictor(Predictor):
             ConfigError: if the model does not spell paths.
         """
         if not self.proposes:
-            raise ConfigError(f"model {self.model_id} is no encoder-decoder, which alone spells paths of its own")
+            raise ConfigError(
+                f"model {self.model_id} is no encoder-decoder of pictures, which alone spells paths of its own"
+            )
         names = self._vocabulary.tokens
         proposals: list[tuple[CategoryPath, float]] = []
         for batch in products.split(self.config.batch_size):

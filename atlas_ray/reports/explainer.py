@@ -11,7 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from atlas_ray.artifacts import Artifact, load_artifact
-from atlas_ray.errors import NOT_A_NUMBER, CatalogError, FetchError, NotFiniteError, StorageError, TaxonomyError
+from atlas_ray.errors import (
+    NOT_A_NUMBER,
+    CatalogError,
+    ConfigError,
+    FetchError,
+    NotFiniteError,
+    StorageError,
+    TaxonomyError,
+)
 from atlas_ray.modalities import Texts, texts_of
 from atlas_ray.modalities.products import Products
 from atlas_ray.modalities.texts import MAX_RAW_CHARACTERS
@@ -67,6 +75,44 @@ def explain_picture(
     drawn = io.BytesIO()
     strip(pixels[0].numpy(), maps[0].numpy(), _levels(row)).save(drawn, "PNG")
     return row, drawn.getvalue()
+
+
+def explain_text(
+    model: str, texts: Texts, *, within: CategoryPath = (), config: PredictorConfig | None = None
+) -> tuple[dict[str, Any], list[list[tuple[str, float]]]]:
+    """Categorize one text, and tell which words the model looked at for each level.
+
+    Args:
+        model: The artifact of an encoder-decoder of titles or descriptions.
+        texts: The text, by its field.
+        within: Answer at and below this node alone.
+        config: How the model is run and its answer searched.
+
+    Returns:
+        A row of the columns `prediction.columns.COLUMNS`, and for each level of its path the words or tokens of the
+        text, each with its share of the attention, the largest first.
+
+    Raises:
+        ConfigError: if the model looks at a picture, has no attention, or is given no text.
+        NotFiniteError: if the model's answer is no number.
+        ArtifactError, TaxonomyError: if the model cannot be, or has no node `within`.
+    """
+    artifact = load_artifact(model)
+    index = artifact.words or artifact.tokens
+    if index is None or not artifact.spells:
+        raise ConfigError(f"{model}: a {artifact.kind}, which is asked about a picture; name one before --model")
+    predictor = PathPredictor(artifact, replace(config or PredictorConfig(), batch_size=1), within=within)
+    products = Products(torch.zeros(1, 0), texts)
+    (field,) = artifact.texts
+    if not predictor.answerable(products):
+        raise ConfigError(f"{model}: reads the {field}; give one with --{field}")
+    table, maps = predictor.explain(products)
+    (row,) = table.to_pylist()
+    if row["category_path"] is None:
+        raise NotFiniteError(f"{model}: {NOT_A_NUMBER}")
+    pieces = index.pieces(products.text(field)[0])
+    shares = maps[0, : len(row["category_path"]), 0, : len(pieces)].tolist()
+    return row, [sorted(zip(pieces, level, strict=True), key=lambda one: -one[1]) for level in shares]
 
 
 def _levels(row: Mapping[str, Any]) -> list[tuple[str, float]]:

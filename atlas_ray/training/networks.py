@@ -14,6 +14,7 @@ from atlas_ray.models.encoder_decoder import EncoderDecoder
 from atlas_ray.models.path_model import PathModel
 from atlas_ray.models.sentence_classifier import SentenceClassifierConfig
 from atlas_ray.models.text import TextConfig, TextNetwork
+from atlas_ray.models.text_encoder_decoder import SentenceDecoderConfig, TextDecoderConfig, TextEncoderDecoder
 from atlas_ray.models.weights import load_backbone_weights, load_word_vectors
 from atlas_ray.settings import Settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
@@ -22,6 +23,7 @@ from atlas_ray.training.settings import (
     EncoderDecoderTraining,
     EncoderTraining,
     ImageLabelsTraining,
+    TextEncoderDecoderTraining,
     TextTraining,
     TrainConfig,
 )
@@ -98,17 +100,36 @@ def _classifier(config: ClassifierTraining | ImageLabelsTraining, outputs: int, 
     return Classifier(_shape(ClassifierConfig, config, classes=outputs))
 
 
+def _spelling(
+    kind: type[Shape], config: EncoderDecoderTraining | TextEncoderDecoderTraining, taxonomy: Taxonomy, **others: Any
+) -> Shape:
+    """Make the configuration of a network that spells paths."""
+    widths = dict.fromkeys(("attention_dim", "decoder_dim"), config.hidden_dim)
+    return _shape(kind, config, vocabulary_size=len(Vocabulary.of(taxonomy)), **widths, **others)
+
+
 def _encoder_decoder(config: EncoderDecoderTraining, _: int, taxonomy: Taxonomy, __: Any) -> EncoderDecoder:
-    widths = dict.fromkeys(("embedding_dim", "attention_dim", "decoder_dim"), config.hidden_dim)
-    return EncoderDecoder(_shape(EncoderDecoderConfig, config, vocabulary_size=len(Vocabulary.of(taxonomy)), **widths))
+    return EncoderDecoder(_spelling(EncoderDecoderConfig, config, taxonomy, embedding_dim=config.hidden_dim))
 
 
 def _text(config: TextTraining, outputs: int, _: Taxonomy, words: WordIndex) -> TextNetwork:
     return TextNetwork(_shape(TextConfig, config, words=len(words), outputs=outputs))
 
 
+def _text_encoder_decoder(
+    config: TextEncoderDecoderTraining, _: int, taxonomy: Taxonomy, words: WordIndex
+) -> TextEncoderDecoder:
+    return TextEncoderDecoder(_spelling(TextDecoderConfig, config, taxonomy, words=len(words)))
+
+
 def _sentence(config: TextTraining, outputs: int, _: Taxonomy, encoder: Mapping[str, Any]) -> Settings:
     return _shape(SentenceClassifierConfig, config, outputs=outputs, **encoder)
+
+
+def _sentence_encoder_decoder(
+    config: TextEncoderDecoderTraining, _: int, taxonomy: Taxonomy, encoder: Mapping[str, Any]
+) -> Settings:
+    return _spelling(SentenceDecoderConfig, config, taxonomy, **encoder)
 
 
 NETWORKS: dict[str, Callable[..., PathModel]] = {
@@ -116,8 +137,12 @@ NETWORKS: dict[str, Callable[..., PathModel]] = {
     "image-labels": _classifier,
     "encoder-decoder": _encoder_decoder,
     "text": _text,
+    "text-encoder-decoder": _text_encoder_decoder,
 }
 """The function that builds the network of each kind of `atlas_ray.training.settings.TRAININGS`, unless its shape is
 given."""
-SENTENCE_SHAPES: dict[str, Callable[..., Settings]] = {"text": _sentence}
+SENTENCE_SHAPES: dict[str, Callable[..., Settings]] = {
+    "text": _sentence,
+    "text-encoder-decoder": _sentence_encoder_decoder,
+}
 """The function that makes the shape of each kind's network if a sentence encoder reads its texts."""

@@ -268,9 +268,9 @@ class EncoderDecoderObjective(Objective):
         grid = self.network.encode(inputs)
         logits, weights = self.network.spell(grid, self.targets[labels])
         loss = self._spelled(logits, labels, self.smoothing)
-        count = self.network.decoder.regions.count  # (regions,)
-        looked = (weights.float() * (self.targets[labels] != PAD)[:, :, None]).sum(1) / count  # (batch, regions)
-        uneven = ((1 - looked) ** 2 * count).sum(1) / count.sum()
+        count = self.network.decoder.regions.counts(grid.features)  # (batch or 1, regions)
+        looked = (weights.float() * (self.targets[labels] != PAD)[:, :, None]).sum(1) / count.clamp(min=1)
+        uneven = ((1 - looked) ** 2 * count).sum(1) / count.sum(1)
         regularized: Tensor = loss + self.regularization * uneven
         return regularized
 
@@ -316,6 +316,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "classifier": ClassesObjective,
     "encoder-decoder": EncoderDecoderObjective,
     "text": ClassesObjective,
+    "text-encoder-decoder": EncoderDecoderObjective,
     "fusion": PolicyObjective,
     "head": HeadObjective,
 }

@@ -275,10 +275,9 @@ class PathTraining(PictureTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderDecoderTraining(PathTraining):
-    """The model that spells category paths (Atlas)."""
+class SpellingSettings(Settings):
+    """What models that spell category paths share."""
 
-    model: ClassVar[str] = "encoder-decoder"
     decoder: str = setting("network that spells the path", "lstm", choices=DECODERS)
     layers: int = setting("number of the transformer's layers", 2, low=1, high=64)
     lstm_layers: int = setting("number of LSTMs, each of which reads the state of the one before", 1, low=1, high=64)
@@ -294,6 +293,13 @@ class EncoderDecoderTraining(PathTraining):
         """Refuse values out of range."""
         super().__post_init__()
         DECODERS[self.decoder].check(self, "hidden_dim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderTraining(SpellingSettings, PathTraining):
+    """The model that spells category paths (Atlas)."""
+
+    model: ClassVar[str] = "encoder-decoder"
 
 
 def _head_width() -> Any:
@@ -426,6 +432,16 @@ class TextTraining(ReadingTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextEncoderDecoderTraining(SpellingSettings, ReadingTraining):
+    """The model that reads titles or descriptions and spells category paths."""
+
+    model: ClassVar[str] = "text-encoder-decoder"
+    attention_regularization: float = setting(
+        "weight of the doubly stochastic regularization, which asks for a look at each word", 0.0, low=0, high=100
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FusionTraining(TrainConfig):
     """The policy that fuses the models of several modalities (late fusion)."""
 
@@ -525,7 +541,8 @@ class HeadTraining(TrainConfig):
 TRAININGS: dict[str, type[Any]] = {
     kind.model: kind
     for kind in (
-        EncoderDecoderTraining, ClassifierTraining, ImageLabelsTraining, TextTraining, FusionTraining, HeadTraining,
+        EncoderDecoderTraining, ClassifierTraining, ImageLabelsTraining, TextTraining, TextEncoderDecoderTraining,
+        FusionTraining, HeadTraining,
     )
 }  # fmt: skip
 """The settings of each kind of model, by the kind's name."""

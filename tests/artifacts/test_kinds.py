@@ -47,8 +47,8 @@ def test_every_kind_has_its_inference_and_its_training() -> None:
     assert INFERENCES.keys() == set(PATH_KINDS)
     assert SINGLES.keys() == set(MEMBER_KINDS)
     assert ENCODERS.keys() == set(VECTOR_KINDS) > set(ENCODER_KINDS)
-    # The network of image labels is a classifier, and `train text` makes one over a sentence encoder, too.
-    assert TRAININGS.keys() == {*PATH_KINDS, "image-labels"} - {"sentence"}
+    # The network of image labels is a classifier; trainings on texts make one over a sentence encoder, too.
+    assert TRAININGS.keys() == {*PATH_KINDS, "image-labels"} - {"sentence", "sentence-encoder-decoder"}
     assert SENTENCE_SHAPES.keys() == {name for name, kind in TRAININGS.items() if issubclass(kind, ReadingTraining)}
     assert NETWORKS.keys() == {name for name in TRAININGS if name not in KINDS or not KINDS[name].has_members}
     assert OBJECTIVES.keys() | LABEL_OBJECTIVES.keys() == TRAININGS.keys()

@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.models.backbones.backbone import Backbone, fuse_batch_norm
-from atlas_ray.models.decoders.attention import Attention
+from atlas_ray.models.decoders.attention import Attention, Regions
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
 from atlas_ray.models.weights import load_backbone_weights
@@ -32,8 +32,9 @@ def small(backbone: str = "resnet18", size: int = 64, lstm_layers: int = 1) -> E
 @pytest.mark.parametrize(("side", "regions"), [(5, 81), (7, 49), (2, 4), (14, 196)])
 def test_attention_equals_the_papers_pooled_grid(side: int, regions: int) -> None:
     torch.manual_seed(1)
-    attention = Attention(encoder_dim=6, decoder_dim=5, attention_dim=7, grid_size=side, pooled_size=14)
-    assert len(attention.regions.count) == regions
+    seen = Regions(side, 14)
+    attention = Attention(encoder_dim=6, decoder_dim=5, attention_dim=7, regions=seen)
+    assert len(seen.count) == regions
     features, hidden = torch.randn(3, 6, side, side), torch.randn(3, 2, 5)
     grid = attention.grid(features)
     context, weights = attention(grid, hidden)

@@ -14,6 +14,7 @@ from atlas_ray.decoding.exact import exact_search
 from atlas_ray.decoding.tree import TrieTensors
 from atlas_ray.errors import ConfigError
 from atlas_ray.modalities.products import Products
+from atlas_ray.models.decoders.attention import Regions
 from atlas_ray.models.decoders.decoder import EncoderDecoderConfig
 from atlas_ray.models.decoders.transformer import TransformerDecoder
 from atlas_ray.models.encoder_decoder import DecoderStep, EncoderDecoder
@@ -111,6 +112,7 @@ def test_teacher_forcing_and_steps_agree() -> None:
             torch.testing.assert_close(log_p[:, 0], logits[:, position].log_softmax(-1))
         # one token of a path does not see those after it
         torch.testing.assert_close(model.spell(grid, tokens[:, :2])[0], logits[:, :2])
+    assert isinstance(model.decoder.regions, Regions)
     assert weights.shape == (3, 4, len(model.decoder.regions.count))
 
 
@@ -149,6 +151,7 @@ def test_attention_sums_to_one() -> None:
     torch.testing.assert_close(maps.sum((2, 3)), torch.ones(3, 3))
     # cells of one region share its weight evenly
     regions = model.decoder.regions
+    assert isinstance(regions, Regions)
     for region, count in enumerate(regions.count.tolist()):
         cells = maps.flatten(2)[:, :, regions.region == region]
         assert cells.shape[2] == count

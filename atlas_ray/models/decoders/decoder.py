@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.models.decoders import DECODERS
-from atlas_ray.models.decoders.attention import Regions
+from atlas_ray.models.decoders.attention import Positions, Regions
 from atlas_ray.settings import Settings, setting
 
 State = tuple[Tensor, ...]
@@ -21,13 +21,10 @@ NORMALIZATIONS = ("vocabulary", "taxonomy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderDecoderConfig(Settings):
-    """The shape of the network; it is stored in the artifact."""
+class DecoderConfig(Settings):
+    """The shape of a decoder."""
 
     vocabulary_size: int = setting("number of tokens, with the three special ones", low=4, high=10_000_000)
-    backbone: str = setting("picture encoder", "resnet101", choices=BACKBONES)
-    image_size_px: int = setting("side of the square picture that the encoder takes", 150, low=32, high=8192)
-    pooled_size: int = setting("side of the grid that attention looks at", 14, low=1, high=8192)
     decoder: str = setting("network that spells the path", "lstm", choices=DECODERS)
     embedding_dim: int = setting("width of a token's vector", 512, low=1, high=8192)
     attention_dim: int = setting("width of the LSTM's attention", 512, low=1, high=8192)
@@ -47,21 +44,48 @@ class EncoderDecoderConfig(Settings):
         super().__post_init__()
         DECODERS[self.decoder].check(self, "decoder_dim")
 
+    @property
+    def encoder_dim(self) -> int:
+        """The width of the encoder's features."""
+        raise NotImplementedError
+
+    def regions(self) -> Regions | Positions:
+        """Lay out what attention looks at of the encoder's features."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderConfig(DecoderConfig):
+    """The shape of the network of pictures; it is stored in the artifact."""
+
+    backbone: str = setting("picture encoder", "resnet101", choices=BACKBONES)
+    image_size_px: int = setting("side of the square picture that the encoder takes", 150, low=32, high=8192)
+    pooled_size: int = setting("side of the grid that attention looks at", 14, low=1, high=8192)
+
+    @property
+    def encoder_dim(self) -> int:
+        """The width of the encoder's features."""
+        return BACKBONES[self.backbone].features
+
+    def regions(self) -> Regions:
+        """Lay out the pooled grid."""
+        return Regions(BACKBONES[self.backbone].grid_size(self.image_size_px), self.pooled_size)
+
 
 class Decoder(nn.Module, ABC):
     """A network that spells category paths, one token of each hypothesis at a time, as every search asks for them.
 
-    It is built from an `EncoderDecoderConfig`.
+    It is built from a `DecoderConfig`.
     """
 
-    regions: Regions
+    regions: Regions | Positions
     """The regions that attention weights are given for."""
 
     @abstractmethod
     def grid(self, features: Tensor) -> Any:
         """Prepare the encoder's output, (batch, encoder_dim, rows, columns), for many steps.
 
-        The result has an attribute `features` of shape (batch, ...); only the decoder reads the rest.
+        The result has an attribute `features`, what `regions.cells` makes of it; only the decoder reads the rest.
         """
 
     @abstractmethod

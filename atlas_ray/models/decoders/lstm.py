@@ -6,24 +6,21 @@ Dimensions: as in `atlas_ray.models.decoders.decoder`.
 import torch
 from torch import Tensor, nn
 
-from atlas_ray.models.backbones import BACKBONES
 from atlas_ray.models.decoders.attention import Attention, Grid
-from atlas_ray.models.decoders.decoder import Decoder, EncoderDecoderConfig, State
+from atlas_ray.models.decoders.decoder import Decoder, DecoderConfig, State
 
 
 class LstmDecoder(Decoder):
     """One or more LSTMs with attention and gate; the state of the last one attends and is read."""
 
-    def __init__(self, config: EncoderDecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        encoder = BACKBONES[config.backbone]
-        encoder_dim = encoder.features
+        encoder_dim = config.encoder_dim
         self.attention = Attention(
             encoder_dim=encoder_dim,
             decoder_dim=config.decoder_dim,
             attention_dim=config.attention_dim,
-            grid_size=encoder.grid_size(config.image_size_px),
-            pooled_size=config.pooled_size,
+            regions=config.regions(),
         )
         self.regions = self.attention.regions
         self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_dim)

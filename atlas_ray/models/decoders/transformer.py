@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from atlas_ray.models.backbones import BACKBONES
-from atlas_ray.models.decoders.attention import Regions
-from atlas_ray.models.decoders.decoder import Decoder, EncoderDecoderConfig, State
+from atlas_ray.models.decoders.decoder import Decoder, DecoderConfig, State
 
 
 @dataclass
@@ -25,13 +23,15 @@ class Memory:
     """A batch of pictures as the decoder reads it."""
 
     features: Tensor
-    """(batch, cells, encoder_dim); only its batch size is read."""
+    """(batch, cells, encoder_dim)"""
     keys: list[Tensor]
     """Each layer's keys, (batch, heads, regions, dim / heads)."""
     values: list[Tensor]
     """Each layer's values, of the same shape."""
     mean: Tensor
     """(batch, dim), the whole picture."""
+    log_count: Tensor
+    """(batch or 1, 1, 1, regions), the logarithm of how often each region counts."""
 
 
 class TransformerLayer(nn.Module):
@@ -59,7 +59,7 @@ class TransformerLayer(nn.Module):
             past: Keys and values of the prefix, (batch, hypotheses, steps, dim) each.
             keys: (batch, heads, regions, dim / heads), those of the picture.
             values: The picture's values, of the same shape.
-            log_count: (regions,) logarithm of how often each region occurs in the pooled grid.
+            log_count: (batch or 1, 1, 1, regions) logarithm of how often each region counts.
 
         Returns:
             The new x, keys and values with this token's, and the attention to the picture's
@@ -87,14 +87,14 @@ class TransformerLayer(nn.Module):
 class TransformerDecoder(Decoder):
     """A transformer that spells category paths."""
 
-    def __init__(self, config: EncoderDecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        encoder, dim, heads = BACKBONES[config.backbone], config.decoder_dim, config.heads
+        dim, heads = config.decoder_dim, config.heads
         self.heads = heads
-        self.regions = Regions(encoder.grid_size(config.image_size_px), config.pooled_size)
+        self.regions = config.regions()
         self.embedding = nn.Embedding(config.vocabulary_size, dim)
         self.position = nn.Embedding(64, dim)
-        self.picture = nn.Linear(encoder.features, dim)
+        self.picture = nn.Linear(config.encoder_dim, dim)
         self.region_norm = nn.LayerNorm(dim)
         self.memory = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(config.layers))
         self.layers = nn.ModuleList(TransformerLayer(dim, heads, config.dropout / 5) for _ in range(config.layers))
@@ -106,15 +106,15 @@ class TransformerDecoder(Decoder):
 
     def grid(self, features: Tensor) -> Memory:
         """Prepare the encoder's output; as `Decoder.grid`."""
-        cells = features.flatten(2).transpose(1, 2).contiguous()  # (batch, cells, encoder_dim)
-        seen = self.picture(cells)
-        regions = self.region_norm(self.regions.pooled(seen))  # (batch, regions, dim)
+        cells = self.regions.cells(features)  # (batch, cells, encoder_dim)
+        regions = self.region_norm(self.regions.pooled(self.picture(cells)))  # (batch, regions, dim)
         keys, values = [], []
         for layer in self.memory:
             key, value = layer(regions).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2).chunk(2, 1)
             keys.append(key)
             values.append(value)
-        return Memory(cells, keys, values, self.regions.mean(seen))
+        log_count = self.regions.counts(cells).log()[:, None, None]
+        return Memory(cells, keys, values, self.picture(self.regions.mean(cells)), log_count)
 
     def start(self, grid: Memory) -> State:
         """Return the state before <start>: the keys and values of no token, for each layer."""
@@ -125,10 +125,9 @@ class TransformerDecoder(Decoder):
         """Read one token of each hypothesis; as `Decoder.step`."""
         position = self.position.weight[state[0].shape[2]]
         x = (self.embedding(tokens) + position).to(grid.mean.dtype) + grid.mean[:, None]
-        log_count = self.regions.count.log()
         after: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             past = (state[2 * number], state[2 * number + 1])
-            x, kept, weights = layer(x, past, grid.keys[number], grid.values[number], log_count)
+            x, kept, weights = layer(x, past, grid.keys[number], grid.values[number], grid.log_count)
             after += kept
         return self.fc(self.dropout(self.norm(x))), tuple(after), weights
