@@ -261,9 +261,20 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
             return OutageError(f"the object store fails: {answer[0][:300]}; give the same command again")
         pending += [getattr(current, name, None) for name in _INNER]
         pending += list(getattr(current, "worker_failures", {}).values())
-    # Of an error in a stage of Ray Data, the text of its traceback may be all that is left.
-    outage = re.search(rf"\b{OutageError.__name__}: (.+)", str(error))
-    return OutageError(outage[1]) if outage else None
+    return _told(str(error))
+
+
+def _told(traceback: str) -> UserError | RunError | None:
+    """Read an error from a traceback, which may be all that is left of one in a stage of Ray Data or of a new actor.
+
+    An outage may stand anywhere in it, another error of this module in its last line.
+    """
+    last = (traceback.rstrip().splitlines() or [""])[-1]
+    told = re.search(rf"\b({OutageError.__name__}): (.+)", traceback) or re.match(rf"{__name__}\.(\w+): (.+)", last)
+    kind = globals().get(told[1]) if told else None
+    if told is None or not (isinstance(kind, type) and issubclass(kind, UserError | RunError)):
+        return None
+    return kind(told[2])
 
 
 _INNER = ("__cause__", "__context__", "cause", "controller_failure", "_base_exc")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from ray.data._internal.util import _annotate_exception_with_retry_context as annotated
 
-from atlas_ray.errors import CatalogError, DiskFullError, FetchError, OutageError, StorageError, reason_of
+from atlas_ray.errors import CatalogError, ConfigError, DiskFullError, FetchError, OutageError, StorageError, reason_of
 from atlas_ray.io import storage
 from atlas_ray.io.objects import ObjectReader
 
@@ -142,6 +142,11 @@ def test_the_reason_is_found_behind_other_errors() -> None:
     assert isinstance(reason_of(RuntimeError("lance: IO error: No space left on device (os error 28)")), DiskFullError)
     assert isinstance(reason_of(sqlite3.OperationalError("database or disk is full")), DiskFullError)
     assert reason_of(raised(RuntimeError("a"), OSError(errno.EIO, "Input/output error"))) is None
+    died = "The actor died because of an error raised in its creation task, ray::MapWorker.__init__()\n  File 'x.py'\n"
+    told = reason_of(RuntimeError(died + "atlas_ray.errors.ConfigError: engine 'x': none\n"))
+    assert (type(told), str(told)) == (ConfigError, "engine 'x': none")
+    assert reason_of(RuntimeError(died + "atlas_ray.errors.ConfigError: no\nKeyError: 'x'")) is None
+    assert reason_of(RuntimeError(died + "atlas_ray.errors.reason_of: no")) is None
     away = OSError(
         "When creating key 'run/checkpoint/1.parquet' in bucket 'shop': AWS Error NETWORK_CONNECTION: curl 7"
     )
