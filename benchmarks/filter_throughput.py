@@ -1,10 +1,12 @@
 """Pictures a second of `atlas-ray filter`, against a loop in one process over the same files and cores.
 
-    python -m benchmarks.filter_throughput [--images FOLDER] [--count 6000] [--pairs 3]
+    python -m benchmarks.filter_throughput [--images FOLDER] [--count 6000] [--pairs 3] [--score BACKBONE] [-- FLAGS]
 
 The loop reads, decodes (with a thread a core) and runs the network batch by batch, as one would
 without Ray; the filter's rate is from its first read to its last write. The weights are random: the
-network's speed does not depend on them.
+network's speed does not depend on them. With --score it is the rate of `score --zoom-model` with a model of that
+backbone, beside the same loop. FLAGS are further ones of the command: `--workers 1` makes it one process for all
+cores, as on a machine with one GPU.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from atlas_ray.artifacts import load_zoom_artifact, save_zoom_artifact
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.models.zoom import ZoomConfig, ZoomNetwork
 from atlas_ray.prediction.zoom import ZoomPredictor
-from tests.support.inputs import pictures, write_catalog
+from tests.support.inputs import pictures, random_model, write_catalog
 
 
 def plain_loop(model: str, files: list[Path], batch_size: int) -> float:
@@ -49,7 +51,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=6000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--score", metavar="BACKBONE", help="measure `score --zoom-model` with such a model")
     parser.add_argument("--plain", metavar="MODEL", help=argparse.SUPPRESS)
+    parser.add_argument("flags", nargs="*", help="further flags of the command, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as scratch:
         files = pictures(options.images, options.count, f"{scratch}/shop")
@@ -59,14 +63,19 @@ def main() -> None:
         model, catalog = f"{scratch}/model", f"{scratch}/catalog"
         save_zoom_artifact(model, ZoomNetwork(ZoomConfig()), metrics={})
         write_catalog(catalog, [str(file) for file in files])
+        measured = ["filter", "--model", model]
+        if options.score:
+            random_model(f"{scratch}/scoring", options.score)
+            # Nothing is held to be zoomed, so that every picture goes through both models.
+            measured = ["score", "--model", f"{scratch}/scoring", "--zoom-model", model, "--zoom-threshold", "1"]
         shares = []
         for pair in range(options.pairs):
             command = [sys.executable, "-m", "benchmarks.filter_throughput", "--images", str(files[0].parent)]
             command += ["--plain", model, "--count", str(options.count), "--batch-size", str(options.batch_size)]
             alone = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             output = f"{scratch}/run{pair}"
-            command = [sys.executable, "-m", "atlas_ray", "filter", "--catalog", catalog, "--model", model]
-            command += ["--output", output, "--batch-size", str(options.batch_size)]
+            command = [sys.executable, "-m", "atlas_ray", *measured, "--catalog", catalog, "--output", output]
+            command += ["--batch-size", str(options.batch_size), *options.flags]
             started = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             wall = time.perf_counter() - started
@@ -75,7 +84,7 @@ def main() -> None:
             rate = options.count / run["seconds"]["first_read_to_last_write"]
             shares.append(rate / alone)
             print(
-                f"pair {pair + 1}: loop {alone:.1f}/s, filter {rate:.1f}/s, share {shares[-1]:.3f}; "
+                f"pair {pair + 1}: loop {alone:.1f}/s, {measured[0]} {rate:.1f}/s, share {shares[-1]:.3f}; "
                 f"whole command {wall:.1f} s",
                 flush=True,
             )

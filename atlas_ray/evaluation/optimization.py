@@ -18,7 +18,7 @@ from atlas_ray.errors import ArtifactError, CatalogError, ConfigError, OutputErr
 from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.modalities import PICTURE, texts_of
-from atlas_ray.modalities.pictures import decode_batch
+from atlas_ray.modalities.pictures import decode_batch, decoding_pool
 from atlas_ray.modalities.products import Products
 from atlas_ray.models.backbones.backbone import fuse_batch_norm
 from atlas_ray.prediction.device import choose_dtype
@@ -149,7 +149,7 @@ class _Decoded:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return `pixels` and the texts."""
         contents = [content or b"" for content in table["bytes"].to_pylist()]
-        pixels, refused = decode_batch(contents, self._size_px)
+        pixels, refused = decode_batch(contents, self._size_px, pool=decoding_pool())
         buffers = [None, pa.py_buffer(pixels.numpy())]
         flat = pa.FixedSizeBinaryArray.from_buffers(pa.binary(3 * self._size_px**2), len(contents), buffers)
         good = pa.array(np.delete(np.arange(len(contents)), sorted(refused)))

@@ -5,8 +5,11 @@ orientation may be applied after the resize. Transparent pixels become white. Of
 first frame counts.
 """
 
+import functools
+import os
+import threading
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +28,8 @@ from atlas_ray.modalities.plain_jpegs import decode_plain_jpeg
 ORIENTATION_TAG = 0x0112
 TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 """Keys of a picture's metadata in which Pillow looks for the orientation tag."""
+MAX_DECODING_THREADS = 16
+"""The most threads that decode in a process, unless it is told otherwise."""
 MIN_REDUCED_PX = 128
 """Smallest side to which a large picture is reduced before it is resized. A reduced side is rounded up to whole
 pixels, so that what is left is stretched by up to one of them; a fingerprint of 32 pixels tells that from 64."""
@@ -78,6 +83,30 @@ def decode(data: bytes, size_px: int, limits: PictureLimits = DEFAULT_LIMITS) ->
     return Picture(pixels, width, height)
 
 
+@functools.cache
+def decoding_pool(threads: int = 0) -> Executor:
+    """Return the threads of this process that decode pictures, the same ones for the same number.
+
+    Args:
+        threads: How many; 0: one a core, at most `MAX_DECODING_THREADS`.
+    """
+    count = threads or min(os.cpu_count() or 1, MAX_DECODING_THREADS)
+    own = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "decode", initializer=_resize_alone)
+    # What a thread sets is what PyTorch gives every later one. So all of these set theirs now, and this one after them.
+    together = threading.Barrier(count)
+    for _ in pool.map(lambda _: together.wait(), range(count)):
+        pass
+    torch.set_num_threads(own)
+    return pool
+
+
+def _resize_alone() -> None:
+    """Keep this thread from starting OpenMP threads to resize, which would then spin beside the model's."""
+    torch.get_num_threads()  # a thread takes what others have set at its first look, which would undo the next line
+    torch.set_num_threads(1)
+
+
 def decode_batch(
     contents: Sequence[bytes],
     size_px: int,
@@ -94,6 +123,7 @@ def decode_batch(
     return batch.pixels[0], batch.refused
 
 
+@torch.inference_mode(mode=False)  # the pool's threads could not write to a tensor that a caller's inference mode marks
 def decode_batch_at(
     contents: Sequence[bytes],
     sizes_px: Sequence[int],

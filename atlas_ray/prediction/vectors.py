@@ -1,6 +1,5 @@
 """Vectors of products: a network that turns batches of pictures and texts into them. It does not know of Ray."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from torch import Tensor
 from atlas_ray.artifacts import Network
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities import PICTURE, Texts
-from atlas_ray.modalities.pictures import decode_batch
+from atlas_ray.modalities.pictures import decode_batch, decoding_pool
 from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.device import FittingBatches, choose_device, choose_dtype
 from atlas_ray.prediction.networks import Encoder, build_encoder
@@ -49,9 +48,7 @@ class Embedder:
         self._take_threads()  # an engine that has threads of its own takes as many
         self._encoder = build(network, self.device, self.dtype, config.engine)
         self._fitting = FittingBatches(config.batch_size)
-        threads = config.decode_threads or min(os.cpu_count() or 1, 16)
-        # Otherwise each of these threads starts OpenMP threads to resize, which then spin beside the model's.
-        self._pool = ThreadPoolExecutor(threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = decoding_pool(config.decode_threads)
         # On a CPU the model keeps every core busy, and a thread that decodes meanwhile makes all of them wait at the
         # next barrier. So there the batches take turns.
         self.decode_s = 0.0

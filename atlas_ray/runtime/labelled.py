@@ -10,7 +10,7 @@ import torch
 
 from atlas_ray.errors import CatalogError
 from atlas_ray.modalities import PICTURE, texts_of
-from atlas_ray.modalities.pictures import decode_batch
+from atlas_ray.modalities.pictures import decode_batch, decoding_pool
 from atlas_ray.modalities.products import Products
 from atlas_ray.runtime.joined import write_inputs
 from atlas_ray.runtime.outcomes import KEYS
@@ -104,7 +104,8 @@ def products_of(
     seen = table["bytes"].is_valid().to_numpy()
     pixels = torch.zeros((len(table), 0), dtype=torch.uint8)
     if size_px:
-        pixels, refused = decode_batch([content or b"" for content in table["bytes"].to_pylist()], size_px)
+        contents = [content or b"" for content in table["bytes"].to_pylist()]
+        pixels, refused = decode_batch(contents, size_px, pool=decoding_pool())
         seen = seen & ~np.isin(np.arange(len(table)), list(refused))
     texts = {name: table[name].to_pylist() for name in texts_of(modalities)}
     return table, label, Products(pixels, texts, torch.from_numpy(seen))

@@ -3,6 +3,7 @@
 import gc
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from atlas_ray.arrays import first_of_each, matrix, numbered, or_null, row_at, s
 from atlas_ray.artifacts import load_artifact, load_zoom_artifact
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits
-from atlas_ray.modalities.pictures import decode_batch_at
+from atlas_ray.modalities.pictures import decode_batch_at, decoding_pool
 from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.prediction.predictor import Predictor
@@ -39,10 +40,15 @@ from atlas_ray.scoring.thresholds import TextsAlone
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
 
 
-def decode_block(table: pa.Table, sizes_px: Sequence[int], limits: PictureLimits) -> pa.Table:
-    """Replace `bytes` by a column of pixels for each size, size x size x 3 bytes a picture, for models elsewhere."""
+def decode_block(
+    table: pa.Table, sizes_px: Sequence[int], limits: PictureLimits, pool: Executor | None = None
+) -> pa.Table:
+    """Replace `bytes` by a column of pixels for each size, size x size x 3 bytes a picture.
+
+    In the pool's threads if one is given; a stage of its own is a task of one CPU.
+    """
     good = pictured_rows(table)
-    batch = decode_batch_at(table["bytes"].take(pa.array(good)).to_pylist(), sizes_px, limits=limits)
+    batch = decode_batch_at(table["bytes"].take(pa.array(good)).to_pylist(), sizes_px, limits=limits, pool=pool)
     rows = or_null(row_at(good, len(table)))
     out = table.drop_columns(["bytes"])
     for size, pixels in zip(sizes_px, batch.pixels, strict=True):
@@ -116,7 +122,8 @@ class Predict:
         decoded_s, zoom_decoded = predictor.decode_s, started
         columns: dict[str, Any] = {}
         if zoom is not None and "bytes" in table.column_names:
-            table = decode_block(table, self._spec.sizes_px, self._spec.config.limits)
+            config = self._spec.config
+            table = decode_block(table, self._spec.sizes_px, config.limits, decoding_pool(config.decode_threads))
             zoom_decoded = time.time()
         if zoom is not None:
             table, columns["zoomed_probability"] = self._filtered(table, zoom)

@@ -4,13 +4,10 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-
-import torch
 
 from atlas_ray.errors import PictureError
 from atlas_ray.modalities.limits import PictureLimits
-from atlas_ray.modalities.pictures import decode
+from atlas_ray.modalities.pictures import decode, decoding_pool
 from atlas_ray.serving.problems import busy
 from atlas_ray.serving.question import Pixels
 
@@ -32,10 +29,7 @@ class Decoder:
         """
         self._limits = limits
         self._patience_s = patience_s
-        # Otherwise each of these threads would start OpenMP threads to resize.
-        self._pool = ThreadPoolExecutor(
-            threads or DEFAULT_THREADS, "decode", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        self._pool = decoding_pool(threads or DEFAULT_THREADS)
         self._unstarted: dict[int, float] = {}
         """When each request came of which no picture has been started."""
         self._numbers = itertools.count()

@@ -4,7 +4,6 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from atlas_ray.errors import CatalogError, FetchError, PictureError, tell
 from atlas_ray.io.objects import ObjectReader
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
-from atlas_ray.modalities.pictures import decode
+from atlas_ray.modalities.pictures import decode, decoding_pool
 from atlas_ray.runtime.settings import OUTAGE_S
 from atlas_ray.schemas import image_ids, quarantine_row
 from atlas_ray.zoom.bootstrap import bootstrap_example
@@ -102,15 +101,11 @@ def read_examples(
         except PictureError as error:
             errors[index] = error
 
-    initializer = torch.set_num_threads  # each thread would start OpenMP threads of its own to resize
-    with (
-        ObjectReader(threads=8, outage_s=OUTAGE_S, say=tell) as reader,
-        ThreadPoolExecutor(threads, "decode", initializer, (1,)) as pool,
-    ):
+    with ObjectReader(threads=8, outage_s=OUTAGE_S, say=tell) as reader:
         for start in _chunks(len(drawn)):
             chunk = range(start, min(start + READ_AT_ONCE, len(drawn)))
             contents = reader.read_many([drawn[index].uri for index in chunk])
-            for _ in pool.map(prepare, chunk, contents):
+            for _ in decoding_pool(threads).map(prepare, chunk, contents):
                 pass
             if not start and _unread(errors) == len(chunk):  # of a wrong place the others are not there either
                 raise CatalogError(_missing(candidates, errors, len(chunk)))

@@ -12,7 +12,7 @@ from atlas_ray.arrays import or_null, row_at
 from atlas_ray.artifacts import load_zoom_artifact
 from atlas_ray.errors import NOT_A_NUMBER, ItemError
 from atlas_ray.modalities.limits import PictureLimits
-from atlas_ray.modalities.pictures import decode_batch_at
+from atlas_ray.modalities.pictures import decode_batch_at, decoding_pool
 from atlas_ray.prediction.zoom import ZoomPredictor
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, good_rows, with_refusals
 from atlas_ray.runtime.progress import tell_block
@@ -53,7 +53,8 @@ class JudgeZoom:
         started = time.time()
         good = good_rows(table)
         contents = table["bytes"].take(pa.array(good)).to_pylist()
-        decoded = decode_batch_at(contents, (self._predictor.image_size_px,), limits=self._limits)
+        sizes = (self._predictor.image_size_px,)
+        decoded = decode_batch_at(contents, sizes, limits=self._limits, pool=decoding_pool())
         decoded_at = time.time()
         probability = self._predictor(decoded.pixels[0])
         refused: dict[int, ItemError] = {int(place): NOT_A_NUMBER for place in np.flatnonzero(np.isnan(probability))}

@@ -1,10 +1,10 @@
 import csv
 import io
+import threading
 import time
 import warnings
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from atlas_ray.errors import PictureError
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
-from atlas_ray.modalities.pictures import _in_place, decode, decode_batch
+from atlas_ray.modalities.pictures import _in_place, decode, decode_batch, decoding_pool
 from atlas_ray.modalities.plain_jpegs import decode_plain_jpeg
 from tests.support.damaged_pictures import damaged_pictures, encoded, faults, judge, pillow_refuses, whole_pictures
 
@@ -283,11 +283,32 @@ def test_a_large_picture_is_reduced_before_it_is_resized_and_looks_the_same() ->
 
 def test_a_batch_keeps_its_order_and_names_what_it_refused() -> None:
     good = [encoded(Image.new("RGB", (10, 10), (shade, 0, 0))) for shade in (50, 100, 150)]
-    with ThreadPoolExecutor(3) as pool:
-        pixels, refused = decode_batch([good[0], b"", good[1], b"text", good[2]], 32, pool=pool)
+    pixels, refused = decode_batch([good[0], b"", good[1], b"text", good[2]], 32, pool=decoding_pool(3))
     assert pixels.shape == (5, 3, 32, 32)
     assert pixels[:, 0, 5, 5].tolist() == [50, 0, 100, 0, 150]
     assert {index: error.code for index, error in refused.items()} == {1: "empty", 3: "not_an_image"}
+
+
+def test_a_batch_is_decoded_for_a_caller_that_runs_a_network() -> None:
+    contents = [encoded(Image.new("RGB", (10, 10), (shade, 0, 0))) for shade in (50, 100)]
+    with torch.inference_mode():
+        pixels, refused = decode_batch(contents, 32, pool=decoding_pool(3))
+    assert (pixels[:, 0, 5, 5].tolist(), refused) == ([50, 100], {})
+
+
+def test_the_threads_that_decode_are_those_of_the_process_and_leave_the_others_theirs() -> None:
+    own, found = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(3)
+    try:
+        pool = decoding_pool(2)
+        assert decoding_pool(2) is pool
+        assert set(pool.map(lambda _: torch.get_num_threads(), range(8))) == {1}
+        later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert (found, torch.get_num_threads()) == ([3], 3)
+    finally:
+        torch.set_num_threads(own)
 
 
 def detailed(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
