@@ -47,6 +47,11 @@ class TrieTensors:
         return self.label_paths[leaf, level] == self.label_paths[label, level]
 
     @cached_property
+    def leaf_tokens(self) -> Tensor:
+        """(L, depth) the tokens on the way to each leaf, `PAD` past its end."""
+        return torch.from_numpy(self.trie.leaf_tokens).to(self.device)
+
+    @cached_property
     def children(self) -> Tensor:
         """(N, C) the children of each node, -1 past their end."""
         trie = self.trie

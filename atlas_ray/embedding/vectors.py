@@ -24,6 +24,7 @@ class Embed:
     def __init__(self, progress: Any, source: EncoderSource, config: PredictorConfig) -> None:
         self._progress = progress
         self._predictor = Embedder(source.load(), config)
+        self._predictor.warm_up()
         self._texts = texts_of(self._predictor.modalities)
 
     def __call__(self, table: pa.Table) -> pa.Table:

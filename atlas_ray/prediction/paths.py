@@ -107,7 +107,7 @@ class PathPredictor(Predictor):
         """Predict for decoded products, each in a scope of its own, from `narrowed`."""
         tables, order = [], []
         start = 0
-        for batch in products.split(self.config.batch_size):
+        for batch in products.split(self.batch_size):
             encoded = self._encode(batch)
             rows_of: dict[int, list[int]] = {}
             for row in range(len(batch)):
@@ -140,12 +140,11 @@ class PathPredictor(Predictor):
         if not self._encoder.attends:
             raise ConfigError(f"model {self.model_id} is no encoder-decoder, whose attention maps say where it looked")
         scope = scope or self.scope
-        leaf_tokens = torch.from_numpy(scope.tree.trie.leaf_tokens).to(self.device)
         posteriors, maps = [], []
-        for batch in products.split(self.config.batch_size):
+        for batch in products.split(self.batch_size):
             encoded = self._encode(batch)
             posteriors.append(self._search(encoded, scope))
-            tokens = leaf_tokens[posteriors[-1].leaf[:, 0]]  # (batch, depth)
+            tokens = scope.tree.leaf_tokens[posteriors[-1].leaf[:, 0]]  # (batch, depth)
             there = (tokens != PAD)[:, :, None, None]
             maps.append((self._encoder.maps(batch, encoded, tokens) * there).float().cpu())
         return answer_table(scope, posteriors), torch.cat(maps)
@@ -169,7 +168,7 @@ class PathPredictor(Predictor):
             )
         names = self._vocabulary.tokens
         proposals: list[tuple[CategoryPath, float]] = []
-        for batch in products.split(self.config.batch_size):
+        for batch in products.split(self.batch_size):
             said = self._encoder.propose(self._encode(batch), width=self.config.beam_width)
             for tokens, probability in zip(said.tokens[:, 0].tolist(), said.probability[:, 0].tolist(), strict=True):
                 path = tuple(names[token] for token in tokens if token != PAD) if probability > 0 else ()

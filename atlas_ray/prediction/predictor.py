@@ -76,7 +76,10 @@ class Predictor(Embedder):
         Returns:
             A table of `columns`; a row is null if its answer is NaN or infinite.
         """
-        return self.table([self.infer(batch) for batch in products.split(self.config.batch_size)])
+        return self.table([self.infer(batch) for batch in products.split(self.batch_size)])
+
+    def _run(self, products: Products) -> Any:
+        return self.infer(products)
 
     @abstractmethod
     def infer(self, products: Products) -> Any:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from atlas_ray.decoding.searches import SEARCH_CHOICES, SEARCH_HELP
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.prediction.engines import AUTO, ENGINE_CHOICES, ENGINE_HELP
+from atlas_ray.prediction.feeding import FEEDING
 from atlas_ray.settings import Settings, setting
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+BATCH_SIZE_HELP = "pictures the model takes at once; {cpu} on a CPU and 256 on a GPU by default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class PredictorConfig(Settings):
     precision: str = setting(
         "float32, bfloat16, or auto: bfloat16 if the device computes in it", "auto", choices=PRECISIONS
     )
-    batch_size: int = setting("pictures the model takes at once", 32, low=1, high=8192)
+    batch_size: int | None = setting(BATCH_SIZE_HELP.format(cpu=FEEDING["cpu"].batch_size), None, low=1, high=8192)
     device: str = setting("cpu, cuda, cuda:N or auto", "auto")
     engine: str = setting(ENGINE_HELP, AUTO, choices=ENGINE_CHOICES)
     threads: int = setting(

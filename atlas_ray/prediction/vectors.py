@@ -12,10 +12,11 @@ from torch import Tensor
 
 from atlas_ray.artifacts import Network
 from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
-from atlas_ray.modalities import PICTURE, Texts
+from atlas_ray.modalities import PICTURE, Texts, texts_of
 from atlas_ray.modalities.pictures import decode_batch, decoding_pool
 from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.device import FittingBatches, choose_device, choose_dtype
+from atlas_ray.prediction.feeding import feeding_of
 from atlas_ray.prediction.networks import Encoder, build_encoder
 from atlas_ray.prediction.settings import PredictorConfig
 
@@ -47,13 +48,13 @@ class Embedder:
         self.feature_widths = network.feature_widths
         self._take_threads()  # an engine that has threads of its own takes as many
         self._encoder = build(network, self.device, self.dtype, config.engine)
-        self._fitting = FittingBatches(config.batch_size)
+        self._feeding = feeding_of(self.device.type)
+        self.batch_size = config.batch_size or self._feeding.batch_size
+        self._fitting = FittingBatches(self.batch_size)
         self._pool = decoding_pool(config.decode_threads)
-        # On a CPU the model keeps every core busy, and a thread that decodes meanwhile makes all of them wait at the
-        # next barrier. So there the batches take turns.
         self.decode_s = 0.0
         """The seconds that decoding has taken so far; on a GPU the model runs meanwhile."""
-        self._ahead = ThreadPoolExecutor(1, "decode-ahead") if self.device.type == "cuda" else None
+        self._ahead = ThreadPoolExecutor(1, "decode-ahead") if self._feeding.decodes_ahead else None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -64,6 +65,18 @@ class Embedder:
     def image_size_px(self) -> int:
         """The side of the square that pictures are resized to; 0 if the model reads none."""
         return self._encoder.image_size_px
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Run the network over batches of all sizes that it should be ready for, the largest first."""
+        size = self.image_size_px
+        for count in self._feeding.warm_sizes(self.batch_size):
+            texts = {name: ["warm"] * count for name in texts_of(self.modalities)}
+            self._run(Products(torch.zeros((count, 3, size, size), dtype=torch.uint8), texts))
+
+    def _run(self, products: Products) -> Any:
+        """Run the network over a batch, as this predictor does."""
+        return self._vectors(products)
 
     def decode(self, contents: Sequence[bytes]) -> tuple[Tensor, dict[int, PictureError]]:
         """Decode pictures to (count, 3, size, size) uint8; return them, and the errors by index."""
@@ -94,7 +107,7 @@ class Embedder:
         self, contents: Sequence[bytes | None], texts: Texts, refused: dict[int, ItemError]
     ) -> Iterator[tuple[list[int], Products]]:
         """Decode batch after batch: yield the products that the model can answer, and their indices."""
-        size = self.config.batch_size
+        size = self.batch_size
         batches = [contents[start : start + size] for start in range(0, len(contents), size)]
         ahead: Future[tuple[Tensor, dict[int, PictureError]]] | None = None
         for position, batch in enumerate(batches):

@@ -1,7 +1,5 @@
 """Predictions of the zoom filter, which give batches of decoded pictures a probability. It does not know of Ray."""
 
-import copy
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +8,7 @@ from torch import Tensor
 from atlas_ray.artifacts import ZoomArtifact
 from atlas_ray.prediction.device import FittingBatches, choose_device, choose_dtype
 from atlas_ray.prediction.engines import AUTO, run_encoder
+from atlas_ray.prediction.feeding import feeding_of
 
 
 class ZoomPredictor:
@@ -27,16 +26,16 @@ class ZoomPredictor:
         *,
         device: str = "auto",
         precision: str = "auto",
-        batch_size: int = 64,
+        batch_size: int | None = None,
         engine: str = AUTO,
     ) -> None:
-        """Prepare a filter.
+        """Prepare a filter; the artifact's network is changed.
 
         Args:
             artifact: The filter.
             device: cpu, cuda, cuda:N or auto.
             precision: float32, bfloat16 or auto.
-            batch_size: The number of pictures in a batch of the network.
+            batch_size: The number of pictures in a batch of the network; None for what suits the device.
             engine: One of `ENGINE_CHOICES`.
 
         Raises:
@@ -46,11 +45,18 @@ class ZoomPredictor:
         self.image_size_px = artifact.model.config.image_size_px
         self.threshold = artifact.model.config.threshold
         self._device = choose_device(device)
-        self._batch_size = batch_size
-        self._fitting = FittingBatches(batch_size)
-        network = copy.deepcopy(artifact.model).eval().requires_grad_(False)
+        self._feeding = feeding_of(self._device.type)
+        self.batch_size = batch_size or self._feeding.zoom_batch_size
+        self._fitting = FittingBatches(self.batch_size)
+        network = artifact.model.eval().requires_grad_(False)
         network.to(self._device, choose_dtype(precision, self._device)).to(memory_format=torch.channels_last)
         self._run = run_encoder(engine, network, self.image_size_px, artifact.compiled)
+
+    def warm_up(self) -> None:
+        """Run the network over batches of all sizes that it should be ready for, the largest first."""
+        size = self.image_size_px
+        for count in self._feeding.warm_sizes(self.batch_size):
+            self(torch.zeros((count, 3, size, size), dtype=torch.uint8))
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
@@ -65,7 +71,7 @@ class ZoomPredictor:
             return np.zeros(0, np.float32)
         logits = [
             part
-            for batch in pictures.split(self._batch_size)
+            for batch in pictures.split(self.batch_size)
             for part in self._fitting.run(batch, lambda some: self._run(some.to(self._device, non_blocking=True)))
         ]
         found = torch.cat(logits).float()

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from atlas_ray.errors import ConfigError
+from atlas_ray.prediction.feeding import Feeding, feeding_of
 from atlas_ray.runtime.session import MALLOC_ENV
 
 SMALL_CLUSTER_CPUS = 8
@@ -16,9 +17,10 @@ CORES_PER_FETCHER = 4
 """Number of cores beside GPUs for which one process reads pictures; the others decode them."""
 MAX_CPU_WORKERS_PER_NODE = 8
 """The most processes on a node without a GPU, unless `--workers` says more."""
-
 LARGE_BLOCK_ROWS = 256
 """Number of pictures in a block of a large stream, unless the model takes so many at once that it is more."""
+GPU_BLOCK_BYTES, PICTURE_BYTES = 2**26, 2**16
+"""What a block for a GPU holds at most, and what a picture of a catalogue takes: its file, or its pixels at 150 px."""
 BLOCKS_PER_WORKER = 16
 """Number of blocks that each process gets at least, if the stream is not too short for that."""
 
@@ -40,18 +42,27 @@ class WorkerPlan:
     """Whether the processes reserve no CPUs. On a small cluster they would leave none to read tasks, and with a GPU
     they need few."""
 
-    def block_rows(self, batch_size: int, rows: int) -> int:
+    def block_rows(self, batch_size: int | None, rows: int) -> int:
         """Return the number of pictures in a block.
 
         A block takes some 20 ms of the driver, and as much of other processes, however large it is. So blocks of large
-        streams are large, but each process gets `BLOCKS_PER_WORKER` of them, so that all processes end together.
+        streams are large, but each process gets `BLOCKS_PER_WORKER` of them, so that all processes end together. For a
+        GPU they are whole batches, and larger, but by their bytes.
 
         Args:
-            batch_size: The number of pictures that the model takes at once.
+            batch_size: The number of pictures that the model takes at once; None for what suits the device.
             rows: The number of pictures of the stream.
         """
+        batch_size = batch_size or self.feeding.batch_size
         share = rows // (self.workers * BLOCKS_PER_WORKER)
-        return max(batch_size * (8 if self.gpus else 2), min(share, LARGE_BLOCK_ROWS))
+        if self.gpus:
+            return max(min(share, GPU_BLOCK_BYTES // PICTURE_BYTES) // batch_size, 1) * batch_size
+        return max(2 * batch_size, min(share, LARGE_BLOCK_ROWS))
+
+    @property
+    def feeding(self) -> Feeding:
+        """How the device of each process is fed."""
+        return feeding_of(self.device)
 
     @property
     def device(self) -> str:

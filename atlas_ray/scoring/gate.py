@@ -33,7 +33,7 @@ class TextGate:
         kept = self._predictor.answerable(products)
         sure = [np.zeros(0, bool)]
         with self._one_block:
-            for batch in products.take(kept).split(self._predictor.config.batch_size):
+            for batch in products.take(kept).split(self._predictor.batch_size):
                 found = self._predictor.infer(batch)
                 sure.append(((found.probability[:, 0] >= self._threshold) & found.finite).numpy())
         spared = np.zeros(len(table), bool)

@@ -106,10 +106,9 @@ class Predict:
         self._progress = progress
         self._spec = spec
         self._predictor, self._zoom = spec.build(), spec.build_zoom()
-        size, count = self._predictor.image_size_px, spec.config.batch_size
-        pixels = torch.zeros((count, 3, size, size), dtype=torch.uint8)
-        for _ in range(2):
-            self._predictor.infer(Products(pixels, {name: ["warm"] * count for name in spec.texts}))
+        self._predictor.warm_up()
+        if self._zoom is not None:
+            self._zoom.warm_up()
         # Ray collects garbage in its workers now and then, which holds the interpreter for as long as
         # there are objects to look at: PyTorch's and the model's stay, and need no looking at.
         gc.collect()

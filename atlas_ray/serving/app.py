@@ -63,14 +63,14 @@ def build_app(config: ServeConfig) -> Application:
     """Make the application: a gateway, and a deployment for each model."""
     if config.tokens:
         TokenTable(config.tokens)  # find a mistake here, and not in a replica
-    predictor = config.predictor
+    predictor = replace(config.predictor, batch_size=config.batch_size)
     if not config.model_gpus and not predictor.threads:
         predictor = replace(predictor, threads=max(1, int(config.model_cpus)))
     if not config.model_gpus and predictor.device == "auto":
         predictor = replace(predictor, device="cpu")  # a replica sees GPUs that it has not reserved, too
-    products_per_replica = 2 * predictor.batch_size  # a batch that runs, and one that is ready
+    products_per_replica = 2 * config.batch_size  # a batch that runs, and one that is ready
     # Each gateway may have two calls running, and there are twice as many gateways during an update.
-    calls = max(4 * config.gateways + SPARE_CALLS, predictor.batch_size)
+    calls = max(4 * config.gateways + SPARE_CALLS, config.batch_size)
     models = {
         name: serve.deployment(Model)  # type: ignore[attr-defined]
         .options(
@@ -84,7 +84,7 @@ def build_app(config: ServeConfig) -> Application:
                 "num_gpus": config.model_gpus,
                 "runtime_env": {"env_vars": MALLOC_ENV},
             },
-            **_scaling(config.min_replicas, config.max_replicas, predictor.batch_size),
+            **_scaling(config.min_replicas, config.max_replicas, config.batch_size),
         )
         .bind(uri, predictor)
         for name, uri in config.models().items()

@@ -85,7 +85,7 @@ class Gateway:
             name: ModelCaller(
                 name,
                 handle,
-                batch_size=config.predictor.batch_size,
+                batch_size=config.batch_size,
                 batch_wait_s=config.batch_wait_ms / 1000,
                 max_pending=config.max_queued_requests,
                 patience_s=MAX_WAIT_SHARE * config.request_timeout_s,
@@ -242,7 +242,7 @@ class Gateway:
                 product.result = {"error": {"code": error.code, "message": error.message}}
         if not answerable:
             return []
-        limit = self.config.predictor.batch_size
+        limit = self.config.batch_size
         chunks = [answerable[start : start + limit] for start in range(0, len(answerable), limit)]
         started = time.monotonic()
         answers: list[Answer] = await _all(

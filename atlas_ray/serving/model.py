@@ -72,9 +72,9 @@ class Model:
         self._metrics = figures(artifact.metrics)
         self._predictor = build_predictor(artifact, config)
         self._labels = dict(zip(artifact.labels.names, artifact.thresholds, strict=True)) if artifact.labels else None
-        self._batch_size = config.batch_size
+        self._batch_size = self._predictor.batch_size
         self._thread = ThreadPoolExecutor(1, "model")
-        self._queue = QuestionQueue(config.batch_size)
+        self._queue = QuestionQueue(self._batch_size)
         self._held = 0
         """Products that wait here or run through the model."""
         self._failed = 0
@@ -86,13 +86,9 @@ class Model:
         self._seconds = Histogram(
             "atlas_ray_stage_seconds", "Seconds of a stage.", STAGE_BOUNDARIES, tag_keys=("stage",)
         )
-        self._enter.set_max_batch_size(config.batch_size)  # type: ignore[attr-defined]
+        self._enter.set_max_batch_size(self._batch_size)  # type: ignore[attr-defined]
         self._enter.set_batch_wait_timeout_s(0.0)  # type: ignore[attr-defined]  # the gateways wait
-        size = self._predictor.image_size_px
-        for count in (config.batch_size, 1, config.batch_size):  # warm before the first request
-            texts = {name: ["warm"] * count for name in artifact.texts}
-            warm = Products(torch.zeros((count, 3, size, size), dtype=torch.uint8), texts)
-            self._thread.submit(self._predictor.infer, warm).result()
+        self._thread.submit(self._predictor.warm_up).result()  # before the first request
 
     async def describe(self) -> dict[str, Any]:
         """Describe the model to any caller: no path of this machine, no history of its training."""

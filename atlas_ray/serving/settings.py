@@ -10,6 +10,7 @@ from typing import Any, Self
 from atlas_ray.errors import ConfigError
 from atlas_ray.io import storage, stores
 from atlas_ray.io.addresses import AddressRule
+from atlas_ray.prediction.feeding import FEEDING
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.settings import Settings, build_settings, setting
 
@@ -73,10 +74,10 @@ class ServeConfig(Settings):
                 stores.split_folder(prefix)
             elif ("://" in prefix and not prefix.startswith("file://")) or prefix.strip("/") == "":
                 raise ConfigError(f"image_prefixes has {prefix!r}; expected folders: {stores.EXPECTED}")
-        calls = -(-self.max_pictures // self.predictor.batch_size)
+        calls = -(-self.max_pictures // self.batch_size)
         if calls > self.max_queued_requests:
             raise ConfigError(
-                f"max_pictures {self.max_pictures} in batches of {self.predictor.batch_size} are {calls} calls, "
+                f"max_pictures {self.max_pictures} in batches of {self.batch_size} are {calls} calls, "
                 f"which never fit in max_queued_requests {self.max_queued_requests}"
             )
         for least, most in (
@@ -107,6 +108,13 @@ class ServeConfig(Settings):
         predictor = build_settings(PredictorConfig, {k: v for k, v in values.items() if k in names}, source)
         own = build_settings(cls, {k: v for k, v in values.items() if k not in names}, source)
         return cls(**{**vars(own), "predictor": predictor})
+
+    @property
+    def batch_size(self) -> int:
+        """Products that go through a model together."""
+        device = self.predictor.device
+        on_gpu = self.model_gpus > 0 if device == "auto" else device != "cpu"
+        return self.predictor.batch_size or FEEDING["cuda" if on_gpu else "cpu"].batch_size
 
     def models(self) -> dict[str, str]:
         """Return the artifacts by name, in order; one without a name is `default`.

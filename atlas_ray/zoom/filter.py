@@ -17,6 +17,8 @@ from atlas_ray.io.objects import ObjectReader
 from atlas_ray.metrics.zoom import warn_of_recall
 from atlas_ray.modalities.limits import PictureLimits, min_side_setting
 from atlas_ray.prediction.engines import AUTO, ENGINE_CHOICES, ENGINE_HELP
+from atlas_ray.prediction.feeding import FEEDING
+from atlas_ray.prediction.settings import BATCH_SIZE_HELP
 from atlas_ray.reports.contact_sheet import Cell, Section, write_contact_sheet
 from atlas_ray.runs.run_record import RunReport
 from atlas_ray.runtime.job import Job
@@ -29,7 +31,7 @@ from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_p
 from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.source import Pieces
 from atlas_ray.runtime.tables import Catalog, copy_documents, open_catalog
-from atlas_ray.runtime.workers import plan_workers
+from atlas_ray.runtime.workers import WorkerPlan, plan_workers
 from atlas_ray.schemas import QUARANTINE
 from atlas_ray.settings import setting
 from atlas_ray.zoom.choose import (
@@ -66,7 +68,7 @@ class FilterConfig(StreamConfig):
         high=1,
     )
     min_side_px: int = min_side_setting()
-    batch_size: int = setting("pictures the model takes at once", 64, low=1, high=8192)
+    batch_size: int | None = setting(BATCH_SIZE_HELP.format(cpu=FEEDING["cpu"].zoom_batch_size), None, low=1, high=8192)
     device: str = setting("cpu, cuda, cuda:N or auto", "auto")
     precision: str = setting(
         "float32, bfloat16, or auto: bfloat16 if the device computes in it",
@@ -117,7 +119,7 @@ def plan(config: FilterConfig, how: PlanConfig) -> Plan:
     job.check(identity)
     connect()
     workers = plan_workers(device=config.device, workers=config.workers, threads=0)
-    block_rows = workers.block_rows(config.batch_size, how.plan_pictures)
+    block_rows = _block_rows(config, workers, how.plan_pictures)
     sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows)
     trial = Trial(
         command="filter",
@@ -147,13 +149,15 @@ def _open(config: FilterConfig) -> tuple[ZoomArtifact, float, Catalog, dict[str,
     return artifact, threshold, catalog, identity | {"input_rows": catalog.images.all_rows}
 
 
+def _block_rows(config: FilterConfig, workers: WorkerPlan, rows: int) -> int:
+    return workers.block_rows(config.batch_size or workers.feeding.zoom_batch_size, rows)
+
+
 def _stages(config: FilterConfig, images: Pieces, progress: Any) -> ray.data.Dataset:
     """Read, fetch, decode, judge."""
     workers = plan_workers(device=config.device, workers=config.workers, threads=0)
     return ask_model(
-        stream_pictures(
-            images, progress, workers, config, block_rows=workers.block_rows(config.batch_size, images.rows)
-        ),
+        stream_pictures(images, progress, workers, config, block_rows=_block_rows(config, workers, images.rows)),
         workers,
         JudgeZoom,
         progress,

@@ -31,7 +31,7 @@ class JudgeZoom:
         model: str,
         device: str,
         precision: str,
-        batch_size: int,
+        batch_size: int | None,
         engine: str,
         threads: int,
         limits: PictureLimits,
@@ -43,8 +43,7 @@ class JudgeZoom:
         self._predictor = ZoomPredictor(
             load_zoom_artifact(model), device=device, precision=precision, batch_size=batch_size, engine=engine
         )
-        size = self._predictor.image_size_px
-        self._predictor(torch.zeros((batch_size, 3, size, size), dtype=torch.uint8))
+        self._predictor.warm_up()
         gc.collect()
         gc.freeze()  # PyTorch's objects stay, and need no looking at whenever Ray collects garbage
 

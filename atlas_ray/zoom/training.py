@@ -130,7 +130,7 @@ def _judged_unseen(config: ZoomTraining, examples: Examples, device: torch.devic
 
 
 def _predictor(config: ZoomTraining, network: ZoomNetwork, device: torch.device) -> ZoomPredictor:
-    artifact = ZoomArtifact(id="", model=network, metrics={})
+    artifact = ZoomArtifact(id="", model=copy.deepcopy(network), metrics={})  # what is saved stays as it is
     return ZoomPredictor(artifact, device=str(device), precision=config.precision)
 
 

@@ -34,6 +34,13 @@ def test_a_worker_a_core_or_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not plan(monkeypatch, [HEAD, GPU]).cpu_nodes  # a head that takes no work decodes nothing
 
 
+def test_a_block_for_a_gpu_is_whole_batches_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = plan(monkeypatch, [HEAD, CPUS]), plan(monkeypatch, [HEAD, GPU])
+    assert [gpu.block_rows(size, 10**8) for size in (None, 8, 100, 1000, 8192)] == [1024, 1024, 1000, 1000, 8192]
+    assert [gpu.block_rows(None, rows) for rows in (0, 5_000, 10_000)] == [256, 256, 512]
+    assert (cpu.block_rows(None, 0), cpu.feeding.batch_size, gpu.feeding.batch_size) == (64, 32, 256)
+
+
 def test_reading_grows_with_the_cores_and_not_with_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = plan(monkeypatch, [{"CPU": 4.0}], address=False)
     assert (alone.fetchers, alone.fetcher_cpus) == (2, 0)
@@ -47,7 +54,6 @@ def test_blocks_of_large_streams_are_large_and_of_small_ones_enough_for_all(monk
     two = plan(monkeypatch, [{"CPU": 4.0}], address=False)
     assert [two.block_rows(32, rows) for rows in (0, 112, 2_048, 4_000, 8_192, 10**8)] == [64, 64, 64, 125, 256, 256]
     assert two.block_rows(200, 10**8) == 400
-    assert plan(monkeypatch, [HEAD, GPU]).block_rows(256, 100) == 2_048
 
 
 def test_a_process_without_a_gpu_of_its_own_uses_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,17 @@ def test_mistakes_are_told(values: dict[str, Any], reason: str) -> None:
         ServeConfig.of({"model": "/m", **values}, "serve.yaml")
 
 
+def test_a_batch_is_as_large_as_suits_the_device() -> None:
+    for values, wanted in (
+        ({}, 32),
+        ({"model_gpus": 0.5}, 256),
+        ({"device": "cuda"}, 256),
+        ({"model_gpus": 1, "device": "cpu"}, 32),
+        ({"model_gpus": 1, "batch_size": 16}, 16),
+    ):
+        assert ServeConfig.of({"model": "/m", "tokens": LINE, **values}, "x").batch_size == wanted
+
+
 def test_settings_survive_yaml() -> None:
     config = ServeConfig.of({"model": "/m", "tokens": LINE, "batch_size": 8, "top_k": 3, "max_body_mib": 1}, "x")
     assert config.predictor.batch_size == 8

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from atlas_ray.errors import ConfigError
+from atlas_ray.prediction.feeding import feeding_of
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,7 @@ def choose_engine(wanted: str, device: "torch.device", compiled: "Compiled") -> 
 
 
 def run_encoder(wanted: str, encoder: "nn.Module", image_size_px: int, compiled: "Compiled") -> Run:
-    """Return what runs an encoder on an engine.
+    """Return what runs an encoder on an engine, batches of any size.
 
     Args:
         wanted: One of `ENGINE_CHOICES`.
@@ -126,8 +127,18 @@ def run_encoder(wanted: str, encoder: "nn.Module", image_size_px: int, compiled:
         ConfigError: if the engine does not run on the device, or needs a form that there is none of.
         ArtifactError: if a form is damaged, or is not of this encoder.
     """
-    name = choose_engine(wanted, next(encoder.parameters()).device, compiled)
+    device = next(encoder.parameters()).device
+    name = choose_engine(wanted, device, compiled)
     engine = ENGINES[name]
     if engine.form and name in compiled:
-        return engine.form.load(compiled[name](), encoder, image_size_px)
-    return engine.prepare(encoder, image_size_px)
+        run = engine.form.load(compiled[name](), encoder, image_size_px)
+    else:
+        run = engine.prepare(encoder, image_size_px)
+    if not feeding_of(device.type).few_sizes:
+        return run
+    import torch
+
+    from atlas_ray.prediction.engines.padding import Padded
+
+    torch.backends.cudnn.benchmark = True
+    return Padded(run)
