@@ -20,6 +20,7 @@ from atlas_ray.prediction.engines.padding import Padded
 from atlas_ray.prediction.feeding import FEEDING
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.zoom import ZoomPredictor
+from benchmarks.feeding import divide
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -170,6 +171,11 @@ def test_a_gpu_takes_larger_batches_and_searches_its_kernels(small_model: str) -
     assert (predictor.batch_size, torch.backends.cudnn.benchmark) == (256, True)
     assert PathPredictor(load_artifact(small_model), PredictorConfig(batch_size=8)).batch_size == 8
     assert ZoomPredictor(small_filter()).batch_size == 256
+
+
+def test_the_time_of_a_device_is_divided() -> None:
+    found = divide(0, 10, busy=[(2, 3), (5, 5.5)], call=[(1, 4), (4.5, 6)], decode=[(1, 2.5), (4.5, 5)])
+    assert found == {"busy": 1.5, "start": 1, "end": 4, "blocks": 0.5, "decode": 1.5, "else": 1.5}
 
 
 @pytest.mark.long
