@@ -23,6 +23,8 @@ MALLOC_ENV = {
 a model on a CPU returns it to the system and gets it back by page faults, which cost a tenth of the time."""
 CPUS = max(os.cpu_count() or 1, 4)
 """Number of CPUs of a local Ray; with fewer than four, stages of a stream wait for each other."""
+STARTS = 4
+"""How many processes of a stage in a row may fail to start before that ends a run."""
 LOCAL = {
     # By default a training polls its workers every two seconds, and a short epoch waits for that.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -52,6 +54,9 @@ def connect() -> None:
     # By default nothing begins before all processes of a pool have: one for which the cluster has no room, as where a
     # machine has left, would hold up the others for ten minutes, and then end the run.
     context.wait_for_min_actors_s = -1
+    # By default the first process that dies while it loads its model, as on a machine that is short of memory, ends the
+    # run.
+    context.max_consecutive_actor_init_deaths = STARTS - 1
     context.custom_execution_callback_classes = [ForgetBlockStats]
     if ray.is_initialized():
         return
