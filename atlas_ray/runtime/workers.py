@@ -17,8 +17,9 @@ CORES_PER_FETCHER = 4
 """Number of cores beside GPUs for which one process reads pictures; the others decode them."""
 MAX_CPU_WORKERS_PER_NODE = 8
 """The most processes on a node without a GPU, unless `--workers` says more."""
-LARGE_BLOCK_ROWS = 256
-"""Number of pictures in a block of a large stream, unless the model takes so many at once that it is more."""
+LARGE_BLOCK_ROWS = 128
+"""Number of pictures in a block of a large stream, unless the model takes so many at once that it is more. A process
+that reads holds two blocks, also of photographs of some megabytes each."""
 GPU_BLOCK_BYTES, PICTURE_BYTES = 2**26, 2**16
 """What a block for a GPU holds at most, and what a picture of a catalogue takes: its file, or its pixels at 150 px."""
 BLOCKS_PER_WORKER = 16

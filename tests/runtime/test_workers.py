@@ -52,7 +52,7 @@ def test_reading_grows_with_the_cores_and_not_with_the_gpus(monkeypatch: pytest.
 
 def test_blocks_of_large_streams_are_large_and_of_small_ones_enough_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     two = plan(monkeypatch, [{"CPU": 4.0}], address=False)
-    assert [two.block_rows(32, rows) for rows in (0, 112, 2_048, 4_000, 8_192, 10**8)] == [64, 64, 64, 125, 256, 256]
+    assert [two.block_rows(32, rows) for rows in (0, 112, 2_048, 4_000, 8_192, 10**8)] == [64, 64, 64, 125, 128, 128]
     assert two.block_rows(200, 10**8) == 400
 
 
