@@ -229,6 +229,10 @@ class AuditError(RunError):
     """A run whose inputs and outputs do not balance."""
 
 
+class DeviceError(RunError):
+    """A GPU that fails over and over."""
+
+
 class NotFiniteError(RunError):
     """NaN or infinite numbers: the training diverged, or a model's answers are not finite."""
 

@@ -11,6 +11,7 @@ from atlas_ray.embedding.encoders import EncoderSource
 from atlas_ray.modalities import texts_of
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.prediction.vectors import Embedder
+from atlas_ray.runtime.lost_devices import given_up_when_lost
 from atlas_ray.runtime.outcomes import ERROR, KEYS, good_rows, keep_answered, with_refusals
 from atlas_ray.runtime.progress import tell_block
 
@@ -27,6 +28,7 @@ class Embed:
         self._predictor.warm_up()
         self._texts = texts_of(self._predictor.modalities)
 
+    @given_up_when_lost
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace `bytes` and texts by `vector`, of which each modality's part has length 1, and `picture_error`."""
         started, decoded_s = time.time(), self._predictor.decode_s

@@ -23,6 +23,7 @@ class ProgressActor:
         self._lines: list[str] = []
         self._spans: dict[str, tuple[float, float, float]] = {}
         self._peaks: dict[str, float] = {}
+        self._lost = 0
 
     def add(self, counts: dict[str, int]) -> None:
         """Count done items, by outcome."""
@@ -41,10 +42,18 @@ class ProgressActor:
             memory_mib: The most memory that their process has held.
         """
         self._counts.update(counts)
+        if counts:
+            self._lost = 0
         for stage, (start, end) in spans.items():
             self._peaks[stage] = max(self._peaks.get(stage, 0.0), memory_mib)
             first, last, busy = self._spans.get(stage, (start, end, 0.0))
             self._spans[stage] = (min(first, start), max(last, end), busy + end - start)
+
+    def lost(self, line: str) -> int:
+        """Print a line about a lost device; return how many were lost since the last block was done."""
+        self._lines.append(line)
+        self._lost += 1
+        return self._lost
 
     def spans(self) -> dict[str, tuple[float, float, float]]:
         """Return the first start, the last end and the busy seconds of each stage."""

@@ -23,6 +23,7 @@ from atlas_ray.prediction.predictor import Predictor
 from atlas_ray.prediction.predictors import build_predictor
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.prediction.zoom import ZoomPredictor
+from atlas_ray.runtime.lost_devices import given_up_when_lost
 from atlas_ray.runtime.outcomes import (
     ERROR,
     KEYS,
@@ -114,6 +115,7 @@ class Predict:
         gc.collect()
         gc.freeze()
 
+    @given_up_when_lost
     def __call__(self, table: pa.Table) -> pa.Table:
         """Turn a block into `OUTCOMES`."""
         started = time.time()
@@ -198,6 +200,7 @@ class PredictVectors:
         assert isinstance(predictor, PathPredictor)  # a head's
         self._predictor = predictor
 
+    @given_up_when_lost
     def __call__(self, table: pa.Table) -> pa.Table:
         """Turn a block of `atlas_ray.scoring.vectors.COLUMNS` into `OUTCOMES`."""
         started = time.time()

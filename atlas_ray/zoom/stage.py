@@ -14,6 +14,7 @@ from atlas_ray.errors import NOT_A_NUMBER, ItemError
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at, decoding_pool
 from atlas_ray.prediction.zoom import ZoomPredictor
+from atlas_ray.runtime.lost_devices import given_up_when_lost
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, good_rows, with_refusals
 from atlas_ray.runtime.progress import tell_block
 from atlas_ray.zoom.choose import ZOOMED
@@ -47,6 +48,7 @@ class JudgeZoom:
         gc.collect()
         gc.freeze()  # PyTorch's objects stay, and need no looking at whenever Ray collects garbage
 
+    @given_up_when_lost
     def __call__(self, table: pa.Table) -> pa.Table:
         """Turn a block of fetched pictures into `OUTCOMES`."""
         started = time.time()

@@ -1,14 +1,18 @@
-"""Processes of a stream that fail to start."""
+"""Processes of a stream that fail to start, or lose their GPU."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import ray.data
+import torch
 
-from atlas_ray.errors import ArtifactError, reason_of
+from atlas_ray.errors import ArtifactError, DeviceError, reason_of
+from atlas_ray.runtime.lost_devices import LOST_IN_A_ROW, given_up_when_lost
 from atlas_ray.runtime.pictures import ask_model
+from atlas_ray.runtime.progress import ProgressDisplay, tell_block
 from atlas_ray.runtime.session import STARTS
 from atlas_ray.runtime.workers import WorkerPlan
 
@@ -53,3 +57,36 @@ def test_a_model_that_never_starts_ends_the_run(local_ray: None, tmp_path: Path)
     assert isinstance(reason, ArtifactError)
     assert str(reason) == f"{tmp_path}: damaged"
     assert len(list(tmp_path.iterdir())) == STARTS
+
+
+class LosesItsDevice:
+    """A model on a GPU that some blocks make unusable."""
+
+    def __init__(self, progress: Any, folder: str, times: int) -> None:
+        self._progress, self._folder, self._times = progress, folder, times
+
+    @given_up_when_lost
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if 0 in table["id"].to_pylist() and (lost := len(os.listdir(self._folder))) < self._times:
+            Path(self._folder, str(lost)).touch()
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered\nSearch for it.")
+        tell_block(self._progress, {"done": len(table)})
+        return table
+
+
+@pytest.mark.parametrize("times", [LOST_IN_A_ROW, 100])
+def test_a_process_that_loses_its_gpu_is_replaced(
+    local_ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str], times: int
+) -> None:
+    with ProgressDisplay("asking", "rows", total=20) as display:
+        stream = ask_model(
+            ray.data.range(20, override_num_blocks=1), PLAN, LosesItsDevice, display.actor, str(tmp_path), times
+        )
+        if times <= LOST_IN_A_ROW:
+            assert stream.materialize().count() == 20
+        else:
+            with pytest.raises(Exception, match="4 times in a row") as told:
+                stream.materialize()
+            assert isinstance(reason_of(told.value), DeviceError)
+    assert len(list(tmp_path.iterdir())) == min(times, LOST_IN_A_ROW + 1)
+    assert "is lost: CUDA error: device-side assert triggered; another process takes over" in capfd.readouterr().err
