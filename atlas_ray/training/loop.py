@@ -25,6 +25,7 @@ from atlas_ray.taxonomy import LabelSpace, Taxonomy
 from atlas_ray.training.batches import Batches
 from atlas_ray.training.networks import load_weights
 from atlas_ray.training.objectives import Objective, build_objective
+from atlas_ray.training.pace import Pace
 from atlas_ray.training.schedule import apply_rate, rate_at
 from atlas_ray.training.settings import TrainConfig
 from atlas_ray.training.step import OptimizerStep
@@ -166,6 +167,7 @@ class Worker:
         self.best: dict[str, Any] = {}
         self.step = 0
         self.resumed_at: list[int] = []
+        self.pace = Pace(60 * config.checkpoint_minutes, self._mean)
         self.tracker = Tracker(config, plan.environment) if self.is_rank_zero else None
         self.batch_size = share_of(config.batch_size, self.rank, self.world)
         self.batches = {
@@ -209,6 +211,7 @@ class Worker:
             elif best:
                 self.best = {"metrics": metrics}
             self.report(metrics)
+            self.pace.restart()
             if self.tracker:
                 self.tracker.epoch(metrics)
             measured = f"validation loss {metrics['val_loss']:.3f}, {FIGURES[figure]} {metrics[figure]:.4f}, "
@@ -239,8 +242,7 @@ class Worker:
             if self.is_rank_zero and now - seen >= 10:
                 seen = now
                 self._show(epoch, totals, self.step - begun, now - started, rate.factor)
-            left = steps * (epoch + 1) - self.step
-            if config.checkpoint_steps and self.step % config.checkpoint_steps == 0 and left:
+            if self.step < steps * (epoch + 1) and self.pace.is_due():
                 loss, count = self._sum(totals.clone())
                 self.check({"train_loss": loss / max(count, 1)}, epoch)
                 self.report({"step": self.step})
@@ -349,6 +351,10 @@ class Worker:
         if self.world > 1:
             torch.distributed.all_reduce(values)
         return values
+
+    def _mean(self, seconds: float) -> float:
+        """Return the mean over all workers."""
+        return self._sum(torch.tensor([seconds / self.world], device=self.device))[0]
 
     def _sum(self, values: Tensor) -> list[float]:
         """Return the sum over all workers."""

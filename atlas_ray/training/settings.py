@@ -44,7 +44,9 @@ class RunSettings(Settings):
         choices=("auto", "cpu", "cuda"),
     )
     compile: bool = setting("compile the network, which takes a minute or two at the start", False)
-    checkpoint_steps: int = setting("steps between checkpoints; 0: one after each epoch only", 0, low=0, high=10**7)
+    checkpoint_minutes: float = setting(
+        "minutes between checkpoints within an epoch; 0: one after each epoch only", 10.0, low=0, high=10_000
+    )
 
     @property
     def worker_range(self) -> tuple[int, int]:

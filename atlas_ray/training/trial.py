@@ -60,7 +60,7 @@ class Trial(ray.tune.Trainable):
         number = config["trial"]
         chosen: Mapping[str, Any] = drawn[number - 1]
         folder = trial_folder(training.output, number)
-        self._training = replace(training, output=folder, checkpoint_steps=0, **chosen)
+        self._training = replace(training, output=folder, checkpoint_minutes=0.0, **chosen)
         self._record = trial_record(training.output, number)
         self._reported: list[dict[str, Any]] = []
         if storage.exists(self._record):

@@ -79,7 +79,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     catalog: str, local_ray: None, tmp_path: Path
 ) -> None:
     output = tmp_path / "model"
-    settings = WHOLE | {"batch_size": 7, "checkpoint_steps": 2, "workers": "1:2", "epochs": 3}
+    settings = WHOLE | {"batch_size": 7, "checkpoint_minutes": 1e-6, "workers": "1:2", "epochs": 3}
     found: list[TrainReport] = []
     config = EncoderDecoderTraining(catalog=catalog, output=str(output), **settings)
     run = threading.Thread(target=lambda: found.append(train(config)))
@@ -97,8 +97,7 @@ def test_a_killed_worker_repeats_no_more_than_since_its_last_checkpoint(
     steps = sum(row["split"] == "train" for row in rows(catalog, "products")) // 7
     assert [epoch["step"] for epoch in history] == [steps * epoch["epoch"] for epoch in history]
     (resumed,) = done.metrics["resumed_at_steps"]
-    assert resumed > 0
-    assert resumed % 2 == 0  # at one of the checkpoints: steps 2, 4, 6, 8, ...
+    assert resumed >= 2  # at one of the checkpoints, of which there is one a step
 
 
 @pytest.mark.slow  # of the kills, every run has that of a scoring

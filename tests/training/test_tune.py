@@ -43,7 +43,7 @@ def not_a_trial(folder: Path) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_a_search_keeps_the_best(catalog: str, tmp_path: Path) -> None:
     output = tmp_path / "search"
-    training = EncoderDecoderTraining(catalog=catalog, output=str(output), checkpoint_steps=1, **SMALL)
+    training = EncoderDecoderTraining(catalog=catalog, output=str(output), checkpoint_minutes=1e-6, **SMALL)
     config = TuneConfig(trials=3)
     # The first was done before the search was stopped, and learned nothing.
     told = [{"val_accuracy": -1.0, "epoch": 1}, {"val_accuracy": -1.0, "epoch": 2, "finished": True, "done": True}]
