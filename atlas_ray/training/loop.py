@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import ray.train
 import ray.train.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from atlas_ray.errors import CatalogError, NotFiniteError
@@ -110,6 +111,27 @@ def is_better(metrics: Mapping[str, float], other: Mapping[str, float], figure: 
     return (metrics[figure], -metrics["val_loss"]) > (other[figure], -other["val_loss"])
 
 
+@torch.no_grad()
+def average_statistics(network: nn.Module, add_up: Callable[[Tensor], Tensor], workers: int) -> None:
+    """Give all workers the mean of their running statistics, so that the model that is measured is the one saved.
+
+    The normalizations of each worker see other pictures, so that their statistics drift apart.
+
+    Args:
+        network: The worker's network.
+        add_up: Replaces numbers by their sum over the workers.
+        workers: Number of workers.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    kept = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+    statistics = [buffer for buffer in kept if buffer is not None]
+    if workers == 1 or not statistics:
+        return
+    sums = add_up(torch.cat([buffer.flatten().float() for buffer in statistics]))
+    for buffer, mean in zip(statistics, (sums / workers).split([buffer.numel() for buffer in statistics]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
 def stopped_early(history: list[dict[str, Any]], patience: int, min_delta: float) -> bool:
     """Tell whether the validation loss made no progress for `patience` epochs."""
     best, since = float("inf"), 0
@@ -197,6 +219,7 @@ class Worker:
             metrics = self.train_epoch(epoch)
             if epoch + 1 < config.epochs:
                 self.batches["train"].begin(self.batch_size)
+            average_statistics(self.objective.network, self._all_reduce, self.world)
             metrics |= self.validate()
             self.check(metrics, epoch)
             metrics |= {"epoch": epoch + 1, "step": self.step, "seconds": time.perf_counter() - started}
@@ -272,9 +295,10 @@ class Worker:
             return self.objective
         if self.wrapped is None or head_only != self.wrapped_head_only:
             ids = [self.device.index or 0] if self.device.type == "cuda" else None
-            # Buffers are not broadcast: the normalizations of each worker see other pictures, and the checkpoint keeps
-            # the statistics of the first worker.
-            self.wrapped = DistributedDataParallel(self.objective, device_ids=ids, broadcast_buffers=False)
+            # Buffers are not broadcast: see `average_statistics`. Gradients lie where they are exchanged.
+            self.wrapped = DistributedDataParallel(
+                self.objective, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
             self.wrapped_head_only = head_only
         return self.wrapped
 
