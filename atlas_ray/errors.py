@@ -271,10 +271,10 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
 def _told(traceback: str) -> UserError | RunError | None:
     """Read an error from a traceback, which may be all that is left of one in a stage of Ray Data or of a new actor.
 
-    An outage may stand anywhere in it, another error of this module in its last line.
+    An outage may stand anywhere in it, another error of this module where it ends, or causes what comes after.
     """
-    last = (traceback.rstrip().splitlines() or [""])[-1]
-    told = re.search(rf"\b({OutageError.__name__}): (.+)", traceback) or re.match(rf"{__name__}\.(\w+): (.+)", last)
+    error = rf"^{__name__}\.(\w+): (.+)(?=\s*\Z|\s+The above exception was the direct cause)"
+    told = re.search(rf"\b({OutageError.__name__}): (.+)", traceback) or re.search(error, traceback, re.MULTILINE)
     kind = globals().get(told[1]) if told else None
     if told is None or not (isinstance(kind, type) and issubclass(kind, UserError | RunError)):
         return None

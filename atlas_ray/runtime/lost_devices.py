@@ -38,7 +38,7 @@ def given_up_when_lost(call: Call[Model]) -> Call[Model]:
             reason = str(error).splitlines()[0]
             progress: Any = vars(model)["_progress"]
             line = f"a GPU of {platform.node()} is lost: {reason}"
-            times = ray.get(progress.lost.remote(f"atlas-ray: {line}; another process takes over"))
+            times = ray.get(progress.lost.remote(f"atlas-ray: {line}"))
         if times > LOST_IN_A_ROW:
             raise DeviceError(f"{line}; {times} times in a row. See `nvidia-smi` and the system's log there")
         sys.stderr.flush()

@@ -146,6 +146,8 @@ def test_the_reason_is_found_behind_other_errors() -> None:
     told = reason_of(RuntimeError(died + "atlas_ray.errors.ConfigError: engine 'x': none\n"))
     assert (type(told), str(told)) == (ConfigError, "engine 'x': none")
     assert reason_of(RuntimeError(died + "atlas_ray.errors.ConfigError: no\nKeyError: 'x'")) is None
+    caused = "\n\nThe above exception was the direct cause of the following exception:\n\nray.UserCodeException: UDF"
+    assert str(reason_of(RuntimeError(died + "atlas_ray.errors.ConfigError: no" + caused))) == "no"
     assert reason_of(RuntimeError(died + "atlas_ray.errors.reason_of: no")) is None
     away = OSError(
         "When creating key 'run/checkpoint/1.parquet' in bucket 'shop': AWS Error NETWORK_CONNECTION: curl 7"

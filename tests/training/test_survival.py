@@ -26,7 +26,7 @@ pytestmark = pytest.mark.ray
 
 EPOCHS = 6
 WHOLE: dict[str, Any] = {
-    "backbone": "resnet18", "image_size_px": 32, "hidden_dim": 16, "batch_size": 56, "epochs": EPOCHS,
+    "backbone": "resnet18", "image_size_px": 32, "hidden_dim": 16, "batch_size": 48, "epochs": EPOCHS,
     "train_from_block": 5, "dropout": 0.0, "decoder_lr": 1e-2, "precision": "float32",
 }  # fmt: skip
 
