@@ -7,7 +7,7 @@ import pytest
 from benchmarks import overhead
 
 
-@pytest.mark.long
+@pytest.mark.slow  # it looks at processes now and then, and needs a quiet machine to see each
 def test_only_the_process_with_the_model_has_pytorch(catalog: str, small_model: str, tmp_path: Path) -> None:
     moments = tmp_path / "moments"
     found, wall = overhead.run(
