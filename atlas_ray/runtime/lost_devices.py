@@ -7,7 +7,6 @@ GPU fails. Another process on the same GPU works, so that Ray starts one and giv
 import functools
 import os
 import platform
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -41,7 +40,6 @@ def given_up_when_lost(call: Call[Model]) -> Call[Model]:
             times = ray.get(progress.lost.remote(f"atlas-ray: {line}"))
         if times > LOST_IN_A_ROW:
             raise DeviceError(f"{line}; {times} times in a row. See `nvidia-smi` and the system's log there")
-        sys.stderr.flush()
         os._exit(1)
 
     return asked
