@@ -27,6 +27,8 @@ MEMORY_BYTES = 6 << 30
 """The most memory that a workbook may take; a sheet of a million rows and 30 columns takes half of it."""
 CPU_S = 1800
 """The most processor time that reading a workbook may take."""
+OPEN_S = 1800
+"""The most time that opening a workbook may take: a library that finds no memory for its last words waits for ever."""
 MAX_FILE_BYTES = 1 << 30
 EXACT = 2**53
 """The first whole number from which a cell no longer tells neighbours apart."""
@@ -84,6 +86,8 @@ def _local(uri: str, folder: str) -> str:
 def _end(code: int) -> str:
     if -code in (signal.SIGXCPU, signal.SIGKILL):
         return f"reading it takes more than {CPU_S} s of a processor"
+    if -code == signal.SIGALRM:
+        return f"opening it takes more than {OPEN_S} s"
     return f"it cannot be read within {MEMORY_BYTES >> 30} GiB of memory"
 
 
@@ -108,6 +112,7 @@ def _main(path: str, sheet: str) -> None:
 
     for what, limit in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CPU, CPU_S)):
         resource.setrlimit(what, (limit, limit))
+    signal.alarm(OPEN_S)
     try:
         workbook = CalamineWorkbook.from_path(path)
         names = workbook.sheet_names
@@ -115,6 +120,7 @@ def _main(path: str, sheet: str) -> None:
             shown = ", ".join(map(repr, names[:12])) or "none"
             return _say({"error": f"no sheet {printable(sheet)!r} in it; its sheets are {shown}"})
         found = workbook.get_sheet_by_name(sheet or names[0])
+        signal.alarm(0)  # from here on it may wait for its reader
         for row in found.iter_rows():
             _say(list(map(_cell, row)))
         _say(None)

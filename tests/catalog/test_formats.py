@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -24,6 +25,7 @@ from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalo
 from atlas_ray.catalog.sources import Source
 from atlas_ray.cli.main import main
 from atlas_ray.errors import CatalogError, ConfigError
+from atlas_ray.formats import workbooks
 from tests.catalog.test_import import rows
 
 COLUMNS = ("id", "title", "description", "link", "image_link", "additional_image_link", "price", "availability",
@@ -393,12 +395,26 @@ def test_a_workbook_that_unpacks_without_end(tmp_path: Path) -> None:
             bomb.writestr(name, data)
     assert path.stat().st_size < 1_000_000
     code = (
-        "import atlas_ray.formats.workbooks as workbooks\nworkbooks.MEMORY_BYTES = 100 << 20\n"
+        "import atlas_ray.formats.workbooks as workbooks\nworkbooks.MEMORY_BYTES = 100 << 20\nworkbooks.OPEN_S = 60\n"
         f"workbooks._main({str(path)!r}, 'Products')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode  # an abort, or a panic of the reader
+    assert done.returncode  # an abort, a panic of the reader, or the alarm when its last words found no memory
     assert done.stdout == ""
+
+
+def test_a_workbook_that_never_opens_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = book(tmp_path / "slow.xlsx", {"A1": "id"})
+    (tmp_path / "python_calamine.py").write_text(
+        "import sys, time\nsys.modules['__main__'].OPEN_S = 1\n"
+        "class CalamineError(Exception): pass\nclass PasswordError(Exception): pass\n"
+        "class CalamineWorkbook:\n    from_path = staticmethod(lambda path: time.sleep(60))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "python_calamine", ModuleType("python_calamine"))
+    monkeypatch.setattr(workbooks, "OPEN_S", 1)
+    with pytest.raises(CatalogError, match=r"slow\.xlsx: opening it takes more than 1 s; save its sheet as a CSV"):
+        list(workbooks.read_sheet(str(path)))
 
 
 FEED = '<?xml version="1.0"?>{}<rss xmlns:x="http://base.google.com/ns/1.0"><channel>{}</channel></rss>'
