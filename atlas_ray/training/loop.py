@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,9 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
+from ray.train import CheckpointUploadMode
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -189,7 +192,9 @@ class Worker:
         self.best: dict[str, Any] = {}
         self.step = 0
         self.resumed_at: list[int] = []
-        self.pace = Pace(60 * config.checkpoint_minutes, self._mean)
+        self.pace = Pace(
+            60 * config.checkpoint_minutes, self._mean, leaves=lambda: ray.train.get_preemption_info() is not None
+        )
         self.tracker = Tracker(config, plan.environment) if self.is_rank_zero else None
         self.batch_size = share_of(config.batch_size, self.rank, self.world)
         self.batches = {
@@ -213,7 +218,7 @@ class Worker:
         """Train for the remaining epochs."""
         config, steps = self.config, self.plan.steps_per_epoch
         for epoch in range(self.step // steps, config.epochs):
-            if stopped_early(self.history, config.patience, config.min_delta):
+            if self.has_stopped():
                 break
             started = time.perf_counter()
             metrics = self.train_epoch(epoch)
@@ -233,7 +238,7 @@ class Worker:
                 self.best = {"metrics": metrics, "network": weights}
             elif best:
                 self.best = {"metrics": metrics}
-            self.report(metrics)
+            self.report(metrics, last=epoch + 1 == config.epochs or self.has_stopped())
             self.pace.restart()
             if self.tracker:
                 self.tracker.epoch(metrics)
@@ -244,6 +249,10 @@ class Worker:
             )
         if self.tracker:
             self.tracker.close()
+
+    def has_stopped(self) -> bool:
+        """Tell whether the validation loss makes no more progress."""
+        return stopped_early(self.history, self.config.patience, self.config.min_delta)
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
         """Train for the rest of an epoch; return its metrics."""
@@ -299,6 +308,8 @@ class Worker:
             self.wrapped = DistributedDataParallel(
                 self.objective, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
             )
+            if self.take_step.dtype == torch.bfloat16:  # half the bytes between the workers
+                self.wrapped.register_comm_hook(None, bf16_compress_hook)
             self.wrapped_head_only = head_only
         return self.wrapped
 
@@ -329,12 +340,19 @@ class Worker:
             if not tensor.isfinite().all():
                 raise diverged(f"the weights of {name} are NaN or infinite in epoch {epoch + 1}", self.config)
 
-    def report(self, metrics: dict[str, Any]) -> None:
-        """Report the metrics and, from the first worker, a checkpoint to Ray Train."""
+    def report(self, metrics: dict[str, Any], *, last: bool = False) -> None:
+        """Report the metrics and, from the first worker, a checkpoint to Ray Train, which is uploaded meanwhile.
+
+        Args:
+            metrics: The metrics.
+            last: Whether there is nothing more to do, so that the upload is waited for.
+        """
+        mode = CheckpointUploadMode.SYNC if last else CheckpointUploadMode.ASYNC
         if not self.is_rank_zero:
-            ray.train.report(metrics)
+            ray.train.report(metrics, checkpoint_upload_mode=mode)
             return
-        with tempfile.TemporaryDirectory(prefix="atlas-ray-") as folder:
+        folder = tempfile.mkdtemp(prefix="atlas-ray-")
+        try:
             state = {
                 "network": self.objective.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -345,7 +363,15 @@ class Worker:
             }
             with storage.writing(os.path.join(folder, STATE_FILE)) as stream:
                 torch.save(state, stream)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            ray.train.report(
+                metrics,
+                checkpoint=ray.train.Checkpoint.from_directory(folder),
+                checkpoint_upload_mode=mode,
+                delete_local_checkpoint_after_upload=True,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _show(self, epoch: int, totals: Tensor, steps: int, seconds: float, factor: float) -> None:
         loss, pictures = totals.tolist()

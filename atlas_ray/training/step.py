@@ -41,9 +41,9 @@ class OptimizerStep:
         self.config = config
         self.label_weight = label_weight
         self.optimizer = torch.optim.AdamW(parameter_groups(objective, config), fused=True)
-        dtype = choose_dtype(config.precision, device)
+        self.dtype = choose_dtype(config.precision, device)
         self.autocast: AbstractContextManager[Any] = (
-            torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
+            torch.autocast(device.type, dtype=self.dtype) if self.dtype == torch.bfloat16 else nullcontext()
         )
         self._objective = objective
         self._device = device

@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 
 from atlas_ray.artifacts import load_artifact
+from atlas_ray.evaluation.paths import evaluate
+from atlas_ray.prediction.settings import PredictorConfig
+from atlas_ray.scoring.run import score
+from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.training.run import TrainReport, train
 from atlas_ray.training.settings import EncoderDecoderTraining
 from tests.support.kills import CLUSTER, descendants
@@ -24,6 +28,24 @@ from tests.support.parts import rows
 
 pytestmark = pytest.mark.ray
 
+LEAVING = """
+import sys
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+import time
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+node = cluster.add_node(num_cpus=4)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+if sys.stdin.readline():
+    cluster.add_node(num_cpus=4)
+    deadline = int(1000 * (time.time() + 20))
+    GcsClient(cluster.address).drain_node(node.node_id, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "", deadline)
+    sys.stdin.read()
+cluster.shutdown()
+"""
+"""A cluster whose only node with CPUs gives 20 s of notice when it is told to, and is replaced."""
 EPOCHS = 6
 WHOLE: dict[str, Any] = {
     "backbone": "resnet18", "image_size_px": 32, "hidden_dim": 16, "batch_size": 48, "epochs": EPOCHS,
@@ -72,6 +94,51 @@ def test_two_workers_in_parts_learn_as_one(catalog: str, curve: list[dict[str, A
     settings = WHOLE | {"workers": "2", "accumulate": 2}
     done = train(EncoderDecoderTraining(catalog=catalog, output=str(tmp_path / "model"), **settings))
     same_curve(done.metrics["history"], curve)
+
+
+@pytest.mark.slow  # likewise
+def test_two_workers_in_bfloat16_learn_as_one_and_measure_the_model_that_they_save(
+    catalog: str, local_ray: None, tmp_path: Path
+) -> None:
+    settings = WHOLE | {"precision": "bfloat16", "train_from_block": 1, "decoder_lr": 1e-3, "encoder_lr": 1e-4}
+    alone, shared = (
+        train(EncoderDecoderTraining(catalog=catalog, output=f"{tmp_path}/{count}", workers=count, **settings)).metrics
+        for count in ("1", "2")
+    )
+    for name in ("train_loss", "val_loss"):
+        curves = [[epoch[name] for epoch in metrics["history"]] for metrics in (alone, shared)]
+        assert curves[1] == pytest.approx(curves[0], rel=0.01)
+    run = str(tmp_path / "run")
+    predictor = PredictorConfig(precision="bfloat16")
+    score(ScoreConfig(catalog=catalog, model=f"{tmp_path}/2", split="val", output=run, predictor=predictor))
+    assert evaluate(run)["val"].exact_path == pytest.approx(shared["val_exact_path"])
+
+
+@pytest.mark.slow  # likewise
+def test_a_node_that_gives_notice_is_saved_for(catalog: str, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", LEAVING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    try:
+        environment = os.environ | {"RAY_ADDRESS": cluster.stdout.readline().decode().strip()}
+        environment["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.5"
+        slow = ["--batch-size=1", "--image-size-px=224", "--epochs=4"]
+        with (tmp_path / "log").open("wb") as log:
+            run = subprocess.Popen([*command(catalog, str(output)), *slow], stdout=log, stderr=log, env=environment)
+            wait_for(lambda: len(checkpoints(output)) >= 1, run, 300)
+            cluster.stdin.write(b"leave\n")
+            cluster.stdin.flush()
+            assert run.wait(300) == 0, (tmp_path / "log").read_text()
+    finally:
+        cluster.stdin.close()
+    metrics = load_artifact(str(output)).metrics
+    steps = metrics["history"][0]["step"]
+    assert [epoch["step"] for epoch in metrics["history"]] == [steps * count for count in (1, 2, 3, 4)]
+    (resumed,) = metrics["resumed_at_steps"]
+    assert resumed % steps  # in the middle of an epoch
 
 
 @pytest.mark.slow  # a training's kill takes minutes
