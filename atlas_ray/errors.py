@@ -187,6 +187,10 @@ class OutageError(RunError):
     """A service that has been away for too long."""
 
 
+class RayLostError(RunError):
+    """A process or a machine of Ray that ended beneath a command, and that Ray could not do without."""
+
+
 class ItemError(Exception):
     """One input that cannot be processed; it becomes a quarantine row and the job goes on.
 
@@ -245,6 +249,7 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
     """
     pending: list[Any] = [error]
     seen: set[int] = set()
+    lost: RayLostError | None = None
     while pending:
         current = pending.pop(0)
         if not isinstance(current, BaseException) or id(current) in seen:
@@ -263,9 +268,16 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
         # Raised while Ray reads or writes its own files.
         if isinstance(current, OSError) and (answer := STORE_ERROR.search(str(current))):
             return OutageError(f"the object store fails: {answer[0][:300]}; give the same command again")
+        if type(current).__module__ == "ray.exceptions" and type(current).__name__ in LOST:
+            what = str(current).split("\n")[0].split(". ")[0].rstrip(".")
+            lost = RayLostError(f"Ray lost what this command runs on: {what}; give the same command again")
         pending += [getattr(current, name, None) for name in _INNER]
         pending += list(getattr(current, "worker_failures", {}).values())
-    return _told(str(error))
+    return _told(str(error)) or lost
+
+
+LOST = ("LocalRayletDiedError", "NodeDiedError", "OwnerDiedError", "WorkerCrashedError", "OutOfMemoryError")
+"""Ray's errors of a process or a machine that ended for no reason of the program."""
 
 
 def _told(traceback: str) -> UserError | RunError | None:

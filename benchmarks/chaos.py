@@ -48,6 +48,7 @@ DISTINCT = 160
 POLL_S = 0.2
 MAX_DELAY_S = 5.0
 """An event happens up to this long after its share of the pictures is committed."""
+NOT_WORKERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 SUBREAPER = 36
 """Linux's `PR_SET_CHILD_SUBREAPER`."""
 
@@ -216,9 +217,12 @@ class Chaos:
         return f"{self.scratch}/disk/filler"
 
     def workers(self) -> list[tuple[int, str]]:
-        """Return the (pid, title) of Ray's processes that work for the command."""
+        """Return the (pid, title) of Ray's processes that work for the command, but for those of a node itself.
+
+        A raylet ends with its agents; without the one on the driver's machine no command goes on.
+        """
         found = descendants(os.getpid())
-        return sorted(one for one in found if one[1].startswith("ray::") and not one[1].startswith("ray::IDLE"))
+        return sorted(one for one in found if one[1].startswith("ray::") and not one[1].startswith(NOT_WORKERS))
 
     def verdict(self, wanted: dict[str, list[dict[str, Any]]], played: int) -> tuple[str, bool]:
         """Hold the run against the undisturbed one; return a line, and whether all is well."""

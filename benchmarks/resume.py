@@ -4,7 +4,8 @@
 
 The files are those of a stream: the ids of its checkpoint, and the rows of a table. The S3 server (moto, a process of
 its own) runs on the same cores, and takes some milliseconds of one for each request: its share is printed, too. Timed
-are `reopen`, which puts the output into the state of its last commit, `rows_done`, and the reading of the ids by tasks.
+are `reopen`, which puts the output into the state of its last commit, and `committed_ids`, which reads by tasks what is
+done.
 """
 
 import argparse
@@ -16,8 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from atlas_ray.io import storage
-from atlas_ray.runtime.checkpoint import CHECKPOINT, reopen, rows_done
-from atlas_ray.runtime.done import load_done
+from atlas_ray.runtime.checkpoint import CHECKPOINT, committed_ids, reopen
 from atlas_ray.runtime.session import connect
 from atlas_ray.schemas import QUARANTINE
 from tests.support.inputs import s3_server
@@ -57,11 +57,8 @@ def main() -> None:
             return found
 
         step("reopen", lambda: reopen(OUTPUT, [FOLDER], retry_failed=False))
-        rows = step("rows_done", lambda: rows_done(OUTPUT))
-        assert rows == options.files * options.rows, rows
-        files = storage.files(storage.join(OUTPUT, CHECKPOINT))
-        done = step("ids by tasks", lambda: load_done(files, rows))
-        assert done.count == rows, done.count
+        done = step("committed_ids", lambda: committed_ids(OUTPUT))
+        assert done.count == options.files * options.rows, done.count
 
 
 if __name__ == "__main__":

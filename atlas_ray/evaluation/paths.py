@@ -219,6 +219,7 @@ def _measured(tally: Tally) -> PathMetrics:
     return replace(
         measure(tally.pairs),
         calibration_error=whole.expected_error,
+        calibration_by_chance=whole.error_by_chance,
         level_calibration_errors=tuple(level.expected_error for level in levels),
         answered=tally.answered / tally.pairs.total(),
         precision=tally.held / max(tally.answered, 1),

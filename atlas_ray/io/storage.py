@@ -123,13 +123,18 @@ def open_input(uri: str) -> pa.NativeFile:
         return place.filesystem.open_input_stream(place.path, compression=None)
 
 
+SMALL_BYTES = 1 << 20
+"""A table up to this size is read whole, in one request and not in one for each of its parts."""
+
+
 def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file that this program wrote; of another one, `atlas_ray.formats.tables` is the door."""
     import pyarrow.parquet as pq  # what only reads names and bytes does not wait for it
 
     place = locate(uri)
     with named(uri), place.filesystem.open_input_file(place.path) as stream:
-        return pq.read_table(stream, columns=columns)
+        whole = stream.size() <= SMALL_BYTES
+        return pq.read_table(pa.BufferReader(stream.read_buffer()) if whole else stream, columns=columns)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -229,19 +234,25 @@ def make_folder(uri: str) -> None:
 
 def files(uri: str, *, suffix: str = "") -> list[str]:
     """Return the URIs of the files directly in a folder, sorted by name; [] if the folder is missing."""
-    return [file for file in _listed(uri, fs.FileType.File) if file.endswith(suffix)]
+    return list(file_sizes(uri, suffix=suffix))
+
+
+def file_sizes(uri: str, *, suffix: str = "") -> dict[str, int]:
+    """Return the bytes of the files directly in a folder by their URIs, sorted by name; {} if the folder is missing."""
+    return {file: size for file, size in _listed(uri, fs.FileType.File).items() if file.endswith(suffix)}
 
 
 def folders(uri: str) -> list[str]:
     """Return the URIs of the folders directly in a folder, sorted by name; [] if it is missing."""
-    return _listed(uri, fs.FileType.Directory)
+    return list(_listed(uri, fs.FileType.Directory))
 
 
-def _listed(uri: str, kind: fs.FileType) -> list[str]:
+def _listed(uri: str, kind: fs.FileType) -> dict[str, int]:
     place = locate(uri)
     with named(uri):
         infos = place.filesystem.get_file_info(fs.FileSelector(place.path, allow_not_found=True))
-    return [join(place.uri, name) for name in sorted(info.base_name for info in infos if info.type == kind)]
+    sizes = {info.base_name: info.size or 0 for info in infos if info.type == kind}
+    return {join(place.uri, name): sizes[name] for name in sorted(sizes)}
 
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")

@@ -1,5 +1,6 @@
 """Reliability of probabilities, and the temperature that calibrates them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,16 @@ class Reliability:
         """The mean distance of probability and accuracy over the answers (Guo et al. 2017); 0 for none."""
         bins = self.bins
         return sum(one.count * abs(one.probability - one.accuracy) for one in bins) / max(sum(b.count for b in bins), 1)
+
+    @property
+    def error_by_chance(self) -> float:
+        """About what `expected_error` is if the probabilities are right, since as many answers scatter by chance.
+
+        In each bin it is the mean absolute deviation of the normal distribution that a binomial one is close to.
+        """
+        bins = self.bins
+        deviations = sum(math.sqrt(2 / math.pi * b.count * b.probability * (1 - b.probability)) for b in bins)
+        return deviations / max(sum(b.count for b in bins), 1)
 
 
 def fit_temperature(log_p: Array, label: Array, product: Array | None = None, *, left_out: int = 1) -> float:

@@ -60,6 +60,8 @@ class PathMetrics:
     """The most frequent confusion; None if every prediction is right."""
     calibration_error: float = 0.0
     """Expected calibration error of the whole path's probability, over the scored products."""
+    calibration_by_chance: float = 0.0
+    """About what that error is on as many products if the probabilities are right."""
     level_calibration_errors: tuple[float, ...] = ()
     """Expected calibration error of each level's probability, level 1 first."""
     answered: float = 1.0

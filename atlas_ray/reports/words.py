@@ -55,8 +55,12 @@ def evaluation_details(figures: PathMetrics) -> list[str]:
             f"With as many other products of the same kind, between {bounds[0]:.1%} and {bounds[1]:.1%} would be right "
             "(95% interval)."
         )
-    remedy = "; `atlas-ray calibrate` mends that" if figures.calibration_error > OFF else ""
-    sentences.append(f"Its probabilities are {100 * figures.calibration_error:.1f} points off on average{remedy}.")
+    off, chance = figures.calibration_error, figures.calibration_by_chance
+    remedy = "; `atlas-ray calibrate` mends that" if off > max(OFF, 1.5 * chance) else ""
+    sentences.append(
+        f"Its probabilities are {100 * off:.1f} points off on average; on as many products right ones would seem about "
+        f"{100 * chance:.1f} off, by chance{remedy}."
+    )
     if figures.unscored:
         sentences.append(f"{figures.unscored:,} of the products have no answer, which counts as wrong.")
     return sentences

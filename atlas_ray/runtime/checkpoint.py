@@ -32,12 +32,19 @@ RETRIED = "retried.parquet"
 """The file of the pictures that a run is to read again; it exists while their rows are removed from its tables."""
 
 
-def checkpointed(output: str, done: int) -> DataContext:
+def committed_ids(output: str) -> DoneIds | None:
+    """Return the pictures that are committed; None if there are none."""
+    files = _committed(output)
+    # An id takes 8 bytes at most: to count them exactly, every file would be asked twice.
+    return load_done(list(files), sum(files.values()) // 8) if files else None
+
+
+def checkpointed(output: str, done: DoneIds | None) -> DataContext:
     """Return a context in which a stream commits picture ids after its files, and skips committed ones.
 
     Args:
         output: The run's folder.
-        done: `rows_done` of it.
+        done: `committed_ids` of it.
     """
     storage.make_folder(storage.join(output, CHECKPOINT))
     context = DataContext.get_current().copy()
@@ -48,7 +55,7 @@ def checkpointed(output: str, done: int) -> DataContext:
 class _Checkpoint(CheckpointConfig):
     """The checkpoint of an output."""
 
-    def __init__(self, output: str, done: int) -> None:
+    def __init__(self, output: str, done: DoneIds | None) -> None:
         place = storage.locate(storage.join(output, CHECKPOINT))
         super().__init__(
             id_column="image_id",
@@ -58,20 +65,19 @@ class _Checkpoint(CheckpointConfig):
             checkpoint_manager_cls=_LoadDone,
             checkpoint_filter_cls=_LeaveOutDone,
         )
-        self.output, self.done = output, done
+        self.done = done
 
 
 class _LoadDone(CheckpointManager):
-    """Reads what is committed, before a stream; Ray's own would bring all ids together in one block."""
+    """Gives a stream what is committed; Ray's own would bring all ids together in one block."""
 
     def __init__(self, checkpoint_config: _Checkpoint, data_context: DataContext) -> None:
         super().__init__(checkpoint_config, data_context)
-        self._output, self._done = checkpoint_config.output, checkpoint_config.done
+        self._done = checkpoint_config.done
 
     def load_checkpoint(self, *_: Any) -> tuple[Any, int]:
         """Return a reference to the done pictures, and the memory that each filter needs of its own."""
-        files = _committed(self._output)
-        return (ray.put(load_done(files, self._done)) if files else None), 0
+        return (ray.put(self._done) if self._done else None), 0
 
 
 class _LeaveOutDone(CheckpointFilter):
@@ -195,9 +201,11 @@ def recover(output: str, folders: Sequence[str]) -> int:
 
 def rows_done(output: str) -> int:
     """Count the pictures that are committed, from the checkpoint's footers."""
-    return count_rows(_committed(output))
+    return count_rows(list(_committed(output)))
 
 
-def _committed(output: str) -> list[str]:
-    files = storage.files(storage.join(output, CHECKPOINT), suffix=".parquet")
-    return [file for file in files if not file.endswith(PENDING)]  # those are being written, or a crash left them
+def _committed(output: str) -> dict[str, int]:
+    files = storage.file_sizes(storage.join(output, CHECKPOINT), suffix=".parquet")
+    return {
+        file: size for file, size in files.items() if not file.endswith(PENDING)
+    }  # those are being written, or a crash left them

@@ -52,7 +52,7 @@ def load_done(files: Sequence[str], rows: int, *, failed: bool = True) -> DoneId
 
     Args:
         files: Parquet files of this program, with `image_id`.
-        rows: How many rows they have.
+        rows: About how many rows they have.
         failed: Whether pictures that have an `error_code` count as done.
     """
     connect()

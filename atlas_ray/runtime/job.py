@@ -12,7 +12,7 @@ from atlas_ray.errors import OutputError
 from atlas_ray.io import storage
 from atlas_ray.io.lease import await_named_stores, hold
 from atlas_ray.runs.run_record import RUN, RunReport, quarantine_codes, read_run, timings, write_run
-from atlas_ray.runtime.checkpoint import checkpointed, close, recover, reopen, rows_done
+from atlas_ray.runtime.checkpoint import checkpointed, close, committed_ids, recover, reopen, rows_done
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.progress import ProgressDisplay
 from atlas_ray.runtime.session import connect
@@ -133,12 +133,13 @@ class Job:
             rows_per_file: As in `file_rows`.
         """
         connect()
-        self.resumed_from = rows_done(self.output)
+        done = committed_ids(self.output)
+        self.resumed_from = done.count if done else 0
         with ProgressDisplay(title, "pictures", total=total, done=self.resumed_from) as display:
             if self.resumed_from < total:
                 for folder in self.streams:
                     storage.make_folder(storage.join(self.output, folder))
-                with DataContext.current(checkpointed(self.output, self.resumed_from)):
+                with DataContext.current(checkpointed(self.output, done)):
                     rows = file_rows(rows_per_file, total)
                     sink = OutcomeSink(self.output, display.actor, split=split, rows_per_file=rows)
                     stages(display.actor).write_datasink(sink)

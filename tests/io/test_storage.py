@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import ray.exceptions
 import torch
 from ray.data._internal.util import _annotate_exception_with_retry_context as annotated
 
@@ -142,6 +143,11 @@ def test_the_reason_is_found_behind_other_errors() -> None:
     assert isinstance(reason_of(RuntimeError("lance: IO error: No space left on device (os error 28)")), DiskFullError)
     assert isinstance(reason_of(sqlite3.OperationalError("database or disk is full")), DiskFullError)
     assert reason_of(raised(RuntimeError("a"), OSError(errno.EIO, "Input/output error"))) is None
+    gone = raised(RuntimeError("a"), ray.exceptions.LocalRayletDiedError())
+    assert str(reason_of(gone)) == (
+        "Ray lost what this command runs on: The task's local raylet died; give the same command again"
+    )
+    assert reason_of(raised(gone, mistake)) is mistake
     died = "The actor died because of an error raised in its creation task, ray::MapWorker.__init__()\n  File 'x.py'\n"
     told = reason_of(RuntimeError(died + "atlas_ray.errors.ConfigError: engine 'x': none\n"))
     assert (type(told), str(told)) == (ConfigError, "engine 'x': none")

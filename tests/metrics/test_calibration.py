@@ -93,3 +93,17 @@ def test_what_is_determined_is_not_doubted(
 ) -> None:
     doubt = doubt_of(temperatures, right=right, answers=answers)
     assert (doubt is None) if said is None else (said in str(doubt))
+
+
+@pytest.mark.parametrize("answers", [100, 1500, 50_000])
+def test_what_chance_alone_makes_of_right_probabilities(answers: int) -> None:
+    chance = np.random.default_rng(answers)
+    errors, expected = [], []
+    for _ in range(30):
+        probability = chance.beta(4, 1, answers)
+        reliability = Reliability()
+        reliability.add(probability, chance.random(answers) < probability)
+        errors.append(reliability.expected_error)
+        expected.append(reliability.error_by_chance)
+    assert np.mean(expected) == pytest.approx(np.mean(errors), rel=0.1)
+    assert Reliability().error_by_chance == 0
