@@ -276,7 +276,10 @@ def reason_of(error: BaseException) -> UserError | RunError | None:
     return _told(str(error)) or lost
 
 
-LOST = ("LocalRayletDiedError", "NodeDiedError", "OwnerDiedError", "WorkerCrashedError", "OutOfMemoryError")
+LOST = (
+    "LocalRayletDiedError", "NodeDiedError", "OwnerDiedError", "WorkerCrashedError", "OutOfMemoryError",
+    "ActorUnschedulableError",
+)  # fmt: skip
 """Ray's errors of a process or a machine that ended for no reason of the program."""
 
 
