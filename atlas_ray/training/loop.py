@@ -1,9 +1,8 @@
 """The training loop of a worker, which has the network, its optimizer and a share of the examples."""
 
+import io
 import math
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +73,12 @@ def train_worker(settings: dict[str, Any]) -> None:
     worker = Worker(plan, ray.train.torch.get_device(), settings["progress"])
     worker.restore()
     worker.run()
+
+
+def checkpoint_at(uri: str) -> ray.train.Checkpoint:
+    """Return a folder as Ray Train names it."""
+    place = storage.locate(uri)
+    return ray.train.Checkpoint(place.path, place.filesystem)
 
 
 def blank_example(plan: Plan) -> tuple[Tensor, Tensor]:
@@ -351,27 +356,30 @@ class Worker:
         if not self.is_rank_zero:
             ray.train.report(metrics, checkpoint_upload_mode=mode)
             return
-        folder = tempfile.mkdtemp(prefix="atlas-ray-")
-        try:
-            state = {
-                "network": self.objective.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "history": self.history,
-                "best": self.best,
-                "resumed_at": self.resumed_at,
-            }
-            with storage.writing(os.path.join(folder, STATE_FILE)) as stream:
-                torch.save(state, stream)
-            ray.train.report(
-                metrics,
-                checkpoint=ray.train.Checkpoint.from_directory(folder),
-                checkpoint_upload_mode=mode,
-                delete_local_checkpoint_after_upload=True,
-            )
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        state = {
+            "network": self.objective.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "history": self.history,
+            "best": self.best,
+            "resumed_at": self.resumed_at,
+        }
+        saved = io.BytesIO()  # as it is now; the training goes on
+        torch.save(state, saved)
+        folder = storage.join(self.config.output, ray.train.get_context().get_experiment_name())
+
+        def upload(_: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+            with storage.writing(storage.join(folder, name, STATE_FILE)) as stream:
+                stream.write(saved.getbuffer())
+            return checkpoint_at(storage.join(folder, name))
+
+        ray.train.report(
+            metrics,
+            checkpoint=checkpoint_at(folder),
+            checkpoint_upload_mode=mode,
+            checkpoint_upload_fn=upload,
+            delete_local_checkpoint_after_upload=False,  # there is none
+        )
 
     def _show(self, epoch: int, totals: Tensor, steps: int, seconds: float, factor: float) -> None:
         loss, pictures = totals.tolist()
