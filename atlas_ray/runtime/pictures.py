@@ -82,6 +82,6 @@ def ask_model(stream: ray.data.Dataset, plan: WorkerPlan, model: Any, /, *args: 
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        compute=ActorPoolStrategy(size=plan.workers),
+        compute=ActorPoolStrategy(min_size=1, max_size=plan.workers, initial_size=plan.workers),
         **plan.actor_options,
     )

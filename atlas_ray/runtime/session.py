@@ -12,6 +12,7 @@ import ray.data  # its import sets up its log, so it must come before the log's 
 
 from atlas_ray.errors import ClusterError, reason_of
 from atlas_ray.runtime.block_stats import ForgetBlockStats
+from atlas_ray.runtime.room import MakeRoom
 from atlas_ray.runtime.stops import kept_handlers
 
 MALLOC_ENV = {
@@ -57,7 +58,9 @@ def connect() -> None:
     # By default the first process that dies while it loads its model, as on a machine that is short of memory, ends the
     # run.
     context.max_consecutive_actor_init_deaths = STARTS - 1
-    context.custom_execution_callback_classes = [ForgetBlockStats]
+    context.custom_execution_callback_classes = [ForgetBlockStats, MakeRoom]
+    # Otherwise a moment without work would end a process, and its model would be loaded again.
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = -1
     if ray.is_initialized():
         return
     # By default Ray reports usage statistics to its makers.

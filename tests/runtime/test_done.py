@@ -10,6 +10,7 @@ from ray.data import DataContext
 
 from atlas_ray.runtime import done
 from atlas_ray.runtime.block_stats import ForgetBlockStats
+from atlas_ray.runtime.room import MakeRoom
 from atlas_ray.runtime.settings import MAX_FILES, file_rows
 
 
@@ -47,7 +48,7 @@ def test_statistics_of_blocks_are_forgotten(local_ray: None) -> None:
             left += sum(map(len, lists))
 
     context = DataContext.get_current().copy()
-    assert context.custom_execution_callback_classes == [ForgetBlockStats]
+    assert context.custom_execution_callback_classes == [ForgetBlockStats, MakeRoom]
     context.custom_execution_callback_classes = [Counted]
     with DataContext.current(context):
         assert ray.data.range(60, override_num_blocks=6).map_batches(lambda batch: batch).materialize().count() == 60
