@@ -27,6 +27,7 @@ from atlas_ray.runtime.session import MALLOC_ENV
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path, read_taxonomy
 from atlas_ray.taxonomy.labels import Targets
+from atlas_ray.training.cache import Cached, check_room
 from atlas_ray.training.data import (
     EachStart,
     Labelled,
@@ -44,7 +45,7 @@ from atlas_ray.training.words import common_words, vector_coverage
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
-MAY_CHANGE = RunSettings.__dataclass_fields__.keys() - {"catalog"}
+MAY_CHANGE = (RunSettings.__dataclass_fields__.keys() - {"catalog"}) | {"cache"}
 """Settings that may differ when a stopped run is resumed."""
 MAX_LISTED = 100
 """The most labels that are not leaves, which the metrics list."""
@@ -102,6 +103,7 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
             + (f"train with --batch-size {_largest_batch(count)}" if count >= 4 else "label more products")
         )
     validation = _labelled(config, "val", taxonomy)
+    splits = {"train": labelled, "val": validation}
     space = _space(config, taxonomy, labelled)
     words = encoder.tokens if encoder else _words(config, labelled)
     shape = sentence_shape(config, encoder, taxonomy, space) if encoder else None
@@ -115,10 +117,12 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
         environment=environment,
     )  # fmt: skip
     has = space.targets(taxonomy.leaves) if space else None  # (leaves, labels)
-    datasets = {
-        "train": functools.partial(_stream, config, labelled, words, has),
-        "val": _stream(config, validation, words, has, shuffle_seed=None),
-    }
+    read: dict[str, Any] = {name: functools.partial(_stream, config, rows, words, has) for name, rows in splits.items()}
+    if config.of_pictures and config.of_pictures.cache:
+        check_room(labelled.count + validation.count, config.of_pictures.image_size_px)
+        tell(f"decoding {labelled.count + validation.count} pictures into shared memory")
+        read = {name: Cached(stream(shuffle_seed=None)).read for name, stream in read.items()}
+    datasets = {"train": read["train"], "val": read["val"](shuffle_seed=None)}
     state = fit(plan, datasets, callbacks)
     network = build_network(config, taxonomy, words, shape, space)
     network.load_state_dict(state["best"]["network"])

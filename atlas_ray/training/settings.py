@@ -217,6 +217,9 @@ class PictureTraining(EncoderTraining):
     head_epochs: int = setting("first epochs, in which the encoder is not trained; they have a cycle of their own", 0,
                                low=0, high=10_000)  # fmt: skip
     augment: bool = setting("crop, stretch and mirror training pictures at random; needed without weights", False)
+    cache: bool = setting(
+        "decode each picture once and keep its pixels in shared memory, for catalogues that fit into it", False
+    )
     sync_batch_norm: bool = setting(
         "normalize over the pictures of all workers together instead of those of each; for several workers on GPUs",
         False,
