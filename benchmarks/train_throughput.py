@@ -5,7 +5,8 @@
     python -m benchmarks.train_throughput precision --catalog CATALOG [--epochs 3] [--pairs 3]
 
 `loop`: one Ray Train worker from JPEG bytes to the optimizer step, against a plain PyTorch loop of the
-same classifier, batch and precision over ready tensors in memory, on the same cores. `workers`: two
+same classifier, batch and precision over ready tensors in memory, on the same cores; and once more
+with `--cache`. `workers`: two
 workers on two cores against one on one core (`taskset`). `precision`: a catalogue's pictures trained
 on for the same steps in both, with a seed for each pair. The first epoch of a run, in which PyTorch
 warms up, is left out.
@@ -135,17 +136,21 @@ def main() -> None:
             two = rate(through_ray(f"{scratch}/catalog", [*flags, "--workers=2"], ["taskset", "-c", "0,1"]))
             print(f"one worker on one core {one:.1f}/s, two on two {two:.1f}/s: {two / one:.2f}x")
             return
-        shares = []
+        ways: dict[str, list[str]] = {"through Ray": [], "with --cache": ["--cache"]}
+        shares: dict[str, list[float]] = {way: [] for way in ways}
         for pair in range(options.pairs):
             command = [sys.executable, "-m", "benchmarks.train_throughput", "plain", f"--count={options.count}"]
             command += ["--images", os.path.dirname(files[0]), *flags[: len(sizes)]]
             alone = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            trained = rate(through_ray(f"{scratch}/catalog", flags))
-            shares.append(trained / alone)
-            print(
-                f"pair {pair + 1}: plain loop {alone:.1f}/s, through Ray {trained:.1f}/s, {shares[-1]:.3f}", flush=True
-            )
-        print(f"{options.backbone}: median share {statistics.median(shares):.3f} of {len(shares)} pairs")
+            for way, more in ways.items():
+                trained = rate(through_ray(f"{scratch}/catalog", [*flags, *more]))
+                shares[way].append(trained / alone)
+                print(
+                    f"round {pair + 1}: plain loop {alone:.1f}/s, {way} {trained:.1f}/s, {shares[way][-1]:.3f}",
+                    flush=True,
+                )
+        for way, found in shares.items():
+            print(f"{options.backbone}, {way}: median share {statistics.median(found):.3f} of {len(found)} rounds")
 
 
 if __name__ == "__main__":
