@@ -7,17 +7,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 
 from atlas_ray.arrays import Booleans, Integers
-from atlas_ray.io import storage
-from atlas_ray.io.ahead import ahead
+from atlas_ray.errors import FetchError, StorageError
+from atlas_ray.io.objects import ObjectReader
 from atlas_ray.runtime.session import connect
 
 PART_IDS = 10_000_000
 """About how many ids are sorted at a time."""
 TASK_ROWS = 5_000_000
 """About how many rows a task reads."""
+FILES_AT_ONCE = 256
+"""Number of files that a task holds."""
+MAX_FILE_BYTES = 2**30
+"""The size of the largest file that is read; those of a run with 100,000,000 pictures have a fifth of a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,20 @@ def load_done(files: Sequence[str], rows: int, *, failed: bool = True) -> DoneId
 
 
 def _read(files: Sequence[str], parts: int, failed: bool) -> Any:
-    ids = np.concatenate([np.zeros(0, np.int64), *ahead(lambda file: _ids(file, failed), files)])
+    reader = ObjectReader(max_bytes=MAX_FILE_BYTES)  # one request a file, of which there are thousands
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(files), FILES_AT_ONCE):
+        some = files[start : start + FILES_AT_ONCE]
+        found += [_ids(file, content, failed) for file, content in zip(some, reader.read_many(some), strict=True)]
+    ids = np.concatenate(found)
     split = [ids[ids % parts == part] for part in range(parts)]
     return split if parts > 1 else split[0]  # as many objects as Ray expects
 
 
-def _ids(file: str, failed: bool) -> Integers:
-    table = storage.read_table(file, ["image_id"] if failed else ["image_id", "error_code"])
+def _ids(file: str, content: bytes | FetchError, failed: bool) -> Integers:
+    if isinstance(content, FetchError):
+        raise StorageError(f"{file}: {content.message}")
+    table = pq.read_table(pa.BufferReader(content), columns=["image_id"] if failed else ["image_id", "error_code"])
     table = table if failed else table.filter(pc.is_null(table["error_code"]))
     ids: Integers = table["image_id"].to_numpy()
     return ids
