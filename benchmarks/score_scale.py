@@ -1,6 +1,6 @@
 """Scores catalogues of growing size without a picture: what the driver holds, and the seconds that are not the model's.
 
-    python -m benchmarks.score_scale [--rows 100000 1000000] [--ten-million] [--batch-size 32] [--scratch FOLDER]
+    python -m benchmarks.score_scale [--rows 100000 1000000] [--ten-million] [--batch-size 64] [--scratch FOLDER]
 
 The catalogue's tables, planning, the stream on Ray, its checkpoint and sink, the shuffle and the audit are those of
 `atlas-ray score`. Two stages are stubs: one gives bytes that are no picture, and fails for one in a hundred; the other
@@ -44,7 +44,7 @@ import pyarrow.parquet as pq
 from atlas_ray.errors import FetchError
 from atlas_ray.prediction.columns import COLUMNS
 from atlas_ray.prediction.settings import PredictorConfig
-from atlas_ray.runtime import pictures
+from atlas_ray.runtime import pictures, workers
 from atlas_ray.runtime.job import Job
 from atlas_ray.runtime.outcomes import ERROR, KEYS, READ, with_errors
 from atlas_ray.runtime.progress import tell_block
@@ -183,6 +183,7 @@ def score(catalog: str, model: str, output: str, *, stop: bool, batch_size: int,
         patch.object(pictures, "Fetch", StubFetch),
         patch.object(scoring, "Predict", StubPredict),
         patch.object(Job, "stream", stream),
+        patch.object(workers, "LARGE_BLOCK_ROWS", 2 * batch_size),
     ):
         try:
             return dict(scoring.score(config).run["seconds"])
@@ -243,7 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="numbers of pictures")
     parser.add_argument("--ten-million", action="store_true", help="measure 10,000,000 pictures, too")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures a batch; a block has two of them")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures a batch; a block has two of them")
     parser.add_argument("--scratch", help="folder for the catalogues and runs; a temporary one by default")
     parser.add_argument("--once", nargs=5, help=argparse.SUPPRESS)  # a process of its own: see `_run`
     options = parser.parse_args()
