@@ -18,6 +18,7 @@ from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at, decoding_pool
 from atlas_ray.modalities.products import Products
+from atlas_ray.prediction.engines import AUTO, PLAIN
 from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.prediction.predictor import Predictor
 from atlas_ray.prediction.predictors import build_predictor
@@ -91,12 +92,14 @@ class PredictorSpec:
         """Load the zoom filter, if there is one."""
         if self.zoom_model is None:
             return None
-        config = self.config
+        config, zoom = self.config, load_zoom_artifact(self.zoom_model)
         return ZoomPredictor(
-            load_zoom_artifact(self.zoom_model),
+            zoom,
             device=config.device,
             precision=config.precision,
             batch_size=config.batch_size,
+            # It may hold other forms than the model.
+            engine=config.engine if config.engine in (PLAIN, *zoom.compiled) else AUTO,
         )
 
 

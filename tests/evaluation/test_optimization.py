@@ -24,6 +24,7 @@ from atlas_ray.prediction.labels import LabelPredictor
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.sensitivity import sensitive_layers
 from atlas_ray.prediction.zoom import ZoomPredictor
+from atlas_ray.scoring.predict import PredictorSpec
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from tests.support.parts import make_fused, make_text_artifact
 
@@ -107,6 +108,20 @@ def test_a_zoom_filter_gets_faster(drawn: None, tmp_path: Path) -> None:
     )
     assert (fast != exact).any()
     assert np.abs(fast - exact).max() < 0.02
+    for engine, wanted in (("torch", exact), ("openvino-int8", fast), ("auto", fast), ("compiled", fast)):
+        config = PredictorConfig(precision="float32", device="cpu", engine=engine)
+        spec = PredictorSpec(
+            model="m",
+            taxonomy_json="{}",
+            within=(),
+            config=config,
+            sizes_px=(32,),
+            zoom_model=output,
+            zoom_threshold=0.5,
+        )
+        zoom = spec.build_zoom()
+        assert zoom is not None
+        np.testing.assert_array_equal(zoom(pixels), wanted)  # an engine that it has no form of is the model's alone
 
 
 def test_a_model_that_agrees_too_seldom_is_refused(
