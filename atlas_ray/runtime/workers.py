@@ -17,6 +17,8 @@ CORES_PER_FETCHER = 4
 """Number of cores beside GPUs for which one process reads pictures; the others decode them."""
 MAX_CPU_WORKERS_PER_NODE = 8
 """The most processes on a node without a GPU, unless `--workers` says more."""
+CORES_TO_DECODE = 8
+"""Number of cores of a node with GPUs from which its pictures are decoded by tasks."""
 LARGE_BLOCK_ROWS = 128
 """Number of pictures in a block of a large stream, unless the model takes so many at once that it is more. A process
 that reads holds two blocks, also of photographs of some megabytes each."""
@@ -37,8 +39,9 @@ class WorkerPlan:
     """The most processes that read pictures."""
     gpus: int
     """Number of the cluster's GPUs that are used."""
-    cpu_nodes: bool
-    """Whether there are nodes without a GPU."""
+    decodes_apart: bool
+    """Whether pictures are better decoded by tasks than beside the models: where nodes without a GPU have nothing else
+    to do, or those with one have many cores, which no process can use alone, for its interpreter has one lock."""
     free: bool
     """Whether the processes reserve no CPUs. On a small cluster they would leave none to read tasks, and with a GPU
     they need few."""
@@ -155,6 +158,7 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
         # One process reads 1,000 pictures a second, and a GPU takes many times that.
         fetchers=max(chosen, cluster_cores() // CORES_PER_FETCHER) if gpus else chosen,
         gpus=gpus,
-        cpu_nodes=any(node.get("CPU") and not node.get("GPU") for node in nodes),
+        decodes_apart=gpus > 0
+        and any(node.get("CPU", 0) >= (CORES_TO_DECODE if node.get("GPU") else 1) for node in nodes),
         free=free,
     )

@@ -301,8 +301,7 @@ def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: 
     if config.embeddings:
         stream = read_table(source, COLUMNS)
         return ask_model(stream, workers, PredictVectors, progress, spec)
-    cpus_beside_gpus = workers.gpus > 0 and workers.cpu_nodes
-    separate_decode_stage = config.decode_stage == "stage" or (config.decode_stage == "auto" and cpus_beside_gpus)
+    decodes_apart = config.decode_stage == "stage" or (config.decode_stage == "auto" and workers.decodes_apart)
     stream = stream_pictures(
         source,
         progress,
@@ -313,7 +312,7 @@ def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: 
         read=bool(spec.sizes_px),
         make_gate=functools.partial(TextGate, spec) if spec.texts_alone else None,
     )
-    if separate_decode_stage and spec.sizes_px:
+    if decodes_apart and spec.sizes_px:
         stream = stream.map_batches(
             functools.partial(decode_block, sizes_px=spec.sizes_px, limits=predictor.limits),
             batch_size=None,

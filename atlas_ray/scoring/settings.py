@@ -54,7 +54,7 @@ class ScoreConfig(StreamConfig):
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     decode_stage: str = setting(
         "where pictures are decoded: beside the model, in a stage of CPU tasks that scales by itself, or "
-        "auto: a stage if the cluster has GPUs and CPU nodes without one",
+        "auto: a stage if the cluster has GPUs, and 8 cores beside one of them or nodes without",
         "auto",
         choices=("auto", "actor", "stage"),
     )

@@ -17,7 +17,7 @@ from atlas_ray.runtime.session import STARTS
 from atlas_ray.runtime.workers import WorkerPlan
 
 pytestmark = pytest.mark.long
-PLAN = WorkerPlan(workers=1, threads=1, fetchers=1, gpus=0, cpu_nodes=True, free=True)
+PLAN = WorkerPlan(workers=1, threads=1, fetchers=1, gpus=0, decodes_apart=False, free=True)
 
 
 class DiesAtFirst:

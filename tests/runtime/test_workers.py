@@ -29,9 +29,17 @@ def test_a_worker_a_core_or_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     many = plan(monkeypatch, [HEAD, CPUS, CPUS])
     assert (many.workers, many.threads, many.gpus, many.free) == (24, 1, 0, False)  # a quarter is left to reading
     both = plan(monkeypatch, [HEAD, CPUS, GPU, GPU])
-    assert (both.workers, both.threads, both.gpus, both.cpu_nodes) == (2, 0, 2, True)
+    assert (both.workers, both.threads, both.gpus, both.decodes_apart) == (2, 0, 2, True)
     assert both.actor_options["num_gpus"] == 1
-    assert not plan(monkeypatch, [HEAD, GPU]).cpu_nodes  # a head that takes no work decodes nothing
+
+
+def test_pictures_are_decoded_by_tasks_where_there_are_cores_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"CPU": 7.0, "GPU": 1.0}
+    assert plan(monkeypatch, [HEAD, GPU]).decodes_apart
+    assert plan(monkeypatch, [HEAD, few, CPUS]).decodes_apart
+    assert not plan(monkeypatch, [HEAD, few]).decodes_apart  # a head that takes no work decodes nothing
+    assert not plan(monkeypatch, [HEAD, CPUS]).decodes_apart
+    assert not plan(monkeypatch, [HEAD, GPU, CPUS], device="cpu", workers=2).decodes_apart
 
 
 def test_a_block_for_a_gpu_is_whole_batches_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
