@@ -52,7 +52,7 @@ def beam_search(
         done_node = kept_node.masked_fill(~ended, -1)
         done_score = kept_score.masked_fill(~ended, NEG_INF)
         # Prefixes that go on move to the front, in their order; the beam shrinks to the most of them.
-        beams = int(going.sum(1).max())
+        beams = widest(going)
         if beams == 0:
             break
         order = going.int().sort(dim=1, descending=True, stable=True).indices[:, :beams]
@@ -65,6 +65,14 @@ def beam_search(
     leaf = leaf.masked_fill(leaf == last, -1)
     found = done_score.gather(1, order)
     return posterior(leaf, found, tree, top_k=top_k, temperature=temperature, log_dropped=dropped)
+
+
+def widest(going: torch.Tensor) -> int:
+    """Return how many prefixes of a picture go on at most, given which do, (batch, beams) bool.
+
+    On a GPU that is said to be all of them: to count them, the host would wait for the device at each level.
+    """
+    return int(going.sum(1).max()) if going.device.type == "cpu" else going.shape[1]
 
 
 def select(part: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

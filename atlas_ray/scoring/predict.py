@@ -2,6 +2,7 @@
 
 import gc
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def decode_block(
     for size, pixels in zip(sizes_px, batch.pixels, strict=True):
         buffers = [None, pa.py_buffer(pixels.numpy())]
         flat = pa.FixedSizeBinaryArray.from_buffers(pa.binary(3 * size**2), len(good), buffers)
-        out = out.append_column(f"pixels_{size}", flat.take(rows))
+        out = out.append_column(f"pixels_{size}", flat if len(good) == len(table) else flat.take(rows))
     return with_errors(out, "decode", {int(good[i]): error for i, error in batch.refused.items()})
 
 
@@ -161,9 +162,12 @@ class Predict:
         """Predict for rows whose pictures are decoded, as the predictor does for files."""
         predictor, size = self._predictor, self._predictor.image_size_px
         seen = np.isin(rows, pictured_rows(table))
-        pixels = torch.zeros((len(rows), 3, size, size), dtype=torch.uint8)
-        if size:
-            pixels[torch.from_numpy(seen)] = _pixels(table, rows[seen], size)
+        if size and seen.all():
+            pixels = _pixels(table, rows, size)
+        else:
+            pixels = torch.zeros((len(rows), 3, size, size), dtype=torch.uint8)
+            if size:
+                pixels[torch.from_numpy(seen)] = _pixels(table, rows[seen], size)
         products = Products(pixels, texts, None if seen.all() else torch.from_numpy(seen))
         good = predictor.answerable(products)
         predicted = predictor.predict(products if len(good) == len(rows) else products.take(good))
@@ -248,7 +252,16 @@ def _pictured_first(table: pa.Table, rows: Any) -> Any:
 
 
 def _pixels(table: pa.Table, rows: Any, size_px: int) -> torch.Tensor:
-    """Return the decoded pictures of some rows, (rows, 3, size, size) uint8."""
-    column = table[f"pixels_{size_px}"].take(pa.array(rows)).combine_chunks()
-    pixels = np.frombuffer(column.buffers()[1], np.uint8)[: len(rows) * 3 * size_px**2]
-    return torch.from_numpy(pixels.copy()).view(-1, 3, size_px, size_px)
+    """Return the decoded pictures of some rows, (rows, 3, size, size) uint8; not to be written to.
+
+    Of a whole block they are the bytes of the block, without a copy.
+    """
+    column = table[f"pixels_{size_px}"]
+    if not np.array_equal(rows, np.arange(len(table))):
+        column = column.take(pa.array(rows))
+    column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    width = 3 * size_px**2
+    pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width :][: len(rows) * width]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels).view(-1, 3, size_px, size_px)

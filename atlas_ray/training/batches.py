@@ -91,11 +91,12 @@ class Batches:
                 fill = np.resize(np.flatnonzero(good), len(bad))
                 inputs, labels = inputs.clone(), labels.clone()
                 inputs[bad], labels[bad] = inputs[fill], labels[fill]
-        return Examples(
-            inputs.to(self._device, non_blocking=True),
-            labels.to(self._device, non_blocking=True),
-            torch.from_numpy(good.astype(np.float32)).to(self._device),
-        )
+        return Examples(*map(self._move, (inputs, labels, torch.from_numpy(good.astype(np.float32)))))
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        # From memory that is locked a GPU copies by itself, while the host goes on.
+        tensor = tensor.pin_memory() if self._device.type == "cuda" else tensor
+        return tensor.to(self._device, non_blocking=True)
 
     def _blank(self, batch_size: int) -> Examples:
         inputs, labels = (one.expand(batch_size, *one.shape).to(self._device) for one in self._blank_example)

@@ -70,6 +70,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // context.get_local_world_size()))
     torch.manual_seed(plan.config.seed)
+    torch.backends.cudnn.benchmark = True  # batches of one shape; a CPU has no such choice
     worker = Worker(plan, ray.train.torch.get_device(), settings["progress"])
     worker.restore()
     worker.run()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from atlas_ray.decoding import beam
 from atlas_ray.decoding.beam import beam_search
 from atlas_ray.decoding.exact import exact_search
 from atlas_ray.decoding.posterior import Posterior
@@ -207,6 +208,23 @@ def test_a_batch_is_its_pictures_one_by_one(paths: set[tuple[str, ...]], seed: i
             alone = search(name, [picture])
             assert together.leaf[row].tolist()[: alone.leaf.shape[1]] == alone.leaf[0].tolist()
             torch.testing.assert_close(together.outside[row], alone.outside[0])
+
+
+@settings(max_examples=30)
+@given(taxonomies, st.integers(0, 1000), st.integers(1, 7))
+def test_a_beam_that_does_not_shrink_finds_the_same(paths: set[tuple[str, ...]], seed: int, width: int) -> None:
+    tree = tree_of(sorted(paths))
+    step = RandomStep(seed, tree.trie.vocabulary_size, [0, 1, 2])
+    shrinking = beam_search(step, tree, width=width, top_k=width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(beam, "widest", lambda going: going.shape[1])  # as on a GPU
+        fixed = beam_search(step, tree, width=width, top_k=width)
+    kept = shrinking.leaf.shape[1]
+    assert fixed.leaf[:, :kept].equal(shrinking.leaf)
+    assert (fixed.leaf[:, kept:] == -1).all()
+    torch.testing.assert_close(fixed.probability[:, :kept], shrinking.probability)
+    torch.testing.assert_close(fixed.outside, shrinking.outside)
+    torch.testing.assert_close(fixed.level_probability, shrinking.level_probability)
 
 
 def test_a_large_tree_with_one_deep_leaf() -> None:
