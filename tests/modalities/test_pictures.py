@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import threading
 import time
 import warnings
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from atlas_ray.errors import PictureError
+from atlas_ray.modalities import pictures
 from atlas_ray.modalities.limits import DEFAULT_LIMITS, PictureLimits
 from atlas_ray.modalities.pictures import _in_place, decode, decode_batch, decoding_pool
 from atlas_ray.modalities.plain_jpegs import decode_plain_jpeg
@@ -363,6 +365,26 @@ def test_pixels_in_several_pieces_are_copied() -> None:
     assert _in_place(image).equal(torch.from_numpy(np.array(image)))
     whole = _in_place(image.crop((0, 0, 500, 500)))
     assert whole[:, :, :3].equal(torch.from_numpy(np.array(image.crop((0, 0, 500, 500)))))
+
+
+@pytest.mark.long
+def test_all_ways_to_the_pixels_of_real_pictures_are_one(test_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = json.loads((test_data / "myntra" / "catalog.json").read_text())["images"]
+    files = [(test_data / "myntra" / one["filename"]).read_bytes() for one in catalog if one["split"] == "test"]
+    assert len(files) > 1500
+
+    def decoded() -> torch.Tensor:
+        pixels, refused = decode_batch(files, 100, pool=decoding_pool())
+        assert not refused
+        return pixels
+
+    plain = decoded()
+    monkeypatch.setattr(pictures, "decode_plain_jpeg", lambda *_: None)
+    in_place = decoded()
+    monkeypatch.setattr(pictures, "_in_place", lambda image: torch.from_numpy(np.array(image)))
+    copied = decoded()
+    assert in_place.equal(copied)
+    assert (plain.int() - copied.int()).abs().max() <= 1
 
 
 def with_scans(side_px: int, more: int) -> bytes:
