@@ -150,6 +150,7 @@ class ModelCaller:
             latest_s = min(left_s / 2, left_s - MIN_CALL_TIMES * self._call_s)
             # With nothing else in the queue, its turn comes within the wait for a batch.
             self._refuse_after(max(latest_s, 2 * self._wait_s), pending)
+            self._give_up_after(left_s, pending)
         try:
             return await pending.answer
         except asyncio.CancelledError:
@@ -169,6 +170,17 @@ class ModelCaller:
                 self._queue_length.set(len(self._queue))
 
         timer = asyncio.get_running_loop().call_later(seconds, refuse)
+        pending.answer.add_done_callback(lambda _: timer.cancel())
+
+    def _give_up_after(self, seconds: float, pending: PendingQuestion) -> None:
+        """Refuse a question after this time if the model has no replica yet, which another try may find."""
+
+        def give_up() -> None:
+            if not pending.answer.done() and not self._has_replica():
+                pending.settle(self._unavailable())
+                self._forget(pending)
+
+        timer = asyncio.get_running_loop().call_later(seconds, give_up)
         pending.answer.add_done_callback(lambda _: timer.cancel())
 
     def _forget(self, pending: PendingQuestion) -> None:

@@ -178,7 +178,7 @@ def test_a_model_that_is_still_coming_is_waited_for(handle: DeploymentHandle[Any
     async def run() -> None:
         model = caller(handle, patience_s=0.1)
         await handle.hold.remote()
-        asks = await begun(model.ask(question(number), time.monotonic() + 0.4) for number in range(3))
+        asks = await begun(model.ask(question(number), time.monotonic() + 0.8) for number in range(3))
         await asyncio.sleep(0.3)
         model.check_room()
         await handle.answer.remote()
@@ -197,7 +197,7 @@ def test_what_came_before_the_model_is_refused_once_that_is_there(
         model = caller(handle)
         await handle.hold.remote()
         # One is asked; four fill the next call, and the last ones wait for another.
-        asks = await begun(model.ask(question(number), time.monotonic() + 0.4) for number in range(9))
+        asks = await begun(model.ask(question(number), time.monotonic() + 0.8) for number in range(9))
         await asyncio.sleep(0.3)
         model._answered_by["one"] = time.monotonic()  # another gateway's answers do not show here; one of ours would
         await asyncio.sleep(0.8)
@@ -279,3 +279,22 @@ def test_all_who_come_first_ask_once_what_the_model_is(handle: DeploymentHandle[
         assert await handle.asked.remote() == [[]]
 
     asyncio.run(run())
+
+
+def test_a_model_that_starts_for_too_long_is_told_as_such_at_the_deadline(handle: DeploymentHandle[Any]) -> None:
+    async def run() -> list[BaseException | Answer]:
+        model = caller(handle)
+        await handle.hold.remote()
+        deadline = time.monotonic() + 0.5
+        # The first one's call waits for a replica, the second one for its turn.
+        found = await asyncio.gather(
+            *(model.ask(question(*range(4)), deadline) for _ in range(3)), return_exceptions=True
+        )
+        assert 0.4 < time.monotonic() - deadline + 0.5 < 5
+        await handle.answer.remote()
+        assert asked(await model.ask(question(7), time.monotonic() + 60)) == [7]
+        return found
+
+    for problem in asyncio.run(run()):
+        assert isinstance(problem, Problem)
+        assert (problem.status, problem.headers) == (503, {"Retry-After": "5"})
