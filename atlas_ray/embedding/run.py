@@ -148,7 +148,9 @@ def _embed(config: EmbedConfig, job: Job) -> RunReport:
 
 def _workers(config: EmbedConfig) -> WorkerPlan:
     predictor = config.predictor
-    return plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
+    return plan_workers(
+        device=predictor.device, workers=config.workers, threads=predictor.threads, per_gpu=config.workers_per_gpu
+    )
 
 
 def _stages(

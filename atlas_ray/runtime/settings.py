@@ -42,6 +42,13 @@ class StreamConfig(ReadConfig):
         low=0,
         high=10_000,
     )
+    workers_per_gpu: int = setting(
+        "number of processes that share a GPU, each with the model in its memory; more where the GPU waits for what "
+        "else its process does",
+        1,
+        low=1,
+        high=16,
+    )
     rows_per_file: int = setting(
         f"least number of pictures in an output file, which a crash may cost; more in a table that would have over "
         f"{MAX_FILES:,} files",

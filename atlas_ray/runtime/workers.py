@@ -39,6 +39,8 @@ class WorkerPlan:
     """The most processes that read pictures."""
     gpus: int
     """Number of the cluster's GPUs that are used."""
+    per_gpu: int = 1
+    """The most processes that share a GPU."""
     decodes_apart: bool
     """Whether pictures are better decoded by tasks than beside the models: where nodes without a GPU have nothing else
     to do, or those with one have many cores, which no process can use alone, for its interpreter has one lock."""
@@ -83,7 +85,7 @@ class WorkerPlan:
         """The resources of each process, as Ray's options of an actor."""
         return {
             "num_cpus": 0 if self.free else self.threads,
-            "num_gpus": 1 if self.gpus else 0,
+            "num_gpus": 1 / self.per_gpu if self.gpus else 0,
             "runtime_env": {"env_vars": MALLOC_ENV},
         }
 
@@ -106,7 +108,7 @@ def _share(cores: int, workers: int, on_nodes: Sequence[int]) -> int:
     return threads
 
 
-def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
+def plan_workers(*, device: str, workers: int, threads: int, per_gpu: int = 1) -> WorkerPlan:
     """Plan the processes of a stream on the connected cluster.
 
     Nodes of a cluster at `RAY_ADDRESS` may start on demand. So a number of workers that is given with a device is
@@ -114,8 +116,9 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
 
     Args:
         device: auto, cpu or cuda.
-        workers: The number of processes; 0: one for each GPU, or for each core, at most 8 on a machine.
+        workers: The number of processes; 0: `per_gpu` for each GPU, or one for each core, at most 8 on a machine.
         threads: The number of threads of each; 0: an even share of the cores.
+        per_gpu: The most processes that share a GPU.
 
     Raises:
         ConfigError: if the cluster has no room for them, or for cuda:N.
@@ -130,7 +133,7 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
     cpus = sum(node.get("CPU", 0) for node in nodes)
     on_demand = "RAY_ADDRESS" in os.environ and ((device != "auto" and workers > 0) or not cpus)
     if device.startswith("cuda"):
-        gpus = max(gpus, workers) if on_demand else gpus
+        gpus = max(gpus, -(-workers // per_gpu)) if on_demand else gpus
         if not gpus:
             raise ConfigError(
                 f"--device is {device!r}, but the Ray cluster has no GPU; "
@@ -142,10 +145,10 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
     free = gpus > 0 or (cpus < SMALL_CLUSTER_CPUS and not on_demand)
     cores = cluster_cores()
     cores = cores if free else int(cores * 0.75)
-    chosen = workers or gpus or int(max(1, min(cores, MAX_CPU_WORKERS_PER_NODE * len(nodes))))
+    chosen = workers or gpus * per_gpu or int(max(1, min(cores, MAX_CPU_WORKERS_PER_NODE * len(nodes))))
     on_nodes = [] if free or on_demand else [int(node.get("CPU", 0)) for node in nodes]
     threads = threads or (0 if gpus else _share(cores, chosen, on_nodes))
-    fits = chosen <= (gpus or max(cores, workers if free else 0)) and (free or chosen * threads <= cores)
+    fits = chosen <= (gpus * per_gpu or max(cores, workers if free else 0)) and (free or chosen * threads <= cores)
     fits = fits and (not on_nodes or sum(node // threads for node in on_nodes) >= chosen)
     if not (fits or on_demand):
         raise ConfigError(
@@ -158,6 +161,7 @@ def plan_workers(*, device: str, workers: int, threads: int) -> WorkerPlan:
         # One process reads 1,000 pictures a second, and a GPU takes many times that.
         fetchers=max(chosen, cluster_cores() // CORES_PER_FETCHER) if gpus else chosen,
         gpus=gpus,
+        per_gpu=per_gpu,
         decodes_apart=gpus > 0
         and any(node.get("CPU", 0) >= (CORES_TO_DECODE if node.get("GPU") else 1) for node in nodes),
         free=free,

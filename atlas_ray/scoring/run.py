@@ -290,7 +290,9 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
 
 def _workers(config: ScoreConfig) -> WorkerPlan:
     predictor = config.predictor
-    return plan_workers(device=predictor.device, workers=config.workers, threads=predictor.threads)
+    return plan_workers(
+        device=predictor.device, workers=config.workers, threads=predictor.threads, per_gpu=config.workers_per_gpu
+    )
 
 
 def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: Any) -> ray.data.Dataset:

@@ -118,7 +118,7 @@ def plan(config: FilterConfig, how: PlanConfig) -> Plan:
     _, _, catalog, identity = _open(config)
     job.check(identity)
     connect()
-    workers = plan_workers(device=config.device, workers=config.workers, threads=0)
+    workers = plan_workers(device=config.device, workers=config.workers, threads=0, per_gpu=config.workers_per_gpu)
     block_rows = _block_rows(config, workers, how.plan_pictures)
     sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows)
     trial = Trial(
@@ -155,7 +155,7 @@ def _block_rows(config: FilterConfig, workers: WorkerPlan, rows: int) -> int:
 
 def _stages(config: FilterConfig, images: Pieces, progress: Any) -> ray.data.Dataset:
     """Read, fetch, decode, judge."""
-    workers = plan_workers(device=config.device, workers=config.workers, threads=0)
+    workers = plan_workers(device=config.device, workers=config.workers, threads=0, per_gpu=config.workers_per_gpu)
     return ask_model(
         stream_pictures(images, progress, workers, config, block_rows=_block_rows(config, workers, images.rows)),
         workers,

@@ -33,6 +33,18 @@ def test_a_worker_a_core_or_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert both.actor_options["num_gpus"] == 1
 
 
+def test_processes_share_a_gpu_where_they_are_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = plan(monkeypatch, [HEAD, GPU, GPU], per_gpu=3)
+    assert (shared.workers, shared.gpus, shared.actor_options["num_gpus"]) == (6, 2, pytest.approx(1 / 3))
+    assert plan(monkeypatch, [HEAD, GPU, GPU], per_gpu=3, workers=5).workers == 5
+    coming = plan(monkeypatch, [HEAD], per_gpu=2, workers=5, device="cuda")
+    assert (coming.workers, coming.gpus) == (5, 3)
+    with pytest.raises(ConfigError, match="7 workers of 0 threads do not fit"):
+        plan(monkeypatch, [HEAD, GPU, GPU], per_gpu=3, workers=7)
+    alone = plan(monkeypatch, [HEAD, CPUS], per_gpu=3)  # without a GPU it says nothing
+    assert (alone.workers, alone.actor_options["num_gpus"]) == (12, 0)
+
+
 def test_pictures_are_decoded_by_tasks_where_there_are_cores_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"CPU": 7.0, "GPU": 1.0}
     assert plan(monkeypatch, [HEAD, GPU]).decodes_apart
