@@ -15,7 +15,7 @@ from atlas_ray.runs.run_record import RUN, RunReport, quarantine_codes, read_run
 from atlas_ray.runtime.checkpoint import checkpointed, close, committed_ids, recover, reopen, rows_done
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.progress import ProgressDisplay
-from atlas_ray.runtime.session import connect
+from atlas_ray.runtime.session import connect, warn_of_local_paths
 from atlas_ray.runtime.settings import file_rows
 from atlas_ray.runtime.sink import OutcomeSink, Split
 from atlas_ray.runtime.tables import Catalog
@@ -133,6 +133,7 @@ class Job:
             rows_per_file: As in `file_rows`.
         """
         connect()
+        warn_of_local_paths(self.output, getattr(self.config, "catalog", ""))
         done = committed_ids(self.output)
         self.resumed_from = done.count if done else 0
         with ProgressDisplay(title, "pictures", total=total, done=self.resumed_from) as display:

@@ -10,7 +10,8 @@ from typing import Any
 import ray
 import ray.data  # its import sets up its log, so it must come before the log's level is set
 
-from atlas_ray.errors import ClusterError, reason_of
+from atlas_ray.errors import ClusterError, reason_of, tell
+from atlas_ray.io.stores import is_object
 from atlas_ray.runtime.block_stats import ForgetBlockStats
 from atlas_ray.runtime.room import MakeRoom
 from atlas_ray.runtime.stops import kept_handlers
@@ -87,6 +88,17 @@ def connect() -> None:
             ) from error
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs the traceback of errors that it raises
+
+
+def warn_of_local_paths(*uris: str) -> None:
+    """Print a line if the cluster has several machines and one of the URIs is a path, which each takes for its own."""
+    machines = {node.get("NodeManagerHostname") for node in ray.nodes() if node["Alive"]}
+    local = [uri for uri in uris if uri and not is_object(uri)]
+    if local and len(machines) > 1:
+        tell(
+            f"{local[0]} is a local path, and the cluster has {len(machines)} machines: it has to be one folder that "
+            "all of them share, such as a network file system; otherwise use an object store"
+        )
 
 
 def _start() -> None:

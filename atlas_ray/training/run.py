@@ -23,7 +23,7 @@ from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.modalities.tokens import TextIndex
 from atlas_ray.reports.curves import draw_curves
 from atlas_ray.runtime.progress import ProgressDisplay
-from atlas_ray.runtime.session import MALLOC_ENV
+from atlas_ray.runtime.session import MALLOC_ENV, warn_of_local_paths
 from atlas_ray.settings import pin_settings
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary, format_path, read_taxonomy
 from atlas_ray.taxonomy.labels import Targets
@@ -175,6 +175,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
     config = plan.config
     least, most = config.worker_range
     workers: Any = least if least == most else (least, most)
+    warn_of_local_paths(config.output, config.catalog)
     use_gpu = uses_gpus(config, ray.cluster_resources().get("GPU", 0))
     place = storage.locate(config.output)
     goes_on = storage.exists(storage.join(config.output, CHECKPOINTS))

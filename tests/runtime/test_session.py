@@ -49,3 +49,18 @@ def test_who_cannot_start_one_is_told_why(
     with pytest.raises(ClusterError, match=f"no Ray could be started on this machine, with its files in .*{reason}"):
         session.connect()
     assert not tries
+
+
+def test_a_local_path_on_several_machines_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [{"Alive": alive, "NodeManagerHostname": name} for alive, name in ((1, "a"), (1, "a"), (0, "c"))]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    session.warn_of_local_paths("/shop/run", "s3://shop/catalog")  # two nodes of one machine
+    nodes.append({"Alive": True, "NodeManagerHostname": "b"})
+    session.warn_of_local_paths("s3://shop/run", "az://shop/catalog", "")
+    assert capsys.readouterr().err == ""
+    session.warn_of_local_paths("s3://shop/run", "/shop/catalog")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "/shop/catalog is a local path, and the cluster has 2 machines" in told
