@@ -267,6 +267,7 @@ def test_only_the_pictures_of_unsure_products_are_fetched(
     assert same(rows(tmp_path / "next", "predictions"), rows(output, "predictions"))
 
 
+@pytest.mark.slow  # an end-to-end run of half a minute and more
 @pytest.mark.long
 def test_close_ups_are_told_apart_among_what_is_read(store: Shop, model: str, sure: set[str], tmp_path: Path) -> None:
     torch.manual_seed(3)

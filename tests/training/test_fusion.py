@@ -200,6 +200,7 @@ def test_calibration_is_stored_in_the_model(
         calibrate(model, described, split="nowhere")
 
 
+@pytest.mark.slow  # an end-to-end run of half a minute and more
 def test_answers_as_deep_as_a_precision_allows(
     described: str, members: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +225,7 @@ def test_answers_as_deep_as_a_precision_allows(
     assert sum(held) / len(held) == pytest.approx(chosen["precision"], abs=0.05)
 
 
+@pytest.mark.slow  # an end-to-end run of half a minute and more
 @pytest.mark.long
 def test_what_the_texts_alone_reach_is_what_a_cascade_answers(
     described: str, fused: str, members: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -258,6 +260,7 @@ def test_what_the_texts_alone_reach_is_what_a_cascade_answers(
     assert "texts_alone" not in load_artifact(own).metrics["calibration"]
 
 
+@pytest.mark.slow  # an end-to-end run of half a minute and more
 def test_what_is_held_out_is_another_product(described: str, members: dict[str, str], tmp_path: Path) -> None:
     catalog = tmp_path / "catalog"
     shutil.copytree(described, catalog)

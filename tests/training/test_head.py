@@ -170,6 +170,7 @@ def test_other_labels_and_a_new_leaf_are_learned_from(catalog: str, vectors: str
     assert counts[changed.leaf_positions[new]] == sum(row["category_path"] == list(new) for row in products)
 
 
+@pytest.mark.slow  # an end-to-end run of half a minute and more
 def test_labels_above_the_leaf_are_learned_from(
     catalog: str, vectors: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

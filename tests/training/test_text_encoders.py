@@ -48,6 +48,7 @@ def test_a_sentence_encoder_is_trained_further(titles: str, described: str, enco
         train(TextTraining(catalog=described, output=titles, field="title", encoder=encoder, prefix="query: ", **SMALL))
 
 
+@pytest.mark.slow  # an end-to-end run of half a minute and more
 def test_both_are_members_of_a_fused_model(titles: str, descriptions: str, described: str, tmp_path: Path) -> None:
     speller = load_artifact(descriptions)
     assert (speller.kind, speller.spells, speller.texts) == ("text-encoder-decoder", True, ("description",))

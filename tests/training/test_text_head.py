@@ -74,6 +74,7 @@ def test_a_head_answers_from_titles_what_it_answers_from_vectors(
     assert found["probability"].to_pylist() == pytest.approx([row["probability"] for row in answers], abs=1e-4)
 
 
+@pytest.mark.slow  # an end-to-end run of half a minute and more
 def test_a_head_starts_from_the_names(
     titles: str, described: str, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +115,7 @@ def descriptions(described: str, encoder: str, tmp_path_factory: pytest.TempPath
     return str(output)
 
 
+@pytest.mark.slow  # an end-to-end run of half a minute and more
 def test_vectors_of_several_modalities_are_joined(
     titles: str, descriptions: str, described: str, tmp_path: Path
 ) -> None:
