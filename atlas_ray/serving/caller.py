@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
@@ -161,27 +162,23 @@ class ModelCaller:
         """Refuse a question that still waits after this time, unless the model has no replica yet."""
 
         def refuse() -> None:
-            if pending.answer.done():
-                return
             if not self._has_replica():
                 self._refuse_after(RECHECK_S, pending)
             elif self._queue.remove(pending):
                 pending.settle(self._busy())
                 self._queue_length.set(len(self._queue))
 
-        timer = asyncio.get_running_loop().call_later(seconds, refuse)
-        pending.answer.add_done_callback(lambda _: timer.cancel())
+        _unless_answered(seconds, pending, refuse)
 
     def _give_up_after(self, seconds: float, pending: PendingQuestion) -> None:
         """Refuse a question after this time if the model has no replica yet, which another try may find."""
 
         def give_up() -> None:
-            if not pending.answer.done() and not self._has_replica():
+            if not self._has_replica():
                 pending.settle(self._unavailable())
                 self._forget(pending)
 
-        timer = asyncio.get_running_loop().call_later(seconds, give_up)
-        pending.answer.add_done_callback(lambda _: timer.cancel())
+        _unless_answered(seconds, pending, give_up)
 
     def _forget(self, pending: PendingQuestion) -> None:
         """Drop a question whose request ended, and cancel a call that nobody waits for any more."""
@@ -275,3 +272,9 @@ class ModelCaller:
 
     def _unavailable(self) -> Problem:
         return Problem(503, "unavailable", f"model {self.name!r} does not answer; try again", {"Retry-After": "5"})
+
+
+def _unless_answered(seconds: float, pending: PendingQuestion, do: Callable[[], None]) -> None:
+    """Do something after this time, unless the question is answered by then."""
+    timer = asyncio.get_running_loop().call_later(seconds, lambda: None if pending.answer.done() else do())
+    pending.answer.add_done_callback(lambda _: timer.cancel())

@@ -103,7 +103,6 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
             + (f"train with --batch-size {_largest_batch(count)}" if count >= 4 else "label more products")
         )
     validation = _labelled(config, "val", taxonomy)
-    splits = {"train": labelled, "val": validation}
     space = _space(config, taxonomy, labelled)
     words = encoder.tokens if encoder else _words(config, labelled)
     shape = sentence_shape(config, encoder, taxonomy, space) if encoder else None
@@ -117,10 +116,12 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
         environment=environment,
     )  # fmt: skip
     has = space.targets(taxonomy.leaves) if space else None  # (leaves, labels)
+    splits = {"train": labelled, "val": validation}
     read: dict[str, Any] = {name: functools.partial(_stream, config, rows, words, has) for name, rows in splits.items()}
     if config.of_pictures and config.of_pictures.cache:
-        check_room(labelled.count + validation.count, config.of_pictures.image_size_px)
-        tell(f"decoding {labelled.count + validation.count} pictures into shared memory")
+        total = labelled.count + validation.count
+        check_room(total, config.of_pictures.image_size_px)
+        tell(f"decoding {total} pictures into shared memory")
         read = {name: Cached(stream(shuffle_seed=None)).read for name, stream in read.items()}
     datasets = {"train": read["train"], "val": read["val"](shuffle_seed=None)}
     state = fit(plan, datasets, callbacks)

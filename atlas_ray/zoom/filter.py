@@ -118,7 +118,7 @@ def plan(config: FilterConfig, how: PlanConfig) -> Plan:
     _, _, catalog, identity = _open(config)
     job.check(identity)
     connect()
-    workers = plan_workers(device=config.device, workers=config.workers, threads=0, per_gpu=config.workers_per_gpu)
+    workers = _workers(config)
     block_rows = _block_rows(config, workers, how.plan_pictures)
     sample = sample_pictures(catalog, sample_size(how.plan_pictures, workers, block_rows), block_rows)
     trial = Trial(
@@ -153,9 +153,13 @@ def _block_rows(config: FilterConfig, workers: WorkerPlan, rows: int) -> int:
     return workers.block_rows(config.batch_size or workers.feeding.zoom_batch_size, rows)
 
 
+def _workers(config: FilterConfig) -> WorkerPlan:
+    return plan_workers(device=config.device, workers=config.workers, threads=0, per_gpu=config.workers_per_gpu)
+
+
 def _stages(config: FilterConfig, images: Pieces, progress: Any) -> ray.data.Dataset:
     """Read, fetch, decode, judge."""
-    workers = plan_workers(device=config.device, workers=config.workers, threads=0, per_gpu=config.workers_per_gpu)
+    workers = _workers(config)
     return ask_model(
         stream_pictures(images, progress, workers, config, block_rows=_block_rows(config, workers, images.rows)),
         workers,

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,31 @@ def command(catalog: str, output: str, settings: dict[str, Any] = WHOLE) -> list
     return [*start, "--output", output, *flags]
 
 
+@contextmanager
+def running_on(
+    script: str, what: list[str], log: Path, **environment: str
+) -> "Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]":
+    """Run a command on the cluster of a script, and see it end well; yield both while it runs."""
+    python = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(python, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as cluster,
+        log.open("wb") as said,
+    ):
+        assert cluster.stdout is not None
+        address = {"RAY_ADDRESS": cluster.stdout.readline().decode().strip()}
+        run = subprocess.Popen(what, stdout=said, stderr=said, env=os.environ | address | environment)
+        yield cluster, run
+        assert run.wait(300) == 0, log.read_text()
+
+
+def tell(cluster: "subprocess.Popen[bytes]", word: bytes) -> None:
+    """Give the script of a cluster a word."""
+    assert cluster.stdin is not None
+    cluster.stdin.write(word + b"\n")
+    cluster.stdin.flush()
+
+
 def wait_for(what: Callable[[], object], run: "subprocess.Popen[bytes] | threading.Thread", timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     while not what():
@@ -118,23 +144,10 @@ def test_two_workers_in_bfloat16_learn_as_one_and_measure_the_model_that_they_sa
 @pytest.mark.slow  # likewise
 def test_a_node_that_gives_notice_is_saved_for(catalog: str, tmp_path: Path) -> None:
     output = tmp_path / "model"
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", LEAVING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
-    try:
-        environment = os.environ | {"RAY_ADDRESS": cluster.stdout.readline().decode().strip()}
-        environment["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.5"
-        slow = WHOLE | {"batch_size": 2, "image_size_px": 224, "epochs": 12}
-        with (tmp_path / "log").open("wb") as log:
-            run = subprocess.Popen(command(catalog, str(output), slow), stdout=log, stderr=log, env=environment)
-            wait_for(lambda: len(checkpoints(output)) >= 1, run, 300)
-            cluster.stdin.write(b"leave\n")
-            cluster.stdin.flush()
-            assert run.wait(300) == 0, (tmp_path / "log").read_text()
-    finally:
-        cluster.stdin.close()
+    slow = command(catalog, str(output), WHOLE | {"batch_size": 2, "image_size_px": 224, "epochs": 12})
+    with running_on(LEAVING, slow, tmp_path / "log", RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S="0.5") as (cluster, run):
+        wait_for(lambda: len(checkpoints(output)) >= 1, run, 300)
+        tell(cluster, b"leave")
     metrics = load_artifact(str(output)).metrics
     steps = metrics["history"][0]["step"]
     assert [epoch["step"] for epoch in metrics["history"]] == [steps * count for count in range(1, 13)]
@@ -189,22 +202,9 @@ def test_a_killed_driver_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_
 @pytest.mark.slow  # likewise
 def test_a_killed_node_goes_on(catalog: str, curve: list[dict[str, Any]], tmp_path: Path) -> None:
     output = tmp_path / "model"
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
-    try:
-        address = cluster.stdout.readline().decode().strip()
-        with (tmp_path / "log").open("wb") as log:
-            environment = os.environ | {"RAY_ADDRESS": address}
-            run = subprocess.Popen(command(catalog, str(output)), stdout=log, stderr=log, env=environment)
-            wait_for(lambda: len(checkpoints(output)) >= 2, run, 300)
-            cluster.stdin.write(b"kill\n")
-            cluster.stdin.flush()
-            assert cluster.stdout.readline() == b"killed\n"
-            assert run.wait(300) == 0, (tmp_path / "log").read_text()
-    finally:
-        cluster.stdin.close()
-        cluster.wait(60)
+    with running_on(CLUSTER, command(catalog, str(output)), tmp_path / "log") as (cluster, run):
+        wait_for(lambda: len(checkpoints(output)) >= 2, run, 300)
+        tell(cluster, b"kill")
+        assert cluster.stdout is not None
+        assert cluster.stdout.readline() == b"killed\n"
     same_curve(load_artifact(str(output)).metrics["history"], curve)
