@@ -1,11 +1,15 @@
 """The connection to Ray: to a cluster, or to a local Ray that is started."""
 
 import atexit
+import contextlib
 import logging
 import os
 import secrets
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import ray
 import ray.data  # its import sets up its log, so it must come before the log's level is set
@@ -38,6 +42,7 @@ LOCAL = {
 }
 """Settings of a local Ray; variables of the environment take precedence."""
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+CORE_LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 TOO_SLOW = "timed out during startup"
 """What Ray says where its processes were not ready within 30 seconds, which on a busy machine they may not be."""
 MAX_FOLDER_BYTES = 107 - len("/session_2026-11-29_14-41-43_761249_1234567/sockets/plasma_store.1")
@@ -70,7 +75,8 @@ def connect() -> None:
     # traceback.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     address = os.environ.get("RAY_ADDRESS")
-    with warnings.catch_warnings(), kept_handlers():  # Ray's own handler of SIGTERM ends the process at once
+    # Ray's own handler of SIGTERM ends the process at once.
+    with warnings.catch_warnings(), kept_handlers(), _quiet_core():
         warnings.simplefilter("ignore", FutureWarning)
         try:
             if address:
@@ -99,6 +105,41 @@ def warn_of_local_paths(*uris: str) -> None:
             f"{local[0]} is a local path, and the cluster has {len(machines)} machines: it has to be one folder that "
             "all of them share, such as a network file system; otherwise use an object store"
         )
+
+
+@contextlib.contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Let Ray's core in this process print what is fatal alone; Ray's own processes keep their logs as they are.
+
+    It writes errors to the terminal, and calls advice to its makers one: that a stage's arguments lie in the object
+    store. What goes wrong with a task is raised as an exception.
+    """
+    connect_core: Any = ray._private.worker.connect
+
+    def connect_quietly(*args: Any, **named: Any) -> None:
+        # It prints that it has read its level.
+        with mock.patch.dict(os.environ, {CORE_LOG_LEVEL: "fatal"}), _no_stderr():
+            connect_core(*args, **named)
+
+    if CORE_LOG_LEVEL in os.environ or sys.stderr is None:  # None where it is closed
+        yield
+        return
+    with mock.patch.object(ray._private.worker, "connect", connect_quietly):
+        yield
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what any code of this process, Python or not, prints on stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _start() -> None:

@@ -1,5 +1,8 @@
 """A Ray that does not start at once, or not at all."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -64,3 +67,26 @@ def test_a_local_path_on_several_machines_is_told(
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "/shop/catalog is a local path, and the cluster has 2 machines" in told
+
+
+STREAM = """
+import ray.data
+from atlas_ray.runtime.session import connect
+
+class Stage:
+    def __call__(self, rows):
+        return rows
+
+connect()
+print("before")
+print(ray.data.range(10).map_batches(Stage, compute=ray.data.ActorPoolStrategy(min_size=1, max_size=1)).count())
+"""
+
+
+@pytest.mark.long
+def test_nothing_of_rays_own_is_printed() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM], capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("before\n10\n", "", 0)
