@@ -7,7 +7,7 @@ from typing import Any
 from atlas_ray.artifacts.compiled import Compiled
 from atlas_ray.artifacts.kinds import KINDS, kind_of
 from atlas_ray.formats.fitted import Fitted
-from atlas_ray.modalities import texts_of
+from atlas_ray.modalities import PICTURE, texts_of
 from atlas_ray.modalities.texts import WordIndex
 from atlas_ray.modalities.tokens import TokenIndex
 from atlas_ray.models.zoom import ZoomNetwork
@@ -31,6 +31,11 @@ class Network:
     """Of a fused model the models that it fuses, of a head those whose vectors it reads, by modality."""
     compiled: Compiled = field(default_factory=dict)
     """Of a model of pictures: its encoder, compiled for engines; of a zoom filter all of it."""
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that its picture encoder is compiled for; of a fused model, or a head, that of its member."""
+        return tuple(self.members.get(PICTURE, self).compiled)
 
     @property
     def kind(self) -> str:

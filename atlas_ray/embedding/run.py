@@ -29,6 +29,7 @@ from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.plan import Plan, Trial, forecast, sample_pictures, sample_size
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.settings import PlanConfig
+from atlas_ray.runtime.settled import settle
 from atlas_ray.runtime.shuffle import by_product
 from atlas_ray.runtime.sink import write_table
 from atlas_ray.runtime.source import Pieces
@@ -68,7 +69,7 @@ def plan(config: EmbedConfig, how: PlanConfig) -> Plan:
     """
     began = time.time()
     job = _job(config)
-    network, catalog, identity = _open(config, "image_uris")
+    config, network, catalog, identity = _open(config, job, "image_uris")
     job.check(identity)
     connect()
     workers = _workers(config)
@@ -103,8 +104,11 @@ def _source(config: EmbedConfig) -> EncoderSource:
     )
 
 
-def _open(config: EmbedConfig, *more: str) -> tuple[Network, Catalog, dict[str, Any]]:
-    """Open the model and the catalogue, with more columns of its products, and name what the run is made of."""
+def _open(config: EmbedConfig, job: Job, *more: str) -> tuple[EmbedConfig, Network, Catalog, dict[str, Any]]:
+    """Open the model and the catalogue, with more columns of its products, and name what the run is made of.
+
+    The first value are the settings without `auto`.
+    """
     network = _source(config).load()
     catalog = open_catalog(
         current(storage.absolute(config.catalog)),
@@ -112,7 +116,7 @@ def _open(config: EmbedConfig, *more: str) -> tuple[Network, Catalog, dict[str, 
         needed=network.texts,
         may_be_empty=bool(network.texts),
     )
-    identity = {
+    identity: dict[str, Any] = {
         "catalog": catalog.uri,
         "input_rows": catalog.images.all_rows,
         "model_id": network.encoder_id,
@@ -120,12 +124,15 @@ def _open(config: EmbedConfig, *more: str) -> tuple[Network, Catalog, dict[str, 
         "engine": config.predictor.engine,
         "width": sum(network.feature_widths),
     }
-    return network, catalog, identity
+    forms = {"engine": network.engines}
+    identity = settle(identity, functools.partial(_workers, config), config.predictor.device, forms, job.pinned())
+    predictor = replace(config.predictor, precision=identity["precision"], engine=identity["engine"])
+    return replace(config, predictor=predictor), network, catalog, identity
 
 
 def _embed(config: EmbedConfig, job: Job) -> RunReport:
     output = job.output
-    network, catalog, identity = _open(config)
+    config, network, catalog, identity = _open(config, job)
     job.pin(identity)
     if (report := job.finished()) is not None:
         return report

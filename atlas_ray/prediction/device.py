@@ -41,6 +41,11 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
+def name_of_dtype(dtype: torch.dtype) -> str:
+    """Return the name of a number format: float32 or bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
 class FittingBatches:
     """A runner of a network over batches. If one does not fit the device's memory, it uses halves from then on.
 

@@ -14,6 +14,7 @@ from atlas_ray.errors import ConfigError
 from atlas_ray.modalities import PICTURE
 from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.columns import COLUMNS, answer_table
+from atlas_ray.prediction.device import FittingBatches
 from atlas_ray.prediction.predictor import Predictor
 from atlas_ray.prediction.settings import PredictorConfig
 from atlas_ray.taxonomy import CategoryPath, Taxonomy
@@ -99,8 +100,9 @@ class PathPredictor(Predictor):
         """
         self._take_threads()
         rows = min(max(VECTOR_NUMBERS // len(self.scope.lengths), 1), MAX_VECTOR_ROWS)
-        found = [self._search(part.to(self.device), self.scope) for part in vectors.split(rows)]
-        return self.table(found)
+        fitting = FittingBatches(rows)
+        parts = vectors.split(rows)
+        return self.table([found for part in parts for found in fitting.run(part, self._answer)])
 
     @torch.inference_mode()
     def predict_within(self, products: Products, scopes: Sequence[Scope]) -> pa.Table:
@@ -183,12 +185,16 @@ class PathPredictor(Predictor):
             ConfigError: if the device has no memory for half a batch.
         """
         self._take_threads()
-        found = self._fitting.run(products, lambda part: self._search(self._encoder.encode(part), self.scope))
-        return Posterior.joined(found)
+        return Posterior.joined(self._fitting.run(products, lambda part: self._answer(self._encoder.encode(part))))
 
     def _encode(self, products: Products) -> Tensor:
         self._take_threads()
         return torch.cat(self._fitting.run(products, self._encoder.encode))
 
     def _search(self, encoded: Tensor, scope: Scope) -> Posterior:
-        return self._encoder.search(encoded, scope, width=self.config.beam_width, top_k=self.config.top_k)
+        return Posterior.joined(self._fitting.run(encoded, lambda part: self._answer(part, scope)))
+
+    def _answer(self, encoded: Tensor, scope: Scope | None = None) -> Posterior:
+        return self._encoder.search(
+            encoded.to(self.device), scope or self.scope, width=self.config.beam_width, top_k=self.config.top_k
+        )

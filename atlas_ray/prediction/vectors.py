@@ -16,6 +16,7 @@ from atlas_ray.modalities import PICTURE, Texts, texts_of
 from atlas_ray.modalities.pictures import decode_batch, decoding_pool
 from atlas_ray.modalities.products import Products
 from atlas_ray.prediction.device import FittingBatches, choose_device, choose_dtype
+from atlas_ray.prediction.engines import choose_engine
 from atlas_ray.prediction.feeding import feeding_of
 from atlas_ray.prediction.networks import Encoder, build_encoder
 from atlas_ray.prediction.settings import PredictorConfig
@@ -47,7 +48,9 @@ class Embedder:
         self.model_id = network.id
         self.feature_widths = network.feature_widths
         self._take_threads()  # an engine that has threads of its own takes as many
-        self._encoder = build(network, self.device, self.dtype, config.engine)
+        self.engine = choose_engine(config.engine, self.device, network.engines)
+        """What runs the picture encoder."""
+        self._encoder = build(network, self.device, self.dtype, self.engine)
         self._feeding = feeding_of(self.device.type)
         self.batch_size = config.batch_size or self._feeding.batch_size
         self._fitting = FittingBatches(self.batch_size)

@@ -1,5 +1,6 @@
 """The life of a job: it claims its output, pins its settings, resumes after a stop, accounts for all, and cleans up."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
@@ -66,6 +67,15 @@ class Job:
 
     def __exit__(self, *error: Any) -> None:
         self._lease.__exit__(*error)
+
+    def pinned(self) -> dict[str, Any]:
+        """Return the identity of the run that the output holds; {} if it holds none, or one that cannot be read."""
+        uri = storage.join(self.output, self._settings)
+        try:
+            pinned = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+        except ValueError:  # which `check` says
+            pinned = {}
+        return pinned if isinstance(pinned, dict) else {}
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Check that the output may hold a run of an identity; nothing is written.

@@ -19,7 +19,7 @@ from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at, decoding_pool
 from atlas_ray.modalities.products import Products
-from atlas_ray.prediction.engines import AUTO, PLAIN
+from atlas_ray.prediction.engines import PLAIN
 from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.prediction.predictor import Predictor
 from atlas_ray.prediction.predictors import build_predictor
@@ -73,6 +73,7 @@ class PredictorSpec:
     """What pictures are decoded to: the model's size, and the zoom filter's if it is another."""
     zoom_model: str | None
     zoom_threshold: float | None
+    zoom_engine: str = PLAIN
     texts: tuple[str, ...] = ()
     """What the model reads beside pictures: title, description."""
     paths: bool = True
@@ -99,8 +100,7 @@ class PredictorSpec:
             device=config.device,
             precision=config.precision,
             batch_size=config.batch_size,
-            # It may hold other forms than the model.
-            engine=config.engine if config.engine in (PLAIN, *zoom.compiled) else AUTO,
+            engine=self.zoom_engine,
         )
 
 

@@ -15,6 +15,7 @@ from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table, current
 from atlas_ray.io import storage
 from atlas_ray.metrics.zoom import warn_of_recall
+from atlas_ray.prediction.engines import AUTO, PLAIN
 from atlas_ray.runs.run_record import RunReport, picture_errors, read_run
 from atlas_ray.runs.scored import PREDICTED
 from atlas_ray.runtime.job import Job
@@ -24,6 +25,7 @@ from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.plan import Plan, Trial, forecast, sample_pictures, sample_size
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.settings import PlanConfig
+from atlas_ray.runtime.settled import settle
 from atlas_ray.runtime.source import Pieces, read_table
 from atlas_ray.runtime.tables import Catalog, count_labels, open_catalog
 from atlas_ray.runtime.workers import WorkerPlan, plan_workers
@@ -73,7 +75,7 @@ def plan(config: ScoreConfig, how: PlanConfig) -> Plan:
     job = _job(config)
     if config.embeddings:
         raise ConfigError("--plan tries pictures, and --embeddings reads none; leave one of them out")
-    spec, identity, _, previous, catalog, _ = _open(config, "image_uris")
+    spec, identity, _, previous, catalog, _ = _open(config, job, "image_uris")
     job.check(identity)
     notes = _open_notes(config, job.output, catalog, spec)
     if previous is not None:
@@ -113,15 +115,16 @@ def _job(config: ScoreConfig) -> Job:
 
 
 def _open(
-    config: ScoreConfig, *more: str
+    config: ScoreConfig, job: Job, *more: str
 ) -> tuple[PredictorSpec, dict[str, Any], Fitted | None, Previous | None, Catalog, Vectors | None]:
     """Open the model, the taxonomy, the earlier run, the catalogue and its vectors; name what the run is made of.
 
     Args:
         config: The settings.
+        job: The job, whose output may hold a part of the run.
         more: Further columns of the products, if the model reads texts.
     """
-    spec, identity, fitted, vectors = _identity(config, current(storage.absolute(config.catalog)))
+    spec, forms, identity, fitted, vectors = _identity(config, current(storage.absolute(config.catalog)))
     previous = open_previous(config.previous) if config.previous else None
     identity |= {"previous": previous and previous.uri, "trust": config.trust if previous else None}
     catalog = open_catalog(
@@ -131,12 +134,17 @@ def _open(
         may_be_empty=bool(spec.texts or vectors),  # a product without a picture still has its texts, or a vector
     )
     identity["input_rows"] = (vectors or catalog.images).all_rows
+    known = previous.run.get("identity") if previous else None
+    workers = functools.partial(_workers, config)
+    identity = settle(identity, workers, config.predictor.device, forms, job.pinned(), known)
+    settled = replace(config.predictor, precision=identity["precision"], engine=identity["engine"])
+    spec = replace(spec, config=settled, zoom_engine=identity["zoom_engine"] or PLAIN)
     return spec, identity, fitted, previous, catalog, vectors
 
 
 def _score(config: ScoreConfig, job: Job) -> RunReport:
     output = job.output
-    spec, identity, fitted, previous, catalog, vectors = _open(config)
+    spec, identity, fitted, previous, catalog, vectors = _open(config, job)
     predicted = _predicted(spec)
     notes = _open_notes(config, output, catalog, spec)
     job.pin(identity)
@@ -228,16 +236,25 @@ def _notes(catalog: str, model: str, predicted: Taxonomy, *, paths: bool) -> lis
     return [note] if note else []
 
 
-def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[str, Any], Fitted | None, Vectors | None]:
-    """Check model and taxonomy here, before any worker starts, and name what the run is made of."""
+def _identity(
+    config: ScoreConfig, catalog: str
+) -> tuple[PredictorSpec, dict[str, Sequence[str]], dict[str, Any], Fitted | None, Vectors | None]:
+    """Check model and taxonomy here, before any worker starts, and name what the run is made of.
+
+    The second value is what `settle` takes: the engines that the networks are compiled for.
+    """
     artifact = load_artifact(config.model, target=None)
     vectors = open_vectors(config.embeddings, artifact, config.model) if config.embeddings else None
     taxonomy = read_taxonomy(config.taxonomy) if config.taxonomy else artifact.taxonomy
     within = parse_path(config.within) if config.within else ()
     sizes = [artifact.image_size_px] if artifact.image_size_px and vectors is None else []
-    zoom_id, threshold = None, None
+    forms: dict[str, Sequence[str]] = {"engine": artifact.engines}
+    zoom_id, threshold, zoom_engine = None, None, None
     if config.zoom_model:
         zoom = load_zoom_artifact(config.zoom_model)
+        forms["zoom_engine"] = zoom.engines
+        # It may be compiled for other engines than the model.
+        zoom_engine = config.predictor.engine if config.predictor.engine in (PLAIN, *zoom.engines) else AUTO
         zoom_id, threshold = zoom.id, zoom.model.config.threshold
         if config.zoom_threshold is None and (warning := warn_of_recall(zoom.metrics)) is not None:
             tell(warning)
@@ -275,6 +292,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "top_k": config.predictor.top_k,
         "precision": config.predictor.precision,
         "engine": config.predictor.engine,
+        "zoom_engine": zoom_engine,
         "min_side_px": config.predictor.min_side_px,
         "answers": ANSWERS,
         "zoom_model_id": zoom_id,
@@ -285,7 +303,7 @@ def _identity(config: ScoreConfig, catalog: str) -> tuple[PredictorSpec, dict[st
         "cascade_threshold": spec.texts_alone and spec.texts_alone.threshold,
         "thresholds": label_thresholds(artifact, config),
     }
-    return spec, identity, artifact.fitted, vectors
+    return spec, forms, identity, artifact.fitted, vectors
 
 
 def _workers(config: ScoreConfig) -> WorkerPlan:
@@ -297,9 +315,8 @@ def _workers(config: ScoreConfig) -> WorkerPlan:
 
 def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: Any) -> ray.data.Dataset:
     """Read, fetch, decode, predict."""
-    predictor = config.predictor
     workers = _workers(config)
-    spec = replace(spec, config=replace(predictor, device=workers.device, threads=workers.threads))
+    spec = replace(spec, config=replace(spec.config, device=workers.device, threads=workers.threads))
     if config.embeddings:
         stream = read_table(source, COLUMNS)
         return ask_model(stream, workers, PredictVectors, progress, spec)
@@ -309,14 +326,14 @@ def _stages(config: ScoreConfig, source: Pieces, spec: PredictorSpec, progress: 
         progress,
         workers,
         config,
-        block_rows=workers.block_rows(predictor.batch_size, source.rows),
+        block_rows=workers.block_rows(spec.config.batch_size, source.rows),
         columns=(*KEYS, *spec.texts),
         read=bool(spec.sizes_px),
         make_gate=functools.partial(TextGate, spec) if spec.texts_alone else None,
     )
     if decodes_apart and spec.sizes_px:
         stream = stream.map_batches(
-            functools.partial(decode_block, sizes_px=spec.sizes_px, limits=predictor.limits),
+            functools.partial(decode_block, sizes_px=spec.sizes_px, limits=spec.config.limits),
             batch_size=None,
             batch_format="pyarrow",
         )

@@ -19,6 +19,7 @@ from atlas_ray.artifacts import load_artifact
 from atlas_ray.errors import ConfigError, TaxonomyError
 from atlas_ray.modalities import texts_of
 from atlas_ray.modalities.products import Products
+from atlas_ray.prediction.device import name_of_dtype
 from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.prediction.predictors import build_predictor
 from atlas_ray.prediction.settings import PredictorConfig
@@ -99,7 +100,8 @@ class Model:
             "taxonomy_id": predictor.taxonomy.id,
             "image_size_px": predictor.image_size_px,
             "search": predictor.search,
-            "precision": str(predictor.dtype).removeprefix("torch."),
+            "precision": name_of_dtype(predictor.dtype),
+            "engine": predictor.engine,
             "top_k": predictor.config.top_k,
             "reads": list(predictor.modalities),
             "answers": "path" if self._labels is None else "labels",

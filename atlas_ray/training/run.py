@@ -47,6 +47,8 @@ CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
 MAY_CHANGE = (RunSettings.__dataclass_fields__.keys() - {"catalog"}) | {"cache"}
 """Settings that may differ when a stopped run is resumed."""
+GPU_SHARE = 128
+"""Pictures of a batch that keep a GPU busy: the default of one worker."""
 MAX_LISTED = 100
 """The most labels that are not leaves, which the metrics list."""
 
@@ -178,6 +180,8 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
     workers: Any = least if least == most else (least, most)
     warn_of_local_paths(config.output, config.catalog)
     use_gpu = uses_gpus(config, ray.cluster_resources().get("GPU", 0))
+    if use_gpu and (advice := share_advice(config)):
+        tell(advice)
     place = storage.locate(config.output)
     goes_on = storage.exists(storage.join(config.output, CHECKPOINTS))
     datasets = datasets | {"train": EachStart(datasets["train"], config.seed, goes_on=goes_on)}
@@ -229,6 +233,26 @@ def uses_gpus(config: TrainConfig, gpus: float) -> bool:
             f"--workers {int(gpus)}, or --device cuda to wait for more"
         )
     return enough
+
+
+def share_advice(config: TrainConfig) -> str | None:
+    """Return what to change where each GPU would get so few pictures of a batch that exchanging gradients takes longer.
+
+    The rates grow with the square root of the batch, as for Adam (Malladi et al. 2022, "On the SDEs and Scaling Rules
+    for Adaptive Gradient Algorithms"), and a schedule that starts slowly bears them.
+    """
+    _, gpus = config.worker_range
+    share = config.batch_size // gpus
+    if gpus < 2 or share >= GPU_SHARE // 2 or (pictures := config.of_pictures) is None:
+        return None
+    batch = GPU_SHARE * gpus
+    grown = (batch / config.batch_size) ** 0.5
+    rates = f"--encoder-lr {pictures.encoder_lr * grown:.2g} --decoder-lr {pictures.decoder_lr * grown:.2g}"
+    schedule = "" if config.schedule == "one-cycle" else " --schedule one-cycle"
+    return (
+        f"each of {gpus} GPUs gets {share} pictures of a batch of {config.batch_size}, too few to keep it busy; "
+        f"for {gpus} try --batch-size {batch} {rates}{schedule}"
+    )
 
 
 class _Trainer(TorchTrainer):

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.plan import Plan, Trial, forecast, sample_pictures, sample_size
 from atlas_ray.runtime.session import connect
 from atlas_ray.runtime.settings import PlanConfig, StreamConfig
+from atlas_ray.runtime.settled import settle
 from atlas_ray.runtime.shuffle import IMAGE, OUTCOME, PRODUCT, QUARANTINED, by_product
 from atlas_ray.runtime.sink import OutcomeSink
 from atlas_ray.runtime.source import Pieces
@@ -92,7 +93,7 @@ def filter_catalog(config: FilterConfig) -> RunReport:
         AuditError: if inputs and outputs do not balance.
     """
     with _job(config) as job:
-        artifact, threshold, catalog, identity = _open(config)
+        config, artifact, threshold, catalog, identity = _open(config, job)
         job.pin(identity)
         if (report := job.finished()) is not None:
             return report
@@ -115,7 +116,7 @@ def plan(config: FilterConfig, how: PlanConfig) -> Plan:
     """
     began = time.time()
     job = _job(config)
-    _, _, catalog, identity = _open(config)
+    config, _, _, catalog, identity = _open(config, job)
     job.check(identity)
     connect()
     workers = _workers(config)
@@ -140,13 +141,26 @@ def _job(config: FilterConfig) -> Job:
     return Job("filter", config, streams=FOLDERS, makes=("kept", "rejected"), scratch=("zoom",))
 
 
-def _open(config: FilterConfig) -> tuple[ZoomArtifact, float, Catalog, dict[str, Any]]:
-    """Open the filter and the catalogue, and name what the run is made of; the second value is the threshold."""
+def _open(config: FilterConfig, job: Job) -> tuple[FilterConfig, ZoomArtifact, float, Catalog, dict[str, Any]]:
+    """Open the filter and the catalogue, and name what the run is made of.
+
+    The first value are the settings without `auto`, the third one is the threshold.
+    """
     catalog = open_catalog(storage.absolute(config.catalog))
     artifact = load_zoom_artifact(config.model)
     threshold = artifact.model.config.threshold if config.threshold is None else config.threshold
-    identity = {"catalog": catalog.uri, "model_id": artifact.id, "threshold": threshold, "engine": config.engine}
-    return artifact, threshold, catalog, identity | {"input_rows": catalog.images.all_rows}
+    identity: dict[str, Any] = {
+        "catalog": catalog.uri,
+        "model_id": artifact.id,
+        "threshold": threshold,
+        "precision": config.precision,
+        "engine": config.engine,
+        "input_rows": catalog.images.all_rows,
+    }
+    forms = {"engine": artifact.engines}
+    identity = settle(identity, functools.partial(_workers, config), config.device, forms, job.pinned())
+    config = replace(config, precision=identity["precision"], engine=identity["engine"])
+    return config, artifact, threshold, catalog, identity
 
 
 def _block_rows(config: FilterConfig, workers: WorkerPlan, rows: int) -> int:

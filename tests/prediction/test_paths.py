@@ -250,6 +250,31 @@ def test_a_batch_without_memory_is_halved_once_and_so_are_those_after_it(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("search", ["exact", "beam"])
+def test_a_search_that_does_not_fit_takes_half_a_batch(
+    small_model: str, monkeypatch: pytest.MonkeyPatch, search: str
+) -> None:
+    made = predictor(small_model, batch_size=8, search=search)
+    products = Products(made.decode(pictures(8))[0])
+    scopes = [made.narrowed(made.taxonomy.leaves[0][:1])] * 8
+    wanted = [made.predict_within(products, scopes), made.explain(products)[0]]
+    sizes, whole = [], made._encoder.search
+
+    def searched(encoded: torch.Tensor, *args: Any, **named: Any) -> Any:
+        sizes.append(len(encoded))
+        if len(encoded) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(encoded, *args, **named)
+
+    monkeypatch.setattr(made._encoder, "search", searched)
+    found = [made.predict_within(products, scopes), made.explain(products)[0]]
+    for before, after in zip(wanted, found, strict=True):
+        assert after["category_path"].to_pylist() == before["category_path"].to_pylist()
+        np.testing.assert_allclose(after["probability"], before["probability"], atol=1e-4)
+    assert sizes == [8, 4, 4, 4, 4]
+
+
+@pytest.mark.long
 def test_a_device_without_memory_for_half_a_batch_is_told(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = predictor(small_model, batch_size=8)
     broken = Broken(made, monkeypatch, most=3)

@@ -221,7 +221,7 @@ def test_a_picture_that_stands_twice_is_scored_once(shop: Shop) -> None:
 def test_all_that_decides_an_answer_has_to_be_the_same() -> None:
     identity = {
         "catalog": "a", "input_rows": 1, "model_id": "m", "taxonomy_id": "t", "search": "auto", "beam_width": 5,
-        "top_k": 5, "precision": "auto", "engine": "torch", "min_side_px": 2, "answers": 1, "zoom_model_id": None,
+        "top_k": 5, "precision": "float32", "engine": "torch", "min_side_px": 2, "answers": 1, "zoom_model_id": None,
         "zoom_threshold": None, "target_precision": None, "decision_threshold": None, "previous": None, "trust": None,
         "cascade": 0.98, "cascade_threshold": 0.875,
     }  # fmt: skip

@@ -6,7 +6,7 @@ from torch import nn
 
 from atlas_ray.errors import ConfigError
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
-from atlas_ray.training.run import uses_gpus
+from atlas_ray.training.run import share_advice, uses_gpus
 from atlas_ray.training.settings import ClassifierTraining, TextTraining
 
 
@@ -31,6 +31,20 @@ def test_too_few_gpus_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert told.count("\n") == 1
     assert "training on CPUs: 4 workers" in told
     assert "--workers 3" in told
+
+
+def test_gpus_that_share_a_small_batch_are_told_what_they_want() -> None:
+    advice = share_advice(config(workers="8", batch_size=128, encoder_lr=1e-4, decoder_lr=4e-4, schedule="constant"))
+    assert advice is not None
+    assert advice.startswith("each of 8 GPUs gets 16 pictures of a batch of 128")
+    assert advice.endswith("--batch-size 1024 --encoder-lr 0.00028 --decoder-lr 0.0011 --schedule one-cycle")
+    assert share_advice(config(workers="1:4", batch_size=256)) is None
+    cycle = share_advice(config(workers="1:4", batch_size=64, schedule="one-cycle"))
+    assert cycle is not None
+    assert "--batch-size 512" in cycle
+    assert "--schedule" not in cycle
+    assert share_advice(config(workers="1")) is None
+    assert share_advice(TextTraining(catalog="c", output="o", field="title", workers="8")) is None
 
 
 def test_normalizing_over_workers_needs_gpus() -> None:

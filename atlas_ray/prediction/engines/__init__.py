@@ -93,7 +93,7 @@ ENGINE_HELP = "; ".join(
 )
 
 
-def choose_engine(wanted: str, device: "torch.device", compiled: "Compiled") -> str:
+def choose_engine(wanted: str, device: "torch.device", compiled: Collection[str]) -> str:
     """Return the engine of a name; of `auto` the last of `ENGINES` that there is a form for and that can run here.
 
     Raises:
