@@ -33,11 +33,13 @@ def lines(plan: Any) -> list[str]:
     seconds = plan.seconds
     where = f"{plan.gpus} GPUs" if plan.gpus else f"{plan.threads or 'several'} threads each"
     said = [
-        f"together {plan.pictures_per_s:.0f} pictures/s; the slowest stage: {plan.bottleneck}",
+        f"together {plan.pictures_per_s:.0f} pictures/s, {plan.pictures_per_s / plan.machines:.0f} a machine; "
+        f"the slowest stage: {plan.bottleneck}",
         f"workers: {plan.workers} ({where}) on {plan.machines} {'machine' if plan.machines == 1 else 'machines'}",
         f"time: {duration(seconds['total'])} for {plan.pictures} pictures: start {duration(seconds['start'])}, stream "
         f"{duration(seconds['stream'])}, tables {duration(seconds['tables'])}",
-        f"machine hours: {plan.machine_hours:.2f}" + ("" if plan.cost is None else f", cost: {plan.cost:.2f}"),
+        f"machine hours: {plan.machine_hours:.2f}"
+        + ("" if plan.cost is None else f", cost: {plan.cost:.2f}; a million pictures more: {plan.million_cost:.2f}"),
     ]
     memory = sum(stage.memory_mib * stage.processes for stage in plan.stages if stage.name != "decode")
     if memory:

@@ -87,6 +87,9 @@ class Plan:
     """Seconds of the run: `start`, `stream`, `tables` (what comes after the stream) and `total`."""
     machine_hours: float
     cost: float | None
+    """Of the whole run."""
+    million_cost: float | None
+    """Of a million pictures more, at the rate of the stream."""
     files: Mapping[str, int]
     """The number of files that are written, by folder."""
     bytes: Mapping[str, int]
@@ -269,12 +272,18 @@ def shuffle_s(rows: float) -> float:
 
 
 def make_plan(
-    *, workers: WorkerPlan, seconds: Mapping[str, float], stages: Sequence[Stage], config: PlanConfig, **fields: Any
+    *,
+    workers: WorkerPlan,
+    seconds: Mapping[str, float],
+    stages: Sequence[Stage],
+    pictures_per_s: float,
+    config: PlanConfig,
+    **fields: Any,
 ) -> Plan:
     """Add to a plan what follows from its other figures."""
     total = sum(seconds.values())
     machines = sum(bool(node["Alive"]) for node in ray.nodes())
-    hours = machines * total / 3600
+    hours, price = machines * total / 3600, config.price_per_hour
     return Plan(
         stages=stages,
         bottleneck=_slowest(stages).name,
@@ -284,7 +293,9 @@ def make_plan(
         machines=machines,
         seconds={**seconds, "total": total},
         machine_hours=hours,
-        cost=None if config.price_per_hour is None else hours * config.price_per_hour,
+        cost=None if price is None else hours * price,
+        million_cost=None if price is None else machines * price * 1e6 / pictures_per_s / 3600,
+        pictures_per_s=pictures_per_s,
         **fields,
     )
 

@@ -57,6 +57,7 @@ def test_streams_are_planned(
             sum(plan["seconds"][part] for part in ("start", "stream", "tables"))
         )
         assert plan["cost"] == pytest.approx(3.6 * plan["machine_hours"])
+        assert plan["million_cost"] == pytest.approx(1000 / plan["pictures_per_s"])
         assert plan["files"]["quarantine"] == 1
         assert not output.exists()
 
@@ -96,16 +97,17 @@ def test_each_command_has_its_stages() -> None:
 def test_a_plan_is_told_in_sentences() -> None:
     plan = Plan(
         command="score", pictures=1_000_000, tried=512, bottleneck="decode and model", pictures_per_s=200, workers=2,
-        threads=1, gpus=0, machines=1, machine_hours=1.4, cost=4.2, files={"predictions": 489},
+        threads=1, gpus=0, machines=2, machine_hours=1.4, cost=4.2, million_cost=8.333,
+        files={"predictions": 489},
         bytes={"predictions": 250_000_000}, refused={"not_found": 0.012}, notes=["a note"],
         seconds={"start": 12.0, "stream": 5000.0, "tables": 40.0, "total": 5052.0},
         stages=[Stage("read", 900, 2, 512.0), Stage("decode and model", 110, 2, 1536.0)],
     )  # fmt: skip
     assert lines(plan) == [
-        "together 200 pictures/s; the slowest stage: decode and model",
-        "workers: 2 (1 threads each) on 1 machine",
+        "together 200 pictures/s, 100 a machine; the slowest stage: decode and model",
+        "workers: 2 (1 threads each) on 2 machines",
         "time: 84 min 12 s for 1000000 pictures: start 12 s, stream 83 min 20 s, tables 40 s",
-        "machine hours: 1.40, cost: 4.20",
+        "machine hours: 1.40, cost: 4.20; a million pictures more: 8.33",
         "memory: 4.0 GiB of all these processes",
         "files: 489 in predictions, about 250.0 MB",
         "refused: 1.2% not_found",
