@@ -6,10 +6,13 @@ All that is timed is the project's own: predictors, decoding, objectives and opt
 import asyncio
 import io
 import itertools
+import json
 import multiprocessing
 import os
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,9 +79,8 @@ class Machine:
         torch.manual_seed(0)
         return torch.randint(0, 256, (count, 3, self.size_px, self.size_px), dtype=torch.uint8)
 
-    def predictor(self, backbone: str, taxonomy: Taxonomy | None = None, **settings: Any) -> PathPredictor:
-        """Make a model with random weights, as a scoring run loads it."""
-        taxonomy = taxonomy or read_taxonomy("atlas-52")
+    def model(self, backbone: str, taxonomy: Taxonomy) -> str:
+        """Make a model with random weights, and return its folder."""
         uri = f"{self.scratch}/{backbone}-{taxonomy.id}"
         if not Path(uri).exists():
             torch.manual_seed(0)
@@ -88,6 +90,11 @@ class Machine:
                 vocabulary_size=len(vocabulary), backbone=backbone, image_size_px=self.size_px, **widths
             )
             save_artifact(uri, EncoderDecoder(config), vocabulary=vocabulary, taxonomy=taxonomy, metrics={})
+        return uri
+
+    def predictor(self, backbone: str, taxonomy: Taxonomy | None = None, **settings: Any) -> PathPredictor:
+        """Make a model with random weights, as a scoring run loads it."""
+        uri = self.model(backbone, taxonomy or read_taxonomy("atlas-52"))
         threads = 1 if self.small else 0
         return PathPredictor(
             load_artifact(uri), PredictorConfig(**{"device": self.device, "threads": threads, **settings})
@@ -181,6 +188,44 @@ def predictor(machine: Machine) -> Iterator[Figure]:
         name = f"{machine.backbones[0]}, batch {batch}, {side} px files"
         yield Figure(name, len(contents) / seconds, "pictures/s", predicted)
         yield Figure(f"{name}: decoding", 100 * one.decode_s / seconds, "% of the time", "above 90")
+
+
+class NotHereError(Exception):
+    """What a part needs is not on this machine."""
+
+
+def score(machine: Machine) -> Iterator[Figure]:
+    """Time `atlas-ray score`, with pictures decoded by tasks and beside the model: it needs Ray."""
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError:
+        raise NotHereError("Ray is not installed") from None
+    from tests.support.inputs import write_catalog  # which needs Ray, and what tests need
+
+    rows, files, side = (24, 8, 64) if machine.small else (20_000, 500, 500)
+    folder = Path(machine.scratch, "files")
+    folder.mkdir()
+    names = [str(folder / f"{number}.jpg") for number in range(files)]
+    for name, data in zip(names, drawn(files, side, side), strict=True):
+        Path(name).write_bytes(data)
+    write_catalog(f"{machine.scratch}/catalog", [names[row % files] for row in range(rows)])
+    model = machine.model(machine.backbones[-1], read_taxonomy("atlas-52"))
+    for stage, predicted in (("stage", "8,000 - 10,000"), ("actor", "2,500 - 3,500")):
+        output = f"{machine.scratch}/{stage}"
+        command = [
+            sys.executable, "-m", "atlas_ray", "score", f"--catalog={machine.scratch}/catalog", f"--model={model}",
+            f"--output={output}", f"--device={machine.device}", f"--decode-stage={stage}", "--workers=1",
+        ]  # fmt: skip
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - began
+        if done.returncode:
+            raise RuntimeError((done.stderr.splitlines() or [f"score ended with {done.returncode}"])[-1])
+        run = json.loads(Path(output, "run.json").read_text())
+        assert run["counts"]["scored"] == rows
+        name = f"{machine.backbones[-1]}, {side} px, --decode-stage {stage}"
+        yield Figure(name, rows / run["seconds"]["first_read_to_last_write"], "pictures/s", predicted)
+        yield Figure(f"{name}: the whole command", seconds, "s", "20 more than the stream")
 
 
 def decode(machine: Machine) -> Iterator[Figure]:

@@ -182,7 +182,7 @@ def plan(config: FetchConfig, how: PlanConfig) -> Plan:
         tried=len(images),
         stages=[Stage(STAGES["fetch"]["download"], rate / workers, workers)],
         pictures_per_s=rate,
-        workers=WorkerPlan(workers=workers, threads=0, fetchers=workers, gpus=0, decodes_apart=False, free=True),
+        workers=WorkerPlan(workers=workers, threads=0, fetchers=workers, gpus=0, decodes_apart=False, cpus=0),
         seconds={
             "start": started - began,
             "stream": left / rate,

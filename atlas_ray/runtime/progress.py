@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -112,7 +113,10 @@ class ProgressDisplay:
         line, and `tell_block`, which counts and measures.
         """
         if self._actor is None:
-            self._actor = ray.remote(num_cpus=0, max_restarts=-1)(ProgressActor).remote()
+            # Beside the driver, which asks it: a machine that may leave would take what it has counted along.
+            here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+            make = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+            self._actor = make(ProgressActor).remote()
         return self._actor
 
     def add(self, counts: dict[str, int]) -> None:

@@ -44,9 +44,9 @@ class WorkerPlan:
     decodes_apart: bool
     """Whether pictures are better decoded by tasks than beside the models: where nodes without a GPU have nothing else
     to do, or those with one have many cores, which no process can use alone, for its interpreter has one lock."""
-    free: bool
-    """Whether the processes reserve no CPUs. On a small cluster they would leave none to read tasks, and with a GPU
-    they need few."""
+    cpus: int
+    """Number of CPUs that each reserves: those of its threads, or with a GPU one. On a small cluster it is none, where
+    they would leave none to tasks that read."""
 
     def block_rows(self, batch_size: int | None, rows: int) -> int:
         """Return the number of pictures in a block.
@@ -78,15 +78,16 @@ class WorkerPlan:
     @property
     def fetcher_cpus(self) -> int:
         """Number of CPUs that each process that reads reserves."""
-        return 0 if self.free and self.fetchers == self.workers else 1
+        return 0 if not self.cpus and self.fetchers == self.workers else 1
 
     @property
     def actor_options(self) -> dict[str, Any]:
         """The resources of each process, as Ray's options of an actor."""
         return {
-            "num_cpus": 0 if self.free else self.threads,
+            "num_cpus": self.cpus,
             "num_gpus": 1 / self.per_gpu if self.gpus else 0,
-            "runtime_env": {"env_vars": MALLOC_ENV},
+            # Beside a GPU many threads decode, which would wait for each other at the one arena.
+            "runtime_env": {"env_vars": {} if self.gpus else MALLOC_ENV},
         }
 
 
@@ -106,6 +107,13 @@ def _share(cores: int, workers: int, on_nodes: Sequence[int]) -> int:
     while threads > 1 and on_nodes and sum(node // threads for node in on_nodes) < workers:
         threads -= 1
     return threads
+
+
+def _reserved(cpus: float, workers: int, threads: int, *, gpus: int, free: bool) -> int:
+    """Return how many CPUs each worker reserves; beside GPUs at most half of them are."""
+    if gpus:
+        return 1 if not cpus or cpus >= max(2 * workers, SMALL_CLUSTER_CPUS) else 0
+    return 0 if free else threads
 
 
 def plan_workers(*, device: str, workers: int, threads: int, per_gpu: int = 1) -> WorkerPlan:
@@ -164,5 +172,5 @@ def plan_workers(*, device: str, workers: int, threads: int, per_gpu: int = 1) -
         per_gpu=per_gpu,
         decodes_apart=gpus > 0
         and any(node.get("CPU", 0) >= (CORES_TO_DECODE if node.get("GPU") else 1) for node in nodes),
-        free=free,
+        cpus=_reserved(cpus, chosen, threads, gpus=gpus, free=free),
     )

@@ -23,7 +23,7 @@ from atlas_ray.prediction.device import name_of_dtype
 from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.prediction.predictors import build_predictor
 from atlas_ray.prediction.settings import PredictorConfig
-from atlas_ray.serving.autoscaling import PRODUCTS
+from atlas_ray.serving.autoscaling import BUSY, PRODUCTS, BusyTime
 from atlas_ray.serving.question import Answer, Question
 from atlas_ray.serving.queue import PendingQuestion, QuestionQueue
 
@@ -76,6 +76,7 @@ class Model:
         self._batch_size = self._predictor.batch_size
         self._thread = ThreadPoolExecutor(1, "model")
         self._queue = QuestionQueue(self._batch_size)
+        self._busy = BusyTime()
         self._held = 0
         """Products that wait here or run through the model."""
         self._failed = 0
@@ -131,7 +132,7 @@ class Model:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load that Serve scales by; see `ScaleByProducts`."""
-        return {PRODUCTS: float(self._held)}
+        return {PRODUCTS: float(self._held), BUSY: self._busy.share()}
 
     async def ask(self, questions: list[Question]) -> list[Answer | Exception]:
         """Answer questions of one or several requests; if one fails, the others are answered all the same."""
@@ -193,7 +194,8 @@ class Model:
     def _answers_or_errors(self, questions: list[Question]) -> list[Answer | Exception]:
         """Answer questions together; if that fails, answer each alone, so that only the bad ones fail."""
         try:
-            answers: list[Answer | Exception] = list(self._answers(questions))
+            with self._busy:
+                answers: list[Answer | Exception] = list(self._answers(questions))
         except Exception as error:
             logger.error("a batch of %d questions failed", len(questions), exc_info=error)
             if len(questions) == 1:

@@ -198,7 +198,7 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
             failure_config=FailureConfig(max_failures=10),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             callbacks=[EndAtMistakes(), *callbacks],  # type: ignore[list-item]  # Ray types its older class
-            worker_runtime_env={"env_vars": MALLOC_ENV},  # type: ignore[call-arg]  # Ray types its older class
+            worker_runtime_env={"env_vars": {} if use_gpu else MALLOC_ENV},  # type: ignore[call-arg]  # Ray types its older class
         ),
     )
     try:

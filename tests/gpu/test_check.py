@@ -31,6 +31,9 @@ def test_every_part_comes_to_its_end_where_there_is_no_ray(tmp_path: Path) -> No
     about, *found = lines(results)
     assert about["device"] == "cpu"
     assert {line["part"] for line in found} == set(gpu_check.PARTS)
+    skipped = [line for line in found if "skipped" in line]
+    assert [(line["part"], line["skipped"]) for line in skipped] == [("score", "Ray is not installed")]
+    found = [line for line in found if line not in skipped]
     assert all(line["value"] >= 0 and line["unit"] and line["predicted"] for line in found)
     same = [line["value"] for line in found if line["unit"] == "% the same"]
     assert same[:2] == [100.0, 100.0]  # float32, in batches of two sizes

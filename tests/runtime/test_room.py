@@ -17,7 +17,7 @@ session.connect()
 class Model:
     def __call__(self, block):
         return block
-plan = WorkerPlan(workers=3, threads=1, fetchers=1, gpus=0, decodes_apart=False, free=False)
+plan = WorkerPlan(workers=3, threads=1, fetchers=1, gpus=0, decodes_apart=False, cpus=1)
 pictures.ask_model(ray.data.range(3000, override_num_blocks=30), plan, Model).write_parquet(sys.argv[1])
 """
 

@@ -17,7 +17,7 @@ from atlas_ray.runtime.session import STARTS
 from atlas_ray.runtime.workers import WorkerPlan
 
 pytestmark = pytest.mark.long
-PLAN = WorkerPlan(workers=1, threads=1, fetchers=1, gpus=0, decodes_apart=False, free=True)
+PLAN = WorkerPlan(workers=1, threads=1, fetchers=1, gpus=0, decodes_apart=False, cpus=0)
 
 
 class DiesAtFirst:

@@ -6,6 +6,7 @@ import pytest
 import ray
 
 from atlas_ray.errors import ConfigError
+from atlas_ray.runtime.session import MALLOC_ENV
 from atlas_ray.runtime.workers import WorkerPlan, plan_workers
 
 
@@ -25,12 +26,26 @@ HEAD, CPUS, GPU = {"CPU": 0.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0}
 
 def test_a_worker_a_core_or_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = plan(monkeypatch, [{"CPU": 4.0}], address=False)
-    assert (alone.workers, alone.threads, alone.free) == (2, 1, True)
+    assert (alone.workers, alone.threads, alone.cpus) == (2, 1, 0)
     many = plan(monkeypatch, [HEAD, CPUS, CPUS])
-    assert (many.workers, many.threads, many.gpus, many.free) == (24, 1, 0, False)  # a quarter is left to reading
+    assert (many.workers, many.threads, many.gpus, many.cpus) == (24, 1, 0, 1)  # a quarter is left to reading
     both = plan(monkeypatch, [HEAD, CPUS, GPU, GPU])
     assert (both.workers, both.threads, both.gpus, both.decodes_apart) == (2, 0, 2, True)
     assert both.actor_options["num_gpus"] == 1
+
+
+def test_a_process_with_a_gpu_keeps_a_cpu_where_there_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan(monkeypatch, [HEAD, GPU, GPU]).cpus == 1
+    assert plan(monkeypatch, [HEAD], device="cuda", workers=3).cpus == 1  # the nodes are yet to come
+    assert plan(monkeypatch, [{"CPU": 4.0, "GPU": 1.0}]).cpus == 0
+    assert plan(monkeypatch, [{"CPU": 8.0, "GPU": 8.0}]).cpus == 0  # they would leave no CPU to a task
+    assert plan(monkeypatch, [GPU], per_gpu=4).cpus == 1
+    assert plan(monkeypatch, [GPU], per_gpu=5).cpus == 0
+    names = [
+        set(made.actor_options["runtime_env"]["env_vars"])
+        for made in (plan(monkeypatch, [GPU]), plan(monkeypatch, [CPUS]))
+    ]
+    assert names == [set(), set(MALLOC_ENV)]
 
 
 def test_processes_share_a_gpu_where_they_are_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +112,7 @@ def test_what_a_cluster_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_each_process_finds_room_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
     uneven = plan(monkeypatch, [{"CPU": 4.0}, {"CPU": 2.0}, {"CPU": 2.0}], workers=2)
-    assert (uneven.workers, uneven.threads, uneven.free) == (2, 2, False)  # of 3 only one would fit
+    assert (uneven.workers, uneven.threads, uneven.cpus) == (2, 2, 2)  # of 3 only one would fit
     assert plan(monkeypatch, [CPUS, CPUS], workers=2).threads == 12
     with pytest.raises(ConfigError, match="2 workers of 3 threads do not fit the cluster's 8 CPUs"):
         plan(monkeypatch, [{"CPU": 4.0}, {"CPU": 2.0}, {"CPU": 2.0}], workers=2, threads=3)
