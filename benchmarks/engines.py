@@ -15,7 +15,7 @@ import warnings
 
 import torch
 
-from atlas_ray.artifacts import Network, load_network, new_encoder
+from atlas_ray.artifacts import Network, add_compiled, load_network, new_encoder
 from atlas_ray.artifacts.compiled import Compiled
 from atlas_ray.models.backbones.backbone import fuse_batch_norm
 from atlas_ray.models.encoder import EncoderConfig, EncoderNetwork
@@ -32,6 +32,18 @@ def random_encoder(backbone: str, size: int) -> Network:
     with torch.no_grad():
         network(torch.randint(0, 256, (8, 3, size, size), dtype=torch.uint8))
     return new_encoder(network.eval())
+
+
+def compile_into(model: str, engine: str) -> None:
+    """Add the encoder of a model, compiled for an engine over drawn pictures, to its folder; "" adds nothing."""
+    form = ENGINES[engine].form if engine else None
+    if form is None:
+        return
+    network = load_network(model)
+    encoder = fuse_batch_norm(network.model.encoder).eval().requires_grad_(False)
+    size = network.image_size_px
+    files = form.make(encoder, torch.randint(0, 256, (64, 3, size, size), dtype=torch.uint8), ())
+    add_compiled(model, "", engine, files, {"made_from": network.id})
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`atlas-ray score`, Daft, and Ray Data as its makers publish it, over the same pictures by the same weights.
 
-    python -m benchmarks.peers [--count 2000] [--rounds 5] [--store local|s3] [--environment FOLDER] [-- --engine NAME]
+    python -m benchmarks.peers [--count 2000] [--rounds 5] [--store local|s3] [--compiled openvino-int8]
 
 Each round runs all of them, one after the other, in a process of its own, and takes the whole command and its stream,
 from the first picture that is read to the last row that is written. A classifier of random weights answers 224 px
@@ -41,6 +41,7 @@ from atlas_ray.artifacts.saving import save_artifact
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
 from atlas_ray.prediction.device import choose_dtype
 from atlas_ray.taxonomy import Vocabulary, format_path, read_taxonomy
+from benchmarks.engines import compile_into
 from tests.support.inputs import pictures, s3_server, write_catalog
 
 SIZE_PX = 150
@@ -224,6 +225,9 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--store", choices=("local", "s3"), default="local", help="where the pictures lie")
+    parser.add_argument(
+        "--compiled", default="", metavar="ENGINE", help="what the model is compiled for, as openvino-int8"
+    )
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, help="what to run beside atlas-ray")
     parser.add_argument("--environment", type=Path, help="folder of the environment with Daft; made if it is not there")
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
@@ -248,6 +252,7 @@ def main() -> None:
         )
         vocabulary = Vocabulary.of(taxonomy)
         save_artifact(f"{scratch}/model", network, vocabulary=vocabulary, taxonomy=taxonomy, metrics={})
+        compile_into(f"{scratch}/model", options.compiled)
         uris = [str(file) for file in pictures(None, options.count, f"{scratch}/shop")]
         if options.store == "s3":
             client = boto3.client("s3")

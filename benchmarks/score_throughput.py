@@ -21,6 +21,7 @@ from pathlib import Path
 
 import boto3
 
+from benchmarks.engines import compile_into
 from tests.support.inputs import pictures, random_model, s3_server, write_catalog
 
 
@@ -51,6 +52,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--store", choices=("s3", "local"), default="s3", help="where the pictures lie")
+    parser.add_argument(
+        "--compiled", default="", metavar="ENGINE", help="what the model is compiled for, as openvino-int8"
+    )
     parser.add_argument("--bare", metavar="MODEL", help=argparse.SUPPRESS)
     parser.add_argument("score_flags", nargs="*", help="further flags of `atlas-ray score`, after --")
     options = parser.parse_args()
@@ -62,6 +66,7 @@ def main() -> None:
         folder = str(files[0].parent)
         model = f"{scratch}/model"
         random_model(model, options.backbone)
+        compile_into(model, options.compiled)
         with s3_server("shop") as server:
             uris = [str(file) for file in files]
             if options.store == "s3":

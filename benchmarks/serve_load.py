@@ -12,6 +12,8 @@ same cores; their CPU seconds are printed.
 `overload`: the endpoint's capacity is measured as above, with one picture a request; then requests
 are sent at twice that rate, whether or not they are answered.
 
+With `--compiled ENGINE` all of them run the model on that engine.
+
 The model is an untrained encoder-decoder on a ResNet-34 at 150 px, whose speed is a trained one's.
 Flags that are not this program's go to `atlas-ray serve`.
 """
@@ -32,6 +34,7 @@ from pathlib import Path
 
 import aiohttp
 
+from benchmarks.engines import compile_into
 from tests.support.endpoint import endpoint
 from tests.support.inputs import free_port, pictures, random_model, wait_for
 
@@ -237,6 +240,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--precision", default="auto", help="of all models: auto, float32 or bfloat16")
+    parser.add_argument(
+        "--compiled", default="", metavar="ENGINE", help="what the model is compiled for, as openvino-int8"
+    )
     parser.add_argument("--model", help=argparse.SUPPRESS)
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as scratch:
@@ -246,6 +252,7 @@ def main() -> None:
             return
         model = f"{scratch}/model"
         random_model(model, "resnet34")
+        compile_into(model, options.compiled)
         measure = throughput if options.what == "throughput" else overload
         measure(model, files, options.seconds, options.precision, flags)
 
