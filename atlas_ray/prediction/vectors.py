@@ -131,9 +131,11 @@ class Embedder:
         if PICTURE not in self.modalities:
             return torch.zeros((len(batch), 0), dtype=torch.uint8), {}
         started = time.perf_counter()
-        decoded = self.decode([content or b"" for content in batch])
+        pictures, errors = self.decode([content or b"" for content in batch])
+        if self.device.type == "cuda":
+            pictures = pictures.pin_memory()  # here, beside the model, so that its copy to the GPU waits for nothing
         self.decode_s += time.perf_counter() - started
-        return decoded
+        return pictures, errors
 
     def answerable(self, products: Products) -> list[int]:
         """Return the products that have a modality of the model."""

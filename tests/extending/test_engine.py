@@ -33,7 +33,8 @@ def assert_as_torch(engine: str) -> None:
 @pytest.mark.long
 def test_an_engine_from_outside_is_one_entry(folder: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"engine is 'parts'; expected one of torch, compiled, openvino, openvino-int8, auto$"
+        ConfigError,
+        match=r"engine is 'parts'; expected one of torch, cuda-graph, compiled, openvino, openvino-int8, auto$",
     ):
         PredictorConfig(engine="parts")
     try:

@@ -43,6 +43,19 @@ def test_the_answers_are_those_of_the_cpu(
     np.testing.assert_allclose(found["probability"].to_numpy(), right["probability"].to_numpy(), atol=0.05)
 
 
+def test_a_captured_encoder_answers_as_any_other(tmp_path: Path, garments: Taxonomy, files: list[bytes | None]) -> None:
+    uri = make_artifact(str(tmp_path / "model"), garments)
+    right, _ = predictor(uri, device="cuda", precision="float32", batch_size=16)(files)
+    graph = predictor(uri, device="cuda", precision="float32", batch_size=16, engine="cuda-graph")
+    graph.warm_up()
+    for asked in (files, files[:7], files[::-1]):
+        found, refused = graph(asked)
+        assert not refused
+        wanted = right["category_path"].to_pylist()
+        wanted = wanted[::-1] if asked[0] is files[-1] else wanted[: len(asked)]
+        assert found["category_path"].to_pylist() == wanted
+
+
 def test_a_batch_that_does_not_fit_is_answered_in_halves(tmp_path: Path, garments: Taxonomy) -> None:
     uri = make_artifact(str(tmp_path / "model"), garments, image_size_px=224)
     one = predictor(uri, device="cuda", batch_size=512)

@@ -21,6 +21,7 @@ from atlas_ray.prediction.feeding import FEEDING
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.zoom import ZoomPredictor
 from benchmarks.feeding import divide
+from tests.support.parts import picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -184,3 +185,21 @@ def test_a_cpu_is_fed_as_before(small_model: str) -> None:
     predictor = PathPredictor(load_artifact(small_model), PredictorConfig(device="cpu"))
     assert (predictor.batch_size, torch.backends.cudnn.benchmark) == (32, searched)
     assert ZoomPredictor(small_filter(), device="cpu").batch_size == 64
+
+
+@pytest.mark.long
+def test_pictures_for_a_gpu_are_decoded_into_locked_memory(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = PathPredictor(load_artifact(small_model), PredictorConfig(device="cpu"))
+    locked: list[int] = []
+
+    def pin_memory(pixels: Tensor) -> Tensor:
+        locked.append(len(pixels))
+        return pixels
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
+    contents = [picture(number) for number in range(3)]
+    there, _ = made._decoded(contents)
+    made.device = torch.device("cuda")
+    pixels, _ = made._decoded(contents)
+    assert torch.equal(pixels, there)
+    assert locked == [3]

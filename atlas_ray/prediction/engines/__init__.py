@@ -66,6 +66,9 @@ def _lazily(name: str) -> Callable[..., Any]:
 
 ENGINES: dict[str, Engine] = {
     PLAIN: Engine(_lazily("pytorch:as_it_is"), "PyTorch, an operation at a time"),
+    "cuda-graph": Engine(
+        _lazily("cuda_graph:captured"), "PyTorch on a GPU, all operations of a batch launched at once", device="cuda"
+    ),
     "compiled": Engine(_lazily("inductor:compiled"), "PyTorch's compiler, which takes a minute once a machine"),
     "openvino": Engine(
         _lazily("openvino:converted"),
