@@ -15,11 +15,11 @@ from atlas_ray.embedding.index import INDEX
 from atlas_ray.embedding.indexing import EXACT_ROWS, build_index
 from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.embedding.vectors import CARRIED, Embed
-from atlas_ray.errors import AuditError, CatalogError
+from atlas_ray.errors import AuditError, CatalogError, ConfigError
 from atlas_ray.formats.tables import current, open_table
 from atlas_ray.io import storage
 from atlas_ray.modalities import PICTURE
-from atlas_ray.models.backbones import PACKAGE
+from atlas_ray.models.backbones import BACKBONES, PACKAGE
 from atlas_ray.runs.embedded import EMBEDDINGS, ENCODER, JOB
 from atlas_ray.runs.run_record import RunReport, picture_errors
 from atlas_ray.runtime.job import Job
@@ -80,7 +80,7 @@ def plan(config: EmbedConfig, how: PlanConfig) -> Plan:
         command=JOB,
         sample=sample,
         done=job.done(sample.whole),
-        stages=functools.partial(_stages, config, sample, network, _source(config)),
+        stages=functools.partial(_stages, config, sample, network, source_of(config)),
         split=functools.partial(split_outcomes, folder=VECTORS, schema=_of_pictures(network)),
         workers=workers,
         rows_per_file=config.rows_per_file,
@@ -94,8 +94,13 @@ def _job(config: EmbedConfig) -> Job:
     return Job(JOB, config, streams=FOLDERS, makes=(EMBEDDINGS, INDEX, ENCODER), scratch=(VECTORS,))
 
 
-def _source(config: EmbedConfig) -> EncoderSource:
+def source_of(config: EmbedConfig) -> EncoderSource:
+    """Return where what makes the vectors comes from."""
     uri = config.encoder or config.model or ""
+    if config.encoder and uri.removeprefix(PACKAGE) in BACKBONES:  # one of pictures, whichever flag names it
+        if config.prefix is not None:
+            raise ConfigError(f"prefix is {config.prefix!r}, which is for texts; {uri} reads pictures: leave it out")
+        return EncoderSource(uri, config.image_size_px)
     return EncoderSource(
         uri if uri.startswith(PACKAGE) else storage.absolute(uri),
         config.image_size_px,
@@ -109,7 +114,7 @@ def _open(config: EmbedConfig, job: Job, *more: str) -> tuple[EmbedConfig, Netwo
 
     The first value are the settings without `auto`.
     """
-    network = _source(config).load()
+    network = source_of(config).load()
     catalog = open_catalog(
         current(storage.absolute(config.catalog)),
         products=(*network.texts, *CARRIED, *more),
@@ -136,7 +141,7 @@ def _embed(config: EmbedConfig, job: Job) -> RunReport:
     job.pin(identity)
     if (report := job.finished()) is not None:
         return report
-    source = _source(config).keep(network, storage.join(output, ENCODER))
+    source = source_of(config).keep(network, storage.join(output, ENCODER))
     inputs = write_inputs(catalog, output, (*network.texts, *CARRIED))
     if not inputs.rows + catalog.unusable_rows:
         raise CatalogError(f"{catalog.uri}: no product and no picture to embed")

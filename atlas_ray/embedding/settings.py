@@ -20,8 +20,8 @@ class EmbedConfig(StreamConfig):
         None,
     )
     encoder: str | None = setting(
-        "what makes the vectors of a text instead: the folder of a sentence encoder, as Hugging Face's hub lays it "
-        "out, or package:minilm, which comes with the extra minilm",
+        "what makes the vectors and was not trained here: of a text the folder of a sentence encoder, as Hugging "
+        "Face's hub lays it out, or package:minilm, which comes with the extra minilm; of pictures package:NAME",
         None,
     )
     modality: str = setting("text of a product that --encoder reads", "title", choices=tuple(FIELDS))

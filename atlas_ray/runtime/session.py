@@ -13,9 +13,11 @@ from unittest import mock
 
 import ray
 import ray.data  # its import sets up its log, so it must come before the log's level is set
+from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
 
 from atlas_ray.errors import ClusterError, reason_of, tell
 from atlas_ray.io.stores import is_object
+from atlas_ray.runtime.backpressure import POLICIES
 from atlas_ray.runtime.block_stats import ForgetBlockStats
 from atlas_ray.runtime.room import MakeRoom
 from atlas_ray.runtime.stops import kept_handlers
@@ -65,6 +67,7 @@ def connect() -> None:
     # run.
     context.max_consecutive_actor_init_deaths = STARTS - 1
     context.custom_execution_callback_classes = [ForgetBlockStats, MakeRoom]
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, POLICIES)
     # Otherwise a moment without work would end a process, and its model would be loaded again.
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1
     if ray.is_initialized():

@@ -17,6 +17,8 @@ from atlas_ray.artifacts import (
     save_joint_artifact,
 )
 from atlas_ray.embedding.encoders import EncoderSource
+from atlas_ray.embedding.run import source_of
+from atlas_ray.embedding.settings import EmbedConfig
 from atlas_ray.errors import ArtifactError, ConfigError
 from atlas_ray.modalities.pictures import decode_batch
 from atlas_ray.models import weights
@@ -115,6 +117,17 @@ def test_an_encoder_of_a_package_has_its_usual_size(name: str) -> None:
     assert network.image_size_px == {"0": 224, "1": 240, "2": 260}[name[-1]]
     assert network.feature_widths == (1280,)
     assert EncoderSource(f"package:{name}", 96).load().image_size_px == 96
+
+
+def test_an_encoder_of_pictures_may_be_named_by_either_flag() -> None:
+    name = "package:efficientnet_lite0"
+    settings: dict[str, Any] = {"catalog": "c", "output": "o", "image_size_px": 96}
+    by_model, by_encoder = (source_of(EmbedConfig(**(settings | {flag: name}))) for flag in ("model", "encoder"))
+    assert by_model == by_encoder == EncoderSource(name, 96)
+    with pytest.raises(ConfigError, match=r"prefix is 'query: ', which is for texts; package:efficientnet_lite0 reads"):
+        source_of(EmbedConfig(**settings, encoder=name, prefix="query: "))
+    texts = source_of(EmbedConfig(catalog="c", output="o", encoder="package:minilm", modality="description"))
+    assert (texts.uri, texts.field) == ("package:minilm", "description")
 
 
 @pytest.mark.long
