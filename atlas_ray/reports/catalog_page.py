@@ -9,6 +9,7 @@ import numpy as np
 from atlas_ray.io import storage
 from atlas_ray.reports.charts import draw_histogram
 from atlas_ray.reports.page import Cell, Share, document, paragraph, section, summary, table
+from atlas_ray.reports.words import counted
 from atlas_ray.taxonomy import format_path
 
 SHOWN_PATHS, SHOWN_STORES, SHOWN_LANGUAGES = 2_000, 20, 20
@@ -74,11 +75,11 @@ def stats_verdict(stats: Any) -> str:
     """Say in a sentence what a catalogue holds."""
     if not stats.products:
         return "No product, so that there is nothing to tell"
-    text = f"{_counted(stats.products, 'product')} with {_counted(stats.pictures, 'picture')}"
+    text = f"{counted(stats.products, 'product')} with {counted(stats.pictures, 'picture')}"
     if not stats.labelled:
         return f"{text}; none is labelled"
     return (
-        f"{text}; {stats.labelled / stats.products:.1%} are labelled, in {_counted(len(stats.paths), 'category path')}"
+        f"{text}; {stats.labelled / stats.products:.1%} are labelled, in {counted(len(stats.paths), 'category path')}"
     )
 
 
@@ -94,10 +95,6 @@ def _range(place: int) -> str:
     return f"{low:,}+" if high is None else f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _facts(stats: Any) -> list[str]:
     """Return in sentences what a person should know before a training."""
     facts = []
@@ -107,11 +104,11 @@ def _facts(stats: Any) -> list[str]:
         share = most.products / stats.labelled
         facts.append(
             f"The largest path, {format_path(most.path)}, has {share:.1%} of the labelled products"
-            + (f"; {_counted(few, 'path')} of {len(stats.paths):,} have fewer than {FEW_PRODUCTS}." if few else ".")
+            + (f"; {counted(few, 'path')} of {len(stats.paths):,} have fewer than {FEW_PRODUCTS}." if few else ".")
         )
         untrained = sum(not one.splits["train"] for one in stats.paths)
         if untrained:
-            facts.append(f"{_counted(untrained, 'path')} without a product in train, so that no model can learn them.")
+            facts.append(f"{counted(untrained, 'path')} without a product in train, so that no model can learn them.")
     without = [
         f"{stats.missing[name] / stats.products:.1%} have no {NAMES.get(name, name)}"
         for name in ("image_uris", "title", "description")
@@ -189,7 +186,7 @@ def _repeat_notes(stats: Any) -> list[str]:
 
 def _language_note(stats: Any) -> str:
     return (
-        f"Of the titles and descriptions of {_counted(stats.languages.total(), 'product')}, which a hash of the id "
+        f"Of the titles and descriptions of {counted(stats.languages.total(), 'product')}, which a hash of the id "
         "chooses. Short texts mislead: take a language of few products for a guess."
     )
 

@@ -20,7 +20,7 @@ from atlas_ray.reports.page import (
     table,
     thumbnails,
 )
-from atlas_ray.reports.words import MISSED, about_run, evaluation_details, evaluation_verdict, products_of
+from atlas_ray.reports.words import MISSED, about_run, counted, evaluation_details, evaluation_verdict, products_of
 from atlas_ray.runs.examples import Examples, find_examples, image_uris
 from atlas_ray.runs.scored import ScoredRun
 from atlas_ray.runs.tally import BANDS, UNKNOWN, Tallies, Tally, band_names
@@ -206,8 +206,8 @@ def _confusions(
         rows = examples.confused[pair].rows
         captions = [f"{row['product_id']} {row['probability']:.1%}" for row in rows]
         yield heading(
-            f"{format_path(true)} taken for {format_path(guess) if guess else 'no answer'}: {products:,} products, "
-            f"{lost:,} names lost"
+            f"{format_path(true)} taken for {format_path(guess) if guess else 'no answer'}: "
+            f"{counted(products, 'product')}, {counted(lost, 'name')} lost"
         )
         yield gallery(list(zip(thumbnails([row["image_uri"] for row in rows]), captions, strict=True)))
 

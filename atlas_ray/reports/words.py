@@ -62,7 +62,8 @@ def evaluation_details(figures: PathMetrics) -> list[str]:
         f"{100 * chance:.1f} off, by chance{remedy}."
     )
     if figures.unscored:
-        sentences.append(f"{figures.unscored:,} of the products have no answer, which counts as wrong.")
+        have = "has" if figures.unscored == 1 else "have"
+        sentences.append(f"{figures.unscored:,} of the products {have} no answer, which counts as wrong.")
     return sentences
 
 
@@ -88,3 +89,8 @@ def comparison_verdict(account: Mapping[str, Any]) -> str:
 def headline_split(accuracy: Mapping[str, Any]) -> str:
     """Return the split whose figures come first in a comparison."""
     return "test" if "test" in accuracy else "all"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, which ends in s if there are several."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
