@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atlas_ray.decoding import beam
+from atlas_ray.decoding import beam, exact
 from atlas_ray.decoding.beam import beam_search
 from atlas_ray.decoding.exact import exact_search
 from atlas_ray.decoding.posterior import Posterior
@@ -126,6 +126,26 @@ def test_exact_expands_each_inner_node_once() -> None:
     step = MarkovStep(TRANSITIONS, 3)
     exact_search(step, tree_of(HAND, ABC))
     assert step.rows == 3 * 3  # pictures x (root, A, B)
+
+
+@pytest.mark.parametrize("most", [1, 3, 5, 6, 7, 100])
+def test_a_level_is_expanded_in_parts_that_memory_allows(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    tree = tree_of([(one, other, third) for one in "abcde" for other in "fghi" for third in "jk"])
+    step = RandomStep(3, tree.trie.vocabulary_size, [1, 2, 3])
+    whole = exact_search(step, tree, top_k=40)
+    asked: list[int] = []
+
+    class Counted(RandomStep):
+        def __call__(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            asked.append(tokens.numel())
+            return super().__call__(tokens, state)
+
+    monkeypatch.setattr(exact, "MAX_HYPOTHESES", most)
+    found = exact_search(Counted(3, tree.trie.vocabulary_size, [1, 2, 3]), tree, top_k=40)
+    assert torch.equal(found.leaf, whole.leaf)
+    torch.testing.assert_close(found.probability, whole.probability)
+    assert sum(asked) == 3 * (1 + 5 + 20)
+    assert max(asked) <= max(most, 3)  # a node at least
 
 
 def test_unconstrained_proposes_what_the_taxonomy_lacks() -> None:
