@@ -1,5 +1,6 @@
 """A stream of the labelled products of a split through one or several trained models."""
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from atlas_ray.modalities import PICTURE, texts_of
 from atlas_ray.modalities.pictures import decode_batch, decoding_pool
 from atlas_ray.modalities.products import Products
 from atlas_ray.runtime.joined import write_inputs
+from atlas_ray.runtime.lost_devices import given_up_when_lost
 from atlas_ray.runtime.outcomes import KEYS
 from atlas_ray.runtime.pictures import ask_model, stream_pictures
 from atlas_ray.runtime.progress import ProgressDisplay
@@ -25,6 +27,22 @@ from atlas_ray.taxonomy.labels import Targets, united
 
 BLOCK_ROWS = 256
 BATCH = 64
+
+
+class Ask:
+    """Holds what asks models, on the device of the plan."""
+
+    def __init__(self, progress: Any, device: str, actor: Any, *arguments: Any) -> None:
+        if device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves GPUs to be seen that it has not given to the process
+        self._progress = progress
+        self._actor = actor(*arguments)
+
+    @given_up_when_lost
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return the actor's rows of a block."""
+        rows: pa.Table = self._actor(table)
+        return rows
 
 
 def stream_labelled(
@@ -74,7 +92,8 @@ def stream_labelled(
         columns=(*KEYS, *texts, "category_path", "category_paths"),
         read=PICTURE in modalities,
     )
-    return ask_model(stream, plan, actor, *arguments, plan.threads), tables.unusable_rows
+    asked = ask_model(stream, plan, Ask, display.actor, plan.device, actor, *arguments, plan.threads)
+    return asked, tables.unusable_rows
 
 
 def products_of(

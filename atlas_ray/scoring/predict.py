@@ -3,7 +3,7 @@
 import gc
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from atlas_ray.errors import NOT_A_NUMBER, ItemError, PictureError
 from atlas_ray.modalities.limits import PictureLimits
 from atlas_ray.modalities.pictures import decode_batch_at, decoding_pool
 from atlas_ray.modalities.products import Products
-from atlas_ray.prediction.engines import PLAIN
+from atlas_ray.prediction.engines import AUTO, PLAIN
 from atlas_ray.prediction.paths import PathPredictor
 from atlas_ray.prediction.predictor import Predictor
 from atlas_ray.prediction.predictors import build_predictor
@@ -102,6 +102,11 @@ class PredictorSpec:
             batch_size=config.batch_size,
             engine=self.zoom_engine,
         )
+
+
+def engine_of_zoom(wanted: str, compiled: Collection[str]) -> str:
+    """Return the engine of a zoom filter beside a model of the wanted one: it may be compiled for others, or none."""
+    return wanted if wanted in (PLAIN, *compiled) else AUTO
 
 
 class Predict:

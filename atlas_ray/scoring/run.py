@@ -15,7 +15,7 @@ from atlas_ray.formats.fitted import Fitted
 from atlas_ray.formats.tables import Table, current
 from atlas_ray.io import storage
 from atlas_ray.metrics.zoom import warn_of_recall
-from atlas_ray.prediction.engines import AUTO, PLAIN
+from atlas_ray.prediction.engines import PLAIN
 from atlas_ray.runs.run_record import RunReport, picture_errors, read_run
 from atlas_ray.runs.scored import PREDICTED
 from atlas_ray.runtime.job import Job
@@ -34,7 +34,7 @@ from atlas_ray.scoring.carry import CARRIED_PICTURES, TO_SCORE, Previous, carry_
 from atlas_ray.scoring.combine import OF_PRODUCTS
 from atlas_ray.scoring.gate import TextGate
 from atlas_ray.scoring.outcomes import spared_pictures, split_scored
-from atlas_ray.scoring.predict import Predict, PredictorSpec, PredictVectors, decode_block
+from atlas_ray.scoring.predict import Predict, PredictorSpec, PredictVectors, decode_block, engine_of_zoom
 from atlas_ray.scoring.settings import ScoreConfig
 from atlas_ray.scoring.thresholds import decision_threshold, label_thresholds, texts_alone
 from atlas_ray.scoring.vectors import COLUMNS, Vectors, open_vectors
@@ -253,8 +253,7 @@ def _identity(
     if config.zoom_model:
         zoom = load_zoom_artifact(config.zoom_model)
         forms["zoom_engine"] = zoom.engines
-        # It may be compiled for other engines than the model.
-        zoom_engine = config.predictor.engine if config.predictor.engine in (PLAIN, *zoom.engines) else AUTO
+        zoom_engine = engine_of_zoom(config.predictor.engine, zoom.engines)
         zoom_id, threshold = zoom.id, zoom.model.config.threshold
         if config.zoom_threshold is None and (warning := warn_of_recall(zoom.metrics)) is not None:
             tell(warning)

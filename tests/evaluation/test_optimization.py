@@ -24,7 +24,7 @@ from atlas_ray.prediction.labels import LabelPredictor
 from atlas_ray.prediction.paths import PathPredictor, PredictorConfig
 from atlas_ray.prediction.sensitivity import sensitive_layers
 from atlas_ray.prediction.zoom import ZoomPredictor
-from atlas_ray.scoring.predict import PredictorSpec
+from atlas_ray.scoring.predict import PredictorSpec, engine_of_zoom
 from atlas_ray.taxonomy import LabelSpace, Taxonomy, Vocabulary
 from tests.support.parts import make_fused, make_text_artifact
 
@@ -118,6 +118,7 @@ def test_a_zoom_filter_gets_faster(drawn: None, tmp_path: Path) -> None:
             sizes_px=(32,),
             zoom_model=output,
             zoom_threshold=0.5,
+            zoom_engine=engine_of_zoom(engine, artifact.engines),
         )
         zoom = spec.build_zoom()
         assert zoom is not None

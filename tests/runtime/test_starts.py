@@ -10,6 +10,7 @@ import ray.data
 import torch
 
 from atlas_ray.errors import ArtifactError, DeviceError, reason_of
+from atlas_ray.runtime.labelled import Ask
 from atlas_ray.runtime.lost_devices import LOST_IN_A_ROW, given_up_when_lost
 from atlas_ray.runtime.pictures import ask_model
 from atlas_ray.runtime.progress import ProgressDisplay, tell_block
@@ -57,6 +58,31 @@ def test_a_model_that_never_starts_ends_the_run(local_ray: None, tmp_path: Path)
     assert isinstance(reason, ArtifactError)
     assert str(reason) == f"{tmp_path}: damaged"
     assert len(list(tmp_path.iterdir())) == STARTS
+
+
+class NamesItsDevices:
+    """Tells which GPUs it may see."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return table.append_column("seen", pa.array([f"{self._name} {os.environ.get('CUDA_VISIBLE_DEVICES')}"]))
+
+
+def test_a_process_without_a_gpu_sees_none() -> None:
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "3"
+        found = [
+            Ask(None, device, NamesItsDevices, device)(pa.table({"id": [1]}))["seen"].to_pylist()
+            for device in ("cuda", "cpu")
+        ]
+    finally:
+        os.environ.pop("CUDA_VISIBLE_DEVICES")
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+    assert found == [["cuda 3"], ["cpu "]]
 
 
 class LosesItsDevice:
