@@ -18,12 +18,14 @@ LARGEST_SHARE = 0.4
 class Cached:
     """A split that was decoded once, in blocks in Ray's object store. Each machine that reads has a copy."""
 
-    def __init__(self, decoded: ray.data.Dataset) -> None:
+    def __init__(self, decoded: ray.data.Dataset, rows: int = BLOCK_ROWS) -> None:
         """Decode the pictures.
 
         Args:
             decoded: As of `with_pixels`, in any order.
+            rows: The number of rows of the blocks that are read.
         """
+        self._rows = rows
         self._decoded = decoded.materialize()  # while it lives, its blocks do
         bundles = self._decoded.iter_internal_ref_bundles()
         blocks = [(entry.ref, entry.metadata.num_rows) for bundle in bundles for entry in bundle.blocks]
@@ -35,7 +37,7 @@ class Cached:
         rows = ray.data.range(int(self._ends[-1]) if len(self._ends) else 0)
         rows = rows if shuffle_seed is None else shuffled(rows, shuffle_seed=shuffle_seed)
         take = functools.partial(_take, blocks=self._blocks, ends=self._ends)
-        return rows.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
+        return rows.repartition(target_num_rows_per_block=self._rows).map_batches(
             take, batch_size=None, batch_format="numpy"
         )
 

@@ -28,8 +28,10 @@ from atlas_ray.schemas import PRODUCTS
 from atlas_ray.taxonomy import CategoryPath, LabelSpace, Taxonomy
 from atlas_ray.taxonomy.labels import Targets, united
 
-BLOCK_ROWS = 64
-"""Number of examples that a decoding task takes."""
+BLOCK_ROWS, LARGEST_BLOCK_ROWS = 64, 256
+"""Number of examples that a decoding task takes at least, and at most."""
+READ_THREADS = 32
+"""Pictures that a decoding process reads at once, of which each of a distant store takes 40 ms and more."""
 MAX_REPEATS = 10
 """The most times that an example of a rare leaf is shown in an epoch."""
 
@@ -226,8 +228,22 @@ def _explode(
     return pa.table({"name": chosen["product_id"].take(rows), "text": text, "labels": taken})
 
 
+def block_rows(batch_size: int) -> int:
+    """Return how many examples a decoding task takes for batches of a size: a quarter of one.
+
+    A task costs the driver some milliseconds, and GPUs take tens of thousands of pictures a second in large batches.
+    """
+    return min(max(batch_size // 4, BLOCK_ROWS), LARGEST_BLOCK_ROWS)
+
+
 def with_pixels(
-    pictures: Labelled, image_size_px: int, limits: PictureLimits, has: Targets | None, *, shuffle_seed: int | None
+    pictures: Labelled,
+    image_size_px: int,
+    limits: PictureLimits,
+    has: Targets | None,
+    *,
+    shuffle_seed: int | None,
+    rows: int = BLOCK_ROWS,
 ) -> ray.data.Dataset:
     """Fetch and decode pictures; with a seed they are shuffled anew each epoch.
 
@@ -236,15 +252,22 @@ def with_pixels(
     (leaves, labels), the labels of all leaves, (labels,) bool.
     """
     decode = functools.partial(_decode_rows, image_size_px=image_size_px, limits=limits, has=has)
-    return _streamed(pictures, decode, shuffle_seed)
+    return _streamed(pictures, decode, shuffle_seed, rows)
 
 
-def with_words(texts: Labelled, index: TextIndex, has: Targets | None, *, shuffle_seed: int | None) -> ray.data.Dataset:
+def with_words(
+    texts: Labelled,
+    index: TextIndex,
+    has: Targets | None,
+    *,
+    shuffle_seed: int | None,
+    rows: int = BLOCK_ROWS,
+) -> ray.data.Dataset:
     """Turn texts into words or tokens; with a seed they are shuffled anew each epoch.
 
     Rows: `inputs` (length,) int32, `name`, `refused`, which is "", and `label` as in `with_pixels`.
     """
-    return _streamed(texts, functools.partial(_encode_rows, index=index, has=has), shuffle_seed)
+    return _streamed(texts, functools.partial(_encode_rows, index=index, has=has), shuffle_seed, rows)
 
 
 def shuffled(dataset: ray.data.Dataset, *, shuffle_seed: int) -> ray.data.Dataset:
@@ -285,10 +308,10 @@ def _label(labels: pa.ChunkedArray, has: Targets | None) -> "np.ndarray[Any, Any
     return label[first] if has is None else united(has, label, first)
 
 
-def _streamed(rows: Labelled, encode: Any, shuffle_seed: int | None) -> ray.data.Dataset:
+def _streamed(examples: Labelled, encode: Any, shuffle_seed: int | None, rows: int) -> ray.data.Dataset:
     # The rows are names and positions of a few bytes, so it is cheap to shuffle all of them.
-    dataset = rows.dataset if shuffle_seed is None else shuffled(rows.dataset, shuffle_seed=shuffle_seed)
-    dataset = dataset.repartition(target_num_rows_per_block=BLOCK_ROWS)
+    dataset = examples.dataset if shuffle_seed is None else shuffled(examples.dataset, shuffle_seed=shuffle_seed)
+    dataset = dataset.repartition(target_num_rows_per_block=rows)
     return dataset.map_batches(encode, batch_size=None, batch_format="pyarrow")
 
 
@@ -298,7 +321,7 @@ def _reader() -> ObjectReader:
 
     It waits for a store that is away: an epoch of only the pictures that could be read would be another training.
     """
-    return ObjectReader(threads=8, outage_s=OUTAGE_S)
+    return ObjectReader(threads=READ_THREADS, outage_s=OUTAGE_S)
 
 
 def _decode_rows(table: pa.Table, image_size_px: int, limits: PictureLimits, has: Targets | None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from atlas_ray.training.cache import Cached, check_room
 from atlas_ray.training.data import (
     EachStart,
     Labelled,
+    block_rows,
     labelled_pictures,
     labelled_texts,
     with_pixels,
@@ -124,7 +125,9 @@ def train(config: EncoderTraining, *, fresh: bool = False, callbacks: Sequence[A
         total = labelled.count + validation.count
         check_room(total, config.of_pictures.image_size_px)
         tell(f"decoding {total} pictures into shared memory")
-        read = {name: Cached(stream(shuffle_seed=None)).read for name, stream in read.items()}
+        read = {
+            name: Cached(stream(shuffle_seed=None), block_rows(config.batch_size)).read for name, stream in read.items()
+        }
     datasets = {"train": read["train"], "val": read["val"](shuffle_seed=None)}
     state = fit(plan, datasets, callbacks)
     network = build_network(config, taxonomy, words, shape, space)
@@ -190,7 +193,11 @@ def fit(plan: Plan, datasets: dict[str, Any], callbacks: Sequence[Any] = ()) -> 
         train_worker,
         train_loop_config={"plan": plan, "progress": display.actor},
         datasets=datasets,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=use_gpu,
+            resources_per_worker=_of_a_gpu(ray.cluster_resources().get("CPU", 0), most) if use_gpu else None,
+        ),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=place.path,
@@ -233,6 +240,11 @@ def uses_gpus(config: TrainConfig, gpus: float) -> bool:
             f"--workers {int(gpus)}, or --device cuda to wait for more"
         )
     return enough
+
+
+def _of_a_gpu(cpus: float, workers: int) -> dict[str, float]:
+    """Return what a worker on a GPU reserves: two CPUs beside it, which decoding would take, where there are enough."""
+    return {"GPU": 1, "CPU": 2} if cpus >= 2 * 2 * workers else {"GPU": 1}
 
 
 def share_advice(config: TrainConfig) -> str | None:
@@ -319,12 +331,13 @@ def _fill(network: Any, config: EncoderTraining, labelled: Labelled, words: Text
 def _stream(
     config: EncoderTraining, rows: Labelled, words: TextIndex | None, has: Targets | None, *, shuffle_seed: int | None
 ) -> Any:
+    taken = block_rows(config.batch_size)
     if words is not None:
-        return with_words(rows, words, has, shuffle_seed=shuffle_seed)
+        return with_words(rows, words, has, shuffle_seed=shuffle_seed, rows=taken)
     pictures = config.of_pictures
     assert pictures is not None
     limits = PictureLimits(min_side_px=pictures.min_side_px)
-    return with_pixels(rows, pictures.image_size_px, limits, has, shuffle_seed=shuffle_seed)
+    return with_pixels(rows, pictures.image_size_px, limits, has, shuffle_seed=shuffle_seed, rows=taken)
 
 
 def finished(output: str, settings: dict[str, Any]) -> TrainReport | None:

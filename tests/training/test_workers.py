@@ -6,7 +6,8 @@ from torch import nn
 
 from atlas_ray.errors import ConfigError
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
-from atlas_ray.training.run import share_advice, uses_gpus
+from atlas_ray.training.data import block_rows
+from atlas_ray.training.run import _of_a_gpu, share_advice, uses_gpus
 from atlas_ray.training.settings import ClassifierTraining, TextTraining
 
 
@@ -45,6 +46,16 @@ def test_gpus_that_share_a_small_batch_are_told_what_they_want() -> None:
     assert "--schedule" not in cycle
     assert share_advice(config(workers="1")) is None
     assert share_advice(TextTraining(catalog="c", output="o", field="title", workers="8")) is None
+
+
+def test_a_worker_with_a_gpu_keeps_cpus_where_there_are_enough() -> None:
+    assert _of_a_gpu(32, 8) == {"GPU": 1, "CPU": 2}
+    assert _of_a_gpu(31, 8) == {"GPU": 1}  # decoding would wait for them
+    assert _of_a_gpu(0, 8) == {"GPU": 1}  # nodes that are yet to come
+
+
+def test_blocks_follow_the_batch() -> None:
+    assert [block_rows(size) for size in (2, 64, 256, 512, 1024, 65_536)] == [64, 64, 64, 128, 256, 256]
 
 
 def test_normalizing_over_workers_needs_gpus() -> None:
