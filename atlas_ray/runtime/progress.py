@@ -165,7 +165,7 @@ class ProgressDisplay:
                 counts, lines = self._read()
                 for line in lines:
                     bar.console.print(line, markup=False, highlight=False, emoji=False)
-                new = sum(counts.values())
+                new = self._new(counts)
                 bar.update(task, completed=self._done + new, rate=f"{self._rate(new):.0f} {self._unit}/s")
                 if last:
                     return
@@ -177,7 +177,7 @@ class ProgressDisplay:
             counts, lines = self._read()
             for line in lines:
                 print(line, file=sys.stderr, flush=True)
-            new = sum(counts.values())
+            new = self._new(counts)
             if self._total and new and (last or time.monotonic() - shown >= LINE_EVERY_S):
                 shown = time.monotonic()
                 rate = self._rate(new)
@@ -187,6 +187,11 @@ class ProgressDisplay:
                 print(text, file=sys.stderr, flush=True)
             if last:
                 return
+
+    def _new(self, counts: dict[str, int]) -> int:
+        """Return how many items this run did; a block that is done again, as of a lost process, counts twice."""
+        new = sum(counts.values())
+        return new if self._total is None else min(new, self._total - self._done)
 
     def _rate(self, new: int) -> float:
         """Return items per second since the first ones were done, so that the start does not count."""
