@@ -30,8 +30,26 @@ def test_a_network_of_timm_makes_the_grid_that_its_entry_says(name: str, cells: 
         grid = encoder(torch.randint(0, 256, (1, 3, 150, 170), dtype=torch.uint8))
     assert grid.shape[1:] == (encoder.spec.features, *cells)
     assert cells == (encoder.spec.grid_size(150), encoder.spec.grid_size(170))
-    assert len(encoder.layers_before(2)) == 2
+    assert len(encoder.layers_before(2)) == (3 if name == VIT else 2)  # the places of a ViT's patches are in no block
     assert all(isinstance(layer, nn.Module) for layer in encoder.layers_before(len(encoder.spec.blocks)))
+
+
+@pytest.mark.long
+def test_what_a_vit_holds_outside_its_blocks_is_frozen_with_its_stem() -> None:
+    encoder = Backbone(VIT)
+    named = {id(weight): name.removeprefix("network.network.") for name, weight in encoder.named_parameters()}
+
+    def names(layers: list[nn.Module]) -> set[str]:
+        return {named[id(weight)] for layer in layers for weight in layer.parameters()}
+
+    assert encoder.layers_before(0) == []
+    stem = {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+    assert names(encoder.layers_before(1)) == stem
+    assert names(encoder.layers_before(len(encoder.spec.blocks))) == set(named.values())
+    kept = set(named.values()) - names(encoder.layers_before_last(9))
+    assert stem.isdisjoint(kept)
+    assert {name.split(".")[0] for name in kept} == {"blocks", "norm"}
+    assert {name.split(".")[1] for name in kept if name.startswith("blocks")} == {"10", "11"}
 
 
 @pytest.mark.long

@@ -1,7 +1,7 @@
 """The network of a backbone, which turns pictures into a grid of features."""
 
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Self
 
 import torch
@@ -72,21 +72,38 @@ class Backbone(nn.Module):
         return x
 
     def layers_before(self, block: int) -> list[nn.Module]:
-        """Return the layers before a block: 0 none, 1 the stem, 2 also the first block, and so on."""
-        return [self.get_submodule(layer) for layers in self.spec.blocks[:block] for layer in layers]
+        """Return the layers before a block: 0 none, 1 the stem, 2 also the first block, and so on.
+
+        Weights that belong to no block, as the places of a ViT's patches, go with the stem.
+        """
+        blocks = tuple(f"{layer}." for layers in self.spec.blocks for layer in layers)
+        outside = [weight for name, weight in self.named_parameters() if not name.startswith(blocks)]
+        stem = [nn.ParameterList(outside)] if block and outside else []
+        return [*stem, *(self.get_submodule(layer) for layers in self.spec.blocks[:block] for layer in layers)]
 
     def layers_before_last(self, count: int) -> list[nn.Module]:
         """Return the layers before the last `count`; each convolution and each normalization of a ResNet is one."""
-        weighted = _weighted(self)
+        names = [layer.split(".") for layers in self.spec.blocks for layer in layers]
+        holders = {".".join(name[:depth]) for name in names for depth in range(1, len(name))}
+        weighted = _weighted(self, "", holders)
         return weighted[: max(0, len(weighted) - count)]
 
 
-def _weighted(module: nn.Module) -> list[nn.Module]:
-    """Return the outermost modules inside a module that hold weights themselves."""
-    modules = []
-    for child in module.children():
-        has_weights = next(child.parameters(recurse=False), None) is not None
-        modules += [child] if has_weights else _weighted(child)
+def _weighted(module: nn.Module, path: str, holders: Collection[str]) -> list[nn.Module]:
+    """Return the outermost modules inside a module that hold weights themselves.
+
+    Args:
+        module: The module.
+        path: Its name, with a dot after it unless it is "".
+        holders: Names of modules that hold blocks: of such a one its own weights come first, then its parts.
+    """
+    modules: list[nn.Module] = []
+    for name, child in module.named_children():
+        own = list(child.parameters(recurse=False))
+        if own and path + name not in holders:
+            modules.append(child)
+        else:
+            modules += [*([nn.ParameterList(own)] if own else []), *_weighted(child, f"{path}{name}.", holders)]
     return modules
 
 
