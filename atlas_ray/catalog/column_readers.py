@@ -74,7 +74,12 @@ def readable(column: pa.ChunkedArray) -> pa.Array:
 
 
 def whole_numbers(array: pa.Array) -> pa.Array:
-    """Return whole numbers as such; pandas writes them as floats if some are missing."""
+    """Return whole numbers as such; pandas writes them as floats if some are missing, and warehouses as decimals."""
+    if pa.types.is_decimal(array.type):
+        try:
+            return array.cast(pa.decimal256(76, 0)).cast(pa.string())
+        except pa.ArrowInvalid:  # some are not whole
+            return array
     if kind_of(array.type) == "float":
         wide = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
         there = np.isfinite(wide)

@@ -26,7 +26,7 @@ SYNONYMS = {
     "price": ("price", "product_price", "standard_price", "sale_price", "variant_price", "regular_price",
               "current_price"),
     "currency": ("currency", "currency_code", "price_currency"),
-    "brand": ("brand", "brand_name", "vendor", "manufacturer"),
+    "brand": ("brand", "brand_name", "brands", "vendor", "manufacturer"),
     "sku": ("sku", "product_sku", "item_sku", "variant_sku", "article_number"),
     "availability": ("availability", "stock_status", "availability_status"),
     "breadcrumb": ("breadcrumb", "breadcrumbs"),
@@ -35,8 +35,8 @@ SYNONYMS = {
                    "pictures", "picture", "picture_urls", "picture_url", "photos", "photo", "photo_urls", "photo_url",
                    "img", "imgs", "img_src", "img_url", "base_image", "main_image", "main_image_url", "primary_image",
                    "product_image", "product_image_url", "variant_image", "variant_image_url"),
-    "category_path": ("category_path", "category", "product_category", "categories", "category_name", "product_type",
-                      "type", "custom_product_type", "google_product_category"),
+    "category_path": ("category_paths", "category_path", "category", "product_category", "categories", "category_name",
+                      "product_type", "type", "custom_product_type", "google_product_category"),
     "split": ("split",),
     "crawled_at": ("crawled_at",),
     "deleted": ("deleted", "is_deleted"),
@@ -47,6 +47,10 @@ FURTHER_PICTURES = ("additional_images", "additional_image", "additional_image_l
                     "additional_image_urls", "additional_image_url", "other_images", "more_images", "gallery_images",
                     "gallery")  # fmt: skip
 """Names of columns of further pictures, besides those of `SYNONYMS`."""
+OWN_PATHS = ("category_paths", "category_path")
+"""Columns of our own tables: all paths of a product that has several, and the first one of each."""
+KINDS_OF_PRODUCT = frozenset(("simple", "variable", "variation", "grouped", "external", "virtual", "downloadable"))
+"""What WooCommerce writes into its column `Type`, in which other shops have a category."""
 FROM_ONE_COLUMN = ("product_id", "category_path")
 """Fields that are read from the same column in all rows, so that two kinds of ids or categories do not mix."""
 SEVERAL = ("image_uris", "category_path", "breadcrumb")
@@ -68,13 +72,17 @@ NUMBERED = re.compile(
 class Columns:
     """The columns of each field in the rows of a source."""
 
-    def __init__(self, chosen: Mapping[str, str], table: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, chosen: Mapping[str, str], table: Sequence[Mapping[str, Any]] = (), category: str | None = None
+    ) -> None:
         """Take the user's choice.
 
         Args:
             chosen: Our field -> the source's column; for those of `SEVERAL` also several, with commas between them.
             table: The first rows of a source whose rows all have the same columns; empty for others.
+            category: Of such others that one shop writes, `category_of` their first rows.
         """
+        self._category = category
         self._chosen = chosen
         self._table = table
         self._known: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
@@ -185,8 +193,10 @@ class Columns:
                 continue
             columns = tuple(by_key[key] for key in KEYS[field] if key in by_key)
             if field in FROM_ONE_COLUMN and self._table:
-                filled = [name for name in columns if any(row.get(name) for row in self._table)]
-                columns = tuple(filled[:1]) or columns[:1]
+                filled = [name for name in columns if any(_is_said(row.get(name)) for row in self._table)]
+                columns = _with_own(tuple(filled[:1]) or columns[:1], columns)
+            elif field == "category_path" and self._category is not None:
+                columns = _with_own(tuple(name for name in columns if column_key(name) == self._category), columns)
             columns_of[field] = columns
         if "image_uris" in self._chosen:
             columns_of[FURTHER], columns_of["image_uris"] = columns_of["image_uris"], ()
@@ -200,6 +210,28 @@ def find_value(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any
         if value is not None and value != "" and not is_missing(value) and value not in ([], {}):
             return column, value
     return None
+
+
+def category_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the key of the column that the categories of rows are read from; None if none of them has one.
+
+    A row without it has no category: another of its columns may hold one of another kind.
+    """
+    said = {column_key(name) for row in rows for name, value in row.items() if _is_said(value)}
+    return next((key for key in KEYS["category_path"] if key in said), None)
+
+
+def _is_said(value: Any) -> bool:
+    """Tell whether an id, or a category, is in a cell."""
+    if not isinstance(value, str):
+        return bool(value)
+    return not KINDS_OF_PRODUCT.issuperset(filter(None, (word.strip().lower() for word in value.split(","))))
+
+
+def _with_own(chosen: tuple[str, ...], columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Add to one of the columns of our own tables the other one."""
+    own = tuple(name for name in columns if column_key(name) in map(column_key, OWN_PATHS))
+    return own if set(chosen) & set(own) else chosen
 
 
 def _several(column: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from atlas_ray.catalog.category_paths import DEFAULT, ListTally, SeparatorTally
-from atlas_ray.catalog.fields import FIELDS, Columns, find_value
+from atlas_ray.catalog.fields import FIELDS, Columns, category_of, find_value
 from atlas_ray.catalog.import_account import ImportAccount
 from atlas_ray.catalog.outputs import unfinished
 from atlas_ray.catalog.parts import RawRow
@@ -230,14 +230,19 @@ def open_source(config: ImportConfig) -> OpenSource:
         if len(sample) == SAMPLE_ROWS or size > SAMPLE_SIZE:
             break
     fields = [raw.fields for raw in sample if raw.fields]
+    # One shop writes a feed, in which an item may lack its own category beside one of another kind. Lines of JSON may
+    # come from several shops, which call it by several names.
+    category = category_of(fields) if kind == "feed" else None
     if source.header is not None:
         header = dict.fromkeys(source.header)
         columns.check(uri, [header])
         columns = Columns(config.columns, fields or [header])
         columns.check_needed(uri)
         columns.check_kept(uri, config.keep)
-    elif fields and config.columns:
-        columns.check(uri, itertools.chain(fields, (raw.fields for raw in begin())))
+    else:
+        if fields and config.columns:
+            columns.check(uri, itertools.chain(fields, (raw.fields for raw in begin())))
+        columns = Columns(config.columns, category=category)
     separators = {}
     for name in PATH_FIELDS:
         tally = SeparatorTally()
@@ -280,7 +285,9 @@ def open_source(config: ImportConfig) -> OpenSource:
         )
     if reader.point_marks_thousands:
         assumed.append("a price of 1.299 is more than a thousand (assumed, as other prices are written)")
-    template = replace(reader, columns=columns.settled(source.header) if source.header else Columns(config.columns))
+    template = replace(
+        reader, columns=columns.settled(source.header) if source.header else Columns(config.columns, category=category)
+    )
     reading = Reading(uri, kind, columns.names, config.encoding, advice, config.sheet, template)
     return OpenSource(uri, source, sample, reader, assumed, reading)
 
@@ -322,6 +329,7 @@ def import_catalog(config: ImportConfig, on_open: Callable[[OpenSource], None] |
         account = ImportAccount.of(source.source, reports, tally)
         report = _report(output, source, reports, account, tally)
         _check_some(report, source, account)
+        _check_whole(config, report, source)
         account.check(tally)
         _finish(config, report, rule, source, began)
         if base:
@@ -408,6 +416,18 @@ def _check_some(report: ImportReport, source: OpenSource, account: ImportAccount
         raise CatalogError(
             f"{source.uri}: not one row could be used ({worst}), such as {example}{hint}; "
             f"see {report.output}/quarantine"
+        )
+
+
+def _check_whole(config: ImportConfig, report: ImportReport, source: OpenSource) -> None:
+    """Refuse a whole catalogue of which so much cannot be read that what it does not name may be there all the same."""
+    if config.update and config.full and report.quarantined_fraction > config.max_quarantine_fraction:
+        worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
+        example = next(iter(report.examples.values()), "")
+        raise CatalogError(
+            f"{source.uri}: {report.quarantined_fraction:.1%} of its rows cannot be used ({worst}), such as {example}; "
+            "with --full each product without a row would be removed. Nothing was changed: mend the source, import it "
+            "without --full, or allow more with --max-quarantine-fraction"
         )
 
 

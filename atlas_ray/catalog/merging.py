@@ -14,7 +14,9 @@ UNCOMPARED = ("crawled_at", "split")
 """Columns whose change alone does not make a product a changed one."""
 
 
-def merge(said: pa.Table, before: pa.Table, gone: pa.Array, *, full: bool, changes: Counter[str]) -> pa.Table:
+def merge(
+    said: pa.Table, before: pa.Table, gone: pa.Array, refused: pa.Array, *, full: bool, changes: Counter[str]
+) -> pa.Table:
     """Return the products of a catalogue after an update.
 
     What the source says of a product replaces what was known; what it leaves empty stays.
@@ -23,6 +25,7 @@ def merge(said: pa.Table, before: pa.Table, gone: pa.Array, *, full: bool, chang
         said: The source's products (`PRODUCTS`), whose `split` is what the source states.
         before: The catalogue's products.
         gone: Ids of products that are no longer there.
+        refused: Ids of products that the source names in rows that were refused; they stay as they were.
         full: Whether a product that the source does not name is no longer there, too.
         changes: Takes the counts: added, changed, same, absent, removed.
 
@@ -37,7 +40,8 @@ def merge(said: pa.Table, before: pa.Table, gone: pa.Array, *, full: bool, chang
     changed = np.zeros(len(said), bool)
     for field in PRODUCTS:
         new, last = (table[field.name].combine_chunks() for table in (said, old))
-        stays = known & ~_says(new)
+        # The paths of a product belong together: one that is named now is not beside others of before.
+        stays = known & ~_says(said["category_path"].combine_chunks() if field.name == "category_paths" else new)
         column = pa.concat_arrays([new, last.cast(new.type)]).take(pa.array(np.arange(len(said)) + len(said) * stays))
         columns.append(column)
         if field.name not in UNCOMPARED:
@@ -45,7 +49,7 @@ def merge(said: pa.Table, before: pa.Table, gone: pa.Array, *, full: bool, chang
     absent = before.filter(pc.invert(pc.is_in(before["product_id"], said["product_id"].combine_chunks())))
     left = absent.filter(pc.invert(pc.is_in(absent["product_id"], gone)))
     if full:
-        left = left.slice(0, 0)
+        left = left.filter(pc.is_in(left["product_id"], refused))
     changes.update(
         {
             "added": int((~known).sum()),

@@ -121,7 +121,10 @@ class Settler:
         corrected = of_kind(CORRECTED)
         products = with_labels(products, corrected)  # before they are compared: a person's label is no change
         if self.update:
-            products = merge(products, before.select(PRODUCTS.names), gone, full=self.full, changes=tally.changes)
+            named = pa.array({product for _, product, _ in refused + more if product}, pa.string())
+            products = merge(
+                products, before.select(PRODUCTS.names), gone, named, full=self.full, changes=tally.changes
+            )
             products = with_labels(products, corrected)
         earlier = of_kind(KNOWN).select(["product_id", "split", "part"])
         if len(before):
@@ -194,12 +197,22 @@ def _of_kind(rows: pa.Table, kinds: Array, kind: int) -> pa.Table:
 
 
 def _deleted(rows: pa.Table, tally: Tally) -> tuple[pa.Table, pa.Array]:
-    """Return the rows of products that are there, and the ids of those that the source says are not."""
-    deleted = rows["deleted"].fill_null(False)
-    gone = pc.unique(rows.filter(deleted)["product_id"])
-    rows_of_gone = pc.is_in(rows["product_id"], gone)
-    tally.deleted = int(pc.sum(rows_of_gone).as_py() or 0)
-    return rows.filter(pc.invert(rows_of_gone)), gone
+    """Return the rows of products that are there, and the ids of those that the source says are not.
+
+    A later row may bring a product back that an earlier one deletes, as in a log of changes.
+    """
+    deleted = rows["deleted"].fill_null(False).to_numpy()
+    if not deleted.any():
+        return rows, pa.array([], pa.string())
+    names, owner = numbered(rows["product_id"])
+    place = np.empty(len(rows), np.int64)
+    place[np.lexsort((rows["number"].to_numpy(), rows["part"].to_numpy()))] = np.arange(len(rows))
+    last = np.full(len(names), -1)
+    np.maximum.at(last, owner[deleted], place[deleted])
+    there = place > last[owner]
+    tally.deleted = int((~there).sum())
+    back = np.isin(owner, owner[there])
+    return rows.filter(pa.array(there)), pc.unique(rows["product_id"].filter(pa.array(~there & ~back)))
 
 
 def _with_anything(rows: pa.Table, before: pa.Table) -> tuple[pa.Table, pa.Table]:

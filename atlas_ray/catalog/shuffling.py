@@ -108,9 +108,10 @@ class _PartRows:
 
 
 def _owned(rows: pa.Table) -> pa.Table:
-    """Add what the rows are shuffled by: their product, or, for refused ones, which may have none, their place."""
+    """Add what the rows are shuffled by: their product, or, for refused ones that have none, their place."""
     place = rows["part"].to_numpy().astype(np.uint64) * np.uint64(2**40) + rows["number"].to_numpy().astype(np.uint64)
-    owner = np.where(rows["kind"].to_numpy() == REFUSED, place, text_hashes(rows["product_id"]))
+    nameless = (rows["kind"].to_numpy() == REFUSED) & pc.equal(rows["product_id"].fill_null(""), "").to_numpy()
+    owner = np.where(nameless, place, text_hashes(rows["product_id"]))
     return rows.append_column(OWNER, pa.array(owner))
 
 

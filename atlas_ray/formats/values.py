@@ -30,7 +30,9 @@ SPLIT_WORDS = {
     "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
 """Splits by the words that catalogues use for them, in lower case."""
-FLAGS = dict.fromkeys(("true", "1", "yes", "y", "x"), True) | dict.fromkeys(("false", "0", "no", "n"), False)
+FLAGS = dict.fromkeys(("true", "1", "1.0", "yes", "y", "x"), True) | dict.fromkeys(
+    ("false", "0", "0.0", "no", "n"), False
+)
 """Whether something is so, by the words that catalogues use for it, in lower case."""
 MAX_SHOWN = 80
 TYPES = {type(None): "a missing value", bool: "true or false", int: "a number", float: "a decimal number",
@@ -109,6 +111,8 @@ def text_value(value: Any, name: str) -> str | None:
 def identifier(value: Any, name: str) -> str | None:
     """Return an id: text, or a whole number as text. Nothing is replaced in it, lest two ids become one.
 
+    A decimal, of which a database keeps every digit, may be a whole number.
+
     Raises:
         RowError: `bad_value` for anything else, also for `123.0`; `bad_encoding` for text that is not Unicode.
     """
@@ -116,6 +120,8 @@ def identifier(value: Any, name: str) -> str | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return f"{value:.0f}"
     if not isinstance(value, str):
         raise RowError("bad_value", f"the {name} is {describe(value)}; expected text or a whole number")
     text = _strip(valid_text(value, name))
@@ -147,6 +153,8 @@ def flag(value: Any, name: str) -> bool | None:
         return None
     if isinstance(value, bool):
         return value
+    if isinstance(value, float | Decimal) and value in (0, 1):  # as pandas writes a column with missing values
+        return bool(value)
     word = FLAGS.get(str(value).strip().lower()) if isinstance(value, str | int) else None
     if word is None:
         raise RowError("bad_value", f"the {name} is {describe(value)}; expected true or false")

@@ -1,11 +1,14 @@
 """Publishing: a finished scoring run as one commit of a table of a warehouse."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlas_ray.errors import ConfigError
+from atlas_ray.io import storage
 from atlas_ray.io.lease import holding
 from atlas_ray.publishing.published import Commit, PublishedRun, WarehouseTable, read_published
+from atlas_ray.runs.run_record import PUBLISHED
 from atlas_ray.settings import Settings, setting
 
 REPLACE, APPEND = "replace", "append"
@@ -78,4 +81,7 @@ def publish(config: PublishConfig) -> PublishReport:
     if (done := table.commit_of(run.id)) is not None:
         return PublishReport(run, config.table, done, already_done=True)
     commit = table.commit(run, append=config.mode == APPEND, copy=config.copy)
+    if commit.by_reference:
+        document = json.dumps({"table": config.table, "version": commit.version})
+        storage.write_bytes(storage.join(run.uri, PUBLISHED), document.encode())
     return PublishReport(run, config.table, commit, already_done=False)

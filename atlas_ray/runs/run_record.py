@@ -17,6 +17,8 @@ from atlas_ray.formats.tables import open_table
 from atlas_ray.io import storage
 from atlas_ray.version import __version__
 
+PUBLISHED = "published.json"
+"""Names the table of a warehouse that refers to files of the run, which therefore have to stay as they are."""
 RUN = "run.json"
 STREAMS = ("score", "filter", "duplicates", "embed", "fetch")
 """The commands over a catalogue's pictures."""

@@ -12,7 +12,7 @@ from ray.data import DataContext
 from atlas_ray.errors import OutputError
 from atlas_ray.io import storage
 from atlas_ray.io.lease import await_named_stores, hold
-from atlas_ray.runs.run_record import RUN, RunReport, quarantine_codes, read_run, timings, write_run
+from atlas_ray.runs.run_record import PUBLISHED, RUN, RunReport, quarantine_codes, read_run, timings, write_run
 from atlas_ray.runtime.checkpoint import checkpointed, close, committed_ids, recover, reopen, rows_done
 from atlas_ray.runtime.joined import forget_inputs
 from atlas_ray.runtime.progress import ProgressDisplay
@@ -121,6 +121,12 @@ class Job:
             is_current: A function of the content of `run.json` that tells whether it still holds; otherwise the file
                 is deleted.
         """
+        published = storage.join(self.output, PUBLISHED)
+        if self.streams and self.config.retry_failed and storage.exists(published):
+            raise OutputError(
+                f"{self.output} is published: a table refers to its files ({published}), which --retry-failed would "
+                f"replace; score into a new folder with --previous {self.output}, which asks for them again"
+            )
         if self.streams:
             run = reopen(self.output, self.streams, retry_failed=self.config.retry_failed)
         else:

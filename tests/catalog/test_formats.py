@@ -456,6 +456,47 @@ def test_no_entity_is_expanded_and_no_file_opened(tmp_path: Path) -> None:
     assert (report.products, report.quarantined) == (1, {"bad_row": 2})
 
 
+def test_a_feed_has_categories_of_one_kind(tmp_path: Path) -> None:
+    path = tmp_path / "feed.xml"
+    google = "<x:google_product_category>1604</x:google_product_category>"
+    items = [item(1, f"<x:product_type>A &gt; B</x:product_type>{google}"), item(2, google), item(3)]
+    path.write_text(FEED.format("", "".join(items)))
+    run(path, tmp_path / "out")
+    assert [row["category_path"] for row in rows(tmp_path / "out", "products")] == [["A", "B"], None, None]
+
+
+def test_our_own_table_is_read_again_with_all_paths(tmp_path: Path) -> None:
+    source = tmp_path / "shop.jsonl"
+    lines = [
+        {"id": "a", "title": "A", "categories": [["X", "Y"], ["X", "Z"]]},
+        {"id": "b", "title": "B", "category": "X > Y"},
+    ]
+    source.write_text("\n".join(map(json.dumps, lines)))
+    run(source, tmp_path / "first")
+    (part,) = (tmp_path / "first" / "products").glob("*.parquet")
+    run(part, tmp_path / "again")
+    wanted = {"a": (["X", "Y"], [["X", "Y"], ["X", "Z"]]), "b": (["X", "Y"], None)}
+    for out in ("first", "again"):
+        found = {
+            row["product_id"]: (row["category_path"], row["category_paths"]) for row in rows(tmp_path / out, "products")
+        }
+        assert found == wanted
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 0), pa.decimal128(20, 2), pa.decimal256(50, 0)])
+def test_ids_of_a_warehouse_are_decimals(tmp_path: Path, kind: pa.DataType) -> None:
+    ids = pa.array([Decimal(1), Decimal(99999999999), None], kind)
+    pq.write_table(pa.table({"id": ids, "title": ["a", "b", "c"]}), tmp_path / "shop.parquet")
+    report = run(tmp_path / "shop.parquet", tmp_path / "out")
+    assert [row["product_id"] for row in rows(tmp_path / "out", "products")] == ["1", "99999999999"]
+    assert sum(report.quarantined.values()) == 1
+    if kind.scale:
+        ids = pa.array([Decimal(1), Decimal("2.50")], kind)
+        pq.write_table(pa.table({"id": ids, "title": ["a", "b"]}), tmp_path / "parts.parquet")
+        report = run(tmp_path / "parts.parquet", tmp_path / "parts")
+        assert [row["product_id"] for row in rows(tmp_path / "parts", "products")] == ["1"]
+
+
 def test_values_of_a_feed(tmp_path: Path) -> None:
     path = tmp_path / "feed.xml"
     more = (
@@ -602,6 +643,14 @@ def test_an_export_of_shopify(tmp_path: Path) -> None:
     assert red["image_uris"] == [image.format(name) for name in ("back", "front", "side")]
     assert (red["sku"], dict(red["attributes"])) == ("RS-S", {"Status": "active"})
     assert (mug["category_path"], mug["price"]) == (["Home & Garden", "Kitchen"], 5.0)
+
+
+def test_the_kind_of_a_product_is_no_category(tmp_path: Path) -> None:
+    given = [
+        {"ID": str(number), "Type": kind, "Name": "A"} for number, kind in enumerate(("simple", "simple, virtual"))
+    ]
+    run(export(tmp_path / "wc-product-export.csv", WOO, given), tmp_path / "out")
+    assert [row["category_path"] for row in rows(tmp_path / "out", "products")] == [None, None]
 
 
 def test_an_export_of_woocommerce(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from atlas_ray.catalog.corrections import RelabelConfig, relabel
 from atlas_ray.catalog.importer import ImportConfig, ImportReport, import_catalog
 from atlas_ray.catalog.selection import SelectConfig, select
 from atlas_ray.cli.main import main
-from atlas_ray.errors import CatalogError, ConfigError, OutputError
+from atlas_ray.errors import CatalogError, ConfigError, OutputError, RowError
 from atlas_ray.formats.tables import current
+from atlas_ray.formats.values import flag
 from atlas_ray.runtime.tables import count_labels, open_catalog
 from atlas_ray.taxonomy import Taxonomy
 
@@ -166,3 +168,68 @@ def test_ray_updates_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loca
             row["image_uris"] = [Path(uri).name for uri in row["image_uris"]]
         found.append((report.changes, report.splits, rows))
     assert found[0] == found[1]
+
+
+def test_a_whole_source_keeps_products_whose_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for by_ray in (False, True):
+        folder = tmp_path / str(by_ray)
+        folder.mkdir()
+        if by_ray:
+            monkeypatch.setattr(shuffling, "SMALL_BYTES", 0)
+            monkeypatch.setattr(shuffling, "PARTITION_ROWS", 10)
+        run(folder, FIRST)
+        before = products(folder / "shop")
+        bad = [*FIRST[:-3], ("p38", "T 38", "5", "\x00", "A > B")]  # p37 and p39 are no longer there
+        report = run(folder, bad, update=True, full=True)
+        assert sum(report.quarantined.values()) == 1
+        after = products(folder / "shop")
+        assert after.keys() == before.keys() - {"p37", "p39"}
+        assert after["p38"] == before["p38"]
+        assert (report.changes["absent"], report.changes["removed"]) == (1, 2)
+
+
+def test_a_whole_source_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    run(tmp_path, FIRST)
+    bad = [(*row[:3], "\x00", row[4]) for row in FIRST[:20]]
+    with pytest.raises(CatalogError, match=r"100\.0% of its rows cannot be used|not one row could be used"):
+        run(tmp_path, bad, update=True, full=True)
+    with pytest.raises(CatalogError, match=r"50\.0% of its rows cannot be used .* Nothing was changed") as told:
+        run(tmp_path, [*bad, *FIRST[20:]], update=True, full=True)
+    assert "--max-quarantine-fraction" in str(told.value)
+    assert current(str(tmp_path / "shop")) == str(tmp_path / "shop")
+    assert len(products(tmp_path / "shop")) == 40
+    report = run(tmp_path, [*bad, *FIRST[20:]], update=True, full=True, max_quarantine_fraction=0.6)
+    assert (report.changes["absent"], report.changes["removed"]) == (20, 0)
+
+
+def test_the_paths_of_a_product_are_replaced_together(tmp_path: Path) -> None:
+    several = [("a", "T", "5", "a.jpg", "A > B | A > C"), ("b", "T", "5", "b.jpg", "A > B | A > C")]
+    run(tmp_path, several, category_separator="|")
+    run(tmp_path, [("a", "T", "5", "a.jpg", "A > B"), ("b", "New", "", "", "")], update=True, category_separator="|")
+    after = products(tmp_path / "shop")
+    assert (after["a"]["category_path"], after["a"]["category_paths"]) == (["A", "B"], None)
+    assert (after["b"]["title"], after["b"]["category_path"]) == ("New", ["A", "B"])
+    assert after["b"]["category_paths"] == [["A", "B"], ["A", "C"]]
+
+
+def test_the_last_row_of_a_log_of_changes_counts(tmp_path: Path) -> None:
+    run(tmp_path, FIRST)
+    log = [
+        ("p1", "Old", "5", "1.jpg", "A > B", ""), ("p1", "", "", "", "", "1"),
+        ("p1", "Back", "6", "1.jpg", "A > C", "0"), ("p2", "", "", "", "", "1"),
+        ("p3", "Gone", "5", "3.jpg", "A > B", "0.0"), ("p3", "", "", "", "", "true"),
+        ("x", "New", "5", "x.jpg", "A > B", ""), ("x", "", "", "", "", "yes"),
+    ]  # fmt: skip
+    report = run(tmp_path, log, (*HEADER, "deleted"), update=True)
+    after = products(tmp_path / "shop")
+    assert after.keys() == {row[0] for row in FIRST} - {"p2", "p3"}
+    assert (after["p1"]["title"], after["p1"]["category_path"]) == ("Back", ["A", "C"])
+    assert (report.deleted, report.changes["removed"]) == (7, 2)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, Decimal(1), Decimal("0.0")])
+def test_flags_may_be_numbers_as_pandas_writes_them(value: Any) -> None:
+    assert flag(value, "deleted") is bool(value)
+    for wrong in (0.5, Decimal(2), float("inf")):
+        with pytest.raises(RowError, match="expected true or false"):
+            flag(wrong, "deleted")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,9 @@ from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.utils.config import Config
 
 from atlas_ray.cli.main import main
+from atlas_ray.errors import OutputError
 from atlas_ray.io import storage, stores
+from atlas_ray.runtime.job import Job
 from atlas_ray.schemas import CATEGORIZED
 from tests.publishing.runs import SAREES, SHIRTS, answer, shop_run
 
@@ -135,6 +138,9 @@ def test_a_run_is_one_commit_and_again_is_none(
         == pa.Table.from_pylist(PRODUCTS, CATEGORIZED).to_pylist()
     )
     assert warehouse.files(kind) == [f"{run}/products/{number:04d}.parquet" for number in (0, 2, 4, 6)]
+    again: Any = SimpleNamespace(output=run, retry_failed=True)
+    with pytest.raises(OutputError, match=r"is published: a table refers to its files .* --previous"):
+        Job("score", again, streams=("predictions",)).finished()
     assert published(run, warehouse, kind) == 0
     assert "already, as version" in capsys.readouterr().out
     assert warehouse.versions(kind) == 1
@@ -149,6 +155,7 @@ def test_a_run_of_another_store_is_copied(warehouse: Warehouse, kind: str, tmp_p
     assert published(run, warehouse, kind) == 0
     assert ids(warehouse.read(kind)) == [row["product_id"] for row in PRODUCTS]
     assert all("/atlas-ray-" in file and file.startswith(warehouse.root) for file in warehouse.files(kind))
+    assert not storage.exists(f"{run}/published.json")  # it may be scored again
 
 
 @pytest.mark.long
