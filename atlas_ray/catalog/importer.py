@@ -271,7 +271,7 @@ def open_source(config: ImportConfig) -> OpenSource:
         doubts_paths=config.category_separator is None and config.taxonomy is None,
         image_separator=config.image_separator,
         point_marks_thousands=point_marks_thousands(prices),
-        keep=config.keep or KEPT.get(kind, ()),
+        keep=tuple(dict.fromkeys((*KEPT.get(kind, ()), *config.keep))),
     )
     assumed, separator = [], separators["category_path"]
     if columns.without_pictures:

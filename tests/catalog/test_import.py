@@ -412,3 +412,14 @@ def test_amazons_metadata(tmp_path: Path) -> None:
     leaves = {("Clothing", "Women"): 2, ("Clothing", "Shoes", "Boots"): 1}
     assert set(read_taxonomy(str(tmp_path / "out" / "taxonomy.json")).leaves) == leaves.keys()
     assert dict(report.few) == leaves
+
+
+def test_further_columns_of_an_atlas_file_leave_its_addresses(tmp_path: Path) -> None:
+    entry = {
+        "product_id": "a", "image": "a.jpg", "image_url": "http://shop/a.jpg", "category": "A > B", "colour": "red",
+        "title": "T",
+    }  # fmt: skip
+    (tmp_path / "atlas.json").write_text(json.dumps({"images": [entry]}))
+    run(tmp_path / "atlas.json", tmp_path / "out", format="atlas-json", keep=("colour",))
+    (product,) = rows(tmp_path / "out", "products")
+    assert dict(product["attributes"]) == {"image_url": "http://shop/a.jpg", "colour": "red"}
