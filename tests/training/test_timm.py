@@ -40,7 +40,8 @@ def test_a_vit_is_trained_scores_explains_and_serves(catalog: str, tmp_path: Pat
     pixels = torch.randint(0, 256, (3, 3, 48, 48), dtype=torch.uint8)
     answers, maps = predictor.explain(Products(pixels))
     depth = max(map(len, artifact.taxonomy.leaves))
-    assert maps.shape == (3, depth, 3, 3)  # patches of 16 px
+    side = artifact.model.config.pooled_size  # that of the paper's grid, whatever the number of patches
+    assert maps.shape == (3, depth, side, side)
     length = [len(path) for path in answers["category_path"].to_pylist()]
     wanted = [[float(level < levels) for level in range(depth)] for levels in length]
     torch.testing.assert_close(maps.sum((2, 3)), torch.tensor(wanted))
