@@ -34,6 +34,13 @@ def random_encoder(backbone: str, size: int) -> Network:
     return new_encoder(network.eval())
 
 
+def add_compiled_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--compiled`, which `compile_into` takes."""
+    parser.add_argument(
+        "--compiled", default="", metavar="ENGINE", help="what the model is compiled for, as openvino-int8"
+    )
+
+
 def compile_into(model: str, engine: str) -> None:
     """Add the encoder of a model, compiled for an engine over drawn pictures, to its folder; "" adds nothing."""
     form = ENGINES[engine].form if engine else None

@@ -107,7 +107,9 @@ def main() -> None:
     answers = pq.read_table(work / "rescored" / "products", columns=["product_id", "category_path"])
     answered = {tuple(path) for path in answers["category_path"].to_pylist() if path}
     new = sum(path[-1].endswith(" II") for path in answered)
-    read = account(work / "rescored")["counts"]["input"] - len(answers)  # a row for each product, none for a picture
+    # One that was asked for would be named by its row, and be in quarantine, for it is nowhere.
+    named = pq.read_table(work / "rescored" / "predictions", columns=["image_uri"])["image_uri"]
+    read = sum(map(bool, named.to_pylist())) + account(work / "rescored")["counts"]["quarantined"]
     print(f"{NEW_LEAVES} leaves split off: trained again in {took_again:.0f} s, scored in {rescored:.0f} s")
     print(f"{new} of the new leaves are answered; {read} pictures were asked for")
 

@@ -39,9 +39,9 @@ from PIL import Image
 from atlas_ray.artifacts import load_artifact
 from atlas_ray.artifacts.saving import save_artifact
 from atlas_ray.models.classifier import Classifier, ClassifierConfig
-from atlas_ray.prediction.device import choose_dtype
+from atlas_ray.prediction.device import choose_dtype, name_of_dtype
 from atlas_ray.taxonomy import Vocabulary, format_path, read_taxonomy
-from benchmarks.engines import compile_into
+from benchmarks.engines import add_compiled_flag, compile_into
 from tests.support.inputs import pictures, s3_server, write_catalog
 
 SIZE_PX = 150
@@ -225,9 +225,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--store", choices=("local", "s3"), default="local", help="where the pictures lie")
-    parser.add_argument(
-        "--compiled", default="", metavar="ENGINE", help="what the model is compiled for, as openvino-int8"
-    )
+    add_compiled_flag(parser)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, help="what to run beside atlas-ray")
     parser.add_argument("--environment", type=Path, help="folder of the environment with Daft; made if it is not there")
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
@@ -242,7 +240,7 @@ def main() -> None:
     if options.peer:
         print(PEERS[options.peer](*options.ask))
         return
-    precision = str(choose_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    precision = name_of_dtype(choose_dtype("auto", torch.device("cpu")))
     figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in (OWN, *options.peers)}
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as scratch, s3_server("shop"):
         python = python_with_daft(options.environment or Path(scratch, "daft")) if "daft" in options.peers else ""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import boto3
 
-from benchmarks.engines import compile_into
+from benchmarks.engines import add_compiled_flag, compile_into
 from tests.support.inputs import pictures, random_model, s3_server, write_catalog
 
 
@@ -52,9 +52,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--store", choices=("s3", "local"), default="s3", help="where the pictures lie")
-    parser.add_argument(
-        "--compiled", default="", metavar="ENGINE", help="what the model is compiled for, as openvino-int8"
-    )
+    add_compiled_flag(parser)
     parser.add_argument("--bare", metavar="MODEL", help=argparse.SUPPRESS)
     parser.add_argument("score_flags", nargs="*", help="further flags of `atlas-ray score`, after --")
     options = parser.parse_args()

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.engines import compile_into
+from benchmarks.engines import add_compiled_flag, compile_into
 from tests.support.endpoint import endpoint
 from tests.support.inputs import free_port, pictures, random_model, wait_for
 
@@ -240,9 +240,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--precision", default="auto", help="of all models: auto, float32 or bfloat16")
-    parser.add_argument(
-        "--compiled", default="", metavar="ENGINE", help="what the model is compiled for, as openvino-int8"
-    )
+    add_compiled_flag(parser)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="atlas-ray-bench-") as scratch:

@@ -410,24 +410,27 @@ def _check_some(report: ImportReport, source: OpenSource, account: ImportAccount
         found = f"a header ({', '.join(header[:12])}) and no row below it" if header else "an empty file"
         raise CatalogError(f"{source.uri}: {found}; expected a catalogue")
     if not report.products and not report.deleted:
-        worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
         example = account.examples[report.quarantined.most_common(1)[0][0]]
         hint = f"; {report.hint}" if report.hint else ""
         raise CatalogError(
-            f"{source.uri}: not one row could be used ({worst}), such as {example}{hint}; "
+            f"{source.uri}: not one row could be used ({_worst(report)}), such as {example}{hint}; "
             f"see {report.output}/quarantine"
         )
+
+
+def _worst(report: ImportReport) -> str:
+    """Return the commonest error codes of the rows, with their counts."""
+    return ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
 
 
 def _check_whole(config: ImportConfig, report: ImportReport, source: OpenSource) -> None:
     """Refuse a whole catalogue of which so much cannot be read that what it does not name may be there all the same."""
     if config.update and config.full and report.quarantined_fraction > config.max_quarantine_fraction:
-        worst = ", ".join(f"{code} {count}" for code, count in report.quarantined.most_common(3))
         example = next(iter(report.examples.values()), "")
         raise CatalogError(
-            f"{source.uri}: {report.quarantined_fraction:.1%} of its rows cannot be used ({worst}), such as {example}; "
-            "with --full each product without a row would be removed. Nothing was changed: mend the source, import it "
-            "without --full, or allow more with --max-quarantine-fraction"
+            f"{source.uri}: {report.quarantined_fraction:.1%} of its rows cannot be used ({_worst(report)}), such as "
+            f"{example}; with --full each product without a row would be removed. Nothing was changed: mend the "
+            "source, import it without --full, or allow more with --max-quarantine-fraction"
         )
 
 

@@ -1,4 +1,4 @@
-"""How many blocks may wait for the processes of a stage."""
+"""The bound on the blocks that wait for the processes of a stage."""
 
 from typing import Any
 

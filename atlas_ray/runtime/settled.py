@@ -1,4 +1,4 @@
-"""What `auto` stands for in a run: the number format and the engines that its answers depend on."""
+"""The number format and the engines of a run, which `auto` leaves open and its answers depend on."""
 
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -46,7 +46,7 @@ def settle(
         if one and all(one.get(name) == identity.get(name) for name in MODELS):
             found = {name: one.get(name, AUTO) if value == AUTO else value for name, value in found.items()}
     if AUTO in found.values():
-        found = _where_models_run(plan, device, found, {name: list(names) for name, names in forms.items()})
+        found = _where_models_run(plan, device, found, forms)
     return {**identity, **found}
 
 
